@@ -1,0 +1,39 @@
+"""One config tree for every method: `get_cfg()` returns a copy of the defaults."""
+
+from fastreid.config.config import CfgNode, ConfigError, configurable
+from fastreid.config.unsupported import refuse_unsupported
+
+__all__ = [
+    "CfgNode",
+    "ConfigError",
+    "configurable",
+    "get_cfg",
+    "refuse_unsupported",
+    "resolve_device",
+]
+
+
+def get_cfg() -> CfgNode:
+    """A fresh, unfrozen copy of the default configuration."""
+    from fastreid.config.defaults import _C
+
+    return _C.clone()
+
+
+def resolve_device(name: str) -> str:
+    """`"auto"` as "cuda" if torch sees one, else "cpu"; any other name must be a torch device.
+
+    Raises:
+        ConfigError: not a torch device, or CUDA asked for where there is none.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"MODEL.DEVICE {name!r} is no torch device: {error}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"MODEL.DEVICE is {name!r} but torch sees no CUDA device; use auto or cpu")
+    return name

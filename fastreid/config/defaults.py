@@ -1,0 +1,318 @@
+"""Every configuration key with its default: fast-reid's tree, with SD-ReID's keys beside it.
+
+fast-reid's 131 keys keep their names and values. A key that this version cannot honour yet is listed
+in `fastreid.config.unsupported` and is refused, with the reason, when it is changed.
+"""
+
+from fastreid.config.config import CfgNode as CN
+
+_C = CN()
+
+# ---------------------------------------------------------------------------------------------- model
+_C.MODEL = CN()
+# "auto" takes CUDA if there is one, else the CPU; also "cpu", "cuda", "cuda:1".
+_C.MODEL.DEVICE = "auto"
+# Seeds Python, NumPy, torch, the data order and (unless NOISE_SEED says otherwise) the shared noise.
+_C.MODEL.SEED = 1111
+_C.MODEL.META_ARCHITECTURE = "Baseline"
+_C.MODEL.FREEZE_LAYERS = []
+_C.MODEL.QUEUE_SIZE = 8192
+# Checkpoint to start from (stage 2: the stage-1 checkpoint) or to evaluate.
+_C.MODEL.WEIGHTS = ""
+# Applied inside the model to images in 0..255.
+_C.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
+_C.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+
+_C.MODEL.BACKBONE = CN()
+_C.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+# ViT: a row of the table in modeling/backbones/vit.py ("base", "small", "tiny", "mini").
+_C.MODEL.BACKBONE.DEPTH = "50x"
+# ViT: "patch" (one convolution of the patch size) or "conv" (a stack of 3x3 stride-2 convolutions).
+_C.MODEL.BACKBONE.STEM = "patch"
+_C.MODEL.BACKBONE.LAST_STRIDE = 1
+_C.MODEL.BACKBONE.FEAT_DIM = 2048
+_C.MODEL.BACKBONE.NORM = "BN"
+_C.MODEL.BACKBONE.WITH_IBN = False
+_C.MODEL.BACKBONE.WITH_SE = False
+_C.MODEL.BACKBONE.WITH_NL = False
+_C.MODEL.BACKBONE.SIE_COE = 3.0
+_C.MODEL.BACKBONE.CAMERA_NUM = 13
+_C.MODEL.BACKBONE.INNER_SUB = False
+_C.MODEL.BACKBONE.STRIDE_SIZE = (16, 16)
+_C.MODEL.BACKBONE.DROP_PATH_RATIO = 0.1
+_C.MODEL.BACKBONE.DROP_RATIO = 0.0
+_C.MODEL.BACKBONE.ATT_DROP_RATE = 0.0
+_C.MODEL.BACKBONE.PRETRAIN = False
+_C.MODEL.BACKBONE.PRETRAIN_PATH = ""
+# The least share of the backbone's parameters that a pretrained file must fill; below it, an error.
+_C.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE = 0.9
+
+_C.MODEL.HEADS = CN()
+_C.MODEL.HEADS.NAME = "EmbeddingHead"
+_C.MODEL.HEADS.NORM = "BN"
+# 0: counted from the training data.
+_C.MODEL.HEADS.NUM_CLASSES = 0
+_C.MODEL.HEADS.EMBEDDING_DIM = 0
+_C.MODEL.HEADS.WITH_BNNECK = False
+_C.MODEL.HEADS.NECK_FEAT = "before"
+_C.MODEL.HEADS.POOL_LAYER = "GlobalAvgPool"
+_C.MODEL.HEADS.CLS_LAYER = "Linear"
+_C.MODEL.HEADS.MARGIN = 0.0
+_C.MODEL.HEADS.SCALE = 1
+
+_C.MODEL.LOSSES = CN()
+_C.MODEL.LOSSES.NAME = ("CrossEntropyLoss",)
+_C.MODEL.LOSSES.CE = CN()
+_C.MODEL.LOSSES.CE.EPSILON = 0.0
+_C.MODEL.LOSSES.CE.ALPHA = 0.2
+_C.MODEL.LOSSES.CE.SCALE = 1.0
+# Train the view head (lambda times its cross-entropy).
+_C.MODEL.LOSSES.CE.VIEW_ID = True
+_C.MODEL.LOSSES.CE.VIEW_OREG = False
+# Weight of the view cross-entropy (lambda).
+_C.MODEL.LOSSES.CE.VIEW_LAMBDA = 1.0
+_C.MODEL.LOSSES.FL = CN()
+_C.MODEL.LOSSES.FL.ALPHA = 0.25
+_C.MODEL.LOSSES.FL.GAMMA = 2
+_C.MODEL.LOSSES.FL.SCALE = 1.0
+_C.MODEL.LOSSES.TRI = CN()
+# 0: soft margin, log(1 + exp(hardest positive - hardest negative)).
+_C.MODEL.LOSSES.TRI.MARGIN = 0.3
+_C.MODEL.LOSSES.TRI.NORM_FEAT = False
+_C.MODEL.LOSSES.TRI.HARD_MINING = False
+_C.MODEL.LOSSES.TRI.SCALE = 1.0
+_C.MODEL.LOSSES.CIRCLE = CN()
+_C.MODEL.LOSSES.CIRCLE.MARGIN = 0.25
+_C.MODEL.LOSSES.CIRCLE.GAMMA = 128
+_C.MODEL.LOSSES.CIRCLE.SCALE = 1.0
+_C.MODEL.LOSSES.COSFACE = CN()
+_C.MODEL.LOSSES.COSFACE.MARGIN = 0.25
+_C.MODEL.LOSSES.COSFACE.GAMMA = 128
+_C.MODEL.LOSSES.COSFACE.SCALE = 1.0
+
+# ------------------------------------------------------------------------------- SD-ReID (stage 1 and 2)
+_C.MODEL.SDMODEL = CN()
+_C.MODEL.SDMODEL.FIRST_STAGE_CONFIG = CN()
+# The VAE folder. Only loaded by who decodes images; stage 2 works on features and never opens it.
+_C.MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH = ""
+# Views that cameras are grouped into (2: aerial, ground; AG-ReID v2 has 3).
+_C.MODEL.SDMODEL.VIEW_NUM = 2
+# Weight of the batch mean in the view centres: m <- MOMENTUM * mean(v) + (1 - MOMENTUM) * m.
+_C.MODEL.SDMODEL.MOMENTUM = 0.8
+# Length T of the diffusion.
+_C.MODEL.SDMODEL.TRAIN_STEP = 200
+# Chance per image that training replaces its condition by the learnt null condition.
+_C.MODEL.SDMODEL.U_COND_PERCENT = 0.2
+# Whether such an image loses its encoder / decoder control maps too (in training, and in the
+# unconditional branch of guidance). The release keeps them (B4).
+_C.MODEL.SDMODEL.U_COND_DOWN_BLOCK_GUIDANCE = False
+_C.MODEL.SDMODEL.U_COND_UP_BLOCK_GUIDANCE = False
+# Null condition of the unconditional branch in sampling: "learnt" (the one of training), or "zeros" (B3).
+_C.MODEL.SDMODEL.NULL_CONDITION = "learnt"
+# What is generated: "own" (the image's own feature under its own view) or "same_person_in_view" (the
+# feature of another image of that person in the requested view).
+_C.MODEL.SDMODEL.TARGET = "own"
+# Chance per image that training conditions on its view's centre instead of its own view token; at
+# inference only centres exist (B5: the release never trains on them, 0.0).
+_C.MODEL.SDMODEL.VIEW_CENTRE_PERCENT = 0.5
+# What the network predicts: "epsilon", "v_prediction" or "sample".
+_C.MODEL.SDMODEL.PREDICTION_TYPE = "epsilon"
+# Where view control enters the UNet: "down_and_up" (as described) or "down" (what the release does, B2).
+_C.MODEL.SDMODEL.VIEW_CONTROL = "down_and_up"
+# Residual of the UNet's middle block: "zero", or "learnt" (linear in the view token, starts at zero).
+_C.MODEL.SDMODEL.MID_RESIDUAL = "zero"
+# Standard deviation of Gaussian noise put on stage 2's conditions in training, in units of each
+# token's own standard deviation: stage 1 knows its training people too well.
+_C.MODEL.SDMODEL.CONDITION_NOISE = 0.0
+
+_C.MODEL.SDMODEL.SCHEDULER_CONFIG = CN()
+_C.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "ddpm"
+_C.MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH = ""
+# Draw t = (1 - u^3) T (large t more often) instead of uniformly.
+_C.MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING = True
+# "trailing" starts at t = T - 1, near pure noise; "leading" is the release's (B13), "linspace" exists.
+_C.MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING = "trailing"
+
+_C.MODEL.SDMODEL.UNET_CONFIG = CN()
+_C.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH = ""
+# What trains: "cross_attention_kv" (the attentions chosen by the keys below), "lora" or "all".
+_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN = "cross_attention_kv"
+_C.MODEL.SDMODEL.UNET_CONFIG.LORA_RANK = 8
+# Up-block attentions counted from the middle outwards, three per block; blocks without attention count.
+_C.MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX = [11, 10, 9, 8, 7, 6, 5, 4, 3]
+_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_Q = False
+_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_K = False
+_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_V = False
+_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_Q = False
+_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_K = True
+_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_V = True
+
+_C.MODEL.SDMODEL.CON_LEARNER_CONFIG = CN()
+# 0: derived (identity conditions + 1). Otherwise checked against it, as are the two below.
+_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX = 0
+_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.CTX_DIM = 0
+_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.OUT_CHANNELS = []
+_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH = 1
+_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS = 12
+_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY = False
+_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL = 320
+
+_C.KD = CN()
+_C.KD.MODEL_CONFIG = []
+_C.KD.MODEL_WEIGHTS = []
+_C.KD.EMA = CN()
+_C.KD.EMA.ENABLED = False
+_C.KD.EMA.MOMENTUM = 0.999
+
+# ---------------------------------------------------------------------------------------------- input
+_C.INPUT = CN()
+_C.INPUT.SIZE_TRAIN = [256, 128]
+_C.INPUT.SIZE_TEST = [256, 128]
+_C.INPUT.CROP = CN()
+_C.INPUT.CROP.ENABLED = False
+_C.INPUT.CROP.SIZE = [224, 224]
+_C.INPUT.CROP.SCALE = [0.16, 1]
+_C.INPUT.CROP.RATIO = [3.0 / 4.0, 4.0 / 3.0]
+_C.INPUT.FLIP = CN()
+_C.INPUT.FLIP.ENABLED = False
+_C.INPUT.FLIP.PROB = 0.5
+_C.INPUT.PADDING = CN()
+_C.INPUT.PADDING.ENABLED = False
+_C.INPUT.PADDING.MODE = "constant"
+_C.INPUT.PADDING.SIZE = 10
+_C.INPUT.ROTATION = CN()
+_C.INPUT.ROTATION.ENABLED = False
+_C.INPUT.ROTATION.DEGREES = 30
+_C.INPUT.CJ = CN()
+_C.INPUT.CJ.ENABLED = False
+_C.INPUT.CJ.PROB = 0.5
+_C.INPUT.CJ.BRIGHTNESS = 0.15
+_C.INPUT.CJ.CONTRAST = 0.15
+_C.INPUT.CJ.SATURATION = 0.1
+_C.INPUT.CJ.HUE = 0.1
+_C.INPUT.AFFINE = CN()
+_C.INPUT.AFFINE.ENABLED = False
+_C.INPUT.AUTOAUG = CN()
+_C.INPUT.AUTOAUG.ENABLED = False
+_C.INPUT.AUTOAUG.PROB = 0.0
+_C.INPUT.AUGMIX = CN()
+_C.INPUT.AUGMIX.ENABLED = False
+_C.INPUT.AUGMIX.PROB = 0.0
+_C.INPUT.REA = CN()
+_C.INPUT.REA.ENABLED = False
+_C.INPUT.REA.PROB = 0.5
+_C.INPUT.REA.VALUE = [123.675, 116.28, 103.53]
+_C.INPUT.RPT = CN()
+_C.INPUT.RPT.ENABLED = False
+_C.INPUT.RPT.PROB = 0.5
+
+# ----------------------------------------------------------------------------------------------- data
+_C.DATASETS = CN()
+# Folder that holds the benchmarks' folders; empty: the environment variable FASTREID_DATASETS, else
+# "datasets".
+_C.DATASETS.ROOT = ""
+_C.DATASETS.NAMES = ("Market1501",)
+_C.DATASETS.TESTS = ("Market1501",)
+_C.DATASETS.COMBINEALL = False
+
+_C.DATALOADER = CN()
+_C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
+_C.DATALOADER.NUM_INSTANCE = 4
+_C.DATALOADER.NUM_WORKERS = 8
+_C.DATALOADER.SET_WEIGHT = []
+
+# --------------------------------------------------------------------------------------------- solver
+_C.SOLVER = CN()
+_C.SOLVER.AMP = CN()
+_C.SOLVER.AMP.ENABLED = False
+# "auto": bf16 where the device has it in hardware (CPUs too), else fp16 on CUDA, else fp32.
+_C.SOLVER.AMP.DTYPE = "auto"
+_C.SOLVER.OPT = "Adam"
+_C.SOLVER.MAX_EPOCH = 120
+_C.SOLVER.BASE_LR = 3e-4
+# Above 0 replaces BASE_LR (kept for SD-ReID's files).
+_C.SOLVER.OVERRIDE_LR = 0.0
+_C.SOLVER.HEADS_LR_FACTOR = 1.0
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.NESTEROV = False
+_C.SOLVER.WEIGHT_DECAY = 0.0005
+_C.SOLVER.WEIGHT_DECAY_NORM = 0.0005
+_C.SOLVER.BIAS_LR_FACTOR = 1.0
+_C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
+# "MultiStepLR", "CosineAnnealingLR" or "LinearWarmupMultiStepDecayLRScheduler".
+_C.SOLVER.SCHED = "MultiStepLR"
+_C.SOLVER.DELAY_EPOCHS = 0
+_C.SOLVER.GAMMA = 0.1
+_C.SOLVER.STEPS = [30, 55]
+_C.SOLVER.DECAY_RATE = 0.1
+_C.SOLVER.DECAY_EPOCHS = [50]
+_C.SOLVER.ETA_MIN_LR = 1e-7
+_C.SOLVER.WARMUP_FACTOR = 0.1
+_C.SOLVER.WARMUP_ITERS = 1000
+_C.SOLVER.WARMUP_METHOD = "linear"
+_C.SOLVER.FREEZE_ITERS = 0
+_C.SOLVER.CHECKPOINT_PERIOD = 20
+# Over all processes.
+_C.SOLVER.IMS_PER_BATCH = 64
+_C.SOLVER.CLIP_GRADIENTS = CN()
+_C.SOLVER.CLIP_GRADIENTS.ENABLED = False
+_C.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
+_C.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 5.0
+_C.SOLVER.CLIP_GRADIENTS.NORM_TYPE = 2.0
+
+# ----------------------------------------------------------------------------------------------- test
+_C.TEST = CN()
+_C.TEST.EVAL_PERIOD = 20
+_C.TEST.IMS_PER_BATCH = 64
+_C.TEST.METRIC = "cosine"
+_C.TEST.ROC = CN()
+_C.TEST.ROC.ENABLED = False
+_C.TEST.FLIP = CN()
+_C.TEST.FLIP.ENABLED = False
+_C.TEST.AQE = CN()
+_C.TEST.AQE.ENABLED = False
+_C.TEST.AQE.ALPHA = 3.0
+_C.TEST.AQE.QE_TIME = 1
+_C.TEST.AQE.QE_K = 5
+_C.TEST.RERANK = CN()
+_C.TEST.RERANK.ENABLED = False
+_C.TEST.RERANK.K1 = 20
+_C.TEST.RERANK.K2 = 6
+_C.TEST.RERANK.LAMBDA = 0.3
+_C.TEST.PRECISE_BN = CN()
+_C.TEST.PRECISE_BN.ENABLED = False
+_C.TEST.PRECISE_BN.DATASET = "Market1501"
+_C.TEST.PRECISE_BN.NUM_ITER = 300
+
+# Sampling of SD-ReID's all-view features and their fusion into the descriptor.
+_C.TEST.SDMODEL = CN()
+_C.TEST.SDMODEL.NUM_INFERENCE_STEPS = 50
+# Guidance: "uc_full", "full", "down_full", "uc_down_full" or "inverse" (modeling/diffusion/guidance.py).
+_C.TEST.SDMODEL.INVERSE_TYPE = "uc_full"
+_C.TEST.SDMODEL.FULL_GUIDANCE_SCALE = 2.0
+_C.TEST.SDMODEL.DOWN_BLOCK_GUIDANCE_SCALE = 2.0
+# Starting noise: "shared" (one draw per view for all images), "image" (from the image's content),
+# "name" (from its file name), "zeros", or "fresh" (from a running generator, as released: an image's
+# feature then depends on its batch, B10 and B11).
+_C.TEST.SDMODEL.NOISE = "shared"
+# -1: MODEL.SEED.
+_C.TEST.SDMODEL.NOISE_SEED = -1
+# Samples averaged into each generated feature.
+_C.TEST.SDMODEL.NUM_DRAWS = 1
+# Views to generate: 0 is every view; 2 is the release, which left out the third (B6).
+_C.TEST.SDMODEL.NUM_VIEWS = 0
+# Steps in which encoder control acts: "every", or "fading" (halves per step, as released, B1).
+_C.TEST.SDMODEL.CONTROL_STEPS = "every"
+# Rows per UNet call (images x views x guidance branches); 0: all at once.
+_C.TEST.SDMODEL.MICRO_BATCH = 0
+# Parts of the descriptor, in this order.
+_C.TEST.SDMODEL.PARTS = ("person", "generated")
+# "concat" (as released) or "weighted": every part to unit length, the generated ones scaled so that the
+# cosine of two descriptors is (person + GENERATED_WEIGHT * mean over views) / (1 + GENERATED_WEIGHT).
+_C.TEST.SDMODEL.FUSION = "concat"
+_C.TEST.SDMODEL.GENERATED_WEIGHT = 1.0
+# Pass generated features through stage 1's BN neck, as the person feature is.
+_C.TEST.SDMODEL.GENERATED_NECK = False
+
+_C.OUTPUT_DIR = "logs/"
+_C.CUDNN_BENCHMARK = False

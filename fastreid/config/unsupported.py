@@ -1,0 +1,71 @@
+"""Keys that exist for compatibility but are not honoured yet: changing one is refused, never ignored."""
+
+from fastreid.config.config import CfgNode, ConfigError
+
+_RESNET = "it shapes ResNets, and only ViT backbones exist so far"
+_LATER_LOSS = "only CrossEntropyLoss and TripletLoss exist so far"
+_DISTILLATION = "distillation is not part of this version"
+_EVALUATION = "evaluation supports plain cosine or Euclidean ranking so far"
+
+REASONS: dict[str, str] = {
+    "MODEL.FREEZE_LAYERS": "layer freezing is not part of this version",
+    "SOLVER.FREEZE_ITERS": "layer freezing is not part of this version",
+    "MODEL.QUEUE_SIZE": "it belongs to MoCo, which is not part of this version",
+    "MODEL.BACKBONE.LAST_STRIDE": _RESNET,
+    "MODEL.BACKBONE.NORM": _RESNET,
+    "MODEL.BACKBONE.WITH_IBN": _RESNET,
+    "MODEL.BACKBONE.WITH_SE": _RESNET,
+    "MODEL.BACKBONE.WITH_NL": _RESNET,
+    "MODEL.BACKBONE.SIE_COE": "camera ids never enter SD-ReID's network",
+    "MODEL.BACKBONE.CAMERA_NUM": "camera ids never enter SD-ReID's network",
+    "MODEL.BACKBONE.INNER_SUB": "the variant that subtracts the view token is not used by any SD-ReID recipe",
+    "MODEL.LOSSES.CE.VIEW_OREG": "the orthogonality loss is VDT's; SD-ReID does not train with it",
+    "MODEL.HEADS.NORM": "the BN neck is BatchNorm",
+    "MODEL.HEADS.EMBEDDING_DIM": "the head keeps the backbone's dimension",
+    "MODEL.HEADS.MARGIN": "it belongs to margin softmax layers; only Linear exists so far",
+    "MODEL.HEADS.SCALE": "it belongs to margin softmax layers; only Linear exists so far",
+    "MODEL.HEADS.CLS_LAYER": "only Linear exists so far",
+    "MODEL.LOSSES.FL.ALPHA": _LATER_LOSS,
+    "MODEL.LOSSES.FL.GAMMA": _LATER_LOSS,
+    "MODEL.LOSSES.FL.SCALE": _LATER_LOSS,
+    "MODEL.LOSSES.CIRCLE.MARGIN": _LATER_LOSS,
+    "MODEL.LOSSES.CIRCLE.GAMMA": _LATER_LOSS,
+    "MODEL.LOSSES.CIRCLE.SCALE": _LATER_LOSS,
+    "MODEL.LOSSES.COSFACE.MARGIN": _LATER_LOSS,
+    "MODEL.LOSSES.COSFACE.GAMMA": _LATER_LOSS,
+    "MODEL.LOSSES.COSFACE.SCALE": _LATER_LOSS,
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY": "no code path of the release reads it",
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL": "no code path of the release reads it",
+    "KD.MODEL_CONFIG": _DISTILLATION,
+    "KD.MODEL_WEIGHTS": _DISTILLATION,
+    "KD.EMA.ENABLED": _DISTILLATION,
+    "KD.EMA.MOMENTUM": _DISTILLATION,
+    "INPUT.RPT.ENABLED": "random patch is not part of this version",
+    "DATALOADER.SET_WEIGHT": "the set-reweight sampler is not part of this version",
+    "TEST.ROC.ENABLED": _EVALUATION,
+    "TEST.FLIP.ENABLED": _EVALUATION,
+    "TEST.AQE.ENABLED": _EVALUATION,
+    "TEST.RERANK.ENABLED": _EVALUATION,
+    "TEST.PRECISE_BN.ENABLED": "precise BN is not part of this version",
+}
+
+
+def refuse_unsupported(cfg: CfgNode) -> None:
+    """Check that no key of `REASONS` was changed from its default.
+
+    Raises:
+        ConfigError: naming every such key, its value and why it cannot be honoured.
+    """
+    from fastreid.config.defaults import _C
+
+    changed = [
+        f"{key}={_read(cfg, key)!r} ({reason})" for key, reason in REASONS.items() if _read(cfg, key) != _read(_C, key)
+    ]
+    if changed:
+        raise ConfigError(f"not supported: {'; '.join(changed)}. Leave these keys at their defaults")
+
+
+def _read(cfg: CfgNode, key: str) -> object:
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg

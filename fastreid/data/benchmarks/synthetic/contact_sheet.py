@@ -1,0 +1,45 @@
+"""A labelled picture of a rendered benchmark: people in rows, cameras in columns."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from fastreid.data.benchmarks.base import View
+
+from .layouts import get_layout
+from .plan import RenderRequest
+from .render import render_person
+
+CELL = (84, 150)
+MARGIN = (40, 34)
+
+
+def contact_sheet(request: RenderRequest, pids: list[int]) -> Image.Image:
+    """The people `pids` of a benchmark, each as every camera may see it.
+
+    Each crop is enlarged to fill its cell: small ones, from high up, look coarse.
+    """
+    cameras = get_layout(request.name).cameras
+    size = (MARGIN[0] + len(cameras) * CELL[0], MARGIN[1] + len(pids) * CELL[1])
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, pid in enumerate(pids):
+        draw.text((4, MARGIN[1] + row * CELL[1] + CELL[1] // 2), f"id {pid}", "black")
+    for column, (number, camera) in enumerate(cameras.items()):
+        left = MARGIN[0] + column * CELL[0]
+        label = f"Cam{number}\n{View(camera.view).name.lower()} {camera.altitude:g} m"
+        draw.multiline_text((left + 2, 4), label, "black")
+        for row, pid in enumerate(pids):
+            rng = np.random.default_rng([request.seed, 5, pid, number])
+            crop = render_person(request.person(pid), camera, rng, request.config)
+            sheet.paste(_fitted(crop), (left, MARGIN[1] + row * CELL[1]))
+    return sheet
+
+
+def _fitted(crop: np.ndarray) -> Image.Image:
+    """The crop, enlarged or reduced to fit into a cell."""
+    picture = Image.fromarray(crop)
+    scale = min((CELL[0] - 4) / picture.width, (CELL[1] - 4) / picture.height)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    return picture.resize(size, Image.Resampling.BICUBIC)

@@ -1,0 +1,34 @@
+"""What a camera makes of the light: motion blur, exposure, colour response, noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .cameras import Camera
+from .config import RenderConfig
+from .raycast import F, dot
+
+
+def motion_blur(picture: np.ndarray, dx: float, dy: float) -> np.ndarray:
+    """Mean of `picture` [H, W, 3] along a straight move by (dx, dy) pixels; borders repeat."""
+    steps = int(np.ceil(max(abs(dx), abs(dy))))
+    rows, columns = (np.arange(size) for size in picture.shape[:2])
+    total = np.zeros_like(picture)
+    for share in np.linspace(-0.5, 0.5, steps + 1):
+        moved = picture.take(rows + round(share * dy), 0, mode="clip")
+        total += moved.take(columns + round(share * dx), 1, mode="clip")
+    return total / F(steps + 1)
+
+
+def photograph(light: np.ndarray, camera: Camera, rng: np.random.Generator, config: RenderConfig) -> np.ndarray:
+    """The picture, uint8 [H, W, 3], that `camera` makes of linear light [H, W, 3]."""
+    strength = config.colour_response
+    length, angle = config.motion_blur * len(light) * rng.random(), rng.uniform(0, np.pi)
+    picture = motion_blur(light, length * np.cos(angle), length * np.sin(angle))
+    exposure = np.exp(rng.normal(0, config.exposure_jitter))
+    picture *= np.asarray(camera.gain, F) ** F(strength) * F(exposure)
+    picture **= F(camera.gamma**strength / 2.2)
+    grey = dot(picture, np.array([0.299, 0.587, 0.114], F))[..., None]
+    picture = grey + F(camera.saturation**strength) * (picture - grey)
+    picture += F(config.noise) * rng.standard_normal(picture.shape, F)
+    return (np.clip(picture, 0, 1) * 255 + F(0.5)).astype(np.uint8)

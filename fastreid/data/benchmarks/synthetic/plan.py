@@ -1,0 +1,69 @@
+"""The plan of a rendered benchmark: who is in it, and which camera takes which image of whom."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .config import RenderConfig
+from .layouts import Shot, get_layout
+from .people import Person, draw_person
+
+RENDERER = 1
+"""Counts the changes of this package that change pictures; what another count rendered is not reused."""
+
+
+@dataclass(frozen=True)
+class RenderRequest:
+    """All that decides a benchmark's bytes; persons 1..train_ids train, the next ones test.
+
+    Raises:
+        ValueError: an unknown name or an impossible count.
+    """
+
+    name: str
+    train_ids: int
+    test_ids: int
+    images_per_id: int
+    seed: int
+    config: RenderConfig
+
+    def __post_init__(self) -> None:
+        least = 2 * len(get_layout(self.name).views())
+        for field, low in (("train_ids", 1), ("test_ids", 2), ("images_per_id", least), ("seed", 0)):
+            if getattr(self, field) < low:
+                raise ValueError(f"{field} is {getattr(self, field)}; {self.name} needs at least {low}")
+
+    def manifest(self) -> dict:
+        """The request as it stands in the manifest, plain JSON types only."""
+        return json.loads(json.dumps({"renderer": RENDERER, **asdict(self)}))
+
+    def person(self, pid: int) -> Person:
+        """Identity `pid`; train and test have look-alike groups of their own, in order of ids."""
+        is_test = pid > self.train_ids
+        group, member = divmod(pid - 1 - is_test * self.train_ids, self.config.lookalike_group)
+        shared = np.random.default_rng([self.seed, 1, 2 * group + is_test])
+        own = np.random.default_rng([self.seed, 2, pid])
+        return draw_person(shared, own, member, self.config)
+
+    def shots(self, pid: int) -> list[Shot]:
+        """The images of person `pid`: the views take turns, and so do the person's cameras within a view.
+
+        One image of each view of a test person is a query. Each view has at least two images of
+        everybody, so a query keeps matches in every view and, with two cameras per view or more,
+        one in another camera of its own view.
+        """
+        rng = np.random.default_rng([self.seed, 3, pid])
+        views = get_layout(self.name).views()
+        turns = [rng.permutation(view)[: self.config.cameras_per_view].tolist() for view in views]
+        indices = range(self.images_per_id)
+        queries = [rng.choice(indices[view :: len(views)]) for view in range(len(views))]
+        shots = []
+        for index in indices:
+            turn, view = divmod(index, len(views))
+            camera = turns[view][turn % len(turns[view])]
+            split = "train" if pid <= self.train_ids else "query" if index in queries else "gallery"
+            shots.append(Shot(split, pid, camera, index, (pid - 1) * self.images_per_id + index + 1))
+        return shots

@@ -1,0 +1,74 @@
+"""One detector crop of one person, from the pose to the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastreid.data.benchmarks.base import View
+
+from .body import Pose
+from .cameras import PERSON_MIDDLE, Camera
+from .config import RenderConfig
+from .light import Light, light_up_parts, light_up_surroundings
+from .people import Person
+from .photo import photograph
+from .raycast import F, Pinhole
+from .scene import Scene, add_obstacle, add_passer_by
+
+_STEEPEST = {View.AERIAL: (35, 80), View.GROUND: (2, 30)}
+"""Limits of the pitch in degrees."""
+
+
+def aim(camera: Camera, rng: np.random.Generator, config: RenderConfig) -> Pinhole:
+    """`camera` as it happens to see a person at the origin; a drone may fly in any direction."""
+    aerial = camera.view == View.AERIAL
+    pitch = np.clip(rng.normal(camera.pitch, config.pitch_jitter), *_STEEPEST[camera.view])
+    azimuth = rng.uniform(-np.pi, np.pi) * (1 if aerial else 0.1)
+    roll = np.radians(rng.normal(0, 6 if aerial else 1.5))
+    pitch = np.radians(pitch)
+    forward = np.array([np.cos(azimuth) * np.cos(pitch), np.sin(azimuth) * np.cos(pitch), -np.sin(pitch)])
+    level = np.array([np.sin(azimuth), -np.cos(azimuth), 0])
+    right = np.cos(roll) * level + np.sin(roll) * np.cross(forward, level)
+    return Pinhole(
+        target=np.array([0, 0, PERSON_MIDDLE]),
+        right=right,
+        down=np.cross(forward, right),
+        forward=forward,
+        depth=camera.distance * rng.uniform(0.85, 1.2),
+        focal=camera.focal * config.resolution,
+    )
+
+
+def crop(boxes: np.ndarray, rng: np.random.Generator, config: RenderConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel columns x [W] and rows y [H] of an imperfect box around the part boxes [P, 4]."""
+    low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
+    size = np.maximum(high - low, 0.33 * (high - low)[::-1])
+    centre = (low + high) / 2 + size * rng.normal(0, config.crop_error, 2)
+    size = np.rint(1.08 * size * np.exp(rng.normal(0, config.crop_error, 2)))
+    return tuple((c - s / 2 + np.arange(s) + 0.5).astype(F) for c, s in zip(centre, np.maximum(size, 12), strict=True))
+
+
+def _halves(pixels: np.ndarray) -> np.ndarray:
+    """Two places inside each pixel [N] -> [2 N]."""
+    return (pixels[:, None] + np.array([-0.25, 0.25], F)).ravel()
+
+
+def render_person(
+    person: Person, camera: Camera, rng: np.random.Generator, config: RenderConfig | None = None
+) -> np.ndarray:
+    """One crop of `person` as `camera` records it, uint8 [H, W, 3]; `rng` draws all the rest."""
+    config = config or RenderConfig()
+    scene, light, pinhole = Scene(), Light(camera, config), aim(camera, rng, config)
+    heading, phase = rng.uniform(0, 2 * np.pi, 2)
+    scene.add_person(person, Pose(0, 0, heading, phase, stride=rng.uniform(0.35, 1.05)))
+    x, y = crop(pinhole.boxes(scene.parts), rng, config)
+    if rng.random() < config.bystander:
+        add_passer_by(scene, rng, config)
+    if rng.random() < config.occlusion:
+        add_obstacle(scene, pinhole, camera.view, rng)
+    # Four rays for each pixel where edges matter, one for the surroundings.
+    fine = light_up_parts(scene, pinhole, light, _halves(x), _halves(y))
+    fine = fine[::2] + fine[1::2]
+    parts = (fine[:, ::2] + fine[:, 1::2]) / 4
+    surroundings = light_up_surroundings(scene, camera, pinhole, light, x, y, rng)
+    return photograph(parts[..., :3] + (1 - parts[..., 3:]) * surroundings, camera, rng, config)

@@ -1,0 +1,98 @@
+"""What stands in front of a camera: the person, a passer-by, something in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fastreid.data.benchmarks.base import View
+
+from .body import Pose, body_parts, fabrics
+from .cameras import CONCRETE, LEAVES
+from .config import RenderConfig
+from .people import CLOTHES, Person, draw_person, one_of
+from .raycast import Frame, Part, Pinhole, squash
+from .textures import Fabric
+
+UP = np.array([0.0, 0.0, 1.0])
+
+
+class Scene:
+    """Parts, and the fabrics that they number."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.fabrics: list[Fabric] = []
+
+    def add_person(self, person: Person, pose: Pose) -> None:
+        self.parts += body_parts(person, pose, first_fabric=len(self.fabrics))
+        self.fabrics += fabrics(person)
+
+    def add_thing(self, start, end, r0: float, r1: float, fabric: Fabric, **shape) -> None:
+        """One part; its pattern runs along it from `start`, on the side where no seam shows."""
+        along = (end - start) / np.linalg.norm(end - start)
+        front = np.cross(along, UP) if abs(along[2]) < 0.9 else np.array([1.0, 0, 0])
+        frame = Frame(start, along, front / np.linalg.norm(front))
+        self.parts.append(Part(start, end, r0, r1, len(self.fabrics), frame, **shape))
+        self.fabrics.append(fabric)
+
+
+def add_passer_by(scene: Scene, rng: np.random.Generator, config: RenderConfig) -> None:
+    """Somebody who is not in the benchmark walks about a metre away, anywhere around."""
+    angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.1)
+    heading, phase = rng.uniform(0, 2 * np.pi, 2)
+    pose = Pose(distance * np.cos(angle), distance * np.sin(angle), heading, phase, 0.8)
+    scene.add_person(draw_person(rng, rng, 0, config), pose)
+
+
+def add_obstacle(scene: Scene, camera: Pinhole, view: View, rng: np.random.Generator) -> None:
+    """One thing between the camera and the person."""
+    near = -np.array([*camera.forward[:2], 0]) / np.hypot(*camera.forward[:2])
+    across = np.array([-near[1], near[0], 0]) * one_of(rng, (-1, 1))
+    one_of(rng, _OBSTACLES[view])(scene, camera, near, across, rng)
+
+
+def _post(scene: Scene, camera: Pinhole, near, across, rng: np.random.Generator) -> None:
+    foot = rng.uniform(0.4, 0.8) * near + rng.uniform(0.0, 0.28) * across
+    radius = rng.uniform(0.04, 0.09)
+    scene.add_thing(foot, foot + rng.uniform(2.6, 4.5) * UP, radius, radius, CONCRETE)
+
+
+def _low_wall(scene: Scene, camera: Pinhole, near, across, rng: np.random.Generator) -> None:
+    middle, height = rng.uniform(0.5, 0.9) * near, rng.uniform(0.45, 0.85)
+    along = across + 0.2 * rng.normal() * near
+    thin = squash(np.cross(along, UP), 0.25)
+    fabric = one_of(rng, (LEAVES, CONCRETE))
+    scene.add_thing(middle - 4 * along, middle + 4 * along, height, height, fabric, squash=thin)
+
+
+def _car(scene: Scene, camera: Pinhole, near, across, rng: np.random.Generator) -> None:
+    """A parked car, mostly its bonnet in the way."""
+    middle = rng.uniform(1.1, 1.4) * near + rng.uniform(1.2, 2.1) * across
+    metal, glass, rubber = Fabric(one_of(rng, list(CLOTHES.values()))), Fabric((0.13, 0.15, 0.18)), Fabric((0.06,) * 3)
+
+    def lie(height: float, back: float, front: float, radius: float, flatness: float, fabric: Fabric) -> None:
+        start, end = middle + height * UP + back * across, middle + height * UP + front * across
+        boxy = squash(across, 0.35) @ squash(UP, flatness)
+        scene.add_thing(start, end, radius, radius, fabric, squash=boxy)
+
+    lie(0.56, -1.7, 1.7, 0.75, 0.42, metal)
+    lie(0.88, -0.8, 0.8, 0.62, 0.50, glass)
+    lie(1.14, -0.6, 0.7, 0.52, 0.20, metal)
+    for end in (-1.2, 1.2):
+        hub = middle + end * across + 0.33 * UP
+        scene.add_thing(hub + 0.6 * near, hub + 0.75 * near, 0.33, 0.33, rubber, squash=squash(near, 0.4))
+
+
+def _tree(scene: Scene, camera: Pinhole, near, across, rng: np.random.Generator) -> None:
+    crown = camera.target - 2.2 * camera.forward + rng.uniform(0.15, 0.6) * across
+    for _ in range(6):
+        leaf, radius = crown + rng.normal(0, 0.17, 3), rng.uniform(0.12, 0.22)
+        scene.add_thing(leaf, leaf + 0.1 * rng.normal(size=3), radius, radius, LEAVES)
+
+
+_OBSTACLES: dict[View, tuple[Callable[..., None], ...]] = {
+    View.AERIAL: (_post, _tree),
+    View.GROUND: (_post, _low_wall, _car, _tree),
+}

@@ -1,0 +1,195 @@
+"""Renders a whole benchmark into a folder: shares the people among processes, puts the result in place."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .config import RenderConfig
+from .layouts import get_layout
+from .plan import RenderRequest
+from .render import render_person
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "render.json"
+
+
+@dataclass(frozen=True)
+class RenderSummary:
+    """What is in `folder`: images in each split; `seconds` is 0 where it was there (`reused`)."""
+
+    folder: Path
+    request: RenderRequest
+    images: dict[str, int]
+    seconds: float
+    reused: bool
+
+
+def _render_identity(folder: Path, request: RenderRequest, pid: int) -> Counter[str]:
+    """Writes all images of one person and returns how many went to each split."""
+    layout, person, counts = get_layout(request.name), request.person(pid), Counter()
+    for shot in request.shots(pid):
+        rng = np.random.default_rng([request.seed, 4, pid, shot.index])
+        picture = render_person(person, layout.cameras[shot.camera], rng, request.config)
+        low, high = request.config.jpeg_quality_low, request.config.jpeg_quality_high
+        quality = int(rng.integers(low, high, endpoint=True))
+        path = folder / layout.path(shot)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path, quality=quality)
+        counts[shot.split] += 1
+    return counts
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _process_context() -> BaseContext:
+    """How to start processes: not by fork, as the caller may run threads; all from one that has imported this."""
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+@contextmanager
+def _parallel_map(workers: int) -> Iterator[Callable]:
+    """A `map` over `workers` fresh processes (1: none); on an error, work not yet begun is dropped."""
+    if workers == 1:
+        yield map
+        return
+    pool = ProcessPoolExecutor(workers, _process_context(), _leave_interrupts_to_parent)
+    try:
+        yield partial(pool.map, chunksize=4)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _with_progress(results: Iterable, total: int, what: str) -> Iterator:
+    """Passes `results` on, with a bar on a terminal, else a line every ten seconds."""
+    if sys.stderr.isatty():
+        yield from tqdm(results, what, total, unit="id")
+        return
+    start = told = time.monotonic()
+    for done, result in enumerate(results, 1):
+        yield result
+        now = time.monotonic()
+        if now - told > 10:
+            told, left = now, (now - start) * (total - done) / done
+            logger.info("%s: %d of %d ids, about %.0f s left", what, done, total, left)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _already_there(target: Path, request: RenderRequest, overwrite: bool) -> dict | None:
+    """The manifest in `target` if it holds what is requested; an error if it must not go."""
+    if not target.exists():
+        return None
+    try:
+        found = json.loads((target / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise FileExistsError(
+            f"{target} exists and was not rendered (it has no {MANIFEST}), so it is never "
+            "overwritten; choose another root or move it away"
+        ) from None
+    wanted, had = request.manifest(), found["request"]
+    if had == wanted:
+        return found
+    if overwrite:
+        return None
+    changes = _differences(had, wanted)
+    raise FileExistsError(
+        f"{target} was rendered with other parameters ({'; '.join(changes)}); "
+        "choose another root or ask to overwrite it"
+    )
+
+
+def _differences(had: dict, wanted: dict) -> list[str]:
+    """One phrase for each parameter that is not as wanted, nested ones included."""
+    phrases = []
+    for key in sorted({*had, *wanted}):
+        before, now = had.get(key), wanted.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            phrases += _differences(before, now)
+        elif before != now:
+            phrases.append(f"{key} is {before}, not {now}")
+    return phrases
+
+
+def render_benchmark(
+    root: str | os.PathLike[str],
+    name: str = "CARGO",
+    *,
+    train_ids: int = 300,
+    test_ids: int = 100,
+    images_per_id: int = 10,
+    seed: int = 0,
+    workers: int | None = None,
+    overwrite: bool = False,
+    config: RenderConfig | None = None,
+) -> RenderSummary:
+    """Renders benchmark `name` into `root/name`: the same bytes for the same arguments.
+
+    `workers` processes (default: the usable cores) share the work and do not change it. The folder
+    appears when it is complete. One that was rendered with the same arguments is kept; one rendered
+    with others is replaced only if `overwrite`; one that was not rendered never is.
+
+    Raises:
+        ValueError: an unknown name or an impossible count.
+        FileExistsError: `root/name` holds something else.
+    """
+    request = RenderRequest(name, train_ids, test_ids, images_per_id, seed, config or RenderConfig())
+    workers = _usable_cores() if workers is None else workers
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; give at least 1, or None for all usable cores")
+    target = Path(root) / name
+    found = _already_there(target, request, overwrite)
+    if found is not None:
+        logger.info("%s is already rendered with these parameters: nothing to do", target)
+        return RenderSummary(target, request, found["images"], 0.0, reused=True)
+    start = time.monotonic()
+    images = _render_into(target, request, workers)
+    return RenderSummary(target, request, images, time.monotonic() - start, reused=False)
+
+
+def _render_into(target: Path, request: RenderRequest, workers: int) -> dict[str, int]:
+    """Renders next to `target`, then moves the finished folder there; images in each split."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    people, images = request.train_ids + request.test_ids, Counter()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workshop:
+        folder = Path(workshop) / target.name
+        folder.mkdir()
+        with _parallel_map(min(workers, people)) as parallel_map:
+            results = parallel_map(partial(_render_identity, folder, request), range(1, people + 1))
+            for counts in _with_progress(results, people, f"rendering {target.name}"):
+                images += counts
+        manifest = {"request": request.manifest(), "images": dict(images)}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        if target.exists():
+            target.rename(Path(workshop) / "replaced")
+        folder.rename(target)
+    return dict(images)

@@ -1,0 +1,60 @@
+"""Images of people as a torch dataset."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fastreid.structures import PersonImage
+
+
+class ImageReadError(RuntimeError):
+    """An image file that cannot be decoded."""
+
+
+class PersonDataset(Dataset):
+    """Decodes and transforms; item = images [3, H, W], targets, camids, viewids, img_paths.
+
+    Args:
+        images: the images, in order.
+        transform: PIL image -> [3, H, W].
+        labels: what `targets` holds per image; the person ids if left out.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[PersonImage],
+        transform: Callable[[Image.Image], Tensor],
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        self.images, self.transform = images, transform
+        self.labels = [image.person for image in images] if labels is None else labels
+        self.num_classes = len(set(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = self.images[index]
+        return {
+            "images": self.transform(read_image(image.path)),
+            "targets": self.labels[index],
+            "camids": image.camera,
+            "viewids": int(image.view),
+            "img_paths": image.path,
+        }
+
+
+def read_image(path: str) -> Image.Image:
+    """An image file as RGB.
+
+    Raises:
+        ImageReadError: missing, empty, truncated or not an image; names the file and the reason.
+    """
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise ImageReadError(f"cannot read image {path}: {error}") from error

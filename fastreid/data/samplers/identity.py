@@ -1,0 +1,82 @@
+"""Batches of P people with K images each, so that triplets and cross-view pairs exist in every batch."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastreid.data.samplers.base import EndlessSampler
+
+
+class NaiveIdentitySampler(EndlessSampler):
+    """Endless stream of P x K groups (Hermans et al., "In Defense of the Triplet Loss", section 3.1).
+
+    A pass deals every person's shuffled images into groups of K (a short last group is topped up from the
+    same person), then draws P people at a time until fewer than P have groups left.
+
+    Args:
+        persons: identity per image.
+        batch_size: images per process and step, P x K.
+        num_instances: K.
+        seed: the order follows from it; every rank draws its own people from the same seed.
+
+    Raises:
+        ValueError: K does not divide the batch, or there are fewer than P people.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[int],
+        *,
+        batch_size: int,
+        num_instances: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(batch_size)
+        if num_instances < 1 or batch_size % num_instances:
+            raise ValueError(
+                f"a batch of {batch_size} images per process cannot hold groups of "
+                f"DATALOADER.NUM_INSTANCE={num_instances}; make it a multiple"
+            )
+        self.images_of: dict[int, list[int]] = defaultdict(list)
+        for index, person in enumerate(persons):
+            self.images_of[person].append(index)
+        self.people_per_batch = batch_size // num_instances * world_size
+        if len(self.images_of) < self.people_per_batch:
+            raise ValueError(
+                f"{len(self.images_of)} training people are fewer than the {self.people_per_batch} that one batch "
+                f"needs (SOLVER.IMS_PER_BATCH / DATALOADER.NUM_INSTANCE); lower the batch or raise NUM_INSTANCE"
+            )
+        self.num_instances, self.seed, self.rank, self.world_size = (
+            num_instances,
+            seed,
+            rank,
+            world_size,
+        )
+
+    def stream(self) -> Iterator[int]:
+        random = np.random.default_rng(self.seed)
+        while True:
+            for people, groups in self._pass(random):
+                for person in people[self.rank :: self.world_size]:
+                    yield from groups[person].pop()
+
+    def _pass(self, random: np.random.Generator) -> Iterator[tuple[list[int], dict[int, list[list[int]]]]]:
+        groups = {person: self._deal(images, random) for person, images in self.images_of.items()}
+        left = {person: len(deck) for person, deck in groups.items()}
+        while len(left) >= self.people_per_batch:
+            people = random.choice(list(left), self.people_per_batch, replace=False).tolist()
+            yield people, groups
+            for person in people:
+                left[person] -= 1
+                if not left[person]:
+                    del left[person]
+
+    def _deal(self, images: list[int], random: np.random.Generator) -> list[list[int]]:
+        size = self.num_instances
+        order = random.permutation(images).tolist()
+        missing = -len(order) % size
+        order += random.choice(images, missing).tolist()
+        return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,0 +1,18 @@
+"""Runs: the training loop, its hooks, launch and the command line. Knows everything above it."""
+
+from fastreid.engine import hooks
+from fastreid.engine.defaults import DefaultTrainer
+from fastreid.engine.launch import launch
+from fastreid.engine.setup import default_argument_parser, default_setup
+from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
+
+__all__ = [
+    "DefaultTrainer",
+    "HookBase",
+    "SimpleTrainer",
+    "TrainerBase",
+    "default_argument_parser",
+    "default_setup",
+    "hooks",
+    "launch",
+]

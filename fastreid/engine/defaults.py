@@ -1,0 +1,205 @@
+"""DefaultTrainer: a run built from a config, every part replaceable by overriding one method."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fastreid.config import CfgNode, ConfigError, resolve_device
+from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
+from fastreid.engine import hooks
+from fastreid.engine.train_loop import HookBase, SimpleTrainer
+from fastreid.evaluation import evaluate_protocols
+from fastreid.modeling import build_model
+from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
+from fastreid.utils import comm
+from fastreid.utils.amp import amp_dtype, autocast_for
+from fastreid.utils.checkpoint import Checkpointer, load_weights
+from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer
+
+logger = logging.getLogger(__name__)
+
+Results = dict[str, dict[str, float]]
+
+
+class DefaultTrainer(SimpleTrainer):
+    """Builds model, data, optimiser, schedule, hooks and checkpoints from ``cfg``.
+
+    Typical use: ``trainer = DefaultTrainer(cfg); trainer.resume_or_load(resume); trainer.train()``.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        data_loader = self.build_train_loader(cfg)
+        self.cfg = self.auto_scale_hyperparams(cfg, data_loader.dataset.num_classes)
+        self.bare_model = self.build_model(self.cfg)
+        device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
+        optimizer = self.build_optimizer(self.cfg, self.bare_model)
+        use_scaler = amp_dtype(self.cfg, device) is torch.float16
+        super().__init__(
+            _distributed(self.bare_model, device),
+            data_loader,
+            optimizer,
+            autocast=functools.partial(autocast_for, self.cfg, device),
+            scaler=torch.amp.GradScaler(device.type, enabled=use_scaler),
+            clip_gradients=build_gradient_clipper(self.cfg),
+        )
+        self.max_epoch, self.iters_per_epoch = (
+            self.cfg.SOLVER.MAX_EPOCH,
+            data_loader.iters_per_epoch,
+        )
+        self.schedule = self.build_lr_scheduler(self.cfg, optimizer, self.iters_per_epoch)
+        self.checkpointer = Checkpointer(
+            self.bare_model, self.cfg.OUTPUT_DIR,
+            optimizer=optimizer, scheduler=self.schedule, scaler=self.scaler,
+        )  # fmt: skip
+        self.results: Results = {}
+        self.best_metric: float | None = None
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = False) -> None:
+        """Go on from the last checkpoint if asked and there is one; else load any MODEL.WEIGHTS.
+
+        Raises:
+            WeightsError: the file is missing, unreadable, or of another model.
+        """
+        path = self.checkpointer.last() if resume else None
+        if path is not None:
+            self._resume(path)
+        elif self.cfg.MODEL.WEIGHTS:
+            load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True)
+        elif resume:
+            logger.info("nothing to resume in %s: starting anew", self.cfg.OUTPUT_DIR)
+
+    def _resume(self, path: os.PathLike[str]) -> None:
+        values = self.checkpointer.resume(path)
+        self.start_epoch = values["epoch"] + 1
+        self.best_metric = hooks.best_metric_so_far(self.checkpointer, values["best_metric"])
+        if values["iteration"] != self.start_epoch * self.iters_per_epoch:
+            raise ConfigError(
+                f"{path} was written after {values['iteration']} iterations of {self.start_epoch} "
+                f"epochs, but an epoch of this run has {self.iters_per_epoch}: resume with the "
+                "same data and batch size"
+            )
+        # Samplers draw from a fixed seed: without this, the first epochs' order would come again.
+        fast_forward = getattr(self.data_loader.sampler, "fast_forward", None)
+        if fast_forward is not None:
+            fast_forward(values["iteration"])
+        logger.info("resumed from %s: %d of %d epochs done", path, self.start_epoch, self.max_epoch)
+
+    def train(self) -> Results:
+        """Train from ``start_epoch`` to the end; of a finished run, just evaluate.
+
+        Returns:
+            The last evaluation's figures, {protocol: {"Rank-1": …}}; {} without DATASETS.TESTS.
+        """
+        if self.start_epoch >= self.max_epoch:
+            logger.info(
+                "the run in %s has done its %d epochs: evaluating it",
+                self.cfg.OUTPUT_DIR,
+                self.max_epoch,
+            )
+            self.results = self.test(self.cfg, self.bare_model)
+            return self.results
+        self.model.train()
+        super().train(self.start_epoch, self.max_epoch, self.iters_per_epoch)
+        return self.results
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module) -> Results:
+        """Evaluate ``model`` on DATASETS.TESTS and write OUTPUT_DIR/results.json.
+
+        Returns:
+            {protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"}},
+            in percent.
+        """
+        if not cfg.DATASETS.TESTS:
+            logger.warning("DATASETS.TESTS is empty: nothing to evaluate")
+            return {}
+        datasets = cls.build_test_datasets(cfg)
+        return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR)
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """The hooks in their order; writers only in the main process."""
+        cfg, timer = self.cfg, hooks.IterationTimer()
+        return [
+            timer,
+            hooks.LRScheduler(self.schedule),
+            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.bare_model)),
+            hooks.BestCheckpointer(self.checkpointer),
+            hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
+        ]
+
+    def build_writers(self) -> Sequence[Writer]:
+        """Console, OUTPUT_DIR/metrics.json and TensorBoard files in OUTPUT_DIR."""
+        folder, start = self.cfg.OUTPUT_DIR, self.start_epoch * self.iters_per_epoch
+        return [
+            ConsoleWriter(max_iter=self.max_iter, max_epoch=self.max_epoch, start_iter=start),
+            JSONWriter(os.path.join(folder, "metrics.json"), start_iter=start),
+            TensorboardWriter(folder, start_iter=start),
+        ]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """MODEL.META_ARCHITECTURE with MODEL.HEADS.NUM_CLASSES classes, on MODEL.DEVICE."""
+        model = build_model(cfg)
+        logger.debug("model:\n%s", model)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """See ``fastreid.solver.build_optimizer``."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRSchedule:
+        """See ``fastreid.solver.build_lr_scheduler``."""
+        return build_lr_scheduler(cfg, optimizer, iters_per_epoch)
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """An endless loader with ``dataset.num_classes`` and ``iters_per_epoch``."""
+        return build_reid_train_loader(cfg)
+
+    @classmethod
+    def build_test_datasets(cls, cfg: CfgNode) -> Sequence[Any]:
+        """The protocols of DATASETS.TESTS."""
+        return build_datasets(cfg, cfg.DATASETS.TESTS)
+
+    @classmethod
+    def build_feature_loader(cls, cfg: CfgNode, images: Sequence[Any]) -> Iterable[dict[str, Any]]:
+        """Batches over ``images`` in order, with the test transforms."""
+        return build_feature_loader(cfg, images)
+
+    @staticmethod
+    def auto_scale_hyperparams(cfg: CfgNode, num_classes: int) -> CfgNode:
+        """Return a frozen copy of ``cfg`` whose MODEL.HEADS.NUM_CLASSES, if 0, is that of the data.
+
+        Raises:
+            ConfigError: NUM_CLASSES is set to fewer classes than the data has.
+        """
+        cfg = cfg.clone()
+        asked = cfg.MODEL.HEADS.NUM_CLASSES
+        if 0 < asked < num_classes:
+            raise ConfigError(
+                f"MODEL.HEADS.NUM_CLASSES is {asked} but the training data has {num_classes} "
+                "people; set it to 0 to count them"
+            )
+        cfg.defrost()
+        cfg.MODEL.HEADS.NUM_CLASSES = asked or num_classes
+        cfg.freeze()
+        return cfg
+
+
+def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
+    if comm.get_world_size() == 1:
+        return model
+    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)

@@ -1,0 +1,188 @@
+"""What joins the training loop: timing, learning rate, checkpoints, evaluation, writing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+
+from fastreid.engine.train_loop import HookBase
+from fastreid.solver import LRSchedule
+from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
+from fastreid.utils.env import rng_state, set_rng_state
+from fastreid.utils.events import Record
+from fastreid.utils.timing import RunningMedian, format_seconds
+from fastreid.utils.writers import Writer
+
+logger = logging.getLogger(__name__)
+
+Results = Mapping[str, Mapping[str, float]]
+
+
+class IterationTimer(HookBase):
+    """Puts "time" (seconds per iteration) into the storage and says the total at the end."""
+
+    def __init__(self) -> None:
+        self._recent = RunningMedian()
+
+    def eta_seconds(self, done: int) -> float:
+        """Time left after ``done`` iterations at the recent pace; evaluations are not foreseen."""
+        return self._recent.median * (self.trainer.max_iter - done)
+
+    def before_train(self) -> None:
+        self._train_start = time.perf_counter()
+
+    def before_step(self) -> None:
+        self._step_start = time.perf_counter()
+
+    def after_step(self) -> None:
+        seconds = time.perf_counter() - self._step_start
+        self._recent.add(seconds)
+        self.trainer.storage.put_scalars(time=seconds)
+
+    def after_train(self) -> None:
+        done = self.trainer.iter - self.trainer.start_epoch * self.trainer.iters_per_epoch
+        seconds = time.perf_counter() - self._train_start
+        logger.info("%d iterations in %s, evaluations included", done, format_seconds(seconds))
+
+
+class LRScheduler(HookBase):
+    """Sets the learning rates of an iteration before it runs."""
+
+    def __init__(self, schedule: LRSchedule) -> None:
+        self._schedule = schedule
+
+    def before_step(self) -> None:
+        self._schedule.set_iteration(self.trainer.iter)
+
+
+class PeriodicCheckpointer(HookBase):
+    """Writes model_NNNN.pth every ``period`` epochs (NNNN from 0), model_final.pth after the last.
+
+    It comes before EvalHook, so that an evaluation that fails loses no training.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, period: int) -> None:
+        self._checkpointer, self._period = checkpointer, period
+
+    def after_epoch(self) -> None:
+        trainer, done = self.trainer, self.trainer.epoch + 1
+        if done == trainer.max_epoch:
+            self._save("model_final")
+        elif self._period > 0 and done % self._period == 0:
+            self._save(f"model_{trainer.epoch:04d}")
+
+    def _save(self, name: str) -> None:
+        trainer = self.trainer
+        self._checkpointer.save(name, epoch=trainer.epoch, iteration=trainer.iter, best_metric=trainer.best_metric)
+
+
+class EvalHook(HookBase):
+    """Evaluates every ``period`` epochs (0: never) and after the last.
+
+    Random states are put back afterwards, so that evaluating more often does not change training.
+    """
+
+    def __init__(self, period: int, evaluate: Callable[[], Results]) -> None:
+        self._period, self._evaluate = period, evaluate
+
+    def after_epoch(self) -> None:
+        done = self.trainer.epoch + 1
+        if done == self.trainer.max_epoch or (self._period > 0 and done % self._period == 0):
+            state = rng_state()
+            self.trainer.results = self._evaluate()
+            set_rng_state(state)
+            self.trainer.storage.put_results(self.trainer.results)
+
+
+class BestCheckpointer(HookBase):
+    """Keeps model_best.pth: the highest "metric", averaged over protocols, of all evaluations."""
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self._checkpointer = checkpointer
+        self._seen: Results | None = None
+
+    def before_train(self) -> None:
+        self._seen = self.trainer.results
+
+    def after_epoch(self) -> None:
+        trainer = self.trainer
+        if trainer.results is self._seen or not trainer.results:
+            return
+        self._seen = trainer.results
+        metric = mean_metric(trainer.results)
+        if trainer.best_metric is not None and metric <= trainer.best_metric:
+            return
+        trainer.best_metric = metric
+        self._checkpointer.save(
+            "model_best", is_last=False,
+            epoch=trainer.epoch, iteration=trainer.iter, best_metric=metric,
+        )  # fmt: skip
+        logger.info(
+            "model_best.pth: metric %.2f over %s. It is chosen on the test protocols; "
+            "model_final.pth is not", metric, ", ".join(trainer.results),
+        )  # fmt: skip
+
+
+def mean_metric(results: Results) -> float:
+    """Mean over protocols of "metric", (mAP + Rank-1) / 2 in percent."""
+    return fmean(figures["metric"] for figures in results.values())
+
+
+def best_metric_so_far(checkpointer: Checkpointer, in_checkpoint: float | None) -> float | None:
+    """The higher of the resumed checkpoint's best metric and that of model_best.pth, if any.
+
+    A checkpoint is written before its epoch is evaluated, so model_best may know a better one.
+    """
+    known = [in_checkpoint]
+    path = checkpointer.save_dir / "model_best.pth"
+    if path.is_file():
+        known.append(read_checkpoint(path, lazily=True).get("best_metric"))
+    return max((value for value in known if value is not None), default=None)
+
+
+class PeriodicWriter(HookBase):
+    """Hands the mean of the last ``period`` iterations, and every evaluation, to the writers."""
+
+    def __init__(
+        self,
+        make_writers: Callable[[], Sequence[Writer]],
+        timer: IterationTimer,
+        *,
+        period: int = 20,
+    ) -> None:
+        """``make_writers`` is called when training starts: building a trainer writes nothing."""
+        self._make_writers, self._timer, self._period = make_writers, timer, period
+        self._writers: Sequence[Writer] = ()
+
+    def before_train(self) -> None:
+        self._writers = self._make_writers()
+
+    def after_step(self) -> None:
+        trainer = self.trainer
+        done = trainer.iter + 1
+        if done % self._period and done != trainer.max_iter:
+            return
+        self._write({
+            **self._position(done),
+            "lr": trainer.optimizer.param_groups[0]["lr"],
+            **trainer.storage.pop_means(),
+            "eta_seconds": self._timer.eta_seconds(done),
+        })  # fmt: skip
+
+    def after_epoch(self) -> None:
+        results = self.trainer.storage.pop_results()
+        if results:
+            self._write({**self._position(self.trainer.iter), **results})
+
+    def after_train(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+    def _position(self, iterations: int) -> Record:
+        return {"iteration": iterations, "epoch": self.trainer.epoch}
+
+    def _write(self, record: Record) -> None:
+        for writer in self._writers:
+            writer.write(record)

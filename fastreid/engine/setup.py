@@ -1,0 +1,72 @@
+"""The command line of the tools, and what every run does first: folder, log, environment, seed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from fastreid.config import CfgNode, refuse_unsupported
+from fastreid.utils import comm
+from fastreid.utils.env import collect_env, seed_everything
+from fastreid.utils.files import atomic_write
+from fastreid.utils.logger import setup_logger
+
+logger = logging.getLogger(__name__)
+
+
+def default_argument_parser() -> argparse.ArgumentParser:
+    """fast-reid's options, and --dry-run."""
+    parser = argparse.ArgumentParser(
+        description="Train or evaluate a re-identification model.",
+        epilog="KEY VALUE pairs override the config file: SOLVER.BASE_LR 0.001 MODEL.DEVICE cpu",
+    )
+    add = parser.add_argument
+    add("--config-file", default="", metavar="FILE", help="YAML file of config keys")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from OUTPUT_DIR/last_checkpoint, if there is one",
+    )
+    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
+    add("--dry-run", action="store_true", help="build everything, print summaries and stop")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes on each machine")
+    add("--num-machines", type=int, default=1, metavar="N", help="machines in the run")
+    add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
+    add(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="tcp://ADDRESS:PORT; auto: a free local port",
+    )
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
+    return parser
+
+
+def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Make OUTPUT_DIR, start the log, tell the environment and config, seed, set cuDNN.
+
+    Each process seeds with MODEL.SEED + its rank; a negative seed is drawn afresh and logged.
+
+    Raises:
+        ConfigError: a key that this version cannot honour was changed.
+    """
+    rank = comm.get_rank()
+    setup_logger(cfg.OUTPUT_DIR, rank=rank)
+    refuse_unsupported(cfg)
+    logger.info("environment:\n%s", collect_env())
+    logger.info("arguments: %s", args)
+    logger.debug("config:\n%s", cfg.dump())
+    if comm.is_main_process():
+        path = Path(cfg.OUTPUT_DIR) / "config.yaml"
+        with atomic_write(path) as file:
+            file.write(cfg.dump())
+        logger.info("config written to %s", os.path.abspath(path))
+    seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))
+    logger.info("seed %d", seed)
+    seed_everything(seed + rank)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK

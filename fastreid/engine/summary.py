@@ -1,0 +1,70 @@
+"""What a run would be, for --dry-run: model parts, data counts, key points of the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+from torch import nn
+
+from fastreid.solver import LRSchedule
+
+
+def model_summary(model: nn.Module) -> str:
+    """Parameters and trainable parameters of each part, two levels deep, and their totals."""
+    rows = [(name, *count_parameters(part)) for name, part in _parts(model)]
+    rows.append(("total", *count_parameters(model)))
+    return tabulate(rows, headers=["part", "parameters", "trainable"], intfmt=",")
+
+
+def _parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    for name, part in model.named_children():
+        if count_parameters(part)[0]:
+            yield name, part
+            for inner_name, inner in part.named_children():
+                if count_parameters(inner)[0] and not isinstance(part, (nn.Sequential, nn.ModuleList)):
+                    yield f"  {name}.{inner_name}", inner
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """(all, trainable) parameters, shared ones once."""
+    parameters = list(module.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def data_summary(datasets: Iterable[Any]) -> str:
+    """Images, people, cameras and views of each split of each dataset (junk ids below 0 aside)."""
+    rows = [
+        (dataset.name, split, *_counts(getattr(dataset, split)))
+        for dataset in datasets
+        for split in ("train", "query", "gallery")
+    ]
+    return tabulate(rows, headers=["dataset", "split", "images", "people", "cameras", "views"], intfmt=",")
+
+
+def _counts(images: Sequence[Any]) -> tuple[int, int, int, int]:
+    people = {image.person for image in images if image.person >= 0}
+    return len(images), len(people), len({i.camera for i in images}), len({i.view for i in images})
+
+
+def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: int, warmup_iters: int) -> str:
+    """The first group's rate at the start, after warm-up, wherever it changes, and at the end.
+
+    A curve that moves every epoch (cosine) is shown at quarters.
+    """
+    starts = [schedule.lr_at(epoch * iters_per_epoch) for epoch in range(max_epoch)]
+    changes = [e for e in range(1, max_epoch) if starts[e] != starts[e - 1]]
+    warm = warmup_iters // iters_per_epoch
+    changes = [e for e in changes if e > warm]
+    if len(changes) > 8:
+        changes = [max_epoch * quarter // 4 for quarter in (1, 2, 3)]
+    points = {
+        0,
+        min(warmup_iters, max_epoch * iters_per_epoch - 1),
+        max_epoch * iters_per_epoch - 1,
+    }
+    points |= {epoch * iters_per_epoch for epoch in changes}
+    rows = [(i // iters_per_epoch + 1, i, f"{schedule.lr_at(i):.3g}") for i in sorted(points)]
+    head = f"{max_epoch} epochs of {iters_per_epoch} iterations, {max_epoch * iters_per_epoch} in all"
+    return f"{head}\n{tabulate(rows, headers=['epoch', 'iteration', 'lr'])}"

@@ -1,0 +1,23 @@
+"""Evaluation: one exact definition of the figures, and everything that is read from them."""
+
+from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator
+from fastreid.evaluation.extraction import FeatureStore, evaluation_mode
+from fastreid.evaluation.matching import NoValidQueryError
+from fastreid.evaluation.protocols import evaluate_protocols
+from fastreid.evaluation.rank import evaluate_rank, rank_queries
+from fastreid.evaluation.results import print_csv_format
+from fastreid.evaluation.score import ProtocolResult, score
+
+__all__ = [
+    "DatasetEvaluator",
+    "FeatureStore",
+    "NoValidQueryError",
+    "ProtocolResult",
+    "ReidEvaluator",
+    "evaluate_protocols",
+    "evaluate_rank",
+    "evaluation_mode",
+    "print_csv_format",
+    "rank_queries",
+    "score",
+]

@@ -1,0 +1,81 @@
+"""Evaluators with fast-reid's interface: reset, process batches, evaluate."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastreid.evaluation.results import write_results
+from fastreid.evaluation.score import score
+from fastreid.structures import PersonImage
+from fastreid.utils import comm
+
+
+class DatasetEvaluator(ABC):
+    """Sees a data set batch by batch, then gives its figures."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget everything seen."""
+
+    @abstractmethod
+    def process(self, inputs: Mapping[str, Any], outputs: Any) -> None:
+        """Take in one batch and what the model made of it."""
+
+    @abstractmethod
+    def evaluate(self) -> OrderedDict[str, float | int]:
+        """Figures over everything seen, by name; empty in all processes but the main one."""
+
+
+class ReidEvaluator(DatasetEvaluator):
+    """Ranks the gallery for every query; the first `num_query` images seen are the queries.
+
+    With several processes each must be fed a contiguous share, in rank order.
+    """
+
+    def __init__(self, cfg: Any, num_query: int, output_dir: str | Path | None = None) -> None:
+        """`cfg.TEST.METRIC` is the distance; `output_dir`, if given, receives results.json.
+
+        Raises: ValueError if results are to be written but `cfg.DATASETS.TESTS` names several.
+        """
+        if output_dir and len(cfg.DATASETS.TESTS) != 1:
+            raise ValueError(
+                f"an evaluator sees one protocol but DATASETS.TESTS names {cfg.DATASETS.TESTS}: "
+                "give no output_dir, or use fastreid.evaluation.evaluate_protocols"
+            )
+        self._metric = cfg.TEST.METRIC
+        self._protocols = cfg.DATASETS.TESTS
+        self._num_query = num_query
+        self._output_dir = output_dir
+        self.reset()
+
+    def reset(self) -> None:
+        self._images: list[PersonImage] = []
+        self._features: list[Tensor] = []
+
+    def process(self, inputs: Mapping[str, Any], outputs: Tensor) -> None:
+        """Args: a batch (`targets`, `camids`, `viewids`, `img_paths`) and descriptors [B, D]."""
+        people, cameras, views = (inputs[key].tolist() for key in ("targets", "camids", "viewids"))
+        self._images += map(PersonImage, inputs["img_paths"], people, cameras, views)
+        self._features.append(outputs.detach().float().cpu())
+
+    def evaluate(self) -> OrderedDict[str, float | int]:
+        features = torch.cat(self._features) if self._features else torch.empty(0, 0)
+        shares = comm.gather((self._images, features))
+        if not comm.is_main_process():
+            return OrderedDict()
+        images = [image for share, _ in shares for image in share]
+        split = self._num_query
+        if not 0 < split < len(images):
+            raise ValueError(f"num_query={split} leaves no query or no gallery among {len(images)} images")
+        features = torch.cat([rows for _, rows in shares if len(rows)])
+        result = score(features[:split], features[split:], images[:split], images[split:], self._metric)
+        if self._output_dir:
+            write_results(self._output_dir, {self._protocols[0]: result.metrics})
+        return OrderedDict(result.metrics)

@@ -1,0 +1,92 @@
+"""Descriptors of images, each computed once however many protocols share the image."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.evaluation.progress import progress
+from fastreid.structures import PersonImage
+from fastreid.utils import comm
+
+logger = logging.getLogger(__name__)
+
+
+class FeatureStore:
+    """Descriptors by image path; every row is float32 [D] on the CPU."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._rows
+
+    def extract(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Embed every image of the loader and remember the rows.
+
+        With several processes each brings a loader over its own share (`my_share`); the main
+        process ends up with all rows, the others with theirs.
+
+        Args:
+            model: `model(batch)` gives descriptors [B, D] in eval mode; its mode is put back.
+            loader: batches with `img_paths`; has a length.
+        Returns: all rows known here, by path.
+        Raises: ValueError if the model's output is no [B, D] or not finite, naming the image.
+        """
+        start = time.perf_counter()
+        paths: list[str] = []
+        blocks: list[Tensor] = []
+        with evaluation_mode(model), torch.inference_mode():
+            for batch in progress(loader, len(loader), "extracting features"):
+                blocks.append(_checked_rows(model(batch), batch["img_paths"]))
+                paths += batch["img_paths"]
+        mine = (paths, torch.cat(blocks))
+        for names, rows in comm.gather(mine) or [mine]:
+            self._rows.update(zip(names, rows, strict=True))
+        seconds = time.perf_counter() - start
+        logger.info("%d descriptors in %.1f s (%.0f images/s)", len(self), seconds, len(self) / seconds)
+        return dict(self._rows)
+
+    def select(self, images: Sequence[PersonImage]) -> Tensor:
+        """Descriptors [N, D] of the images, in their order."""
+        return torch.stack([self._rows[image.path] for image in images])
+
+
+def my_share(images: Sequence[PersonImage]) -> list[PersonImage]:
+    """The images this process embeds; never empty, as every process must have a loader."""
+    if not images:
+        raise ValueError("no images to embed")
+    return list(images[comm.get_rank() :: comm.get_world_size()]) or list(images[:1])
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards each module has its own mode again, frozen parts too."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _checked_rows(output: Any, paths: Sequence[str]) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(paths):
+        got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ValueError(f"the model must give descriptors [{len(paths)}, D] in eval mode, got {got}")
+    rows = output.detach().float().cpu()
+    finite = rows.isfinite().all(dim=1)
+    if not finite.all():
+        path = paths[int((~finite).nonzero()[0, 0])]
+        raise ValueError(f"the descriptor of image {path} is not finite; did the model diverge?")
+    return rows

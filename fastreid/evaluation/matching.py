@@ -1,0 +1,103 @@
+"""Who may match whom: the label half of a ranking, known before any distance is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+JUNK_PERSON = -1  # gallery images of nobody in particular (Market-1501): removed for every query
+
+
+class NoValidQueryError(ValueError):
+    """No query of a protocol has its person in the gallery under another camera."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Gallery indices by role. Query q owns `positives[positive_starts[q]:positive_starts[q + 1]]`.
+
+    positives: same person, another camera; ascending within a query.
+    removed: same person, same camera (too easy to count); ascending within a query.
+    junk: person -1, removed for every query.
+    """
+
+    positives: np.ndarray  # int64 [sum of positives]
+    positive_starts: np.ndarray  # int64 [Q + 1]
+    removed: np.ndarray  # int64
+    removed_starts: np.ndarray  # int64 [Q + 1]
+    junk: np.ndarray  # int64
+    num_gallery: int
+
+    @property
+    def num_positives(self) -> np.ndarray:
+        """int64 [Q]."""
+        return np.diff(self.positive_starts)
+
+    @property
+    def num_valid_gallery(self) -> np.ndarray:
+        """int64 [Q]: gallery images that stay in a query's ranking."""
+        return self.num_gallery - len(self.junk) - np.diff(self.removed_starts)
+
+    def require_valid_query(self, protocol: str = "") -> None:
+        """Raise `NoValidQueryError` explaining the camera rule if no query can be scored."""
+        num_queries = len(self.num_positives)
+        if self.num_positives.any():
+            return
+        same_camera = int(np.count_nonzero(np.diff(self.removed_starts)))
+        raise NoValidQueryError(
+            f"{protocol + ': ' if protocol else ''}none of the {num_queries} queries has a valid "
+            f"match among the {self.num_gallery} gallery images: the persons of "
+            f"{num_queries - same_camera} queries are absent from the gallery, and those of "
+            f"{same_camera} are there only under the query's own camera. Gallery images with the "
+            "query's person id and camera id are removed before ranking, so every person needs a "
+            "gallery image under another camera id; check that the ids of query and gallery agree "
+            "and that each camera has its own id."
+        )
+
+
+def match_labels(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike) -> Matches:
+    """Sort the gallery into positives, removed and junk for every query.
+
+    Args: integer person and camera ids, [Q] for the queries and [G] for the gallery.
+    Raises: ValueError if ids are not whole numbers or lengths differ.
+    """
+    q_pids, q_camids = _paired_ids("query", q_pids, q_camids)
+    g_pids, g_camids = _paired_ids("gallery", g_pids, g_camids)
+
+    by_person = np.argsort(g_pids, kind="stable")  # stable: indices ascend within a person
+    sorted_pids = g_pids[by_person]
+    first = np.searchsorted(sorted_pids, q_pids, side="left")
+    count = np.searchsorted(sorted_pids, q_pids, side="right") - first
+    count[q_pids == JUNK_PERSON] = 0
+
+    query = np.repeat(np.arange(len(q_pids)), count)
+    within = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+    same_person = by_person[first[query] + within]
+    same_camera = g_camids[same_person] == q_camids[query]
+    return Matches(
+        positives=same_person[~same_camera],
+        positive_starts=_starts(query[~same_camera], len(q_pids)),
+        removed=same_person[same_camera],
+        removed_starts=_starts(query[same_camera], len(q_pids)),
+        junk=np.flatnonzero(g_pids == JUNK_PERSON),
+        num_gallery=len(g_pids),
+    )
+
+
+def _starts(query_of_entry: np.ndarray, num_queries: int) -> np.ndarray:
+    """Row starts [Q + 1] of a list sorted by query."""
+    return np.concatenate([[0], np.bincount(query_of_entry, minlength=num_queries).cumsum()])
+
+
+def _paired_ids(side: str, pids: ArrayLike, camids: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    pids, camids = np.asarray(pids), np.asarray(camids)
+    for what, ids in (("person", pids), ("camera", camids)):
+        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+            raise ValueError(
+                f"{side} {what} ids must be a flat array of integers, got {ids.dtype} of shape {list(ids.shape)}"
+            )
+    if len(pids) != len(camids):
+        raise ValueError(f"{len(pids)} {side} person ids but {len(camids)} {side} camera ids")
+    return pids.astype(np.int64), camids.astype(np.int64)

@@ -1,0 +1,82 @@
+"""Evaluating a model on every protocol asked for: embed once, score each, write what came out."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fastreid.evaluation.extraction import FeatureStore, my_share
+from fastreid.evaluation.ranked_lists import ranked_lists
+from fastreid.evaluation.results import print_csv_format, write_json, write_results
+from fastreid.evaluation.score import match_images, score
+from fastreid.structures import PersonImage
+from fastreid.utils import comm
+
+logger = logging.getLogger(__name__)
+
+BuildLoader = Callable[[Any, Sequence[PersonImage]], Iterable[Mapping[str, Any]]]
+Results = OrderedDict[str, dict[str, float | int]]
+
+
+def evaluate_protocols(
+    cfg: Any,
+    model: nn.Module,
+    datasets: Sequence[Any],
+    build_loader: BuildLoader,
+    output_dir: str | Path,
+) -> Results:
+    """Score a model on several protocols; each shared image is embedded once.
+
+    Args:
+        cfg: `TEST.METRIC` is the distance.
+        datasets: protocols, with `name`, `query` and `gallery`.
+        build_loader: (cfg, images) -> batches in order (`fastreid.data.build_feature_loader`).
+        output_dir: receives results.json, results.csv and ranked_lists.json.
+    Returns: {protocol: figures in percent} in every process.
+    Raises: ValueError (a protocol without images), NoValidQueryError; both before any work.
+    """
+    for dataset in datasets:
+        _check_protocol(dataset)
+    images = {image.path: image for data in datasets for image in (*data.query, *data.gallery)}
+    store = FeatureStore()
+    store.extract(model, build_loader(cfg, my_share(list(images.values()))))
+    results = Results()
+    if comm.is_main_process():
+        results = _score_all(cfg.TEST.METRIC, store, datasets, Path(output_dir))
+    return comm.broadcast(results)
+
+
+def _score_all(metric: str, store: FeatureStore, datasets: Sequence[Any], output_dir: Path) -> Results:
+    results, lists = Results(), {}
+    for data in datasets:
+        result = score(store.select(data.query), store.select(data.gallery), data.query, data.gallery, metric)
+        skipped = len(data.query) - result.ranking.num_valid_queries
+        if skipped:
+            logger.info(
+                "%s: %d of %d queries have no match under another camera and are not counted",
+                data.name,
+                skipped,
+                len(data.query),
+            )
+        results[data.name] = result.metrics
+        lists[data.name] = ranked_lists(result, data.query, data.gallery)
+    write_results(output_dir, results)
+    write_json(output_dir / "ranked_lists.json", lists)
+    print_csv_format(results)
+    return results
+
+
+def _check_protocol(dataset: Any) -> None:
+    """Find out before the model runs what would spoil its evaluation after."""
+    for side in ("query", "gallery"):
+        if not getattr(dataset, side):
+            raise ValueError(
+                f"{dataset.name}: the {side} is empty; check the data set's {side} files under "
+                "DATASETS.ROOT, and that the protocol's views occur in them"
+            )
+    match_images(dataset.query, dataset.gallery).require_valid_query(dataset.name)

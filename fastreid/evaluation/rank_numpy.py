@@ -1,0 +1,54 @@
+"""Counting without a sort in NumPy: the fallback of rank_cylib/rank_cy.pyx, same integers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def count_before(
+    distances: np.ndarray,
+    positives: np.ndarray,
+    positive_starts: np.ndarray,
+    removed: np.ndarray,
+    removed_starts: np.ndarray,
+    junk: np.ndarray,
+) -> np.ndarray:
+    """How many gallery images come before each positive; int64, one entry a positive.
+
+    "Before" means a smaller distance, or an equal one and a lower gallery index; removed and junk
+    images do not count.
+
+    Args:
+        distances: float [Q, G], finite.
+        positives: gallery indices, each query's in ranked order (distance, then index).
+        positive_starts, removed, removed_starts, junk: as in `Matches`.
+    """
+    counts = np.zeros(len(positives), dtype=np.int64)
+    for query in range(len(distances)):
+        start, stop = positive_starts[query : query + 2]
+        if start == stop:
+            continue
+        row, ranked = distances[query], positives[start:stop]
+        candidate = row <= row[ranked[-1]]  # what lies beyond the last match comes before none
+        candidate[junk] = False
+        candidate[removed[removed_starts[query] : removed_starts[query + 1]]] = False
+        images = np.flatnonzero(candidate)
+        first_after = _first_positive_after(row, images, ranked)
+        counts[start:stop] = np.bincount(first_after, minlength=len(ranked) + 1)[:-1].cumsum()
+    return counts
+
+
+def _first_positive_after(row: np.ndarray, images: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    """For each image the position in `ranked` of the first positive it comes before."""
+    thresholds = row[ranked]
+    distance = row[images]
+    position = np.searchsorted(thresholds, distance, side="left")
+    tied = np.flatnonzero(position != np.searchsorted(thresholds, distance, side="right"))
+    for entry in tied:  # among equal distances the gallery index decides
+        while (
+            position[entry] < len(ranked)
+            and thresholds[position[entry]] == distance[entry]
+            and ranked[position[entry]] <= images[entry]
+        ):
+            position[entry] += 1
+    return position

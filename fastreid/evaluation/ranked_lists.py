@@ -1,0 +1,87 @@
+"""Ranked lists worth looking at: the best, median and worst queries with their nearest images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastreid.evaluation.rank import removed_for
+from fastreid.evaluation.score import ProtocolResult, match_images
+from fastreid.structures import PersonImage
+
+QUERIES_PER_KIND = 3
+LIST_LENGTH = 10
+
+
+def ranked_lists(
+    result: ProtocolResult, query: Sequence[PersonImage], gallery: Sequence[PersonImage]
+) -> dict[str, Any]:
+    """What a report shows of one protocol, from the very distances of the score.
+
+    Returns plain types: `chance` (percent), `ap_by_query` (path -> percent, valid queries) and
+        `queries`, each with `kind` (best, median, worst), its figures, the image, and `gallery`:
+        the nearest images after removal, ties by gallery index as in the score.
+    """
+    matches = match_images(query, gallery)
+    ranking = result.ranking
+    shown = []
+    for kind, row in pick_queries(ranking.ap):
+        shown.append(
+            {
+                "kind": kind,
+                "AP": 100.0 * float(ranking.ap[row]),
+                "INP": 100.0 * float(ranking.inp[row]),
+                "first_match_rank": int(ranking.first_match_rank[row]),
+                "num_positives": int(ranking.num_positives[row]),
+                "num_valid_gallery": int(ranking.num_valid_gallery[row]),
+                "query": _described(query[row]),
+                "gallery": _nearest(result.distances[row], removed_for(matches, row), query[row], gallery),
+            }
+        )
+    return {
+        "chance": result.chance,
+        "ap_by_query": {query[row].path: 100.0 * float(ranking.ap[row]) for row in np.flatnonzero(ranking.valid)},
+        "queries": shown,
+    }
+
+
+def pick_queries(ap: np.ndarray, count: int = QUERIES_PER_KIND) -> list[tuple[str, int]]:
+    """(kind, query row) of the best, median and worst queries; no query twice, ties by lower row.
+
+    Args:
+        ap: average precision [Q], NaN for queries that are not scored.
+    """
+    scored = np.flatnonzero(~np.isnan(ap))
+    order = scored[np.argsort(-ap[scored], kind="stable")].tolist()
+    best, rest = order[:count], order[count:]
+    worst, middle = rest[::-1][:count], rest[: max(0, len(rest) - count)]
+    start = max(0, (len(middle) - count + 1) // 2)
+    median = middle[start : start + count]
+    return [(kind, row) for kind, rows in (("best", best), ("median", median), ("worst", worst)) for row in rows]
+
+
+def _nearest(
+    distances: np.ndarray, removed: np.ndarray, query: PersonImage, gallery: Sequence[PersonImage]
+) -> list[dict[str, Any]]:
+    kept = np.flatnonzero(~removed)
+    order = kept[np.argsort(distances[kept], kind="stable")[:LIST_LENGTH]]
+    return [
+        {
+            "rank": rank,
+            **_described(gallery[index]),
+            "match": gallery[index].person == query.person,
+            "distance": float(distances[index]),
+        }
+        for rank, index in enumerate(order.tolist(), start=1)
+    ]
+
+
+def _described(image: PersonImage) -> dict[str, Any]:
+    return {
+        "path": str(image.path),
+        "person": int(image.person),
+        "camera": int(image.camera),
+        "view": int(image.view),
+    }

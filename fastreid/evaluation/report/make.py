@@ -1,0 +1,30 @@
+"""From two run folders to results.json, the table and the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastreid.evaluation.report.page import render_page
+from fastreid.evaluation.report.runs import check_comparable, read_run
+from fastreid.evaluation.report.table import text_table
+from fastreid.evaluation.results import write_json
+from fastreid.utils.files import atomic_write
+
+
+def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, results: str | Path) -> str:
+    """Write the page and the joined figures of a two-stage run; nothing is written on an error.
+
+    Args:
+        stage1, stage2: output folders of the two trainings.
+        output: the HTML page.
+        results: JSON file, {"stage1": {protocol: figures}, "stage2": ...}.
+    Returns: the table as text.
+    Raises: ReportError if an input is missing, broken, or about other data than its partner.
+    """
+    runs = read_run("stage1", stage1), read_run("stage2", stage2)
+    check_comparable(*runs)
+    page = render_page(runs)
+    write_json(results, {run.name: run.results for run in runs})
+    with atomic_write(output) as file:
+        file.write(page)
+    return text_table(runs)

@@ -1,0 +1,96 @@
+"""Reading what a run left in its folder, and telling what is missing and how to make it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Figures = Mapping[str, float]
+
+
+class ReportError(RuntimeError):
+    """A report cannot be made from what is there; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One stage: its figures, its ranked lists, its training records and its config."""
+
+    name: str  # "stage1"
+    title: str  # "stage 1"
+    results: dict[str, Figures]
+    lists: dict[str, Any]  # as `fastreid.evaluation.ranked_lists` gives them, by protocol
+    records: list[dict[str, float]]  # lines of metrics.json, training and evaluation
+    config: dict[str, Any]
+    config_text: str
+
+    @property
+    def chance(self) -> dict[str, Figures]:
+        """Percent of a random order by protocol."""
+        return {protocol: lists["chance"] for protocol, lists in self.lists.items()}
+
+
+def read_run(name: str, folder: str | Path) -> Run:
+    """Read results.json, ranked_lists.json, metrics.json and config.yaml of a finished run.
+
+    Raises: ReportError naming a missing or broken file and the command that makes it.
+    """
+    folder = Path(folder)
+    text = _parsed(name, folder / "config.yaml", str)
+    run = Run(
+        name=name,
+        title=name.replace("stage", "stage "),
+        results=_parsed(name, folder / "results.json", json.loads),
+        lists=_parsed(name, folder / "ranked_lists.json", json.loads),
+        records=_parsed(name, folder / "metrics.json", _json_lines),
+        config=_parsed(name, folder / "config.yaml", yaml.safe_load),
+        config_text=text,
+    )
+    if set(run.results) != set(run.lists):
+        raise ReportError(
+            f"{folder}: results.json is about {sorted(run.results)} but ranked_lists.json about "
+            f"{sorted(run.lists)}; evaluate again with: {_command(name, folder)} --eval-only"
+        )
+    return run
+
+
+def check_comparable(first: Run, second: Run) -> None:
+    """Refuse to put figures side by side that are about different data.
+
+    The chance level depends on the protocol's images only, so two runs must agree on it.
+    """
+    if set(first.results) != set(second.results):
+        raise ReportError(
+            f"{first.title} was evaluated on {sorted(first.results)} but {second.title} on "
+            f"{sorted(second.results)}; give both the same DATASETS.TESTS"
+        )
+    for protocol, chance in first.chance.items():
+        other = second.chance[protocol]
+        if any(abs(chance[figure] - other[figure]) > 1e-9 for figure in chance):
+            raise ReportError(
+                f"{protocol}: {first.title} and {second.title} were evaluated on different images "
+                f"(chance mAP {chance['mAP']:.4f} and {other['mAP']:.4f}); evaluate both again"
+            )
+
+
+def _parsed(name: str, path: Path, parse: Callable[[str], Any]) -> Any:
+    command = _command(name, path.parent)
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ReportError(f"{path} is missing; it is written by: {command}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise ReportError(f"{path} is broken ({error}); write it again with: {command}") from error
+
+
+def _json_lines(text: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def _command(name: str, folder: Path) -> str:
+    return f"python tools/train_net.py --config-file configs/quickstart/{name}.yml OUTPUT_DIR {folder}"

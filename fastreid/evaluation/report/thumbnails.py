@@ -1,0 +1,34 @@
+"""Pictures small enough to live inside the page."""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache
+from io import BytesIO
+
+from PIL import Image
+
+from fastreid.evaluation.report.runs import ReportError
+
+THUMBNAIL_SIZE = (88, 176)  # width, height in pixels: twice what the page shows, for dense screens
+JPEG_QUALITY = 80
+
+
+@lru_cache(maxsize=4096)
+def thumbnail(path: str) -> str:
+    """The image as a "data:image/jpeg;base64,..." URI, never larger than it is.
+
+    Raises: ReportError naming an image that cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
+    except OSError as error:
+        raise ReportError(
+            f"cannot read image {path}, which ranked_lists.json names ({error}); make the report "
+            "in the folder the evaluation ran in, or evaluate again"
+        ) from error
+    picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
+    out = BytesIO()
+    picture.save(out, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

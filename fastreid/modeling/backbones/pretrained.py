@@ -1,0 +1,65 @@
+"""Reading pretrained backbones: every load says what matched, and too little is an error."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fastreid.utils.weights import WeightsError, read_checkpoint, state_dict_in
+
+logger = logging.getLogger(__name__)
+
+
+def load_pretrained(
+    module: nn.Module,
+    path: str,
+    *,
+    adapt: Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]],
+    min_coverage: float,
+) -> float:
+    """Fill `module` from a file and log a load report.
+
+    Args:
+        adapt: turns the file's names and shapes into the module's.
+        min_coverage: least share of the module's parameter *values* that must be filled, 0 to 1.
+
+    Returns:
+        The share that was filled.
+
+    Raises:
+        WeightsError: no file, or coverage below `min_coverage`: training would silently start from scratch.
+    """
+    if not path or not Path(path).is_file():
+        raise WeightsError(
+            f"MODEL.BACKBONE.PRETRAIN is True but there is no file {path!r} (MODEL.BACKBONE.PRETRAIN_PATH). "
+            "Put the published weights there, or set MODEL.BACKBONE.PRETRAIN False to start from random ones"
+        )
+    own = module.state_dict()
+    state = adapt(module, state_dict_in(read_checkpoint(path), path))
+    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+    misshaped = [
+        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and name not in fitting
+    ]
+    coverage = sum(own[name].numel() for name in fitting) / sum(value.numel() for value in own.values())
+    report = (
+        f"{path}: {len(fitting)} of {len(own)} tensors matched, {coverage:.1%} of the backbone's values; "
+        f"missing: {_some(sorted(own.keys() - state.keys()))}; other shape: {_some(misshaped)}; "
+        f"left over in the file: {_some(sorted(state.keys() - own.keys()))}"
+    )
+    if coverage < min_coverage:
+        raise WeightsError(
+            f"only {coverage:.1%} of the backbone would be pretrained (PRETRAIN_MIN_COVERAGE is {min_coverage:.0%}). "
+            f"{report}. Is this file for another model or another MODEL.BACKBONE.DEPTH?"
+        )
+    module.load_state_dict(fitting, strict=False)
+    logger.info("pretrained backbone %s", report)
+    return coverage
+
+
+def _some(names: list[str], limit: int = 6) -> str:
+    if not names:
+        return "none"
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

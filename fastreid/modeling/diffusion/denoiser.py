@@ -1,0 +1,86 @@
+"""The Stable Diffusion UNet behind one call: noisy latents, time and a `Condition` to a prediction."""
+
+from pathlib import Path
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from fastreid.modeling.diffusion.latent import CHANNELS
+from fastreid.structures import Condition
+
+
+class AssetError(FileNotFoundError):
+    """A folder of the Stable Diffusion assets that is missing or does not fit."""
+
+
+class Denoiser(nn.Module):
+    """A stock `UNet2DConditionModel` with view control in its encoder and decoder.
+
+    Encoder maps are added inside the down blocks (`down_intrablock_additional_residuals`). Decoder maps are
+    added to the skip connections of their level (`down_block_additional_residuals`), which the decoder reads.
+    Which of the two act is the caller's choice through `ControlMaps`.
+
+    Args:
+        unet: takes 4-channel latents and cross-attention tokens of `context_dim` numbers.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        if unet.config.in_channels != CHANNELS or unet.config.out_channels != CHANNELS:
+            raise ValueError(
+                f"the UNet works on {unet.config.in_channels} -> {unet.config.out_channels} channels, "
+                f"features are folded into {CHANNELS}"
+            )
+        self.unet = unet
+        self.controlled_levels = sum("CrossAttn" in name for name in unet.config.down_block_types)
+
+    @classmethod
+    def from_pretrained(cls, folder: str) -> "Denoiser":
+        """Read a Diffusers folder (`config.json` and weights).
+
+        Raises:
+            AssetError: no such folder.
+        """
+        if not (Path(folder) / "config.json").is_file():
+            raise AssetError(
+                f"no UNet in {folder!r} (MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH): expected config.json and the "
+                "weights of a Diffusers UNet folder. `python tools/make_assets.py --size tiny` writes a small random one"
+            )
+        return cls(UNet2DConditionModel.from_pretrained(folder))
+
+    @property
+    def context_dim(self) -> int:
+        return self.unet.config.cross_attention_dim
+
+    @property
+    def control_channels(self) -> list[int]:
+        """Width of each controlled level, finest first."""
+        return list(self.unet.config.block_out_channels[: self.controlled_levels])
+
+    @property
+    def mid_channels(self) -> int:
+        return self.unet.config.block_out_channels[-1]
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """Latents [B, 4, h, w] at timesteps [B] (or a scalar) -> prediction [B, 4, h, w]."""
+        nothing = noisy.new_zeros(())
+        mid = condition.control.mid
+        return self.unet(
+            noisy,
+            timesteps,
+            encoder_hidden_states=condition.tokens,
+            # A copy, because the UNet empties the list it is given.
+            down_intrablock_additional_residuals=list(condition.control.down),
+            down_block_additional_residuals=self._skip_residuals(condition.control.up, nothing),
+            mid_block_additional_residual=nothing if mid is None else mid,
+        ).sample
+
+    def _skip_residuals(self, maps: tuple[Tensor, ...], nothing: Tensor) -> tuple[Tensor, ...]:
+        """One residual per skip connection: a level's map for its layers, nothing for the samplers between."""
+        layers = self.unet.config.layers_per_block
+        residuals = [nothing]  # the first convolution
+        levels = len(self.unet.config.block_out_channels)
+        for level in range(levels):
+            residuals += [maps[level] if level < len(maps) else nothing] * layers
+            residuals += [nothing] * (level < levels - 1)  # the down-sampler
+        return tuple(residuals)

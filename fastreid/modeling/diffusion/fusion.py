@@ -1,0 +1,54 @@
+"""From a person feature and generated view features to one descriptor."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastreid.config import CfgNode, ConfigError
+from fastreid.utils.suggest import explain_choice
+
+PARTS, MODES = ("person", "generated"), ("concat", "weighted")
+
+
+class Fusion:
+    """Person feature first, then one generated feature per view.
+
+    Args:
+        mode: "concat" as they are (as released), or "weighted": each part to unit length, the V generated ones times
+            sqrt(weight / V), so that the cosine of two descriptors is
+            (cos_person + weight * mean_v cos_v) / (1 + weight), a fusion of scores.
+        weight: of the generated features, at least 0.
+        parts: which of "person" and "generated" the descriptor holds.
+    """
+
+    def __init__(self, mode: str, weight: float, parts: tuple[str, ...]) -> None:
+        if mode not in MODES:
+            raise ConfigError(explain_choice("TEST.SDMODEL.FUSION", mode, MODES))
+        for part in parts:
+            if part not in PARTS:
+                raise ConfigError(explain_choice("part in TEST.SDMODEL.PARTS", part, PARTS))
+        if not parts or weight < 0:
+            raise ConfigError(
+                f"a descriptor needs a part and a weight of 0 or more, got PARTS={parts}, weight {weight}"
+            )
+        self.mode, self.weight, self.parts = mode, weight, parts
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> "Fusion":
+        keys = cfg.TEST.SDMODEL
+        return cls(keys.FUSION, keys.GENERATED_WEIGHT, tuple(keys.PARTS))
+
+    @property
+    def needs_generated(self) -> bool:
+        return "generated" in self.parts
+
+    def __call__(self, person: Tensor, generated: Tensor | None) -> Tensor:
+        """[B, D] and [B, V, D] (None where it is not asked for) -> descriptor [B, …] in float32."""
+        pieces = []
+        if "person" in self.parts:
+            pieces.append(person if self.mode == "concat" else F.normalize(person, dim=1))
+        if generated is not None and "generated" in self.parts:
+            if self.mode == "weighted":
+                generated = F.normalize(generated, dim=2) * (self.weight / generated.shape[1]) ** 0.5
+            pieces.append(generated.flatten(1))
+        return torch.cat(pieces, dim=1).float()

@@ -1,0 +1,51 @@
+"""View-Refined Decoder: from a view token to control maps for the encoder and the decoder of a UNet."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastreid.modeling.diffusion.latent import LatentShape
+from fastreid.structures import ControlMaps
+
+
+class ViewRefinedDecoder(nn.Module):
+    """A pyramid of parallel convolutions on the view token, one map per UNet level and side.
+
+    The token [D] is laid out as 1 x 2h x 2w; level i (h / 2^i x w / 2^i) takes patches of 2^(i+1). It is fed the
+    image's own view token (instance level) or the view's centre (global level); `SDReIDStage2` trains it on both,
+    because only centres exist when another view is asked for.
+
+    Args:
+        latent: shape of the latents the UNet works on.
+        channels: width of each controlled level, finest first.
+        mid_channels: width of the middle block if its residual is learnt (linear, starts at zero), else None.
+    """
+
+    def __init__(self, latent: LatentShape, channels: list[int], mid_channels: int | None = None) -> None:
+        super().__init__()
+        self.latent = latent
+        self.down = _pyramid(channels)
+        self.up = _pyramid(channels)
+        self.mid: nn.Linear | None = None
+        if mid_channels is not None:
+            self.mid = nn.Linear(latent.feature_dim, mid_channels)
+            nn.init.zeros_(self.mid.weight)
+            nn.init.zeros_(self.mid.bias)
+
+    def forward(self, view_tokens: Tensor) -> ControlMaps:
+        """View tokens [B, D] -> maps [B, C_i, h_i, w_i] per level and side."""
+        picture = self.latent.fold_token(view_tokens)
+        return ControlMaps(
+            down=tuple(conv(_pad_to(picture, conv.kernel_size)) for conv in self.down),
+            up=tuple(conv(_pad_to(picture, conv.kernel_size)) for conv in self.up),
+            mid=None if self.mid is None else self.mid(view_tokens)[:, :, None, None],
+        )
+
+
+def _pyramid(channels: list[int]) -> nn.ModuleList:
+    return nn.ModuleList(nn.Conv2d(1, width, 2 << level, 2 << level) for level, width in enumerate(channels))
+
+
+def _pad_to(picture: Tensor, multiple: tuple[int, int]) -> Tensor:
+    """Zero-pad below and right: a UNet rounds odd sizes up when it halves them."""
+    height, width = picture.shape[-2:]
+    return F.pad(picture, (0, -width % multiple[1], 0, -height % multiple[0]))

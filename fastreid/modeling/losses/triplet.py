@@ -1,0 +1,42 @@
+"""Batch triplet loss (Hermans et al., "In Defense of the Triplet Loss")."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: bool, hard_mining: bool) -> Tensor:
+    """Triplet loss over every anchor of a batch; a float32 scalar.
+
+    Args:
+        embedding: [B, D].
+        targets: [B] identities.
+        margin: 0 means soft margin, softplus(d_p - d_n); else relu(d_p - d_n + margin).
+        norm_feat: cosine distance of the features instead of Euclidean.
+        hard_mining: the hardest positive and negative of each anchor; otherwise softmax-weighted means of all
+            (AGW, Ye et al. 2021, equation 5). An anchor is its own positive where it has no other.
+    """
+    distances = _distances(embedding.float(), norm_feat)
+    same = targets[:, None] == targets[None, :]
+    if hard_mining:
+        positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
+        negative = distances.masked_fill(same, torch.inf).amin(dim=1)
+    else:
+        positive = (distances * distances.masked_fill(~same, -torch.inf).softmax(dim=1)).sum(dim=1)
+        weights = (-distances).masked_fill(same, -torch.inf).softmax(dim=1)
+        negative = (distances * weights).sum(dim=1)
+    has_negative = ~same.all(dim=1)  # a batch of one person has no triplets
+    gap = (positive - negative)[has_negative]
+    if not len(gap):
+        return embedding.float().sum() * 0
+    return F.relu(gap + margin).mean() if margin > 0 else F.softplus(gap).mean()
+
+
+def _distances(embedding: Tensor, norm_feat: bool) -> Tensor:
+    if norm_feat:
+        unit = F.normalize(embedding, dim=1)
+        return 1 - unit @ unit.T
+    squares = embedding.square().sum(dim=1)
+    squared = squares[:, None] + squares[None, :] - 2 * embedding @ embedding.T
+    # The root's slope is infinite at zero.
+    return squared.clamp(min=1e-12).sqrt()

@@ -1,0 +1,93 @@
+"""SD-ReID stage 1: a view-aware re-identification model."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, ConfigError, configurable
+from fastreid.modeling.losses import cross_entropy_loss, triplet_loss
+from fastreid.modeling.person import PersonEncoder
+from fastreid.utils.suggest import explain_choice
+
+Objective = Callable[..., Tensor]
+
+
+class SDReIDStage1(nn.Module):
+    """Identity cross-entropy + triplet + lambda * view cross-entropy on a `PersonEncoder`.
+
+    `forward(batch)` returns the weighted losses in training (and moves the view centres), and the BN-neck
+    feature [B, D] otherwise.
+
+    Args:
+        person: the encoder.
+        identity_loss: (logits [B, C], people [B]) -> scalar, or None.
+        triplet: (features [B, D], people [B]) -> scalar, or None.
+        triplet_after_neck: mine triplets on the neck feature instead of the identity vector.
+        view_weight: lambda; 0 trains no view head.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        person: PersonEncoder,
+        identity_loss: Objective | None,
+        triplet: Objective | None,
+        triplet_after_neck: bool,
+        view_weight: float,
+    ) -> None:
+        super().__init__()
+        self.person = person
+        self.identity_loss, self.triplet = identity_loss, triplet
+        self.triplet_after_neck, self.view_weight = triplet_after_neck, view_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, Any]:
+        losses = cfg.MODEL.LOSSES
+        legal = ("CrossEntropyLoss", "TripletLoss")
+        for name in losses.NAME:
+            if name not in legal:
+                raise ConfigError(explain_choice("loss in MODEL.LOSSES.NAME", name, legal))
+        if cfg.MODEL.HEADS.NECK_FEAT not in ("before", "after"):
+            raise ConfigError(explain_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after")))
+        return {
+            "person": PersonEncoder(cfg, num_classes=num_classes),
+            "identity_loss": _identity_loss(losses.CE) if "CrossEntropyLoss" in losses.NAME else None,
+            "triplet": _triplet(losses.TRI) if "TripletLoss" in losses.NAME else None,
+            "triplet_after_neck": cfg.MODEL.HEADS.NECK_FEAT == "after",
+            "view_weight": losses.CE.VIEW_LAMBDA if losses.CE.VIEW_ID else 0.0,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.person.device
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
+        features = self.person(batch["images"])
+        if not self.training:
+            return self.person.neck(features.identity)
+        people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
+        self.person.memory.update(features.view, views)
+        neck, logits = self.person.identity_head(features.identity)
+        losses = {}
+        if self.identity_loss:
+            losses["loss_identity"] = self.identity_loss(logits, people)
+        if self.triplet:
+            losses["loss_triplet"] = self.triplet(neck if self.triplet_after_neck else features.identity, people)
+        if self.view_weight:
+            view_logits = self.person.view_head(features.view).logits
+            losses["loss_view"] = self.view_weight * cross_entropy_loss(view_logits, views, eps=0.0)
+        return losses
+
+
+def _identity_loss(keys: CfgNode) -> Objective:
+    loss = partial(cross_entropy_loss, eps=keys.EPSILON, alpha=keys.ALPHA)
+    return lambda logits, people: keys.SCALE * loss(logits, people)
+
+
+def _triplet(keys: CfgNode) -> Objective:
+    loss = partial(triplet_loss, margin=keys.MARGIN, norm_feat=keys.NORM_FEAT, hard_mining=keys.HARD_MINING)
+    return lambda features, people: keys.SCALE * loss(features, people)

@@ -1,0 +1,80 @@
+"""PersonEncoder: the part that embeds people, shared by every method."""
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, ConfigError, configurable
+from fastreid.modeling.backbones import build_backbone
+from fastreid.modeling.heads import REID_HEADS_REGISTRY
+from fastreid.modeling.view_memory import ViewMemoryBank
+from fastreid.structures import PersonFeatures
+
+
+class PersonEncoder(nn.Module):
+    """Backbone, identity head, view head and view memory bank.
+
+    Args:
+        backbone: images -> `PersonFeatures`.
+        identity_head: on the identity vector, over people.
+        view_head: on the view token, over views.
+        memory: the views' centres.
+        pixel_mean, pixel_std: of images in 0..255.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        identity_head: nn.Module,
+        view_head: nn.Module,
+        memory: ViewMemoryBank,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+    ) -> None:
+        super().__init__()
+        self.backbone, self.identity_head, self.view_head, self.memory = (
+            backbone,
+            identity_head,
+            view_head,
+            memory,
+        )
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, object]:
+        if cfg.MODEL.HEADS.POOL_LAYER not in ("Identity", "GlobalAvgPool"):
+            raise ConfigError(
+                f"a ViT's class token is not pooled: MODEL.HEADS.POOL_LAYER must be Identity, got {cfg.MODEL.HEADS.POOL_LAYER!r}"
+            )
+        backbone = build_backbone(cfg)
+        head, dim, views = (
+            REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME),
+            backbone.feature_dim,
+            cfg.MODEL.SDMODEL.VIEW_NUM,
+        )
+        return {
+            "backbone": backbone,
+            "identity_head": head(dim, num_classes, with_bnneck=cfg.MODEL.HEADS.WITH_BNNECK),
+            "view_head": head(dim, views, with_bnneck=cfg.MODEL.HEADS.WITH_BNNECK),
+            "memory": ViewMemoryBank(views, dim, cfg.MODEL.SDMODEL.MOMENTUM),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    @property
+    def feature_dim(self) -> int:
+        return self.backbone.feature_dim
+
+    def forward(self, images: Tensor) -> PersonFeatures:
+        """Images [B, 3, H, W] in 0..255 (left untouched) -> features."""
+        return self.backbone((images.to(self.device) - self.pixel_mean) / self.pixel_std)
+
+    def neck(self, identity: Tensor) -> Tensor:
+        """Identity vectors [B, D] -> retrieval features [B, D]."""
+        return self.identity_head.neck(identity)

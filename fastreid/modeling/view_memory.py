@@ -1,0 +1,56 @@
+"""A prototype per view, for the moment when an image's own view token is of no use."""
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.utils import comm
+
+
+class ViewMemoryBank(nn.Module):
+    """One centre per view: m <- momentum * batch mean + (1 - momentum) * m.
+
+    As published, the momentum weighs the *new* mean. The first batch that shows a view sets its centre.
+    Centres are buffers: saved with the model, never trained. Over several processes the means are global.
+
+    Args:
+        num_views: V.
+        feature_dim: D.
+        momentum: weight of the new mean, in (0, 1].
+    """
+
+    def __init__(self, num_views: int, feature_dim: int, momentum: float) -> None:
+        super().__init__()
+        if not 0 < momentum <= 1:
+            raise ValueError(f"the weight of the new mean, MODEL.SDMODEL.MOMENTUM, must be in (0, 1], got {momentum}")
+        self.momentum = momentum
+        self.register_buffer("centres", torch.zeros(num_views, feature_dim))
+        self.register_buffer("seen", torch.zeros(num_views, dtype=torch.bool))
+
+    @property
+    def num_views(self) -> int:
+        return len(self.centres)
+
+    @torch.no_grad()
+    def update(self, view_tokens: Tensor, views: Tensor) -> None:
+        """Move the centres towards tokens [B, D] of the views [B]; views absent from the batch stay.
+
+        Raises:
+            ValueError: a view id outside 0 … V-1.
+        """
+        if len(views) and not (0 <= int(views.min()) and int(views.max()) < self.num_views):
+            raise ValueError(
+                f"view ids {sorted(set(views.tolist()))} do not fit MODEL.SDMODEL.VIEW_NUM={self.num_views}"
+            )
+        membership = nn.functional.one_hot(views, self.num_views).to(self.centres.dtype)
+        sums = comm.all_reduce_sum(membership.T @ view_tokens.detach().to(self.centres.dtype))
+        counts = comm.all_reduce_sum(membership.sum(dim=0))
+        shown = counts > 0
+        means = sums / counts.clamp(min=1)[:, None]
+        moved = self.momentum * means + (1 - self.momentum) * self.centres
+        moved = torch.where(self.seen[:, None], moved, means)
+        self.centres.copy_(torch.where(shown[:, None], moved, self.centres))
+        self.seen.logical_or_(shown)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Centres [B, D] of the views [B]."""
+        return self.centres[views]

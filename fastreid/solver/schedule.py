@@ -1,0 +1,158 @@
+"""The learning rate of each iteration: warm-up per iteration, then a curve per epoch."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fastreid.utils.registry import Registry
+from fastreid.utils.suggest import explain_choice
+
+SCHEDULE_REGISTRY = Registry("SOLVER.SCHED")
+"""Name -> function (cfg, iters_per_epoch) -> Curve."""
+
+Curve = Callable[[float, int], float]
+"""(base lr, epoch counted from 0) -> lr after warm-up."""
+
+WARMUP_METHODS = ("constant", "linear", "exp")
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """Factor of the first ``iterations`` iterations; 1 from then on.
+
+    constant: the factor throughout; linear: factor (1 - a) + a; exp: factor^(1 - a), with
+    a = iteration / iterations.
+    """
+
+    iterations: int
+    factor: float
+    method: str = "linear"
+
+    def __post_init__(self) -> None:
+        if self.method not in WARMUP_METHODS:
+            raise ValueError(explain_choice("SOLVER.WARMUP_METHOD", self.method, WARMUP_METHODS))
+
+    def __call__(self, iteration: int) -> float:
+        if iteration >= self.iterations:
+            return 1.0
+        alpha = iteration / self.iterations
+        if self.method == "constant":
+            return self.factor
+        if self.method == "linear":
+            return self.factor * (1 - alpha) + alpha
+        return self.factor ** (1 - alpha)
+
+
+class LRSchedule:
+    """Sets the learning rate of every group of an optimiser: warm-up(iteration) x curve(epoch).
+
+    It remembers only the iteration, so a resumed run gets the rates of an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        warmup: Warmup,
+        curve: Curve,
+        iters_per_epoch: int,
+    ) -> None:
+        if iters_per_epoch < 1:
+            raise ValueError(f"iters_per_epoch must be at least 1, got {iters_per_epoch}")
+        self._optimizer = optimizer
+        self._warmup, self._curve = warmup, curve
+        self._iters_per_epoch = iters_per_epoch
+        self._base_lrs = [group["lr"] for group in optimizer.param_groups]
+        self.set_iteration(0)
+
+    def lr_at(self, iteration: int, *, group: int = 0) -> float:
+        """Learning rate used in ``iteration`` (from 0) by parameter group number ``group``."""
+        epoch = iteration // self._iters_per_epoch
+        return self._warmup(iteration) * self._curve(self._base_lrs[group], epoch)
+
+    def set_iteration(self, iteration: int) -> None:
+        """Give every parameter group the rate of ``iteration``."""
+        self._iteration = iteration
+        for index, group in enumerate(self._optimizer.param_groups):
+            group["lr"] = self.lr_at(iteration, group=index)
+
+    def state_dict(self) -> dict[str, int]:
+        """The iteration; rates themselves always come from the config."""
+        return {"iteration": self._iteration}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue at the saved iteration. Call it after the optimiser's own load_state_dict."""
+        self.set_iteration(state["iteration"])
+
+
+def plateau_epochs(cfg: Any, iters_per_epoch: int) -> int:
+    """Number of leading epochs at the full rate: warm-up and DELAY_EPOCHS, whichever ends later.
+
+    As in fast-reid the curve then makes one step per epoch, so its own epoch count, and with it
+    SOLVER.STEPS, begins at the end of the plateau. At least 1: nothing comes before an epoch 0.
+    """
+    return max(math.ceil(cfg.SOLVER.WARMUP_ITERS / iters_per_epoch), cfg.SOLVER.DELAY_EPOCHS, 1)
+
+
+def decayed(lr: float, epoch: int, *, milestones: Sequence[int], rate: float) -> float:
+    """``lr`` times ``rate`` for every milestone that ``epoch`` has reached."""
+    return lr * rate ** bisect_right(sorted(milestones), epoch)
+
+
+@SCHEDULE_REGISTRY.register(name="MultiStepLR")
+def _multi_step(cfg: Any, iters_per_epoch: int) -> Curve:
+    plateau, solver = plateau_epochs(cfg, iters_per_epoch), cfg.SOLVER
+
+    def curve(lr: float, epoch: int) -> float:
+        steps = max(0, epoch + 1 - plateau)
+        return decayed(lr, steps, milestones=solver.STEPS, rate=solver.GAMMA)
+
+    return curve
+
+
+@SCHEDULE_REGISTRY.register(name="CosineAnnealingLR")
+def _cosine(cfg: Any, iters_per_epoch: int) -> Curve:
+    """ETA + (lr - ETA)(1 + cos(pi k / K)) / 2 after k of K steps; the last epoch runs at ETA."""
+    plateau, lowest = plateau_epochs(cfg, iters_per_epoch), cfg.SOLVER.ETA_MIN_LR
+    total = max(1, cfg.SOLVER.MAX_EPOCH - plateau)
+
+    def curve(lr: float, epoch: int) -> float:
+        progress = min(max(0, epoch + 1 - plateau), total) / total
+        return lowest + (lr - lowest) * (1 + math.cos(math.pi * progress)) / 2
+
+    return curve
+
+
+@SCHEDULE_REGISTRY.register(name="LinearWarmupMultiStepDecayLRScheduler")
+def _multi_step_decay(cfg: Any, iters_per_epoch: int) -> Curve:
+    """SD-ReID stage 2: x DECAY_RATE from each of DECAY_EPOCHS (counted from 0) on."""
+    solver = cfg.SOLVER
+    if solver.WARMUP_METHOD != "linear":
+        raise ValueError(
+            f"SOLVER.SCHED {solver.SCHED} warms up linearly: SOLVER.WARMUP_METHOD must be linear, "
+            f"not {solver.WARMUP_METHOD!r}"
+        )
+
+    def curve(lr: float, epoch: int) -> float:
+        return decayed(lr, epoch, milestones=solver.DECAY_EPOCHS, rate=solver.DECAY_RATE)
+
+    return curve
+
+
+def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRSchedule:
+    """Return the schedule named by SOLVER.SCHED for an optimiser that holds its base rates.
+
+    Raises:
+        RegistryError: unknown SOLVER.SCHED, with near matches.
+        ValueError: unknown SOLVER.WARMUP_METHOD, or one that the schedule does not have.
+    """
+    make = SCHEDULE_REGISTRY.get(cfg.SOLVER.SCHED)
+    solver = cfg.SOLVER
+    warmup = Warmup(solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
+    return LRSchedule(optimizer, warmup=warmup, curve=make(cfg, iters_per_epoch), iters_per_epoch=iters_per_epoch)

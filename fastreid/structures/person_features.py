@@ -1,0 +1,20 @@
+"""What stage 1 says of a batch of people."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PersonFeatures:
+    """Output of a view-aware backbone for B images and L transformer blocks.
+
+    Attributes:
+        identity: [B, D] normalised class token after the last block, f.
+        view: [B, D] view token after the last block, v.
+        id_conditions: [B, L-1, D] class token after each earlier block, e1 … e(L-1), not normalised.
+    """
+
+    identity: Tensor
+    view: Tensor
+    id_conditions: Tensor

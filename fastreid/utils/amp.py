@@ -1,0 +1,74 @@
+"""Mixed precision: which number format a device computes well in, and the autocast for it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastreid.utils.suggest import explain_choice
+
+logger = logging.getLogger(__name__)
+
+AMP_DTYPES = ("auto", "bf16", "fp16", "fp32")
+# x86 and ARM names of instructions that multiply bf16 matrices; without them it is emulated.
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@functools.cache
+def cpu_has_bf16() -> bool:
+    """True when this CPU multiplies bf16 in hardware (read from /proc/cpuinfo; False elsewhere)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().lower().splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.startswith(("flags", "features"))), "")
+    return not _BF16_FLAGS.isdisjoint(flags.split())
+
+
+def amp_dtype(cfg: Any, device: torch.device | str) -> torch.dtype | None:
+    """Return what SOLVER.AMP asks for on ``device``: bfloat16, float16 or None (float32).
+
+    "auto" is bf16 where the hardware has it (CUDA and CPU), fp16 on older CUDA devices, else none.
+
+    Raises:
+        ValueError: unknown SOLVER.AMP.DTYPE, or fp16 asked for on a device other than CUDA.
+    """
+    asked, kind = cfg.SOLVER.AMP.DTYPE, torch.device(device).type
+    if asked not in AMP_DTYPES:
+        raise ValueError(explain_choice("SOLVER.AMP.DTYPE", asked, AMP_DTYPES))
+    if not cfg.SOLVER.AMP.ENABLED or asked == "fp32":
+        return None
+    if asked == "fp16" and kind != "cuda":
+        raise ValueError(f"SOLVER.AMP.DTYPE fp16 needs CUDA, but MODEL.DEVICE is {kind}; use auto, bf16 or fp32")
+    if asked != "auto":
+        return torch.float16 if asked == "fp16" else torch.bfloat16
+    return _best_dtype(kind)
+
+
+@functools.cache
+def _best_dtype(kind: str) -> torch.dtype | None:
+    """The fastest safe format of a device kind. Cached, so that the reason is logged once."""
+    if kind == "cuda":
+        # Emulated bf16 exists on older devices and is slow there.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    if kind == "cpu" and cpu_has_bf16():
+        return torch.bfloat16
+    logger.info("mixed precision is off: this %s has no bf16 instructions, so it would be slower", kind)
+    return None
+
+
+def autocast_for(cfg: Any, device: torch.device | str) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which the network runs as SOLVER.AMP asks; a null context when it is off.
+
+    Losses and scores must be computed from float32 casts of what comes out of it.
+    """
+    dtype = amp_dtype(cfg, device)
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=dtype)

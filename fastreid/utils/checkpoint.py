@@ -1,0 +1,128 @@
+"""Saving and resuming a run: model, optimiser, schedule, scaler and random states in one file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastreid.utils import comm
+from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
+from fastreid.utils.env import rng_state, set_rng_state
+from fastreid.utils.files import atomic_write
+from fastreid.utils.weights import LoadReport, load_weights, own_state_dict
+
+__all__ = ["Checkpointer", "LoadReport", "WeightsError", "load_weights", "read_checkpoint"]
+
+logger = logging.getLogger(__name__)
+
+LAST = "last_checkpoint"
+
+
+class Checkpointer:
+    """Writes and reads the checkpoints of one run in ``save_dir``.
+
+    A file is a dict of tensors and plain types: "model", one entry per checkpointable (anything
+    with state_dict and load_state_dict), "rng" (one state per process), and the values given to
+    ``save``.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str | os.PathLike[str], **checkpointables: Any) -> None:
+        """``model`` is the bare model, not its distributed wrapper."""
+        self.model = model
+        self.save_dir = Path(save_dir)
+        self._checkpointables = checkpointables
+
+    def save(self, name: str, *, is_last: bool = True, **values: Any) -> Path:
+        """Write ``save_dir/name.pth``; if ``is_last``, name it in the text file last_checkpoint.
+
+        Every process must call it; the main one writes.
+
+        Raises:
+            TypeError: something is neither a tensor nor a plain type; nothing is written.
+        """
+        path = self.save_dir / f"{name}.pth"
+        content = {key: part.state_dict() for key, part in self._checkpointables.items()}
+        content = {
+            "model": own_state_dict(self.model),
+            **content,
+            "rng": comm.all_gather(rng_state()),
+            **values,
+        }
+        if comm.is_main_process():
+            content = _plain(content, where=path.name)
+            with atomic_write(path, "wb") as file:
+                torch.save(content, file)
+            if is_last:
+                with atomic_write(self.save_dir / LAST) as file:
+                    file.write(path.name)
+            logger.info("saved %s", path)
+        comm.synchronize()
+        return path
+
+    def last(self) -> Path | None:
+        """Path of the newest checkpoint to resume from, or None if there is none.
+
+        Raises:
+            WeightsError: last_checkpoint names a file that is gone.
+        """
+        note = self.save_dir / LAST
+        if not note.exists():
+            return None
+        path = self.save_dir / note.read_text(encoding="utf-8").strip()
+        if not path.is_file():
+            raise WeightsError(f"{note} names {path.name}, which is gone; put it back, or delete {note} to start anew")
+        return path
+
+    def resume(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Put back everything that ``save`` wrote and return the plain values given to it.
+
+        Raises:
+            WeightsError: unreadable file, or one of another model or training set-up.
+        """
+        content = read_checkpoint(path)
+        names = ["model", *self._checkpointables, "rng"]
+        absent = [name for name in names if not isinstance(content, dict) or name not in content]
+        if absent:
+            raise WeightsError(f"{path} cannot be resumed from: it lacks {', '.join(absent)}; use it as MODEL.WEIGHTS")
+        self._load(content, path)
+        states = content["rng"]
+        if len(states) == comm.get_world_size():
+            set_rng_state(states[comm.get_rank()])
+        else:
+            logger.warning("%s is of %d processes: random states start afresh", path, len(states))
+        return {key: value for key, value in content.items() if key not in names}
+
+    def _load(self, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
+        load_model = getattr(self.model, "load_checkpoint_state_dict", self.model.load_state_dict)
+        parts = {"model": load_model}
+        parts |= {key: part.load_state_dict for key, part in self._checkpointables.items()}
+        for key, load in parts.items():
+            try:
+                load(content[key])
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise WeightsError(
+                    f"the {key} in {path} does not fit this run; resume with the config it was trained with ({error})"
+                ) from error
+
+
+def _plain(value: Any, *, where: str) -> Any:
+    """Return ``value`` with plain dicts; refuse what weights_only loading would refuse."""
+    if isinstance(value, dict):
+        return {key: _plain(item, where=f"{where}/{key}") for key, item in value.items()}
+    for kind in (list, tuple):
+        if isinstance(value, kind):
+            return kind(_plain(item, where=where) for item in value)
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    # kind(value): a NumPy float is a float, but pickles as an object.
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if value is None:
+        return None
+    raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold tensors and plain types only")

@@ -1,0 +1,81 @@
+"""What the user reads: short lines on the terminal, full ones in OUTPUT_DIR/log.txt."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = "fastreid"
+_PLAIN = "[%(asctime)s] %(levelname)s %(name)s: %(message)s"
+_TIME = "%m/%d %H:%M:%S"
+_COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITICAL: "\033[1;31m"}
+
+
+class _TerminalFormatter(logging.Formatter):
+    """Short lines: time and message; warnings and errors name their level, in colour if allowed."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__("[%(asctime)s] %(message)s", _TIME)
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        if record.levelno < logging.WARNING:
+            return line
+        line = line.replace("] ", f"] {record.levelname}: ", 1)
+        return f"{_COLOURS.get(record.levelno, '')}{line}\033[0m" if self._colour else line
+
+
+class _TerminalHandler(logging.Handler):
+    """Writes to whatever sys.stdout is now, so that redirection and progress bars keep working."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _write_line(self.format(record))
+        except Exception:  # logging must never stop a run; handleError reports it on stderr
+            self.handleError(record)
+
+
+def _write_line(line: str) -> None:
+    bars = sys.modules.get("tqdm")
+    if bars is not None:  # let a progress bar step aside, and come back below the line
+        bars.tqdm.write(line, file=sys.stdout)
+    else:
+        sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def setup_logger(
+    output_dir: str | os.PathLike[str] | None = None, *, rank: int = 0, level: int = logging.INFO
+) -> logging.Logger:
+    """Give the package's logger its handlers and return it; calling it again replaces them.
+
+    Rank 0 writes to the terminal and to ``output_dir/log.txt``; other ranks write only to
+    ``output_dir/log.txt.rankN``, and their warnings to the terminal. Honours ``NO_COLOR``.
+    """
+    logger = logging.getLogger(PACKAGE)
+    _drop_handlers(logger)
+    logger.setLevel(logging.DEBUG)  # each handler keeps what is meant for it
+    terminal = _TerminalHandler(level if rank == 0 else logging.WARNING)
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    terminal.setFormatter(_TerminalFormatter(colour=colour))
+    logger.addHandler(terminal)
+    if output_dir is not None:
+        logger.addHandler(_file_handler(Path(output_dir), rank))
+    return logger
+
+
+def _file_handler(folder: Path, rank: int) -> logging.Handler:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
+    handler = logging.FileHandler(folder / name, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_PLAIN, _TIME))
+    return handler
+
+
+def _drop_handlers(logger: logging.Logger) -> None:
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()

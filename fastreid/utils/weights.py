@@ -1,0 +1,120 @@
+"""Loading weights into a model, with a report of what matched; what must match, must."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from fastreid.utils.checkpoint_file import State, WeightsError, read_checkpoint, state_dict_in
+
+logger = logging.getLogger(__name__)
+
+# Of identities; the number of views is no accident of the training data: the view head must fit.
+_CLASSIFIER_ENDS = ("classifier.weight", "classifier.bias", "heads.weight")
+_SHOWN = 5
+
+
+@dataclass
+class LoadReport:
+    """What became of the tensors of a file and of the model's own."""
+
+    path: str
+    matched: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)  # "name: file [..], model [..]"
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    dropped_classifiers: list[str] = field(default_factory=list)
+    # Top-level parts of the model of which the file has nothing; `missing` leaves them out.
+    absent_parts: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """True when every tensor of the file fits and none of the parts it has is incomplete."""
+        return not (self.mismatched or self.missing or self.unexpected)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.matched)} tensors matched"]
+        for words, names in (
+            ("of another shape", self.mismatched),
+            ("missing in the file", self.missing),
+            ("in the file only", self.unexpected),
+            ("parts not in the file at all", self.absent_parts),
+        ):
+            if names:
+                parts.append(f"{len(names)} {words} ({_first(names)})")
+        return f"weights from {self.path}: {'; '.join(parts)}"
+
+
+def _first(names: list[str]) -> str:
+    more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def own_state_dict(model: nn.Module) -> State:
+    """What the model keeps in checkpoints: ``checkpoint_state_dict()`` if it has one, else all."""
+    return getattr(model, "checkpoint_state_dict", model.state_dict)()
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str], *, to_train: bool = False) -> LoadReport:
+    """Copy a file's tensors into the model where name and shape agree, and log the rest.
+
+    A classifier of another class count is left out with a line saying so. Below the model's
+    ``required_prefixes`` (if it defines them) everything must match. Parts of which the file has
+    nothing are worth a warning, unless the model is about to be trained (``to_train``) and says
+    by its required prefixes what it expects.
+
+    Raises:
+        WeightsError: unreadable file; nothing matched; a required tensor does not match.
+    """
+    state = state_dict_in(read_checkpoint(path), path)
+    report, fitting = compare(model, state, str(path))
+    required = tuple(getattr(model, "required_prefixes", ()))
+    fine = report.clean and (not report.absent_parts or bool(to_train and required))
+    logger.log(logging.INFO if fine else logging.WARNING, "%s", report)
+    for shapes in report.dropped_classifiers:
+        logger.info("classifier of another class count left out: %s", shapes)
+    _check_required(model, report, required)
+    if not report.matched:
+        raise WeightsError(f"nothing in {path} fits this model ({report}); is it another model's?")
+    model.load_state_dict(fitting, strict=False)
+    return report
+
+
+def compare(model: nn.Module, state: State, path: str) -> tuple[LoadReport, State]:
+    """Sort the names of ``state`` against the model's; also return the part that fits."""
+    target, report, fitting = model.state_dict(), LoadReport(path), {}
+    for name, value in state.items():
+        if name not in target:
+            report.unexpected.append(name)
+        elif value.shape == target[name].shape:
+            report.matched.append(name)
+            fitting[name] = value
+        else:
+            shapes = f"{name}: file {list(value.shape)}, model {list(target[name].shape)}"
+            droppable = name.endswith(_CLASSIFIER_ENDS) and "view_head." not in name
+            (report.dropped_classifiers if droppable else report.mismatched).append(shapes)
+    missing = [name for name in own_state_dict(model) if name not in state]
+    present = {_part(name) for name in state}
+    report.missing = [name for name in missing if _part(name) in present]
+    report.absent_parts = list(dict.fromkeys(_part(n) for n in missing if _part(n) not in present))
+    return report, fitting
+
+
+def _part(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _check_required(model: nn.Module, report: LoadReport, required: tuple[str, ...]) -> None:
+    lacking = [name for name in model.state_dict() if name.startswith(required)]
+    matched = set(report.matched)
+    dropped = {shapes.partition(":")[0] for shapes in report.dropped_classifiers}
+    lacking = [name for name in lacking if name not in matched | dropped]
+    if required and lacking:
+        raise WeightsError(
+            f"{report.path} must fill everything below {', '.join(required)} but lacks "
+            f"{len(lacking)} tensors: {_first(lacking)}. Give a checkpoint of the matching model "
+            "and backbone as MODEL.WEIGHTS"
+        )

@@ -1,0 +1,34 @@
+# Sourced by quickstart.sh and run_tests.sh: makes .venv, installs what the library needs, and puts it first on PATH.
+# Nothing is installed again until a requirements file, setup.py or the extension's source changes.
+# PYTHON_BIN chooses the Python (3.10 or newer) that .venv is made with.
+
+STEP="starting"
+trap 'status=$?; [ $status -eq 0 ] || echo "$(basename "$0"): failed while $STEP (exit status $status)" >&2' EXIT
+# Ctrl-C must end the script, not just the step.
+trap 'exit 130' INT
+
+step() {
+  STEP="$1"
+  echo "==> $STEP"
+}
+
+make_environment() { # REQUIREMENTS_FILE…
+  local python="${PYTHON_BIN:-python3}" stamp=.venv/.fastreid-installed wanted file
+  step "checking Python"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    { echo "$python is missing or older than 3.10; name another with PYTHON_BIN=…" >&2; return 1; }
+  step "making .venv"
+  [ -x .venv/bin/python ] || "$python" -m venv .venv
+  wanted="$(cat "$@" setup.py pyproject.toml fastreid/evaluation/rank_cylib/*.pyx | cksum) $*"
+  if ! { [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp"; }; then
+    step "installing $* (the first time takes minutes and about 6 GB)"
+    local options=()
+    for file in "$@"; do options+=(-r "$file"); done
+    .venv/bin/python -m pip install --quiet --upgrade pip
+    .venv/bin/python -m pip install --quiet "${options[@]}"
+    step "installing the package (compiles the rank evaluation)"
+    .venv/bin/python -m pip install --quiet --editable .
+    echo "$wanted" >>"$stamp"
+  fi
+  export PATH="$PWD/.venv/bin:$PATH"
+}

@@ -1,0 +1,9 @@
+"""One thread per test process: the tests' tensors are tiny, and threads that wait for each other cost more."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)

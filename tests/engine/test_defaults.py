@@ -1,0 +1,152 @@
+"""The real trainer on a toy: resuming, best and last checkpoints, metrics.json, errors."""
+
+import json
+
+import pytest
+import torch
+
+from fastreid.config import ConfigError
+from fastreid.engine import DefaultTrainer, HookBase
+from fastreid.utils.checkpoint import WeightsError, read_checkpoint
+from tests.engine.toys import ITERS_PER_EPOCH, PEOPLE, ToyTrainer, toy_cfg, train
+
+
+class StopAfter(HookBase):
+    """Ctrl-C in the middle of an epoch."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def after_step(self):
+        if self.trainer.iter == self.iteration:
+            raise KeyboardInterrupt
+
+
+class Interrupted(ToyTrainer):
+    def build_hooks(self):
+        return [*super().build_hooks(), StopAfter(7)]  # in the third epoch of three iterations
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("opt", ["SGD", "AdamW"])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, opt):
+    whole = train(toy_cfg(tmp_path / "whole", SOLVER__OPT=opt))
+    cfg = toy_cfg(tmp_path / "parts", SOLVER__OPT=opt)
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg, trainer_class=Interrupted)
+    assert (tmp_path / "parts" / "last_checkpoint").read_text() == "model_0001.pth"
+    resumed = train(cfg, resume=True)
+    assert resumed.start_epoch == 2
+    for name, value in whole.bare_model.state_dict().items():
+        assert torch.equal(value, resumed.bare_model.state_dict()[name]), name
+    assert resumed.results == whole.results
+    last, expected = lines(tmp_path / "parts")[-2], lines(tmp_path / "whole")[-2]
+    assert (last["iteration"], last["lr"]) == (expected["iteration"], expected["lr"])
+
+
+def test_training_learns(tmp_path):
+    trainer = train(toy_cfg(tmp_path, SOLVER__MAX_EPOCH=30, SOLVER__BASE_LR=0.2))
+    assert trainer.results["Toy"]["Rank-1"] == 100.0
+    assert trainer.results["Toy"]["mAP"] > 80
+
+
+def test_files_of_a_run(tmp_path):
+    trainer = train(toy_cfg(tmp_path, SOLVER__CHECKPOINT_PERIOD=3, TEST__EVAL_PERIOD=2))
+    assert {path.name for path in tmp_path.glob("model*")} == {
+        "model_0002.pth", "model_final.pth", "model_best.pth",
+    }  # fmt: skip
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results) == {"Toy", "ToyToo"} and results == trainer.results
+    training, *_, evaluation = lines(tmp_path)[-2:]
+    assert list(training) == [
+        "iteration", "epoch", "lr", "total_loss", "loss_identity", "data_time", "time",
+        "eta_seconds",
+    ]  # fmt: skip
+    assert training["iteration"] == 4 * ITERS_PER_EPOCH and training["epoch"] == 3
+    assert evaluation["Toy/mAP"] == results["Toy"]["mAP"] and "ToyToo/Rank-1" in evaluation
+    final = read_checkpoint(tmp_path / "model_final.pth")
+    assert {"model", "optimizer", "scheduler", "scaler", "rng"} < set(final)
+    assert (final["epoch"], final["iteration"]) == (3, 12)
+
+
+def test_resuming_a_finished_run_evaluates(tmp_path, caplog):
+    caplog.set_level("INFO", logger="fastreid")
+    first = train(toy_cfg(tmp_path))
+    before = (tmp_path / "model_final.pth").read_bytes()
+    again = train(toy_cfg(tmp_path), resume=True)
+    assert again.results == first.results
+    assert "has done its 4 epochs: evaluating it" in caplog.text
+    assert (tmp_path / "model_final.pth").read_bytes() == before
+
+
+def test_resume_without_a_checkpoint_starts_anew_or_from_weights(tmp_path, caplog):
+    caplog.set_level("INFO", logger="fastreid")
+    first = train(toy_cfg(tmp_path / "a"), resume=True)
+    assert first.start_epoch == 0 and "nothing to resume" in caplog.text
+    weights = str(tmp_path / "a" / "model_final.pth")
+    trainer = ToyTrainer(toy_cfg(tmp_path / "b", MODEL__WEIGHTS=weights))
+    trainer.resume_or_load(resume=True)
+    assert trainer.start_epoch == 0
+    assert torch.equal(trainer.bare_model.embed.weight, first.bare_model.embed.weight)
+
+
+def test_longer_training_can_be_resumed_but_other_epochs_not(tmp_path):
+    train(toy_cfg(tmp_path))
+    assert train(toy_cfg(tmp_path, SOLVER__MAX_EPOCH=5), resume=True).iter == 5 * ITERS_PER_EPOCH
+    longer = ToyTrainer(toy_cfg(tmp_path))
+    longer.iters_per_epoch = 4
+    with pytest.raises(ConfigError, match="resume with the same data and batch size"):
+        longer.resume_or_load(resume=True)
+
+
+def test_missing_weights_are_an_error(tmp_path):
+    trainer = ToyTrainer(toy_cfg(tmp_path, MODEL__WEIGHTS=str(tmp_path / "stage1.pth")))
+    with pytest.raises(WeightsError, match="no weights file"):
+        trainer.resume_or_load()
+
+
+def test_evaluation_that_fails_keeps_the_training(tmp_path):
+    class Unlucky(ToyTrainer):
+        @classmethod
+        def test(cls, cfg, model):
+            raise OSError("gallery is gone")
+
+    with pytest.raises(OSError, match="gallery is gone"):
+        train(toy_cfg(tmp_path), trainer_class=Unlucky)
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_no_test_protocols(tmp_path):
+    trainer = train(toy_cfg(tmp_path, DATASETS__TESTS="()"))
+    assert trainer.results == {} and not (tmp_path / "model_best.pth").exists()
+
+
+def test_class_count_comes_from_the_data(tmp_path):
+    cfg = toy_cfg(tmp_path)
+    scaled = DefaultTrainer.auto_scale_hyperparams(cfg, PEOPLE)
+    assert scaled.MODEL.HEADS.NUM_CLASSES == PEOPLE and scaled.is_frozen()
+    assert cfg.MODEL.HEADS.NUM_CLASSES == 0
+    more = toy_cfg(tmp_path, MODEL__HEADS__NUM_CLASSES=9)
+    assert DefaultTrainer.auto_scale_hyperparams(more, 4).MODEL.HEADS.NUM_CLASSES == 9
+    with pytest.raises(ConfigError, match="is 3 but the training data has 4 people"):
+        DefaultTrainer.auto_scale_hyperparams(toy_cfg(tmp_path, MODEL__HEADS__NUM_CLASSES=3), 4)
+
+
+def test_bf16_training_keeps_fp32_weights_and_learns(tmp_path):
+    trainer = train(
+        toy_cfg(
+            tmp_path, SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="bf16",
+            SOLVER__MAX_EPOCH=30, SOLVER__BASE_LR=0.2,
+        )
+    )  # fmt: skip
+    assert trainer.bare_model.embed.weight.dtype is torch.float32
+    assert trainer.results["Toy"]["mAP"] > 80
+
+
+def test_building_a_trainer_writes_nothing(tmp_path):
+    ToyTrainer(toy_cfg(tmp_path / "dry"))
+    assert not (tmp_path / "dry").exists()

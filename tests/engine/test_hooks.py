@@ -1,0 +1,142 @@
+"""When hooks act, and what they leave behind."""
+
+import os
+import random
+from types import SimpleNamespace
+
+import torch
+
+from fastreid.engine import TrainerBase, hooks
+from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
+
+
+class Trainer(TrainerBase):
+    def __init__(self):
+        super().__init__()
+        self.results, self.best_metric = {}, None
+        self.optimizer = SimpleNamespace(param_groups=[{"lr": 0.5}])
+
+    def run_step(self):
+        self.storage.put_scalars(total_loss=float(self.iter))
+
+
+def run(hook_list, *, epochs=5, iters=2, start=0, best=None):
+    trainer = Trainer()
+    trainer.best_metric = best
+    trainer.register_hooks(hook_list)
+    trainer.train(start, epochs, iters)
+    return trainer
+
+
+def evaluations(period, **options):
+    at = []
+    hook = hooks.EvalHook(period, lambda: at.append(hook.trainer.epoch) or {"P": {"metric": 1.0}})
+    run([hook], **options)
+    return at
+
+
+def test_evaluation_every_period_and_at_the_end():
+    assert evaluations(2) == [1, 3, 4]
+    assert evaluations(5) == [4]
+    assert evaluations(100) == [4]
+    assert evaluations(0) == [4]
+    assert evaluations(2, start=4) == [4]
+
+
+def test_evaluation_leaves_random_states_as_they_were():
+    draws = []
+
+    class Draw(hooks.HookBase):
+        def before_epoch(self):
+            draws.append((random.random(), torch.rand(()).item()))
+
+    for period in (0, 1):
+        random.seed(1)
+        torch.manual_seed(1)
+        run([hooks.EvalHook(period, lambda: {"P": {"metric": torch.rand(()).item()}}), Draw()])
+    assert draws[:5] == draws[5:]
+
+
+def checkpointer_in(folder):
+    return Checkpointer(torch.nn.Linear(1, 1), folder)
+
+
+def test_checkpoints_every_period_and_final(tmp_path):
+    run([hooks.PeriodicCheckpointer(checkpointer_in(tmp_path), 2)])
+    assert sorted(os.listdir(tmp_path)) == [
+        "last_checkpoint", "model_0001.pth", "model_0003.pth", "model_final.pth",
+    ]  # fmt: skip
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    content = read_checkpoint(tmp_path / "model_0003.pth")
+    assert (content["epoch"], content["iteration"]) == (3, 8)
+
+
+def test_period_0_keeps_only_the_final_one(tmp_path):
+    run([hooks.PeriodicCheckpointer(checkpointer_in(tmp_path), 0)])
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
+
+
+def best_run(folder, metrics, **options):
+    scores = iter(metrics)
+    checkpointer = checkpointer_in(folder)
+
+    def evaluate():
+        metric = next(scores)
+        return {"A": {"metric": metric + 1.0}, "B": {"metric": metric - 1.0}}
+
+    run([hooks.EvalHook(1, evaluate), hooks.BestCheckpointer(checkpointer)], **options)
+    return checkpointer
+
+
+def test_best_follows_the_mean_metric_and_says_where_it_comes_from(tmp_path, caplog):
+    caplog.set_level("INFO", logger="fastreid")
+    best_run(tmp_path, [10.0, 30.0, 20.0, 30.0, 5.0])
+    content = read_checkpoint(tmp_path / "model_best.pth")
+    assert (content["epoch"], content["best_metric"]) == (1, 30.0)
+    assert "chosen on the test protocols" in caplog.text
+
+
+def test_a_resumed_run_does_not_overwrite_a_better_one(tmp_path):
+    checkpointer = best_run(tmp_path, [10.0, 30.0], epochs=2)
+    # The checkpoint of epoch 1 was written before its evaluation and knows only of 10.
+    best = hooks.best_metric_so_far(checkpointer, 10.0)
+    assert best == 30.0
+    best_run(tmp_path, [20.0, 25.0, 28.0], start=2, best=best)
+    assert read_checkpoint(tmp_path / "model_best.pth")["epoch"] == 1
+
+
+def test_best_so_far_without_files(tmp_path):
+    assert hooks.best_metric_so_far(checkpointer_in(tmp_path), None) is None
+    assert hooks.best_metric_so_far(checkpointer_in(tmp_path), 3.0) == 3.0
+
+
+class Memory:
+    def __init__(self):
+        self.records, self.closed = [], False
+
+    def write(self, record):
+        self.records.append(record)
+
+    def close(self):
+        self.closed = True
+
+
+def test_writer_gets_means_per_period_the_end_and_evaluations():
+    memory, timer = Memory(), hooks.IterationTimer()
+    evaluate = hooks.EvalHook(2, lambda: {"P": {"mAP": 7.0, "metric": 7.0}})
+    run([timer, evaluate, hooks.PeriodicWriter(lambda: [memory], timer, period=4)])
+    assert [record["iteration"] for record in memory.records] == [4, 4, 8, 8, 10, 10]
+    first, evaluation = memory.records[:2]
+    assert list(first)[:4] == ["iteration", "epoch", "lr", "total_loss"]
+    assert (first["epoch"], first["lr"], first["total_loss"]) == (1, 0.5, 1.5)
+    assert first["time"] > 0 and first["eta_seconds"] > 0
+    assert evaluation == {"iteration": 4, "epoch": 1, "P/mAP": 7.0, "P/metric": 7.0}
+    assert memory.records[-2]["total_loss"] == 8.5 and memory.records[-2]["eta_seconds"] == 0
+    assert memory.closed
+
+
+def test_rate_is_set_before_the_step_it_is_for():
+    asked = []
+    schedule = SimpleNamespace(set_iteration=asked.append)
+    run([hooks.LRScheduler(schedule)], epochs=2, iters=2, start=1)
+    assert asked == [2, 3]

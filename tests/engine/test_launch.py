@@ -1,0 +1,108 @@
+"""Several processes on a CPU: collectives, a distributed run, errors."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from fastreid.engine import launch
+from fastreid.engine.launch import LaunchError
+from fastreid.utils import comm
+
+
+def test_one_process_is_a_plain_call():
+    assert launch(lambda a, b: a + b, 1, args=(1, 2)) == 3
+
+
+def talk(folder):
+    rank = comm.get_rank()
+    total = comm.all_reduce_sum(torch.tensor([1.0, rank]))
+    mean = comm.reduce_dict({"b": torch.tensor(2.0 * rank), "a": torch.tensor(1.0)})
+    torch.manual_seed(rank)
+    report = {
+        "world": comm.get_world_size(),
+        "local": comm.get_local_rank(),
+        "main": comm.is_main_process(),
+        "all": comm.all_gather(f"p{rank}"),
+        "to_0": comm.gather(rank),
+        "from_1": comm.broadcast(rank, src=1),
+        "sum": total.tolist(),
+        "mean": {name: value.item() for name, value in mean.items()},
+        "seed": comm.shared_random_seed(),
+    }
+    comm.synchronize()
+    with open(os.path.join(folder, f"{rank}.json"), "w") as file:
+        json.dump(report, file)
+
+
+def train_toy(folder):
+    from tests.engine.toys import toy_cfg, train
+
+    trainer = train(toy_cfg(folder, SOLVER__MAX_EPOCH=2))
+    weights = trainer.bare_model.embed.weight
+    assert all(torch.equal(weights, other) for other in comm.all_gather(weights))
+    assert comm.all_gather(trainer.results)[0] == trainer.results != {}
+
+
+def talk_and_train(folder):
+    talk(folder)
+    train_toy(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two processes left behind; starting them costs seconds, so it is done once."""
+    path = tmp_path_factory.mktemp("two")
+    assert launch(talk_and_train, 2, args=(str(path),), device="cpu") is None
+    return path
+
+
+def test_two_processes_talk(folder):
+    first, second = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+    for report in (first, second):
+        assert report["world"] == 2 and report["all"] == ["p0", "p1"]
+        assert report["from_1"] == 1 and report["sum"] == [2.0, 1.0]
+        assert report["mean"] == {"a": 1.0, "b": 1.0}
+    assert first["to_0"] == [0, 1] and second["to_0"] == []
+    assert (first["local"], second["local"]) == (0, 1)
+    assert (first["main"], second["main"]) == (True, False)
+    assert first["seed"] == second["seed"]
+
+
+def test_two_processes_train(folder):
+    content = torch.load(folder / "model_final.pth", weights_only=True)
+    assert not any(name.startswith("module.") for name in content["model"])
+    assert len(content["rng"]) == 2
+    assert len((folder / "metrics.json").read_text().splitlines()) == 2
+
+
+def fail_in_one(folder):
+    if comm.get_rank() == 1:
+        raise FileNotFoundError("query/0001.jpg")
+    comm.synchronize()
+
+
+def test_an_error_in_one_process_ends_all(tmp_path):
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="query/0001.jpg"):
+        launch(fail_in_one, 2, args=(str(tmp_path),), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_gpus_per_machine": 0}, "must be at least 1"),
+        ({"num_gpus_per_machine": 1, "num_machines": 2}, "several machines need --dist-url"),
+        (
+            {"num_gpus_per_machine": 1, "num_machines": 2, "machine_rank": 2},
+            r"--machine-rank 2 must be in 0\.\.1",
+        ),
+        (
+            {"num_gpus_per_machine": 64},
+            r"--num-gpus 64 but this machine shows \d+ CUDA devices",
+        ),
+    ],
+)
+def test_impossible_requests(options, message):
+    with pytest.raises(LaunchError, match=message):
+        launch(print, **options)

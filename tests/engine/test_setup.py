@@ -1,0 +1,82 @@
+"""The command line, and what a run does before anything else."""
+
+import logging
+import random
+
+import pytest
+import torch
+
+from fastreid.config import ConfigError, get_cfg
+from fastreid.engine import default_argument_parser, default_setup
+
+
+@pytest.fixture(autouse=True)
+def put_back():
+    logger = logging.getLogger("fastreid")
+    handlers, level = list(logger.handlers), logger.level
+    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    yield
+    for handler in set(logger.handlers) - set(handlers):
+        handler.close()
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+
+
+def parse(*words):
+    return default_argument_parser().parse_args(words)
+
+
+def test_options_and_key_value_pairs():
+    args = parse("--config-file", "a.yml", "--eval-only", "--num-gpus", "2", "MODEL.DEVICE", "cpu")
+    assert (args.config_file, args.eval_only, args.resume, args.dry_run) == ("a.yml", True, False, False)
+    assert (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url) == (2, 1, 0, "auto")
+    assert args.opts == ["MODEL.DEVICE", "cpu"]
+
+
+def cfg_in(folder, **model):
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(folder / "run")
+    for key, value in model.items():
+        cfg.MODEL[key] = value
+    return cfg
+
+
+def test_config_is_written_and_reads_back(tmp_path, capsys):
+    cfg = cfg_in(tmp_path)
+    cfg.SOLVER.BASE_LR = 1.6e-6
+    default_setup(cfg, parse())
+    again = get_cfg()
+    again.merge_from_file(str(tmp_path / "run" / "config.yaml"))
+    assert again == cfg
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert torch.__version__ in text and "seed 1111" in text
+    assert "environment" in capsys.readouterr().out
+
+
+def test_same_seed_same_numbers(tmp_path):
+    draws = []
+    for seed in (5, 5, 6):
+        default_setup(cfg_in(tmp_path, SEED=seed), parse())
+        draws.append((random.random(), torch.rand(()).item()))
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_negative_seed_is_drawn_and_told(tmp_path):
+    default_setup(cfg_in(tmp_path, SEED=-1), parse())
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert "seed -1" not in text and "setup: seed " in text
+
+
+def test_unsupported_keys_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"MODEL\.FREEZE_LAYERS"):
+        default_setup(cfg_in(tmp_path, FREEZE_LAYERS=["backbone"]), parse())
+
+
+@pytest.mark.parametrize("benchmark", [True, False])
+def test_cudnn_is_fast_or_deterministic(tmp_path, benchmark):
+    cfg = cfg_in(tmp_path)
+    cfg.CUDNN_BENCHMARK = benchmark
+    default_setup(cfg, parse())
+    assert torch.backends.cudnn.benchmark is benchmark
+    assert torch.backends.cudnn.deterministic is not benchmark

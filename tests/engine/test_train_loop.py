@@ -1,0 +1,164 @@
+"""The order of things in a run, and what one step does."""
+
+import pytest
+import torch
+from torch import nn
+
+from fastreid.engine import HookBase, SimpleTrainer, TrainerBase
+
+
+class Recorder(HookBase):
+    def __init__(self):
+        self.events = []
+
+    def _note(self, point):
+        self.events.append((point, self.trainer.epoch, self.trainer.iter))
+
+    def before_train(self):
+        self._note("before_train")
+
+    def after_train(self):
+        self._note("after_train")
+
+    def before_epoch(self):
+        self._note("before_epoch")
+
+    def after_epoch(self):
+        self._note("after_epoch")
+
+    def before_step(self):
+        self._note("before_step")
+
+    def after_step(self):
+        self._note("after_step")
+
+
+class Silent(TrainerBase):
+    def run_step(self):
+        pass
+
+
+def test_six_points_in_order():
+    trainer, recorder = Silent(), Recorder()
+    trainer.register_hooks([None, recorder])
+    trainer.train(1, 3, 1)
+    assert recorder.events == [
+        ("before_train", 0, 1),
+        ("before_epoch", 1, 1), ("before_step", 1, 1), ("after_step", 1, 1), ("after_epoch", 1, 2),
+        ("before_epoch", 2, 2), ("before_step", 2, 2), ("after_step", 2, 2), ("after_epoch", 2, 3),
+        ("after_train", 2, 3),
+    ]  # fmt: skip
+
+
+def test_after_train_comes_also_after_an_error():
+    class Failing(TrainerBase):
+        def run_step(self):
+            raise KeyboardInterrupt
+
+    trainer, recorder = Failing(), Recorder()
+    trainer.register_hooks([recorder])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(0, 2, 2)
+    assert [event[0] for event in recorder.events] == [
+        "before_train", "before_epoch", "before_step", "after_train",
+    ]  # fmt: skip
+
+
+class Weighted(nn.Module):
+    """Losses a = w x and b = 2 w x."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, batch):
+        product = self.w * batch["x"]
+        return {"a": product, "b": 2 * product}
+
+
+def simple(batches, **options):
+    model = Weighted()
+    return SimpleTrainer(model, batches, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+def endless(value, **extra):
+    while True:
+        yield {"x": torch.tensor(value), **extra}
+
+
+def test_one_step_is_gradient_descent_on_the_sum():
+    trainer = simple(endless(2.0))
+    trainer.train(0, 1, 1)
+    assert trainer.model.w.item() == pytest.approx(1 - 0.1 * 3 * 2.0)
+    means = trainer.storage.pop_means()
+    assert (means["a"], means["b"], means["total_loss"]) == (2.0, 4.0, 6.0)
+    assert means["data_time"] >= 0
+    assert trainer.model.w.grad is None
+
+
+def test_gradients_are_clipped_between_backward_and_step():
+    def clip(parameters):
+        for parameter in parameters:
+            assert parameter.grad.item() == 6.0
+            parameter.grad.fill_(1.0)
+
+    trainer = simple(endless(2.0), clip_gradients=clip)
+    trainer.train(0, 1, 1)
+    assert trainer.model.w.item() == pytest.approx(0.9)
+
+
+def test_clipping_sees_unscaled_gradients_and_an_overflow_skips_the_step():
+    seen = []
+    trainer = simple(
+        endless(2.0),
+        scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000),
+        clip_gradients=lambda parameters: seen.extend(p.grad.item() for p in parameters),
+    )
+    trainer.train(0, 1, 3)
+    assert seen[0] == float("inf") and seen[-1] == 6.0
+    taken = sum(value == 6.0 for value in seen)
+    assert trainer.model.w.item() == pytest.approx(1 - 0.6 * taken)
+
+
+def test_autocast_covers_the_forward_pass():
+    class Probe(Weighted):
+        def forward(self, batch):
+            self.dtype = (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+            return super().forward(batch)
+
+    model = Probe()
+    SimpleTrainer(
+        model, endless(1.0), torch.optim.SGD(model.parameters(), lr=0.1),
+        autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    ).train(0, 1, 1)  # fmt: skip
+    assert model.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_loss_names_terms_iteration_rate_and_images(value):
+    paths = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    trainer = simple(endless(value, img_paths=paths))
+    with pytest.raises(FloatingPointError) as error:
+        trainer.train(0, 1, 1)
+    message = str(error.value)
+    assert "iteration 0 (epoch 0), lr 0.1" in message
+    assert f"'a': {value}" in message and "'b'" in message
+    assert "a.jpg, b.jpg, c.jpg." in message and "d.jpg" not in message
+    assert trainer.model.w.item() == 1.0  # before the step, so that the weights are still good
+
+
+def test_a_loader_that_ends_is_an_error_not_a_hang():
+    with pytest.raises(RuntimeError, match="ended at iteration 2; it must be endless"):
+        simple([{"x": torch.tensor(1.0)}] * 2).train(0, 1, 3)
+
+
+class Broken(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield {"x": 1.0}
+        raise OSError("cannot read image 7.jpg")
+
+
+def test_a_failing_data_worker_stops_the_run():
+    loader = torch.utils.data.DataLoader(Broken(), batch_size=None, num_workers=1)
+    with pytest.raises(OSError, match=r"cannot read image 7\.jpg"):
+        simple(loader).train(0, 1, 5)

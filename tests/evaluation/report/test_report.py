@@ -1,0 +1,188 @@
+"""The report holds every figure and picture it promises, and needs nothing from outside."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from fastreid.evaluation.report import ReportError, make_report
+from fastreid.evaluation.report.runs import read_run
+from fastreid.evaluation.report.table import ordered_protocols
+from tests.evaluation.report.fake_runs import PROTOCOLS, write_runs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(folder, table, page) of a report over two toy runs."""
+    folder = tmp_path_factory.mktemp("report")
+    stages = write_runs(folder)
+    table = make_report(*stages, folder / "report.html", folder / "results.json")
+    return folder, table, (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return write_runs(tmp_path)
+
+
+def report_of(stages):
+    folder = stages[0].parent
+    return make_report(*stages, folder / "report.html", folder / "results.json")
+
+
+class Outline(HTMLParser):
+    """Counts tags, checks they nest, collects attributes."""
+
+    VOID = {"meta", "img"}
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.tags = [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_table_has_the_three_rows_and_every_figure(made):
+    folder, table, page = made
+    results = json.loads((folder / "results.json").read_text())
+    lists = json.loads((folder / "stage1" / "ranked_lists.json").read_text())
+    lines = table.splitlines()
+    assert "ALL" in lines[0] and "A↔G" in lines[0]
+    assert [line[:7].strip() for line in lines[-3:]] == ["stage 1", "stage 2", "chance"]
+    rows = [results["stage1"], results["stage2"], {p: lists[p]["chance"] for p in PROTOCOLS}]
+    for line, row in zip(lines[-3:], rows, strict=True):
+        figures = [f"{row[p][name]:.2f}" for p in PROTOCOLS for name in ("Rank-1", "mAP", "mINP")]
+        assert line.split()[-6:] == figures
+        assert all(f">{figure}<" in page for figure in figures)
+
+
+def test_joined_results_are_those_of_the_runs(made):
+    folder, _, _ = made
+    joined = json.loads((folder / "results.json").read_text())
+    assert list(joined) == ["stage1", "stage2"]
+    for stage, results in joined.items():
+        assert results == json.loads((folder / stage / "results.json").read_text())
+
+
+def test_page_is_well_formed_and_self_contained(made):
+    outline = Outline(made[2])
+    assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[^\"]+", "", made[2]))
+    links = [a[k] for _, a in outline.tags for k in ("src", "href", "xlink:href") if k in a]
+    assert links and all(link.startswith(("#", "data:image/jpeg;base64,")) for link in links)
+    ids = [a["id"] for _, a in outline.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in links if link[0] == "#"} <= set(ids)
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in outline.tags}
+
+
+def test_frames_are_styled(made):
+    style = re.search(r"<style>(.*?)</style>", made[2], re.DOTALL)[1]
+    for frame, look in (("right", "var(--right)"), ("wrong", "dashed")):
+        rules = re.findall(rf"\.{frame} \.frame {{([^}}]*)}}", style)
+        assert any(look in rule for rule in rules)
+    assert style.count("--right:") == style.count("--wrong:") == 2  # light and dark
+
+
+def test_every_protocol_shows_framed_lists_of_both_stages(made):
+    folder, _, page = made
+    sections = re.split(r'<section id="(\w+)">', page)
+    by_id = dict(zip(sections[1::2], sections[2::2], strict=True))
+    for protocol in PROTOCOLS:
+        shown = [
+            query
+            for stage in ("stage1", "stage2")
+            for query in json.loads((folder / stage / "ranked_lists.json").read_text())[protocol]["queries"]
+        ]
+        matches = [image["match"] for query in shown for image in query["gallery"]]
+        text = by_id[protocol]
+        assert text.count('class="list"') == len(shown) == 12  # 6 queries a stage
+        assert text.count('class="shot right"') == text.count('<b class="badge">✓') == sum(matches)
+        wrong = len(matches) - sum(matches)
+        assert text.count('class="shot wrong"') == text.count('<b class="badge">✗') == wrong
+        assert all(f"AP {query['AP']:.1f}" in text for query in shown)
+        assert "aerial" in text and "ground" in text and "cam&nbsp;" in text
+        for kind in ("Best", "Median", "Worst"):
+            assert f"<h3>{kind} queries</h3>" in text
+
+
+def test_config_and_curves_are_there_and_escaped(made):
+    page = made[2]
+    assert "&lt;Toy&gt;" in page and "<Toy>" not in page
+    assert "what is generated" in page and "0.250" in page
+    assert page.count("<svg ") == 2 and "loss triplet" in page and "mAP in percent" in page
+    assert "var(--series-1)" in page and "#0a0b" not in page and "#010203" not in page
+
+
+def test_same_runs_give_the_same_page(made):
+    folder, _, page = made
+    make_report(folder / "stage1", folder / "stage2", folder / "b.html", folder / "b.json")
+    assert (folder / "b.html").read_text(encoding="utf-8") == page
+
+
+def test_other_protocol_names_print_as_they_are(tmp_path):
+    table = report_of(write_runs(tmp_path, names=("MY_SET", "CARGO_AG")))
+    assert ordered_protocols({"MY_SET": {}, "CARGO_AG": {}}) == ["CARGO_AG", "MY_SET"]
+    assert table.splitlines()[0].split()[1:] == ["A↔G", "MY_SET"]
+
+
+@pytest.mark.parametrize("name", ["results.json", "ranked_lists.json", "metrics.json", "config.yaml"])
+@pytest.mark.parametrize("stage", [0, 1])
+def test_missing_input_names_the_file_and_its_command(runs, stage, name):
+    (runs[stage] / name).unlink()
+    with pytest.raises(ReportError) as error:
+        report_of(runs)
+    assert f"{runs[stage] / name} is missing" in str(error.value)
+    assert f"tools/train_net.py --config-file configs/quickstart/stage{stage + 1}.yml" in str(error.value)
+    assert not list(runs[0].parent.glob("re*"))  # nothing half made
+
+
+def test_broken_file_is_named(runs):
+    (runs[0] / "metrics.json").write_text('{"iteration": 20}\n{"itera')
+    with pytest.raises(ReportError, match="metrics.json is broken"):
+        report_of(runs)
+
+
+def test_missing_picture_is_named(runs):
+    (runs[0].parent / "images" / "0_0.jpg").unlink()
+    with pytest.raises(ReportError, match="0_0.jpg, which ranked_lists.json names"):
+        report_of(runs)
+
+
+def change(path, edit):
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_stages_must_be_about_the_same_data(runs):
+    change(runs[1] / "results.json", lambda results: results.pop("CARGO"))
+    with pytest.raises(ReportError, match="results.json is about"):
+        report_of(runs)
+    change(runs[1] / "ranked_lists.json", lambda lists: lists.pop("CARGO"))
+    with pytest.raises(ReportError, match="same DATASETS.TESTS"):
+        report_of(runs)
+
+
+def test_stages_must_have_the_same_chance(runs):
+    change(runs[1] / "ranked_lists.json", lambda lists: lists["CARGO"]["chance"].update(mAP=50.0))
+    with pytest.raises(ReportError, match="CARGO: stage 1 and stage 2 .* different images"):
+        report_of(runs)
+
+
+def test_a_run_that_was_never_trained_has_no_curves(runs):
+    (runs[0] / "metrics.json").write_text("")
+    report_of(runs)
+    assert "No training was recorded" in (runs[0].parent / "report.html").read_text()
+    assert read_run("stage1", runs[0]).records == []

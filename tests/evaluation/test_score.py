@@ -1,0 +1,62 @@
+"""Scoring a protocol from descriptors: names of the figures, metrics, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from fastreid.evaluation import distance
+from fastreid.evaluation.distance import build_dist
+from fastreid.evaluation.score import score
+from fastreid.structures import PersonImage
+
+QUERY = [PersonImage("q0", 0, 0), PersonImage("q1", 1, 0), PersonImage("q2", 2, 0)]
+GALLERY = [PersonImage(f"g{i}", person, 1) for i, person in enumerate((0, 1, 1, 5))]
+EYE = torch.eye(4)
+
+
+def test_names_and_values():
+    features_g = torch.stack([EYE[0], EYE[0] + EYE[1], EYE[1], EYE[3]])
+    result = score(EYE[[0, 1, 2]], features_g, QUERY, GALLERY)
+    assert list(result.metrics) == [
+        "Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"
+    ]  # fmt: skip
+    assert result.metrics["Rank-1"] == result.metrics["mAP"] == result.metrics["metric"] == 100.0
+    assert result.metrics["valid_queries"] == 2  # person 2 is not in the gallery
+    assert result.distances.dtype == np.float32 and result.distances.shape == (3, 4)
+    assert len(result.cmc) == 50
+    assert result.chance["Rank-1"] == pytest.approx(100 * (1 / 4 + 2 / 4) / 2)
+
+
+def test_metric_is_the_mean_of_map_and_rank1():
+    result = score(EYE[[0, 1, 2]], EYE[[1, 0, 1, 0]], QUERY, GALLERY)
+    figures = result.metrics
+    assert 0 < figures["metric"] < 100
+    assert figures["metric"] == (figures["mAP"] + figures["Rank-1"]) / 2
+
+
+def test_distances_in_blocks_equal_plain_formulas(monkeypatch):
+    monkeypatch.setattr(distance, "BLOCK_ROWS", 3)
+    torch.manual_seed(0)
+    query, gallery = torch.randn(7, 16), torch.randn(5, 16)
+    kept = query.clone()
+    euclidean = torch.cdist(query.double(), gallery.double()).square().numpy()
+    cosine = 1 - torch.cosine_similarity(query[:, None], gallery[None], dim=2).numpy()
+    np.testing.assert_allclose(build_dist(query, gallery, "euclidean"), euclidean, rtol=1e-5)
+    np.testing.assert_allclose(build_dist(query, gallery, "cosine"), cosine, atol=1e-6)
+    assert torch.equal(query, kept)  # never normalised in place
+
+
+def test_errors_say_what_is_wrong():
+    good = EYE[[0, 1, 2]]
+    with pytest.raises(ValueError, match="'cosin'; did you mean 'cosine'"):
+        score(good, EYE, QUERY, GALLERY, metric="cosin")
+    with pytest.raises(ValueError, match="2 query descriptors for 3 query images"):
+        score(good[:2], EYE, QUERY, GALLERY)
+    with pytest.raises(ValueError, match=r"\[Q, D\] and \[G, D\]"):
+        score(good[:, :2], EYE, QUERY, GALLERY)
+    with pytest.raises(ValueError, match="max_rank must be at least 10"):
+        score(good, EYE, QUERY, GALLERY, max_rank=5)
+    broken = EYE.clone()
+    broken[2, 1] = float("nan")
+    with pytest.raises(ValueError, match="gallery image g2 is not finite"):
+        score(good, broken, QUERY, GALLERY)

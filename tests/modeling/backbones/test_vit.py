@@ -1,0 +1,120 @@
+"""The view-prompt ViT: what it emits, and how published weights are read."""
+
+import pytest
+import timm
+import torch
+
+from fastreid.config import ConfigError, get_cfg
+from fastreid.modeling.backbones import build_backbone
+from fastreid.utils.weights import WeightsError
+from tests.modeling import toys
+
+
+def cfg_of(depth="mini", size=(64, 32), **backbone):
+    cfg = toys.stage1_cfg()
+    cfg.merge_from_list(["INPUT.SIZE_TRAIN", list(size), "INPUT.SIZE_TEST", list(size)])
+    options = {"DEPTH": depth, "STEM": "patch", "FEAT_DIM": 2048, "DROP_PATH_RATIO": 0.0, **backbone}
+    cfg.merge_from_list([word for key, value in options.items() for word in (f"MODEL.BACKBONE.{key}", value)])
+    return cfg
+
+
+def test_real_size_has_the_published_parameter_count():
+    with torch.device("meta"):
+        backbone = build_backbone(cfg_of("base", (256, 128)))
+    assert sum(p.numel() for p in backbone.parameters()) == 85_747_200
+
+
+def test_shapes_and_the_view_prompt_before_the_last_block_only():
+    backbone = build_backbone(cfg_of()).eval()
+    images = torch.randn(2, 3, 64, 32)
+    before = backbone(images)
+    assert before.identity.shape == before.view.shape == (2, 192)
+    assert before.id_conditions.shape == (2, toys.NUM_BLOCKS - 1, 192)
+    with torch.no_grad():
+        backbone.view_prompt.normal_()
+    after = backbone(images)
+    torch.testing.assert_close(after.id_conditions, before.id_conditions, rtol=0, atol=0)
+    assert not torch.allclose(after.identity, before.identity) and not torch.allclose(after.view, before.view)
+
+
+def test_the_earlier_blocks_are_timms_own():
+    """The class token after each block but the last is that of the stock model with the same weights."""
+    backbone = build_backbone(cfg_of()).eval()
+    stock = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=(64, 32), depth=toys.NUM_BLOCKS).eval()
+    stock.load_state_dict(backbone.vit.state_dict())
+    images = torch.randn(2, 3, 64, 32)
+    _, hidden = stock.forward_intermediates(images, return_prefix_tokens=True)
+    expected = torch.stack([prefix[:, 0] for _, prefix in hidden[:-1]], dim=1)
+    torch.testing.assert_close(backbone(images).id_conditions, expected)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """A file with the names and shapes of jx_vit_base_p16_224-80ecf9dd.pth at the width of "tiny"."""
+    torch.manual_seed(3)
+    vit = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    path = tmp_path / "jx_vit.pth"
+    torch.save(vit.state_dict(), path)
+    return path, vit
+
+
+def test_published_names_load_and_the_position_table_is_resized_bilinearly(published, caplog):
+    path, vit = published
+    with caplog.at_level("INFO"):
+        backbone = build_backbone(cfg_of("tiny", PRETRAIN=True, PRETRAIN_PATH=str(path)))
+    for name, value in vit.state_dict().items():
+        if not name.startswith("head.") and name != "pos_embed":
+            torch.testing.assert_close(backbone.vit.state_dict()[name], value)
+    grid = vit.pos_embed[:, 1:].unflatten(1, (14, 14)).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(grid, (4, 2), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(backbone.vit.pos_embed[:, 1:], resized.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(backbone.vit.pos_embed[:, :1], vit.pos_embed[:, :1])
+    assert "100.0% of the backbone" in caplog.text
+
+
+def test_too_little_coverage_is_an_error_that_says_what_matched(published):
+    path, vit = published
+    state = {name: value for name, value in vit.state_dict().items() if not name.startswith("blocks.1")}
+    torch.save(state, path)
+    with pytest.raises(WeightsError, match=r"only \d+\.\d% of the backbone would be pretrained.*missing: blocks\.1\."):
+        build_backbone(cfg_of("tiny", PRETRAIN=True, PRETRAIN_PATH=str(path)))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="no file.*absent.pth"):
+        build_backbone(cfg_of(PRETRAIN=True, PRETRAIN_PATH=str(tmp_path / "absent.pth")))
+
+
+def test_overlapping_patches_and_conv_stem():
+    overlapping = build_backbone(cfg_of(STRIDE_SIZE=(12, 12)))
+    assert overlapping.vit.patch_embed.grid_size == (5, 2)
+    stem = build_backbone(cfg_of(STEM="conv", STRIDE_SIZE=(8, 8))).eval()
+    assert stem.vit.patch_embed.grid_size == (8, 4)
+    assert stem(torch.randn(1, 3, 64, 32)).identity.shape == (1, 192)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": "bas"}, "did you mean 'base'"),
+        ({"STEM": "cnov"}, "did you mean 'conv'"),
+        ({"FEAT_DIM": 768}, "FEAT_DIM is 768.*gives 192"),
+        ({"STEM": "conv", "STRIDE_SIZE": (12, 12)}, "STRIDE_SIZE"),
+    ],
+)
+def test_wrong_settings_are_explained(options, message):
+    with pytest.raises((ConfigError, ValueError), match=message):
+        build_backbone(cfg_of(**options))
+
+
+def test_one_size_for_training_and_test():
+    cfg = cfg_of()
+    cfg.INPUT.SIZE_TEST = [128, 64]
+    with pytest.raises(ConfigError, match="SIZE_TEST .* must equal"):
+        build_backbone(cfg)
+
+
+def test_an_unknown_backbone_lists_what_there_is():
+    cfg = get_cfg()
+    with pytest.raises(KeyError, match="build_vit_backbone"):
+        build_backbone(cfg)

@@ -1,0 +1,47 @@
+"""Guidance modes against their formulas."""
+
+import pytest
+import torch
+
+from fastreid.config import ConfigError
+from fastreid.modeling.diffusion.guidance import GUIDANCE, NullRows, get_guidance
+from fastreid.structures import Condition, ControlMaps
+
+CONDITION = Condition(torch.ones(1, 2, 3), ControlMaps((torch.ones(1, 1, 2, 2),), (torch.ones(1, 1, 2, 2),)))
+NULL_TOKENS = torch.full((1, 2, 3), -1.0)
+# A made-up network: 1 for the tokens, 10 for encoder control, 100 for decoder control.
+U, D, T, C = 0.0, 110.0, 1.0, 111.0
+
+
+def predict(condition):
+    has_tokens = bool((condition.tokens == 1).all())
+    return torch.tensor(
+        has_tokens + 10.0 * bool(condition.control.down[0].any()) + 100.0 * bool(condition.control.up[0].any())
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("full", C),
+        ("uc_full", U + 3 * (C - U)),
+        ("down_full", D + 3 * (C - D)),
+        ("uc_down_full", U + 5 * (D - U) + 3 * (C - D)),
+        ("inverse", T + 5 * (C - T)),
+    ],
+)
+def test_modes(mode, expected):
+    guidance, null = get_guidance(mode), NullRows(NULL_TOKENS, drops_down=True, drops_up=True)
+    predictions = [predict(null.branch(branch, CONDITION)) for branch in guidance.branches]
+    assert guidance.combine(predictions, (3.0, 5.0)).item() == pytest.approx(expected)
+
+
+def test_the_unconditional_branch_keeps_the_control_that_training_kept():
+    unconditional = GUIDANCE["uc_full"].branches[0]
+    kept = NullRows(NULL_TOKENS, drops_down=False, drops_up=True).branch(unconditional, CONDITION)
+    assert predict(kept).item() == 10.0
+
+
+def test_an_unknown_mode_is_explained():
+    with pytest.raises(ConfigError, match="'uc_ful'; did you mean 'uc_full'"):
+        get_guidance("uc_ful")

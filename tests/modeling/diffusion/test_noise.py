@@ -1,0 +1,51 @@
+"""Sampling noise: the same for an image whatever its batch."""
+
+import pytest
+import torch
+
+from fastreid.config import ConfigError
+from fastreid.modeling.diffusion.noise import NoiseSource
+from tests.modeling import toys
+
+SHAPE = (4, 8, 6)
+
+
+def rows_of(batch, indices):
+    return {
+        key: value[indices] if torch.is_tensor(value) else [value[i] for i in indices] for key, value in batch.items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["shared", "image", "name", "zeros"])
+def test_noise_does_not_depend_on_the_batch(kind):
+    batch, order = toys.batch(), [5, 2]
+    whole = NoiseSource(kind, 3, SHAPE).draw(batch, rows=2, steps=3)
+    part = NoiseSource(kind, 3, SHAPE).draw(rows_of(batch, order), rows=2, steps=3)
+    assert whole.shape == (3, 8, 2, *SHAPE)
+    assert torch.equal(whole[:, order], part)
+
+
+def test_shared_noise_is_one_draw_per_view():
+    noise = NoiseSource("shared", 3, SHAPE).draw(toys.batch(), rows=2, steps=2)
+    assert torch.equal(noise[:, 0], noise[:, 7]) and not torch.equal(noise[:, :, 0], noise[:, :, 1])
+    assert noise.std().item() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["image", "name", "fresh"])
+def test_images_differ(kind):
+    noise = NoiseSource(kind, 3, SHAPE).draw(toys.batch(), rows=1, steps=1)
+    assert not torch.equal(noise[:, 0], noise[:, 1])
+
+
+def test_a_seed_is_a_draw_and_fresh_noise_runs_on():
+    batch = toys.batch()
+    assert not torch.equal(
+        NoiseSource("shared", 3, SHAPE).draw(batch, 1, 1), NoiseSource("shared", 4, SHAPE).draw(batch, 1, 1)
+    )
+    fresh = NoiseSource("fresh", 3, SHAPE)
+    assert not torch.equal(fresh.draw(batch, 1, 1), fresh.draw(batch, 1, 1))
+
+
+def test_an_unknown_kind_is_explained():
+    with pytest.raises(ConfigError, match="did you mean 'shared'"):
+        NoiseSource("share", 3, SHAPE)

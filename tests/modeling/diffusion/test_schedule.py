@@ -1,0 +1,123 @@
+"""Schedules against diffusers and closed forms."""
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from fastreid.config import ConfigError
+from fastreid.modeling.diffusion.schedule import PREDICTION_TYPES, Schedule
+
+CONFIG = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "skip_prk_steps": True,
+    "set_alpha_to_one": False,
+}
+SOLVERS = ("ddpm", "ddim", "pndm", "euler")
+
+
+def make(solver="ddpm", steps=1000, prediction="epsilon", spacing="trailing", cubic=True):
+    return Schedule(
+        CONFIG,
+        solver=solver,
+        num_timesteps=steps,
+        prediction_type=prediction,
+        timestep_spacing=spacing,
+        cubic=cubic,
+    )
+
+
+def oracle(schedule, clean):
+    """A denoiser that knows the sample: from z_t it derives the noise exactly."""
+    alphas = DDPMScheduler.from_config({**CONFIG, "num_train_timesteps": schedule.num_timesteps}).alphas_cumprod
+
+    def predict(noisy, timestep):
+        t = timestep.long().clamp(max=len(alphas) - 1)
+        alpha = alphas[t]
+        noise = (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        return schedule.target(clean, noise, t.expand(len(clean)))
+
+    return predict
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize(("solver", "prediction"), [
+    *((s, p) for s in ("ddpm", "ddim") for p in PREDICTION_TYPES),
+    ("euler", "epsilon"), ("euler", "v_prediction"), ("pndm", "epsilon"), ("pndm", "v_prediction"),
+])  # fmt: skip
+def test_an_oracle_recovers_the_sample(solver, prediction, spacing):
+    schedule = make(solver, prediction=prediction, spacing=spacing)
+    clean = torch.randn(3, 4, 8, 6)
+    predict = oracle(schedule, clean)
+    reverse = schedule.reverse(10, "cpu")
+    sample = torch.randn_like(clean) * reverse.start_scale
+    for t in reverse.timesteps:
+        scaled = reverse.scale(sample, t)
+        sample = reverse.step(predict(scaled, t), t, sample, torch.randn_like(sample))
+    # A solver that stops at the first alpha (set_alpha_to_one False) leaves a little noise; PNDM extrapolates.
+    tolerance = 0.35 if solver == "pndm" else 0.15
+    assert (sample - clean).abs().max() < tolerance
+
+
+def test_ddpm_steps_equal_diffusers_ancestral_sampler():
+    """Ours is DDIM with eta 1 so that noise can be handed in; it must be DDPM all the same."""
+    schedule = make("ddpm", steps=600)
+    theirs = DDPMScheduler.from_config(
+        {**CONFIG, "num_train_timesteps": 600, "timestep_spacing": "trailing", "clip_sample": False}
+    )
+    theirs.set_timesteps(5)
+    reverse = schedule.reverse(5, "cpu")
+    assert reverse.timesteps.tolist() == theirs.timesteps.tolist()
+    sample = torch.randn(2, 4, 8, 6, generator=torch.Generator().manual_seed(0))
+    for t in reverse.timesteps:
+        prediction = torch.randn(sample.shape, generator=torch.Generator().manual_seed(int(t)))
+        noise = torch.randn(sample.shape, generator=torch.Generator().manual_seed(7))
+        ours = reverse.step(prediction, t, sample, noise)
+        expected = theirs.step(prediction, t, sample, generator=torch.Generator().manual_seed(7)).prev_sample
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+        sample = ours
+
+
+def test_leading_spacing_is_the_releases_and_trailing_starts_at_the_end():
+    assert make(steps=600, spacing="leading").reverse(5, "cpu").timesteps.tolist() == [481, 361, 241, 121, 1]
+    assert make(steps=600, spacing="trailing").reverse(5, "cpu").timesteps.tolist() == [599, 479, 359, 239, 119]
+
+
+def test_cubic_draw_prefers_large_times():
+    torch.manual_seed(0)
+    cubic, uniform = (make(cubic=c).draw_timesteps(20_000, torch.device("cpu")).float() for c in (True, False))
+    assert cubic.mean().item() == pytest.approx(750, rel=0.02)  # E[1 - u^3] = 3/4
+    assert uniform.mean().item() == pytest.approx(500, rel=0.02)
+    assert cubic.min() >= 0 and cubic.max() <= 999
+
+
+def test_noising_and_targets_are_the_closed_forms():
+    schedule = make(prediction="v_prediction")
+    clean, noise, t = torch.randn(2, 4, 8, 6), torch.randn(2, 4, 8, 6), torch.tensor([10, 900])
+    alpha = DDPMScheduler.from_config(CONFIG).alphas_cumprod[t].view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    torch.testing.assert_close(schedule.add_noise(clean, noise, t), noisy)
+    velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+    torch.testing.assert_close(schedule.target(clean, noise, t), velocity)
+    assert make().target(clean, noise, t) is noise and make(prediction="sample").target(clean, noise, t) is clean
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "ddmp"}, "SCHEDULER_CONFIG.NAME 'ddmp'; did you mean 'ddpm'"),
+        ({"prediction": "v"}, "Legal: epsilon, v_prediction, sample"),
+        ({"spacing": "trailling"}, "did you mean 'trailing'"),
+        ({"solver": "euler", "prediction": "sample"}, "not with euler"),
+    ],
+)
+def test_wrong_settings_are_explained(options, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**options)
+
+
+def test_more_steps_than_the_diffusion_has_are_refused():
+    with pytest.raises(ConfigError, match="1 … TRAIN_STEP=100, got 101"):
+        make(steps=100).reverse(101, "cpu")

@@ -1,0 +1,75 @@
+"""Losses against closed forms."""
+
+import math
+
+import pytest
+import torch
+
+from fastreid.modeling.losses import cross_entropy_loss, triplet_loss
+
+
+def test_cross_entropy_of_equal_logits_is_log_of_the_class_count():
+    loss = cross_entropy_loss(torch.zeros(3, 7), torch.tensor([0, 3, 6]), eps=0.0)
+    assert loss.item() == pytest.approx(math.log(7))
+
+
+def test_label_smoothing_spreads_eps_over_the_other_classes():
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    log_p = logits.log_softmax(1)[0]
+    expected = -(0.9 * log_p[0] + 0.05 * log_p[1] + 0.05 * log_p[2])
+    assert cross_entropy_loss(logits, torch.tensor([0]), eps=0.1).item() == pytest.approx(expected.item())
+
+
+def test_adaptive_smoothing_takes_alpha_times_the_probability_of_the_true_class():
+    logits = torch.tensor([[1.0, 0.0]])
+    p = logits.softmax(1)[0, 0].item()
+    smooth = 0.2 * p
+    expected = -((1 - smooth) * math.log(p) + smooth * math.log(1 - p))
+    assert cross_entropy_loss(logits, torch.tensor([0]), eps=-1.0).item() == pytest.approx(expected)
+
+
+def test_losses_are_float32_under_half_precision():
+    features = torch.randn(4, 8).bfloat16()
+    people = torch.tensor([0, 0, 1, 1])
+    assert cross_entropy_loss(features, people, eps=0.0).dtype == torch.float32
+    assert triplet_loss(features, people, 0.0, False, True).dtype == torch.float32
+
+
+# On a line: person 0 at 0 and 3, person 1 at 5 and 6.
+LINE, PEOPLE = torch.tensor([[0.0], [3.0], [5.0], [6.0]]), torch.tensor([0, 0, 1, 1])
+GAPS = [3 - 5, 3 - 2, 1 - 2, 1 - 3]  # hardest positive - hardest negative, per anchor
+
+
+def test_soft_margin_hard_triplet():
+    expected = sum(math.log1p(math.exp(gap)) for gap in GAPS) / 4
+    assert triplet_loss(LINE, PEOPLE, 0.0, False, True).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_hard_margin_hard_triplet():
+    expected = sum(max(gap + 0.5, 0) for gap in GAPS) / 4
+    assert triplet_loss(LINE, PEOPLE, 0.5, False, True).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_weighted_mining_of_one_positive_and_one_negative_is_their_distance():
+    points, people = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 1])
+    # The only positive of an anchor is itself, at (about) zero.
+    expected = math.log1p(math.exp(-4))
+    assert triplet_loss(points, people, 0.0, False, False).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_normalised_features_use_cosine_distance():
+    points = torch.tensor([[1.0, 0.0], [10.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    assert triplet_loss(points, PEOPLE, 0.5, True, True).item() == pytest.approx(0.0, abs=1e-6)  # 0 - 1 + 0.5 < 0
+
+
+def test_a_batch_of_one_person_has_no_triplets_but_a_gradient():
+    features = torch.randn(3, 4, requires_grad=True)
+    loss = triplet_loss(features, torch.zeros(3, dtype=torch.long), 0.0, False, True)
+    loss.backward()
+    assert loss.item() == 0 and features.grad is not None and not features.grad.any()
+
+
+def test_identical_features_have_finite_gradients():
+    features = torch.ones(4, 3, requires_grad=True)
+    triplet_loss(features, PEOPLE, 0.0, False, True).backward()
+    assert features.grad.isfinite().all()

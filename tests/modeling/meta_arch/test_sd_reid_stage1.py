@@ -1,0 +1,78 @@
+"""Stage 1: its losses, its gradients and its bank."""
+
+import math
+
+import pytest
+import torch
+
+from fastreid.config import ConfigError
+from fastreid.modeling import build_model
+from tests.modeling import toys
+
+
+def model_of(*options):
+    torch.manual_seed(0)
+    cfg = toys.stage1_cfg()
+    cfg.merge_from_list(["MODEL.BACKBONE.DROP_PATH_RATIO", 0.0, *options])
+    return build_model(cfg, num_classes=5)
+
+
+def test_losses_have_their_closed_forms():
+    model = model_of("MODEL.LOSSES.CE.VIEW_LAMBDA", 0.5)
+    with torch.no_grad():  # heads that know nothing
+        model.person.identity_head.classifier.weight.zero_()
+        model.person.view_head.classifier.weight.zero_()
+    losses = model.train()(toys.batch())
+    assert set(losses) == {"loss_identity", "loss_triplet", "loss_view"}
+    assert losses["loss_identity"].item() == pytest.approx(math.log(5), rel=1e-5)
+    assert losses["loss_view"].item() == pytest.approx(0.5 * math.log(2), rel=1e-5)
+    assert losses["loss_triplet"].item() > 0
+
+
+def test_everything_trains_but_the_frozen_bias_of_the_necks():
+    model = model_of().train()
+    sum(model(toys.batch()).values()).backward()
+    without = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert without == {"person.identity_head.bottleneck.bias", "person.view_head.bottleneck.bias"}
+
+
+def test_training_moves_the_view_centres_to_the_mean_tokens():
+    model, batch = model_of().train(), toys.batch()
+    model(batch)
+    with torch.no_grad():
+        tokens = model.person(batch["images"]).view
+    expected = torch.stack([tokens[batch["viewids"] == view].mean(dim=0) for view in (0, 1)])
+    torch.testing.assert_close(model.person.memory.centres, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_evaluation_gives_the_neck_feature_of_each_image_alone():
+    model, batch = model_of().eval(), toys.batch()
+    with torch.inference_mode():
+        whole = model(batch)
+        part = model({key: value[3:5] for key, value in batch.items()})
+    assert whole.shape == (8, toys.FEATURE_DIM) and whole.dtype == torch.float32
+    torch.testing.assert_close(whole[3:5], part, rtol=1e-4, atol=1e-5)
+
+
+def test_the_input_is_left_as_it_was():
+    model, batch = model_of().eval(), toys.batch()
+    before = batch["images"].clone()
+    model(batch)
+    assert torch.equal(batch["images"], before)
+
+
+def test_the_view_head_can_be_left_out():
+    assert "loss_view" not in model_of("MODEL.LOSSES.CE.VIEW_ID", False).train()(toys.batch())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("MODEL.LOSSES.NAME", ("CrossEntropyLoss", "TripletLos"), "did you mean 'TripletLoss'"),
+        ("MODEL.HEADS.NECK_FEAT", "befor", "did you mean 'before'"),
+        ("MODEL.HEADS.POOL_LAYER", "GeneralizedMeanPooling", "must be Identity"),
+    ],
+)
+def test_wrong_settings_are_explained(option, value, message):
+    with pytest.raises(ConfigError, match=message):
+        model_of(option, value)

@@ -1,0 +1,241 @@
+"""Stage 2: what trains, what stays, what control does, and what a descriptor depends on."""
+
+import pytest
+import torch
+
+from fastreid.config import ConfigError
+from fastreid.modeling import build_model
+from fastreid.utils.weights import WeightsError, load_weights
+from tests.modeling import toys
+
+SOLVE = "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME"
+
+
+def step(model, batch, optimizer):
+    model.train()
+    model(batch)["loss_diffusion"].backward()
+    optimizer.step()
+
+
+def trainable(model):
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def without_gradient(model, batch):
+    model.train()
+    for _ in range(8):  # null rows and centres are drawn
+        model(batch)["loss_diffusion"].backward()
+    return {name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+
+
+def test_gradients_reach_all_that_must_train_and_nothing_else(make_stage2):
+    model = make_stage2("MODEL.SDMODEL.MID_RESIDUAL", "learnt", "MODEL.SDMODEL.U_COND_PERCENT", 0.5)
+    assert not without_gradient(model, toys.batch())
+    assert all(p.grad is None for p in model.person.parameters())
+    assert not any(name.startswith("person.") for name in trainable(model))
+
+
+def test_only_the_chosen_attentions_of_the_unet_train(make_stage2):
+    model = make_stage2(
+        "MODEL.SDMODEL.UNET_CONFIG.TRAIN",
+        "cross_attention_kv",
+        "MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX",
+        [7, 6, 4, 3],
+    )
+    in_unet = {name for name in trainable(model) if name.startswith("denoiser.")}
+    assert in_unet and all(".attn2.to_k" in name or ".attn2.to_v" in name for name in in_unet)
+    assert not without_gradient(model, toys.batch())
+
+
+def test_released_decoder_maps_never_train(make_stage2):
+    model = make_stage2("MODEL.SDMODEL.VIEW_CONTROL", "down", "MODEL.SDMODEL.U_COND_PERCENT", 0.5)
+    unused = without_gradient(model, toys.batch())
+    assert unused == {f"view_decoder.up.{level}.{kind}" for level in (0, 1) for kind in ("weight", "bias")}
+
+
+def test_frozen_stage1_stays_bit_identical(make_stage2):
+    model = make_stage2()
+    before = {name: value.clone() for name, value in model.person.state_dict().items()}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
+    for seed in range(3):
+        step(model, toys.batch(seed=seed), optimizer)
+    assert not model.person.training
+    after = model.person.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def embed(model, batch):
+    with torch.inference_mode():
+        return model.eval()(batch)
+
+
+def rows_of(batch, indices):
+    return {k: v[indices] if torch.is_tensor(v) else [v[i] for i in indices] for k, v in batch.items()}
+
+
+@pytest.mark.parametrize("noise", ["shared", "image", "name", "zeros"])
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "pndm", "euler"])
+def test_a_feature_depends_on_its_image_only(make_stage2, noise, solver):
+    batch, order = toys.batch(), [6, 1, 4]
+    options = ("TEST.SDMODEL.NOISE", noise, SOLVE, solver)
+    whole = embed(make_stage2(*options), batch)
+    part = embed(make_stage2(*options), rows_of(batch, order))
+    assert whole.shape == (8, (1 + toys.NUM_VIEWS) * toys.FEATURE_DIM)
+    torch.testing.assert_close(whole[order], part, rtol=1e-3, atol=1e-4)
+
+
+def test_released_noise_depends_on_the_batch(make_stage2):
+    batch = toys.batch()
+    model = make_stage2("TEST.SDMODEL.NOISE", "fresh")
+    assert not torch.allclose(embed(model, batch), embed(model, batch))
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(make_stage2):
+    batch = toys.batch()
+    first, second = embed(make_stage2(), batch), embed(make_stage2(), batch)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, embed(make_stage2("TEST.SDMODEL.NOISE_SEED", 5), batch))
+
+
+def test_training_is_reproducible_from_the_seed(make_stage2):
+    def loss():
+        model = make_stage2().train()
+        torch.manual_seed(4)
+        return model(toys.batch())["loss_diffusion"]
+
+    assert torch.equal(loss(), loss())
+
+
+def test_the_micro_batch_changes_memory_not_features(make_stage2):
+    batch = toys.batch()
+    small = embed(make_stage2("TEST.SDMODEL.MICRO_BATCH", 5), batch)
+    torch.testing.assert_close(embed(make_stage2(), batch), small, rtol=1e-3, atol=1e-4)
+
+
+def test_views_are_generated_each_from_its_own_centre(make_stage2):
+    model, batch = make_stage2(), toys.batch()
+    generated = embed(model, batch).view(8, 3, -1)[:, 1:]
+    with torch.no_grad():
+        model.person.memory.centres[1] += torch.randn(toys.FEATURE_DIM)
+    moved = embed(model, batch).view(8, 3, -1)[:, 1:]
+    assert torch.equal(generated[:, 0], moved[:, 0]) and not torch.allclose(generated[:, 1], moved[:, 1])
+
+
+def test_draws_are_averaged_and_a_single_draw_is_the_first(make_stage2):
+    batch = toys.batch()
+    one = embed(make_stage2(SOLVE, "ddim"), batch)
+    many = embed(make_stage2(SOLVE, "ddim", "TEST.SDMODEL.NUM_DRAWS", 3), batch)
+    assert one.shape == many.shape and not torch.allclose(one, many)
+
+
+def test_the_release_leaves_out_later_views(make_stage2):
+    assert embed(make_stage2("TEST.SDMODEL.NUM_VIEWS", 1), toys.batch()).shape[1] == 2 * toys.FEATURE_DIM
+
+
+def test_the_null_condition_of_sampling_is_the_learnt_one_unless_zeros_are_asked_for(make_stage2):
+    batch = toys.batch()
+    models = {kind: make_stage2("MODEL.SDMODEL.NULL_CONDITION", kind) for kind in ("learnt", "zeros")}
+    before = {kind: embed(model, batch) for kind, model in models.items()}
+    for model in models.values():
+        with torch.no_grad():
+            model.condition_learner.null.normal_()
+    assert not torch.allclose(embed(models["learnt"], batch), before["learnt"])
+    assert torch.equal(embed(models["zeros"], batch), before["zeros"])
+
+
+def test_training_sees_view_tokens_and_centres(make_stage2, monkeypatch):
+    """With VIEW_CENTRE_PERCENT the control's source is the centre for that share of the images."""
+    model, seen = make_stage2("MODEL.SDMODEL.VIEW_CENTRE_PERCENT", 0.25), []
+    forward = model.view_decoder.forward
+    monkeypatch.setattr(model.view_decoder, "forward", lambda tokens: seen.append(tokens) or forward(tokens))
+    torch.manual_seed(0)
+    for _ in range(60):
+        model.train()(toys.batch())
+    tokens = torch.cat(seen)
+    centres = model.person.memory.centres
+    share = (tokens[:, None] == centres[None]).all(dim=-1).any(dim=1).float().mean().item()
+    assert share == pytest.approx(0.25, abs=0.06)
+
+
+def test_generated_features_can_pass_the_neck(make_stage2):
+    parts = ("TEST.SDMODEL.PARTS", ("generated",))
+    raw, model = embed(make_stage2(*parts), toys.batch()), make_stage2(*parts, "TEST.SDMODEL.GENERATED_NECK", True)
+    with torch.no_grad():
+        model.person.identity_head.bottleneck.running_mean.fill_(1.0)
+    neck = embed(model, toys.batch())
+    torch.testing.assert_close(neck, (raw - 1) / (1 + 1e-5) ** 0.5, rtol=1e-4, atol=1e-4)
+
+
+def test_person_features_alone_need_no_sampling(make_stage2, monkeypatch):
+    model = make_stage2("TEST.SDMODEL.PARTS", ("person",))
+    monkeypatch.setattr(model, "denoiser", None)
+    assert embed(model, toys.batch()).shape == (8, toys.FEATURE_DIM)
+
+
+@pytest.fixture
+def stage1_file(tmp_path):
+    torch.manual_seed(7)
+    model = build_model(toys.stage1_cfg(), num_classes=9)
+    toys.fill_memory(model)
+    torch.save({"model": model.state_dict()}, tmp_path / "model_best.pth")
+    return tmp_path / "model_best.pth", model
+
+
+def test_a_stage1_checkpoint_fills_the_whole_person(make_stage2, stage1_file):
+    path, stage1 = stage1_file
+    model = make_stage2()
+    report = load_weights(model, path)
+    assert not [name for name in report.missing if name.startswith("person.")]
+    for name, value in stage1.person.state_dict().items():
+        if not name.endswith("identity_head.classifier.weight"):  # 9 people there, 4 here
+            assert torch.equal(model.person.state_dict()[name], value), name
+
+
+def test_a_stage1_checkpoint_without_its_memory_is_refused(make_stage2, stage1_file):
+    path, stage1 = stage1_file
+    state = {name: value for name, value in stage1.state_dict().items() if ".memory." not in name}
+    torch.save({"model": state}, path)
+    with pytest.raises(WeightsError, match=r"person\.memory\.centres"):
+        load_weights(make_stage2(), path)
+
+
+def test_checkpoints_leave_out_the_frozen_unet_and_come_back(make_stage2):
+    lora = ("MODEL.SDMODEL.UNET_CONFIG.TRAIN", "lora")
+    model = make_stage2(*lora)
+    state = model.checkpoint_state_dict()
+    assert any("lora" in name for name in state)
+    assert len([name for name in state if name.startswith("denoiser.")]) < len(model.denoiser.state_dict()) / 2
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_()
+    other = make_stage2(*lora)
+    other.load_checkpoint_state_dict(model.checkpoint_state_dict())
+    assert torch.equal(embed(other, toys.batch()), embed(model, toys.batch()))
+    with pytest.raises(RuntimeError, match="lacks condition_learner.null"):
+        other.load_checkpoint_state_dict({k: v for k, v in state.items() if k != "condition_learner.null"})
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("MODEL.SDMODEL.TARGET", "same_person", "did you mean 'same_person_in_view'"),
+        ("MODEL.SDMODEL.NULL_CONDITION", "learned", "did you mean 'learnt'"),
+        ("MODEL.SDMODEL.VIEW_CONTROL", "up", "Legal: down_and_up, down"),
+        ("MODEL.SDMODEL.MID_RESIDUAL", "one", "Legal: zero, learnt"),
+        ("MODEL.SDMODEL.U_COND_PERCENT", 5.0, "chance from 0 to 1, got 5.0"),
+        ("MODEL.SDMODEL.VIEW_CENTRE_PERCENT", -0.1, "chance from 0 to 1"),
+        ("MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX", 12, "N_CTX is 12, backbone and UNet give 6"),
+        ("MODEL.SDMODEL.CON_LEARNER_CONFIG.OUT_CHANNELS", [320, 640], r"give \[32, 32, 32, 32\]"),
+        ("TEST.SDMODEL.NUM_VIEWS", 3, "VIEW_NUM=2, got 3"),
+        ("TEST.SDMODEL.NUM_DRAWS", 0, "1 or more"),
+        ("TEST.SDMODEL.MICRO_BATCH", -1, "no limit"),
+        ("TEST.SDMODEL.CONTROL_STEPS", "fade", "did you mean 'fading'"),
+        ("TEST.SDMODEL.NUM_INFERENCE_STEPS", 0, "1 … TRAIN_STEP"),
+        ("MODEL.BACKBONE.DEPTH", "small", "tokens of 192 numbers, the backbone's have 384"),
+    ],
+)
+def test_wrong_settings_fail_at_construction(make_stage2, option, value, message):
+    extra = ("MODEL.BACKBONE.FEAT_DIM", 2048)
+    with pytest.raises(ConfigError, match=message):
+        make_stage2(option, value, *extra)

@@ -1,0 +1,91 @@
+"""Which parameter trains with which rate and decay."""
+
+import pytest
+import torch
+from torch import nn
+
+from fastreid.config import get_cfg
+from fastreid.solver import build_optimizer
+from fastreid.solver.optimizer import group_parameters
+from fastreid.utils.registry import RegistryError
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+        self.overheads = nn.Linear(2, 2, bias=False)  # no head, whatever its name ends in
+        self.identity_head = nn.ModuleDict({"bottleneck": nn.BatchNorm1d(2), "classifier": nn.Linear(2, 3)})
+        self.token = nn.Parameter(torch.zeros(1, 2))
+
+
+@pytest.fixture
+def cfg():
+    cfg = get_cfg()
+    cfg.SOLVER.BASE_LR = 0.1
+    cfg.SOLVER.HEADS_LR_FACTOR = 2.0
+    cfg.SOLVER.BIAS_LR_FACTOR = 3.0
+    cfg.SOLVER.WEIGHT_DECAY = 0.01
+    cfg.SOLVER.WEIGHT_DECAY_NORM = 0.02
+    cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.03
+    return cfg
+
+
+def settings_by_name(cfg, model):
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        names[id(p)]: (round(group["lr"], 9), group["weight_decay"])
+        for group in group_parameters(cfg, model)
+        for p in group["params"]
+    }
+
+
+def test_every_rule(cfg):
+    assert settings_by_name(cfg, Model()) == {
+        "token": (0.1, 0.01),
+        "backbone.0.weight": (0.1, 0.01),
+        "backbone.0.bias": (0.3, 0.03),
+        "backbone.1.weight": (0.1, 0.02),
+        "backbone.1.bias": (0.1, 0.02),
+        "overheads.weight": (0.1, 0.01),
+        "identity_head.bottleneck.weight": (0.2, 0.02),
+        "identity_head.bottleneck.bias": (0.2, 0.02),
+        "identity_head.classifier.weight": (0.2, 0.01),
+        "identity_head.classifier.bias": (0.6, 0.03),
+    }
+
+
+def test_equal_settings_share_a_group(cfg):
+    cfg.SOLVER.HEADS_LR_FACTOR = cfg.SOLVER.BIAS_LR_FACTOR = 1.0
+    cfg.SOLVER.WEIGHT_DECAY_NORM = cfg.SOLVER.WEIGHT_DECAY_BIAS = cfg.SOLVER.WEIGHT_DECAY
+    assert len(group_parameters(cfg, Model())) == 1
+
+
+def test_shared_parameters_are_taken_once(cfg):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[1].weight = model[0].weight
+    assert sum(len(group["params"]) for group in group_parameters(cfg, model)) == 3
+
+
+def test_override_lr(cfg):
+    cfg.SOLVER.OVERRIDE_LR = 0.5
+    assert settings_by_name(cfg, Model())["token"] == (0.5, 0.01)
+
+
+def test_optimizers(cfg):
+    cfg.SOLVER.OPT, cfg.SOLVER.NESTEROV, cfg.SOLVER.MOMENTUM = "SGD", True, 0.8
+    sgd = build_optimizer(cfg, Model())
+    assert isinstance(sgd, torch.optim.SGD)
+    assert sgd.defaults["nesterov"] and sgd.defaults["momentum"] == 0.8
+    for name in ("Adam", "AdamW"):
+        cfg.SOLVER.OPT = name
+        assert type(build_optimizer(cfg, Model())).__name__ == name
+    cfg.SOLVER.OPT = "AdmaW"
+    with pytest.raises(RegistryError, match=r"unknown SOLVER\.OPT 'AdmaW'; did you mean 'AdamW'"):
+        build_optimizer(cfg, Model())
+
+
+def test_nothing_to_train(cfg):
+    with pytest.raises(ValueError, match="nothing to train"):
+        build_optimizer(cfg, Model().requires_grad_(False))

@@ -1,0 +1,59 @@
+"""The command line of the renderer: it writes what it says, refuses in a sentence, cleans up when it is ended."""
+
+import json
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / "tools" / "render_benchmark.py"
+
+
+@pytest.fixture
+def tool():
+    """The tool's `main`; it takes over SIGTERM, which is given back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield runpy.run_path(str(TOOL))["main"]
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_it_renders_with_the_knobs_given_and_draws_a_sheet(tool, tmp_path, capsys):
+    sheet = tmp_path / "docs" / "sheet.jpg"
+    few = "--train-ids 5 --test-ids 2 --images-per-id 4 --workers 1 --noise 0.1 --lookalike-group 2".split()
+    tool(["--root", str(tmp_path), *few, "--contact-sheet", str(sheet)])
+    said = capsys.readouterr().out
+    assert "20 train" in said and "4 query" in said and "people 1, 2, 3, 5" in said
+    request = json.loads((tmp_path / "CARGO" / "render.json").read_text())["request"]
+    assert (request["config"]["noise"], request["config"]["lookalike_group"], request["train_ids"]) == (0.1, 2, 5)
+    assert sheet.stat().st_size > 10_000 and len(list((tmp_path / "CARGO").rglob("*.jpg"))) == 28
+    tool(["--root", str(tmp_path), *few])
+    assert "already there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--name", "cargo"], "did you mean 'CARGO'"), (["--occlusion", "3"], "occlusion is 3.0; it must lie in 0..1")],
+)
+def test_errors_are_a_sentence(tool, tmp_path, arguments, said):
+    with pytest.raises(SystemExit, match=said):
+        tool(["--root", str(tmp_path), *arguments])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_ending_it_half_way_leaves_nothing(tmp_path, workers):
+    command = [sys.executable, str(TOOL), "--root", str(tmp_path), "--train-ids", "2000", "--workers", workers]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=TOOL.parents[1])
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.rglob("*.jpg")):
+        assert run.poll() is None and time.monotonic() < deadline, run.communicate()
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 1 and "terminated" in err and "Traceback" not in err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,50 @@
+"""Every way a checkpoint file can be wrong has its own sentence."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
+
+
+def test_missing_file_names_what_is_there(tmp_path):
+    torch.save({}, tmp_path / "model_final.pth")
+    with pytest.raises(WeightsError, match=r"no weights file .*model_finl\.pth.*model_final\.pth"):
+        read_checkpoint(tmp_path / "model_finl.pth")
+    with pytest.raises(WeightsError, match="the folder .*nowhere does not exist"):
+        read_checkpoint(tmp_path / "nowhere" / "x.pth")
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(WeightsError, match="the folder has no checkpoint"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("keep", [0, 10, 700])
+def test_truncated_file(tmp_path, keep, lazily):
+    path = tmp_path / "x.pth"
+    torch.save({"model": {"w": torch.ones(100)}}, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match=r"x\.pth (cannot be read|is not a file of tensors)"):
+        read_checkpoint(path, lazily=lazily)
+
+
+def test_text_file(tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_text("<html>not found</html>")
+    with pytest.raises(WeightsError, match=r"x\.pth"):
+        read_checkpoint(path)
+
+
+def test_pickled_objects_are_refused_with_the_reason(tmp_path):
+    torch.save({"model": SimpleNamespace(a=1)}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="could run code"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, {"model": {"a": 1}}, torch.ones(2)])
+def test_no_state_dict_inside(content):
+    with pytest.raises(WeightsError, match="holds no state dict"):
+        state_dict_in(content, "x.pth")

@@ -1,0 +1,113 @@
+"""What a load report says, and which mismatches are errors."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from fastreid.utils.checkpoint_file import WeightsError
+from fastreid.utils.weights import load_weights
+
+
+class Person(nn.Module):
+    def __init__(self, width=4, classes=3, views=2):
+        super().__init__()
+        self.backbone = nn.Linear(2, width)
+        self.identity_head = nn.ModuleDict({"classifier": nn.Linear(width, classes, bias=False)})
+        self.view_head = nn.ModuleDict({"classifier": nn.Linear(width, views, bias=False)})
+
+
+class Stage1(nn.Module):
+    def __init__(self, **sizes):
+        super().__init__()
+        self.person = Person(**sizes)
+
+
+class Stage2(Stage1):
+    required_prefixes = ("person.backbone.", "person.identity_head.")
+
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.denoiser = nn.Linear(3, 3)
+
+
+def saved(tmp_path, content):
+    path = tmp_path / "model_final.pth"
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture
+def info(caplog):
+    caplog.set_level(logging.INFO, logger="fastreid")
+    return caplog
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s}, lambda s: {"state_dict": s}])
+def test_every_wrapping_and_module_prefix_load(tmp_path, info, wrap):
+    source, target = Stage1(), Stage1()
+    state = {f"module.{name}": value for name, value in source.state_dict().items()}
+    report = load_weights(target, saved(tmp_path, wrap(state)))
+    assert report.clean and len(report.matched) == 4
+    for name, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], value)
+    (record,) = info.records
+    assert record.levelno == logging.INFO and "4 tensors matched" in record.getMessage()
+
+
+def test_anything_off_is_a_warning_with_counts_and_names(tmp_path, info):
+    state = Stage1(width=5).state_dict()
+    state["stranger"] = torch.zeros(1)
+    state["person.view_head.classifier.weight"] = torch.zeros(2, 4)
+    del state["person.backbone.bias"]
+    load_weights(Stage1(), saved(tmp_path, state))
+    warning = next(r for r in info.records if r.levelno == logging.WARNING).getMessage()
+    assert "1 tensors matched" in warning
+    assert "1 of another shape (person.backbone.weight: file [5, 2], model [4, 2])" in warning
+    assert "1 missing in the file (person.backbone.bias)" in warning
+    assert "1 in the file only (stranger)" in warning
+
+
+def test_classifier_of_another_class_count_is_left_out_with_a_line(tmp_path, info):
+    target = Stage2(classes=7)
+    before = target.person.identity_head["classifier"].weight.clone()
+    report = load_weights(target, saved(tmp_path, Stage1().state_dict()), to_train=True)
+    assert torch.equal(target.person.identity_head["classifier"].weight, before)
+    assert not report.mismatched
+    assert (
+        "classifier of another class count left out: person.identity_head.classifier.weight: "
+        "file [3, 4], model [7, 4]" in info.text
+    )
+
+
+def test_another_number_of_views_is_a_mismatch(tmp_path, info):
+    report = load_weights(Stage1(), saved(tmp_path, Stage1(views=3).state_dict()))
+    assert len(report.mismatched) == 1 and "view_head" in report.mismatched[0]
+
+
+@pytest.mark.parametrize(("to_train", "level"), [(True, logging.INFO), (False, logging.WARNING)])
+def test_absent_parts_are_expected_in_training_only(tmp_path, info, to_train, level):
+    path = saved(tmp_path, Stage1().state_dict())
+    report = load_weights(Stage2(), path, to_train=to_train)
+    assert report.absent_parts == ["denoiser"] and report.clean
+    (record,) = info.records
+    assert record.levelno == level
+    assert "1 parts not in the file at all (denoiser)" in record.getMessage()
+
+
+def test_required_keys_missing_or_of_another_shape_are_an_error(tmp_path):
+    state = Stage1().state_dict()
+    del state["person.backbone.bias"]
+    with pytest.raises(WeightsError, match=r"lacks 1 tensors: person\.backbone\.bias"):
+        load_weights(Stage2(), saved(tmp_path, state))
+    with pytest.raises(WeightsError, match=r"lacks 3 tensors: person\.backbone\.weight"):
+        load_weights(Stage2(), saved(tmp_path, {"person.view_head.classifier.weight": torch.ones(2, 4)}))
+
+
+def test_nothing_matching_is_an_error_and_changes_nothing(tmp_path):
+    target = Stage1()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with pytest.raises(WeightsError, match="nothing in .* fits this model"):
+        load_weights(target, saved(tmp_path, {"blocks.0": torch.ones(2)}))
+    assert all(torch.equal(before[name], value) for name, value in target.state_dict().items())

@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""Writes Stable Diffusion assets with random weights: make_assets.py --size tiny|sd15 [--output DIR]
+
+The folders are Diffusers' (`unet/ vae/ scheduler/`), so what reads them reads the published weights too. `tiny` is
+for the quickstart and the tests; `sd15` has the exact shape of Stable Diffusion 1.5 and also writes a ViT-B/16 with
+the names of jx_vit_base_p16_224-80ecf9dd.pth (`vit_base_p16_224.pth`). Random weights test and time things; they
+know nothing.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+# The assets are made, not fetched: nothing here may wait for a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import timm  # noqa: E402
+import torch  # noqa: E402
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
+
+# 192-d tokens and 4x8x6 latents, for the six-block ViT of configs/quickstart.
+TINY_UNET = {
+    "sample_size": (8, 6),
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "block_out_channels": (64, 128, 128),
+    "layers_per_block": 1,
+    "cross_attention_dim": 192,
+    "attention_head_dim": 8,
+}
+SD15_UNET = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+
+
+def _vae(channels: tuple[int, ...], layers_per_block: int, sample_size: int) -> AutoencoderKL:
+    levels = len(channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=channels,
+        layers_per_block=layers_per_block,
+        latent_channels=4,
+        sample_size=sample_size,
+    )
+
+
+def _scheduler() -> PNDMScheduler:
+    """Stable Diffusion 1.5's betas; features are not pixels, so nothing is clipped."""
+    return PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+    )
+
+
+def make_assets(size: str, output: Path, seed: int = 0) -> None:
+    """Write the assets of `size` to `output`, which then holds `unet/`, `vae/` and `scheduler/`.
+
+    They are written beside it and moved at the end: an interruption leaves no half of them.
+    """
+    torch.manual_seed(seed)
+    draft = output.with_name(f".{output.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    tiny = size == "tiny"
+    UNet2DConditionModel(**(TINY_UNET if tiny else SD15_UNET)).save_pretrained(draft / "unet")
+    vae = _vae((32, 32), 1, 16) if tiny else _vae((128, 256, 512, 512), 2, 512)
+    vae.save_pretrained(draft / "vae")
+    _scheduler().save_pretrained(draft / "scheduler")
+    if not tiny:
+        vit = timm.create_model("vit_base_patch16_224", pretrained=False)
+        torch.save(vit.state_dict(), draft / "vit_base_p16_224.pth")
+    draft.rename(output)
+
+
+def main() -> None:
+    """Parse the command line and write the assets, unless they are there."""
+    parser = argparse.ArgumentParser(description="Write Stable Diffusion assets with random weights.")
+    parser.add_argument("--size", choices=("tiny", "sd15"), default="tiny")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: pretrained/random-SIZE")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    output = args.output or Path("pretrained") / f"random-{args.size}"
+    if output.exists():
+        print(f"{output} exists, nothing to do (delete it to make it again)")
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    make_assets(args.size, output, args.seed)
+    print(f"wrote random weights of size {args.size} to {output}")
+
+
+if __name__ == "__main__":
+    main()

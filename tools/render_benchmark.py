@@ -1,0 +1,69 @@
+#!/usr/bin/env python
+"""Renders an aerial-ground benchmark: tools/render_benchmark.py --root datasets --name CARGO"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from fastreid.data.benchmarks.synthetic import RenderConfig, RenderRequest, render_benchmark
+from fastreid.data.benchmarks.synthetic.contact_sheet import contact_sheet
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("--root", default="datasets", help="folder in which the benchmark's own folder is made")
+    add("--name", default="CARGO", help="benchmark whose layout is written")
+    add("--train-ids", type=int, default=300, help="people to train on")
+    add("--test-ids", type=int, default=100, help="other people to test on")
+    add("--images-per-id", type=int, default=10, help="images of each, half of them aerial")
+    add("--seed", type=int, default=0, help="decides every picture")
+    add("--workers", type=int, help="processes; all usable cores if not given")
+    add("--overwrite", action="store_true", help="replace one rendered with other parameters")
+    add("--contact-sheet", type=Path, metavar="FILE", help="draw people x cameras into FILE as well")
+    knobs = parser.add_argument_group("how hard it is (see fastreid's RenderConfig)")
+    for field in fields(RenderConfig):
+        flag = f"--{field.name.replace('_', '-')}"
+        knobs.add_argument(flag, type=type(field.default), default=field.default, help=" ")
+    return parser
+
+
+def _sheet_people(request: RenderRequest) -> list[int]:
+    """The first look-alike group and one person of each of the next three."""
+    group = request.config.lookalike_group
+    people = [*range(1, group + 1), *(k * group + 1 for k in (1, 2, 3))]
+    return [pid for pid in people if pid <= request.train_ids]
+
+
+def _terminate(*_: object) -> None:
+    sys.exit("render_benchmark: terminated; nothing half-written is left")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line `argv` (default: the process's own)."""
+    args = vars(_parser().parse_args(argv))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    signal.signal(signal.SIGTERM, _terminate)
+    sheet = args.pop("contact_sheet")
+    knobs = {field.name: args.pop(field.name) for field in fields(RenderConfig)}
+    try:
+        summary = render_benchmark(**args, config=RenderConfig(**knobs))
+    except (ValueError, FileExistsError) as error:
+        sys.exit(f"render_benchmark: {error}")
+    images = ", ".join(f"{count} {split}" for split, count in summary.images.items())
+    took = "already there" if summary.reused else f"rendered in {summary.seconds:.1f} s"
+    print(f"{summary.folder}: {images} images, {took}")
+    if sheet is not None:
+        people = _sheet_people(summary.request)
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet(summary.request, people).save(sheet, quality=90)
+        print(f"{sheet}: people {', '.join(map(str, people))} as every camera may see them")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+#!/usr/bin/env python
+"""Trains or evaluates a model: train_net.py --config-file FILE [--eval-only] KEY VALUE …"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
+from fastreid.data import build_datasets
+from fastreid.data.benchmarks.base import DatasetError
+from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup, launch
+from fastreid.engine.launch import LaunchError
+from fastreid.engine.summary import data_summary, model_summary, schedule_summary
+from fastreid.evaluation import NoValidQueryError
+from fastreid.utils.checkpoint import WeightsError, load_weights
+from fastreid.utils.registry import RegistryError
+
+logger = logging.getLogger("fastreid.tools.train_net")
+
+# Mistakes in what the user gave; each explains itself, so no traceback is shown.
+USER_ERRORS = (
+    ConfigError,
+    DatasetError,
+    LaunchError,
+    NoValidQueryError,
+    RegistryError,
+    WeightsError,
+)
+
+
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
+    """Defaults, then the config file, then KEY VALUE pairs; frozen."""
+    cfg = get_cfg()
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    cfg.freeze()
+    return cfg
+
+
+def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Run what the arguments ask for; return the last evaluation, {} of a dry run."""
+    cfg = setup_cfg(args)
+    default_setup(cfg, args)
+    if args.eval_only:
+        return evaluate(cfg)
+    trainer = DefaultTrainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    if args.dry_run:
+        describe(cfg, trainer)
+        return {}
+    return trainer.train()
+
+
+def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
+    """Evaluate MODEL.WEIGHTS on DATASETS.TESTS."""
+    if not cfg.MODEL.WEIGHTS:
+        raise ConfigError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
+    cfg.freeze()
+    # Evaluation reads no classifier, and the training data may not be here to count its people.
+    model = DefaultTrainer.build_model(DefaultTrainer.auto_scale_hyperparams(cfg, num_classes=1))
+    load_weights(model, cfg.MODEL.WEIGHTS)
+    return DefaultTrainer.test(cfg, model)
+
+
+def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
+    """Print the summaries of a dry run."""
+    names = dict.fromkeys([*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS])
+    print(model_summary(trainer.bare_model))
+    print(f"\n{data_summary(build_datasets(cfg, list(names)))}\n")
+    print(
+        schedule_summary(
+            trainer.schedule,
+            max_epoch=trainer.max_epoch,
+            iters_per_epoch=trainer.iters_per_epoch,
+            warmup_iters=cfg.SOLVER.WARMUP_ITERS,
+        )
+    )
+
+
+def run() -> None:
+    """Parse the command line and run ``main`` in as many processes as it asks for."""
+    args = default_argument_parser().parse_args()
+    try:
+        device = setup_cfg(args).MODEL.DEVICE
+        machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+        launch(main, *machines, args=(args,), device=device)
+    except USER_ERRORS as error:
+        logger.debug("stopped by", exc_info=True)  # to log.txt; the sentence is what helps
+        sys.exit(f"train_net: error: {error}")
+
+
+if __name__ == "__main__":
+    run()
