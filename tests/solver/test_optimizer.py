@@ -89,3 +89,21 @@ def test_optimizers(cfg):
 def test_nothing_to_train(cfg):
     with pytest.raises(ValueError, match="nothing to train"):
         build_optimizer(cfg, Model().requires_grad_(False))
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_a_step_is_torch_s_plain_step(cfg, name):
+    cfg.SOLVER.OPT = name
+    ours, theirs = Model(), Model()
+    theirs.load_state_dict(ours.state_dict())
+    optimizer = build_optimizer(cfg, ours)
+    options = {"momentum": cfg.SOLVER.MOMENTUM} if name == "SGD" else {}
+    plain = getattr(torch.optim, name)(group_parameters(cfg, theirs), lr=1.0, fused=False, **options)
+    for _ in range(3):
+        for model in (ours, theirs):
+            for parameter in model.parameters():
+                parameter.grad = torch.full_like(parameter, 0.1) + parameter.detach()
+        optimizer.step()
+        plain.step()
+    for (key, value), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(value, other, msg=key)

@@ -61,7 +61,7 @@ class NaiveIdentitySampler(EndlessSampler):
         while True:
             for people, groups in self._pass(random):
                 for person in people[self.rank :: self.world_size]:
-                    yield from groups[person].pop()
+                    yield from groups[person].pop(0)
 
     def _pass(self, random: np.random.Generator) -> Iterator[tuple[list[int], dict[int, list[list[int]]]]]:
         groups = {person: self._deal(images, random) for person, images in self.images_of.items()}

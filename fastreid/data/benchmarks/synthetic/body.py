@@ -62,9 +62,20 @@ class _Sculptor:
         up = self._turn @ (end - start) / np.linalg.norm(end - start)
         return Frame(self._world(start), up, self._turn @ AHEAD)
 
-    def add(self, start, end, r0, r1, fabric, *, flat=None, trunk=False, cut=1.0, open_end=False):
-        """One part; `flat` = (axis, factor) squashes it, `trunk` lays its pattern as on the trunk, and where the
-        cloth ends at the share `cut` there is skin."""
+    def add(
+        self,
+        start: np.ndarray,
+        end: np.ndarray,
+        r0: float,
+        r1: float,
+        fabric: int,
+        *,
+        flat: tuple[np.ndarray, float] | None = None,
+        trunk: bool = False,
+        cut: float = 1.0,
+        open_end: bool = False,
+    ) -> None:
+        """One part: squashed by `flat` = (axis, factor), patterned like the trunk or along itself, skin below `cut`."""
         metres = self._scale
         self.parts.append(
             Part(

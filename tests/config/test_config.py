@@ -1,0 +1,201 @@
+"""The config tree: fast-reid's keys, inheritance, and errors that help."""
+
+import pytest
+
+from fastreid.config import CfgNode, ConfigError, configurable, get_cfg, refuse_unsupported, resolve_device
+from fastreid.config.unsupported import REASONS
+
+# fast-reid 1.3's default leaves, dumped from its running config. MODEL.DEVICE is 'cuda' there, 'auto' here.
+FAST_REID = """
+MODEL: META_ARCHITECTURE='Baseline' FREEZE_LAYERS=[] QUEUE_SIZE=8192 WEIGHTS=''
+  PIXEL_MEAN=[123.675,116.28,103.53] PIXEL_STD=[58.395,57.12,57.375]
+MODEL.BACKBONE: NAME='build_resnet_backbone' DEPTH='50x' LAST_STRIDE=1 FEAT_DIM=2048 NORM='BN' WITH_IBN=False
+  WITH_SE=False WITH_NL=False SIE_COE=3.0 STRIDE_SIZE=(16,16) DROP_PATH_RATIO=0.1 DROP_RATIO=0.0 ATT_DROP_RATE=0.0
+  PRETRAIN=False PRETRAIN_PATH=''
+MODEL.HEADS: NAME='EmbeddingHead' NORM='BN' NUM_CLASSES=0 EMBEDDING_DIM=0 WITH_BNNECK=False NECK_FEAT='before'
+  POOL_LAYER='GlobalAvgPool' CLS_LAYER='Linear' MARGIN=0.0 SCALE=1
+MODEL.LOSSES: NAME=('CrossEntropyLoss',)
+MODEL.LOSSES.CE: EPSILON=0.0 ALPHA=0.2 SCALE=1.0
+MODEL.LOSSES.FL: ALPHA=0.25 GAMMA=2 SCALE=1.0
+MODEL.LOSSES.TRI: MARGIN=0.3 NORM_FEAT=False HARD_MINING=False SCALE=1.0
+MODEL.LOSSES.CIRCLE: MARGIN=0.25 GAMMA=128 SCALE=1.0
+MODEL.LOSSES.COSFACE: MARGIN=0.25 GAMMA=128 SCALE=1.0
+KD: MODEL_CONFIG=[] MODEL_WEIGHTS=[]
+KD.EMA: ENABLED=False MOMENTUM=0.999
+INPUT: SIZE_TRAIN=[256,128] SIZE_TEST=[256,128]
+INPUT.CROP: ENABLED=False SIZE=[224,224] SCALE=[0.16,1] RATIO=[0.75,1.3333333333333333]
+INPUT.FLIP: ENABLED=False PROB=0.5
+INPUT.PADDING: ENABLED=False MODE='constant' SIZE=10
+INPUT.CJ: ENABLED=False PROB=0.5 BRIGHTNESS=0.15 CONTRAST=0.15 SATURATION=0.1 HUE=0.1
+INPUT.AFFINE: ENABLED=False
+INPUT.AUTOAUG: ENABLED=False PROB=0.0
+INPUT.AUGMIX: ENABLED=False PROB=0.0
+INPUT.REA: ENABLED=False PROB=0.5 VALUE=[123.675,116.28,103.53]
+INPUT.RPT: ENABLED=False PROB=0.5
+DATASETS: NAMES=('Market1501',) TESTS=('Market1501',) COMBINEALL=False
+DATALOADER: SAMPLER_TRAIN='TrainingSampler' NUM_INSTANCE=4 NUM_WORKERS=8 SET_WEIGHT=[]
+SOLVER: OPT='Adam' MAX_EPOCH=120 BASE_LR=0.0003 HEADS_LR_FACTOR=1.0 MOMENTUM=0.9 NESTEROV=False WEIGHT_DECAY=0.0005
+  WEIGHT_DECAY_NORM=0.0005 BIAS_LR_FACTOR=1.0 WEIGHT_DECAY_BIAS=0.0005 SCHED='MultiStepLR' DELAY_EPOCHS=0 GAMMA=0.1
+  STEPS=[30,55] ETA_MIN_LR=1e-07 WARMUP_FACTOR=0.1 WARMUP_ITERS=1000 WARMUP_METHOD='linear' FREEZE_ITERS=0
+  CHECKPOINT_PERIOD=20 IMS_PER_BATCH=64
+SOLVER.AMP: ENABLED=False
+SOLVER.CLIP_GRADIENTS: ENABLED=False CLIP_TYPE='norm' CLIP_VALUE=5.0 NORM_TYPE=2.0
+TEST: EVAL_PERIOD=20 IMS_PER_BATCH=64 METRIC='cosine'
+TEST.ROC: ENABLED=False
+TEST.FLIP: ENABLED=False
+TEST.AQE: ENABLED=False ALPHA=3.0 QE_TIME=1 QE_K=5
+TEST.RERANK: ENABLED=False K1=20 K2=6 LAMBDA=0.3
+TEST.PRECISE_BN: ENABLED=False DATASET='Market1501' NUM_ITER=300
+"""
+
+
+def fast_reid_leaves():
+    group = ""
+    for word in FAST_REID.split():
+        if word.endswith(":"):
+            group = word[:-1] + "."
+        else:
+            key, value = word.split("=", 1)
+            yield group + key, eval(value)
+    yield "OUTPUT_DIR", "logs/"
+    yield "CUDNN_BENCHMARK", False
+
+
+def read(cfg, key):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def test_fast_reids_131_keys_have_their_defaults():
+    leaves = dict(fast_reid_leaves())
+    assert len(leaves) + 1 == 131  # and MODEL.DEVICE
+    cfg = get_cfg()
+    assert {key: read(cfg, key) for key in leaves} == leaves
+    assert cfg.MODEL.DEVICE == "auto"
+
+
+def test_each_call_gives_a_copy():
+    get_cfg().MODEL.SEED = 5
+    assert get_cfg().MODEL.SEED == 1111
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_base_files_are_inherited_in_order(write):
+    write("a.yml", "SOLVER: {BASE_LR: 0.1, MAX_EPOCH: 3}\nMODEL: {SEED: 1}")
+    write("b.yml", "SOLVER: {BASE_LR: 0.2}")
+    path = write("c.yml", "_BASE_: [a.yml, b.yml]\nMODEL: {SEED: 7}")
+    cfg = get_cfg()
+    cfg.merge_from_file(path)
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH, cfg.MODEL.SEED) == (0.2, 3, 7)
+
+
+def test_lists_tuples_whole_floats_and_yaml_tuples_convert(write):
+    cfg = get_cfg()
+    cfg.merge_from_file(
+        write("a.yml", 'DATASETS:\n  NAMES: [A, B]\n  TESTS: ("C",)\nSOLVER:\n  BASE_LR: 1\n  STEPS: (1, 2)\n')
+    )
+    assert cfg.DATASETS.NAMES == ("A", "B") and cfg.DATASETS.TESTS == ("C",)
+    assert cfg.SOLVER.BASE_LR == 1.0 and isinstance(cfg.SOLVER.BASE_LR, float) and cfg.SOLVER.STEPS == [1, 2]
+    cfg.merge_from_list(["SOLVER.BASE_LR", "1e-3", "MODEL.WEIGHTS", "a/b.pth", "DATASETS.NAMES", "('X',)"])
+    assert (cfg.SOLVER.BASE_LR, cfg.MODEL.WEIGHTS, cfg.DATASETS.NAMES) == (1e-3, "a/b.pth", ("X",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER: {BASE_RL: 1}", r"unknown key SOLVER.BASE_RL in .*a\.yml; did you mean SOLVER.BASE_LR"),
+        ("SOLVR: {BASE_LR: 1}", r"unknown key SOLVR in .*a\.yml; did you mean SOLVER"),
+        ("SOLVER: {MAX_EPOCH: many}", r"SOLVER.MAX_EPOCH in .*a\.yml must be a int like 120, got the str 'many'"),
+        ("SOLVER: {MAX_EPOCH: 1.5}", "must be a int"),
+        ("SOLVER: {AMP: True}", "SOLVER.AMP in .* is a group of keys"),
+        ("INPUT: {FLIP: {ENABLED: 1}}", "must be a bool"),
+        ("- 1", "must hold KEY: VALUE"),
+        ("a: [", "not valid YAML"),
+        ("_BASE_: a.yml", "circular"),
+        ("_BASE_: aa.yml", r"no config file .*aa\.yml \(named by _BASE_ in .*a\.yml\); did you mean a\.yml"),
+    ],
+)
+def test_mistakes_in_a_file_are_explained_and_change_nothing(write, text, message):
+    cfg = get_cfg()
+    with pytest.raises(ConfigError, match=message):
+        cfg.merge_from_file(write("a.yml", text))
+    assert cfg == get_cfg()
+
+
+def test_mistakes_on_the_command_line_are_explained():
+    with pytest.raises(ConfigError, match="unknown key MODEL.WEIGHT in the command line; did you mean MODEL.WEIGHTS"):
+        get_cfg().merge_from_list(["MODEL.WEIGHT", "x"])
+    with pytest.raises(ConfigError, match="pairs KEY VALUE, got 1 words"):
+        get_cfg().merge_from_list(["MODEL.SEED"])
+
+
+def test_a_frozen_config_is_left_alone():
+    cfg = get_cfg()
+    cfg.freeze()
+    with pytest.raises(AttributeError, match="frozen"):
+        cfg.merge_from_list(["MODEL.SEED", "3"])
+
+
+def test_every_refused_key_exists_and_is_refused_with_its_reason():
+    refuse_unsupported(get_cfg())
+    for key, reason in REASONS.items():
+        cfg, default = get_cfg(), read(get_cfg(), key)
+        changed = {bool: lambda v: not v, str: lambda v: v + "x", list: lambda v: [*v, 1]}.get(
+            type(default), lambda v: v + 1
+        )
+        cfg.merge_from_list([key, changed(default)])
+        with pytest.raises(ConfigError) as error:
+            refuse_unsupported(cfg)
+        assert key in str(error.value) and reason in str(error.value)
+
+
+def test_configurable_class_and_function():
+    class Thing:
+        @configurable
+        def __init__(self, *, size, name):
+            self.size, self.name = size, name
+
+        @classmethod
+        def from_config(cls, cfg, size):
+            return {"size": size, "name": cfg.OUTPUT_DIR}
+
+    thing = Thing(get_cfg(), size=3)
+    assert (thing.size, thing.name) == (3, "logs/")
+    assert Thing(get_cfg(), size=3, name="mine").name == "mine"
+    assert Thing(size=1, name="bare").name == "bare"
+
+    @configurable(from_config=lambda cfg: {"seed": cfg.MODEL.SEED})
+    def build(seed):
+        return seed
+
+    assert build(get_cfg()) == 1111 and build(5) == 5
+
+
+def test_configurable_without_from_config_is_an_error():
+    class Thing:
+        @configurable
+        def __init__(self, size):
+            self.size = size
+
+    with pytest.raises(TypeError, match="no from_config"):
+        Thing(get_cfg())
+
+
+def test_devices():
+    assert resolve_device("auto") in ("cpu", "cuda") and resolve_device("cpu") == "cpu"
+    with pytest.raises(ConfigError, match="no torch device"):
+        resolve_device("gpu")
+
+
+def test_it_is_a_yacs_node():
+    cfg = CfgNode({"A": 1})
+    assert cfg.A == 1 and "A: 1" in cfg.dump()

@@ -1,0 +1,77 @@
+"""CARGO: names, protocols, and what a user with a wrong folder is told."""
+
+from pathlib import Path
+
+import pytest
+
+from fastreid.data import benchmarks  # noqa: F401
+from fastreid.data.benchmarks.base import DatasetError, View
+from fastreid.data.benchmarks.cargo import read_cargo
+from fastreid.data.datasets import DATASET_REGISTRY
+
+
+def test_file_names():
+    aerial = read_cargo(Path("train/Cam2/Cam2_day_2519_320.jpg"))
+    assert (aerial.person, aerial.camera, aerial.view) == (2519, 1, View.AERIAL)
+    assert read_cargo(Path("Cam5_night_1_1.jpg")).view == View.AERIAL
+    ground = read_cargo(Path("Cam13_night_7_1.jpg"))
+    assert (ground.person, ground.camera, ground.view) == (7, 12, View.GROUND)
+    with pytest.raises(ValueError, match="is not CamN_TIME_PERSON_INDEX"):
+        read_cargo(Path("0001_c3s1_000001.jpg"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    files = {
+        "train": ["Cam1_day_1_1", "Cam6_day_1_2", "Cam7_night_2_3"],
+        "query": ["Cam2_day_10_1", "Cam8_day_11_2"],
+        "gallery": ["Cam3_day_10_3", "Cam9_day_10_4", "Cam1_night_11_5", "Cam13_day_11_6"],
+    }
+    for split, names in files.items():
+        for name in names:
+            folder = tmp_path / "CARGO" / split / name.split("_")[0]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.jpg").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("protocol", "query", "gallery"),
+    [
+        ("CARGO", [(10, 1), (11, 7)], [(11, 0), (11, 12), (10, 2), (10, 8)]),
+        ("CARGO_AA", [(10, 1)], [(11, 0), (10, 2)]),
+        ("CARGO_GG", [(11, 7)], [(11, 12), (10, 8)]),
+        # The view is the camera: 0 aerial, 1 ground; all images stay as distractors.
+        ("CARGO_AG", [(10, 0), (11, 1)], [(11, 0), (11, 1), (10, 0), (10, 1)]),
+    ],
+)
+def test_protocols(root, protocol, query, gallery):
+    dataset = DATASET_REGISTRY.get(protocol)(root=root)
+    assert dataset.name == protocol and len(dataset.train) == 3
+    assert [(i.person, i.camera) for i in dataset.query] == query
+    assert [(i.person, i.camera) for i in dataset.gallery] == gallery
+
+
+def test_other_sizes_than_published_are_told_in_a_sentence(root, caplog):
+    DATASET_REGISTRY.get("CARGO")(root=root)
+    assert "3 train images (published: 51,451)" in caplog.text and "2 train ids (published: 2,500)" in caplog.text
+
+
+def test_a_missing_folder_shows_the_expected_tree(tmp_path):
+    with pytest.raises(DatasetError, match=r"does not exist.*FASTREID_DATASETS(.|\n)*CARGO/\{train,query,gallery\}"):
+        DATASET_REGISTRY.get("CARGO")(root=tmp_path)
+
+
+def test_a_half_unpacked_folder_says_what_is_there(root):
+    for path in (root / "CARGO" / "gallery").rglob("*.jpg"):
+        path.unlink()
+    with pytest.raises(DatasetError, match="no images in .*gallery .*holds gallery, query, train"):
+        DATASET_REGISTRY.get("CARGO")(root=root)
+
+
+def test_files_of_another_benchmark_are_counted_and_shown(root):
+    (root / "CARGO" / "train" / "Cam1" / "0001_c1.jpg").touch()
+    with pytest.raises(
+        DatasetError, match="1 of 4 images .* have no CARGO file name, for example train/Cam1/0001_c1.jpg"
+    ):
+        DATASET_REGISTRY.get("CARGO")(root=root)

@@ -1,0 +1,104 @@
+"""Loaders over a benchmark on disk."""
+
+from itertools import islice
+
+import pytest
+import torch
+from PIL import Image
+
+from fastreid.config import get_cfg
+from fastreid.data import build_feature_loader, build_reid_test_loader, build_reid_train_loader, datasets_root
+from fastreid.data.common import ImageReadError, read_image
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    """Six people, four images each (two aerial), in CARGO's layout; three query and gallery images."""
+    for split, people, cameras in (
+        ("train", range(1, 7), (1, 2, 6, 9)),
+        ("query", (7,), (3,)),
+        ("gallery", (7, 8), (10,)),
+    ):
+        for person in people:
+            for index, camera in enumerate(cameras):
+                folder = tmp_path / "CARGO" / split / f"Cam{camera}"
+                folder.mkdir(parents=True, exist_ok=True)
+                colour = (person * 20, camera * 10, index * 30)
+                Image.new("RGB", (20, 40), colour).save(folder / f"Cam{camera}_day_{person}_{index}.jpg")
+    cfg = get_cfg()
+    cfg.merge_from_list([
+        *("DATASETS.ROOT", str(tmp_path), "DATASETS.NAMES", ("CARGO",), "DATASETS.TESTS", ("CARGO",)),
+        *("DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 8, "INPUT.SIZE_TRAIN", [32, 16]),
+        *("INPUT.SIZE_TEST", [32, 16], "DATALOADER.SAMPLER_TRAIN", "NaiveIdentitySampler", "MODEL.DEVICE", "cpu"),
+    ])  # fmt: skip
+    return cfg
+
+
+def test_training_batches(cfg):
+    loader = build_reid_train_loader(cfg)
+    assert loader.dataset.num_classes == 6 and loader.iters_per_epoch == 3
+    for batch in islice(loader, 7):  # more than an epoch: it is endless
+        assert batch["images"].shape == (8, 3, 32, 16) and batch["images"].dtype == torch.float32
+        assert batch["images"].max() > 2  # 0..255, the model normalises
+        assert sorted(batch["targets"].bincount().tolist())[-2:] == [4, 4]
+        assert set(batch["targets"].tolist()) <= set(range(6))
+        assert ((batch["camids"] < 5) == (batch["viewids"] == 0)).all()
+
+
+def test_the_order_follows_from_the_seed_and_can_be_fast_forwarded(cfg):
+    def paths(skip=0):
+        loader = build_reid_train_loader(cfg)
+        loader.sampler.fast_forward(skip)
+        return [batch["img_paths"] for batch in islice(loader, 3)]
+
+    first = paths()
+    assert first == paths() and first[1:] == paths(1)[:2]
+    cfg.MODEL.SEED = 2
+    assert first != paths()
+
+
+def test_feature_loaders_keep_the_order_and_every_image(cfg):
+    loader, num_query = build_reid_test_loader(cfg, "CARGO")
+    (batch,) = loader
+    assert num_query == 1 and batch["targets"].tolist() == [7, 7, 8]
+    assert build_feature_loader(cfg, loader.dataset.images).batch_size == cfg.TEST.IMS_PER_BATCH
+
+
+def test_combineall_trains_on_query_and_gallery_too(cfg):
+    cfg.DATASETS.COMBINEALL = True
+    assert build_reid_train_loader(cfg).dataset.num_classes == 8
+
+
+def test_the_root_is_the_key_then_the_environment(cfg, monkeypatch):
+    monkeypatch.setenv("FASTREID_DATASETS", "/elsewhere")
+    assert datasets_root(cfg) == cfg.DATASETS.ROOT
+    cfg.DATASETS.ROOT = ""
+    assert datasets_root(cfg) == "/elsewhere"
+    monkeypatch.delenv("FASTREID_DATASETS")
+    assert datasets_root(cfg) == "datasets"
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", None])
+def test_unreadable_images_are_named(tmp_path, content):
+    path = tmp_path / "bad.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ImageReadError, match="cannot read image .*bad.jpg"):
+        read_image(str(path))
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    path = tmp_path / "half.jpg"
+    Image.effect_noise((64, 64), 50).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(ImageReadError, match="half.jpg"):
+        read_image(str(path))
+
+
+def test_unknown_datasets_and_samplers_get_near_matches(cfg):
+    cfg.DATASETS.NAMES = ("CARGO_GA",)
+    with pytest.raises(KeyError, match="CARGO_AG"):
+        build_reid_train_loader(cfg)
+    cfg.DATASETS.NAMES, cfg.DATALOADER.SAMPLER_TRAIN = ("CARGO",), "IdentitySampler"
+    with pytest.raises(KeyError, match="did you mean 'NaiveIdentitySampler'"):
+        build_reid_train_loader(cfg)

@@ -1,0 +1,85 @@
+"""The command: options to actions, and sentences instead of tracebacks for a user's mistakes."""
+
+import importlib.util
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine.toys import ToyTrainer, toy_images
+
+TOOL = Path(__file__).parents[2] / "tools" / "train_net.py"
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """The module, with the toy in place of the real trainer and benchmarks."""
+    spec = importlib.util.spec_from_file_location("train_net", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "DefaultTrainer", ToyTrainer)
+    dataset = type("Toy", (), {"name": "Toy", "train": toy_images(), "query": [], "gallery": []})
+    monkeypatch.setattr(module, "build_datasets", lambda cfg, names: [dataset])
+    logger = logging.getLogger("fastreid")
+    handlers, level = list(logger.handlers), logger.level
+    yield module
+    for handler in set(logger.handlers) - set(handlers):
+        handler.close()
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def run(tool, monkeypatch, tmp_path):
+    """Runs the tool in tmp_path, as from a shell."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        keys = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_EPOCH", "2", "DATASETS.TESTS", "('Toy',)"]
+        monkeypatch.setattr(sys, "argv", ["train_net.py", *words, *keys])
+        return tool.run()
+
+    return call
+
+
+def test_train_then_evaluate_gives_the_same_figures(run, tmp_path):
+    run("OUTPUT_DIR", "train")
+    run("--eval-only", "OUTPUT_DIR", "eval", "MODEL.WEIGHTS", "train/model_final.pth")
+    trained = json.loads((tmp_path / "train" / "results.json").read_text())
+    assert json.loads((tmp_path / "eval" / "results.json").read_text()) == trained
+
+
+def test_config_file_and_resume(run, tmp_path):
+    (tmp_path / "toy.yml").write_text("OUTPUT_DIR: here\nSOLVER: {CHECKPOINT_PERIOD: 1}\n")
+    run("--config-file", "toy.yml")
+    before = (tmp_path / "here" / "model_final.pth").stat().st_mtime_ns
+    run("--config-file", "toy.yml", "--resume")
+    assert (tmp_path / "here" / "model_final.pth").stat().st_mtime_ns == before
+
+
+def test_dry_run_prints_summaries_and_trains_nothing(run, tmp_path, capsys):
+    run("--dry-run", "OUTPUT_DIR", "dry")
+    out = capsys.readouterr().out
+    assert "embed" in out and "total" in out  # model
+    assert "Toy" in out and "train" in out  # data
+    assert "2 epochs of 3 iterations, 6 in all" in out
+    assert sorted(p.name for p in (tmp_path / "dry").iterdir()) == ["config.yaml", "log.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--eval-only"], "--eval-only needs a checkpoint"),
+        (["--eval-only", "MODEL.WEIGHTS", "gone.pth"], r"no weights file gone\.pth"),
+        (["--config-file", "gone.yml"], r"no config file .*gone\.yml"),
+        (["SOLVER.BASE_LRR", "1"], r"did you mean SOLVER\.BASE_LR"),
+        (["SOLVER.OPT", "Adamm"], "did you mean 'Adam'"),
+        (["SOLVER.SCHED", "Cosine"], "did you mean 'CosineAnnealingLR'"),
+        (["--num-gpus", "0"], "must be at least 1"),
+    ],
+)
+def test_mistakes_are_answered_in_a_sentence(run, words, message):
+    with pytest.raises(SystemExit, match=f"train_net: error: .*{message}"):
+        run(*words)
