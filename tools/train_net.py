@@ -31,10 +31,10 @@ USER_ERRORS = (
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, then the config file, then KEY VALUE pairs; frozen."""
+    """Defaults, then the config file, overlays, and KEY VALUE pairs; frozen."""
     cfg = get_cfg()
-    if args.config_file:
-        cfg.merge_from_file(args.config_file)
+    for path in filter(None, [args.config_file, *args.overlay]):
+        cfg.merge_from_file(path)
     cfg.merge_from_list(args.opts)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     cfg.freeze()

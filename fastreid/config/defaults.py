@@ -265,6 +265,9 @@ _C.TEST = CN()
 _C.TEST.EVAL_PERIOD = 20
 _C.TEST.IMS_PER_BATCH = 64
 _C.TEST.METRIC = "cosine"
+# Compute features in SOLVER.AMP.DTYPE too (scores stay float32): faster, and close to but not the same numbers.
+_C.TEST.AMP = CN()
+_C.TEST.AMP.ENABLED = False
 _C.TEST.ROC = CN()
 _C.TEST.ROC.ENABLED = False
 _C.TEST.FLIP = CN()

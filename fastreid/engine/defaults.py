@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -122,8 +123,12 @@ class DefaultTrainer(SimpleTrainer):
         if not cfg.DATASETS.TESTS:
             logger.warning("DATASETS.TESTS is empty: nothing to evaluate")
             return {}
+        # Running statistics differ between processes; the checkpoint has the main one's.
+        comm.copy_from_main(model.buffers())
         datasets = cls.build_test_datasets(cfg)
-        return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR)
+        device, enabled = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.AMP.ENABLED
+        autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
+        return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, autocast)
 
     def build_hooks(self) -> list[HookBase | None]:
         """The hooks in their order; writers only in the main process."""
@@ -202,4 +207,7 @@ def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
     if comm.get_world_size() == 1:
         return model
     device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+    # The option's name depends on the version of torch.
+    names = inspect.signature(DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    return DistributedDataParallel(model, device_ids=device_ids, **{option: False})

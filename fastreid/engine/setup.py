@@ -27,6 +27,13 @@ def default_argument_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--config-file", default="", metavar="FILE", help="YAML file of config keys")
     add(
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file merged over --config-file; may be given several times",
+    )
+    add(
         "--resume",
         action="store_true",
         help="go on from OUTPUT_DIR/last_checkpoint, if there is one",

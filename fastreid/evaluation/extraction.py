@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,7 +30,12 @@ class FeatureStore:
     def __contains__(self, path: str) -> bool:
         return path in self._rows
 
-    def extract(self, model: nn.Module, loader: Iterable[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def extract(
+        self,
+        model: nn.Module,
+        loader: Iterable[Mapping[str, Any]],
+        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> dict[str, Tensor]:
         """Embed every image of the loader and remember the rows.
 
         With several processes each brings a loader over its own share (`my_share`); the main
@@ -39,6 +44,7 @@ class FeatureStore:
         Args:
             model: `model(batch)` gives descriptors [B, D] in eval mode; its mode is put back.
             loader: batches with `img_paths`; has a length.
+            autocast: makes the context in which the model runs; rows are float32 all the same.
         Returns: all rows known here, by path.
         Raises: ValueError if the model's output is no [B, D] or not finite, naming the image.
         """
@@ -47,7 +53,9 @@ class FeatureStore:
         blocks: list[Tensor] = []
         with evaluation_mode(model), torch.inference_mode():
             for batch in progress(loader, len(loader), "extracting features"):
-                blocks.append(_checked_rows(model(batch), batch["img_paths"]))
+                with autocast():
+                    output = model(batch)
+                blocks.append(_checked_rows(output, batch["img_paths"]))
                 paths += batch["img_paths"]
         mine = (paths, torch.cat(blocks))
         for names, rows in comm.gather(mine) or [mine]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def evaluate_protocols(
     datasets: Sequence[Any],
     build_loader: BuildLoader,
     output_dir: str | Path,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Results:
     """Score a model on several protocols; each shared image is embedded once.
 
@@ -37,6 +39,7 @@ def evaluate_protocols(
         datasets: protocols, with `name`, `query` and `gallery`.
         build_loader: (cfg, images) -> batches in order (`fastreid.data.build_feature_loader`).
         output_dir: receives results.json, results.csv and ranked_lists.json.
+        autocast: makes the context in which features are computed; scores are float32 all the same.
     Returns: {protocol: figures in percent} in every process.
     Raises: ValueError (a protocol without images), NoValidQueryError; both before any work.
     """
@@ -44,7 +47,7 @@ def evaluate_protocols(
         _check_protocol(dataset)
     images = {image.path: image for data in datasets for image in (*data.query, *data.gallery)}
     store = FeatureStore()
-    store.extract(model, build_loader(cfg, my_share(list(images.values()))))
+    store.extract(model, build_loader(cfg, my_share(list(images.values()))), autocast)
     results = Results()
     if comm.is_main_process():
         results = _score_all(cfg.TEST.METRIC, store, datasets, Path(output_dir))

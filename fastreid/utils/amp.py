@@ -30,9 +30,10 @@ def cpu_has_bf16() -> bool:
     return not _BF16_FLAGS.isdisjoint(flags.split())
 
 
-def amp_dtype(cfg: Any, device: torch.device | str) -> torch.dtype | None:
+def amp_dtype(cfg: Any, device: torch.device | str, *, enabled: bool | None = None) -> torch.dtype | None:
     """Return what SOLVER.AMP asks for on ``device``: bfloat16, float16 or None (float32).
 
+    ``enabled`` stands for SOLVER.AMP.ENABLED if given: evaluation has a key of its own.
     "auto" is bf16 where the hardware has it (CUDA and CPU), fp16 on older CUDA devices, else none.
 
     Raises:
@@ -41,7 +42,9 @@ def amp_dtype(cfg: Any, device: torch.device | str) -> torch.dtype | None:
     asked, kind = cfg.SOLVER.AMP.DTYPE, torch.device(device).type
     if asked not in AMP_DTYPES:
         raise ValueError(explain_choice("SOLVER.AMP.DTYPE", asked, AMP_DTYPES))
-    if not cfg.SOLVER.AMP.ENABLED or asked == "fp32":
+    if enabled is None:
+        enabled = cfg.SOLVER.AMP.ENABLED
+    if not enabled or asked == "fp32":
         return None
     if asked == "fp16" and kind != "cuda":
         raise ValueError(f"SOLVER.AMP.DTYPE fp16 needs CUDA, but MODEL.DEVICE is {kind}; use auto, bf16 or fp32")
@@ -63,12 +66,14 @@ def _best_dtype(kind: str) -> torch.dtype | None:
     return None
 
 
-def autocast_for(cfg: Any, device: torch.device | str) -> contextlib.AbstractContextManager[Any]:
+def autocast_for(
+    cfg: Any, device: torch.device | str, *, enabled: bool | None = None
+) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which the network runs as SOLVER.AMP asks; a null context when it is off.
 
     Losses and scores must be computed from float32 casts of what comes out of it.
     """
-    dtype = amp_dtype(cfg, device)
+    dtype = amp_dtype(cfg, device, enabled=enabled)
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(torch.device(device).type, dtype=dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -67,6 +67,13 @@ def broadcast(obj: Any, src: int = 0) -> Any:
     box = [obj if get_rank() == src else None]
     dist.broadcast_object_list(box, src=src)
     return box[0]
+
+
+def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite each tensor with the main process's; same order and shapes in every process."""
+    if is_distributed():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:

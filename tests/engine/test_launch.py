@@ -43,6 +43,8 @@ def train_toy(folder):
     weights = trainer.bare_model.embed.weight
     assert all(torch.equal(weights, other) for other in comm.all_gather(weights))
     assert comm.all_gather(trainer.results)[0] == trainer.results != {}
+    means = comm.all_gather(trainer.bare_model.neck.running_mean)
+    assert means[0].any() and torch.equal(*means)  # evaluated as it was saved
 
 
 def talk_and_train(folder):

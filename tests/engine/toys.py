@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from fastreid.config import CfgNode, get_cfg
 from fastreid.engine import DefaultTrainer
 from fastreid.structures import PersonImage
+from fastreid.utils import comm
 
 PEOPLE, PER_PERSON, FEATURES = 4, 6, 4
 ITERS_PER_EPOCH = 3
@@ -73,7 +74,7 @@ class ToySampler(torch.utils.data.Sampler):
         self.skip = num_batches * self.batch_size
 
     def __iter__(self):
-        generator = torch.Generator().manual_seed(5)
+        generator = torch.Generator().manual_seed(5 + comm.get_rank())
         position = 0
         while True:
             for index in torch.randperm(self.size, generator=generator).tolist():
@@ -83,15 +84,16 @@ class ToySampler(torch.utils.data.Sampler):
 
 
 class ToyModel(nn.Module):
-    """Linear embedding and classifier, with dropout so that random states matter."""
+    """Linear, BatchNorm and classifier; dropout, so that random states matter."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.embed = nn.Linear(FEATURES, 6)
+        self.neck = nn.BatchNorm1d(6)
         self.heads = nn.ModuleDict({"classifier": nn.Linear(6, num_classes, bias=False)})
 
     def forward(self, batch):
-        features = self.embed(batch["images"])
+        features = self.neck(self.embed(batch["images"]))
         if not self.training:
             return features.float()
         logits = self.heads["classifier"](F.dropout(features, 0.5)).float()

@@ -78,3 +78,15 @@ def test_progress_tells_the_time_left_where_there_is_no_terminal(caplog, monkeyp
     with caplog.at_level(logging.INFO):
         assert list(progress_module.progress("abcdef", 6, "working")) == list("abcdef")
     assert caplog.messages == ["working: 2/6, 24 s left", "working: 4/6, 12 s left"]
+
+
+def test_features_are_computed_inside_the_context_and_come_out_in_float32():
+    class Linear(torch.nn.Module):
+        def forward(self, batch):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return batch["images"].flatten(1) @ torch.ones(batch["images"][0].numel(), 2)
+
+    seen = []
+    batch = {"images": torch.ones(1, 3, 2, 2), "img_paths": ["a"]}
+    rows = FeatureStore().extract(Linear(), [batch], lambda: torch.autocast("cpu", torch.bfloat16))
+    assert seen == [True] and rows["a"].dtype == torch.float32
