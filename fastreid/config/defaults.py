@@ -109,9 +109,13 @@ _C.MODEL.SDMODEL.U_COND_DOWN_BLOCK_GUIDANCE = False
 _C.MODEL.SDMODEL.U_COND_UP_BLOCK_GUIDANCE = False
 # Null condition of the unconditional branch in sampling: "learnt" (the one of training), or "zeros" (B3).
 _C.MODEL.SDMODEL.NULL_CONDITION = "learnt"
-# What is generated: "own" (the image's own feature under its own view) or "same_person_in_view" (the
-# feature of another image of that person in the requested view).
+# What is generated: "own" (the image's own feature under its own view, as released), "same_person_in_view" (the
+# feature of another image of that person in the requested view) or "person_in_view" (the mean of that person's
+# features in the requested view, over the batch).
 _C.MODEL.SDMODEL.TARGET = "own"
+# Diffuse identity vectors with zero mean and unit variance (by the BN neck's running statistics), as Stable
+# Diffusion scales its latents. The release diffuses them as they are, far smaller than the noise.
+_C.MODEL.SDMODEL.STANDARDIZE_LATENT = True
 # Chance per image that training conditions on its view's centre instead of its own view token; at
 # inference only centres exist (B5: the release never trains on them, 0.0).
 _C.MODEL.SDMODEL.VIEW_CENTRE_PERCENT = 0.5

@@ -46,7 +46,8 @@ class PersonEncoder(nn.Module):
     def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, object]:
         if cfg.MODEL.HEADS.POOL_LAYER not in ("Identity", "GlobalAvgPool"):
             raise ConfigError(
-                f"a ViT's class token is not pooled: MODEL.HEADS.POOL_LAYER must be Identity, got {cfg.MODEL.HEADS.POOL_LAYER!r}"
+                "a ViT's class token is not pooled: MODEL.HEADS.POOL_LAYER must be Identity, "
+                f"got {cfg.MODEL.HEADS.POOL_LAYER!r}"
             )
         backbone = build_backbone(cfg)
         head, dim, views = (
@@ -74,6 +75,20 @@ class PersonEncoder(nn.Module):
     def forward(self, images: Tensor) -> PersonFeatures:
         """Images [B, 3, H, W] in 0..255 (left untouched) -> features."""
         return self.backbone((images.to(self.device) - self.pixel_mean) / self.pixel_std)
+
+    def standardize(self, identity: Tensor) -> Tensor:
+        """Identity vectors [..., D] to zero mean and unit variance, by the BN neck's running statistics."""
+        mean, deviation = self._statistics()
+        return (identity.float() - mean) / deviation
+
+    def destandardize(self, identity: Tensor) -> Tensor:
+        """The inverse of `standardize`."""
+        mean, deviation = self._statistics()
+        return identity * deviation + mean
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        bottleneck = self.identity_head.bottleneck
+        return bottleneck.running_mean, (bottleneck.running_var + bottleneck.eps).sqrt()
 
     def neck(self, identity: Tensor) -> Tensor:
         """Identity vectors [B, D] -> retrieval features [B, D]."""

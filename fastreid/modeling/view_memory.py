@@ -42,7 +42,8 @@ class ViewMemoryBank(nn.Module):
                 f"view ids {sorted(set(views.tolist()))} do not fit MODEL.SDMODEL.VIEW_NUM={self.num_views}"
             )
         membership = nn.functional.one_hot(views, self.num_views).to(self.centres.dtype)
-        sums = comm.all_reduce_sum(membership.T @ view_tokens.detach().to(self.centres.dtype))
+        with torch.autocast(views.device.type, enabled=False):  # it would round the sums to half precision
+            sums = comm.all_reduce_sum(membership.T @ view_tokens.detach().to(self.centres.dtype))
         counts = comm.all_reduce_sum(membership.sum(dim=0))
         shown = counts > 0
         means = sums / counts.clamp(min=1)[:, None]

@@ -42,3 +42,12 @@ def test_a_view_that_does_not_exist_is_named():
 def test_the_momentum_must_be_a_share():
     with pytest.raises(ValueError, match="MOMENTUM"):
         ViewMemoryBank(2, 2, momentum=0.0)
+
+
+def test_autocast_does_not_round_centres():
+    tokens, views = torch.randn(8, 16), torch.arange(8) % 2
+    exact, cast = ViewMemoryBank(2, 16, momentum=0.8), ViewMemoryBank(2, 16, momentum=0.8)
+    exact.update(tokens, views)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast.update(tokens, views)
+    assert torch.equal(exact.centres, cast.centres)

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from functools import cache
 from pathlib import Path
 
 from fastreid.data.datasets.bases import ImageDataset
@@ -99,7 +100,7 @@ class Benchmark:
         splits = {"train": self.train, "query": protocol.query, "gallery": protocol.gallery}
         images = {split: self._read_split(home, folder) for split, folder in splits.items()}
         if self.expected:
-            self._tell_sizes(images)
+            self._tell_sizes(home, images)
         return ImageDataset(
             images["train"],
             protocol.apply(images["query"]),
@@ -132,7 +133,7 @@ class Benchmark:
             f"$FASTREID_DATASETS:\n{self.layout}"
         )
 
-    def _tell_sizes(self, images: Mapping[str, list[PersonImage]]) -> None:
+    def _tell_sizes(self, home: Path, images: Mapping[str, list[PersonImage]]) -> None:
         found = Sizes(
             len(images["train"]),
             len({image.person for image in images["train"]}),
@@ -140,10 +141,20 @@ class Benchmark:
             len(images["gallery"]),
         )
         if found != self.expected:
-            fields = ("train_images", "train_ids", "query_images", "gallery_images")
-            differences = (
-                f"{getattr(found, f):,} {f.replace('_', ' ')} (published: {getattr(self.expected, f):,})"
-                for f in fields
-                if getattr(found, f) != getattr(self.expected, f)
-            )
-            logger.warning("%s on this disk differs from the paper: %s", self.name, ", ".join(differences))
+            rendered = (home / "render.json").is_file()
+            _tell_once(f"{home} {_differences(self.name, found, self.expected, rendered=rendered)}")
+
+
+def _differences(name: str, found: Sizes, expected: Sizes, *, rendered: bool) -> str:
+    """Why `found` is not what the paper says."""
+    if rendered:
+        return f"is a rendered stand-in (render.json), not the published {name}: its figures compare with nothing else"
+    different = [f.name for f in fields(Sizes) if getattr(found, f.name) != getattr(expected, f.name)]
+    counts = (f"{getattr(found, f):,} {f.replace('_', ' ')} (published: {getattr(expected, f):,})" for f in different)
+    return f"differs from the published {name}: {', '.join(counts)}"
+
+
+@cache
+def _tell_once(sentence: str) -> None:
+    """Every protocol of a benchmark reads the same folder."""
+    logger.warning("%s", sentence)

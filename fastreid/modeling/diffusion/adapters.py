@@ -53,7 +53,8 @@ def _transformer_blocks(unet: UNet2DConditionModel, index: int) -> nn.ModuleList
     legal = [b * _ATTENTIONS_PER_BLOCK + a for b, found in enumerate(attentions) for a in range(len(found))]
     if index not in legal:
         raise ConfigError(
-            f"MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX has {index}, but this UNet's up-block attentions are {legal}"
+            f"MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX has {index}, "
+            f"but this UNet's up-block attentions are {legal}"
         )
     return attentions[block_index][attention_index].transformer_blocks
 

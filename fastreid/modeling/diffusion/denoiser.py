@@ -43,8 +43,8 @@ class Denoiser(nn.Module):
         """
         if not (Path(folder) / "config.json").is_file():
             raise AssetError(
-                f"no UNet in {folder!r} (MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH): expected config.json and the "
-                "weights of a Diffusers UNet folder. `python tools/make_assets.py --size tiny` writes a small random one"
+                f"no UNet in {folder!r} (MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH): expected "
+                "config.json and the weights of a Diffusers UNet folder. `python tools/make_assets.py --size tiny` writes small random ones"
             )
         return cls(UNet2DConditionModel.from_pretrained(folder))
 

@@ -16,7 +16,8 @@ def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: b
         hard_mining: the hardest positive and negative of each anchor; otherwise softmax-weighted means of all
             (AGW, Ye et al. 2021, equation 5). An anchor is its own positive where it has no other.
     """
-    distances = _distances(embedding.float(), norm_feat)
+    with torch.autocast(embedding.device.type, enabled=False):  # it would round the products to half precision
+        distances = _distances(embedding.float(), norm_feat)
     same = targets[:, None] == targets[None, :]
     if hard_mining:
         positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)

@@ -34,6 +34,7 @@ class SDReIDStage2(nn.Module):
     Args:
         person: stage 1's encoder; frozen here, and always in eval mode.
         latent: how identity vectors are folded.
+        standardized: diffuse identity vectors with zero mean and unit variance, not as they are.
         condition_learner: identity conditions and a view centre -> tokens.
         view_decoder: a view token -> control maps.
         denoiser: the UNet.
@@ -59,6 +60,7 @@ class SDReIDStage2(nn.Module):
         *,
         person: PersonEncoder,
         latent: LatentShape,
+        standardized: bool,
         condition_learner: ConditionLearner,
         view_decoder: ViewRefinedDecoder,
         denoiser: Denoiser,
@@ -80,7 +82,8 @@ class SDReIDStage2(nn.Module):
     ) -> None:
         super().__init__()
         self.person = person.requires_grad_(False)
-        self.latent, self.schedule, self.sampler = latent, schedule, sampler
+        self.latent, self.standardized = latent, standardized
+        self.schedule, self.sampler = schedule, sampler
         self.noise, self.fusion = noise, fusion
         self.condition_learner, self.view_decoder, self.denoiser = (
             condition_learner,
@@ -108,6 +111,7 @@ class SDReIDStage2(nn.Module):
         return {
             "person": person,
             "latent": latent,
+            "standardized": keys.STANDARDIZE_LATENT,
             "condition_learner": ConditionLearner(
                 num_tokens=num_tokens,
                 dim=person.feature_dim,
@@ -156,10 +160,10 @@ class SDReIDStage2(nn.Module):
 
     def _denoising_loss(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
-        target = self.target(people, views)
-        clean = self.latent.fold(features.identity[target].float())
-        instance = features.view[target].float()
-        requested = views[target]
+        weights, requested = self.target(people, views)
+        with torch.autocast(self.device.type, enabled=False):  # it would round the targets to half precision
+            clean = self.latent.fold(weights @ self._encode(features.identity.float()))
+            instance = weights @ features.view.float()
 
         centre = self.person.memory(requested)
         use_centre = torch.rand(len(views), 1, device=self.device) < self.centre_percent
@@ -174,6 +178,12 @@ class SDReIDStage2(nn.Module):
         timesteps = self.schedule.draw_timesteps(len(clean), clean.device)
         prediction = self.denoiser(self.schedule.add_noise(clean, noise, timesteps), timesteps, condition)
         return F.mse_loss(prediction.float(), self.schedule.target(clean, noise, timesteps))
+
+    def _encode(self, identity: Tensor) -> Tensor:
+        return self.person.standardize(identity) if self.standardized else identity
+
+    def _decode(self, samples: Tensor) -> Tensor:
+        return self.person.destandardize(samples) if self.standardized else samples
 
     def condition(self, id_conditions: Tensor, centre: Tensor, view_token: Tensor) -> Condition:
         """Tokens from [B, L-1, D] and the requested view's centre [B, D]; control from a view token [B, D]."""
@@ -217,7 +227,7 @@ class SDReIDStage2(nn.Module):
             self.null_drops_up,
         )
         noise = self.noise.draw(batch, repeats, self.sampler.noise_steps).to(self.device).flatten(1, 2)
-        samples = self.latent.unfold(self.sampler.sample(self.denoiser, condition, null, noise))
+        samples = self._decode(self.latent.unfold(self.sampler.sample(self.denoiser, condition, null, noise)))
         generated = samples.view(size, self.num_views, self.num_draws, -1).mean(dim=2)
         return self.person.neck(generated.flatten(0, 1)).view_as(generated) if self.generated_neck else generated
 
@@ -254,6 +264,8 @@ def _check(cfg: CfgNode, num_tokens: int, dim: int, denoiser: Denoiser) -> None:
     ):
         if not 0 <= share <= 1:
             raise ConfigError(f"MODEL.SDMODEL.{name} is a chance from 0 to 1, got {share}")
+    if keys.STANDARDIZE_LATENT and not cfg.MODEL.HEADS.WITH_BNNECK:
+        raise ConfigError("MODEL.SDMODEL.STANDARDIZE_LATENT uses the BN neck's statistics: set MODEL.HEADS.WITH_BNNECK")
     if not 0 <= test.NUM_VIEWS <= keys.VIEW_NUM:
         raise ConfigError(f"TEST.SDMODEL.NUM_VIEWS must be 0 (all) … VIEW_NUM={keys.VIEW_NUM}, got {test.NUM_VIEWS}")
     if test.NUM_DRAWS < 1:

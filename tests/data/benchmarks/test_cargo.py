@@ -75,3 +75,10 @@ def test_files_of_another_benchmark_are_counted_and_shown(root):
         DatasetError, match="1 of 4 images .* have no CARGO file name, for example train/Cam1/0001_c1.jpg"
     ):
         DATASET_REGISTRY.get("CARGO")(root=root)
+
+
+def test_it_is_told_once_per_folder_and_a_rendered_one_is_named_so(root, caplog):
+    (root / "CARGO" / "render.json").touch()
+    for protocol in ("CARGO", "CARGO_AG"):
+        DATASET_REGISTRY.get(protocol)(root=root)
+    assert caplog.text.count("rendered stand-in") == 1

@@ -35,6 +35,15 @@ def test_losses_are_float32_under_half_precision():
     assert triplet_loss(features, people, 0.0, False, True).dtype == torch.float32
 
 
+@pytest.mark.parametrize("norm_feat", [False, True])
+@pytest.mark.parametrize("hard_mining", [False, True])
+def test_autocast_does_not_round_distances(norm_feat, hard_mining):
+    features, people = 5 + torch.randn(16, 64), torch.arange(16) // 4
+    exact = triplet_loss(features, people, 0.0, norm_feat, hard_mining)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(triplet_loss(features, people, 0.0, norm_feat, hard_mining), exact)
+
+
 # On a line: person 0 at 0 and 3, person 1 at 5 and 6.
 LINE, PEOPLE = torch.tensor([[0.0], [3.0], [5.0], [6.0]]), torch.tensor([0, 0, 1, 1])
 GAPS = [3 - 5, 3 - 2, 1 - 2, 1 - 3]  # hardest positive - hardest negative, per anchor

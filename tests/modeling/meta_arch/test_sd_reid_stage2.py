@@ -158,12 +158,25 @@ def test_training_sees_view_tokens_and_centres(make_stage2, monkeypatch):
 
 
 def test_generated_features_can_pass_the_neck(make_stage2):
-    parts = ("TEST.SDMODEL.PARTS", ("generated",))
+    parts = ("TEST.SDMODEL.PARTS", ("generated",), "MODEL.SDMODEL.STANDARDIZE_LATENT", False)
     raw, model = embed(make_stage2(*parts), toys.batch()), make_stage2(*parts, "TEST.SDMODEL.GENERATED_NECK", True)
     with torch.no_grad():
         model.person.identity_head.bottleneck.running_mean.fill_(1.0)
     neck = embed(model, toys.batch())
     torch.testing.assert_close(neck, (raw - 1) / (1 + 1e-5) ** 0.5, rtol=1e-4, atol=1e-4)
+
+
+def test_standardized_latents_have_unit_variance_and_generated_features_their_own_scale(make_stage2, monkeypatch):
+    model = make_stage2()
+    features = torch.randn(400, toys.FEATURE_DIM) * 0.3 + 5
+    bottleneck = model.person.identity_head.bottleneck
+    bottleneck.running_mean.copy_(features.mean(dim=0))
+    bottleneck.running_var.copy_(features.var(dim=0))
+    latent = model.person.standardize(features)
+    torch.testing.assert_close(latent.std(dim=0), torch.ones(toys.FEATURE_DIM), rtol=1e-3, atol=0)
+    torch.testing.assert_close(model.person.destandardize(latent), features)
+    generated = embed(model, toys.batch()).view(8, 3, -1)[:, 1:]
+    assert abs(generated.mean().item() - 5) < 1
 
 
 def test_person_features_alone_need_no_sampling(make_stage2, monkeypatch):

@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""Measures SD-ReID on the rendered benchmark: every variant of stage 2 against stage 1, over several seeds.
+
+    python benchmarks/rendered.py [--seeds 1 2 3] [--root datasets/quickstart] [--output logs/rendered]
+
+Trains the quickstart's two stages with `tools/train_net.py` for every seed, then the variants named in VARIANTS on
+the same stage 1, and prints (and writes to OUTPUT/results.md) two tables: mAP / Rank-1 per protocol as mean ± standard
+deviation over the seeds, and the gain over stage 1, paired by seed. What is finished is not run again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from tabulate import tabulate
+
+ROOT = Path(__file__).resolve().parents[1]
+PROTOCOLS = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CARGO_GG": "G↔G"}
+RELEASED = ("--overlay", "configs/_base_/released.yml")
+# name -> (run whose checkpoint is evaluated, or None to train; arguments of train_net.py)
+DEFAULT = "stage 2, person in view (default)"
+VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    DEFAULT: (None, ()),
+    "stage 2, same person in view": (None, ("MODEL.SDMODEL.TARGET", "same_person_in_view")),
+    "stage 2, own feature": (None, ("MODEL.SDMODEL.TARGET", "own")),
+    "stage 2, released overlay": (None, RELEASED),
+    "default, generated features alone": (
+        "stage 2, person in view (default)",
+        ("TEST.SDMODEL.PARTS", "('generated',)"),
+    ),
+    "default, person feature alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('person',)")),
+    "control: stage 2 without training": (None, ("SOLVER.MAX_EPOCH", "0")),
+}
+
+
+def folder_of(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def train_net(config: str, output: Path, *arguments: str) -> None:
+    """One run of the public tool; its figures end up in OUTPUT/results.json."""
+    if (output / "results.json").is_file():
+        return
+    overlays = [a for a in arguments if a in RELEASED]
+    keys = [a for a in arguments if a not in RELEASED and a != "--eval-only"]
+    flags = ["--eval-only"] if "--eval-only" in arguments else ["--resume"]
+    command = [
+        sys.executable,
+        "tools/train_net.py",
+        "--config-file",
+        config,
+        *overlays,
+        *flags,
+        "OUTPUT_DIR",
+        str(output),
+    ]
+    subprocess.run([*command, *keys], cwd=ROOT, check=True)
+
+
+def run_seed(seed: int, root: str, output: Path) -> dict[str, dict]:
+    """All runs of one seed -> {name: {protocol: figures}}."""
+    base = ("MODEL.SEED", str(seed), "DATASETS.ROOT", root)
+    folders = {"stage 1": output / "stage1"}
+    train_net("configs/quickstart/stage1.yml", folders["stage 1"], *base)
+    for name, (trained, arguments) in VARIANTS.items():
+        folders[name] = output / folder_of(name)
+        weights = folders[trained or "stage 1"] / "model_final.pth"
+        flags = ("--eval-only",) if trained else ()
+        stage2 = "configs/quickstart/stage2.yml"
+        train_net(stage2, folders[name], *flags, *base, "MODEL.WEIGHTS", str(weights), *arguments)
+    return {name: json.loads((folder / "results.json").read_text()) for name, folder in folders.items()}
+
+
+def cell(values: list[float], sign: str = "") -> str:
+    """Mean ± standard deviation over seeds."""
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{sign}.1f}{spread}"
+
+
+def tables(seeds: list[dict[str, dict]]) -> str:
+    """Both tables as Markdown."""
+    figures, gains = [], []
+    for name in seeds[0]:
+        pairs = [[[s[name][p][k] for s in seeds] for k in ("mAP", "Rank-1")] for p in PROTOCOLS]
+        figures.append([name, *(" / ".join(map(cell, pair)) for pair in pairs)])
+        before = [[[s["stage 1"][p][k] for s in seeds] for k in ("mAP", "Rank-1")] for p in PROTOCOLS]
+        differences = [
+            [[a - b for a, b in zip(after, first, strict=True)] for after, first in zip(*pair, strict=True)]
+            for pair in zip(pairs, before, strict=True)
+        ]
+        gains.append([name, *(" / ".join(cell(d, "+") for d in pair) for pair in differences)])
+    headers = ["mAP / Rank-1 (%)", *PROTOCOLS.values()]
+    gain_headers = ["gain over stage 1, paired", *PROTOCOLS.values()]
+    return f"{tabulate(figures, headers, 'github')}\n\n{tabulate(gains[1:], gain_headers, 'github')}\n"
+
+
+def main() -> None:
+    """Parse the command line, run everything, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--root", default="datasets/quickstart", help="folder of the rendered CARGO")
+    parser.add_argument("--output", type=Path, default=Path("logs/rendered"))
+    args = parser.parse_args()
+    root, output = str(Path(args.root).resolve()), args.output.resolve()
+    text = tables([run_seed(seed, root, output / f"seed{seed}") for seed in args.seeds])
+    (output / "results.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The whole job in miniature: a scratch copy of the repository, twelve rendered people, a few iterations."""
+
+import contextlib
+import functools
+import io
+import logging
+import os
+import runpy
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from fastreid.data.benchmarks.synthetic import render_benchmark
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ("quickstart.sh", "run_tests.sh", "CARGO.sh")
+PEOPLE = {"train_ids": 8, "test_ids": 4, "images_per_id": 8}
+
+# What makes any training of this repository a matter of seconds; appended to a command, it wins.
+FEW_PEOPLE = [*(w for name, n in PEOPLE.items() for w in (f"--{name.replace('_', '-')}", str(n))), "--workers", "1"]
+FEW_STEPS = shlex.split(
+    "MODEL.DEVICE cpu SOLVER.MAX_EPOCH 2 SOLVER.IMS_PER_BATCH 16 SOLVER.CHECKPOINT_PERIOD 1 "
+    "DATALOADER.NUM_WORKERS 0 TEST.IMS_PER_BATCH 32"
+)
+ADDED = {"tools/render_benchmark.py": FEW_PEOPLE, "tools/train_net.py": FEW_STEPS}
+
+# The environment's Python in a scratch copy: notes what it is asked, installs nothing, shrinks the tools' work.
+_PYTHON = """#!/usr/bin/env bash
+echo "$*" >>{log}
+case "$1" in
+  -c) exec {python} "$@" ;;
+  -m) exit 0 ;;
+esac
+case "$ON_TOOL" in
+  note) exit 0 ;;
+  fail) exit 3 ;;
+esac
+case "$1" in
+{cases}
+esac
+exec {python} "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A folder that has the repository's scripts, tools and configs, and a Python that notes its calls."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / ".venv/bin/python"
+
+    def calls(self) -> list[str]:
+        """What Python was asked for since the last time this was."""
+        log = self.folder / "calls.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+    def script(self, name: str, *words: str, on_tool: str = "run") -> subprocess.CompletedProcess[str]:
+        """Run one of the shell scripts, from a folder that is not its own.
+
+        `on_tool`: "run" tools in miniature, only "note" that they were called, or let them "fail".
+        """
+        environment = {"PYTHON_BIN": str(self.python), "PYTHONPATH": str(ROOT), "ON_TOOL": on_tool}
+        command = [str(self.folder / name), *words]
+        return subprocess.run(command, cwd="/", env=os.environ | environment, capture_output=True, text=True)
+
+    def tool(self, name: str, *words: str) -> str:
+        """Run `tools/…` in this process and in this folder; what it printed. Imports are paid once."""
+        return run_tool(name, *words, cwd=self.folder)
+
+
+def make_scratch(folder: Path) -> Scratch:
+    """A scratch copy in the new `folder`."""
+    folder.mkdir(parents=True)
+    for name in ("fastreid", "tools", "configs", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "go", folder / "go")
+    for name in (*SCRIPTS, "setup.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, folder)
+    scratch = Scratch(folder)
+    scratch.python.parent.mkdir(parents=True)
+    cases = "\n".join(f'  {tool}) set -- "$@" {shlex.join(words)} ;;' for tool, words in ADDED.items())
+    log, python = shlex.quote(str(folder / "calls.log")), shlex.quote(sys.executable)
+    scratch.python.write_text(_PYTHON.format(log=log, python=python, cases=cases))
+    scratch.python.chmod(0o755)
+    return scratch
+
+
+@functools.cache
+def finished_quickstart(base: Path) -> tuple[Scratch, subprocess.CompletedProcess[str]]:
+    """A scratch copy in which ./quickstart.sh has run, and what it said; made once per `base`."""
+    scratch = make_scratch(base / "quickstart")
+    return scratch, scratch.script("quickstart.sh")
+
+
+@functools.cache
+def rendered(base: Path) -> Path:
+    """A data root with a tiny CARGO; made once per `base`."""
+    root = base / "rendered"
+    render_benchmark(root, workers=1, **PEOPLE)
+    return root
+
+
+def run_tool(name: str, *words: str, cwd: Path) -> str:
+    """Run `name` (tools/train_net.py) as from a shell in `cwd`, but in this process; what it printed.
+
+    Raises: SystemExit with the tool's error sentence.
+    """
+    logger, terminate, said = logging.getLogger("fastreid"), signal.getsignal(signal.SIGTERM), io.StringIO()
+    handlers, level = list(logger.handlers), logger.level
+    try:
+        with (
+            _working_in(cwd),
+            mock.patch.object(sys, "argv", [name, *words]),
+            contextlib.redirect_stdout(said),
+        ):
+            runpy.run_path(str(ROOT / name), run_name="__main__")
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+        for handler in set(logger.handlers) - set(handlers):
+            handler.close()
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    return said.getvalue()
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -1,0 +1,206 @@
+"""The public tools end to end: the scripts as a user runs them, on twelve people and a few iterations."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from fastreid.engine import DefaultTrainer
+from tests.miniature import FEW_STEPS, finished_quickstart, make_scratch
+
+PROTOCOLS = ["CARGO", "CARGO_AA", "CARGO_AG", "CARGO_GG"]
+FIGURES = ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"]
+LOGS = "logs/quickstart"
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory):
+    """A scratch copy in which ./quickstart.sh has run, and what it said."""
+    return finished_quickstart(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def scratch(quickstart):
+    scratch, _ = quickstart
+    scratch.calls()
+    return scratch
+
+
+def results_of(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def train(scratch, stage, output, *words):
+    """train_net on a quickstart config in the finished scratch copy."""
+    keys = ["DATASETS.ROOT", "datasets/quickstart", "OUTPUT_DIR", str(output), *FEW_STEPS]
+    options = [word for word in words if word.startswith("--")]
+    keys += [word for word in words if word not in options]
+    return scratch.tool("tools/train_net.py", "--config-file", f"configs/quickstart/{stage}.yml", *options, *keys)
+
+
+# ./quickstart.sh
+
+
+def test_quickstart_says_its_steps_and_prints_one_table(quickstart):
+    _, done = quickstart
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    steps = [line for line in done.stdout.splitlines() if line.startswith("==> ")]
+    told = ["rendering", "assets", "stage 1", "stage 2", "report", "done"]
+    assert [word for line in steps for word in told if word in line] == told
+    table = done.stdout[done.stdout.index("ALL ") :].splitlines()
+    assert all(title in table[0] for title in ("ALL", "A↔G", "A↔A", "G↔G"))
+    assert table[1].split() == ["Rank-1", "mAP", "mINP"] * 4
+    rows = [line.split("  ")[0] for line in table[3:6]]
+    assert rows == ["stage 1", "stage 2", "chance"]
+
+
+def test_quickstart_leaves_figures_of_both_stages_and_a_report(quickstart):
+    logs = quickstart[0].folder / LOGS
+    both = results_of(logs)
+    assert list(both) == ["stage1", "stage2"]
+    for stage, results in both.items():
+        assert sorted(results) == PROTOCOLS and results == results_of(logs / stage)
+        for figures in results.values():
+            assert list(figures) == FIGURES and isinstance(figures["valid_queries"], int)
+            assert all(0 <= figures[name] <= 100 for name in FIGURES[:-1])
+            assert figures["Rank-1"] <= figures["Rank-5"] <= figures["Rank-10"]
+            assert figures["metric"] == pytest.approx((figures["mAP"] + figures["Rank-1"]) / 2)
+    # Four test people with one query per view: within a view half of the eight queries take part.
+    assert [both["stage2"][name]["valid_queries"] for name in PROTOCOLS] == [8, 4, 8, 4]
+    page = (logs / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>") and all(title in page for title in ("A↔G", "A↔A", "G↔G"))
+
+
+def test_quickstart_calls_public_tools_that_it_names(scratch):
+    assert scratch.script("quickstart.sh", on_tool="note").returncode == 0
+    tools = [call.split()[0] for call in scratch.calls() if call.startswith("tools/")]
+    assert set(tools) <= {"tools/render_benchmark.py", "tools/make_assets.py", "tools/train_net.py"} | {
+        "tools/make_report.py"
+    }
+
+
+def trainings(scratch):
+    """The configs that quickstart.sh trains if it is called now."""
+    assert scratch.script("quickstart.sh", on_tool="note").returncode == 0
+    calls = [call.split() for call in scratch.calls() if "train_net" in call]
+    assert all("--resume" in call for call in calls)
+    return [call[call.index("--config-file") + 1].split("/")[-1] for call in calls]
+
+
+def test_a_second_quickstart_trains_only_what_is_unfinished(scratch):
+    assert trainings(scratch) == []
+    results = scratch.folder / LOGS / "stage2/results.json"
+    os.rename(results, scratch.folder / "kept")
+    assert trainings(scratch) == ["stage2.yml"]  # interrupted in its last evaluation
+    os.rename(scratch.folder / "kept", results)
+    assert trainings(scratch) == []
+
+
+def test_the_scripts_name_the_step_that_failed(tmp_path):
+    scratch = make_scratch(tmp_path / "copy")
+    failed = scratch.script("quickstart.sh", on_tool="fail")
+    assert failed.returncode == 3
+    assert failed.stderr.strip().splitlines()[-1].startswith("quickstart.sh: failed while rendering the benchmark")
+
+
+def test_the_environment_is_installed_once(tmp_path):
+    scratch = make_scratch(tmp_path / "copy")
+    installs = []
+    for _ in range(2):
+        assert scratch.script("run_tests.sh", "-k", "some words", on_tool="note").returncode == 0
+        calls = scratch.calls()
+        installs.append([call for call in calls if "pip install" in call])
+        assert calls[-1] == "-m pytest -k some words"
+    first, second = installs
+    assert any("requirements.txt" in call and "requirements-dev.txt" in call for call in first)
+    assert any("--editable ." in call for call in first) and not second
+
+
+def test_both_stages_of_cargo_get_the_arguments(scratch):
+    assert scratch.script("CARGO.sh", "SOLVER.MAX_EPOCH", "3", on_tool="note").returncode == 0
+    assert scratch.calls() == [
+        f"tools/train_net.py --config-file configs/CARGO/{name}.yml --resume --num-gpus 1 SOLVER.MAX_EPOCH 3"
+        for name in ("base_stage1", "base_stage2_step5")
+    ]
+
+
+# Each tool alone, in this process
+
+
+def test_data_and_assets_are_not_made_again(scratch):
+    assert "already there" in scratch.tool("tools/render_benchmark.py", *rendering_of(scratch))
+    assert "nothing to do" in scratch.tool("tools/make_assets.py", "--size", "tiny")
+
+
+def rendering_of(scratch):
+    request = json.loads((scratch.folder / "datasets/quickstart/CARGO/render.json").read_text())["request"]
+    counts = (f"--{name.replace('_', '-')}={request[name]}" for name in ("train_ids", "test_ids", "images_per_id"))
+    return ["--root", "datasets/quickstart", "--seed", str(request["seed"]), *counts]
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_eval_only_repeats_the_figures_of_training(scratch, stage, tmp_path):
+    run = scratch.folder / LOGS / stage
+    said = train(scratch, stage, tmp_path, "--eval-only", "MODEL.WEIGHTS", str(run / "model_final.pth"))
+    assert results_of(tmp_path) == results_of(run) and "CARGO_AG" in said
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_resuming_a_finished_run_only_evaluates_it(scratch, stage, tmp_path):
+    shutil.copytree(scratch.folder / LOGS / stage, tmp_path / "run")
+    before = (tmp_path / "run/model_final.pth").stat().st_mtime_ns
+    (tmp_path / "run/results.json").unlink()
+    assert "has done its 2 epochs" in train(scratch, stage, tmp_path / "run", "--resume")
+    assert (tmp_path / "run/model_final.pth").stat().st_mtime_ns == before
+    assert results_of(tmp_path / "run") == results_of(scratch.folder / LOGS / stage)
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(scratch, stage, tmp_path, monkeypatch):
+    step = DefaultTrainer.run_step
+
+    def interrupted(trainer):
+        if trainer.epoch == 1:
+            raise KeyboardInterrupt
+        step(trainer)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(DefaultTrainer, "run_step", interrupted)
+        train(scratch, stage, tmp_path)
+    assert not (tmp_path / "model_final.pth").exists()
+    assert "1 of 2 epochs done" in train(scratch, stage, tmp_path, "--resume")
+    whole = torch.load(scratch.folder / LOGS / stage / "model_final.pth", weights_only=True)["model"]
+    resumed = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
+    assert whole.keys() == resumed.keys()
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    assert results_of(tmp_path) == results_of(scratch.folder / LOGS / stage)
+
+
+def test_stage2_keeps_stage1_bit_for_bit(scratch):
+    stage1, stage2 = (
+        torch.load(scratch.folder / LOGS / stage / "model_final.pth", weights_only=True)["model"]
+        for stage in ("stage1", "stage2")
+    )
+    assert all(torch.equal(stage2[name], value) for name, value in stage1.items())
+    assert any(name.startswith("denoiser.") for name in stage2)
+
+
+def test_a_changed_assets_folder_or_data_root_is_a_sentence(scratch, tmp_path):
+    with pytest.raises(SystemExit, match="train_net: error: CARGO: no images in nowhere"):
+        train(scratch, "stage1", tmp_path, "DATASETS.ROOT", "nowhere")
+    with pytest.raises(SystemExit, match=r"train_net: error: no UNet in 'nowhere'.*make_assets"):
+        train(scratch, "stage2", tmp_path, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", "nowhere")
+    with pytest.raises(SystemExit, match=r"train_net: error: no weights file nowhere\.pth"):
+        train(scratch, "stage2", tmp_path, "MODEL.WEIGHTS", "nowhere.pth")
+    with pytest.raises(SystemExit, match=r"train_net: error: .*8 training people are fewer than the"):
+        train(scratch, "stage1", tmp_path, "SOLVER.IMS_PER_BATCH", "64")
+
+
+def test_the_report_can_be_written_alone(scratch, tmp_path):
+    runs = ["--stage1", f"{LOGS}/stage1", "--stage2", f"{LOGS}/stage2"]
+    outputs = ["--output", str(tmp_path / "page.html"), "--results", str(tmp_path / "both.json")]
+    said = scratch.tool("tools/make_report.py", *runs, *outputs)
+    assert "chance" in said and (tmp_path / "page.html").stat().st_size > 10_000
+    assert json.loads((tmp_path / "both.json").read_text()) == results_of(scratch.folder / LOGS)
