@@ -17,6 +17,8 @@ train() { # STAGE [EARLIER_STAGE]
   if finished "$@"; then
     echo "    done before, see $logs/$1"
   else
+    # A run that builds on an older stage 1 cannot be gone on with.
+    [ -z "${2:-}" ] || [ "$logs/$1/last_checkpoint" -nt "$logs/$2/model_final.pth" ] || rm -rf "${logs:?}/$1"
     python tools/train_net.py --config-file "configs/quickstart/$1.yml" --resume DATASETS.ROOT "$data"
   fi
 }

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Trains and evaluates both stages of one recipe: go/two_stage.sh STAGE1.yml STAGE2.yml [KEY VALUE …]
-# PYTHON_BIN: the Python to use; NUM_GPUS: processes; FASTREID_DATASETS: the folder of the benchmarks.
+# PYTHON_BIN: the Python to use (default: that of .venv if there is one); NUM_GPUS: processes; FASTREID_DATASETS: the folder of the benchmarks.
 # Keys given are for both stages; an interrupted run goes on where it stopped.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 STAGE1.yml STAGE2.yml [KEY VALUE …]" >&2; exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python="${PYTHON_BIN:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}"
 stage1=$1 stage2=$2
 shift 2
 for config in "$stage1" "$stage2"; do
-  "${PYTHON_BIN:-python}" tools/train_net.py --config-file "$config" --resume --num-gpus "${NUM_GPUS:-1}" "$@"
+  "$python" tools/train_net.py --config-file "$config" --resume --num-gpus "${NUM_GPUS:-1}" "$@"
 done

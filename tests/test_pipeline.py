@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
+import time
 
 import pytest
 import torch
 
 from fastreid.engine import DefaultTrainer
-from tests.miniature import FEW_STEPS, finished_quickstart, make_scratch
+from tests.miniature import FEW_STEPS, ROOT, finished_quickstart, make_scratch
 
 PROTOCOLS = ["CARGO", "CARGO_AA", "CARGO_AG", "CARGO_GG"]
 FIGURES = ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"]
@@ -47,8 +49,8 @@ def test_quickstart_says_its_steps_and_prints_one_table(quickstart):
     _, done = quickstart
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     steps = [line for line in done.stdout.splitlines() if line.startswith("==> ")]
-    told = ["rendering", "assets", "stage 1", "stage 2", "report", "done"]
-    assert [word for line in steps for word in told if word in line] == told
+    told = ["rendering", "assets", "stage 1", "stage 2", "report", "report", "done in"]
+    assert [word for line in steps for word in dict.fromkeys(told) if word in line] == told
     table = done.stdout[done.stdout.index("ALL ") :].splitlines()
     assert all(title in table[0] for title in ("ALL", "A↔G", "A↔A", "G↔G"))
     assert table[1].split() == ["Rank-1", "mAP", "mINP"] * 4
@@ -76,9 +78,8 @@ def test_quickstart_leaves_figures_of_both_stages_and_a_report(quickstart):
 def test_quickstart_calls_public_tools_that_it_names(scratch):
     assert scratch.script("quickstart.sh", on_tool="note").returncode == 0
     tools = [call.split()[0] for call in scratch.calls() if call.startswith("tools/")]
-    assert set(tools) <= {"tools/render_benchmark.py", "tools/make_assets.py", "tools/train_net.py"} | {
-        "tools/make_report.py"
-    }
+    public = {f"tools/{name}.py" for name in ("render_benchmark", "make_assets", "train_net", "make_report")}
+    assert tools and set(tools) <= public
 
 
 def trainings(scratch):
@@ -96,6 +97,21 @@ def test_a_second_quickstart_trains_only_what_is_unfinished(scratch):
     assert trainings(scratch) == ["stage2.yml"]  # interrupted in its last evaluation
     os.rename(scratch.folder / "kept", results)
     assert trainings(scratch) == []
+
+
+def test_stage2_is_trained_anew_on_a_new_stage1(scratch, tmp_path):
+    logs = scratch.folder / LOGS
+    shutil.move(logs, tmp_path / "kept")
+    try:
+        shutil.copytree(tmp_path / "kept", logs)
+        now = time.time()
+        for name, age in (("model_final.pth", 0), ("results.json", -1)):  # as after training stage 1 again
+            os.utime(logs / "stage1" / name, (now - age, now - age))
+        assert trainings(scratch) == ["stage2.yml"]
+        assert not (logs / "stage2").exists()  # nothing of the old one can be resumed
+    finally:
+        shutil.rmtree(logs)
+        shutil.move(tmp_path / "kept", logs)
 
 
 def test_the_scripts_name_the_step_that_failed(tmp_path):
@@ -124,6 +140,32 @@ def test_both_stages_of_cargo_get_the_arguments(scratch):
         f"tools/train_net.py --config-file configs/CARGO/{name}.yml --resume --num-gpus 1 SOLVER.MAX_EPOCH 3"
         for name in ("base_stage1", "base_stage2_step5")
     ]
+
+
+def two_processes(scratch, stage, output, *words):
+    """train_net with --num-gpus 2, which on a CPU are two processes; they must be spawned from a real script."""
+    command = ["tools/train_net.py", "--config-file", f"configs/quickstart/{stage}.yml", "--num-gpus", "2", *words]
+    keys = ["DATASETS.ROOT", "datasets/quickstart", "OUTPUT_DIR", str(output)]
+    options = {"cwd": scratch.folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
+    done = subprocess.run([scratch.python, *command, *keys], capture_output=True, **options)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(output / "model_final.pth", weights_only=True)
+
+
+def test_two_processes_train_and_evaluate(scratch, tmp_path):
+    checkpoint = two_processes(scratch, "stage1", tmp_path)
+    assert checkpoint["model"]["person.memory.seen"].all() and len(checkpoint["rng"]) == 2
+    assert sorted(results_of(tmp_path)) == PROTOCOLS
+    evaluated = tmp_path / "alone"
+    train(scratch, "stage1", evaluated, "--eval-only", "MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
+    assert results_of(evaluated) == results_of(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", [[], ["--overlay", "configs/_base_/released.yml"]], ids=["described", "released"])
+def test_two_processes_train_stage2(scratch, tmp_path, overlay):
+    two_processes(scratch, "stage2", tmp_path, *overlay)
+    assert sorted(results_of(tmp_path)) == PROTOCOLS
 
 
 # Each tool alone, in this process
@@ -187,7 +229,7 @@ def test_stage2_keeps_stage1_bit_for_bit(scratch):
     assert any(name.startswith("denoiser.") for name in stage2)
 
 
-def test_a_changed_assets_folder_or_data_root_is_a_sentence(scratch, tmp_path):
+def test_mistakes_a_newcomer_makes_are_answered_in_a_sentence(scratch, tmp_path):
     with pytest.raises(SystemExit, match="train_net: error: CARGO: no images in nowhere"):
         train(scratch, "stage1", tmp_path, "DATASETS.ROOT", "nowhere")
     with pytest.raises(SystemExit, match=r"train_net: error: no UNet in 'nowhere'.*make_assets"):

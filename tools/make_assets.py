@@ -8,8 +8,10 @@ know nothing.
 """
 
 import argparse
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 # The assets are made, not fetched: nothing here may wait for a network.
@@ -19,6 +21,7 @@ import timm  # noqa: E402
 import torch  # noqa: E402
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
 
+_MANIFEST = "assets.json"
 # 192-d tokens and 4x8x6 latents, for the six-block ViT of configs/quickstart.
 TINY_UNET = {
     "sample_size": (8, 6),
@@ -83,6 +86,7 @@ def make_assets(size: str, output: Path, seed: int = 0) -> None:
     if not tiny:
         vit = timm.create_model("vit_base_patch16_224", pretrained=False)
         torch.save(vit.state_dict(), draft / "vit_base_p16_224.pth")
+    (draft / _MANIFEST).write_text(json.dumps({"size": size, "seed": seed}))
     draft.rename(output)
 
 
@@ -95,6 +99,9 @@ def main() -> None:
     args = parser.parse_args()
     output = args.output or Path("pretrained") / f"random-{args.size}"
     if output.exists():
+        manifest, wanted = output / _MANIFEST, {"size": args.size, "seed": args.seed}
+        if not manifest.is_file() or json.loads(manifest.read_text()) != wanted:
+            sys.exit(f"make_assets: {output} holds something else than {wanted}; delete it or give another --output")
         print(f"{output} exists, nothing to do (delete it to make it again)")
         return
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import secrets
 import sys
 
 from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
@@ -14,6 +15,7 @@ from fastreid.engine import DefaultTrainer, default_argument_parser, default_set
 from fastreid.engine.launch import LaunchError
 from fastreid.engine.summary import data_summary, model_summary, schedule_summary
 from fastreid.evaluation import NoValidQueryError
+from fastreid.modeling.diffusion import AssetError
 from fastreid.utils.checkpoint import WeightsError, load_weights
 from fastreid.utils.registry import RegistryError
 
@@ -21,6 +23,7 @@ logger = logging.getLogger("fastreid.tools.train_net")
 
 # Mistakes in what the user gave; each explains itself, so no traceback is shown.
 USER_ERRORS = (
+    AssetError,
     ConfigError,
     DatasetError,
     LaunchError,
@@ -65,7 +68,7 @@ def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
     cfg.freeze()
     # Evaluation reads no classifier, and the training data may not be here to count its people.
     model = DefaultTrainer.build_model(DefaultTrainer.auto_scale_hyperparams(cfg, num_classes=1))
-    load_weights(model, cfg.MODEL.WEIGHTS)
+    load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
     return DefaultTrainer.test(cfg, model)
 
 
@@ -88,7 +91,10 @@ def run() -> None:
     """Parse the command line and run ``main`` in as many processes as it asks for."""
     args = default_argument_parser().parse_args()
     try:
-        device = setup_cfg(args).MODEL.DEVICE
+        cfg = setup_cfg(args)
+        if cfg.MODEL.SEED < 0:  # drawn once, for every process and everything that is seeded
+            args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31))]
+        device = cfg.MODEL.DEVICE
         machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
         launch(main, *machines, args=(args,), device=device)
     except USER_ERRORS as error:

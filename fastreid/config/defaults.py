@@ -45,7 +45,7 @@ _C.MODEL.BACKBONE.ATT_DROP_RATE = 0.0
 _C.MODEL.BACKBONE.PRETRAIN = False
 _C.MODEL.BACKBONE.PRETRAIN_PATH = ""
 # The least share of the backbone's parameters that a pretrained file must fill; below it, an error.
-_C.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE = 0.9
+_C.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE = 0.98
 
 _C.MODEL.HEADS = CN()
 _C.MODEL.HEADS.NAME = "EmbeddingHead"
@@ -134,7 +134,7 @@ _C.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "ddpm"
 _C.MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH = ""
 # Draw t = (1 - u^3) T (large t more often) instead of uniformly.
 _C.MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING = True
-# "trailing" starts at t = T - 1, near pure noise; "leading" is the release's (B13), "linspace" exists.
+# "trailing" starts at t = T - 1, near pure noise; "leading" is the release's (B13).
 _C.MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING = "trailing"
 
 _C.MODEL.SDMODEL.UNET_CONFIG = CN()

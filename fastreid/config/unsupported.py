@@ -5,6 +5,7 @@ from fastreid.config.config import CfgNode, ConfigError
 _RESNET = "it shapes ResNets, and only ViT backbones exist so far"
 _LATER_LOSS = "only CrossEntropyLoss and TripletLoss exist so far"
 _DISTILLATION = "distillation is not part of this version"
+_PRECISE_BN = "precise BN is not part of this version"
 _EVALUATION = "evaluation supports plain cosine or Euclidean ranking so far"
 
 REASONS: dict[str, str] = {
@@ -41,12 +42,13 @@ REASONS: dict[str, str] = {
     "KD.EMA.ENABLED": _DISTILLATION,
     "KD.EMA.MOMENTUM": _DISTILLATION,
     "INPUT.RPT.ENABLED": "random patch is not part of this version",
+    "INPUT.RPT.PROB": "random patch is not part of this version",
     "DATALOADER.SET_WEIGHT": "the set-reweight sampler is not part of this version",
     "TEST.ROC.ENABLED": _EVALUATION,
     "TEST.FLIP.ENABLED": _EVALUATION,
-    "TEST.AQE.ENABLED": _EVALUATION,
-    "TEST.RERANK.ENABLED": _EVALUATION,
-    "TEST.PRECISE_BN.ENABLED": "precise BN is not part of this version",
+    **{f"TEST.AQE.{key}": _EVALUATION for key in ("ENABLED", "ALPHA", "QE_TIME", "QE_K")},
+    **{f"TEST.RERANK.{key}": _EVALUATION for key in ("ENABLED", "K1", "K2", "LAMBDA")},
+    **{f"TEST.PRECISE_BN.{key}": _PRECISE_BN for key in ("ENABLED", "DATASET", "NUM_ITER")},
 }
 
 

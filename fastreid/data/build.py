@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import DataLoader
 
-from fastreid.config import CfgNode, resolve_device
+from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.common import PersonDataset
 from fastreid.data.datasets import DATASET_REGISTRY, ImageDataset
 from fastreid.data.samplers import SAMPLER_REGISTRY
@@ -32,7 +32,7 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     `num_classes`. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
 
     Raises:
-        ValueError: the batch does not divide over the processes, or the sampler cannot fill one.
+        ConfigError: the batch does not divide over the processes, or the sampler cannot fill one.
     """
     images, people = [], []
     for dataset in build_datasets(cfg, cfg.DATASETS.NAMES):
@@ -45,7 +45,7 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
 
     world_size = comm.get_world_size()
     if cfg.SOLVER.IMS_PER_BATCH % world_size:
-        raise ValueError(f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} does not divide over {world_size} processes")
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} must divide over {world_size} processes")
     batch_size = cfg.SOLVER.IMS_PER_BATCH // world_size
     sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(
         labels,

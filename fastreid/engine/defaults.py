@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from fastreid.modeling import build_model
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
-from fastreid.utils.checkpoint import Checkpointer, load_weights
+from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer
 
 logger = logging.getLogger(__name__)
@@ -73,10 +74,26 @@ class DefaultTrainer(SimpleTrainer):
         path = self.checkpointer.last() if resume else None
         if path is not None:
             self._resume(path)
-        elif self.cfg.MODEL.WEIGHTS:
+            return
+        if self.cfg.MODEL.WEIGHTS:
             load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True)
+        elif required := getattr(self.bare_model, "required_prefixes", ()):
+            raise WeightsError(
+                f"{type(self.bare_model).__name__} starts from a checkpoint that fills {', '.join(required)}: "
+                "set MODEL.WEIGHTS to one (for stage 2, stage 1's model_best.pth or model_final.pth)"
+            )
         elif resume:
             logger.info("nothing to resume in %s: starting anew", self.cfg.OUTPUT_DIR)
+
+    def _set_aside_earlier_run(self) -> None:
+        """A run that starts anew must not be resumed as, or judged by, one that used the folder before."""
+        folder = Path(self.cfg.OUTPUT_DIR)
+        if comm.is_main_process():
+            (folder / "last_checkpoint").unlink(missing_ok=True)
+            if (folder / "model_best.pth").exists():
+                os.replace(folder / "model_best.pth", folder / "model_best_before.pth")
+                logger.warning("model_best.pth of an earlier run in %s is now model_best_before.pth", folder)
+        comm.synchronize()
 
     def _resume(self, path: os.PathLike[str]) -> None:
         values = self.checkpointer.resume(path)
@@ -92,6 +109,9 @@ class DefaultTrainer(SimpleTrainer):
         fast_forward = getattr(self.data_loader.sampler, "fast_forward", None)
         if fast_forward is not None:
             fast_forward(values["iteration"])
+        generator = getattr(self.data_loader, "generator", None)
+        if generator is not None:  # nor should the augmentations
+            generator.manual_seed(generator.initial_seed() + values["iteration"])
         logger.info("resumed from %s: %d of %d epochs done", path, self.start_epoch, self.max_epoch)
 
     def train(self) -> Results:
@@ -106,8 +126,8 @@ class DefaultTrainer(SimpleTrainer):
                 self.cfg.OUTPUT_DIR,
                 self.max_epoch,
             )
-            self.results = self.test(self.cfg, self.bare_model)
-            return self.results
+        if not self.start_epoch:
+            self._set_aside_earlier_run()
         self.model.train()
         super().train(self.start_epoch, self.max_epoch, self.iters_per_epoch)
         return self.results
@@ -130,6 +150,12 @@ class DefaultTrainer(SimpleTrainer):
         autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
         return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, autocast)
 
+    def _is_evaluated(self) -> bool:
+        """Whether the last evaluation came after the last checkpoint, which is written first."""
+        results, last = Path(self.cfg.OUTPUT_DIR) / "results.json", self.checkpointer.last()
+        evaluated = last is not None and results.is_file() and results.stat().st_mtime >= last.stat().st_mtime
+        return comm.broadcast(evaluated)  # machines need not share the folder
+
     def build_hooks(self) -> list[HookBase | None]:
         """The hooks in their order; writers only in the main process."""
         cfg, timer = self.cfg, hooks.IterationTimer()
@@ -137,7 +163,7 @@ class DefaultTrainer(SimpleTrainer):
             timer,
             hooks.LRScheduler(self.schedule),
             hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.bare_model)),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.bare_model), self._is_evaluated),
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
         ]
@@ -210,4 +236,5 @@ def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
     # The option's name depends on the version of torch.
     names = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    return DistributedDataParallel(model, device_ids=device_ids, **{option: False})
+    # Some settings leave parameters without a gradient: SD-ReID's released overlay, a head without its loss.
+    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True, **{option: False})

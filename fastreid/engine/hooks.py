@@ -81,19 +81,33 @@ class PeriodicCheckpointer(HookBase):
 class EvalHook(HookBase):
     """Evaluates every ``period`` epochs (0: never) and after the last.
 
+    A resumed run first makes up for an evaluation that was cut off; of a finished run there is nothing else to do.
     Random states are put back afterwards, so that evaluating more often does not change training.
     """
 
-    def __init__(self, period: int, evaluate: Callable[[], Results]) -> None:
-        self._period, self._evaluate = period, evaluate
+    def __init__(
+        self, period: int, evaluate: Callable[[], Results], is_evaluated: Callable[[], bool] = lambda: True
+    ) -> None:
+        """``is_evaluated`` says of a resumed run whether its last checkpoint was."""
+        self._period, self._evaluate, self._is_evaluated = period, evaluate, is_evaluated
+
+    def before_train(self) -> None:
+        done = self.trainer.start_epoch
+        if done >= self.trainer.max_epoch or (done and self._is_due(done) and not self._is_evaluated()):
+            self._run()
 
     def after_epoch(self) -> None:
-        done = self.trainer.epoch + 1
-        if done == self.trainer.max_epoch or (self._period > 0 and done % self._period == 0):
-            state = rng_state()
-            self.trainer.results = self._evaluate()
-            set_rng_state(state)
-            self.trainer.storage.put_results(self.trainer.results)
+        if self._is_due(self.trainer.epoch + 1):
+            self._run()
+
+    def _is_due(self, done: int) -> bool:
+        return done == self.trainer.max_epoch or (self._period > 0 and done % self._period == 0)
+
+    def _run(self) -> None:
+        state = rng_state()
+        self.trainer.results = self._evaluate()
+        set_rng_state(state)
+        self.trainer.storage.put_results(self.trainer.results)
 
 
 class BestCheckpointer(HookBase):
@@ -104,9 +118,12 @@ class BestCheckpointer(HookBase):
         self._seen: Results | None = None
 
     def before_train(self) -> None:
-        self._seen = self.trainer.results
+        self._keep_if_best()
 
     def after_epoch(self) -> None:
+        self._keep_if_best()
+
+    def _keep_if_best(self) -> None:
         trainer = self.trainer
         if trainer.results is self._seen or not trainer.results:
             return
@@ -158,6 +175,7 @@ class PeriodicWriter(HookBase):
 
     def before_train(self) -> None:
         self._writers = self._make_writers()
+        self._write_results()  # of an evaluation made up for
 
     def after_step(self) -> None:
         trainer = self.trainer
@@ -172,13 +190,17 @@ class PeriodicWriter(HookBase):
         })  # fmt: skip
 
     def after_epoch(self) -> None:
+        self._write_results()
+
+    def after_train(self) -> None:
+        self._write_results()
+        for writer in self._writers:
+            writer.close()
+
+    def _write_results(self) -> None:
         results = self.trainer.storage.pop_results()
         if results:
             self._write({**self._position(self.trainer.iter), **results})
-
-    def after_train(self) -> None:
-        for writer in self._writers:
-            writer.close()
 
     def _position(self, iterations: int) -> Record:
         return {"iteration": iterations, "epoch": self.trainer.epoch}

@@ -67,8 +67,9 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     logger.info("environment:\n%s", collect_env())
     logger.info("arguments: %s", args)
     logger.debug("config:\n%s", cfg.dump())
-    if comm.is_main_process():
-        path = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    path = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    only_looks = getattr(args, "eval_only", False) or getattr(args, "dry_run", False)
+    if comm.is_main_process() and not (only_looks and path.exists()):  # it says what was trained
         with atomic_write(path) as file:
             file.write(cfg.dump())
         logger.info("config written to %s", os.path.abspath(path))

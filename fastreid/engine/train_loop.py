@@ -71,7 +71,7 @@ class TrainerBase:
             max_epoch,
             iters_per_epoch,
         )
-        self.iter = start_epoch * iters_per_epoch
+        self.iter, self.epoch = start_epoch * iters_per_epoch, max(start_epoch - 1, 0)
         try:
             self._call("before_train")
             for self.epoch in range(start_epoch, max_epoch):

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fastreid.config import ConfigError
 from fastreid.utils import comm
 
 
@@ -21,7 +22,7 @@ class ViewMemoryBank(nn.Module):
     def __init__(self, num_views: int, feature_dim: int, momentum: float) -> None:
         super().__init__()
         if not 0 < momentum <= 1:
-            raise ValueError(f"the weight of the new mean, MODEL.SDMODEL.MOMENTUM, must be in (0, 1], got {momentum}")
+            raise ConfigError(f"the weight of the new mean, MODEL.SDMODEL.MOMENTUM, must be in (0, 1], got {momentum}")
         self.momentum = momentum
         self.register_buffer("centres", torch.zeros(num_views, feature_dim))
         self.register_buffer("seen", torch.zeros(num_views, dtype=torch.bool))
@@ -35,10 +36,10 @@ class ViewMemoryBank(nn.Module):
         """Move the centres towards tokens [B, D] of the views [B]; views absent from the batch stay.
 
         Raises:
-            ValueError: a view id outside 0 … V-1.
+            ConfigError: a view id outside 0 … V-1.
         """
         if len(views) and not (0 <= int(views.min()) and int(views.max()) < self.num_views):
-            raise ValueError(
+            raise ConfigError(
                 f"view ids {sorted(set(views.tolist()))} do not fit MODEL.SDMODEL.VIEW_NUM={self.num_views}"
             )
         membership = nn.functional.one_hot(views, self.num_views).to(self.centres.dtype)

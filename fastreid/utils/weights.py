@@ -58,13 +58,16 @@ def own_state_dict(model: nn.Module) -> State:
     return getattr(model, "checkpoint_state_dict", model.state_dict)()
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str], *, to_train: bool = False) -> LoadReport:
+def load_weights(
+    model: nn.Module, path: str | os.PathLike[str], *, to_train: bool = False, to_evaluate: bool = False
+) -> LoadReport:
     """Copy a file's tensors into the model where name and shape agree, and log the rest.
 
     A classifier of another class count is left out with a line saying so. Below the model's
     ``required_prefixes`` (if it defines them) everything must match. Parts of which the file has
     nothing are worth a warning, unless the model is about to be trained (``to_train``) and says
-    by its required prefixes what it expects.
+    by its required prefixes what it expects. A model that is about to be evaluated (``to_evaluate``)
+    must be filled whole, but for its classifiers.
 
     Raises:
         WeightsError: unreadable file; nothing matched; a required tensor does not match.
@@ -77,6 +80,13 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, to_train: bo
     for shapes in report.dropped_classifiers:
         logger.info("classifier of another class count left out: %s", shapes)
     _check_required(model, report, required)
+    absent = [name for name in [*report.missing, *report.mismatched] if not name.endswith(_CLASSIFIER_ENDS)]
+    absent += [f"{part}.*" for part in report.absent_parts]
+    if to_evaluate and absent:
+        raise WeightsError(
+            f"{path} is no checkpoint of a trained {type(model).__name__}, it lacks "
+            f"{_first(absent)}: evaluate the model_final.pth or model_best.pth that this config's training wrote"
+        )
     if not report.matched:
         raise WeightsError(f"nothing in {path} fits this model ({report}); is it another model's?")
     model.load_state_dict(fitting, strict=False)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fastreid.config import ConfigError
 from fastreid.data.samplers.base import EndlessSampler
 
 
@@ -21,7 +22,7 @@ class NaiveIdentitySampler(EndlessSampler):
         seed: the order follows from it; every rank draws its own people from the same seed.
 
     Raises:
-        ValueError: K does not divide the batch, or there are fewer than P people.
+        ConfigError: K does not divide the batch, or there are fewer than P people.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class NaiveIdentitySampler(EndlessSampler):
     ) -> None:
         super().__init__(batch_size)
         if num_instances < 1 or batch_size % num_instances:
-            raise ValueError(
+            raise ConfigError(
                 f"a batch of {batch_size} images per process cannot hold groups of "
                 f"DATALOADER.NUM_INSTANCE={num_instances}; make it a multiple"
             )
@@ -45,7 +46,7 @@ class NaiveIdentitySampler(EndlessSampler):
             self.images_of[person].append(index)
         self.people_per_batch = batch_size // num_instances * world_size
         if len(self.images_of) < self.people_per_batch:
-            raise ValueError(
+            raise ConfigError(
                 f"{len(self.images_of)} training people are fewer than the {self.people_per_batch} that one batch "
                 f"needs (SOLVER.IMS_PER_BATCH / DATALOADER.NUM_INSTANCE); lower the batch or raise NUM_INSTANCE"
             )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from fastreid.config import ConfigError
 from fastreid.data.samplers.base import EndlessSampler
 
 
@@ -29,7 +30,7 @@ class TrainingSampler(EndlessSampler):
     ) -> None:
         super().__init__(batch_size)
         if len(persons) < batch_size * world_size:
-            raise ValueError(
+            raise ConfigError(
                 f"{len(persons)} training images are fewer than one batch of {batch_size * world_size}; "
                 "lower SOLVER.IMS_PER_BATCH"
             )

@@ -64,7 +64,7 @@ def _colour(cfg: CfgNode) -> list[v2.Transform]:
         jitter = v2.ColorJitter(keys.CJ.BRIGHTNESS, keys.CJ.CONTRAST, keys.CJ.SATURATION, keys.CJ.HUE)
         steps.append(v2.RandomApply([jitter], p=keys.CJ.PROB))
     if keys.AFFINE.ENABLED:
-        steps.append(v2.RandomAffine(degrees=10, scale=(0.9, 1.1), shear=(0.1, 0.1)))
+        steps.append(v2.RandomAffine(degrees=10, scale=(0.9, 1.1), shear=(-0.1, 0.1)))
     if keys.AUGMIX.ENABLED:
         steps.append(v2.RandomApply([v2.AugMix()], p=keys.AUGMIX.PROB))
     return steps

@@ -54,7 +54,7 @@ def read_run(name: str, folder: str | Path) -> Run:
     if set(run.results) != set(run.lists):
         raise ReportError(
             f"{folder}: results.json is about {sorted(run.results)} but ranked_lists.json about "
-            f"{sorted(run.lists)}; evaluate again with: {_command(name, folder)} --eval-only"
+            f"{sorted(run.lists)}; evaluate again with: {_command(name, folder)}"
         )
     return run
 
@@ -93,4 +93,6 @@ def _json_lines(text: str) -> list[dict[str, float]]:
 
 
 def _command(name: str, folder: Path) -> str:
-    return f"python tools/train_net.py --config-file configs/quickstart/{name}.yml OUTPUT_DIR {folder}"
+    """The call of the public tool that writes a run's files; what is finished is evaluated again."""
+    words = ("--config-file", f"configs/quickstart/{name}.yml", "--resume", "OUTPUT_DIR", str(folder))
+    return f"python tools/train_net.py {' '.join(words)} DATASETS.ROOT …"

@@ -1,5 +1,6 @@
 """SD-ReID's backbone: timm's ViT with a learnable view prompt that only the last block sees."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,7 @@ from fastreid.layers import PATCH_STEMS
 from fastreid.modeling.backbones.pretrained import load_pretrained
 from fastreid.structures import PersonFeatures
 from fastreid.utils.suggest import explain_choice
+from fastreid.utils.weights import WeightsError
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,24 @@ def fit_vit_names(vit: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
     state = {name.removeprefix("backbone.").removeprefix("vit."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("head.", "pre_logits."))}
     table = state.get("pos_embed")
-    if table is not None and table.ndim == 3 and table.shape[1] != vit.pos_embed.shape[1]:
-        state["pos_embed"] = resample_abs_pos_embed(
-            table, list(vit.patch_embed.grid_size), interpolation="bilinear", antialias=False
-        )
+    if table is not None and table.ndim == 3:
+        old, new = _grid_of(table.shape[1] - 1), vit.patch_embed.grid_size
+        if old != new:
+            state["pos_embed"] = resample_abs_pos_embed(
+                table, list(new), list(old), interpolation="bilinear", antialias=False
+            )
     return state
+
+
+def _grid_of(num_patches: int) -> tuple[int, int]:
+    """Height and width of a published position table: square (224x224), or twice as high as wide (256x128).
+
+    Raises:
+        WeightsError: neither.
+    """
+    side, half = math.isqrt(num_patches), math.isqrt(num_patches // 2)
+    if side * side == num_patches:
+        return side, side
+    if 2 * half * half == num_patches:
+        return 2 * half, half
+    raise WeightsError(f"a position table of {num_patches} patches is neither square nor twice as high as wide")

@@ -1,7 +1,8 @@
 """Diffusion over features: add noise, predict, sample and guide over a `Condition`."""
 
+from fastreid.modeling.diffusion.assets import AssetError
 from fastreid.modeling.diffusion.conditioning import ConditionLearner
-from fastreid.modeling.diffusion.denoiser import AssetError, Denoiser
+from fastreid.modeling.diffusion.denoiser import Denoiser
 from fastreid.modeling.diffusion.fusion import Fusion
 from fastreid.modeling.diffusion.latent import LatentShape
 from fastreid.modeling.diffusion.noise import NoiseSource

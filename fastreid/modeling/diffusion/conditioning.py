@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from fastreid.config import ConfigError
+
 
 def quick_gelu(x: Tensor) -> Tensor:
     """CLIP's activation, x * sigmoid(1.702 x)."""
@@ -24,7 +26,7 @@ class ConditionLearner(nn.Module):
     def __init__(self, *, num_tokens: int, dim: int, depth: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(
+            raise ConfigError(
                 f"MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS={num_heads} does not divide the feature dimension {dim}"
             )
         self.blocks = nn.ModuleList(

@@ -5,12 +5,9 @@ from pathlib import Path
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
+from fastreid.modeling.diffusion.assets import AssetError
 from fastreid.modeling.diffusion.latent import CHANNELS
 from fastreid.structures import Condition
-
-
-class AssetError(FileNotFoundError):
-    """A folder of the Stable Diffusion assets that is missing or does not fit."""
 
 
 class Denoiser(nn.Module):
@@ -44,7 +41,7 @@ class Denoiser(nn.Module):
         if not (Path(folder) / "config.json").is_file():
             raise AssetError(
                 f"no UNet in {folder!r} (MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH): expected "
-                "config.json and the weights of a Diffusers UNet folder. `python tools/make_assets.py --size tiny` writes small random ones"
+                "config.json and the weights of a UNet. `python tools/make_assets.py` writes random ones"
             )
         return cls(UNet2DConditionModel.from_pretrained(folder))
 

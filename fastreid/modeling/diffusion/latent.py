@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fastreid.config import ConfigError
+
 CHANNELS = 4
 # Latents of upright people: SD-ReID's 768 = 4 x 16 x 12.
 _IDEAL_ASPECT, _MAX_ASPECT = 4 / 3, 2.5
@@ -22,13 +24,13 @@ class LatentShape:
         """The h x w = feature_dim / 4 whose h / w is nearest to 4 / 3; 768 -> 16 x 12, 192 -> 8 x 6.
 
         Raises:
-            ValueError: not a multiple of 4, or only strips longer than 5:2 exist.
+            ConfigError: not a multiple of 4, or only strips longer than 5:2 exist.
         """
         pixels, rest = divmod(feature_dim, CHANNELS)
         widths = [w for w in range(1, math.isqrt(pixels) + 1) if pixels % w == 0]
         shapes = [cls(pixels // w, w) for w in widths if pixels // w <= _MAX_ASPECT * w]
         if rest or not shapes:
-            raise ValueError(
+            raise ConfigError(
                 f"a feature of {feature_dim} numbers has no latent of 4 x h x w with w <= h <= {_MAX_ASPECT} w; "
                 "use a backbone whose dimension has one, such as 192 (8 x 6), 384 (12 x 8) or 768 (16 x 12)"
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastreid.config import ConfigError
+from fastreid.utils import comm
 from fastreid.utils.suggest import explain_choice
 
 
@@ -37,7 +38,7 @@ class NoiseSource:
             raise ConfigError(explain_choice("TEST.SDMODEL.NOISE", kind, kinds))
         self._draw: Callable[[dict[str, Any], int, int], Tensor] = kinds[kind]
         self.seed, self.shape = seed, shape
-        self._running = torch.Generator().manual_seed(seed)
+        self._running = torch.Generator().manual_seed(seed + comm.get_rank())
         self._shared_draws: dict[tuple[int, int], Tensor] = {}
 
     def draw(self, batch: dict[str, Any], rows: int, steps: int) -> Tensor:

@@ -68,12 +68,12 @@ class Sampler:
         """
         reverse = self.schedule.reverse(self.num_steps, noise.device)
         branches = [null.branch(branch, condition) for branch in self.guidance.branches]
+        joined = Condition.cat(branches)
         sample = noise[0] * reverse.start_scale
         for index, timestep in enumerate(reverse.timesteps):
             scaled = reverse.scale(sample, timestep)
-            stepped = Condition.cat([self._fade(branch, index) for branch in branches])
             rows = scaled.repeat(len(branches), *[1] * (scaled.ndim - 1))
-            predictions = self._predict(predict, rows, timestep, stepped).chunk(len(branches))
+            predictions = self._predict(predict, rows, timestep, self._fade(joined, index)).chunk(len(branches))
             guided = self.guidance.combine(predictions, (self.full_scale, self.down_scale))
             sample = reverse.step(guided, timestep, sample, noise[min(index + 1, len(noise) - 1)])
         return sample

@@ -9,11 +9,11 @@ from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, PNDM
 from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError
-from fastreid.modeling.diffusion.denoiser import AssetError
+from fastreid.modeling.diffusion.assets import AssetError
 from fastreid.utils.suggest import explain_choice
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-TIMESTEP_SPACINGS = ("leading", "trailing", "linspace")
+TIMESTEP_SPACINGS = ("leading", "trailing")
 # DDPM is DDIM with eta = 1 (Song et al. 2021, section 4.1). Written so, its noise is an argument of each step
 # rather than a draw from a generator, and a feature cannot depend on what else is in the batch.
 _SOLVERS: dict[str, tuple[type, dict[str, Any]]] = {

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -37,4 +38,5 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, features: Tensor) -> HeadOutput:
         neck = self.neck(features)
-        return HeadOutput(neck, self.classifier(neck))
+        with torch.autocast(features.device.type, enabled=False):  # losses are computed in float32
+            return HeadOutput(neck, self.classifier(neck))

@@ -212,7 +212,14 @@ class SDReIDStage2(nn.Module):
         Args:
             features: of B images.
             batch: the images and paths, for noise that depends on them.
+
+        Raises:
+            ValueError: the memory bank has no centre for a view.
         """
+        seen = self.person.memory.seen[: self.num_views]
+        if not seen.all():
+            unseen = (~seen).nonzero().flatten().tolist()
+            raise ValueError(f"views {unseen} have no centre: stage 1 never saw them; train it on data that shows them")
         size, repeats = len(features.identity), self.num_views * self.num_draws
         views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
         centre = self.person.memory(views.repeat(size))
@@ -258,6 +265,10 @@ def _check(cfg: CfgNode, num_tokens: int, dim: int, denoiser: Denoiser) -> None:
     ):
         if word not in legal:
             raise ConfigError(explain_choice(name, word, legal))
+    if keys.MID_RESIDUAL == "learnt" and keys.VIEW_CONTROL == "down":
+        raise ConfigError(
+            'MODEL.SDMODEL.MID_RESIDUAL "learnt" is part of the control that VIEW_CONTROL "down" turns off'
+        )
     for name, share in (
         ("U_COND_PERCENT", keys.U_COND_PERCENT),
         ("VIEW_CENTRE_PERCENT", keys.VIEW_CENTRE_PERCENT),

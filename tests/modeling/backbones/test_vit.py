@@ -6,6 +6,7 @@ import torch
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.modeling.backbones import build_backbone
+from fastreid.modeling.backbones.vit import fit_vit_names
 from fastreid.utils.weights import WeightsError
 from tests.modeling import toys
 
@@ -70,6 +71,17 @@ def test_published_names_load_and_the_position_table_is_resized_bilinearly(publi
     torch.testing.assert_close(backbone.vit.pos_embed[:, 1:], resized.flatten(2).transpose(1, 2))
     torch.testing.assert_close(backbone.vit.pos_embed[:, :1], vit.pos_embed[:, :1])
     assert "100.0% of the backbone" in caplog.text
+
+
+def test_a_table_of_another_grid_is_resized_even_if_it_has_as_many_patches():
+    backbone = build_backbone(cfg_of("tiny", (64, 64)))
+    tall = build_backbone(cfg_of("tiny", (128, 32)))
+    state = fit_vit_names(tall.vit, backbone.vit.state_dict())
+    assert state["pos_embed"].shape == tall.vit.pos_embed.shape
+    assert not torch.equal(state["pos_embed"], backbone.vit.pos_embed)
+    half = build_backbone(cfg_of("tiny", (128, 64)))  # 8 x 4, twice as high as wide
+    assert fit_vit_names(half.vit, half.vit.state_dict())["pos_embed"] is not None
+    assert fit_vit_names(tall.vit, half.vit.state_dict())["pos_embed"].shape == tall.vit.pos_embed.shape
 
 
 def test_too_little_coverage_is_an_error_that_says_what_matched(published):

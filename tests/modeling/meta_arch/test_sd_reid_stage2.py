@@ -121,11 +121,23 @@ def test_views_are_generated_each_from_its_own_centre(make_stage2):
     assert torch.equal(generated[:, 0], moved[:, 0]) and not torch.allclose(generated[:, 1], moved[:, 1])
 
 
-def test_draws_are_averaged_and_a_single_draw_is_the_first(make_stage2):
-    batch = toys.batch()
-    one = embed(make_stage2(SOLVE, "ddim"), batch)
-    many = embed(make_stage2(SOLVE, "ddim", "TEST.SDMODEL.NUM_DRAWS", 3), batch)
-    assert one.shape == many.shape and not torch.allclose(one, many)
+def test_draws_are_averaged(make_stage2, monkeypatch):
+    model = make_stage2("TEST.SDMODEL.NUM_DRAWS", 3, "TEST.SDMODEL.PARTS", ("generated",))
+    model.standardized, batch = False, toys.batch()
+    samples = []
+    sample = type(model.sampler).sample
+    monkeypatch.setattr(type(model.sampler), "sample", lambda *args: samples.append(sample(*args)) or samples[-1])
+    generated = embed(model, batch).view(8, toys.NUM_VIEWS, -1)
+    draws = samples[0].flatten(1).view(8, toys.NUM_VIEWS, 3, -1)
+    assert not torch.allclose(draws[:, :, 0], draws[:, :, 1])
+    torch.testing.assert_close(generated, draws.mean(dim=2))
+
+
+def test_a_view_without_a_centre_is_not_generated(make_stage2):
+    model = make_stage2()
+    model.person.memory.seen[1] = False
+    with pytest.raises(ValueError, match=r"views \[1\] have no centre"):
+        embed(model, toys.batch())
 
 
 def test_the_release_leaves_out_later_views(make_stage2):
@@ -185,6 +197,11 @@ def test_person_features_alone_need_no_sampling(make_stage2, monkeypatch):
     assert embed(model, toys.batch()).shape == (8, toys.FEATURE_DIM)
 
 
+def test_a_learnt_middle_residual_needs_decoder_control(make_stage2):
+    with pytest.raises(ConfigError, match="MID_RESIDUAL"):
+        make_stage2("MODEL.SDMODEL.MID_RESIDUAL", "learnt", "MODEL.SDMODEL.VIEW_CONTROL", "down")
+
+
 @pytest.fixture
 def stage1_file(tmp_path):
     torch.manual_seed(7)
@@ -202,6 +219,11 @@ def test_a_stage1_checkpoint_fills_the_whole_person(make_stage2, stage1_file):
     for name, value in stage1.person.state_dict().items():
         if not name.endswith("identity_head.classifier.weight"):  # 9 people there, 4 here
             assert torch.equal(model.person.state_dict()[name], value), name
+
+
+def test_a_stage1_checkpoint_is_not_evaluated_as_stage2(make_stage2, stage1_file):
+    with pytest.raises(WeightsError, match=r"no checkpoint of a trained SDReIDStage2, it lacks .*condition_learner"):
+        load_weights(make_stage2(), stage1_file[0], to_evaluate=True)
 
 
 def test_a_stage1_checkpoint_without_its_memory_is_refused(make_stage2, stage1_file):
@@ -236,6 +258,7 @@ def test_checkpoints_leave_out_the_frozen_unet_and_come_back(make_stage2):
         ("MODEL.SDMODEL.NULL_CONDITION", "learned", "did you mean 'learnt'"),
         ("MODEL.SDMODEL.VIEW_CONTROL", "up", "Legal: down_and_up, down"),
         ("MODEL.SDMODEL.MID_RESIDUAL", "one", "Legal: zero, learnt"),
+        ("MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING", "linspace", "Legal: leading, trailing"),
         ("MODEL.SDMODEL.U_COND_PERCENT", 5.0, "chance from 0 to 1, got 5.0"),
         ("MODEL.SDMODEL.VIEW_CENTRE_PERCENT", -0.1, "chance from 0 to 1"),
         ("MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX", 12, "N_CTX is 12, backbone and UNet give 6"),

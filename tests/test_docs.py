@@ -1,0 +1,327 @@
+"""What README and docs say is true: commands run, keys and files exist, tables agree with the code."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+
+import pytest
+from packaging.version import Version
+
+from fastreid.config import ConfigError, get_cfg
+from fastreid.config.unsupported import REASONS
+from fastreid.data.benchmarks.synthetic import RenderConfig
+from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.data.samplers import SAMPLER_REGISTRY
+from fastreid.engine import default_argument_parser
+from fastreid.evaluation import evaluate_rank
+from fastreid.modeling.backbones import BACKBONE_REGISTRY
+from fastreid.modeling.diffusion.guidance import GUIDANCE
+from fastreid.modeling.diffusion.noise import NoiseSource
+from fastreid.modeling.diffusion.targets import TARGETS
+from fastreid.modeling.heads import REID_HEADS_REGISTRY
+from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
+from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
+from tests.test_configs import RELEASED, TINY_MODEL, asset_keys, leaves, merged, save_model
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastreid").rglob("*.py"))
+
+# Commands that are too long, or too many processes, for this file: where each is run.
+RUN_ELSEWHERE = {
+    "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_says_its_steps_and_prints_one_table",
+    "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
+    "--size sd15": "tests/test_configs.py::test_cargo_stage2_has_the_published_size",
+    "--num-gpus 2": "tests/test_pipeline.py::test_two_processes_train_and_evaluate",
+    "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
+}
+
+SHORTER = {
+    "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
+    "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
+    "benchmarks/rendered.py": ["--help"],
+}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """(page, command line) of every bash block, each line once."""
+    seen = set()
+    for page, text in TEXTS.items():
+        for line in "\n".join(blocks(text, "bash")).splitlines():
+            if line and not line.startswith("#") and line not in seen:
+                seen.add(line)
+                yield page, line
+
+
+# Commands
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    """A copy of the finished quickstart that the documents' commands may write to."""
+    finished, done = finished_quickstart(tmp_path_factory.getbasetemp())
+    assert done.returncode == 0, done.stderr
+    copy = make_scratch(tmp_path_factory.mktemp("docs") / "copy")
+    for name in ("datasets", "pretrained", "logs"):
+        shutil.copytree(finished.folder / name, copy.folder / name)
+    return copy
+
+
+@pytest.mark.parametrize(("page", "command"), list(commands()), ids=lambda word: word[:90])
+def test_every_command_runs(scratch, page, command):
+    if elsewhere := [test for part, test in RUN_ELSEWHERE.items() if part in command]:
+        path, _, name = elsewhere[0].partition("::")
+        assert f"\ndef {name}(" in (ROOT / path).read_text()
+        return
+    words = shlex.split(command)
+    environment = [word for word in words if re.match("[A-Z_]+=", word)]
+    first, *rest = words[len(environment) :]
+    if first == "source":
+        activate(command, scratch)
+    elif first == "python":
+        run_python_tool(scratch, *rest)
+    else:
+        run_script(scratch, first, rest)
+
+
+def activate(command: str, scratch: Scratch) -> None:
+    """The environment's own script makes its Python the first."""
+    folder = scratch.folder / "activated"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+    found = subprocess.run(
+        ["bash", "-c", f"{command} && command -v python"], cwd=folder, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == str(folder / ".venv/bin/python"), found.stderr
+
+
+def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
+    """The script itself, but its tools are only noted; what it asks train_net for must parse and merge."""
+    scratch.calls()
+    done = scratch.script(name, *words, on_tool="note")
+    assert done.returncode == 0, done.stderr
+    calls = [shlex.split(call) for call in scratch.calls()]
+    configs = [read_command(call[1:]) for call in calls if call[0] == "tools/train_net.py"]
+    assert configs and {cfg.MODEL.META_ARCHITECTURE for cfg in configs} == {"SDReIDStage1", "SDReIDStage2"}
+
+
+def read_command(words: list[str]):
+    """The config of train_net's arguments; unknown options, files and keys are errors."""
+    args = default_argument_parser().parse_args(words)
+    cfg = merged(*(ROOT / path for path in filter(None, [args.config_file, *args.overlay])))
+    cfg.merge_from_list(args.opts)
+    return cfg
+
+
+def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
+    added = [*ADDED.get(tool, []), *SHORTER.get(tool, [])]
+    if "--help" in [*words, *added]:
+        with pytest.raises(SystemExit, match="^0$"):
+            scratch.tool(tool, *words, *added)
+        return
+    if any("configs/CARGO" in word for word in words):
+        words, added = (
+            [*words[:2], *unless_given("--dry-run", words), *words[2:]],
+            [*added, *small_cargo(words, scratch)],
+        )
+    scratch.tool(tool, *words, *added)
+
+
+def unless_given(flag: str, words: tuple[str, ...]) -> list[str]:
+    return [] if flag in words or "--eval-only" in words else [flag]
+
+
+def small_cargo(words: tuple[str, ...], scratch: Scratch) -> list[str]:
+    """Keys that let a command on CARGO run on twelve people, with a small ViT and the tiny UNet."""
+    keys = ["DATASETS.ROOT", "datasets/quickstart", "MODEL.BACKBONE.PRETRAIN", "False"]
+    if not any("stage2" in word for word in words):
+        return [*keys, "MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "192"]
+    keys += [*TINY_MODEL, *asset_keys(scratch.folder / "pretrained/random-tiny")]
+    recipe, path = ROOT / "configs/CARGO/base_stage2_step5.yml", scratch.folder / "small.pth"
+    stage = "SDReIDStage2" if "--eval-only" in words else "SDReIDStage1"
+    return [*keys, *save_model(stage, recipe, path, *keys)]
+
+
+def test_the_python_example_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (example,) = blocks(TEXTS["docs/config.md"], "python")
+    names: dict = {}
+    exec(example, names)
+    assert names["cfg"].SOLVER.MAX_EPOCH == 60 and names["cfg"].is_frozen()
+
+
+def test_the_yaml_example_merges(tmp_path):
+    (example,) = blocks(TEXTS["docs/config.md"], "yaml")
+    shutil.copytree(ROOT / "configs/_base_", tmp_path / "_base_")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/mine.yml").write_text(example)
+    cfg = merged(tmp_path / "mine/mine.yml")
+    assert (cfg.MODEL.META_ARCHITECTURE, cfg.SOLVER.MAX_EPOCH, cfg.OUTPUT_DIR) == ("SDReIDStage1", 60, "logs/mine")
+
+
+# Names
+
+
+def groups(keys: dict[str, object]) -> set[str]:
+    return {key.rsplit(".", depth)[0] for key in keys for depth in range(1, key.count(".") + 1)}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_key_exists(page):
+    keys = leaves(get_cfg())
+    tops = "|".join({key.partition(".")[0] for key in keys})
+    named = set(re.findall(rf"\b(?:{tops})(?:\.[A-Z][A-Z_0-9]*)+", TEXTS[page]))
+    assert named - keys.keys() - groups(keys) == set()
+
+
+def test_every_sd_reid_key_is_explained():
+    page = TEXTS["docs/sd_reid.md"]
+    words = set(re.findall(r"`([A-Z_.]+)`", page))
+    wanted = [k for k in leaves(get_cfg()) if k.startswith(("MODEL.SDMODEL.", "TEST.SDMODEL.")) and k not in REASONS]
+    assert [key for key in wanted if key not in words and key.rpartition(".")[2] not in words] == []
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[page]):
+        path, _, anchor = target.partition("#")
+        assert "://" not in path, f"{target}: pages stand by themselves"
+        linked = (ROOT / page).parent / path if path else ROOT / page
+        assert linked.exists(), f"{page} links to {path}, which is not there"
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_files_that_are_named_exist(page):
+    named = re.findall(r"(?<![\w/.-])((?:configs|tools|fastreid|tests|benchmarks|docs|go)/[\w./-]*\w)", TEXTS[page])
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_no_page_names_a_package_host_or_a_machine(page):
+    found = re.findall(
+        r"pypi|pythonhosted|index-url|find-links|conda|hugging ?face|/work/|/root/|/tmp/|/home/", TEXTS[page]
+    )
+    assert found == []
+
+
+def test_messages_in_troubleshooting_are_ours():
+    section = TEXTS["README.md"].split("## Troubleshooting")[1].split("## ")[0]
+    messages = [m for row in re.findall(r"^\| (.+?) \|", section, re.MULTILINE) for m in re.findall("`(.+?)`", row)]
+    pieces = [piece.strip() for message in messages for piece in re.split(r"…|CARGO|\d[\d.%]*", message)]
+    assert len(messages) > 4 and [p for p in pieces if len(p) > 8 and p not in SOURCE] == []
+
+
+def test_results_stand_between_their_markers():
+    before, results, after = TEXTS["README.md"].split("<!-- results -->")
+    assert "## Results" in before and results.strip() and "docs/results.md" in after
+
+
+# Tables
+
+
+def rows(page: str, heading: str, count: int) -> list[list[str]]:
+    """Cells of the first table of `count` columns after a heading, backticks dropped."""
+    text = TEXTS[page].split(heading, 1)[1]
+    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
+    split = ([row[1:-1].split("|") for row in table.splitlines()] for table in tables)
+    _, _, *found = next(table for table in split if len(table[0]) == count)
+    return [[cell.strip().replace("`", "") for cell in cells] for cells in found]
+
+
+@pytest.mark.parametrize(("heading", "count"), [("## Described or released", 5), ("Not errors, but choices", 4)])
+def test_described_and_released_are_what_the_configs_give(heading, count):
+    recipe = ROOT / "configs/CARGO/base_stage2_step5.yml"
+    described, released = leaves(merged(recipe)), leaves(merged(recipe, RELEASED))
+    table = [cells[-3:] for cells in rows("docs/sd_reid.md", heading, count)]
+    assert len(table) >= 7
+    found = [[key, str(described[key]), str(released[key])] for key, *_ in table]
+    assert table == found, "the table of docs/sd_reid.md is not what configs/ and defaults.py say"
+
+
+def test_the_table_of_differences_is_complete():
+    numbers = [cells[0] for cells in rows("docs/sd_reid.md", "## Described or released", 5)]
+    assert numbers == ["B1", "B2", "B3", "B4", "B5", "B6", "B10", "B11", "B13"]
+
+
+@pytest.mark.parametrize(
+    ("heading", "count", "names"),
+    [("**Whose vector**", 3, TARGETS), ("**Guidance**", 2, GUIDANCE)],
+    ids=["targets", "guidance"],
+)
+def test_choices_are_all_named(heading, count, names):
+    assert sorted(name for name, *_ in rows("docs/sd_reid.md", heading, count)) == sorted(names)
+
+
+def test_noise_kinds_are_all_named():
+    with pytest.raises(ConfigError) as error:
+        NoiseSource("?", 0, (4, 8, 6))
+    legal = re.search("Legal: (.*)", str(error.value))[1]
+    table = rows("docs/sd_reid.md", "**Noise**", 3)
+    assert sorted(kind for kind, *_ in table) == sorted(legal.rstrip(".").split(", "))
+
+
+def test_registered_names_are_all_named():
+    table = {key: set(names.split(", ")) for key, names in rows("docs/config.md", "## Registered names", 2)}
+    assert table == {
+        "MODEL.META_ARCHITECTURE": set(META_ARCH_REGISTRY),
+        "MODEL.BACKBONE.NAME": set(BACKBONE_REGISTRY),
+        "MODEL.HEADS.NAME": set(REID_HEADS_REGISTRY),
+        "DATASETS.NAMES, DATASETS.TESTS": set(DATASET_REGISTRY),
+        "DATALOADER.SAMPLER_TRAIN": set(SAMPLER_REGISTRY),
+        "SOLVER.OPT": set(OPTIMIZER_REGISTRY),
+        "SOLVER.SCHED": set(SCHEDULE_REGISTRY),
+    }
+
+
+def test_options_of_train_net_are_all_named():
+    options = {option for action in default_argument_parser()._actions for option in action.option_strings}
+    table = TEXTS["docs/usage.md"].split("| option | meaning |")[1].split("\n\n")[0]
+    assert set(re.findall(r"--[a-z][a-z-]+", table)) == options - {"-h", "--help"}
+
+
+def test_knobs_of_the_renderer_are_all_named():
+    table = TEXTS["docs/rendered_benchmark.md"].split("| option | meaning |")[1].split("\n\n")[0]
+    assert set(re.findall(r"--[a-z][a-z-]+", table)) == {f"--{f.name.replace('_', '-')}" for f in fields(RenderConfig)}
+
+
+def test_every_config_is_in_the_list():
+    listed = re.findall(r"`(configs/[\w/]+\.yml)`", TEXTS["docs/config.md"].split("## The files here")[1])
+    assert sorted(listed) == sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yml"))
+
+
+def test_files_of_a_run_are_all_named(scratch):
+    table = TEXTS["docs/usage.md"].split("## What a run leaves behind")[1].split("\n\n")[2]
+    listed = " ".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE))
+    patterns = [
+        re.escape(name).replace("0004", r"\d{4}").replace(r"\*", ".*") for name in re.findall("`(.+?)`", listed)
+    ]
+    found = [path.name for path in (scratch.folder / "logs/quickstart/stage1").iterdir()]
+    assert [name for name in found if not any(re.fullmatch(p, name) for p in patterns)] == []
+
+
+def test_the_worked_example_of_the_metrics():
+    assert "ranks 1, 2, 4, 8 and 20" in TEXTS["docs/metrics.md"] and "= 70 %" in TEXTS["docs/metrics.md"]
+    people = [1 if rank in (1, 2, 4, 8, 20) else 2 for rank in range(1, 31)]
+    _, ap, inp = evaluate_rank([[*range(30)]], [1], people, [0], [1] * 30)
+    assert (ap[0], inp[0]) == (pytest.approx(0.70), pytest.approx(0.25))
+
+
+def test_constraints_are_of_the_requirements():
+    def versions(name: str, sign: str) -> dict[str, Version]:
+        lines = (ROOT / name).read_text().splitlines()
+        return {k: Version(v) for k, v in (line.split(sign) for line in lines if line and line[0] != "#")}
+
+    lowest, tested = versions("requirements.txt", ">="), versions("constraints.txt", "==")
+    assert tested.keys() == lowest.keys()
+    assert [name for name in lowest if tested[name] < lowest[name]] == []
