@@ -21,16 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PROTOCOLS = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CARGO_GG": "G↔G"}
 RELEASED = ("--overlay", "configs/_base_/released.yml")
 # name -> (run whose checkpoint is evaluated, or None to train; arguments of train_net.py)
-DEFAULT = "stage 2, person in view (default)"
+STAGE1 = "stage 1"
+DEFAULT = "stage 2, same person in view (default)"
 VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    DEFAULT: (None, ()),
-    "stage 2, same person in view": (None, ("MODEL.SDMODEL.TARGET", "same_person_in_view")),
+    DEFAULT: (None, ("MODEL.SDMODEL.TARGET", "same_person_in_view")),
     "stage 2, own feature": (None, ("MODEL.SDMODEL.TARGET", "own")),
     "stage 2, released overlay": (None, RELEASED),
-    "default, generated features alone": (
-        "stage 2, person in view (default)",
-        ("TEST.SDMODEL.PARTS", "('generated',)"),
-    ),
+    "default, generated features alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('generated',)")),
     "default, person feature alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('person',)")),
     "control: stage 2 without training": (None, ("SOLVER.MAX_EPOCH", "0")),
 }
@@ -60,18 +57,20 @@ def train_net(config: str, output: Path, *arguments: str) -> None:
     subprocess.run([*command, *keys], cwd=ROOT, check=True)
 
 
-def run_seed(seed: int, root: str, output: Path) -> dict[str, dict]:
-    """All runs of one seed -> {name: {protocol: figures}}."""
+def run(name: str, seed: int, root: str, output: Path) -> dict[str, dict]:
+    """Train or evaluate one row of one seed -> {protocol: figures}."""
+    home = output / f"seed{seed}"
     base = ("MODEL.SEED", str(seed), "DATASETS.ROOT", root)
-    folders = {"stage 1": output / "stage1"}
-    train_net("configs/quickstart/stage1.yml", folders["stage 1"], *base)
-    for name, (trained, arguments) in VARIANTS.items():
-        folders[name] = output / folder_of(name)
-        weights = folders[trained or "stage 1"] / "model_final.pth"
+    if name == STAGE1:
+        folder = home / "stage1"
+        train_net("configs/quickstart/stage1.yml", folder, *base)
+    else:
+        trained, arguments = VARIANTS[name]
+        folder, start = home / folder_of(name), home / (folder_of(trained) if trained else "stage1")
         flags = ("--eval-only",) if trained else ()
-        stage2 = "configs/quickstart/stage2.yml"
-        train_net(stage2, folders[name], *flags, *base, "MODEL.WEIGHTS", str(weights), *arguments)
-    return {name: json.loads((folder / "results.json").read_text()) for name, folder in folders.items()}
+        weights = ("MODEL.WEIGHTS", str(start / "model_final.pth"))
+        train_net("configs/quickstart/stage2.yml", folder, *flags, *base, *weights, *arguments)
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def cell(values: list[float], sign: str = "") -> str:
@@ -80,20 +79,21 @@ def cell(values: list[float], sign: str = "") -> str:
     return f"{statistics.mean(values):{sign}.1f}{spread}"
 
 
-def tables(seeds: list[dict[str, dict]]) -> str:
-    """Both tables as Markdown."""
+def tables(rows: dict[str, list[dict[str, dict]]]) -> str:
+    """Both tables as Markdown; rows: name -> results of each seed."""
     figures, gains = [], []
-    for name in seeds[0]:
-        pairs = [[[s[name][p][k] for s in seeds] for k in ("mAP", "Rank-1")] for p in PROTOCOLS]
-        figures.append([name, *(" / ".join(map(cell, pair)) for pair in pairs)])
-        before = [[[s["stage 1"][p][k] for s in seeds] for k in ("mAP", "Rank-1")] for p in PROTOCOLS]
-        differences = [
-            [[a - b for a, b in zip(after, first, strict=True)] for after, first in zip(*pair, strict=True)]
-            for pair in zip(pairs, before, strict=True)
-        ]
-        gains.append([name, *(" / ".join(cell(d, "+") for d in pair) for pair in differences)])
+    for name, seeds in rows.items():
+        cells, differences = [], []
+        for protocol in PROTOCOLS:
+            after = {key: [s[protocol][key] for s in seeds] for key in ("mAP", "Rank-1")}
+            before = {key: [s[protocol][key] for s in rows[STAGE1]] for key in after}
+            cells.append(" / ".join(map(cell, after.values())))
+            paired = ([a - b for a, b in zip(after[key], before[key], strict=True)] for key in after)
+            differences.append(" / ".join(cell(difference, "+") for difference in paired))
+        figures.append([name, *cells])
+        gains.append([name, *differences])
     headers = ["mAP / Rank-1 (%)", *PROTOCOLS.values()]
-    gain_headers = ["gain over stage 1, paired", *PROTOCOLS.values()]
+    gain_headers = ["gain over stage 1, paired by seed", *PROTOCOLS.values()]
     return f"{tabulate(figures, headers, 'github')}\n\n{tabulate(gains[1:], gain_headers, 'github')}\n"
 
 
@@ -105,9 +105,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("logs/rendered"))
     args = parser.parse_args()
     root, output = str(Path(args.root).resolve()), args.output.resolve()
-    text = tables([run_seed(seed, root, output / f"seed{seed}") for seed in args.seeds])
-    (output / "results.md").write_text(text, encoding="utf-8")
-    print(text)
+    rows = {}
+    for name in (STAGE1, *VARIANTS):
+        rows[name] = [run(name, seed, root, output) for seed in args.seeds]
+        (output / "results.md").write_text(tables(rows), encoding="utf-8")  # what is there so far
+    print(tables(rows))
 
 
 if __name__ == "__main__":

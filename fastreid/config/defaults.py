@@ -112,10 +112,10 @@ _C.MODEL.SDMODEL.NULL_CONDITION = "learnt"
 # What is generated: "own" (the image's own feature under its own view, as released), "same_person_in_view" (the
 # feature of another image of that person in the requested view) or "person_in_view" (the mean of that person's
 # features in the requested view, over the batch).
-_C.MODEL.SDMODEL.TARGET = "own"
+_C.MODEL.SDMODEL.TARGET = "same_person_in_view"
 # Diffuse identity vectors with zero mean and unit variance (by the BN neck's running statistics), as Stable
-# Diffusion scales its latents. The release diffuses them as they are, far smaller than the noise.
-_C.MODEL.SDMODEL.STANDARDIZE_LATENT = True
+# Diffusion scales its latents, instead of as they are (as released, and better where it was measured).
+_C.MODEL.SDMODEL.STANDARDIZE_LATENT = False
 # Chance per image that training conditions on its view's centre instead of its own view token; at
 # inference only centres exist (B5: the release never trains on them, 0.0).
 _C.MODEL.SDMODEL.VIEW_CENTRE_PERCENT = 0.5
@@ -316,7 +316,7 @@ _C.TEST.SDMODEL.MICRO_BATCH = 0
 _C.TEST.SDMODEL.PARTS = ("person", "generated")
 # "concat" (as released) or "weighted": every part to unit length, the generated ones scaled so that the
 # cosine of two descriptors is (person + GENERATED_WEIGHT * mean over views) / (1 + GENERATED_WEIGHT).
-_C.TEST.SDMODEL.FUSION = "concat"
+_C.TEST.SDMODEL.FUSION = "weighted"
 _C.TEST.SDMODEL.GENERATED_WEIGHT = 1.0
 # Pass generated features through stage 1's BN neck, as the person feature is.
 _C.TEST.SDMODEL.GENERATED_NECK = False
