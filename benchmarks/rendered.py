@@ -25,11 +25,11 @@ STAGE1 = "stage 1"
 DEFAULT = "stage 2, same person in view (default)"
 VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     DEFAULT: (None, ("MODEL.SDMODEL.TARGET", "same_person_in_view")),
-    "stage 2, own feature": (None, ("MODEL.SDMODEL.TARGET", "own")),
-    "stage 2, released overlay": (None, RELEASED),
+    "control: stage 2 without training": (None, ("SOLVER.MAX_EPOCH", "0")),
     "default, generated features alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('generated',)")),
     "default, person feature alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('person',)")),
-    "control: stage 2 without training": (None, ("SOLVER.MAX_EPOCH", "0")),
+    "stage 2, own feature": (None, ("MODEL.SDMODEL.TARGET", "own")),
+    "stage 2, released overlay": (None, RELEASED),
 }
 
 

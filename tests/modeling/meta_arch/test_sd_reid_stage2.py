@@ -8,6 +8,8 @@ from fastreid.modeling import build_model
 from fastreid.utils.weights import WeightsError, load_weights
 from tests.modeling import toys
 
+# Descriptors that are the generated features as they are.
+RAW = ("TEST.SDMODEL.PARTS", ("generated",), "TEST.SDMODEL.FUSION", "concat")
 SOLVE = "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME"
 
 
@@ -122,8 +124,8 @@ def test_views_are_generated_each_from_its_own_centre(make_stage2):
 
 
 def test_draws_are_averaged(make_stage2, monkeypatch):
-    model = make_stage2("TEST.SDMODEL.NUM_DRAWS", 3, "TEST.SDMODEL.PARTS", ("generated",))
-    model.standardized, batch = False, toys.batch()
+    model = make_stage2("TEST.SDMODEL.NUM_DRAWS", 3, *RAW)
+    batch = toys.batch()
     samples = []
     sample = type(model.sampler).sample
     monkeypatch.setattr(type(model.sampler), "sample", lambda *args: samples.append(sample(*args)) or samples[-1])
@@ -170,7 +172,7 @@ def test_training_sees_view_tokens_and_centres(make_stage2, monkeypatch):
 
 
 def test_generated_features_can_pass_the_neck(make_stage2):
-    parts = ("TEST.SDMODEL.PARTS", ("generated",), "MODEL.SDMODEL.STANDARDIZE_LATENT", False)
+    parts = RAW
     raw, model = embed(make_stage2(*parts), toys.batch()), make_stage2(*parts, "TEST.SDMODEL.GENERATED_NECK", True)
     with torch.no_grad():
         model.person.identity_head.bottleneck.running_mean.fill_(1.0)
@@ -179,7 +181,7 @@ def test_generated_features_can_pass_the_neck(make_stage2):
 
 
 def test_standardized_latents_have_unit_variance_and_generated_features_their_own_scale(make_stage2, monkeypatch):
-    model = make_stage2()
+    model = make_stage2("MODEL.SDMODEL.STANDARDIZE_LATENT", True, "TEST.SDMODEL.FUSION", "concat")
     features = torch.randn(400, toys.FEATURE_DIM) * 0.3 + 5
     bottleneck = model.person.identity_head.bottleneck
     bottleneck.running_mean.copy_(features.mean(dim=0))
