@@ -11,6 +11,7 @@ import sys
 from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
 from fastreid.data import build_datasets
 from fastreid.data.benchmarks.base import DatasetError
+from fastreid.data.common import ImageReadError
 from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup, launch
 from fastreid.engine.launch import LaunchError
 from fastreid.engine.summary import data_summary, model_summary, schedule_summary
@@ -26,6 +27,7 @@ USER_ERRORS = (
     AssetError,
     ConfigError,
     DatasetError,
+    ImageReadError,
     LaunchError,
     NoValidQueryError,
     RegistryError,

@@ -72,8 +72,11 @@ def _load_chain(path: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict]]
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold KEY: VALUE lines, it holds a {type(tree).__name__}")
     bases = tree.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{BASE_KEY} in {path} must be a path or a list of paths, got {bases!r}")
     chain = []
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
         chain += _load_chain(base, (*seen, path))
     return [*chain, (path, tree)]

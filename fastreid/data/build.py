@@ -44,7 +44,7 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     labels = [class_of[person] for person in people]
 
     world_size = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} must divide over {world_size} processes")
     batch_size = cfg.SOLVER.IMS_PER_BATCH // world_size
     sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(

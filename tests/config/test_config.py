@@ -121,6 +121,8 @@ def test_lists_tuples_whole_floats_and_yaml_tuples_convert(write):
         ("- 1", "must hold KEY: VALUE"),
         ("a: [", "not valid YAML"),
         ("_BASE_: a.yml", "circular"),
+        ("_BASE_:", "must be a path or a list of paths, got None"),
+        ("_BASE_: [1]", r"must be a path or a list of paths, got \[1\]"),
         ("_BASE_: aa.yml", r"no config file .*aa\.yml \(named by _BASE_ in .*a\.yml\); did you mean a\.yml"),
     ],
 )

@@ -80,3 +80,10 @@ def test_cudnn_is_fast_or_deterministic(tmp_path, benchmark):
     default_setup(cfg, parse())
     assert torch.backends.cudnn.benchmark is benchmark
     assert torch.backends.cudnn.deterministic is not benchmark
+
+
+def test_an_unknown_metric_is_found_before_training(tmp_path):
+    cfg = cfg_in(tmp_path)
+    cfg.TEST.METRIC = "cosin"
+    with pytest.raises(ConfigError, match="did you mean 'cosine'"):
+        default_setup(cfg, parse())

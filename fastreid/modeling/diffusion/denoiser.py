@@ -28,8 +28,13 @@ class Denoiser(nn.Module):
                 f"the UNet works on {unet.config.in_channels} -> {unet.config.out_channels} channels, "
                 f"features are folded into {CHANNELS}"
             )
+        attention = ["CrossAttn" in name for name in unet.config.down_block_types]
+        if attention != sorted(attention, reverse=True) or not attention[0]:
+            raise ValueError(
+                f"view control needs cross-attention in the finest levels, the UNet has {unet.config.down_block_types}"
+            )
         self.unet = unet
-        self.controlled_levels = sum("CrossAttn" in name for name in unet.config.down_block_types)
+        self.controlled_levels = sum(attention)
 
     @classmethod
     def from_pretrained(cls, folder: str) -> "Denoiser":
