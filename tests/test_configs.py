@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from fastreid.config import get_cfg, refuse_unsupported
 from fastreid.modeling import build_model
 from fastreid.solver import build_optimizer
+from fastreid.utils.checkpoint import load_weights
 from tests.miniature import FEW_STEPS, ROOT, rendered, run_tool
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yml"))
@@ -304,7 +305,7 @@ def test_every_stage2_can_be_built_with_the_overlay(recipe, data_root, tiny_asse
 
 @pytest.fixture(scope="module")
 def true_size(tmp_path_factory):
-    """Keys that name 3.4 GB of random assets and a stage 1 with a ViT-B/16."""
+    """Keys that name 4.1 GB of random assets and a stage 1 with a ViT-B/16."""
     folder = tmp_path_factory.mktemp("true_size")
     run_tool("tools/make_assets.py", "--size", "sd15", "--output", str(folder / "sd15"), cwd=folder)
     yield [*asset_keys(folder / "sd15"), *save_stage1(CARGO_STAGE2_FILE, folder / "stage1.pth")]
@@ -327,6 +328,7 @@ def test_cargo_stage2_trains_a_step_and_samples_on_a_cpu(true_size, overlays):
     cfg = merged(CARGO_STAGE2_FILE, *overlays)
     cfg.merge_from_list([*true_size, "MODEL.DEVICE", "cpu"])
     model = build_model(cfg, num_classes=8).train()
+    load_weights(model, cfg.MODEL.WEIGHTS, to_train=True)
     batch = {
         "images": torch.rand(2, 3, 256, 128) * 255,
         "targets": torch.tensor([0, 0]),

@@ -317,9 +317,10 @@ _C.TEST.SDMODEL.PARTS = ("person", "generated")
 # "concat" (as released) or "weighted": every part to unit length, the generated ones scaled so that the
 # cosine of two descriptors is (person + GENERATED_WEIGHT * mean over views) / (1 + GENERATED_WEIGHT).
 _C.TEST.SDMODEL.FUSION = "weighted"
-_C.TEST.SDMODEL.GENERATED_WEIGHT = 1.0
-# Pass generated features through stage 1's BN neck, as the person feature is.
-_C.TEST.SDMODEL.GENERATED_NECK = False
+_C.TEST.SDMODEL.GENERATED_WEIGHT = 0.3
+# Pass generated features through stage 1's BN neck, as the person feature is. Without it the mean that all
+# people share dominates their cosines, and GENERATED_WEIGHT means little.
+_C.TEST.SDMODEL.GENERATED_NECK = True
 
 _C.OUTPUT_DIR = "logs/"
 _C.CUDNN_BENCHMARK = False
