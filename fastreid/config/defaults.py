@@ -114,8 +114,9 @@ _C.MODEL.SDMODEL.NULL_CONDITION = "learnt"
 # features in the requested view, over the batch).
 _C.MODEL.SDMODEL.TARGET = "same_person_in_view"
 # Diffuse identity vectors with zero mean and unit variance (by the BN neck's running statistics), as Stable
-# Diffusion scales its latents, instead of as they are (as released, and better where it was measured).
-_C.MODEL.SDMODEL.STANDARDIZE_LATENT = False
+# Diffusion scales its latents. As they are (as released) people may differ by far less than the noise does: after the
+# quickstart's stage 1 their standard deviation is 0.04, and only their common mean is learnt.
+_C.MODEL.SDMODEL.STANDARDIZE_LATENT = True
 # Chance per image that training conditions on its view's centre instead of its own view token; at
 # inference only centres exist (B5: the release never trains on them, 0.0).
 _C.MODEL.SDMODEL.VIEW_CENTRE_PERCENT = 0.5

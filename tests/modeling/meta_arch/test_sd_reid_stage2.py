@@ -9,7 +9,16 @@ from fastreid.utils.weights import WeightsError, load_weights
 from tests.modeling import toys
 
 # Descriptors that are the generated features as they are.
-RAW = ("TEST.SDMODEL.PARTS", ("generated",), "TEST.SDMODEL.FUSION", "concat", "TEST.SDMODEL.GENERATED_NECK", False)
+RAW = (
+    "TEST.SDMODEL.PARTS",
+    ("generated",),
+    "TEST.SDMODEL.FUSION",
+    "concat",
+    "TEST.SDMODEL.GENERATED_NECK",
+    False,
+    "MODEL.SDMODEL.STANDARDIZE_LATENT",
+    False,
+)
 SOLVE = "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME"
 
 
@@ -181,7 +190,7 @@ def test_generated_features_can_pass_the_neck(make_stage2):
 
 
 def test_standardized_latents_have_unit_variance_and_generated_features_their_own_scale(make_stage2, monkeypatch):
-    model = make_stage2("MODEL.SDMODEL.STANDARDIZE_LATENT", True, *RAW)
+    model = make_stage2(*RAW, "MODEL.SDMODEL.STANDARDIZE_LATENT", True)
     features = torch.randn(400, toys.FEATURE_DIM) * 0.3 + 5
     bottleneck = model.person.identity_head.bottleneck
     bottleneck.running_mean.copy_(features.mean(dim=0))
