@@ -30,6 +30,7 @@ VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "default, person feature alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('person',)")),
     "stage 2, own feature": (None, ("MODEL.SDMODEL.TARGET", "own")),
     "stage 2, released overlay": (None, RELEASED),
+    "default, conditions as they are": (None, ("MODEL.SDMODEL.WHITEN_CONDITIONS", "False")),
 }
 
 

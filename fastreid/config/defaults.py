@@ -117,6 +117,9 @@ _C.MODEL.SDMODEL.TARGET = "same_person_in_view"
 # Diffusion scales its latents. As they are (as released) people may differ by far less than the noise does: after the
 # quickstart's stage 1 their standard deviation is 0.04, and only their common mean is learnt.
 _C.MODEL.SDMODEL.STANDARDIZE_LATENT = True
+# Give the identity conditions zero mean and unit covariance, each block by itself, by statistics of the training
+# images that are taken before the first iteration. The release uses them as they are.
+_C.MODEL.SDMODEL.WHITEN_CONDITIONS = True
 # Chance per image that training conditions on its view's centre instead of its own view token; at
 # inference only centres exist (B5: the release never trains on them, 0.0).
 _C.MODEL.SDMODEL.VIEW_CENTRE_PERCENT = 0.5
@@ -318,7 +321,7 @@ _C.TEST.SDMODEL.PARTS = ("person", "generated")
 # "concat" (as released) or "weighted": every part to unit length, the generated ones scaled so that the
 # cosine of two descriptors is (person + GENERATED_WEIGHT * mean over views) / (1 + GENERATED_WEIGHT).
 _C.TEST.SDMODEL.FUSION = "weighted"
-_C.TEST.SDMODEL.GENERATED_WEIGHT = 0.3
+_C.TEST.SDMODEL.GENERATED_WEIGHT = 0.6
 # Pass generated features through stage 1's BN neck, as the person feature is. Without it the mean that all
 # people share dominates their cosines, and GENERATED_WEIGHT means little.
 _C.TEST.SDMODEL.GENERATED_NECK = True

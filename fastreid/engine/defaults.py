@@ -95,6 +95,17 @@ class DefaultTrainer(SimpleTrainer):
                 logger.warning("model_best.pth of an earlier run in %s is now model_best_before.pth", folder)
         comm.synchronize()
 
+    def _calibrate(self) -> None:
+        """Show a model that asks for it (``calibrate``) up to 4096 training images, unaugmented."""
+        calibrate = getattr(self.bare_model, "calibrate", None)
+        if calibrate is None:
+            return
+        if comm.is_main_process():
+            images = self.data_loader.dataset.images
+            with self.autocast():
+                calibrate(self.build_feature_loader(self.cfg, images[:: -(-len(images) // 4096)]))
+        comm.copy_from_main(self.bare_model.buffers())
+
     def _resume(self, path: os.PathLike[str]) -> None:
         values = self.checkpointer.resume(path)
         self.start_epoch = values["epoch"] + 1
@@ -128,6 +139,7 @@ class DefaultTrainer(SimpleTrainer):
             )
         if not self.start_epoch:
             self._set_aside_earlier_run()
+            self._calibrate()
         self.model.train()
         super().train(self.start_epoch, self.max_epoch, self.iters_per_epoch)
         return self.results

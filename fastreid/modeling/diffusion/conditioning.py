@@ -1,5 +1,7 @@
 """The condition learner: what a person looks like, and from which view to show them, as UNet tokens."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -61,3 +63,50 @@ def perturb(tokens: Tensor, strength: float) -> Tensor:
         return tokens
     scale = strength * tokens.std(dim=-1, keepdim=True)
     return tokens + scale * torch.randn_like(tokens)
+
+
+class ConditionWhitening(nn.Module):
+    """Gives the identity conditions e1 … e(L-1) zero mean and the identity as covariance, each block by itself.
+
+    A class token's numbers are correlated, and its mean over people may be twenty times its deviation; what tells
+    people apart is then lost on a generator that is trained for as long as one can wait (docs/results.md). The map
+    is the symmetric one, C^(-1/2), so that a whitened token stays as close as can be to the token it was.
+    Until `fit` it changes nothing.
+
+    Args:
+        num_tokens: L - 1.
+        dim: D.
+    """
+
+    # A share of the mean variance added to all: directions in which people hardly vary would only amplify noise.
+    SHRINKAGE = 1e-3
+
+    def __init__(self, num_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_tokens, dim))
+        self.register_buffer("map", torch.eye(dim).repeat(num_tokens, 1, 1))
+
+    def forward(self, id_conditions: Tensor) -> Tensor:
+        """[B, L-1, D] -> the same shape, in float32."""
+        return torch.einsum("btd,tde->bte", id_conditions.float() - self.mean, self.map)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Set mean and map from batches of conditions [B, L-1, D], in one pass and in float64.
+
+        Raises:
+            ValueError: fewer than two images.
+        """
+        count, total, products = 0, 0.0, 0.0
+        for batch in batches:
+            tokens = batch.double().transpose(0, 1)  # [L-1, B, D]
+            count += tokens.shape[1]
+            total = total + tokens.sum(dim=1)
+            products = products + tokens.transpose(1, 2) @ tokens
+        if count < 2:
+            raise ValueError(f"conditions are whitened by the statistics of two or more images, got {count}")
+        mean = total / count
+        variances, directions = torch.linalg.eigh(products / count - mean[:, :, None] * mean[:, None, :])
+        shrunk = variances.clamp(min=0) + self.SHRINKAGE * variances.mean(dim=-1, keepdim=True).clamp(min=1e-12)
+        self.mean.copy_(mean)
+        self.map.copy_((directions * shrunk.rsqrt()[:, None, :]) @ directions.transpose(1, 2))

@@ -1,5 +1,6 @@
 """SD-ReID stage 2: generate a person's feature under every view, and retrieve with all of them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from fastreid.modeling.diffusion import (
     ViewRefinedDecoder,
 )
 from fastreid.modeling.diffusion.adapters import choose_trainable
-from fastreid.modeling.diffusion.conditioning import perturb
+from fastreid.modeling.diffusion.conditioning import ConditionWhitening, perturb
 from fastreid.modeling.diffusion.guidance import NullRows, drop_control
 from fastreid.modeling.diffusion.targets import TARGETS
 from fastreid.modeling.person import PersonEncoder
@@ -35,6 +36,7 @@ class SDReIDStage2(nn.Module):
         person: stage 1's encoder; frozen here, and always in eval mode.
         latent: how identity vectors are folded.
         standardized: diffuse identity vectors with zero mean and unit variance, not as they are.
+        whitening: of the identity conditions, or None to use them as they are.
         condition_learner: identity conditions and a view centre -> tokens.
         view_decoder: a view token -> control maps.
         denoiser: the UNet.
@@ -61,6 +63,7 @@ class SDReIDStage2(nn.Module):
         person: PersonEncoder,
         latent: LatentShape,
         standardized: bool,
+        whitening: ConditionWhitening | None,
         condition_learner: ConditionLearner,
         view_decoder: ViewRefinedDecoder,
         denoiser: Denoiser,
@@ -81,10 +84,11 @@ class SDReIDStage2(nn.Module):
         generated_neck: bool,
     ) -> None:
         super().__init__()
-        self.person = person.requires_grad_(False)
+        self.person = person.requires_grad_(False).eval()
         self.latent, self.standardized = latent, standardized
         self.schedule, self.sampler = schedule, sampler
         self.noise, self.fusion = noise, fusion
+        self.whitening = whitening
         self.condition_learner, self.view_decoder, self.denoiser = (
             condition_learner,
             view_decoder,
@@ -112,6 +116,7 @@ class SDReIDStage2(nn.Module):
             "person": person,
             "latent": latent,
             "standardized": keys.STANDARDIZE_LATENT,
+            "whitening": ConditionWhitening(num_tokens - 1, person.feature_dim) if keys.WHITEN_CONDITIONS else None,
             "condition_learner": ConditionLearner(
                 num_tokens=num_tokens,
                 dim=person.feature_dim,
@@ -168,7 +173,7 @@ class SDReIDStage2(nn.Module):
         centre = self.person.memory(requested)
         use_centre = torch.rand(len(views), 1, device=self.device) < self.centre_percent
         condition = self.condition(
-            perturb(features.id_conditions.float(), self.condition_noise),
+            perturb(self._whiten(features.id_conditions), self.condition_noise),
             centre,
             view_token=torch.where(use_centre, centre, instance),
         )
@@ -178,6 +183,15 @@ class SDReIDStage2(nn.Module):
         timesteps = self.schedule.draw_timesteps(len(clean), clean.device)
         prediction = self.denoiser(self.schedule.add_noise(clean, noise, timesteps), timesteps, condition)
         return F.mse_loss(prediction.float(), self.schedule.target(clean, noise, timesteps))
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Take the statistics of the frozen encoder's conditions that whitening needs, once, before training."""
+        if self.whitening is not None:
+            self.whitening.fit(self.person(batch["images"]).id_conditions for batch in batches)
+
+    def _whiten(self, id_conditions: Tensor) -> Tensor:
+        return id_conditions.float() if self.whitening is None else self.whitening(id_conditions)
 
     def _encode(self, identity: Tensor) -> Tensor:
         return self.person.standardize(identity) if self.standardized else identity
@@ -224,7 +238,7 @@ class SDReIDStage2(nn.Module):
         views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
         centre = self.person.memory(views.repeat(size))
         condition = self.condition(
-            features.id_conditions.float().repeat_interleave(repeats, dim=0),
+            self._whiten(features.id_conditions).repeat_interleave(repeats, dim=0),
             centre,
             view_token=centre,
         )

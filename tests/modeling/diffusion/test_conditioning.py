@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastreid.modeling.diffusion import ConditionLearner, LatentShape, ViewRefinedDecoder
-from fastreid.modeling.diffusion.conditioning import perturb
+from fastreid.modeling.diffusion.conditioning import ConditionWhitening, perturb
 
 
 def count(module):
@@ -59,3 +59,36 @@ def test_perturbation_scales_with_each_token():
     moved = (perturb(tokens, 0.5) - tokens).std(dim=-1)
     torch.testing.assert_close(moved, 0.5 * tokens.std(dim=-1), rtol=0.05, atol=0)
     assert perturb(tokens, 0.0) is tokens
+
+
+def correlated(images: int) -> torch.Tensor:
+    """Conditions [images, 2, 8] whose mean is far larger than what tells images apart."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(2, 8, 8, generator=generator)
+    return torch.einsum("btd,tde->bte", torch.randn(images, 2, 8, generator=generator), mix) + 20
+
+
+def test_whitened_conditions_have_zero_mean_and_unit_covariance():
+    tokens, whitening = correlated(4000), ConditionWhitening(2, 8)
+    whitening.fit(tokens.split(512))
+    white = whitening(tokens)
+    for block in white.unbind(dim=1):
+        torch.testing.assert_close(block.mean(dim=0), torch.zeros(8), atol=1e-3, rtol=0)
+        # Shrinkage keeps the least varying directions a little below one.
+        torch.testing.assert_close(block.T.cov(), torch.eye(8), atol=0.1, rtol=0)
+    torch.testing.assert_close(whitening.map, whitening.map.transpose(1, 2))
+
+
+def test_whitening_survives_fewer_images_than_dimensions_and_constant_blocks():
+    whitening = ConditionWhitening(2, 8)
+    tokens = correlated(3)
+    tokens[:, 1] = 5.0
+    whitening.fit([tokens])
+    assert whitening(tokens).isfinite().all()
+
+
+def test_whitening_changes_nothing_before_it_is_fitted_and_refuses_a_single_image():
+    whitening = ConditionWhitening(2, 8)
+    assert torch.equal(whitening(correlated(3)), correlated(3))
+    with pytest.raises(ValueError, match="two or more images, got 1"):
+        whitening.fit([correlated(1)])

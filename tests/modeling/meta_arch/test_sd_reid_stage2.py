@@ -286,3 +286,22 @@ def test_wrong_settings_fail_at_construction(make_stage2, option, value, message
     extra = ("MODEL.BACKBONE.FEAT_DIM", 2048)
     with pytest.raises(ConfigError, match=message):
         make_stage2(option, value, *extra)
+
+
+def test_calibration_whitens_the_encoders_conditions_and_travels_with_the_checkpoint(make_stage2):
+    model, untouched = make_stage2(), make_stage2("MODEL.SDMODEL.WHITEN_CONDITIONS", False)
+    batches = [toys.batch(32, seed) for seed in range(4)]
+    untouched.calibrate(batches)
+    assert untouched.whitening is None
+    model.calibrate(batches)
+    model.eval()
+    with torch.no_grad():
+        conditions = torch.cat([model.whitening(model.person(b["images"]).id_conditions) for b in batches])
+    torch.testing.assert_close(conditions.mean(dim=0), torch.zeros_like(conditions[0]), atol=1e-2, rtol=0)
+
+    again = make_stage2()
+    again.load_checkpoint_state_dict(model.checkpoint_state_dict())
+    assert torch.equal(again.whitening.map, model.whitening.map)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(batches[0]), model(batches[0]))
+        assert not torch.equal(make_stage2().eval()(batches[0]), model(batches[0]))
