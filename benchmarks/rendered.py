@@ -22,15 +22,16 @@ PROTOCOLS = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CARGO_GG
 RELEASED = ("--overlay", "configs/_base_/released.yml")
 # name -> (run whose checkpoint is evaluated, or None to train; arguments of train_net.py)
 STAGE1 = "stage 1"
-DEFAULT = "stage 2, same person in view (default)"
+DEFAULT = "stage 2 (default)"
+DIFFUSION_ALONE = ("MODEL.SDMODEL.LINEAR_MEAN", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "0.6")
 VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    DEFAULT: (None, ("MODEL.SDMODEL.TARGET", "same_person_in_view")),
-    "control: stage 2 without training": (None, ("SOLVER.MAX_EPOCH", "0")),
+    DEFAULT: (None, ()),
     "default, generated features alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('generated',)")),
     "default, person feature alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('person',)")),
-    "stage 2, own feature": (None, ("MODEL.SDMODEL.TARGET", "own")),
-    "stage 2, released overlay": (None, RELEASED),
-    "default, conditions as they are": (None, ("MODEL.SDMODEL.WHITEN_CONDITIONS", "False")),
+    "control: default, UNet not trained": (None, ("SOLVER.MAX_EPOCH", "0")),
+    "no linear mean, same person in view": (None, DIFFUSION_ALONE),
+    "no linear mean, own feature": (None, (*DIFFUSION_ALONE, "MODEL.SDMODEL.TARGET", "own")),
+    "released overlay": (None, RELEASED),
 }
 
 

@@ -174,6 +174,8 @@ def test_two_processes_train_stage2(scratch, tmp_path, overlay):
 def test_data_and_assets_are_not_made_again(scratch):
     assert "already there" in scratch.tool("tools/render_benchmark.py", *rendering_of(scratch))
     assert "nothing to do" in scratch.tool("tools/make_assets.py", "--size", "tiny")
+    with pytest.raises(SystemExit, match="something else than size tiny with seed 1"):
+        scratch.tool("tools/make_assets.py", "--size", "tiny", "--seed", "1")
 
 
 def rendering_of(scratch):

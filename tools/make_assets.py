@@ -46,6 +46,13 @@ SD15_UNET = {
     "attention_head_dim": 8,
 }
 
+_UNETS = {"tiny": TINY_UNET, "sd15": SD15_UNET}
+
+
+def _request(size: str, seed: int) -> dict[str, object]:
+    """What decides the assets, as JSON reads it back."""
+    return json.loads(json.dumps({"size": size, "seed": seed, "unet": _UNETS[size]}))
+
 
 def _vae(channels: tuple[int, ...], layers_per_block: int, sample_size: int) -> AutoencoderKL:
     levels = len(channels)
@@ -79,14 +86,14 @@ def make_assets(size: str, output: Path, seed: int = 0) -> None:
     draft = output.with_name(f".{output.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
     tiny = size == "tiny"
-    UNet2DConditionModel(**(TINY_UNET if tiny else SD15_UNET)).save_pretrained(draft / "unet")
+    UNet2DConditionModel(**_UNETS[size]).save_pretrained(draft / "unet")
     vae = _vae((32, 32), 1, 16) if tiny else _vae((128, 256, 512, 512), 2, 512)
     vae.save_pretrained(draft / "vae")
     _scheduler().save_pretrained(draft / "scheduler")
     if not tiny:
         vit = timm.create_model("vit_base_patch16_224", pretrained=False)
         torch.save(vit.state_dict(), draft / "vit_base_p16_224.pth")
-    (draft / _MANIFEST).write_text(json.dumps({"size": size, "seed": seed}))
+    (draft / _MANIFEST).write_text(json.dumps(_request(size, seed)))
     draft.rename(output)
 
 
@@ -99,9 +106,12 @@ def main() -> None:
     args = parser.parse_args()
     output = args.output or Path("pretrained") / f"random-{args.size}"
     if output.exists():
-        manifest, wanted = output / _MANIFEST, {"size": args.size, "seed": args.seed}
+        manifest, wanted = output / _MANIFEST, _request(args.size, args.seed)
         if not manifest.is_file() or json.loads(manifest.read_text()) != wanted:
-            sys.exit(f"make_assets: {output} holds something else than {wanted}; delete it or give another --output")
+            sys.exit(
+                f"make_assets: {output} holds something else than size {args.size} with seed {args.seed}, as this "
+                "version makes them; delete it or give another --output"
+            )
         print(f"{output} exists, nothing to do (delete it to make it again)")
         return
     output.parent.mkdir(parents=True, exist_ok=True)

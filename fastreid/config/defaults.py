@@ -120,6 +120,9 @@ _C.MODEL.SDMODEL.STANDARDIZE_LATENT = True
 # Give the identity conditions zero mean and unit covariance, each block by itself, by statistics of the training
 # images that are taken before the first iteration. The release uses them as they are.
 _C.MODEL.SDMODEL.WHITEN_CONDITIONS = True
+# Diffuse what remains around a ridge regression from the identity conditions to the person's mean vector in the
+# requested view, fitted on those same images in closed form. For UNets that start from random weights.
+_C.MODEL.SDMODEL.LINEAR_MEAN = False
 # Chance per image that training conditions on its view's centre instead of its own view token; at
 # inference only centres exist (B5: the release never trains on them, 0.0).
 _C.MODEL.SDMODEL.VIEW_CENTRE_PERCENT = 0.5

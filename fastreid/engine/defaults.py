@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import logging
@@ -18,7 +19,7 @@ from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.engine import hooks
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
-from fastreid.evaluation import evaluate_protocols
+from fastreid.evaluation import check_protocol, evaluate_protocols
 from fastreid.modeling import build_model
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.utils import comm
@@ -61,6 +62,8 @@ class DefaultTrainer(SimpleTrainer):
             self.bare_model, self.cfg.OUTPUT_DIR,
             optimizer=optimizer, scheduler=self.schedule, scaler=self.scaler,
         )  # fmt: skip
+        for protocol in self.build_test_datasets(self.cfg):
+            check_protocol(protocol)  # now, not after the hours of training
         self.results: Results = {}
         self.best_metric: float | None = None
         self.register_hooks(self.build_hooks())
@@ -96,17 +99,32 @@ class DefaultTrainer(SimpleTrainer):
         comm.synchronize()
 
     def _calibrate(self) -> None:
-        """Show a model that asks for it (``calibrate``) up to 4096 training images, unaugmented."""
+        """Show a model that asks for it (``calibrate``) about 4096 training images, unaugmented: all images of some."""
         calibrate = getattr(self.bare_model, "calibrate", None)
         if calibrate is None:
             return
         if comm.is_main_process():
-            images = self.data_loader.dataset.images
+            data = self.data_loader.dataset
+            stride = -(-len(data) // 4096)
+            # Labels, not ids: people of different data sets may share an id.
+            images = [
+                dataclasses.replace(image, person=label)
+                for image, label in zip(data.images, data.labels, strict=True)
+                if label % stride == 0
+            ]
             with self.autocast():
-                calibrate(self.build_feature_loader(self.cfg, images[:: -(-len(images) // 4096)]))
+                calibrate(self.build_feature_loader(self.cfg, images))
         comm.copy_from_main(self.bare_model.buffers())
 
     def _resume(self, path: os.PathLike[str]) -> None:
+        weights = Path(self.cfg.MODEL.WEIGHTS)
+        if weights.is_file() and weights.stat().st_mtime > path.stat().st_mtime:
+            logger.warning(
+                "going on from %s, which is older than MODEL.WEIGHTS %s: to start from those instead, "
+                "leave out --resume or give another OUTPUT_DIR",
+                path,
+                weights,
+            )
         values = self.checkpointer.resume(path)
         self.start_epoch = values["epoch"] + 1
         self.best_metric = hooks.best_metric_so_far(self.checkpointer, values["best_metric"])

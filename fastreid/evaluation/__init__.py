@@ -3,7 +3,7 @@
 from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator
 from fastreid.evaluation.extraction import FeatureStore, evaluation_mode
 from fastreid.evaluation.matching import NoValidQueryError
-from fastreid.evaluation.protocols import evaluate_protocols
+from fastreid.evaluation.protocols import check_protocol, evaluate_protocols
 from fastreid.evaluation.rank import evaluate_rank, rank_queries
 from fastreid.evaluation.results import print_csv_format
 from fastreid.evaluation.score import ProtocolResult, score
@@ -14,6 +14,7 @@ __all__ = [
     "NoValidQueryError",
     "ProtocolResult",
     "ReidEvaluator",
+    "check_protocol",
     "evaluate_protocols",
     "evaluate_rank",
     "evaluation_mode",

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from fastreid.config import ConfigError
 from fastreid.evaluation.extraction import FeatureStore, my_share
 from fastreid.evaluation.ranked_lists import ranked_lists
 from fastreid.evaluation.results import print_csv_format, write_json, write_results
@@ -41,10 +42,10 @@ def evaluate_protocols(
         output_dir: receives results.json, results.csv and ranked_lists.json.
         autocast: makes the context in which features are computed; scores are float32 all the same.
     Returns: {protocol: figures in percent} in every process.
-    Raises: ValueError (a protocol without images), NoValidQueryError; both before any work.
+    Raises: ConfigError (a protocol without images), NoValidQueryError; both before any work.
     """
     for dataset in datasets:
-        _check_protocol(dataset)
+        check_protocol(dataset)
     images = {image.path: image for data in datasets for image in (*data.query, *data.gallery)}
     store = FeatureStore()
     store.extract(model, build_loader(cfg, my_share(list(images.values()))), autocast)
@@ -74,11 +75,16 @@ def _score_all(metric: str, store: FeatureStore, datasets: Sequence[Any], output
     return results
 
 
-def _check_protocol(dataset: Any) -> None:
-    """Find out before the model runs what would spoil its evaluation after."""
+def check_protocol(dataset: Any) -> None:
+    """Find out before the model runs what would spoil its evaluation after.
+
+    Raises:
+        ConfigError: no query or no gallery images.
+        NoValidQueryError: no query has a match under another camera.
+    """
     for side in ("query", "gallery"):
         if not getattr(dataset, side):
-            raise ValueError(
+            raise ConfigError(
                 f"{dataset.name}: the {side} is empty; check the data set's {side} files under "
                 "DATASETS.ROOT, and that the protocol's views occur in them"
             )

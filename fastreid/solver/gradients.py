@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from fastreid.config import ConfigError
 from fastreid.utils.suggest import explain_choice
 
 CLIP_TYPES = ("norm", "value")
@@ -20,16 +21,16 @@ def build_gradient_clipper(cfg: Any) -> Callable[[Iterable[nn.Parameter]], objec
     unscaled before.
 
     Raises:
-        ValueError: unknown CLIP_TYPE, or a CLIP_VALUE that is not above 0.
+        ConfigError: unknown CLIP_TYPE, or a CLIP_VALUE that is not above 0.
     """
     settings = cfg.SOLVER.CLIP_GRADIENTS
     if not settings.ENABLED:
         return None
     if settings.CLIP_TYPE not in CLIP_TYPES:
-        raise ValueError(explain_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", settings.CLIP_TYPE, CLIP_TYPES))
+        raise ConfigError(explain_choice("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", settings.CLIP_TYPE, CLIP_TYPES))
     limit, norm_type = settings.CLIP_VALUE, settings.NORM_TYPE
     if limit <= 0:
-        raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE must be above 0, got {limit}")
+        raise ConfigError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE must be above 0, got {limit}")
     if settings.CLIP_TYPE == "norm":
         return lambda parameters: nn.utils.clip_grad_norm_(parameters, limit, norm_type=norm_type)
     return lambda parameters: nn.utils.clip_grad_value_(parameters, limit)

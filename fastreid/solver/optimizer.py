@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from fastreid.config import ConfigError
 from fastreid.utils.registry import Registry
 
 OPTIMIZER_REGISTRY = Registry("SOLVER.OPT")
@@ -44,13 +45,13 @@ def group_parameters(cfg: Any, model: nn.Module) -> list[dict[str, Any]]:
     saved optimiser state fits again.
 
     Raises:
-        ValueError: nothing in the model requires a gradient.
+        ConfigError: nothing in the model requires a gradient.
     """
     groups: dict[GroupSettings, list[nn.Parameter]] = {}
     for name, module, parameter in _trainable(model):
         groups.setdefault(_settings(cfg, name, module), []).append(parameter)
     if not groups:
-        raise ValueError("no parameter of the model requires a gradient: there is nothing to train")
+        raise ConfigError("no parameter of the model requires a gradient: there is nothing to train")
     return [{"params": parameters, **settings._asdict()} for settings, parameters in groups.items()]
 
 
@@ -81,7 +82,7 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
 
     Raises:
         RegistryError: unknown SOLVER.OPT, with near matches.
-        ValueError: nothing to train.
+        ConfigError: nothing to train.
     """
     make = OPTIMIZER_REGISTRY.get(cfg.SOLVER.OPT)
     return make(group_parameters(cfg, model), cfg)

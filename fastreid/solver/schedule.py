@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastreid.config import ConfigError
 from fastreid.utils.registry import Registry
 from fastreid.utils.suggest import explain_choice
 
@@ -36,7 +37,7 @@ class Warmup:
 
     def __post_init__(self) -> None:
         if self.method not in WARMUP_METHODS:
-            raise ValueError(explain_choice("SOLVER.WARMUP_METHOD", self.method, WARMUP_METHODS))
+            raise ConfigError(explain_choice("SOLVER.WARMUP_METHOD", self.method, WARMUP_METHODS))
 
     def __call__(self, iteration: int) -> float:
         if iteration >= self.iterations:
@@ -134,7 +135,7 @@ def _multi_step_decay(cfg: Any, iters_per_epoch: int) -> Curve:
     """SD-ReID stage 2: x DECAY_RATE from each of DECAY_EPOCHS (counted from 0) on."""
     solver = cfg.SOLVER
     if solver.WARMUP_METHOD != "linear":
-        raise ValueError(
+        raise ConfigError(
             f"SOLVER.SCHED {solver.SCHED} warms up linearly: SOLVER.WARMUP_METHOD must be linear, "
             f"not {solver.WARMUP_METHOD!r}"
         )
@@ -150,7 +151,7 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epo
 
     Raises:
         RegistryError: unknown SOLVER.SCHED, with near matches.
-        ValueError: unknown SOLVER.WARMUP_METHOD, or one that the schedule does not have.
+        ConfigError: unknown SOLVER.WARMUP_METHOD, or one that the schedule does not have.
     """
     make = SCHEDULE_REGISTRY.get(cfg.SOLVER.SCHED)
     solver = cfg.SOLVER

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fastreid.config import ConfigError
 from fastreid.utils.suggest import explain_choice
 
 logger = logging.getLogger(__name__)
@@ -37,17 +38,17 @@ def amp_dtype(cfg: Any, device: torch.device | str, *, enabled: bool | None = No
     "auto" is bf16 where the hardware has it (CUDA and CPU), fp16 on older CUDA devices, else none.
 
     Raises:
-        ValueError: unknown SOLVER.AMP.DTYPE, or fp16 asked for on a device other than CUDA.
+        ConfigError: unknown SOLVER.AMP.DTYPE, or fp16 asked for on a device other than CUDA.
     """
     asked, kind = cfg.SOLVER.AMP.DTYPE, torch.device(device).type
     if asked not in AMP_DTYPES:
-        raise ValueError(explain_choice("SOLVER.AMP.DTYPE", asked, AMP_DTYPES))
+        raise ConfigError(explain_choice("SOLVER.AMP.DTYPE", asked, AMP_DTYPES))
     if enabled is None:
         enabled = cfg.SOLVER.AMP.ENABLED
     if not enabled or asked == "fp32":
         return None
     if asked == "fp16" and kind != "cuda":
-        raise ValueError(f"SOLVER.AMP.DTYPE fp16 needs CUDA, but MODEL.DEVICE is {kind}; use auto, bf16 or fp32")
+        raise ConfigError(f"SOLVER.AMP.DTYPE fp16 needs CUDA, but MODEL.DEVICE is {kind}; use auto, bf16 or fp32")
     if asked != "auto":
         return torch.float16 if asked == "fp16" else torch.bfloat16
     return _best_dtype(kind)

@@ -1,12 +1,15 @@
 """The real trainer on a toy: resuming, best and last checkpoints, metrics.json, errors."""
 
 import json
+import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fastreid.config import ConfigError
 from fastreid.engine import DefaultTrainer, HookBase
+from fastreid.evaluation import NoValidQueryError
 from fastreid.utils.checkpoint import WeightsError, read_checkpoint
 from tests.engine.toys import ITERS_PER_EPOCH, PEOPLE, ToyTrainer, toy_cfg, train
 
@@ -118,6 +121,32 @@ def test_evaluation_that_fails_keeps_the_training(tmp_path):
     with pytest.raises(OSError, match="gallery is gone"):
         train(toy_cfg(tmp_path), trainer_class=Unlucky)
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_a_protocol_that_cannot_be_scored_stops_the_run_before_it_starts(tmp_path):
+    class OneCamera(ToyTrainer):
+        @classmethod
+        def build_test_datasets(cls, cfg):
+            return [
+                SimpleNamespace(name=data.name, query=data.query, gallery=data.query)
+                for data in super().build_test_datasets(cfg)
+            ]
+
+    with pytest.raises(NoValidQueryError, match="Toy"):
+        OneCamera(toy_cfg(tmp_path))
+
+
+def test_going_on_from_a_run_older_than_its_weights_is_told(tmp_path, caplog):
+    train(toy_cfg(tmp_path / "stage1"))
+    weights = tmp_path / "stage1" / "model_final.pth"
+    cfg = toy_cfg(tmp_path / "stage2", MODEL__WEIGHTS=str(weights))
+    train(cfg)
+    train(cfg, resume=True)
+    assert "which is older than MODEL.WEIGHTS" not in caplog.text
+    later = (tmp_path / "stage2" / "model_final.pth").stat().st_mtime + 10
+    os.utime(weights, (later, later))
+    train(cfg, resume=True)
+    assert "model_final.pth, which is older than MODEL.WEIGHTS" in caplog.text
 
 
 def test_no_test_protocols(tmp_path):

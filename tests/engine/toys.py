@@ -49,6 +49,7 @@ class ToyImages(Dataset):
 
     def __init__(self, images):
         self.images = list(images)
+        self.labels = [image.person for image in self.images]
 
     def __len__(self):
         return len(self.images)

@@ -94,5 +94,6 @@ def _json_lines(text: str) -> list[dict[str, float]]:
 
 def _command(name: str, folder: Path) -> str:
     """The call of the public tool that writes a run's files; what is finished is evaluated again."""
-    words = ("--config-file", f"configs/quickstart/{name}.yml", "--resume", "OUTPUT_DIR", str(folder))
-    return f"python tools/train_net.py {' '.join(words)} DATASETS.ROOT …"
+    config = folder / "config.yaml"  # holds every key of the run, if it got that far
+    recipe = str(config) if config.is_file() else f"configs/quickstart/{name}.yml"
+    return f"python tools/train_net.py --config-file {recipe} --resume OUTPUT_DIR {folder}"

@@ -1,7 +1,5 @@
 """The condition learner: what a person looks like, and from which view to show them, as UNet tokens."""
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -88,25 +86,22 @@ class ConditionWhitening(nn.Module):
 
     def forward(self, id_conditions: Tensor) -> Tensor:
         """[B, L-1, D] -> the same shape, in float32."""
-        return torch.einsum("btd,tde->bte", id_conditions.float() - self.mean, self.map)
+        with torch.autocast(id_conditions.device.type, enabled=False):
+            return torch.einsum("btd,tde->bte", id_conditions.float() - self.mean, self.map)
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Set mean and map from batches of conditions [B, L-1, D], in one pass and in float64.
+    def fit(self, id_conditions: Tensor) -> None:
+        """Set mean and map, in float64, from the conditions [N, L-1, D] of two or more images.
 
         Raises:
             ValueError: fewer than two images.
         """
-        count, total, products = 0, 0.0, 0.0
-        for batch in batches:
-            tokens = batch.double().transpose(0, 1)  # [L-1, B, D]
-            count += tokens.shape[1]
-            total = total + tokens.sum(dim=1)
-            products = products + tokens.transpose(1, 2) @ tokens
-        if count < 2:
-            raise ValueError(f"conditions are whitened by the statistics of two or more images, got {count}")
-        mean = total / count
-        variances, directions = torch.linalg.eigh(products / count - mean[:, :, None] * mean[:, None, :])
+        if len(id_conditions) < 2:
+            raise ValueError(f"conditions are whitened by two or more images' statistics, got {len(id_conditions)}")
+        tokens = id_conditions.transpose(0, 1).double()  # [L-1, N, D]
+        mean = tokens.mean(dim=1)
+        tokens = tokens - mean[:, None]
+        variances, directions = torch.linalg.eigh(tokens.transpose(1, 2) @ tokens / tokens.shape[1])
         shrunk = variances.clamp(min=0) + self.SHRINKAGE * variances.mean(dim=-1, keepdim=True).clamp(min=1e-12)
         self.mean.copy_(mean)
         self.map.copy_((directions * shrunk.rsqrt()[:, None, :]) @ directions.transpose(1, 2))

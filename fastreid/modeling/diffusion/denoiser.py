@@ -24,13 +24,13 @@ class Denoiser(nn.Module):
     def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
         if unet.config.in_channels != CHANNELS or unet.config.out_channels != CHANNELS:
-            raise ValueError(
+            raise AssetError(
                 f"the UNet works on {unet.config.in_channels} -> {unet.config.out_channels} channels, "
                 f"features are folded into {CHANNELS}"
             )
         attention = ["CrossAttn" in name for name in unet.config.down_block_types]
         if attention != sorted(attention, reverse=True) or not attention[0]:
-            raise ValueError(
+            raise AssetError(
                 f"view control needs cross-attention in the finest levels, the UNet has {unet.config.down_block_types}"
             )
         self.unet = unet
@@ -41,14 +41,18 @@ class Denoiser(nn.Module):
         """Read a Diffusers folder (`config.json` and weights).
 
         Raises:
-            AssetError: no such folder.
+            AssetError: no such folder, damaged files, or a UNet that features or control do not fit.
         """
         if not (Path(folder) / "config.json").is_file():
             raise AssetError(
                 f"no UNet in {folder!r} (MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH): expected "
                 "config.json and the weights of a UNet. `python tools/make_assets.py` writes random ones"
             )
-        return cls(UNet2DConditionModel.from_pretrained(folder))
+        try:
+            unet = UNet2DConditionModel.from_pretrained(folder)
+        except Exception as error:  # diffusers and safetensors raise whatever they met
+            raise AssetError(f"cannot read the UNet in {folder!r}: {error}") from error
+        return cls(unet)
 
     @property
     def context_dim(self) -> int:

@@ -21,6 +21,7 @@ from fastreid.modeling.diffusion import (
 from fastreid.modeling.diffusion.adapters import choose_trainable
 from fastreid.modeling.diffusion.conditioning import ConditionWhitening, perturb
 from fastreid.modeling.diffusion.guidance import NullRows, drop_control
+from fastreid.modeling.diffusion.linear_mean import LinearMean
 from fastreid.modeling.diffusion.targets import TARGETS
 from fastreid.modeling.person import PersonEncoder
 from fastreid.structures import Condition, PersonFeatures
@@ -37,6 +38,7 @@ class SDReIDStage2(nn.Module):
         latent: how identity vectors are folded.
         standardized: diffuse identity vectors with zero mean and unit variance, not as they are.
         whitening: of the identity conditions, or None to use them as they are.
+        linear_mean: of the latent given conditions and view, which diffusion works around, or None for zero.
         condition_learner: identity conditions and a view centre -> tokens.
         view_decoder: a view token -> control maps.
         denoiser: the UNet.
@@ -64,6 +66,7 @@ class SDReIDStage2(nn.Module):
         latent: LatentShape,
         standardized: bool,
         whitening: ConditionWhitening | None,
+        linear_mean: LinearMean | None,
         condition_learner: ConditionLearner,
         view_decoder: ViewRefinedDecoder,
         denoiser: Denoiser,
@@ -88,7 +91,7 @@ class SDReIDStage2(nn.Module):
         self.latent, self.standardized = latent, standardized
         self.schedule, self.sampler = schedule, sampler
         self.noise, self.fusion = noise, fusion
-        self.whitening = whitening
+        self.whitening, self.linear_mean = whitening, linear_mean
         self.condition_learner, self.view_decoder, self.denoiser = (
             condition_learner,
             view_decoder,
@@ -117,6 +120,9 @@ class SDReIDStage2(nn.Module):
             "latent": latent,
             "standardized": keys.STANDARDIZE_LATENT,
             "whitening": ConditionWhitening(num_tokens - 1, person.feature_dim) if keys.WHITEN_CONDITIONS else None,
+            "linear_mean": (
+                LinearMean(num_tokens - 1, person.feature_dim, keys.VIEW_NUM) if keys.LINEAR_MEAN else None
+            ),
             "condition_learner": ConditionLearner(
                 num_tokens=num_tokens,
                 dim=person.feature_dim,
@@ -165,15 +171,17 @@ class SDReIDStage2(nn.Module):
 
     def _denoising_loss(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
+        id_conditions = self._whiten(features.id_conditions)
         weights, requested = self.target(people, views)
         with torch.autocast(self.device.type, enabled=False):  # it would round the targets to half precision
-            clean = self.latent.fold(weights @ self._encode(features.identity.float()))
+            latents = weights @ self._encode(features.identity.float())
+            clean = self.latent.fold(latents - self._mean(id_conditions, requested))
             instance = weights @ features.view.float()
 
         centre = self.person.memory(requested)
         use_centre = torch.rand(len(views), 1, device=self.device) < self.centre_percent
         condition = self.condition(
-            perturb(self._whiten(features.id_conditions), self.condition_noise),
+            perturb(id_conditions, self.condition_noise),
             centre,
             view_token=torch.where(use_centre, centre, instance),
         )
@@ -186,9 +194,26 @@ class SDReIDStage2(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[dict[str, Any]]) -> None:
-        """Take the statistics of the frozen encoder's conditions that whitening needs, once, before training."""
+        """Fit what has a closed form, whitening and linear mean, to the frozen encoder's features; before training."""
+        if self.whitening is None and self.linear_mean is None:
+            return
+        conditions, identities, people, views = [], [], [], []
+        for batch in batches:
+            features = self.person(batch["images"])
+            conditions.append(features.id_conditions.float())
+            identities.append(features.identity.float())
+            people.append(batch["targets"])
+            views.append(batch["viewids"])
+        id_conditions = torch.cat(conditions)
         if self.whitening is not None:
-            self.whitening.fit(self.person(batch["images"]).id_conditions for batch in batches)
+            self.whitening.fit(id_conditions)
+        if self.linear_mean is not None:
+            latents = self._encode(torch.cat(identities))
+            who, view = torch.cat(people).to(self.device), torch.cat(views).to(self.device)
+            self.linear_mean.fit(self._whiten(id_conditions), latents, who, view)
+
+    def _mean(self, id_conditions: Tensor, views: Tensor) -> Tensor | float:
+        return 0.0 if self.linear_mean is None else self.linear_mean(id_conditions, views)
 
     def _whiten(self, id_conditions: Tensor) -> Tensor:
         return id_conditions.float() if self.whitening is None else self.whitening(id_conditions)
@@ -236,19 +261,18 @@ class SDReIDStage2(nn.Module):
             raise ValueError(f"views {unseen} have no centre: stage 1 never saw them; train it on data that shows them")
         size, repeats = len(features.identity), self.num_views * self.num_draws
         views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
-        centre = self.person.memory(views.repeat(size))
-        condition = self.condition(
-            self._whiten(features.id_conditions).repeat_interleave(repeats, dim=0),
-            centre,
-            view_token=centre,
-        )
+        requested = views.repeat(size)
+        centre = self.person.memory(requested)
+        id_conditions = self._whiten(features.id_conditions).repeat_interleave(repeats, dim=0)
+        condition = self.condition(id_conditions, centre, view_token=centre)
         null = NullRows(
             self.condition_learner.null_like(condition.tokens, learnt=self.null_is_learnt),
             self.null_drops_down,
             self.null_drops_up,
         )
         noise = self.noise.draw(batch, repeats, self.sampler.noise_steps).to(self.device).flatten(1, 2)
-        samples = self._decode(self.latent.unfold(self.sampler.sample(self.denoiser, condition, null, noise)))
+        samples = self.latent.unfold(self.sampler.sample(self.denoiser, condition, null, noise))
+        samples = self._decode(samples + self._mean(id_conditions, requested))
         generated = samples.view(size, self.num_views, self.num_draws, -1).mean(dim=2)
         return self.person.neck(generated.flatten(0, 1)).view_as(generated) if self.generated_neck else generated
 

@@ -1,8 +1,11 @@
 """View control in the stock UNet: it must act in the encoder and in the decoder."""
 
+import shutil
+
 import pytest
 import torch
 
+from fastreid.config import ConfigError
 from fastreid.modeling.diffusion import AssetError, Denoiser
 from fastreid.modeling.diffusion.adapters import choose_trainable
 from fastreid.structures import Condition, ControlMaps
@@ -127,5 +130,13 @@ def test_all_trains_all(assets):
 )
 def test_impossible_choices_are_explained(assets, options, message):
     keys = [word if i % 2 else f"MODEL.SDMODEL.UNET_CONFIG.{word}" for i, word in enumerate(options)]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         trained(assets, *keys)
+
+
+def test_damaged_assets_are_named(assets, tmp_path):
+    shutil.copytree(assets / "unet", tmp_path / "unet")
+    (weights,) = (tmp_path / "unet").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(AssetError, match=r"cannot read the UNet in '.*unet'"):
+        Denoiser.from_pretrained(str(tmp_path / "unet"))

@@ -5,6 +5,7 @@ import torch
 
 from fastreid.config import ConfigError
 from fastreid.modeling import build_model
+from fastreid.modeling.diffusion import Sampler, Schedule
 from fastreid.utils.weights import WeightsError, load_weights
 from tests.modeling import toys
 
@@ -305,3 +306,35 @@ def test_calibration_whitens_the_encoders_conditions_and_travels_with_the_checkp
     with torch.no_grad():
         assert torch.equal(again.eval()(batches[0]), model(batches[0]))
         assert not torch.equal(make_stage2().eval()(batches[0]), model(batches[0]))
+
+
+def test_diffusion_works_around_the_linear_mean(make_stage2, monkeypatch):
+    """Whoever samples zeros gets exactly the regression's vectors; whoever is trained is given what remains."""
+    model = make_stage2("MODEL.SDMODEL.LINEAR_MEAN", True, "TEST.SDMODEL.GENERATED_NECK", False)
+    assert model.linear_mean.weight.shape == (toys.NUM_VIEWS, 5 * toys.FEATURE_DIM, toys.FEATURE_DIM)
+    batches = [toys.batch(32, seed) for seed in range(4)]
+    model.calibrate(batches)
+    model.eval()
+    monkeypatch.setattr(Sampler, "sample", lambda *args: torch.zeros(64, *model.latent.shape))
+    batch = batches[0]
+    with torch.no_grad():
+        features = model.person(batch["images"])
+        conditions = model.whitening(features.id_conditions)
+        for view in range(toys.NUM_VIEWS):
+            means = model.linear_mean(conditions, torch.full((32,), view))
+            expected = model.person.destandardize(means)
+            torch.testing.assert_close(model.generate(features, batch)[:, view], expected)
+
+        diffused = []
+
+        def add_noise(schedule, clean, noise, timesteps):
+            diffused.append(clean)
+            return clean
+
+        monkeypatch.setattr(Schedule, "add_noise", add_noise)
+        torch.manual_seed(3)
+        model._denoising_loss(features, batch)
+        torch.manual_seed(3)
+        weights, requested = model.target(batch["targets"], batch["viewids"])
+        remaining = weights @ model.person.standardize(features.identity) - model.linear_mean(conditions, requested)
+        torch.testing.assert_close(diffused[0], model.latent.fold(remaining))
