@@ -42,6 +42,7 @@ setup(
     version=version(),
     packages=find_packages(include=["fastreid", "fastreid.*"]),
     package_data={
+        "fastreid.config": ["*.yml"],
         "fastreid.evaluation.rank_cylib": ["*.pyx"],
         "fastreid.evaluation.report": ["*.j2", "*.css"],
     },

@@ -1,9 +1,14 @@
+# shellcheck shell=bash
 # Sourced by quickstart.sh and run_tests.sh: makes .venv, installs what the library needs, and puts it first on PATH.
 # Nothing is installed again until a requirements file, setup.py or the extension's source changes.
 # PYTHON_BIN chooses the Python (3.10 or newer) that .venv is made with.
 
 STEP="starting"
-trap 'status=$?; [ $status -eq 0 ] || echo "$(basename "$0"): failed while $STEP (exit status $status)" >&2' EXIT
+finish() {
+  local status=$?
+  [ $status -eq 0 ] || echo "$(basename "$0"): failed while $STEP (exit status $status)" >&2
+}
+trap finish EXIT
 # Ctrl-C must end the script, not just the step.
 trap 'exit 130' INT
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from fastreid.data.benchmarks.synthetic import render_benchmark
+from fastreid.data.benchmarks.synthetic import LAYOUTS, render_benchmark
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = ("quickstart.sh", "run_tests.sh", "CARGO.sh")
+SCRIPTS = tuple(path.name for path in ROOT.glob("*.sh"))
 PEOPLE = {"train_ids": 8, "test_ids": 4, "images_per_id": 8}
 
 # What makes any training of this repository a matter of seconds; appended to a command, it wins.
@@ -105,9 +105,10 @@ def finished_quickstart(base: Path) -> tuple[Scratch, subprocess.CompletedProces
 
 @functools.cache
 def rendered(base: Path) -> Path:
-    """A data root with a tiny CARGO; made once per `base`."""
+    """A data root with every benchmark, tiny; made once per `base`."""
     root = base / "rendered"
-    render_benchmark(root, workers=1, **PEOPLE)
+    for name in LAYOUTS:
+        render_benchmark(root, name, workers=1, **PEOPLE)
     return root
 
 

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from packaging.version import Version
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.config.unsupported import REASONS
+from fastreid.data.benchmarks import BENCHMARKS
 from fastreid.data.benchmarks.synthetic import RenderConfig
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.samplers import SAMPLER_REGISTRY
@@ -36,7 +38,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastrei
 RUN_ELSEWHERE = {
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_says_its_steps_and_prints_one_table",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
-    "--size sd15": "tests/test_configs.py::test_cargo_stage2_has_the_published_size",
+    "--size sd15": "tests/test_configs.py::test_stage2_at_its_true_size",
     "--num-gpus 2": "tests/test_pipeline.py::test_two_processes_train_and_evaluate",
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
 }
@@ -73,7 +75,20 @@ def scratch(tmp_path_factory):
     copy = make_scratch(tmp_path_factory.mktemp("docs") / "copy")
     for name in ("datasets", "pretrained", "logs"):
         shutil.copytree(finished.folder / name, copy.folder / name)
+    write_own_data(copy.folder)
     return copy
+
+
+def write_own_data(folder: Path) -> None:
+    """The table and the class that docs/datasets.md speaks of; the table with enough people to fill a batch."""
+    (example,) = blocks(TEXTS["docs/datasets.md"], "csv")
+    lines = example.splitlines()[:1]
+    dataset = DATASET_REGISTRY.get("CARGO")(root=folder / "datasets/quickstart")
+    for split in ("train", "query", "gallery"):
+        lines += [f"{i.path},{i.person},cam{i.camera},{int(i.view)},{split}" for i in getattr(dataset, split)]
+    (folder / "people.csv").write_text("\n".join(lines))
+    (own_class,) = blocks(TEXTS["docs/datasets.md"], "python")
+    (folder / "my_dataset.py").write_text(own_class)
 
 
 @pytest.mark.parametrize(("page", "command"), list(commands()), ids=lambda word: word[:90])
@@ -123,6 +138,10 @@ def read_command(words: list[str]):
 
 def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
     added = [*ADDED.get(tool, []), *SHORTER.get(tool, [])]
+    if tool == "tools/check_dataset.py" and "DATASETS.ROOT" not in words:
+        added += ["DATASETS.ROOT", "datasets/quickstart"]
+    if "--import" in words:  # a class with one person
+        added += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_INSTANCE", "2"]
     if "--help" in [*words, *added]:
         with pytest.raises(SystemExit, match="^0$"):
             scratch.tool(tool, *words, *added)
@@ -254,6 +273,27 @@ def test_the_table_of_differences_is_complete():
     assert numbers == ["B1", "B2", "B3", "B4", "B5", "B6", "B10", "B11", "B13"]
 
 
+def test_the_table_of_protocols_is_what_is_registered():
+    table = {cells[0]: cells[1:] for cells in rows("docs/datasets.md", "## Which names there are", 5)}
+    assert [name for benchmark in BENCHMARKS for name in benchmark.protocols] == list(table)
+    for benchmark in BENCHMARKS:
+        alias_of = {protocol: alias for alias, protocol in benchmark.aliases.items()}
+        for name, protocol in benchmark.protocols.items():
+            _, alias, valid, _ = table[name]
+            assert (alias, valid) == (alias_of.get(name, ""), str(protocol.valid_queries or "")), name
+
+
+def test_the_trees_of_the_data_sets_are_those_of_the_messages():
+    assert [b.name for b in BENCHMARKS if f"```\n{b.layout}\n```" not in TEXTS["docs/datasets.md"]] == []
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
+def test_published_counts_stand_on_the_page(benchmark):
+    sizes = [benchmark.train_sizes, *(s for p in benchmark.protocols.values() for s in p.sizes.values())]
+    numbers = {f"{n:,}" for size in sizes for n in (size.images, size.ids) if n}
+    assert [n for n in sorted(numbers) if n not in TEXTS["docs/datasets.md"]] == []
+
+
 @pytest.mark.parametrize(
     ("heading", "count", "names"),
     [("**Whose vector**", 3, TARGETS), ("**Guidance**", 2, GUIDANCE)],
@@ -277,7 +317,7 @@ def test_registered_names_are_all_named():
         "MODEL.META_ARCHITECTURE": set(META_ARCH_REGISTRY),
         "MODEL.BACKBONE.NAME": set(BACKBONE_REGISTRY),
         "MODEL.HEADS.NAME": set(REID_HEADS_REGISTRY),
-        "DATASETS.NAMES, DATASETS.TESTS": set(DATASET_REGISTRY),
+        "DATASETS.NAMES, DATASETS.TESTS": set(DATASET_REGISTRY) - {"MyData"},  # the example of docs/datasets.md
         "DATALOADER.SAMPLER_TRAIN": set(SAMPLER_REGISTRY),
         "SOLVER.OPT": set(OPTIMIZER_REGISTRY),
         "SOLVER.SCHED": set(SCHEDULE_REGISTRY),

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fastreid.engine import DefaultTrainer
-from tests.miniature import FEW_STEPS, ROOT, finished_quickstart, make_scratch
+from tests.miniature import FEW_STEPS, ROOT, finished_quickstart, make_scratch, rendered
+from tests.test_configs import PAIRS, TINY_MODEL, asset_keys, merged
 
 PROTOCOLS = ["CARGO", "CARGO_AA", "CARGO_AG", "CARGO_GG"]
 FIGURES = ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"]
@@ -134,12 +135,49 @@ def test_the_environment_is_installed_once(tmp_path):
     assert any("--editable ." in call for call in first) and not second
 
 
-def test_both_stages_of_cargo_get_the_arguments(scratch):
-    assert scratch.script("CARGO.sh", "SOLVER.MAX_EPOCH", "3", on_tool="note").returncode == 0
+# The scripts of the benchmarks
+
+SCRIPTS = {
+    "CARGO.sh": PAIRS["CARGO"],
+    "go/base.sh": PAIRS["v1"],
+    "run_v2.sh": PAIRS["v2"],
+    "run_LAGPeR.sh": PAIRS["LAGPeR"],
+    "run_G2APS_ReID.sh": PAIRS["G2APS"],
+    "run_G2APS_ReID_128.sh": PAIRS["G2APS_128"],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_both_stages_get_the_arguments(scratch, script, monkeypatch):
+    monkeypatch.setenv("NUM_GPUS", "3")
+    assert scratch.script(script, "SOLVER.MAX_EPOCH", "3", on_tool="note").returncode == 0
     assert scratch.calls() == [
-        f"tools/train_net.py --config-file configs/CARGO/{name}.yml --resume --num-gpus 1 SOLVER.MAX_EPOCH 3"
-        for name in ("base_stage1", "base_stage2_step5")
+        f"tools/train_net.py --config-file configs/{name}.yml --resume --num-gpus 3 SOLVER.MAX_EPOCH 3"
+        for name in SCRIPTS[script]
     ]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_the_scripts_run_both_stages(scratch, script, tmp_path_factory, monkeypatch):
+    """On rendered people in the benchmark's layout, with a small ViT and the tiny UNet; nothing else is changed."""
+    monkeypatch.setenv("FASTREID_DATASETS", str(rendered(tmp_path_factory.getbasetemp())))
+    assets = asset_keys(scratch.folder / "pretrained/random-tiny")
+    done = scratch.script(script, "MODEL.BACKBONE.PRETRAIN", "False", *TINY_MODEL, *assets)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    first, second = (merged(ROOT / f"configs/{name}.yml") for name in SCRIPTS[script])
+    assert second.MODEL.WEIGHTS.startswith(first.OUTPUT_DIR)
+    for cfg in (first, second):
+        folder = scratch.folder / cfg.OUTPUT_DIR
+        results = results_of(folder)
+        assert sorted(results) == sorted(cfg.DATASETS.TESTS) and (folder / "model_best.pth").is_file()
+        # One query of each of four people in each view that is asked for.
+        views = {name: 2 if name in ("CARGO", "CARGO_AG") else 1 for name in results}
+        assert {name: figures["valid_queries"] for name, figures in results.items()} == {
+            n: 4 * v for n, v in views.items()
+        }
+    if script == "run_v2.sh":  # the person and all three views
+        model = torch.load(scratch.folder / second.OUTPUT_DIR / "model_final.pth", weights_only=True)["model"]
+        assert len(model["person.memory.centres"]) == 3 and model["person.memory.seen"].all()
 
 
 def two_processes(scratch, stage, output, *words):

@@ -9,16 +9,17 @@ import secrets
 import sys
 
 from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
-from fastreid.data import build_datasets
-from fastreid.data.benchmarks.base import DatasetError
+from fastreid.data.check import counts_table
 from fastreid.data.common import ImageReadError
+from fastreid.data.datasets import DatasetError
 from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup, launch
 from fastreid.engine.launch import LaunchError
-from fastreid.engine.summary import data_summary, model_summary, schedule_summary
+from fastreid.engine.summary import model_summary, schedule_summary
 from fastreid.evaluation import NoValidQueryError
 from fastreid.modeling.diffusion import AssetError
 from fastreid.utils.checkpoint import WeightsError, load_weights
 from fastreid.utils.registry import RegistryError
+from fastreid.utils.user_code import UserCodeError, import_file
 
 logger = logging.getLogger("fastreid.tools.train_net")
 
@@ -31,18 +32,21 @@ USER_ERRORS = (
     LaunchError,
     NoValidQueryError,
     RegistryError,
+    UserCodeError,
     WeightsError,
 )
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, then the config file, overlays, and KEY VALUE pairs; frozen."""
+    """Defaults, then the config file, overlays, and KEY VALUE pairs; frozen. Imports the user's own files."""
     cfg = get_cfg()
     for path in filter(None, [args.config_file, *args.overlay]):
         cfg.merge_from_file(path)
     cfg.merge_from_list(args.opts)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     cfg.freeze()
+    for file in (*args.imports, *cfg.IMPORTS):
+        import_file(file)
     return cfg
 
 
@@ -76,9 +80,8 @@ def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
     """Print the summaries of a dry run."""
-    names = dict.fromkeys([*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS])
     print(model_summary(trainer.bare_model))
-    print(f"\n{data_summary(build_datasets(cfg, list(names)))}\n")
+    print(f"\n{counts_table(trainer.datasets)}\n")
     print(
         schedule_summary(
             trainer.schedule,

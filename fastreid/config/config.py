@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode as YacsNode
 
+from fastreid.config.renames import modernise
 from fastreid.utils.suggest import near_matches
 
 BASE_KEY = "_BASE_"
@@ -31,7 +32,8 @@ class CfgNode(YacsNode):
     def merge_from_file(self, cfg_filename: str) -> None:
         """Merge a YAML file, and below it the files that its `_BASE_` names (relative to the file).
 
-        `_BASE_` is a path or a list of paths; later ones win over earlier ones, the file over all.
+        `_BASE_` is a path or a list of paths; later ones win over earlier ones, the file over all. Names of older
+        fast-reid versions and of SD-ReID's release are translated and told (`fastreid.config.renames`).
 
         Raises:
             ConfigError: unreadable file, circular `_BASE_`, unknown key or value of another type.
@@ -53,6 +55,9 @@ class CfgNode(YacsNode):
             tree: Any = _parse(value)
             for part in reversed(str(key).split(".")):
                 tree = {part: tree}
+            below, tree = _modernised(tree, "the command line")
+            for path in below:
+                self.merge_from_file(path)
             _merge(tree, self, "the command line", prefix="")
 
 
@@ -75,11 +80,19 @@ def _load_chain(path: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict]]
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{BASE_KEY} in {path} must be a path or a list of paths, got {bases!r}")
+    below, tree = _modernised(tree, path)
     chain = []
-    for base in bases:
+    for base in [*bases, *below]:
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
         chain += _load_chain(base, (*seen, path))
     return [*chain, (path, tree)]
+
+
+def _modernised(tree: dict, source: str) -> tuple[list[str], dict]:
+    try:
+        return modernise(tree, source)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _neighbours(path: str) -> str:

@@ -329,5 +329,7 @@ _C.TEST.SDMODEL.GENERATED_WEIGHT = 0.6
 # people share dominates their cosines, and GENERATED_WEIGHT means little.
 _C.TEST.SDMODEL.GENERATED_NECK = True
 
+# Python files of the user's, imported before anything is built: what they register can be named above.
+_C.IMPORTS = []
 _C.OUTPUT_DIR = "logs/"
 _C.CUDNN_BENCHMARK = False

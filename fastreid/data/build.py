@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.common import PersonDataset
 from fastreid.data.datasets import DATASET_REGISTRY, ImageDataset
+from fastreid.data.own_images import load_own_images
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.transforms import build_transforms
 from fastreid.structures import PersonImage
@@ -21,21 +22,33 @@ def datasets_root(cfg: CfgNode) -> str:
 
 
 def build_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ImageDataset]:
-    """The named datasets, read from `datasets_root`."""
-    return [DATASET_REGISTRY.get(name)(root=datasets_root(cfg)) for name in names]
+    """The named datasets, read from `datasets_root`; `csv:FILE` and `folder:FOLDER` are a user's own images.
+
+    Raises:
+        DatasetError: what is on disk is not what a name stands for.
+    """
+    return [_build_dataset(name, datasets_root(cfg)) for name in names]
+
+
+def _build_dataset(name: str, root: str) -> ImageDataset:
+    if ":" in name:
+        return load_own_images(name, root)
+    dataset = DATASET_REGISTRY.get(name)(root=root)
+    dataset.name = dataset.name or name
+    return dataset
 
 
 def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     """An endless loader over the union of `DATASETS.NAMES`.
 
-    People of different datasets are different classes. The loader carries `iters_per_epoch`, the dataset
-    `num_classes`. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
+    People of different datasets are different classes. The loader carries `iters_per_epoch` and the data sets as
+    `sources`, its dataset `num_classes`. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
 
     Raises:
         ConfigError: the batch does not divide over the processes, or the sampler cannot fill one.
     """
-    images, people = [], []
-    for dataset in build_datasets(cfg, cfg.DATASETS.NAMES):
+    images, people, sources = [], [], build_datasets(cfg, cfg.DATASETS.NAMES)
+    for dataset in sources:
         extra = [*dataset.query, *dataset.gallery] if cfg.DATASETS.COMBINEALL else []
         kept = [image for image in [*dataset.train, *extra] if image.person >= 0]
         images += kept
@@ -64,6 +77,7 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
         # Workers draw their augmentations from this: another stream on every rank.
         generator=torch.Generator().manual_seed(cfg.MODEL.SEED + comm.get_rank()),
     )
+    loader.sources = sources
     loader.iters_per_epoch = max(1, len(images) // cfg.SOLVER.IMS_PER_BATCH)
     return loader
 

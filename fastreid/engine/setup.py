@@ -36,6 +36,14 @@ def default_argument_parser() -> argparse.ArgumentParser:
         help="YAML file merged over --config-file; may be given several times",
     )
     add(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file to import first, with data sets or models of your own; may be given several times",
+    )
+    add(
         "--resume",
         action="store_true",
         help="go on from OUTPUT_DIR/last_checkpoint, if there is one",

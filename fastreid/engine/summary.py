@@ -1,9 +1,8 @@
-"""What a run would be, for --dry-run: model parts, data counts, key points of the schedule."""
+"""What a run would be, for --dry-run: model parts, key points of the schedule."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from tabulate import tabulate
 from torch import nn
@@ -31,21 +30,6 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     """(all, trainable) parameters, shared ones once."""
     parameters = list(module.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-
-
-def data_summary(datasets: Iterable[Any]) -> str:
-    """Images, people, cameras and views of each split of each dataset (junk ids below 0 aside)."""
-    rows = [
-        (dataset.name, split, *_counts(getattr(dataset, split)))
-        for dataset in datasets
-        for split in ("train", "query", "gallery")
-    ]
-    return tabulate(rows, headers=["dataset", "split", "images", "people", "cameras", "views"], intfmt=",")
-
-
-def _counts(images: Sequence[Any]) -> tuple[int, int, int, int]:
-    people = {image.person for image in images if image.person >= 0}
-    return len(images), len(people), len({i.camera for i in images}), len({i.view for i in images})
 
 
 def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: int, warmup_iters: int) -> str:

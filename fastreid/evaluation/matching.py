@@ -70,7 +70,7 @@ def match_labels(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_ca
     sorted_pids = g_pids[by_person]
     first = np.searchsorted(sorted_pids, q_pids, side="left")
     count = np.searchsorted(sorted_pids, q_pids, side="right") - first
-    count[q_pids == JUNK_PERSON] = 0
+    count[q_pids < 0] = 0  # nobody in particular matches nobody
 
     query = np.repeat(np.arange(len(q_pids)), count)
     within = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastreid.utils.suggest import near_matches
@@ -32,18 +34,28 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> An
     if not path.is_file():
         raise WeightsError(_no_such_file(path))
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily or None)
+        with torch.serialization.safe_globals(_harmless_types()):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily or None)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is not a file of tensors and plain types: it is damaged, or holds other "
             f"Python objects, which are not loaded as they could run code ({_first_line(error)}). "
-            f"If you trust it, save its state dict alone with torch.save and load that"
+            f"If you trust who wrote it: python tools/convert_checkpoint.py --trust {path} NEW_FILE"
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         raise WeightsError(
             f"{path} cannot be read as a checkpoint; it may be truncated, copy or train it again "
             f"({type(error).__name__}: {_first_line(error)})"
         ) from error
+
+
+def _harmless_types() -> list[Any]:
+    """Containers and numbers that fast-reid's checkpoints hold beside tensors; making one runs no code of the file."""
+    scalar = np.float64(0).__reduce__()[0]
+    # NumPy moved its core: files name the old place.
+    places = [scalar, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    kinds = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
+    return [*places, np.dtype, *kinds, Counter]
 
 
 def _first_line(error: BaseException) -> str:

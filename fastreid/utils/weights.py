@@ -63,7 +63,8 @@ def load_weights(
 ) -> LoadReport:
     """Copy a file's tensors into the model where name and shape agree, and log the rest.
 
-    A classifier of another class count is left out with a line saying so. Below the model's
+    A model may translate names of other origin first (``adapt_checkpoint``). A classifier of another class count is
+    left out with a line saying so. Below the model's
     ``required_prefixes`` (if it defines them) everything must match. Parts of which the file has
     nothing are worth a warning, unless the model is about to be trained (``to_train``) and says
     by its required prefixes what it expects. A model that is about to be evaluated (``to_evaluate``)
@@ -73,6 +74,7 @@ def load_weights(
         WeightsError: unreadable file; nothing matched; a required tensor does not match.
     """
     state = state_dict_in(read_checkpoint(path), path)
+    state = getattr(model, "adapt_checkpoint", dict)(state)
     report, fitting = compare(model, state, str(path))
     required = tuple(getattr(model, "required_prefixes", ()))
     fine = report.clean and (not report.absent_parts or bool(to_train and required))

@@ -1,14 +1,11 @@
-"""The three tables of a dry run."""
-
-from types import SimpleNamespace
+"""Tables of a dry run."""
 
 import torch
 from torch import nn
 
 from fastreid.config import get_cfg
-from fastreid.engine.summary import data_summary, model_summary, schedule_summary
+from fastreid.engine.summary import model_summary, schedule_summary
 from fastreid.solver import build_lr_scheduler
-from fastreid.structures import PersonImage
 
 
 def rows(table):
@@ -26,16 +23,6 @@ def test_model_parts_and_totals():
     assert ["person.backbone", "1,000", "0"] in table
     assert table[-1] == ["total", "1,010", "10"]
     assert not any("dropout" in row for row in table)
-
-
-def test_data_counts():
-    train = [PersonImage("a", 0, 1), PersonImage("b", 0, 2, 1), PersonImage("c", -1, 2, 1)]
-    dataset = SimpleNamespace(name="Toy", train=train, query=train[:1], gallery=[])
-    assert rows(data_summary([dataset]))[2:] == [
-        ["Toy", "train", "3", "1", "2", "2"],
-        ["Toy", "query", "1", "1", "1", "1"],
-        ["Toy", "gallery", "0", "0", "0", "0"],
-    ]
 
 
 def summary(iters_per_epoch, **solver):

@@ -1,7 +1,6 @@
 """A linear model on four-number "images", in memory: a whole run in a fraction of a second."""
 
 import zlib
-from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -9,6 +8,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from fastreid.config import CfgNode, get_cfg
+from fastreid.data.datasets import ImageDataset
 from fastreid.engine import DefaultTrainer
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
@@ -124,7 +124,7 @@ class ToyTrainer(DefaultTrainer):
     @classmethod
     def build_test_datasets(cls, cfg):
         images = toy_images()
-        return [SimpleNamespace(name=name, query=images[:4], gallery=images[4:]) for name in cfg.DATASETS.TESTS]
+        return [ImageDataset([], images[:4], images[4:], name) for name in cfg.DATASETS.TESTS]
 
     @classmethod
     def build_feature_loader(cls, cfg, images):

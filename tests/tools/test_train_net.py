@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.toys import ToyTrainer, toy_images
+from tests.engine.toys import ToyTrainer
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_net.py"
 
@@ -20,8 +20,6 @@ def tool(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "DefaultTrainer", ToyTrainer)
-    dataset = type("Toy", (), {"name": "Toy", "train": toy_images(), "query": [], "gallery": []})
-    monkeypatch.setattr(module, "build_datasets", lambda cfg, names: [dataset])
     logger = logging.getLogger("fastreid")
     handlers, level = list(logger.handlers), logger.level
     yield module

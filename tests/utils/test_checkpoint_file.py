@@ -1,7 +1,10 @@
 """Every way a checkpoint file can be wrong has its own sentence."""
 
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,3 +51,28 @@ def test_pickled_objects_are_refused_with_the_reason(tmp_path):
 def test_no_state_dict_inside(content):
     with pytest.raises(WeightsError, match="holds no state dict"):
         state_dict_in(content, "x.pth")
+
+
+def test_counters_and_numpy_numbers_of_fast_reid_are_read(tmp_path):
+    scheduler = {"milestones": Counter({30: 1, 55: 1}), "best": np.float64(0.5)}
+    torch.save({"model": {"w": torch.ones(2)}, "lr_sched": scheduler, "metric": np.float32(0.25)}, tmp_path / "a.pth")
+    content = read_checkpoint(tmp_path / "a.pth")
+    assert content["metric"] == 0.25 and content["lr_sched"]["milestones"] == Counter({30: 1, 55: 1})
+
+
+def test_a_file_with_code_is_refused_and_the_converter_is_named(tmp_path):
+    marker = tmp_path / "ran"
+    torch.save({"model": {"w": torch.ones(1)}, "trap": Touch(marker)}, tmp_path / "trap.pth")
+    with pytest.raises(WeightsError, match=r"could run code .*tools/convert_checkpoint.py --trust .*trap.pth NEW_FILE"):
+        read_checkpoint(tmp_path / "trap.pth")
+    assert not marker.exists()
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))

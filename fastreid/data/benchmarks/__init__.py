@@ -2,23 +2,20 @@
 
 from functools import partial
 
-from fastreid.data.benchmarks.base import Benchmark, DatasetError, Folder, Protocol, Sizes, View
+from fastreid.data.benchmarks.ag_reid import AG_REID_V1, AG_REID_V2
+from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.cargo import CARGO
+from fastreid.data.benchmarks.g2aps import G2APS_REID
+from fastreid.data.benchmarks.lagper import LAGPER
+from fastreid.data.benchmarks.sizes import Sizes
+from fastreid.data.benchmarks.sources import Folder, Listed, View
 from fastreid.data.datasets import DATASET_REGISTRY
 
-BENCHMARKS = (CARGO,)
+BENCHMARKS = (CARGO, AG_REID_V1, AG_REID_V2, LAGPER, G2APS_REID)
+# Registered name -> its benchmark.
+BENCHMARK_OF = {name: benchmark for benchmark in BENCHMARKS for name in benchmark.names()}
 
-for _benchmark in BENCHMARKS:
-    for _protocol in _benchmark.protocols:
-        DATASET_REGISTRY.register(partial(_benchmark.load, _protocol), name=_protocol)
+for _name, _benchmark in BENCHMARK_OF.items():
+    DATASET_REGISTRY.register(partial(_benchmark.load, _name), name=_name)
 
-__all__ = [
-    "BENCHMARKS",
-    "CARGO",
-    "Benchmark",
-    "DatasetError",
-    "Folder",
-    "Protocol",
-    "Sizes",
-    "View",
-]
+__all__ = ["BENCHMARKS", "BENCHMARK_OF", "Benchmark", "Folder", "Listed", "Protocol", "Sizes", "View"]

@@ -1,41 +1,28 @@
 """One benchmark is one table: a reader of file names and a row per evaluation protocol."""
 
+from __future__ import annotations
+
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from enum import IntEnum
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from fastreid.data.datasets.bases import ImageDataset
+from fastreid.data.benchmarks.sizes import Sizes
+from fastreid.data.benchmarks.sources import Folder, MissingImages, Source, View
+from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.structures import PersonImage
 
 logger = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
+# Person id of images that count as wrong for every query: people without a name in the gallery. (-1, junk, is removed.)
+NOBODY = -2
+SPLITS = ("train", "query", "gallery")
 
 
-class View(IntEnum):
-    """From where a person is seen."""
-
-    AERIAL = 0
-    GROUND = 1
-    WEARABLE = 2
-
-
-class DatasetError(RuntimeError):
-    """A benchmark's folder that is missing, incomplete or unreadable."""
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Every image below a sub-folder of the benchmark, in sorted order."""
-
-    name: str
-
-    def paths(self, root: Path) -> list[Path]:
-        folder = root / self.name
-        return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+class UnexpectedCamera(ValueError):
+    """An image of a camera that the benchmark does not have; it is told and left out."""
 
 
 @dataclass(frozen=True)
@@ -44,117 +31,146 @@ class Protocol:
 
     Attributes:
         query, gallery: where the two sets come from.
-        views: the views that are kept; None keeps all.
+        query_views, gallery_views: the views that are kept of them; None keeps all.
         camera_is_view: rank with the view as camera id, so that only matches across views count.
+        sizes: published counts of "query" and "gallery".
+        valid_queries: how many queries have a match, as published or as their figures imply.
     """
 
-    query: Folder = Folder("query")
-    gallery: Folder = Folder("gallery")
-    views: frozenset[View] | None = None
+    query: Source = Folder("query")
+    gallery: Source = Folder("gallery")
+    query_views: frozenset[View] | None = None
+    gallery_views: frozenset[View] | None = None
     camera_is_view: bool = False
+    sizes: Mapping[str, Sizes] = field(default_factory=dict)
+    valid_queries: int | None = None
 
-    def apply(self, images: Iterable[PersonImage]) -> list[PersonImage]:
-        kept = [image for image in images if self.views is None or image.view in self.views]
-        return [replace(image, camera=image.view) for image in kept] if self.camera_is_view else kept
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Image and identity counts as published."""
-
-    train_images: int
-    train_ids: int
-    query_images: int
-    gallery_images: int
+    def apply(self, images: Iterable[PersonImage], views: frozenset[View] | None) -> list[PersonImage]:
+        kept = [image for image in images if views is None or image.view in views]
+        return [replace(image, camera=int(image.view)) for image in kept] if self.camera_is_view else kept
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark on disk, `<root>/<folder>`.
+    """A benchmark on disk, in one of `folders` below the data root.
 
     Attributes:
         name: as users call it.
-        folder: folder below the data root.
+        folders: names that its folder may have; the first is the one that `layout` shows.
         train: where the training images are; the same for every protocol.
-        read: path -> PersonImage; raises ValueError for a file name of another form.
+        read: path -> PersonImage; raises ValueError for a file name of another form, UnexpectedCamera.
         protocols: registered name -> protocol.
         layout: the tree that a user should have, shown when it is not there.
-        expected: published sizes of the protocol `name`.
+        aliases: other registered name -> protocol.
+        train_sizes: published counts of the training images.
     """
 
     name: str
-    folder: str
-    train: Folder
+    folders: tuple[str, ...]
+    train: Source
     read: Callable[[Path], PersonImage]
     protocols: Mapping[str, Protocol]
     layout: str
-    expected: Sizes | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    train_sizes: Sizes = Sizes()
 
-    def load(self, protocol_name: str, root: str | Path) -> ImageDataset:
-        """Read one protocol's images below `root`.
+    def names(self) -> Iterator[str]:
+        """Every name under which a protocol can be asked for."""
+        yield from self.protocols
+        yield from self.aliases
+
+    def protocol(self, name: str) -> Protocol:
+        return self.protocols[self.aliases.get(name, name)]
+
+    def home(self, root: str | Path) -> Path:
+        """The benchmark's folder below `root`: the first that exists, else the usual one."""
+        candidates = [Path(root) / folder for folder in self.folders]
+        return next(filter(Path.is_dir, candidates), candidates[0])
+
+    def load(self, name: str, root: str | Path) -> ImageDataset:
+        """Read the images of protocol `name` below `root`.
 
         Raises:
-            DatasetError: a folder is missing or empty, or file names have another form.
+            DatasetError: a folder or list is missing or empty, names images that are not there or views that are not
+                its own, or file names have another form.
         """
-        protocol, home = self.protocols[protocol_name], Path(root) / self.folder
-        splits = {"train": self.train, "query": protocol.query, "gallery": protocol.gallery}
-        images = {split: self._read_split(home, folder) for split, folder in splits.items()}
-        if self.expected:
-            self._tell_sizes(home, images)
-        return ImageDataset(
-            images["train"],
-            protocol.apply(images["query"]),
-            protocol.apply(images["gallery"]),
-            protocol_name,
-        )
+        protocol, home = self.protocol(name), self.home(root)
+        try:
+            train = [image for image in self._read(home, self.train) if image.person >= 0]
+            query = protocol.apply(self._read(home, protocol.query), protocol.query_views)
+            gallery = protocol.apply(self._read(home, protocol.gallery), protocol.gallery_views)
+        except MissingImages as error:
+            raise DatasetError(f"{self.name}: {error} ({_what_is_in(home)}). {self._expected_tree()}") from None
+        dataset = ImageDataset(train, query, gallery, name)
+        for sentence in self.differences(dataset, root):
+            _tell_once(sentence)
+        return dataset
 
-    def _read_split(self, home: Path, folder: Folder) -> list[PersonImage]:
-        paths = folder.paths(home)
-        if not paths:
-            raise DatasetError(self._explain_missing(home, folder))
-        images, misnamed = [], []
+    def differences(self, dataset: ImageDataset, root: str | Path) -> list[str]:
+        """A sentence for each split of `dataset` whose counts are not the published ones."""
+        home = self.home(root)
+        found = [
+            (split, self.sizes(dataset.name, split).explain(Sizes.of(getattr(dataset, split)))) for split in SPLITS
+        ]
+        found = [(split, sentence) for split, sentence in found if sentence]
+        if found and (home / "render.json").is_file():
+            return [
+                f"{home} is a rendered stand-in, not the published {self.name}: its figures compare with nothing else"
+            ]
+        where = {"train": self.train.name}
+        return [f"{home}, {where.get(split, f'{split} of {dataset.name}')}: {sentence}" for split, sentence in found]
+
+    def sizes(self, name: str, split: str) -> Sizes:
+        """Published counts of a split of protocol `name`."""
+        return self.train_sizes if split == "train" else self.protocol(name).sizes.get(split, Sizes())
+
+    def _read(self, home: Path, source: Source) -> list[PersonImage]:
+        paths = source.paths(home)
+        images, misnamed, strange = [], [], Counter()
         for path in paths:
             try:
                 images.append(self.read(path))
+            except UnexpectedCamera as error:
+                strange[str(error)] += 1
             except ValueError:
                 misnamed.append(path)
         if misnamed:
             raise DatasetError(
-                f"{len(misnamed)} of {len(paths)} images below {home / folder.name} have no {self.name} file "
-                f"name, for example {misnamed[0].relative_to(home)}; expected\n{self.layout}"
+                f"{len(misnamed)} of {len(paths)} images in {home}, {source.name}, have no {self.name} file name, for "
+                f"example {misnamed[0].relative_to(home)}. {self._expected_tree()}"
             )
+        for camera, count in strange.items():
+            _tell_once(f"{home}, {source.name}: {count:,} images left out: {camera}")
+        if not images:
+            raise MissingImages(f"no images of the cameras of {self.name} in {home}, {source.name}")
+        self._check_views(home, source, images)
         return images
 
-    def _explain_missing(self, home: Path, folder: Folder) -> str:
-        found = sorted(p.name for p in home.iterdir()) if home.is_dir() else None
-        there = "does not exist" if found is None else f"holds {', '.join(found[:8]) or 'nothing'}"
-        return (
-            f"{self.name}: no images in {home / folder.name} ({home} {there}). Expected below DATASETS.ROOT or "
-            f"$FASTREID_DATASETS:\n{self.layout}"
-        )
+    def _check_views(self, home: Path, source: Source, images: list[PersonImage]) -> None:
+        strangers = [image for image in images if source.views is not None and image.view not in source.views]
+        if strangers:
+            wanted = " or ".join(View(view).name.lower() for view in sorted(source.views))
+            counts = f"{len(strangers):,} of {len(images):,} images"
+            raise DatasetError(
+                f"{self.name}: in {home}, {source.name}, {counts} are not {wanted}, for example "
+                f"{Path(strangers[0].path).name}: were files or folders mixed up?"
+            )
 
-    def _tell_sizes(self, home: Path, images: Mapping[str, list[PersonImage]]) -> None:
-        found = Sizes(
-            len(images["train"]),
-            len({image.person for image in images["train"]}),
-            len(images["query"]),
-            len(images["gallery"]),
-        )
-        if found != self.expected:
-            rendered = (home / "render.json").is_file()
-            _tell_once(f"{home} {_differences(self.name, found, self.expected, rendered=rendered)}")
+    def _expected_tree(self) -> str:
+        return f"Expected below DATASETS.ROOT or $FASTREID_DATASETS:\n{self.layout}"
 
 
-def _differences(name: str, found: Sizes, expected: Sizes, *, rendered: bool) -> str:
-    """Why `found` is not what the paper says."""
-    if rendered:
-        return f"is a rendered stand-in (render.json), not the published {name}: its figures compare with nothing else"
-    different = [f.name for f in fields(Sizes) if getattr(found, f.name) != getattr(expected, f.name)]
-    counts = (f"{getattr(found, f):,} {f.replace('_', ' ')} (published: {getattr(expected, f):,})" for f in different)
-    return f"differs from the published {name}: {', '.join(counts)}"
+def _what_is_in(home: Path) -> str:
+    if not home.is_dir():
+        if not home.parent.is_dir():
+            return f"there is no folder {home.parent}"
+        beside = sorted(p.name for p in home.parent.iterdir())[:8]
+        return f"there is no {home.name} in {home.parent}, which holds {', '.join(beside) or 'nothing'}"
+    found = sorted(p.name for p in home.iterdir())
+    return f"{home} holds {', '.join(found[:12]) or 'nothing'}{' …' if len(found) > 12 else ''}"
 
 
 @cache
 def _tell_once(sentence: str) -> None:
-    """Every protocol of a benchmark reads the same folder."""
+    """Protocols of a benchmark share folders."""
     logger.warning("%s", sentence)

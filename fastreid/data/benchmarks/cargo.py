@@ -1,10 +1,11 @@
 """CARGO: 13 rendered cameras, 5 aerial and 8 ground (Zhang et al., CVPR 2024, the VDT paper)."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
-from fastreid.data.benchmarks.base import Benchmark, Folder, Protocol, Sizes, View
+from fastreid.data.benchmarks.base import Benchmark, Protocol
+from fastreid.data.benchmarks.sizes import Sizes
+from fastreid.data.benchmarks.sources import Folder, View
 from fastreid.structures import PersonImage
 
 LAST_AERIAL_CAMERA = 5
@@ -25,20 +26,51 @@ def read_cargo(path: Path) -> PersonImage:
     return PersonImage(str(path), int(match["person"]), camera - 1, view)
 
 
-by_folder = Protocol()
+AERIAL, GROUND = frozenset({View.AERIAL}), frozenset({View.GROUND})
+ALL = {"query": Sizes(312), "gallery": Sizes(50_712)}
+AERIAL_QUERY, AERIAL_GALLERY = Sizes(178, 89), Sizes(32_268, 2_447)
+GROUND_QUERY, GROUND_GALLERY = Sizes(134, 60), Sizes(18_444, 2_404)
 
+# Valid queries: those that the denominators of published Rank-1 figures imply.
 CARGO = Benchmark(
     "CARGO",
-    folder="CARGO",
+    folders=("CARGO",),
     train=Folder("train"),
     read=read_cargo,
     protocols={
-        "CARGO": by_folder,
-        "CARGO_AA": replace(by_folder, views=frozenset({View.AERIAL})),
-        "CARGO_GG": replace(by_folder, views=frozenset({View.GROUND})),
+        "CARGO": Protocol(sizes=ALL, valid_queries=312),
+        "CARGO_AA": Protocol(
+            query_views=AERIAL,
+            gallery_views=AERIAL,
+            sizes={"query": AERIAL_QUERY, "gallery": AERIAL_GALLERY},
+            valid_queries=40,
+        ),
+        "CARGO_GG": Protocol(
+            query_views=GROUND,
+            gallery_views=GROUND,
+            sizes={"query": GROUND_QUERY, "gallery": GROUND_GALLERY},
+            valid_queries=112,
+        ),
         # Two-way: with the view as camera, a query's matches are all in the other view (VDT, SD-ReID).
-        "CARGO_AG": replace(by_folder, camera_is_view=True),
+        "CARGO_AG": Protocol(camera_is_view=True, sizes=ALL, valid_queries=160),
+        # One-way (SeCap, GSAlign and others): no image of the query's own view is in the gallery.
+        "CARGO_A2G": Protocol(
+            query_views=AERIAL,
+            gallery_views=GROUND,
+            sizes={"query": AERIAL_QUERY, "gallery": GROUND_GALLERY},
+            valid_queries=94,
+        ),
+        "CARGO_G2A": Protocol(
+            query_views=GROUND,
+            gallery_views=AERIAL,
+            sizes={"query": GROUND_QUERY, "gallery": AERIAL_GALLERY},
+            valid_queries=66,
+        ),
     },
-    layout="CARGO/{train,query,gallery}/Cam1 … Cam13/CamN_TIME_PERSON_INDEX.jpg (Cam2_day_2519_320.jpg)",
-    expected=Sizes(train_images=51_451, train_ids=2_500, query_images=312, gallery_images=50_712),
+    layout="""\
+CARGO/
+  train/     Cam1/ … Cam13/     Cam2_day_2519_320.jpg: camera, time, person, number
+  query/     Cam1/ … Cam13/
+  gallery/   Cam1/ … Cam13/""",
+    train_sizes=Sizes(51_451, 2_500),
 )

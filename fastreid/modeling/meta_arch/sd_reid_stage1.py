@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.modeling.losses import cross_entropy_loss, triplet_loss
 from fastreid.modeling.person import PersonEncoder
+from fastreid.modeling.release import from_release
 from fastreid.utils.suggest import explain_choice
 
 Objective = Callable[..., Tensor]
@@ -28,6 +29,9 @@ class SDReIDStage1(nn.Module):
         triplet_after_neck: mine triplets on the neck feature instead of the identity vector.
         view_weight: lambda; 0 trains no view head.
     """
+
+    # The released code's checkpoints load too.
+    adapt_checkpoint = staticmethod(from_release)
 
     @configurable
     def __init__(

@@ -24,6 +24,7 @@ from fastreid.modeling.diffusion.guidance import NullRows, drop_control
 from fastreid.modeling.diffusion.linear_mean import LinearMean
 from fastreid.modeling.diffusion.targets import TARGETS
 from fastreid.modeling.person import PersonEncoder
+from fastreid.modeling.release import from_release
 from fastreid.structures import Condition, PersonFeatures
 from fastreid.utils.suggest import explain_choice
 
@@ -57,6 +58,9 @@ class SDReIDStage2(nn.Module):
 
     # What a stage-1 checkpoint must fill when stage 2 starts from it.
     required_prefixes = ("person.backbone.", "person.identity_head.bottleneck.", "person.memory.")
+
+    # The released code's checkpoints load too.
+    adapt_checkpoint = staticmethod(from_release)
 
     @configurable
     def __init__(

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fastreid.data import benchmarks  # noqa: F401
-from fastreid.data.benchmarks.base import DatasetError, View
 from fastreid.data.benchmarks.cargo import read_cargo
-from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.data.benchmarks.sources import View
+from fastreid.data.datasets import DATASET_REGISTRY, DatasetError
 
 
 def test_file_names():
@@ -43,6 +43,9 @@ def root(tmp_path):
         ("CARGO_GG", [(11, 7)], [(11, 12), (10, 8)]),
         # The view is the camera: 0 aerial, 1 ground; all images stay as distractors.
         ("CARGO_AG", [(10, 0), (11, 1)], [(11, 0), (11, 1), (10, 0), (10, 1)]),
+        # One-way: real cameras, and nothing of the query's own view in the gallery.
+        ("CARGO_A2G", [(10, 1)], [(11, 12), (10, 8)]),
+        ("CARGO_G2A", [(11, 7)], [(11, 0), (10, 2)]),
     ],
 )
 def test_protocols(root, protocol, query, gallery):
@@ -54,11 +57,12 @@ def test_protocols(root, protocol, query, gallery):
 
 def test_other_sizes_than_published_are_told_in_a_sentence(root, caplog):
     DATASET_REGISTRY.get("CARGO")(root=root)
-    assert "3 train images (published: 51,451)" in caplog.text and "2 train ids (published: 2,500)" in caplog.text
+    assert "CARGO, train: 3 images where 51,451 are published and 2 people where 2,500 are published" in caplog.text
+    assert "gallery of CARGO: 4 images where 50,712 are published: the copy is incomplete" in caplog.text
 
 
 def test_a_missing_folder_shows_the_expected_tree(tmp_path):
-    with pytest.raises(DatasetError, match=r"does not exist.*FASTREID_DATASETS(.|\n)*CARGO/\{train,query,gallery\}"):
+    with pytest.raises(DatasetError, match=r"there is no CARGO in .*FASTREID_DATASETS(.|\n)*CARGO/\n  train/"):
         DATASET_REGISTRY.get("CARGO")(root=tmp_path)
 
 
@@ -72,7 +76,7 @@ def test_a_half_unpacked_folder_says_what_is_there(root):
 def test_files_of_another_benchmark_are_counted_and_shown(root):
     (root / "CARGO" / "train" / "Cam1" / "0001_c1.jpg").touch()
     with pytest.raises(
-        DatasetError, match="1 of 4 images .* have no CARGO file name, for example train/Cam1/0001_c1.jpg"
+        DatasetError, match="1 of 4 images in .*, train, have no CARGO file name, for example train/Cam1/0001_c1.jpg"
     ):
         DATASET_REGISTRY.get("CARGO")(root=root)
 

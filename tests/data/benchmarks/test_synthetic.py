@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastreid.data.benchmarks.base import View
 from fastreid.data.benchmarks.cargo import read_cargo
+from fastreid.data.benchmarks.sources import View
 from fastreid.data.benchmarks.synthetic import LAYOUTS, RenderConfig, RenderRequest, render_benchmark, render_person
 from fastreid.data.benchmarks.synthetic import write as writer
 from fastreid.data.benchmarks.synthetic.body import Pose, body_parts

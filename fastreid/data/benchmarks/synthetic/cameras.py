@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastreid.data.benchmarks.base import View
+from fastreid.data.benchmarks.sources import View
 
 from .textures import RGB, Fabric
 
@@ -93,3 +93,20 @@ CARGO_CAMERAS: dict[int, Camera] = {
                PALE_ASPHALT, BRICK),
 }
 # fmt: on
+
+WEARABLE_CAMERA = Camera(
+    View.WEARABLE, 1.65, 5, 420, 120, 45, MILD, 0.5, (1.04, 1.02, 0.94), 0.95, 1.12, PAVING, PLANKS
+)
+"""Smart glasses, eight metres from the person."""
+
+
+def sibling(number: int, turn: int) -> Camera:
+    """CARGO's camera `number`, hung elsewhere: other sun, colour and height for every `turn` but 0."""
+    camera = CARGO_CAMERAS[number]
+    return replace(
+        camera,
+        altitude=camera.altitude * 1.15**turn,
+        sun_azimuth=(camera.sun_azimuth + 80 * turn) % 360,
+        gamma=camera.gamma * 1.08**turn,
+        gain=camera.gain[turn:] + camera.gain[:turn],
+    )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from fastreid.data.benchmarks.g2aps import UNLABELLED_PERSON
+from fastreid.data.benchmarks.lagper import AERIAL_CAMERAS, MISSING_CAMERA
+from fastreid.data.benchmarks.sources import View
 from fastreid.utils.suggest import explain_choice
 
-from .cameras import CARGO_CAMERAS, Camera
+from .cameras import CARGO_CAMERAS, WEARABLE_CAMERA, Camera, sibling
 
 
 class Shot(NamedTuple):
     """One image to take: `index` counts a person's images from 0, `number` all images of the benchmark from 1."""
 
-    split: str
+    split: str  # "train", "query", "gallery", or "distractor": a person without a name
     person: int
     camera: int
     index: int
@@ -23,23 +26,100 @@ class Shot(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """A benchmark's cameras by their number, and the path of a shot's file below the benchmark's folder."""
+    """How one benchmark is laid out.
+
+    Attributes:
+        cameras: by the number in the file names.
+        path: of a shot's file, below the benchmark's folder.
+        lists: list file -> view of its queries, views of its gallery.
+        has_distractors: whether unlabelled people are in the gallery.
+    """
 
     cameras: Mapping[int, Camera]
     path: Callable[[Shot], str]
+    lists: Mapping[str, tuple[View, frozenset[View]]] = field(default_factory=dict)
+    has_distractors: bool = False
 
     def views(self) -> list[list[int]]:
         """Camera numbers, grouped by view in the order of the views."""
         views = sorted({camera.view for camera in self.cameras.values()})
         return [[number for number, camera in self.cameras.items() if camera.view == view] for view in views]
 
+    def list_files(self, shots: Sequence[Shot]) -> dict[str, str]:
+        """Name -> content of each list file, queries first."""
+        files = {}
+        for name, (query_view, gallery_views) in self.lists.items():
+            queries = [s for s in shots if s.split == "query" and self.cameras[s.camera].view == query_view]
+            others = (s for s in shots if s.split in ("gallery", "distractor"))
+            gallery = [s for s in others if self.cameras[s.camera].view in gallery_views]
+            files[name] = "".join(f"{self.path(shot)}\n" for shot in (*queries, *gallery))
+        return files
+
 
 def _cargo_path(shot: Shot) -> str:
     return f"{shot.split}/Cam{shot.camera}/Cam{shot.camera}_day_{shot.person}_{shot.number}.jpg"
 
 
+def _ag_reid_name(shot: Shot) -> tuple[str, str]:
+    """Person with time and altitude, and the file's name."""
+    person = f"P{shot.person:04d}T02140A0"
+    return person, f"{person}C{shot.camera}F{shot.number}.jpg"
+
+
+def _v1_path(shot: Shot) -> str:
+    folders = {"query": f"query_all_c{shot.camera}", "gallery": f"bounding_box_test_all_c{shot.camera}"}
+    return f"{folders.get(shot.split, 'bounding_box_train')}/{_ag_reid_name(shot)[1]}"
+
+
+def _v2_path(shot: Shot) -> str:
+    person, name = _ag_reid_name(shot)
+    return f"{'train_all' if shot.split == 'train' else shot.split}/{person}/{name}"
+
+
+def _lagper_path(shot: Shot) -> str:
+    folder = "bounding_box_train/images" if shot.split == "train" else f"{shot.split}_images"
+    return f"{folder}/{shot.person:04d}_c{shot.camera}_{shot.number:06d}.jpg"
+
+
+def _g2aps_path(shot: Shot) -> str:
+    if shot.split == "distractor":
+        return f"bounding_box_gallery/{UNLABELLED_PERSON}_c{shot.camera}v1_{shot.number:06d}.jpg"
+    tests = {"query": f"query_c{shot.camera}", "gallery": f"bounding_box_test_c{shot.camera}"}
+    person = f"{shot.person:04d}"
+    folder = tests.get(shot.split, "bounding_box_train")
+    return f"{folder}/{person}/{person}_c{shot.camera}v1_{shot.number:06d}.jpg"
+
+
+def _lagper_cameras() -> dict[int, Camera]:
+    numbers = [number for number in range(1, 23) if number != MISSING_CAMERA]
+    aerial = [number for number in numbers if number in AERIAL_CAMERAS]
+    ground = [number for number in numbers if number not in AERIAL_CAMERAS]
+    cameras = {number: sibling(1 + i % 5, i // 5) for i, number in enumerate(aerial)}
+    cameras |= {number: sibling(6 + i % 8, i // 8) for i, number in enumerate(ground)}
+    return dict(sorted(cameras.items()))
+
+
+_DRONE_AND_STREET = {0: CARGO_CAMERAS[2], 3: CARGO_CAMERAS[7]}
+_AERIAL, _GROUND, _WEARABLE = (frozenset({view}) for view in View)
+_BOTH_WAYS = {"exp3_A2G+.txt": (View.AERIAL, _GROUND), "exp4_G2A+.txt": (View.GROUND, _AERIAL)}
+
 LAYOUTS: dict[str, Layout] = {
-    "CARGO": Layout(cameras=CARGO_CAMERAS, path=_cargo_path),
+    "CARGO": Layout(CARGO_CAMERAS, _cargo_path),
+    "AG_ReID_v1": Layout(_DRONE_AND_STREET, _v1_path),
+    "AG_ReID_v2": Layout(
+        {**_DRONE_AND_STREET, 2: WEARABLE_CAMERA},
+        _v2_path,
+        lists={
+            "exp1_aerial_to_cctv.txt": (View.AERIAL, _GROUND),
+            "exp2_aerial_to_wearable.txt": (View.AERIAL, _WEARABLE),
+            "exp4_cctv_to_aerial.txt": (View.GROUND, _AERIAL),
+            "exp5_wearable_to_aerial.txt": (View.WEARABLE, _AERIAL),
+        },
+    ),
+    "LAGPeR": Layout(
+        _lagper_cameras(), _lagper_path, lists={**_BOTH_WAYS, "exp5_G2A+G.txt": (View.GROUND, _AERIAL | _GROUND)}
+    ),
+    "G2APS_ReID": Layout(_DRONE_AND_STREET, _g2aps_path, lists=_BOTH_WAYS, has_distractors=True),
 }
 
 

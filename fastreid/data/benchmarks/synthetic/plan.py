@@ -17,7 +17,7 @@ RENDERER = 1
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """All that decides a benchmark's bytes; persons 1..train_ids train, the next ones test.
+    """All that decides a benchmark's bytes; persons 1..train_ids train, the next ones test, distractors come last.
 
     Raises:
         ValueError: an unknown name or an impossible count.
@@ -39,6 +39,12 @@ class RenderRequest:
     def manifest(self) -> dict:
         """The request as it stands in the manifest, plain JSON types only."""
         return json.loads(json.dumps({"renderer": RENDERER, **asdict(self)}))
+
+    @property
+    def people(self) -> range:
+        """Everybody who is rendered; where a benchmark has unlabelled people, one for every ten to test."""
+        distractors = -(-self.test_ids // 10) if get_layout(self.name).has_distractors else 0
+        return range(1, self.train_ids + self.test_ids + distractors + 1)
 
     def person(self, pid: int) -> Person:
         """Identity `pid`; train and test have look-alike groups of their own, in order of ids."""
@@ -64,6 +70,13 @@ class RenderRequest:
         for index in indices:
             turn, view = divmod(index, len(views))
             camera = turns[view][turn % len(turns[view])]
-            split = "train" if pid <= self.train_ids else "query" if index in queries else "gallery"
+            split = self._split(pid, is_query=index in queries)
             shots.append(Shot(split, pid, camera, index, (pid - 1) * self.images_per_id + index + 1))
         return shots
+
+    def _split(self, pid: int, *, is_query: bool) -> str:
+        if pid <= self.train_ids:
+            return "train"
+        if pid > self.train_ids + self.test_ids:
+            return "distractor"
+        return "query" if is_query else "gallery"

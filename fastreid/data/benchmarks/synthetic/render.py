@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastreid.data.benchmarks.base import View
+from fastreid.data.benchmarks.sources import View
 
 from .body import Pose
 from .cameras import PERSON_MIDDLE, Camera
@@ -15,7 +15,7 @@ from .photo import photograph
 from .raycast import F, Pinhole
 from .scene import Scene, add_obstacle, add_passer_by
 
-_STEEPEST = {View.AERIAL: (35, 80), View.GROUND: (2, 30)}
+_STEEPEST = {View.AERIAL: (35, 80), View.GROUND: (2, 30), View.WEARABLE: (2, 15)}
 """Limits of the pitch in degrees."""
 
 

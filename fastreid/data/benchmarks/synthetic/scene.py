@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastreid.data.benchmarks.base import View
+from fastreid.data.benchmarks.sources import View
 
 from .body import Pose, body_parts, fabrics
 from .cameras import CONCRETE, LEAVES, PERSON_MIDDLE
@@ -104,4 +104,5 @@ def _tree(scene: Scene, way: _Way, rng: np.random.Generator) -> None:
 _OBSTACLES: dict[View, tuple[Callable[..., None], ...]] = {
     View.AERIAL: (_post, _tree),
     View.GROUND: (_post, _low_wall, _car, _tree),
+    View.WEARABLE: (_post, _low_wall, _tree),
 }

@@ -179,14 +179,17 @@ def render_benchmark(
 def _render_into(target: Path, request: RenderRequest, workers: int) -> dict[str, int]:
     """Renders next to `target`, then moves the finished folder there; images in each split."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    people, images = request.train_ids + request.test_ids, Counter()
+    people, images = request.people, Counter()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workshop:
         folder = Path(workshop) / target.name
         folder.mkdir()
-        with _parallel_map(min(workers, people)) as parallel_map:
-            results = parallel_map(partial(_render_identity, folder, request), range(1, people + 1))
-            for counts in _with_progress(results, people, f"rendering {target.name}"):
+        with _parallel_map(min(workers, len(people))) as parallel_map:
+            results = parallel_map(partial(_render_identity, folder, request), people)
+            for counts in _with_progress(results, len(people), f"rendering {target.name}"):
                 images += counts
+        shots = [shot for pid in people for shot in request.shots(pid)]
+        for list_file, content in get_layout(request.name).list_files(shots).items():
+            (folder / list_file).write_text(content)
         manifest = {"request": request.manifest(), "images": dict(images)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if target.exists():

@@ -1,0 +1,157 @@
+"""Keys and names of older or official files -> ours; each one is told when it is met, once.
+
+Two sources: keys that fast-reid itself renamed over its versions, and the files of the SD-ReID release, whose
+meta-architecture names tell them apart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+RELEASED = str(Path(__file__).with_name("released.yml"))
+
+
+@dataclass(frozen=True)
+class Rename:
+    """What became of a key.
+
+    Attributes:
+        key: its name here; "" if it has none, and its value is not needed.
+        why: a remark for the user.
+        values: old value -> new one, where they differ.
+        legal: the only values that mean anything, if not all do.
+    """
+
+    key: str = ""
+    why: str = ""
+    values: Mapping[Any, Any] | None = None
+    legal: tuple[Any, ...] = ()
+
+
+_FLAGS = "fast-reid made it a group of keys"
+_UNREAD = "the release reads it nowhere"
+_CAMERA = "camera ids do not enter SD-ReID's network"
+
+# Keys that fast-reid renamed or retired; users' files still have them.
+RETIRED: dict[str, Rename] = {
+    "SOLVER.MAX_ITER": Rename("SOLVER.MAX_EPOCH", "it has always counted epochs"),
+    "SOLVER.DELAY_ITERS": Rename("SOLVER.DELAY_EPOCHS", "it has always counted epochs"),
+    "SOLVER.FP16_ENABLED": Rename("SOLVER.AMP.ENABLED"),
+    "SOLVER.LOG_PERIOD": Rename(why="the log has its own pace"),
+    "INPUT.REA.MEAN": Rename("INPUT.REA.VALUE"),
+    "INPUT.DO_FLIP": Rename("INPUT.FLIP.ENABLED", _FLAGS),
+    "INPUT.FLIP_PROB": Rename("INPUT.FLIP.PROB", _FLAGS),
+    "INPUT.DO_PAD": Rename("INPUT.PADDING.ENABLED", _FLAGS),
+    "INPUT.PADDING_MODE": Rename("INPUT.PADDING.MODE", _FLAGS),
+    "INPUT.PADDING_SIZE": Rename("INPUT.PADDING.SIZE", _FLAGS),
+    "INPUT.DO_AUTOAUG": Rename("INPUT.AUTOAUG.ENABLED", _FLAGS),
+    "INPUT.DO_AUGMIX": Rename("INPUT.AUGMIX.ENABLED", _FLAGS),
+    "TEST.FLIP_ENABLED": Rename("TEST.FLIP.ENABLED", _FLAGS),
+    "MODEL.HEADS.IN_FEAT": Rename("MODEL.BACKBONE.FEAT_DIM"),
+    "MODEL.LOSSES.TRI.USE_COSINE_DIST": Rename("MODEL.LOSSES.TRI.NORM_FEAT"),
+    "MODEL.BACKBONE.NORM_SPLIT": Rename(why="norms are not split into virtual batches"),
+    "DATALOADER.PK_SAMPLER": Rename(
+        "DATALOADER.SAMPLER_TRAIN", values={True: "NaiveIdentitySampler", False: "TrainingSampler"}
+    ),
+    # SD-ReID's spelling.
+    "MODEL.SDMODEL.MOEMNTUM": Rename("MODEL.SDMODEL.MOMENTUM"),
+}
+
+# Keys of SD-ReID's own files that mean nothing there, or nothing but what this library does anyway.
+OFFICIAL: dict[str, Rename] = {
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH": Rename(why="the release runs with 2 only", legal=(2,)),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH2": Rename(why="the release runs with 1 only", legal=(1,)),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY": Rename(why=_UNREAD),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL": Rename(why=_UNREAD),
+    "MODEL.LOSSES.CE.VIEW_OREG": Rename(why="the loss that it asks for is commented out in the release"),
+    "MODEL.BACKBONE.INNER_SUB": Rename(why="the variant that subtracts the view token is in no recipe"),
+    "MODEL.BACKBONE.CAMERA_NUM": Rename(why=_CAMERA),
+    "MODEL.BACKBONE.SIE_COE": Rename(why=_CAMERA),
+}
+
+# Registered names of the release: key -> old value -> ours.
+NAMES: dict[str, dict[str, str]] = {
+    "MODEL.BACKBONE.NAME": {"build_vit_prompt": "build_vit_backbone"},
+    "MODEL.META_ARCHITECTURE": {
+        "Baseline_stage1": "SDReIDStage1",
+        "Baseline_stage1_3view": "SDReIDStage1",
+        "Baseline_stage2_old": "SDReIDStage2",
+        "Baseline_stage2_old_3view_2": "SDReIDStage2",
+    },
+}
+
+
+def modernise(tree: dict, source: str) -> tuple[list[str], dict]:
+    """Translate one file's tree (or a command line's) and tell what was translated.
+
+    Returns:
+        Files to merge before it (the released behaviour, for an official stage-2 file), and the new tree.
+
+    Raises:
+        ValueError: a value of a retired key that has no meaning.
+    """
+    values = dict(_leaves(tree))
+    architecture = values.get("MODEL.META_ARCHITECTURE")
+    is_official = isinstance(architecture, str) and architecture in NAMES["MODEL.META_ARCHITECTURE"]
+    table = RETIRED | OFFICIAL if is_official else RETIRED
+    translated: dict[str, Any] = {}
+    for key, value in values.items():
+        if key in table:
+            key, value = _rename(key, value, table[key], source)
+        if isinstance(value, str) and value in NAMES.get(key, ()):
+            tell(f"{source}: {key} {value} is called {NAMES[key][value]} here")
+            value = NAMES[key][value]
+        if key:
+            translated[key] = value
+    if is_official and architecture.endswith(("_3view", "_3view_2")):
+        translated.setdefault("MODEL.SDMODEL.VIEW_NUM", 3)
+    before = []
+    if is_official and translated["MODEL.META_ARCHITECTURE"] == "SDReIDStage2":
+        tell(f"{source} is a file of the SD-ReID release: released behaviour is selected (configs/_base_/released.yml)")
+        before.append(RELEASED)
+    return before, _tree(translated)
+
+
+def _rename(key: str, value: Any, rename: Rename, source: str) -> tuple[str, Any]:
+    if rename.legal and value not in rename.legal:
+        raise ValueError(f"{key} in {source} is {value!r}: {rename.why}")
+    why = f" ({rename.why})" if rename.why else ""
+    if not rename.key:
+        tell(f"{source}: {key} is not needed{why}")
+        return "", None
+    tell(f"{source}: {key} is called {rename.key} here{why}")
+    if rename.values is not None:
+        if value not in rename.values:
+            raise ValueError(f"{key} in {source} is {value!r}; legal: {', '.join(map(str, rename.values))}")
+        value = rename.values[value]
+    return rename.key, value
+
+
+def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with dots and their values; an empty group is a leaf."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _tree(values: Mapping[str, Any]) -> dict:
+    tree: dict = {}
+    for key, value in values.items():
+        *groups, last = key.split(".")
+        node = tree
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = value
+    return tree
+
+
+tell: Callable[[str], None] = cache(logger.warning)

@@ -1,0 +1,62 @@
+"""G2APS-ReID: a drone and a surveillance camera, cut out of the person-search set G2APS (SeCap paper, CVPR 2025)."""
+
+import re
+from pathlib import Path
+
+from fastreid.data.benchmarks.base import NOBODY, Benchmark, Protocol, UnexpectedCamera
+from fastreid.data.benchmarks.sizes import Sizes
+from fastreid.data.benchmarks.sources import Folder, Listed, View
+from fastreid.structures import PersonImage
+
+CAMERAS = {0: View.AERIAL, 3: View.GROUND}
+UNLABELLED_PERSON = 5555
+_FILE_NAME = re.compile(r"(?P<person>\d+)_c(?P<camera>\d+).*")
+
+
+def read_g2aps(path: Path) -> PersonImage:
+    """`0001_c3v1_000123.jpg` is person 1 under camera 3 (ground; camera id 1). Person 5555 is nobody in particular.
+
+    Raises:
+        ValueError: the file name has another form.
+        UnexpectedCamera: neither camera 0 nor 3.
+    """
+    match = _FILE_NAME.fullmatch(path.stem)
+    if not match:
+        raise ValueError(f"{path.name} is not PERSON_cCAMERA…")
+    camera, person = int(match["camera"]), int(match["person"])
+    if camera not in CAMERAS:
+        raise UnexpectedCamera(f"camera c{camera}, where the benchmark has c0 and c3")
+    view = CAMERAS[camera]
+    return PersonImage(str(path), NOBODY if person == UNLABELLED_PERSON else person, int(view), view)
+
+
+AERIAL, GROUND = frozenset({View.AERIAL}), frozenset({View.GROUND})
+
+
+def _listed(file: str, query: frozenset[View], gallery: frozenset[View], size: int) -> Protocol:
+    return Protocol(
+        Listed(file, True, query),
+        Listed(file, False, gallery),
+        sizes={"query": Sizes(4_876), "gallery": Sizes(size, note="Unlabelled people (5555) are not counted")},
+    )
+
+
+G2APS_REID = Benchmark(
+    "G2APS_ReID",
+    folders=("G2APS-ReID", "G2APS_ReID"),
+    train=Folder("bounding_box_train"),
+    read=read_g2aps,
+    protocols={
+        "G2APS_ReID_A2G": _listed("exp3_A2G+.txt", AERIAL, GROUND, 37_202),
+        "G2APS_ReID_G2A": _listed("exp4_G2A+.txt", GROUND, AERIAL, 62_791),
+    },
+    aliases={"G2APS_ReID": "G2APS_ReID_A2G"},
+    layout="""\
+G2APS-ReID/
+  bounding_box_train/<id>/         0001_c3v1_000123.jpg: person, camera (0 drone, 3 surveillance), sequence, frame
+  query_c0/<id>/                   bounding_box_test_c3/<id>/
+  query_c3/<id>/                   bounding_box_test_c0/<id>/
+  bounding_box_gallery/            unlabelled people: 5555_c0….jpg, 5555_c3….jpg
+  exp3_A2G+.txt                    exp4_G2A+.txt""",
+    train_sizes=Sizes(100_871, 1_569),
+)

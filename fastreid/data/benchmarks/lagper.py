@@ -1,0 +1,60 @@
+"""LAGPeR: 7 aerial and 14 ground cameras in seven scenes (Wang et al., CVPR 2025, the SeCap paper)."""
+
+import re
+from pathlib import Path
+
+from fastreid.data.benchmarks.base import NOBODY, Benchmark, Protocol
+from fastreid.data.benchmarks.sizes import Sizes
+from fastreid.data.benchmarks.sources import Folder, Listed, View
+from fastreid.structures import PersonImage
+
+AERIAL_CAMERAS = frozenset({3, 6, 9, 13, 16, 19, 22})
+# There is no camera 10: the ids above it move down by one, to 1 … 21.
+MISSING_CAMERA = 10
+_FILE_NAME = re.compile(r"(?P<person>-?\d+)_c(?P<camera>\d+).*")
+
+
+def read_lagper(path: Path) -> PersonImage:
+    """`0001_c13….jpg` is person 1 under camera 13 (aerial; camera id 12). Person -1 is nobody in particular.
+
+    Raises:
+        ValueError: the file name has another form.
+    """
+    match = _FILE_NAME.fullmatch(path.stem)
+    if not match:
+        raise ValueError(f"{path.name} is not PERSON_cCAMERA…")
+    camera, person = int(match["camera"]), int(match["person"])
+    view = View.AERIAL if camera in AERIAL_CAMERAS else View.GROUND
+    # Not trained on; where it is in a gallery it counts as wrong, as it does for the published figures.
+    person = NOBODY if person == -1 else person
+    return PersonImage(str(path), person, camera - (camera > MISSING_CAMERA), view)
+
+
+AERIAL, GROUND = frozenset({View.AERIAL}), frozenset({View.GROUND})
+
+
+def _listed(file: str, query: frozenset[View], gallery: frozenset[View] | None, size: int) -> Protocol:
+    return Protocol(
+        Listed(file, True, query),
+        Listed(file, False, gallery),
+        sizes={"query": Sizes(3_046), "gallery": Sizes(size)},
+    )
+
+
+LAGPER = Benchmark(
+    "LAGPeR",
+    folders=("LAGPeR",),
+    train=Folder("bounding_box_train"),
+    read=read_lagper,
+    protocols={
+        "LAGPeR_A2G": _listed("exp3_A2G+.txt", AERIAL, GROUND, 15_533),
+        "LAGPeR_G2A": _listed("exp4_G2A+.txt", GROUND, AERIAL, 7_717),
+        "LAGPeR_G2AG": _listed("exp5_G2A+G.txt", GROUND, None, 20_204),
+    },
+    aliases={"LAGPeR": "LAGPeR_A2G"},
+    layout="""\
+LAGPeR/
+  bounding_box_train/<folder>/     0001_c13….jpg: person, camera (3, 6, 9, 13, 16, 19, 22 aerial)
+  exp3_A2G+.txt   exp4_G2A+.txt   exp5_G2A+G.txt, and the query… and other folders that they name""",
+    train_sizes=Sizes(40_770, 2_708),
+)

@@ -1,0 +1,134 @@
+"""What a data set on disk holds, beside what is published: for a user to look at before trusting a figure."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image, ImageDraw
+from tabulate import tabulate
+from tqdm import tqdm
+
+from fastreid.data.benchmarks import BENCHMARK_OF
+from fastreid.data.benchmarks.base import SPLITS
+from fastreid.data.benchmarks.sizes import Sizes
+from fastreid.data.benchmarks.sources import Listed, View
+from fastreid.data.common import ImageReadError, read_image
+from fastreid.data.datasets import ImageDataset
+from fastreid.structures import PersonImage
+
+HEADERS = ("data set", "split", "images", "published", "people", "published", "of nobody", "cameras", "views")
+CELL, GAP, MARGIN = (64, 128), 4, (64, 30)
+
+
+def counts_table(datasets: Iterable[ImageDataset]) -> str:
+    """Images, people, cameras and views of each split of each data set, beside the published counts."""
+    rows: dict[tuple, None] = {}
+    for dataset in datasets:
+        benchmark = BENCHMARK_OF.get(dataset.name)
+        for split in SPLITS:
+            images = getattr(dataset, split)
+            found, published = Sizes.of(images), benchmark.sizes(dataset.name, split) if benchmark else Sizes()
+            # Protocols of a benchmark share their training images.
+            name = benchmark.name if benchmark and split == "train" else dataset.name
+            nobody = len(images) - found.images
+            views = ", ".join(_view_name(view) for view in sorted({image.view for image in images}))
+            cameras = len({image.camera for image in images})
+            row = (
+                name,
+                split,
+                found.images,
+                published.images,
+                found.ids,
+                published.ids,
+                nobody or None,
+                cameras,
+                views,
+            )
+            rows[row] = None
+    return tabulate(list(rows), headers=HEADERS, intfmt=",", missingval="-")
+
+
+def _view_name(view: int) -> str:
+    return View(view).name.lower() if view in set(View) else str(view)
+
+
+def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
+    """How many queries of each protocol have a match, beside what published figures imply."""
+    from fastreid.evaluation.score import match_images  # evaluation may know data, so data must not need it to load
+
+    rows = []
+    for dataset in datasets:
+        benchmark = BENCHMARK_OF.get(dataset.name)
+        valid = int((match_images(dataset.query, dataset.gallery).num_positives > 0).sum()) if dataset.query else 0
+        published = benchmark.protocol(dataset.name).valid_queries if benchmark else None
+        alias = benchmark.aliases.get(dataset.name) if benchmark else None
+        rows.append((dataset.name, alias, len(dataset.query), valid, published))
+    return tabulate(
+        rows, headers=("protocol", "same as", "queries", "with a match", "published"), intfmt=",", missingval="-"
+    )
+
+
+def list_checksums(names: Iterable[str], root: str) -> str:
+    """SHA-256 of the list files that the named protocols read, one per line; "" if they read none.
+
+    Sets that users build by themselves (G2APS-ReID) differ from user to user: equal sums mean equal protocols.
+    """
+    files = {}
+    for name in names:
+        benchmark = BENCHMARK_OF.get(name)
+        query = benchmark.protocol(name).query if benchmark else None
+        if isinstance(query, Listed):
+            file = benchmark.home(root) / query.file
+            files[query.file] = hashlib.sha256(b"\n".join(file.read_bytes().split())).hexdigest()
+    return "\n".join(f"{digest}  {file}" for file, digest in files.items())
+
+
+def unreadable(datasets: Iterable[ImageDataset], num_threads: int = 4) -> list[str]:
+    """Decode every image -> a sentence for each that cannot be."""
+    paths = sorted({image.path for dataset in datasets for split in SPLITS for image in getattr(dataset, split)})
+
+    def problem(path: str) -> str | None:
+        try:
+            read_image(path)
+        except ImageReadError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        results = tqdm(
+            pool.map(problem, paths), "reading images", len(paths), disable=not sys.stderr.isatty(), unit="image"
+        )
+        return [sentence for sentence in results if sentence]
+
+
+def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int = 24) -> Image.Image:
+    """People in rows, cameras in columns: those who are seen by most cameras, an image of each."""
+    images = [image for split in SPLITS for image in getattr(dataset, split) if image.person >= 0]
+    cells: dict[int, dict[tuple[int, int], PersonImage]] = {}
+    for image in images:
+        # A protocol may number views instead of cameras.
+        cells.setdefault(image.person, {}).setdefault((image.view, image.camera), image)
+    people = sorted(cells, key=lambda person: (-len(cells[person]), person))[:num_people]
+    columns = sorted({key for person in people for key in cells[person]})[:max_cameras]
+    width, height = CELL[0] + GAP, CELL[1] + GAP
+    sheet = Image.new("RGB", (MARGIN[0] + len(columns) * width, MARGIN[1] + len(people) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for x, (view, camera) in enumerate(columns):
+        draw.multiline_text((MARGIN[0] + x * width, 2), f"cam {camera}\n{_view_name(view)}", "black")
+    for y, person in enumerate(people):
+        draw.text((2, MARGIN[1] + y * height + CELL[1] // 2), f"{person}", "black")
+        for x, key in enumerate(columns):
+            if key in cells[person]:
+                picture = read_image(cells[person][key].path)
+                picture.thumbnail(CELL)
+                sheet.paste(picture, (MARGIN[0] + x * width, MARGIN[1] + y * height))
+    return sheet
+
+
+def protocols_named(name: str) -> Sequence[str]:
+    """The protocols that `name` stands for: all of a benchmark, or itself."""
+    benchmarks = {benchmark.name: benchmark for benchmark in BENCHMARK_OF.values()}
+    return list(benchmarks[name].protocols) if name in benchmarks else [name]

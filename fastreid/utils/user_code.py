@@ -1,0 +1,53 @@
+"""Running a user's own Python file, so that what it registers can be named in a config."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+class UserCodeError(RuntimeError):
+    """A user's file that is missing or fails when it is imported."""
+
+
+def import_file(path: str) -> None:
+    """Import a Python file by its path, once per process; modules beside it can be imported by it.
+
+    Raises:
+        UserCodeError: no such file, or it raised; names the line.
+    """
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise UserCodeError(f"no file {file} to import (--import or the key IMPORTS)")
+    name = f"fastreid_user.{file.stem}_{abs(hash(str(file))):x}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserCodeError(f"{file} is no Python file: its name must end with .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserCodeError(
+            f"importing {file} failed, {_where(error, file)}: {type(error).__name__}: {error}"
+        ) from error
+    logger.info("imported %s", file)
+
+
+def _where(error: Exception, file: Path) -> str:
+    """The last line of the file itself that was being executed."""
+    line, trace = getattr(error, "lineno", None), error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"line {line}" if line else "before its first line"

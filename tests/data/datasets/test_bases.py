@@ -1,0 +1,92 @@
+"""Data sets written for fast-reid and SD-ReID: from a file of the user's, unchanged."""
+
+import pytest
+
+from fastreid.config import get_cfg
+from fastreid.data import build_datasets
+from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
+from fastreid.structures import PersonImage
+from fastreid.utils.user_code import UserCodeError, import_file
+from tests.data.benchmarks.trees import labels
+
+MINE = '''
+"""A data set as users of fast-reid write them."""
+import os.path as osp
+
+from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.data.datasets.bases import ImageDataset
+
+
+@DATASET_REGISTRY.register()
+class {name}(ImageDataset):
+    dataset_dir = "mine"
+    dataset_name = "mine"
+
+    def __init__(self, root="datasets", **kwargs):
+        self.dataset_dir = osp.join(root, self.dataset_dir)
+        self.check_before_run([self.dataset_dir])
+        train = lambda: [("a.jpg", self.dataset_name + "_7", "mine_c2"), ("b.jpg", self.dataset_name + "_3", "mine_c1")]
+        query = [("c.jpg", 9, 0)]
+        gallery = [("d.jpg", 9, 1), ("e.jpg", -1, 1)]
+        super().__init__(train, query, gallery, **kwargs)
+'''
+
+
+@pytest.fixture
+def registered(tmp_path, request):
+    name = f"Mine_{request.node.name}"
+    (tmp_path / "my_dataset.py").write_text(MINE.format(name=name))
+    (tmp_path / "mine").mkdir()
+    import_file(str(tmp_path / "my_dataset.py"))
+    yield name
+    del DATASET_REGISTRY._objects[name]
+
+
+def test_a_file_of_the_users_is_imported_and_its_tuples_are_read(registered, tmp_path):
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATASETS.ROOT", str(tmp_path)])
+    (dataset,) = build_datasets(cfg, [registered])
+    assert dataset.name == registered
+    assert labels(dataset.train) == [(1, 1, 0), (0, 0, 0)]  # strings, numbered in sorted order
+    assert labels(dataset.query) == [(9, 0, 0)] and labels(dataset.gallery) == [(9, 1, 0), (-1, 1, 0)]
+    import_file(str(tmp_path / "my_dataset.py"))  # again: nothing is registered twice
+    with pytest.raises(DatasetError, match="nowhere/mine not found; check DATASETS.ROOT"):
+        DATASET_REGISTRY.get(registered)(root="nowhere")
+
+
+def test_five_tuples_with_views_in_words_or_numbers():
+    rows = [("a.jpg", 1, 2, "Aerial", 4), ("b.jpg", 1, 3, 1, None), ("c.jpg", 1, 3, "wearable", "x")]
+    assert labels(ImageDataset([], rows, rows).query) == [(1, 2, 0), (1, 3, 1), (1, 3, 2)]
+
+
+def test_images_pass_as_they_are():
+    image = PersonImage("a.jpg", 5, 6, 1)
+    dataset = ImageDataset([image], [], [], verbose=False)
+    assert dataset.train == [image] and dataset.get_num_pids([image]) == dataset.get_num_cams([("b", 1, 2)]) == 1
+
+
+@pytest.mark.parametrize("row", [("a.jpg", 1), ("a.jpg", "x", 0), ("a.jpg", 1, 0, "top"), 3])
+def test_other_entries_are_shown(row):
+    with pytest.raises(DatasetError, match="ImageDataset: query holds .*expected .path, person, camera"):
+        ImageDataset([], [row], [])
+
+
+def test_unknown_arguments_are_refused():
+    with pytest.raises(TypeError, match="takes no argument colour"):
+        ImageDataset([], [], [], colour=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import nothing_of_that_name", "line 1: ModuleNotFoundError"),
+        ("x = 1\n\nraise ValueError('no')", "line 3: ValueError: no"),
+        ("x = (", "line 1: SyntaxError"),
+    ],
+)
+def test_a_file_that_fails_names_its_line(tmp_path, text, said):
+    (tmp_path / "broken.py").write_text(text)
+    with pytest.raises(UserCodeError, match=f"importing .*broken.py failed, {said}"):
+        import_file(str(tmp_path / "broken.py"))
+    with pytest.raises(UserCodeError, match="no file .*absent.py"):
+        import_file(str(tmp_path / "absent.py"))

@@ -1,0 +1,107 @@
+"""What check_dataset shows: counts beside the published ones, valid queries, unreadable images, a contact sheet."""
+
+import pytest
+from PIL import Image
+
+from fastreid.data.check import (
+    contact_sheet,
+    counts_table,
+    list_checksums,
+    protocols_named,
+    unreadable,
+    valid_queries_table,
+)
+from fastreid.data.datasets import ImageDataset
+from fastreid.structures import PersonImage
+from tests.data.benchmarks.trees import load, touch
+from tests.miniature import ROOT, run_tool
+
+
+def rows(table):
+    return [line.split() for line in table.splitlines()][2:]
+
+
+@pytest.fixture
+def cargo(tmp_path):
+    home = tmp_path / "CARGO"
+    for split, names in {
+        "train": ["Cam1_day_1_1", "Cam6_day_1_2"],
+        "query": ["Cam2_day_10_1", "Cam7_day_11_2"],
+        "gallery": ["Cam3_day_10_3", "Cam9_day_12_4"],
+    }.items():
+        for name in names:
+            path = home / split / name.split("_")[0] / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 40), "red").save(path)
+    return tmp_path
+
+
+def test_counts_stand_beside_the_published_ones(cargo):
+    protocols = [load(name, cargo) for name in ("CARGO", "CARGO_AG")]
+    assert rows(counts_table(protocols)) == [
+        ["CARGO", "train", "2", "51,451", "1", "2,500", "-", "2", "aerial,", "ground"],
+        ["CARGO", "query", "2", "312", "2", "-", "-", "2", "aerial,", "ground"],
+        ["CARGO", "gallery", "2", "50,712", "2", "-", "-", "2", "aerial,", "ground"],
+        ["CARGO_AG", "query", "2", "312", "2", "-", "-", "2", "aerial,", "ground"],
+        ["CARGO_AG", "gallery", "2", "50,712", "2", "-", "-", "2", "aerial,", "ground"],
+    ]
+    assert rows(valid_queries_table(protocols)) == [
+        ["CARGO", "-", "2", "1", "312"],
+        ["CARGO_AG", "-", "2", "0", "160"],
+    ]
+
+
+def test_other_data_sets_have_nothing_published_and_nobody_is_counted_apart():
+    images = [PersonImage("a", 1, 1), PersonImage("b", -1, 2, 7)]
+    assert rows(counts_table([ImageDataset(images, [], [], "Mine")]))[0] == (
+        ["Mine", "train", "1", "-", "1", "-", "1", "2", "aerial,", "7"]
+    )
+
+
+def test_list_files_are_summed_whatever_their_line_ends(tmp_path):
+    home = tmp_path / "G2APS-ReID"
+    sums = []
+    for end in ("\n", "\r\n"):
+        touch(home)
+        home.mkdir(exist_ok=True)
+        for name in ("exp3_A2G+.txt", "exp4_G2A+.txt"):
+            (home / name).write_bytes(f"query/a{end}test/b{end}".encode())
+        sums.append(list_checksums(protocols_named("G2APS_ReID"), str(tmp_path)))
+    assert sums[0] == sums[1] and sums[0].count("exp") == 2
+    assert list_checksums(["CARGO"], str(tmp_path)) == ""
+
+
+def test_unreadable_images_are_named(cargo):
+    broken = cargo / "CARGO/query/Cam2/Cam2_day_10_1.jpg"
+    broken.write_bytes(broken.read_bytes()[:100])
+    (sentence,) = unreadable([load("CARGO", cargo)])
+    assert sentence.startswith(f"cannot read image {broken}")
+
+
+def test_the_contact_sheet_has_a_row_per_person_and_a_column_per_camera(cargo):
+    sheet = contact_sheet(load("CARGO", cargo))
+    assert sheet.size == (64 + 6 * 68, 30 + 4 * 132)
+    assert sheet.getpixel((64 + 10, 30 + 20)) != (255, 255, 255)
+
+
+# The tool
+
+
+def test_the_tool_shows_all_of_it(cargo, tmp_path):
+    sheet = tmp_path / "sheet.jpg"
+    keys = ["--contact-sheet", str(sheet), "DATASETS.ROOT", str(cargo)]
+    said = run_tool("tools/check_dataset.py", "CARGO", "--read-images", *keys, cwd=tmp_path)
+    assert "51,451" in said and "every image can be read" in said and "CARGO_A2G" in said
+    assert Image.open(sheet).width > 64
+
+
+def test_the_tool_fails_where_images_do_and_explains_wrong_names(cargo, tmp_path):
+    (cargo / "CARGO/query/Cam2/Cam2_day_10_1.jpg").write_bytes(b"")
+    root = ["DATASETS.ROOT", str(cargo)]
+    sheet = ["--contact-sheet", str(tmp_path / "sheet.jpg")]
+    with pytest.raises(SystemExit, match="error: cannot read image .*Cam2_day_10_1.jpg"):
+        run_tool("tools/check_dataset.py", "CARGO", *sheet, *root, cwd=tmp_path)
+    with pytest.raises(SystemExit, match="error: unknown dataset 'CARG'; did you mean 'CARGO'"):
+        run_tool("tools/check_dataset.py", "CARG", *root, cwd=ROOT)
+    with pytest.raises(SystemExit, match="error: LAGPeR: no images in .*there is no LAGPeR in .* which holds CARGO"):
+        run_tool("tools/check_dataset.py", "LAGPeR", *root, cwd=ROOT)

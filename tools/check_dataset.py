@@ -1,0 +1,82 @@
+#!/usr/bin/env python
+"""Shows what a data set on disk holds beside what is published: check_dataset.py NAME [DATASETS.ROOT FOLDER]"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from fastreid.config import ConfigError, get_cfg
+from fastreid.data import build_datasets, datasets_root
+from fastreid.data.benchmarks import BENCHMARK_OF
+from fastreid.data.benchmarks.ag_reid import read_attributes
+from fastreid.data.check import (
+    contact_sheet,
+    counts_table,
+    list_checksums,
+    protocols_named,
+    unreadable,
+    valid_queries_table,
+)
+from fastreid.data.common import ImageReadError
+from fastreid.data.datasets import DatasetError
+from fastreid.utils.registry import RegistryError
+from fastreid.utils.user_code import UserCodeError, import_file
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("name", metavar="NAME", help="a benchmark (all its protocols), a protocol, csv:FILE or folder:FOLDER")
+    add("--import", dest="imports", action="append", default=[], metavar="FILE", help="Python file to import first")
+    add("--contact-sheet", type=Path, metavar="FILE", help="default: logs/check_dataset/NAME.jpg")
+    add("--read-images", action="store_true", help="decode every image, too")
+    add("--attributes", type=Path, metavar="FILE", help="also read AG-ReID's attributes from this .mat file")
+    add("opts", nargs="*", metavar="KEY VALUE", help="config keys, such as DATASETS.ROOT datasets")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); returns the exit status."""
+    args = _parser().parse_intermixed_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
+    try:
+        return _check(args)
+    except (ConfigError, DatasetError, ImageReadError, RegistryError, UserCodeError) as error:
+        sys.exit(f"check_dataset: error: {error}")
+
+
+def _check(args: argparse.Namespace) -> int:
+    for file in args.imports:
+        import_file(file)
+    cfg = get_cfg()
+    cfg.merge_from_list(args.opts)
+    root, names = datasets_root(cfg), protocols_named(args.name)
+    if names[0] in BENCHMARK_OF:
+        print(f"{BENCHMARK_OF[names[0]].home(root)}\n")
+    datasets = build_datasets(cfg, names)
+    print(f"\n{counts_table(datasets)}\n\n{valid_queries_table(datasets)}\n")
+    if sums := list_checksums(names, root):
+        print(f"SHA-256 of the list files, line endings aside:\n{sums}\n")
+    if args.attributes:
+        for split, people in read_attributes(args.attributes).items():
+            attributes = sorted({key for values in people.values() for key in values})
+            print(f"{args.attributes}, {split}: {len(people):,} people, attributes {', '.join(attributes)}")
+    problems = unreadable(datasets) if args.read_images else []
+    if args.read_images:
+        print("\n".join(problems) or "every image can be read")
+    sheet = (
+        args.contact_sheet
+        or Path("logs/check_dataset") / f"{''.join(c if c.isalnum() else '_' for c in args.name)}.jpg"
+    )
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(datasets[0]).save(sheet, quality=90)
+    print(f"contact sheet: {sheet}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    if status := main():
+        sys.exit(status)

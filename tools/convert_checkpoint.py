@@ -1,0 +1,66 @@
+#!/usr/bin/env python
+"""Rewrites a checkpoint that holds Python objects as tensors alone: convert_checkpoint.py --trust OLD.pth NEW.pth
+
+Reading such a file runs whatever code its writer put into it: hence --trust.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
+from fastreid.utils.files import atomic_write
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trust", action="store_true", help="run the code in the file, if there is any")
+    parser.add_argument("--overwrite", action="store_true", help="replace NEW if it exists")
+    parser.add_argument("old", type=Path, metavar="OLD", help="the file to read; it is left as it is")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the file to write: {'model': names with tensors}")
+    return parser
+
+
+def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
+    """The state dict in `old`.
+
+    Raises:
+        WeightsError: no such file, no state dict in it, or objects in it and not `trust`.
+    """
+    if not trust:
+        return state_dict_in(read_checkpoint(old), old)
+    if not old.is_file():
+        raise WeightsError(f"no file {old}")
+    try:
+        content = torch.load(old, map_location="cpu", weights_only=False)
+    except Exception as error:  # unpickling raises whatever the file makes it raise
+        raise WeightsError(f"cannot read {old}: {type(error).__name__}: {error}") from error
+    if isinstance(content, torch.nn.Module):
+        content = content.state_dict()
+    elif isinstance(content, Mapping) and isinstance(content.get("model"), torch.nn.Module):
+        content = content["model"].state_dict()
+    return state_dict_in(content, old)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line `argv` (default: the process's own)."""
+    args = _parser().parse_args(argv)
+    if args.new.exists() and not args.overwrite:
+        sys.exit(f"convert_checkpoint: {args.new} exists; name another file, or add --overwrite")
+    try:
+        state = convert(args.old, trust=args.trust)
+    except WeightsError as error:
+        sys.exit(f"convert_checkpoint: error: {error}")
+    args.new.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(args.new, "wb") as file:
+        torch.save({"model": {name: tensor.detach().clone() for name, tensor in state.items()}}, file)
+    print(f"{args.new}: {len(state)} tensors")
+
+
+if __name__ == "__main__":
+    main()
