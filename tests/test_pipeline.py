@@ -175,6 +175,12 @@ def test_the_scripts_run_both_stages(scratch, script, tmp_path_factory, monkeypa
         assert {name: figures["valid_queries"] for name, figures in results.items()} == {
             n: 4 * v for n, v in views.items()
         }
+    for name, cfg in zip(SCRIPTS[script], (first, second), strict=True):
+        weights = ["MODEL.WEIGHTS", f"{cfg.OUTPUT_DIR}/model_final.pth", "OUTPUT_DIR", f"logs/again/{cfg.OUTPUT_DIR}"]
+        # Another number of people than the checkpoint's: evaluation reads no classifier.
+        keys = [*weights, "MODEL.HEADS.NUM_CLASSES", "5", *TINY_MODEL, *assets, *FEW_STEPS]
+        scratch.tool("tools/train_net.py", "--config-file", f"configs/{name}.yml", "--eval-only", *keys)
+        assert results_of(scratch.folder / "logs/again" / cfg.OUTPUT_DIR) == results_of(scratch.folder / cfg.OUTPUT_DIR)
     if script == "run_v2.sh":  # the person and all three views
         model = torch.load(scratch.folder / second.OUTPUT_DIR / "model_final.pth", weights_only=True)["model"]
         assert len(model["person.memory.centres"]) == 3 and model["person.memory.seen"].all()

@@ -57,7 +57,7 @@ def _check(args: argparse.Namespace) -> int:
     if names[0] in BENCHMARK_OF:
         print(f"{BENCHMARK_OF[names[0]].home(root)}\n")
     datasets = build_datasets(cfg, names)
-    print(f"\n{counts_table(datasets)}\n\n{valid_queries_table(datasets)}\n")
+    print(f"\n{counts_table(datasets[:1], datasets)}\n\n{valid_queries_table(datasets)}\n")
     if sums := list_checksums(names, root):
         print(f"SHA-256 of the list files, line endings aside:\n{sums}\n")
     if args.attributes:

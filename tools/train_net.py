@@ -9,7 +9,7 @@ import secrets
 import sys
 
 from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
-from fastreid.data.check import counts_table
+from fastreid.data.check import counts_table, valid_queries_table
 from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup, launch
@@ -81,7 +81,8 @@ def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
     """Print the summaries of a dry run."""
     print(model_summary(trainer.bare_model))
-    print(f"\n{counts_table(trainer.datasets)}\n")
+    print(f"\n{counts_table(trainer.train_datasets, trainer.test_datasets)}")
+    print(f"\n{valid_queries_table(trainer.test_datasets)}\n")
     print(
         schedule_summary(
             trainer.schedule,

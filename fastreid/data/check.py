@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -23,32 +23,22 @@ HEADERS = ("data set", "split", "images", "published", "people", "published", "o
 CELL, GAP, MARGIN = (64, 128), 4, (64, 30)
 
 
-def counts_table(datasets: Iterable[ImageDataset]) -> str:
-    """Images, people, cameras and views of each split of each data set, beside the published counts."""
-    rows: dict[tuple, None] = {}
-    for dataset in datasets:
-        benchmark = BENCHMARK_OF.get(dataset.name)
-        for split in SPLITS:
-            images = getattr(dataset, split)
-            found, published = Sizes.of(images), benchmark.sizes(dataset.name, split) if benchmark else Sizes()
-            # Protocols of a benchmark share their training images.
-            name = benchmark.name if benchmark and split == "train" else dataset.name
-            nobody = len(images) - found.images
-            views = ", ".join(_view_name(view) for view in sorted({image.view for image in images}))
-            cameras = len({image.camera for image in images})
-            row = (
-                name,
-                split,
-                found.images,
-                published.images,
-                found.ids,
-                published.ids,
-                nobody or None,
-                cameras,
-                views,
-            )
-            rows[row] = None
-    return tabulate(list(rows), headers=HEADERS, intfmt=",", missingval="-")
+def counts_table(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]) -> str:
+    """Images, people, cameras and views of training and of test sets, beside the published counts."""
+    rows = [_counts(dataset, "train") for dataset in trained]
+    rows += [_counts(dataset, split) for dataset in tested for split in ("query", "gallery")]
+    return tabulate(rows, headers=HEADERS, intfmt=",", missingval="-")
+
+
+def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
+    benchmark, images = BENCHMARK_OF.get(dataset.name), getattr(dataset, split)
+    found, published = Sizes.of(images), benchmark.sizes(dataset.name, split) if benchmark else Sizes()
+    # Protocols of a benchmark share their training images.
+    name = benchmark.name if benchmark and split == "train" else dataset.name
+    views = ", ".join(_view_name(view) for view in sorted({image.view for image in images}))
+    cameras = len({image.camera for image in images})
+    nobody = len(images) - found.images or None
+    return (name, split, found.images, published.images, found.ids, published.ids, nobody, cameras, views)
 
 
 def _view_name(view: int) -> str:
@@ -122,8 +112,7 @@ def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int =
         draw.text((2, MARGIN[1] + y * height + CELL[1] // 2), f"{person}", "black")
         for x, key in enumerate(columns):
             if key in cells[person]:
-                picture = read_image(cells[person][key].path)
-                picture.thumbnail(CELL)
+                picture = ImageOps.contain(read_image(cells[person][key].path), CELL)
                 sheet.paste(picture, (MARGIN[0] + x * width, MARGIN[1] + y * height))
     return sheet
 

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
-from fastreid.data.check import counts_table
+from fastreid.data.check import counts_table, valid_queries_table
 from fastreid.engine import hooks
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import check_protocol, evaluate_protocols
@@ -63,10 +63,10 @@ class DefaultTrainer(SimpleTrainer):
             self.bare_model, self.cfg.OUTPUT_DIR,
             optimizer=optimizer, scheduler=self.schedule, scaler=self.scaler,
         )  # fmt: skip
-        tests = self.build_test_datasets(self.cfg)
-        for protocol in tests:
+        self.train_datasets = getattr(data_loader, "sources", [])
+        self.test_datasets = self.build_test_datasets(self.cfg)
+        for protocol in self.test_datasets:
             check_protocol(protocol)  # now, not after the hours of training
-        self.datasets = [*getattr(data_loader, "sources", []), *tests]
         self.results: Results = {}
         self.best_metric: float | None = None
         self.register_hooks(self.build_hooks())
@@ -158,7 +158,8 @@ class DefaultTrainer(SimpleTrainer):
                 self.cfg.OUTPUT_DIR,
                 self.max_epoch,
             )
-        logger.info("data:\n%s", counts_table(self.datasets))
+        logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
+        logger.info("protocols:\n%s", valid_queries_table(self.test_datasets))
         if not self.start_epoch:
             self._set_aside_earlier_run()
             self._calibrate()

@@ -1,18 +1,36 @@
 """Checkpoints of the SD-ReID release: names and shapes as it writes them, values at random, results by hand."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastreid.config import get_cfg
 from fastreid.config.renames import RELEASED
 from fastreid.modeling import build_model
+from fastreid.modeling.diffusion import ConditionLearner, LatentShape, ViewRefinedDecoder
 from fastreid.modeling.release import from_release
 from fastreid.utils.checkpoint import WeightsError, load_weights
+from tests.miniature import ROOT
 from tests.modeling.toys import FEATURE_DIM, NUM_BLOCKS, NUM_VIEWS, batch, stage1_cfg, stage2_cfg
 
-D, WIDTHS = FEATURE_DIM, (32, 32)
-HEADS = 3
+
+@dataclass(frozen=True)
+class Shape:
+    """What the sizes in a released checkpoint follow from."""
+
+    dim: int
+    blocks: int
+    heads: int
+    patches: int
+    widths: tuple[int, ...]
+
+
+SMALL = Shape(FEATURE_DIM, NUM_BLOCKS, heads=3, patches=4 * 2, widths=(32, 32))
+TRUE = Shape(768, 12, heads=12, patches=16 * 8, widths=(320, 640, 1280))
+D, WIDTHS, HEADS = SMALL.dim, SMALL.widths, SMALL.heads
 
 
 def bare(cfg):
@@ -21,40 +39,44 @@ def bare(cfg):
     return cfg
 
 
-def vit_names(prefix: str) -> dict[str, tuple[int, ...]]:
+def vit_names(shape: Shape) -> dict[str, tuple[int, ...]]:
+    dim = shape.dim
     names = {
-        "cls_token": (1, 1, D), "pos_embed": (1, 4 * 2 + 1, D), "view_prompt": (1, 1, D),
-        "patch_embed.proj.weight": (D, 3, 16, 16), "patch_embed.proj.bias": (D,),
-        "norm.weight": (D,), "norm.bias": (D,),
+        "cls_token": (1, 1, dim), "pos_embed": (1, shape.patches + 1, dim), "view_prompt": (1, 1, dim),
+        "patch_embed.proj.weight": (dim, 3, 16, 16), "patch_embed.proj.bias": (dim,),
+        "norm.weight": (dim,), "norm.bias": (dim,),
     }  # fmt: skip
-    for i in range(NUM_BLOCKS):
-        for name, shape in {
-            "norm1.weight": (D,), "norm1.bias": (D,), "attn.qkv.weight": (3 * D, D), "attn.qkv.bias": (3 * D,),
-            "attn.proj.weight": (D, D), "attn.proj.bias": (D,), "norm2.weight": (D,), "norm2.bias": (D,),
-            "mlp.fc1.weight": (4 * D, D), "mlp.fc1.bias": (4 * D,), "mlp.fc2.weight": (D, 4 * D), "mlp.fc2.bias": (D,),
+    for i in range(shape.blocks):
+        for name, size in {
+            "norm1.weight": (dim,), "norm1.bias": (dim,), "norm2.weight": (dim,), "norm2.bias": (dim,),
+            "attn.qkv.weight": (3 * dim, dim), "attn.qkv.bias": (3 * dim,),
+            "attn.proj.weight": (dim, dim), "attn.proj.bias": (dim,),
+            "mlp.fc1.weight": (4 * dim, dim), "mlp.fc1.bias": (4 * dim,),
+            "mlp.fc2.weight": (dim, 4 * dim), "mlp.fc2.bias": (dim,),
         }.items():  # fmt: skip
-            names[f"blocks.{i}.{name}"] = shape
-    return {f"{prefix}{name}": shape for name, shape in names.items()}
+            names[f"blocks.{i}.{name}"] = size
+    return {f"backbone.{name}": size for name, size in names.items()}
 
 
-def head_names(prefix: str, classes: int) -> dict[str, tuple[int, ...]]:
-    bn = {name: (D,) for name in ("weight", "bias", "running_mean", "running_var")}
-    return {f"{prefix}.weight": (classes, D), **{f"{prefix}.bottleneck.0.{name}": shape for name, shape in bn.items()}}
+def head_names(prefix: str, classes: int, dim: int) -> dict[str, tuple[int, ...]]:
+    bn = {name: (dim,) for name in ("weight", "bias", "running_mean", "running_var")}
+    return {f"{prefix}.weight": (classes, dim), **{f"{prefix}.bottleneck.0.{name}": size for name, size in bn.items()}}
 
 
-def learner_names() -> dict[str, tuple[int, ...]]:
+def learner_names(shape: Shape) -> dict[str, tuple[int, ...]]:
+    dim = shape.dim
     block = {
-        "attn.in_proj_weight": (3 * D, D), "attn.in_proj_bias": (3 * D,), "attn.out_proj.weight": (D, D),
-        "attn.out_proj.bias": (D,), "ln_1.weight": (D,), "ln_1.bias": (D,), "mlp.c_fc.weight": (4 * D, D),
-        "mlp.c_fc.bias": (4 * D,), "mlp.c_proj.weight": (D, 4 * D), "mlp.c_proj.bias": (D,), "ln_2.weight": (D,),
-        "ln_2.bias": (D,),
+        "attn.in_proj_weight": (3 * dim, dim), "attn.in_proj_bias": (3 * dim,), "attn.out_proj.weight": (dim, dim),
+        "attn.out_proj.bias": (dim,), "ln_1.weight": (dim,), "ln_1.bias": (dim,), "ln_2.weight": (dim,),
+        "ln_2.bias": (dim,), "mlp.c_fc.weight": (4 * dim, dim), "mlp.c_fc.bias": (4 * dim,),
+        "mlp.c_proj.weight": (dim, 4 * dim), "mlp.c_proj.bias": (dim,),
     }  # fmt: skip
-    names = {"learnable_vector": (1, NUM_BLOCKS, D)}
-    names |= {f"transformer.resblocks.0.{name}": shape for name, shape in block.items()}
-    for i, width in enumerate((*WIDTHS, *WIDTHS)):
-        kernel = 2 << (i % len(WIDTHS))
+    names = {"learnable_vector": (1, shape.blocks, dim)}
+    names |= {f"transformer.resblocks.0.{name}": size for name, size in block.items()}
+    for i, width in enumerate((*shape.widths, *shape.widths)):
+        kernel = 2 << (i % len(shape.widths))
         names |= {f"convs.{i}.weight": (width, 1, kernel, kernel), f"convs.{i}.bias": (width,)}
-    return {f"condition_learner.{name}": shape for name, shape in names.items()}
+    return {f"condition_learner.{name}": size for name, size in names.items()}
 
 
 def random_state(names: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -67,16 +89,17 @@ def random_state(names: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     return state
 
 
-def stage1_state(classes: int = 5) -> dict[str, Tensor]:
-    names = vit_names("backbone.") | head_names("heads", classes) | head_names("view_heads", NUM_VIEWS)
-    return random_state({**names, **{f"mm.view_centers.{i}": (D,) for i in range(NUM_VIEWS)}})
+def stage1_state(classes: int = 5, shape: Shape = SMALL) -> dict[str, Tensor]:
+    heads = head_names("heads", classes, shape.dim) | head_names("view_heads", NUM_VIEWS, shape.dim)
+    centres = {f"mm.view_centers.{i}": (shape.dim,) for i in range(NUM_VIEWS)}
+    return random_state(vit_names(shape) | heads | centres)
 
 
 def stage2_state(assets) -> dict[str, Tensor]:
     unet = build_model(bare(stage2_cfg(assets)), num_classes=5).denoiser.unet.state_dict()
     generator = torch.Generator().manual_seed(4)
     unet = {name: 0.05 * torch.randn(value.shape, generator=generator) for name, value in unet.items()}
-    state = stage1_state() | random_state(learner_names())
+    state = stage1_state() | random_state(learner_names(SMALL))
     state |= {f"unet.model.{name}": value for name, value in unet.items()}
     return state | {f"inverse_sampling.unet.{name}": value for name, value in unet.items()}
 
@@ -88,21 +111,22 @@ def save(state: dict[str, Tensor], path, *, distributed: bool = False):
     return path
 
 
-def by_hand(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def by_hand(state: dict[str, Tensor], images: Tensor, shape: Shape = SMALL) -> tuple[Tensor, Tensor, Tensor]:
     """Identity vectors, view tokens and identity conditions of the released ViT, written out."""
+    dim, heads = shape.dim, shape.heads
 
     def norm(x, name):
-        return F.layer_norm(x, (D,), state[f"backbone.{name}.weight"], state[f"backbone.{name}.bias"], 1e-6)
+        return F.layer_norm(x, (dim,), state[f"backbone.{name}.weight"], state[f"backbone.{name}.bias"], 1e-6)
 
     def linear(x, name):
         return F.linear(x, state[f"backbone.{name}.weight"], state[f"backbone.{name}.bias"])
 
     def block(x, i):
         b, n, _ = x.shape
-        qkv = linear(norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv").reshape(b, n, 3, HEADS, D // HEADS)
+        qkv = linear(norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv").reshape(b, n, 3, heads, dim // heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        weights = (q @ k.transpose(-2, -1) / (D // HEADS) ** 0.5).softmax(-1)
-        x = x + linear((weights @ v).transpose(1, 2).reshape(b, n, D), f"blocks.{i}.attn.proj")
+        weights = (q @ k.transpose(-2, -1) / (dim // heads) ** 0.5).softmax(-1)
+        x = x + linear((weights @ v).transpose(1, 2).reshape(b, n, dim), f"blocks.{i}.attn.proj")
         hidden = F.gelu(linear(norm(x, f"blocks.{i}.norm2"), f"blocks.{i}.mlp.fc1"))
         return x + linear(hidden, f"blocks.{i}.mlp.fc2")
 
@@ -110,10 +134,10 @@ def by_hand(state: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor, T
     x = F.conv2d((images - 127.5) / 127.5, weight, bias, stride=16).flatten(2).transpose(1, 2)
     x = torch.cat([state["backbone.cls_token"].expand(len(x), -1, -1), x], 1) + state["backbone.pos_embed"]
     conditions = []
-    for i in range(NUM_BLOCKS - 1):
+    for i in range(shape.blocks - 1):
         x = block(x, i)
         conditions.append(x[:, 0])
-    x = block(torch.cat([state["backbone.view_prompt"].expand(len(x), -1, -1), x], 1), NUM_BLOCKS - 1)
+    x = block(torch.cat([state["backbone.view_prompt"].expand(len(x), -1, -1), x], 1), shape.blocks - 1)
     return norm(x[:, 1], "norm"), x[:, 0], torch.stack(conditions, 1)
 
 
@@ -137,6 +161,29 @@ def test_a_released_stage1_computes_here_what_it_computes_there(tmp_path, distri
     torch.testing.assert_close(features.id_conditions, conditions, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found, neck_by_hand(state, identity), rtol=1e-4, atol=1e-4)
     assert torch.equal(model.person.memory.centres[1], state["mm.view_centers.1"]) and model.person.memory.seen.all()
+
+
+def test_the_true_size():
+    """ViT-B/16, 12 tokens, three levels: every name finds its place, and stage 1 computes what it computes there."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(ROOT / "configs/CARGO/base_stage1.yml"))
+    cfg.merge_from_list(["MODEL.BACKBONE.PRETRAIN", False, "MODEL.DEVICE", "cpu"])
+    model = build_model(cfg, num_classes=2500).eval()
+    state = stage1_state(2500, TRUE)
+    model.load_state_dict(from_release(state))  # strictly
+    images = torch.rand(1, 3, 256, 128, generator=torch.Generator().manual_seed(0)) * 255
+    identity, _, conditions = by_hand(state, images, TRUE)
+    with torch.no_grad():
+        torch.testing.assert_close(model({"images": images}), neck_by_hand(state, identity), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(model.person(images).id_conditions, conditions, rtol=1e-3, atol=1e-4)
+
+    parts = from_release(state | random_state(learner_names(TRUE)))
+    modules = {
+        "condition_learner.": ConditionLearner(num_tokens=12, dim=768, depth=1, num_heads=12),
+        "view_decoder.": ViewRefinedDecoder(LatentShape.of(768), list(TRUE.widths)),
+    }
+    for prefix, module in modules.items():
+        module.load_state_dict({n.removeprefix(prefix): v for n, v in parts.items() if n.startswith(prefix)})
 
 
 def released(assets):

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from fastreid.data.benchmarks.sizes import Sizes
@@ -88,37 +88,33 @@ class Benchmark:
         return next(filter(Path.is_dir, candidates), candidates[0])
 
     def load(self, name: str, root: str | Path) -> ImageDataset:
-        """Read the images of protocol `name` below `root`.
+        """Protocol `name` below `root`. A split is read when it is asked for: evaluating needs no training images.
 
         Raises:
-            DatasetError: a folder or list is missing or empty, names images that are not there or views that are not
-                its own, or file names have another form.
+            DatasetError: when a split is asked for: its folder or list is missing or empty, names images that are not
+                there or views that are not its own, or file names have another form.
         """
-        protocol, home = self.protocol(name), self.home(root)
+        return ImageDataset(*(partial(self._split, split, name, self.home(root)) for split in SPLITS), name)
+
+    def _split(self, split: str, name: str, home: Path) -> list[PersonImage]:
+        protocol = self.protocol(name)
+        source = self.train if split == "train" else getattr(protocol, split)
         try:
-            train = [image for image in self._read(home, self.train) if image.person >= 0]
-            query = protocol.apply(self._read(home, protocol.query), protocol.query_views)
-            gallery = protocol.apply(self._read(home, protocol.gallery), protocol.gallery_views)
+            images = self._read(home, source)
         except MissingImages as error:
             raise DatasetError(f"{self.name}: {error} ({_what_is_in(home)}). {self._expected_tree()}") from None
-        dataset = ImageDataset(train, query, gallery, name)
-        for sentence in self.differences(dataset, root):
-            _tell_once(sentence)
-        return dataset
-
-    def differences(self, dataset: ImageDataset, root: str | Path) -> list[str]:
-        """A sentence for each split of `dataset` whose counts are not the published ones."""
-        home = self.home(root)
-        found = [
-            (split, self.sizes(dataset.name, split).explain(Sizes.of(getattr(dataset, split)))) for split in SPLITS
-        ]
-        found = [(split, sentence) for split, sentence in found if sentence]
-        if found and (home / "render.json").is_file():
-            return [
-                f"{home} is a rendered stand-in, not the published {self.name}: its figures compare with nothing else"
-            ]
-        where = {"train": self.train.name}
-        return [f"{home}, {where.get(split, f'{split} of {dataset.name}')}: {sentence}" for split, sentence in found]
+        if split == "train":
+            images = [image for image in images if image.person >= 0]
+        else:
+            images = protocol.apply(images, getattr(protocol, f"{split}_views"))
+        if difference := self.sizes(name, split).explain(Sizes.of(images)):
+            if (home / "render.json").is_file():
+                where = "a rendered stand-in"
+                difference = f"it is not the published {self.name}, and its figures compare with nothing else"
+            else:
+                where = source.name if split == "train" else f"{split} of {name}"
+            _tell_once(f"{home}, {where}: {difference}")
+        return images
 
     def sizes(self, name: str, split: str) -> Sizes:
         """Published counts of a split of protocol `name`."""

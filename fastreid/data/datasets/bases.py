@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from fastreid.structures import PersonImage
@@ -21,11 +22,11 @@ class DatasetError(RuntimeError):
 
 
 class ImageDataset:
-    """Three lists of images under one name.
+    """Three lists of images under one name. A list that is given as a function is read when it is first asked for.
 
     Data sets written for fast-reid derive from this and call ``super().__init__(train, query, gallery)`` with tuples
     ``(path, person, camera)``, or ``(path, person, camera, view, …)`` with the view as a number or as "Aerial",
-    "Ground", "Wearable"; entries after it are not read. Each list may also be a function that returns it.
+    "Ground", "Wearable"; entries after it are not read.
 
     People and cameras of the *training* tuples may be strings; they are numbered in sorted order. In query and gallery
     they are whole numbers, as a person must have the same one in both.
@@ -35,7 +36,7 @@ class ImageDataset:
         name: as users call it; if left out, `build_datasets` gives it the name it is registered under.
 
     Raises:
-        DatasetError: an entry of another form.
+        DatasetError: when a list is first asked for: an entry of another form.
     """
 
     def __init__(
@@ -49,12 +50,26 @@ class ImageDataset:
         if unknown := fast_reid.keys() - _FAST_REID_ARGUMENTS:
             raise TypeError(f"{type(self).__name__}: ImageDataset takes no argument {', '.join(sorted(unknown))}")
         self.name = name
-        self.train = self._images("train", train)
-        self.query = self._images("query", query)
-        self.gallery = self._images("gallery", gallery)
+        self._rows = {"train": train, "query": query, "gallery": gallery}
 
-    def _images(self, split: str, rows: Rows | Callable[[], Rows]) -> list[PersonImage]:
-        rows = list(rows() if callable(rows) else rows)
+    @cached_property
+    def train(self) -> list[PersonImage]:
+        """Images to train on."""
+        return self._images("train")
+
+    @cached_property
+    def query(self) -> list[PersonImage]:
+        """Images to search with."""
+        return self._images("query")
+
+    @cached_property
+    def gallery(self) -> list[PersonImage]:
+        """Images to search in."""
+        return self._images("gallery")
+
+    def _images(self, split: str) -> list[PersonImage]:
+        given = self._rows[split]
+        rows = list(given() if callable(given) else given)
         numbers = _training_numbers(rows) if split == "train" else ({}, {})
         images = []
         for row in rows:

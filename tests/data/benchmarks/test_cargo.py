@@ -8,6 +8,7 @@ from fastreid.data import benchmarks  # noqa: F401
 from fastreid.data.benchmarks.cargo import read_cargo
 from fastreid.data.benchmarks.sources import View
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError
+from tests.data.benchmarks.trees import load
 
 
 def test_file_names():
@@ -49,28 +50,28 @@ def root(tmp_path):
     ],
 )
 def test_protocols(root, protocol, query, gallery):
-    dataset = DATASET_REGISTRY.get(protocol)(root=root)
+    dataset = load(protocol, root)
     assert dataset.name == protocol and len(dataset.train) == 3
     assert [(i.person, i.camera) for i in dataset.query] == query
     assert [(i.person, i.camera) for i in dataset.gallery] == gallery
 
 
 def test_other_sizes_than_published_are_told_in_a_sentence(root, caplog):
-    DATASET_REGISTRY.get("CARGO")(root=root)
+    load("CARGO", root)
     assert "CARGO, train: 3 images where 51,451 are published and 2 people where 2,500 are published" in caplog.text
     assert "gallery of CARGO: 4 images where 50,712 are published: the copy is incomplete" in caplog.text
 
 
 def test_a_missing_folder_shows_the_expected_tree(tmp_path):
     with pytest.raises(DatasetError, match=r"there is no CARGO in .*FASTREID_DATASETS(.|\n)*CARGO/\n  train/"):
-        DATASET_REGISTRY.get("CARGO")(root=tmp_path)
+        load("CARGO", tmp_path)
 
 
 def test_a_half_unpacked_folder_says_what_is_there(root):
     for path in (root / "CARGO" / "gallery").rglob("*.jpg"):
         path.unlink()
     with pytest.raises(DatasetError, match="no images in .*gallery .*holds gallery, query, train"):
-        DATASET_REGISTRY.get("CARGO")(root=root)
+        load("CARGO", root)
 
 
 def test_files_of_another_benchmark_are_counted_and_shown(root):
@@ -78,11 +79,21 @@ def test_files_of_another_benchmark_are_counted_and_shown(root):
     with pytest.raises(
         DatasetError, match="1 of 4 images in .*, train, have no CARGO file name, for example train/Cam1/0001_c1.jpg"
     ):
-        DATASET_REGISTRY.get("CARGO")(root=root)
+        load("CARGO", root)
 
 
 def test_it_is_told_once_per_folder_and_a_rendered_one_is_named_so(root, caplog):
     (root / "CARGO" / "render.json").touch()
     for protocol in ("CARGO", "CARGO_AG"):
-        DATASET_REGISTRY.get(protocol)(root=root)
+        load(protocol, root)
+    # Of three splits, by however many protocols.
     assert caplog.text.count("rendered stand-in") == 1
+
+
+def test_evaluating_needs_no_training_images(root):
+    for path in (root / "CARGO/train").rglob("*.jpg"):
+        path.unlink()
+    dataset = DATASET_REGISTRY.get("CARGO")(root=root)
+    assert len(dataset.query) == 2 and len(dataset.gallery) == 4
+    with pytest.raises(DatasetError, match="no images in .*train"):
+        _ = dataset.train

@@ -14,7 +14,10 @@ def touch(home: Path, *names: str) -> Path:
 
 
 def load(name: str, root: Path) -> ImageDataset:
-    return DATASET_REGISTRY.get(name)(root=root)
+    """A protocol with all its splits read."""
+    dataset = DATASET_REGISTRY.get(name)(root=root)
+    assert dataset.train is not None and dataset.query is not None and dataset.gallery is not None
+    return dataset
 
 
 def labels(images) -> list[tuple[int, int, int]]:

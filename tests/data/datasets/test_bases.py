@@ -68,7 +68,7 @@ def test_images_pass_as_they_are():
 @pytest.mark.parametrize("row", [("a.jpg", 1), ("a.jpg", "x", 0), ("a.jpg", 1, 0, "top"), 3])
 def test_other_entries_are_shown(row):
     with pytest.raises(DatasetError, match="ImageDataset: query holds .*expected .path, person, camera"):
-        ImageDataset([], [row], [])
+        _ = ImageDataset([], [row], []).query
 
 
 def test_unknown_arguments_are_refused():

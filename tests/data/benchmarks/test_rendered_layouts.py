@@ -1,0 +1,79 @@
+"""Every registered protocol on a rendered tree of its layout, against counts that were worked out by hand.
+
+Four people to test, eight images of each. Two views: four images in each, one of them a query, which leaves three for
+the gallery. Three views (AG-ReID.v2): three, three and two images, so two, two and one for the gallery. G2APS-ReID has
+one unlabelled person more, with four images in each view.
+"""
+
+import pytest
+
+from fastreid.data.benchmarks import BENCHMARK_OF
+from fastreid.data.benchmarks.base import NOBODY
+from fastreid.evaluation.score import match_images
+from tests.data.benchmarks.trees import load
+from tests.miniature import rendered
+
+AIR, STREET, WORN = {0}, {1}, {2}
+BOTH = AIR | STREET
+# name -> images and views of the query, images and views of the gallery, queries with a match
+EXPECTED = {
+    "CARGO": (8, BOTH, 24, BOTH, 8),
+    "CARGO_AA": (4, AIR, 12, AIR, 4),
+    "CARGO_GG": (4, STREET, 12, STREET, 4),
+    "CARGO_AG": (8, BOTH, 24, BOTH, 8),
+    "CARGO_A2G": (4, AIR, 12, STREET, 4),
+    "CARGO_G2A": (4, STREET, 12, AIR, 4),
+    "AG_ReID_v1": (4, AIR, 12, STREET, 4),
+    "AG_ReID_v1_AG": (4, AIR, 12, STREET, 4),
+    "AG_ReID_v1_GA": (4, STREET, 12, AIR, 4),
+    "AG_ReID_v2": (4, AIR, 8, STREET, 4),
+    "AG_ReID_v2_AC": (4, AIR, 8, STREET, 4),
+    "AG_ReID_v2_AW": (4, AIR, 4, WORN, 4),
+    "AG_ReID_v2_CA": (4, STREET, 8, AIR, 4),
+    "AG_ReID_v2_WA": (4, WORN, 8, AIR, 4),
+    "LAGPeR": (4, AIR, 12, STREET, 4),
+    "LAGPeR_A2G": (4, AIR, 12, STREET, 4),
+    "LAGPeR_G2A": (4, STREET, 12, AIR, 4),
+    "LAGPeR_G2AG": (4, STREET, 24, BOTH, 4),
+    "G2APS_ReID": (4, AIR, 16, STREET, 4),
+    "G2APS_ReID_A2G": (4, AIR, 16, STREET, 4),
+    "G2APS_ReID_G2A": (4, STREET, 16, AIR, 4),
+}
+# Camera ids that a set may have.
+CAMERAS = {
+    "CARGO": range(13),
+    "AG_ReID_v1": range(2),
+    "AG_ReID_v2": range(3),
+    "LAGPeR": range(1, 22),
+    "G2APS_ReID": range(2),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return rendered(tmp_path_factory.getbasetemp())
+
+
+def test_every_name_is_expected():
+    assert EXPECTED.keys() == BENCHMARK_OF.keys()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_counts_cameras_views_and_valid_queries(root, name):
+    dataset, benchmark = load(name, root), BENCHMARK_OF[name].name
+    queries, query_views, gallery, gallery_views, valid = EXPECTED[name]
+    assert (len(dataset.query), len(dataset.gallery)) == (queries, gallery)
+    assert {int(image.view) for image in dataset.query} == query_views
+    assert {int(image.view) for image in dataset.gallery} == gallery_views
+    assert (match_images(dataset.query, dataset.gallery).num_positives > 0).sum() == valid
+    assert len(dataset.train) == 64 and len({image.person for image in dataset.train}) == 8
+    views = {0, 1, 2} if benchmark == "AG_ReID_v2" else {0, 1}
+    assert {int(image.view) for image in dataset.train} == views
+    cameras = {image.camera for split in (dataset.train, dataset.query, dataset.gallery) for image in split}
+    assert cameras <= set(CAMERAS[benchmark])
+    if name == "CARGO_AG":
+        assert {image.camera for image in dataset.query} == {0, 1}
+    people = {image.person for image in dataset.query}
+    assert len(people) == 4 and not people & {image.person for image in dataset.train}
+    others = {image.person for image in dataset.gallery} - people
+    assert others == ({NOBODY} if benchmark == "G2APS_ReID" else set())
