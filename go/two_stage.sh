@@ -4,7 +4,15 @@
 # Keys given are for both stages; an interrupted run goes on where it stopped.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 STAGE1.yml STAGE2.yml [KEY VALUE …]" >&2; exit 2; }
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+absolute() { # of a path that is relative to where the caller is; a bare command name stays
+  case "$1" in /* | "") echo "$1" ;; */*) echo "$PWD/$1" ;; *) echo "$1" ;; esac
+}
+PYTHON_BIN="$(absolute "${PYTHON_BIN:-}")"
+if [ -n "${FASTREID_DATASETS:-}" ]; then
+  FASTREID_DATASETS="$(cd "$FASTREID_DATASETS" && pwd)"
+  export FASTREID_DATASETS
+fi
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 python="${PYTHON_BIN:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}"
 stage1=$1 stage2=$2
 shift 2

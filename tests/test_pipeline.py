@@ -284,6 +284,41 @@ def test_mistakes_a_newcomer_makes_are_answered_in_a_sentence(scratch, tmp_path)
         train(scratch, "stage2", tmp_path, "MODEL.WEIGHTS", "nowhere.pth")
     with pytest.raises(SystemExit, match=r"train_net: error: .*8 training people are fewer than the"):
         train(scratch, "stage1", tmp_path, "SOLVER.IMS_PER_BATCH", "64")
+    with pytest.raises(SystemExit, match=r"images are of views \[0, 1\], but MODEL.SDMODEL.VIEW_NUM is 1: set it to 2"):
+        train(scratch, "stage1", tmp_path, "--dry-run", "MODEL.SDMODEL.VIEW_NUM", "1")
+
+
+def test_an_image_that_a_worker_cannot_read_is_named_in_a_sentence(scratch, tmp_path):
+    shutil.copytree(scratch.folder / "datasets/quickstart", tmp_path / "data")
+    broken = next((tmp_path / "data/CARGO/query").rglob("*.jpg"))
+    broken.write_bytes(broken.read_bytes()[:200])
+    words = ["--eval-only", "MODEL.WEIGHTS", f"{LOGS}/stage1/model_final.pth", "DATALOADER.NUM_WORKERS", "1"]
+    with pytest.raises(SystemExit) as stop:
+        train(scratch, "stage1", tmp_path / "out", *words, "DATASETS.ROOT", str(tmp_path / "data"))
+    assert str(stop.value).startswith(f"train_net: error: cannot read image {broken}")
+    assert "\n" not in str(stop.value)
+
+
+def test_what_the_config_had_to_say_is_in_the_log_once(scratch, tmp_path):
+    train(scratch, "stage1", tmp_path, "--dry-run", "SOLVER.LOG_PERIOD", "200")
+    assert (tmp_path / "log.txt").read_text().count("SOLVER.LOG_PERIOD is not needed") == 1
+
+
+def test_stage2_wants_a_stage1_that_has_seen_every_view(scratch, tmp_path):
+    content = torch.load(scratch.folder / LOGS / "stage1/model_final.pth", weights_only=True)
+    content["model"]["person.memory.seen"][1] = False
+    torch.save(content, tmp_path / "one_view.pth")
+    with pytest.raises(SystemExit, match=r"views \[1\] have no centre: stage 1 never saw them"):
+        train(scratch, "stage2", tmp_path / "out", "--dry-run", "MODEL.WEIGHTS", str(tmp_path / "one_view.pth"))
+
+
+def test_the_scripts_run_from_anywhere_with_relative_paths(scratch, tmp_path, monkeypatch):
+    (tmp_path / "linked.sh").symlink_to(scratch.folder / "run_v2.sh")
+    (tmp_path / "py").symlink_to(scratch.python)
+    (tmp_path / "data").mkdir()
+    env = os.environ | {"PYTHON_BIN": "./py", "FASTREID_DATASETS": "data", "ON_TOOL": "note"}
+    done = subprocess.run(["./linked.sh"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and len(scratch.calls()) == 2, done.stderr
 
 
 def test_the_report_can_be_written_alone(scratch, tmp_path):

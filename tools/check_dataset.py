@@ -12,6 +12,7 @@ from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_datasets, datasets_root
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.ag_reid import read_attributes
+from fastreid.data.benchmarks.sources import IMAGE_SUFFIXES
 from fastreid.data.check import (
     contact_sheet,
     counts_table,
@@ -40,7 +41,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); returns the exit status."""
-    args = _parser().parse_intermixed_args(argv)
+    parser = _parser()
+    args = parser.parse_intermixed_args(argv)
+    if args.contact_sheet and args.contact_sheet.suffix.lower() not in IMAGE_SUFFIXES:
+        parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(sorted(IMAGE_SUFFIXES))} file")
     logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
     try:
         return _check(args)
@@ -49,10 +53,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    for file in args.imports:
-        import_file(file)
     cfg = get_cfg()
     cfg.merge_from_list(args.opts)
+    for file in (*args.imports, *cfg.IMPORTS):
+        import_file(file)
     root, names = datasets_root(cfg), protocols_named(args.name)
     if names[0] in BENCHMARK_OF:
         print(f"{BENCHMARK_OF[names[0]].home(root)}\n")

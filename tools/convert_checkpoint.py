@@ -56,9 +56,12 @@ def main(argv: list[str] | None = None) -> None:
         state = convert(args.old, trust=args.trust)
     except WeightsError as error:
         sys.exit(f"convert_checkpoint: error: {error}")
-    args.new.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(args.new, "wb") as file:
-        torch.save({"model": {name: tensor.detach().clone() for name, tensor in state.items()}}, file)
+    try:
+        args.new.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(args.new, "wb") as file:
+            torch.save({"model": {name: tensor.detach().clone() for name, tensor in state.items()}}, file)
+    except OSError as error:
+        sys.exit(f"convert_checkpoint: error: cannot write {args.new}: {error.strerror}")
     print(f"{args.new}: {len(state)} tensors")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import secrets
 import sys
 
@@ -22,6 +23,8 @@ from fastreid.utils.registry import RegistryError
 from fastreid.utils.user_code import UserCodeError, import_file
 
 logger = logging.getLogger("fastreid.tools.train_net")
+# The config is read before there is a log; default_setup logs what it had to say, once for all processes.
+logging.getLogger("fastreid.config.renames").addHandler(logging.NullHandler())
 
 # Mistakes in what the user gave; each explains itself, so no traceback is shown.
 USER_ERRORS = (
@@ -44,8 +47,10 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_file(path)
     cfg.merge_from_list(args.opts)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    # As absolute paths, so that the config.yaml of the run can be given from anywhere.
+    cfg.IMPORTS = list(dict.fromkeys(os.path.abspath(os.path.expanduser(f)) for f in (*cfg.IMPORTS, *args.imports)))
     cfg.freeze()
-    for file in (*args.imports, *cfg.IMPORTS):
+    for file in cfg.IMPORTS:
         import_file(file)
     return cfg
 
@@ -105,7 +110,15 @@ def run() -> None:
         launch(main, *machines, args=(args,), device=device)
     except USER_ERRORS as error:
         logger.debug("stopped by", exc_info=True)  # to log.txt; the sentence is what helps
-        sys.exit(f"train_net: error: {error}")
+        sys.exit(f"train_net: error: {sentence_of(error)}")
+
+
+def sentence_of(error: BaseException) -> str:
+    """What an error says; of one from a data worker, without the traceback that torch puts before it."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    return text.strip().splitlines()[-1].partition(": ")[2]
 
 
 if __name__ == "__main__":

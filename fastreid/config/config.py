@@ -38,8 +38,7 @@ class CfgNode(YacsNode):
         Raises:
             ConfigError: unreadable file, circular `_BASE_`, unknown key or value of another type.
         """
-        for path, tree in _load_chain(cfg_filename):
-            _merge(tree, self, path, prefix="")
+        self._merge_chain(_load_chain(cfg_filename))
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
         """Merge `[KEY, VALUE, KEY, VALUE, …]` as typed on a command line.
@@ -51,14 +50,21 @@ class CfgNode(YacsNode):
             raise ConfigError(
                 f"options come in pairs KEY VALUE, got {len(cfg_list)} words: {' '.join(map(str, cfg_list))}"
             )
+        pairs = []
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
             tree: Any = _parse(value)
             for part in reversed(str(key).split(".")):
                 tree = {part: tree}
-            below, tree = _modernised(tree, "the command line")
-            for path in below:
-                self.merge_from_file(path)
-            _merge(tree, self, "the command line", prefix="")
+            pairs.append(("the command line", tree))
+        self._merge_chain(pairs)
+
+    def _merge_chain(self, chain: list[tuple[str, dict]]) -> None:
+        try:
+            chain = modernise(chain)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        for source, tree in chain:
+            _merge(tree, self, source, prefix="")
 
 
 def _load_chain(path: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict]]:
@@ -80,19 +86,11 @@ def _load_chain(path: str, seen: tuple[str, ...] = ()) -> list[tuple[str, dict]]
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
         raise ConfigError(f"{BASE_KEY} in {path} must be a path or a list of paths, got {bases!r}")
-    below, tree = _modernised(tree, path)
     chain = []
-    for base in [*bases, *below]:
+    for base in bases:
         base = os.path.join(os.path.dirname(path), os.path.expanduser(base))
         chain += _load_chain(base, (*seen, path))
     return [*chain, (path, tree)]
-
-
-def _modernised(tree: dict, source: str) -> tuple[list[str], dict]:
-    try:
-        return modernise(tree, source)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def _neighbours(path: str) -> str:

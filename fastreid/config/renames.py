@@ -7,11 +7,13 @@ meta-architecture names tell them apart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class Rename:
         key: its name here; "" if it has none, and its value is not needed.
         why: a remark for the user.
         values: old value -> new one, where they differ.
-        legal: the only values that mean anything, if not all do.
+        legal: the only values with which the release's stage 2 runs, if not all are.
     """
 
     key: str = ""
@@ -64,10 +66,20 @@ RETIRED: dict[str, Rename] = {
     "MODEL.SDMODEL.MOEMNTUM": Rename("MODEL.SDMODEL.MOMENTUM"),
 }
 
+# Keys that only the release has.
+_SWITCHES: dict[str, Rename] = {
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH": Rename(why="the release's stage 2 runs with 2 only", legal=(2,)),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH2": Rename(why="the release's stage 2 runs with 1 only", legal=(1,)),
+}
+
+# Defaults of the release that differ from this library's: a file of its relies on them.
+OFFICIAL_DEFAULTS: dict[str, Any] = {
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH": 8,
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS": 24,
+}
+
 # Keys of SD-ReID's own files that mean nothing there, or nothing but what this library does anyway.
 OFFICIAL: dict[str, Rename] = {
-    "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH": Rename(why="the release runs with 2 only", legal=(2,)),
-    "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH2": Rename(why="the release runs with 1 only", legal=(1,)),
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY": Rename(why=_UNREAD),
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL": Rename(why=_UNREAD),
     "MODEL.LOSSES.CE.VIEW_OREG": Rename(why="the loss that it asks for is commented out in the release"),
@@ -88,39 +100,58 @@ NAMES: dict[str, dict[str, str]] = {
 }
 
 
-def modernise(tree: dict, source: str) -> tuple[list[str], dict]:
-    """Translate one file's tree (or a command line's) and tell what was translated.
+def modernise(trees: list[tuple[str, dict]]) -> list[tuple[str, dict]]:
+    """Translate a chain of (source, tree), each to be merged over those before it, and tell what was translated.
 
-    Returns:
-        Files to merge before it (the released behaviour, for an official stage-2 file), and the new tree.
+    A chain that has a meta-architecture of the release gets what the release's own defaults would add in front, and
+    for stage 2 the released behaviour (`RELEASED`): whatever the chain itself sets wins.
 
     Raises:
-        ValueError: a value of a retired key that has no meaning.
+        ValueError: a value of a retired key that has no meaning, or an old and a new name of one key in one file.
     """
-    values = dict(_leaves(tree))
-    architecture = values.get("MODEL.META_ARCHITECTURE")
-    is_official = isinstance(architecture, str) and architecture in NAMES["MODEL.META_ARCHITECTURE"]
-    table = RETIRED | OFFICIAL if is_official else RETIRED
-    translated: dict[str, Any] = {}
+    chain = [(source, dict(_leaves(tree))) for source, tree in trees]
+    named = [(values["MODEL.META_ARCHITECTURE"], source) for source, values in chain if _names_architecture(values)]
+    architecture, where = named[-1] if named else ("", "")
+    is_official = architecture in NAMES["MODEL.META_ARCHITECTURE"]
+    is_stage2 = is_official and NAMES["MODEL.META_ARCHITECTURE"][architecture] == "SDReIDStage2"
+    translated = [
+        (source, _tree(_translated(values, source, is_official=is_official, is_stage2=is_stage2)))
+        for source, values in chain
+    ]
+    if not is_official:
+        return translated
+    defaults = OFFICIAL_DEFAULTS | ({"MODEL.SDMODEL.VIEW_NUM": 3} if "_3view" in architecture else {})
+    in_front = [("the release's defaults", _tree(defaults))]
+    if is_stage2:
+        tell(f"{where} is a file of the SD-ReID release: released behaviour is selected (configs/_base_/released.yml)")
+        with open(RELEASED, encoding="utf-8") as file:
+            in_front.append((RELEASED, yaml.safe_load(file)))
+    return in_front + translated
+
+
+def _names_architecture(values: Mapping[str, Any]) -> bool:
+    return isinstance(values.get("MODEL.META_ARCHITECTURE"), str)
+
+
+def _translated(values: Mapping[str, Any], source: str, *, is_official: bool, is_stage2: bool) -> dict[str, Any]:
+    table = RETIRED | _SWITCHES | (OFFICIAL if is_official else {})
+    found: dict[str, Any] = {}
     for key, value in values.items():
+        old = key
         if key in table:
-            key, value = _rename(key, value, table[key], source)
+            key, value = _rename(key, value, table[key], source, is_stage2=is_stage2)
         if isinstance(value, str) and value in NAMES.get(key, ()):
             tell(f"{source}: {key} {value} is called {NAMES[key][value]} here")
             value = NAMES[key][value]
+        if key and key in found:
+            raise ValueError(f"{source} has both {old} and {key}, two names of one key; keep one")
         if key:
-            translated[key] = value
-    if is_official and architecture.endswith(("_3view", "_3view_2")):
-        translated.setdefault("MODEL.SDMODEL.VIEW_NUM", 3)
-    before = []
-    if is_official and translated["MODEL.META_ARCHITECTURE"] == "SDReIDStage2":
-        tell(f"{source} is a file of the SD-ReID release: released behaviour is selected (configs/_base_/released.yml)")
-        before.append(RELEASED)
-    return before, _tree(translated)
+            found[key] = value
+    return found
 
 
-def _rename(key: str, value: Any, rename: Rename, source: str) -> tuple[str, Any]:
-    if rename.legal and value not in rename.legal:
+def _rename(key: str, value: Any, rename: Rename, source: str, *, is_stage2: bool) -> tuple[str, Any]:
+    if is_stage2 and rename.legal and value not in rename.legal:
         raise ValueError(f"{key} in {source} is {value!r}: {rename.why}")
     why = f" ({rename.why})" if rename.why else ""
     if not rename.key:
@@ -128,7 +159,7 @@ def _rename(key: str, value: Any, rename: Rename, source: str) -> tuple[str, Any
         return "", None
     tell(f"{source}: {key} is called {rename.key} here{why}")
     if rename.values is not None:
-        if value not in rename.values:
+        if value not in list(rename.values):
             raise ValueError(f"{key} in {source} is {value!r}; legal: {', '.join(map(str, rename.values))}")
         value = rename.values[value]
     return rename.key, value
@@ -154,4 +185,11 @@ def _tree(values: Mapping[str, Any]) -> dict:
     return tree
 
 
-tell: Callable[[str], None] = cache(logger.warning)
+@cache
+def tell(sentence: str) -> None:
+    """Log a sentence once, and keep it for the log of the run that the config is for."""
+    NOTICES.append(sentence)
+    logger.warning("%s", sentence)
+
+
+NOTICES: list[str] = []

@@ -61,7 +61,9 @@ def refuse_unsupported(cfg: CfgNode) -> None:
     from fastreid.config.defaults import _C
 
     changed = [
-        f"{key}={_read(cfg, key)!r} ({reason})" for key, reason in REASONS.items() if _read(cfg, key) != _read(_C, key)
+        f"{key}={_read(cfg, key)!r} ({reason})"
+        for key, reason in REASONS.items()
+        if _read(cfg, key) != _read(_C, key) and not _is_switched_off(cfg, key)
     ]
     if changed:
         raise ConfigError(f"not supported: {'; '.join(changed)}. Leave these keys at their defaults")
@@ -71,3 +73,9 @@ def _read(cfg: CfgNode, key: str) -> object:
     for part in key.split("."):
         cfg = cfg[part]
     return cfg
+
+
+def _is_switched_off(cfg: CfgNode, key: str) -> bool:
+    """Whether it is an option of something that its group does not enable anyway."""
+    group, _, last = key.rpartition(".")
+    return last != "ENABLED" and f"{group}.ENABLED" in REASONS and not _read(cfg, f"{group}.ENABLED")

@@ -1,14 +1,16 @@
 """Datasets and loaders from a config."""
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch.utils.data import DataLoader
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
+from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.common import PersonDataset
-from fastreid.data.datasets import DATASET_REGISTRY, ImageDataset
+from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.own_images import load_own_images
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.transforms import build_transforms
@@ -33,7 +35,11 @@ def build_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ImageDataset]:
 def _build_dataset(name: str, root: str) -> ImageDataset:
     if ":" in name:
         return load_own_images(name, root)
-    dataset = DATASET_REGISTRY.get(name)(root=root)
+    make = DATASET_REGISTRY.get(name)
+    takes = inspect.signature(make).parameters
+    # Not every class that users wrote for fast-reid asks where the data sets are.
+    takes_root = "root" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    dataset = make(root=root) if takes_root else make()
     dataset.name = dataset.name or name
     return dataset
 
@@ -45,15 +51,18 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     `sources`, its dataset `num_classes`. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
 
     Raises:
-        ConfigError: the batch does not divide over the processes, or the sampler cannot fill one.
+        ConfigError: the batch does not divide over the processes, the sampler cannot fill one, or a benchmark is named
+            twice.
+        DatasetError: a data set without training images.
     """
-    images, people, sources = [], [], build_datasets(cfg, cfg.DATASETS.NAMES)
+    sources = build_datasets(cfg, cfg.DATASETS.NAMES)
+    _check_sources(sources)
+    images, people = [], []
     for dataset in sources:
-        extra = [*dataset.query, *dataset.gallery] if cfg.DATASETS.COMBINEALL else []
-        kept = [image for image in [*dataset.train, *extra] if image.person >= 0]
-        images += kept
-        people += [(dataset.name, image.person) for image in kept]
-    class_of = {person: index for index, person in enumerate(sorted(set(people)))}
+        pairs = dataset.training_people(cfg.DATASETS.COMBINEALL)
+        images += [image for image, _ in pairs]
+        people += [(dataset.name, who) for _, who in pairs]
+    class_of = {person: index for index, person in enumerate(sorted(set(people), key=_in_order))}
     labels = [class_of[person] for person in people]
 
     world_size = comm.get_world_size()
@@ -80,6 +89,26 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     loader.sources = sources
     loader.iters_per_epoch = max(1, len(images) // cfg.SOLVER.IMS_PER_BATCH)
     return loader
+
+
+def _check_sources(sources: Sequence[ImageDataset]) -> None:
+    """The same people twice would be different classes; and somebody there must be."""
+    named: dict[str, str] = {}
+    for dataset in sources:
+        home = BENCHMARK_OF[dataset.name].name if dataset.name in BENCHMARK_OF else dataset.name
+        if home in named:
+            raise ConfigError(
+                f"DATASETS.NAMES has {named[home]} and {dataset.name}, which train on the same images; name one of them"
+            )
+        named[home] = dataset.name
+        if not dataset.train and not dataset.combineall:
+            raise DatasetError(f"{dataset.name} has no training images")
+
+
+def _in_order(person: tuple[str, Hashable]) -> tuple[str, bool, Hashable]:
+    """By data set, then by number, people of query and gallery before those who were named."""
+    name, who = person
+    return (name, isinstance(who, tuple), who)
 
 
 def build_feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> DataLoader:

@@ -54,7 +54,8 @@ def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
         benchmark = BENCHMARK_OF.get(dataset.name)
         valid = int((match_images(dataset.query, dataset.gallery).num_positives > 0).sum()) if dataset.query else 0
         published = benchmark.protocol(dataset.name).valid_queries if benchmark else None
-        alias = benchmark.aliases.get(dataset.name) if benchmark else None
+        pairs = benchmark.aliases.items() if benchmark else ()
+        alias = next((b if a == dataset.name else a for a, b in pairs if dataset.name in (a, b)), None)
         rows.append((dataset.name, alias, len(dataset.query), valid, published))
     return tabulate(
         rows, headers=("protocol", "same as", "queries", "with a match", "published"), intfmt=",", missingval="-"
@@ -112,9 +113,21 @@ def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int =
         draw.text((2, MARGIN[1] + y * height + CELL[1] // 2), f"{person}", "black")
         for x, key in enumerate(columns):
             if key in cells[person]:
-                picture = ImageOps.contain(read_image(cells[person][key].path), CELL)
-                sheet.paste(picture, (MARGIN[0] + x * width, MARGIN[1] + y * height))
+                corner = (MARGIN[0] + x * width, MARGIN[1] + y * height)
+                sheet.paste(_cell(cells[person][key].path), corner)
     return sheet
+
+
+def _cell(path: str) -> Image.Image:
+    """The picture, as large as a cell takes it; a cross if it cannot be read."""
+    try:
+        return ImageOps.contain(read_image(path), CELL)
+    except ImageReadError:
+        crossed = Image.new("RGB", CELL, "lightgrey")
+        draw = ImageDraw.Draw(crossed)
+        draw.line((0, 0, *CELL), "red", 2)
+        draw.line((0, CELL[1], CELL[0], 0), "red", 2)
+        return crossed
 
 
 def protocols_named(name: str) -> Sequence[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fastreid.data.benchmarks.sources import IMAGE_SUFFIXES, View
+from fastreid.data.benchmarks.sources import IMAGE_SUFFIXES, View, images_below
 from fastreid.data.datasets.bases import DatasetError, ImageDataset, number_names
 from fastreid.structures import PersonImage
 from fastreid.utils.suggest import explain_choice, near_matches
@@ -18,6 +19,7 @@ REQUIRED, OPTIONAL = ("path", "person"), ("camera", "view", "split")
 SPLITS = ("train", "query", "gallery")
 _VIEWS = {name: view for view in View for name in (view.name.lower(), str(int(view)))}
 _SHOWN = 5
+_OTHER_WORDS = {"pid": "person", "identity": "person", "camid": "camera", "viewid": "view", "set": "split"}
 
 Row = dict[str, str]
 
@@ -58,7 +60,7 @@ def read_folders(home: Path) -> ImageDataset:
     has_splits = any((home / split).is_dir() for split in SPLITS)
     depth = 2 if has_splits else 1
     rows, astray = [], []
-    for path in sorted(p for p in home.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
+    for path in images_below(home):
         parts = path.relative_to(home).parts
         split = parts[0] if has_splits else "train"
         if len(parts) <= depth or split not in SPLITS:
@@ -83,8 +85,8 @@ def load_own_images(name: str, root: str) -> ImageDataset:
         DatasetError: an unknown scheme, nothing there, or what its reader finds wrong.
     """
     scheme, _, place = name.partition(":")
-    if scheme not in SCHEMES:
-        raise DatasetError(explain_choice(f"kind of data set in {name!r}", scheme, SCHEMES))
+    if scheme not in SCHEMES or not place:
+        raise DatasetError(f"{name!r} must be KIND:PATH; {explain_choice('kind', scheme, SCHEMES)}")
     path = Path(place).expanduser()
     candidates = [path, Path(root) / path]
     found = next((c for c in candidates if (c.is_file() if scheme == "csv" else c.is_dir())), None)
@@ -109,7 +111,8 @@ def _check_header(file: Path, header: list[str]) -> None:
     for name in header:
         if name not in legal:
             # A misspelt camera column would silently switch the same-camera rule off.
-            if near := [n for n in near_matches(name, legal) if n not in header]:
+            near = [_OTHER_WORDS[name]] if name in _OTHER_WORDS else near_matches(name, legal)
+            if near := [n for n in near if n not in header]:
                 raise DatasetError(
                     f"{file} has a column {name!r}; did you mean {' or '.join(near)}? Legal: {', '.join(legal)}"
                 )
@@ -126,7 +129,7 @@ def _stripped(file: Path, line: int, row: dict) -> Row:
 
 def _check_values(file: Path, rows: Sequence[tuple[int, Row]]) -> None:
     """Every kind of mistake is told at once, each with its first lines."""
-    seen: dict[tuple[str, str], int] = {}
+    seen: dict[tuple[str, bool], int] = {}
     mistakes: dict[str, list[str]] = {}
 
     def tell(what: str, line: int, value: str) -> None:
@@ -140,9 +143,15 @@ def _check_values(file: Path, rows: Sequence[tuple[int, Row]]) -> None:
             tell(f"view is not one of {', '.join(_VIEWS)}", line, row["view"])
         if row.get("split", "train").lower() not in SPLITS:
             tell(f"split is not one of {', '.join(SPLITS)}", line, row["split"])
-        if row["path"] and not (file.parent / row["path"]).is_file():
+        path = file.parent / row["path"]
+        if row["path"] and not path.is_file():
             tell("no such image", line, row["path"])
-        key = (row["path"], row.get("split", "").lower())
+        elif row["path"] and path.suffix.lower() not in IMAGE_SUFFIXES:
+            tell(f"not named as one of {', '.join(sorted(IMAGE_SUFFIXES))}", line, row["path"])
+        if row["person"].startswith("-") and row["person"] != "-1":
+            tell("person is below -1", line, row["person"])
+        # Of query and gallery together: an image would find itself.
+        key = (os.path.normpath(path), row.get("split", "train").lower() == "train")
         if key in seen:
             tell("the same image again", line, f"{row['path']} (line {seen[key]})")
         seen.setdefault(key, line)
@@ -179,9 +188,10 @@ def _dataset(place: Path, rows: list[Row], *, has_cameras: bool) -> ImageDataset
 
 
 def _numbers(names: Sequence[str]) -> dict[str, int]:
-    """Whole numbers stand for themselves if all are; else names are numbered."""
-    names = set(names)
+    """Whole numbers stand for themselves if all are; else names are numbered. -1 is nobody in either case."""
+    others = set(names) - {"-1"}
     try:
-        return {name: int(name) for name in names}
+        numbers = {name: int(name) for name in others}
     except ValueError:
-        return number_names(names)
+        numbers = number_names(others)
+    return {**numbers, "-1": -1}

@@ -65,6 +65,7 @@ class DefaultTrainer(SimpleTrainer):
         )  # fmt: skip
         self.train_datasets = getattr(data_loader, "sources", [])
         self.test_datasets = self.build_test_datasets(self.cfg)
+        _check_views(self.cfg, self.train_datasets)
         for protocol in self.test_datasets:
             check_protocol(protocol)  # now, not after the hours of training
         self.results: Results = {}
@@ -83,6 +84,7 @@ class DefaultTrainer(SimpleTrainer):
             return
         if self.cfg.MODEL.WEIGHTS:
             load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True)
+            getattr(self.bare_model, "check_views", lambda: None)()
         elif required := getattr(self.bare_model, "required_prefixes", ()):
             raise WeightsError(
                 f"{type(self.bare_model).__name__} starts from a checkpoint that fills {', '.join(required)}: "
@@ -262,6 +264,16 @@ class DefaultTrainer(SimpleTrainer):
         cfg.MODEL.HEADS.NUM_CLASSES = asked or num_classes
         cfg.freeze()
         return cfg
+
+
+def _check_views(cfg: CfgNode, datasets: Sequence[Any]) -> None:
+    """Raise ConfigError if images are of a view that the model has no place for."""
+    views = {int(image.view) for dataset in datasets for image in dataset.train}
+    if strange := {view for view in views if not 0 <= view < cfg.MODEL.SDMODEL.VIEW_NUM}:
+        raise ConfigError(
+            f"the training images are of views {sorted(views)}, but MODEL.SDMODEL.VIEW_NUM is "
+            f"{cfg.MODEL.SDMODEL.VIEW_NUM}: set it to {max(strange) + 1}"
+        )
 
 
 def _distributed(model: nn.Module, device: torch.device) -> nn.Module:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fastreid.config import CfgNode, ConfigError, refuse_unsupported
+from fastreid.config.renames import NOTICES
 from fastreid.evaluation.distance import METRICS
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, seed_everything
@@ -73,6 +74,10 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """
     rank = comm.get_rank()
     setup_logger(cfg.OUTPUT_DIR, rank=rank)
+    if comm.is_main_process():
+        for notice in NOTICES:  # told before there was a log to tell it to
+            logger.warning("%s", notice)
+    NOTICES.clear()
     refuse_unsupported(cfg)
     if cfg.TEST.METRIC not in METRICS:  # else it would be found after the training
         raise ConfigError(explain_choice("TEST.METRIC", cfg.TEST.METRIC, METRICS))

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from fastreid.utils.checkpoint_file import WeightsError
+
 logger = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
@@ -53,6 +55,7 @@ def from_release(state: State) -> State:
     """
     if not is_release(state):
         return state
+    prompt = _view_prompt(state)
     translated: State = {}
     learner: State = {}
     for name, tensor in state.items():
@@ -62,10 +65,10 @@ def from_release(state: State) -> State:
         elif part in _HEADS:
             translated[f"{_HEADS[part]}.{_head_name(rest)}"] = tensor
         elif part == "backbone":
-            translated[_backbone_name(rest, tensor)] = tensor
+            translated["person.backbone.view_prompt" if name == prompt else f"person.backbone.vit.{rest}"] = tensor
         elif name.startswith("unet.model."):
             translated[f"denoiser.unet.{name.removeprefix('unet.model.')}"] = tensor
-        elif part not in ("mm", "inverse_sampling"):
+        elif not name.startswith(("mm.view_centers.", "inverse_sampling.unet.")):
             translated[name] = tensor
     translated |= _memory(state)
     translated |= dict(_condition_learner(learner))
@@ -78,18 +81,33 @@ def _head_name(rest: str) -> str:
     return "classifier.weight" if rest == "weight" else rest
 
 
-def _backbone_name(rest: str, tensor: Tensor) -> str:
-    """Only tables and the class token stand at the top of a ViT's names; another single vector is the view prompt."""
-    is_vector = tensor.ndim <= 3 and tensor.numel() == tensor.shape[-1] if tensor.ndim else False
-    if "." not in rest and rest != "cls_token" and is_vector:
-        return "person.backbone.view_prompt"
-    return f"person.backbone.vit.{rest}"
+def _view_prompt(state: State) -> str | None:
+    """Only tables and the class token stand at the top of a ViT's names; another single vector is the view prompt.
+
+    Raises:
+        WeightsError: there are several.
+    """
+    vectors = [
+        name
+        for name, tensor in state.items()
+        if name.startswith("backbone.")
+        and name.count(".") == 1
+        and name != "backbone.cls_token"
+        and tensor.ndim
+        and tensor.numel() == tensor.shape[-1]
+    ]
+    if len(vectors) > 1:
+        raise WeightsError(f"which of {', '.join(vectors)} is the view prompt? The release has one such vector")
+    return vectors[0] if vectors else None
 
 
 def _memory(state: State) -> State:
     prefix = "mm.view_centers."
     numbers = sorted(int(name.removeprefix(prefix)) for name in state if name.startswith(prefix))
-    centres = torch.stack([state[f"{prefix}{number}"].flatten() for number in numbers])
+    centres = [state[f"{prefix}{number}"].flatten() for number in numbers]
+    if len(sizes := {len(centre) for centre in centres}) > 1:
+        raise WeightsError(f"{prefix}* have {' and '.join(map(str, sorted(sizes)))} numbers; the file is damaged")
+    centres = torch.stack(centres)
     # The release starts centres at zero and has no other mark of what was never seen.
     return {"person.memory.centres": centres, "person.memory.seen": centres.abs().sum(dim=1) > 0}
 

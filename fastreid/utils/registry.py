@@ -47,7 +47,7 @@ class Registry:
         if not isinstance(key, str):
             raise RegistryError(f"{obj!r} has no __name__: register it in {self.name!r} with name='...'")
         if self._objects.get(key, obj) is not obj:
-            raise RegistryError(f"{self.name} {key!r} is registered already, as {self._objects[key]!r}")
+            raise RegistryError(f"{self.name} {key!r} is registered already; register yours under another name")
         self._objects[key] = obj
         return obj
 

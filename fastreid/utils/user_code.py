@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+import zlib
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,8 @@ def import_file(path: str) -> None:
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise UserCodeError(f"no file {file} to import (--import or the key IMPORTS)")
-    name = f"fastreid_user.{file.stem}_{abs(hash(str(file))):x}"
+    # One name in every process, and an importable one: classes can be pickled.
+    name = f"fastreid_user_{file.stem}_{zlib.crc32(str(file).encode()):x}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, file)

@@ -155,6 +155,10 @@ def test_every_refused_key_exists_and_is_refused_with_its_reason():
             type(default), lambda v: v + 1
         )
         cfg.merge_from_list([key, changed(default)])
+        switch = f"{key.rpartition('.')[0]}.ENABLED"
+        if switch in REASONS and switch != key:
+            refuse_unsupported(cfg)  # an option of what is switched off
+            cfg.merge_from_list([switch, True])
         with pytest.raises(ConfigError) as error:
             refuse_unsupported(cfg)
         assert key in str(error.value) and reason in str(error.value)

@@ -137,13 +137,47 @@ def test_three_view_classes_are_a_number_here(tmp_path, architecture):
 def test_keys_that_the_release_ignores_are_refused_elsewhere(tmp_path):
     with pytest.raises(ConfigError, match="VIEW_OREG=True .the orthogonality loss is VDT's"):
         refuse_unsupported(merge(tmp_path, "MODEL: {LOSSES: {CE: {VIEW_OREG: True}}}"))
-    with pytest.raises(ConfigError, match="unknown key MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH"):
-        merge(tmp_path, "MODEL: {SDMODEL: {CON_LEARNER_CONFIG: {SWITCH: 2}}}")
 
 
 def test_a_switch_that_crashes_the_release_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="SWITCH2 in .*recipe.yml is 0: the release runs with 1 only"):
+    with pytest.raises(ConfigError, match="SWITCH2 in .*recipe.yml is 0: the release's stage 2 runs with 1 only"):
         merge(tmp_path, OFFICIAL_STAGE2.replace("SWITCH2: 1", "SWITCH2: 0"))
+
+
+def test_a_stage1_file_may_say_anything_of_stage2(tmp_path):
+    text = OFFICIAL_STAGE2.replace("Baseline_stage2_old", "Baseline_stage1").replace("SWITCH2: 1", "SWITCH2: 0")
+    cfg = merge(tmp_path, text)
+    refuse_unsupported(cfg)
+    assert cfg.MODEL.META_ARCHITECTURE == "SDReIDStage1" and cfg.TEST.SDMODEL.NOISE == "shared"
+
+
+def test_a_file_of_the_release_may_rely_on_its_defaults(tmp_path):
+    cfg = merge(tmp_path, OFFICIAL_STAGE2.replace("      DEPTH: 1\n      HEADS: 12\n", ""))
+    assert (cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH, cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS) == (8, 24)
+
+
+def test_officialness_is_that_of_the_chain(tmp_path):
+    (tmp_path / "official.yml").write_text(OFFICIAL_STAGE2)
+    own = "_BASE_: official.yml\nMODEL: {LOSSES: {CE: {VIEW_OREG: True}}}\nTEST: {SDMODEL: {FUSION: weighted}}\n"
+    cfg = merge(tmp_path, own, name="own.yml")
+    refuse_unsupported(cfg)
+    assert (cfg.TEST.SDMODEL.FUSION, cfg.TEST.SDMODEL.NOISE) == ("weighted", "fresh")
+    base = "TEST: {SDMODEL: {NUM_DRAWS: 4}}\n"
+    (tmp_path / "base.yml").write_text(base)
+    cfg = merge(tmp_path, "_BASE_: base.yml\nMODEL: {META_ARCHITECTURE: Baseline_stage2_old}\n", name="child.yml")
+    assert (cfg.TEST.SDMODEL.NUM_DRAWS, cfg.TEST.SDMODEL.NOISE) == (4, "fresh")
+
+
+def test_the_order_of_pairs_on_the_command_line_does_not_matter():
+    cfg = get_cfg()
+    cfg.merge_from_list(["TEST.SDMODEL.NUM_DRAWS", "4", "MODEL.META_ARCHITECTURE", "Baseline_stage2_old"])
+    assert (cfg.TEST.SDMODEL.NUM_DRAWS, cfg.TEST.SDMODEL.NOISE) == (4, "fresh")
+    cfg.merge_from_list(["MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH2", "1"])
+
+
+def test_two_names_of_one_key_in_a_file_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="has both SOLVER.MAX_(ITER|EPOCH) and SOLVER.MAX_EPOCH, two names"):
+        merge(tmp_path, "SOLVER: {MAX_EPOCH: 60, MAX_ITER: 90}")
 
 
 OLD_VALUES = {

@@ -6,9 +6,16 @@ import pytest
 import torch
 from PIL import Image
 
-from fastreid.config import get_cfg
-from fastreid.data import build_feature_loader, build_reid_test_loader, build_reid_train_loader, datasets_root
+from fastreid.config import ConfigError, get_cfg
+from fastreid.data import (
+    build_datasets,
+    build_feature_loader,
+    build_reid_test_loader,
+    build_reid_train_loader,
+    datasets_root,
+)
 from fastreid.data.common import ImageReadError, read_image
+from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 
 
 @pytest.fixture
@@ -32,6 +39,42 @@ def cfg(tmp_path):
         *("INPUT.SIZE_TEST", [32, 16], "DATALOADER.SAMPLER_TRAIN", "NaiveIdentitySampler", "MODEL.DEVICE", "cpu"),
     ])  # fmt: skip
     return cfg
+
+
+def test_people_of_two_data_sets_are_different_classes(cfg, tmp_path):
+    Image.new("RGB", (8, 16)).save(tmp_path / "1.jpg")
+    (tmp_path / "own.csv").write_text("path,person\n1.jpg,1\n")  # CARGO has a person 1, too
+    cfg.merge_from_list(["DATASETS.NAMES", ("CARGO", "csv:own.csv")])
+    dataset = build_reid_train_loader(cfg).dataset
+    assert dataset.num_classes == 7 and len(set(dataset.labels)) == 7
+
+
+def test_the_same_people_are_not_trained_on_twice(cfg):
+    cfg.merge_from_list(["DATASETS.NAMES", ("CARGO", "CARGO_AG")])
+    with pytest.raises(ConfigError, match="has CARGO and CARGO_AG, which train on the same images; name one"):
+        build_reid_train_loader(cfg)
+
+
+def test_a_set_without_training_images_says_so(cfg, tmp_path):
+    Image.new("RGB", (8, 16)).save(tmp_path / "1.jpg")
+    (tmp_path / "own.csv").write_text("path,person,camera,split\n1.jpg,1,1,query\n")
+    cfg.merge_from_list(["DATASETS.NAMES", ("csv:own.csv",)])
+    with pytest.raises(DatasetError, match="csv:own.csv has no training images"):
+        build_reid_train_loader(cfg)
+
+
+def test_combineall_trains_on_the_test_people_too(cfg):
+    cfg.merge_from_list(["DATASETS.COMBINEALL", True])
+    assert build_reid_train_loader(cfg).dataset.num_classes == 8
+
+
+def test_a_class_that_does_not_ask_for_the_root(cfg):
+    DATASET_REGISTRY.register(lambda: ImageDataset([("a.jpg", 1, 1)], [], []), name="Rootless")
+    try:
+        (dataset,) = build_datasets(cfg, ["Rootless"])
+        assert dataset.name == "Rootless" and len(dataset.train) == 1
+    finally:
+        del DATASET_REGISTRY._objects["Rootless"]
 
 
 def test_training_batches(cfg):

@@ -51,6 +51,17 @@ def test_counts_stand_beside_the_published_ones(cargo):
     ]
 
 
+def test_twins_are_shown_from_both_sides(tmp_path):
+    home = tmp_path / "AG-ReID"
+    for folder, camera in (("query_all_c0", 0), ("bounding_box_test_all_c3", 3), ("bounding_box_train", 0)):
+        touch(home, f"{folder}/P0006T02140A0C{camera}F1.jpg")
+    both = [load(name, tmp_path) for name in ("AG_ReID_v1", "AG_ReID_v1_AG")]
+    assert [row[:2] for row in rows(valid_queries_table(both))] == [
+        ["AG_ReID_v1", "AG_ReID_v1_AG"],
+        ["AG_ReID_v1_AG", "AG_ReID_v1"],
+    ]
+
+
 def test_other_data_sets_have_nothing_published_and_nobody_is_counted_apart():
     mine = ImageDataset([PersonImage("a", 1, 1), PersonImage("b", -1, 2, 7)], [], [], "Mine")
     assert rows(counts_table([mine], []))[0] == ["Mine", "train", "1", "-", "1", "-", "1", "2", "aerial,", "7"]
@@ -97,8 +108,12 @@ def test_the_tool_fails_where_images_do_and_explains_wrong_names(cargo, tmp_path
     (cargo / "CARGO/query/Cam2/Cam2_day_10_1.jpg").write_bytes(b"")
     root = ["DATASETS.ROOT", str(cargo)]
     sheet = ["--contact-sheet", str(tmp_path / "sheet.jpg")]
-    with pytest.raises(SystemExit, match="error: cannot read image .*Cam2_day_10_1.jpg"):
-        run_tool("tools/check_dataset.py", "CARGO", *sheet, *root, cwd=tmp_path)
+    with pytest.raises(SystemExit, match="^1$"):
+        run_tool("tools/check_dataset.py", "CARGO", "--read-images", *sheet, *root, cwd=tmp_path)
+    assert (tmp_path / "sheet.jpg").exists()  # with a cross in its cell
+    assert "contact sheet" in run_tool("tools/check_dataset.py", "CARGO", *sheet, *root, cwd=tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        run_tool("tools/check_dataset.py", "CARGO", "--contact-sheet", "sheet.xyz", *root, cwd=tmp_path)
     with pytest.raises(SystemExit, match="error: unknown dataset 'CARG'; did you mean 'CARGO'"):
         run_tool("tools/check_dataset.py", "CARG", *root, cwd=ROOT)
     with pytest.raises(SystemExit, match="error: LAGPeR: no images in .*there is no LAGPeR in .* which holds CARGO"):

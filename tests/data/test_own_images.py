@@ -54,6 +54,12 @@ def test_names_are_numbered_alike_in_every_split(tmp_path):
     assert labels(dataset.query) == [(1, 1, 0)] and labels(dataset.gallery) == [(0, 0, 0), (1, 0, 0)]
 
 
+def test_nobody_is_nobody_among_names_too(tmp_path):
+    root = table(tmp_path, "path,person,split", "img/a.jpg,zoe,query", "img/b.jpg,-1,gallery", "img/c.jpg,zoe,gallery")
+    dataset = read("csv:people.csv", root)
+    assert [image.person for image in (*dataset.query, *dataset.gallery)] == [0, -1, 0]
+
+
 def test_without_cameras_the_same_camera_rule_is_off_and_that_is_said(tmp_path, caplog):
     root = table(tmp_path, "path,person,split", "img/a.jpg,1,query", "img/b.jpg,1,gallery", "img/c.jpg,2,gallery")
     dataset = read("csv:people.csv", root)
@@ -81,7 +87,7 @@ def test_paths_to_the_file_itself_and_below_the_root(tmp_path, monkeypatch):
     assert len(read("csv:people.csv", tmp_path).train) == 1
     with pytest.raises(DatasetError, match="csv:nothing.csv: there is no file .*root/nothing.csv nor .*nothing.csv"):
         read("csv:nothing.csv", tmp_path)
-    with pytest.raises(DatasetError, match="unknown kind of data set in 'cvs:a' 'cvs'; did you mean 'csv'"):
+    with pytest.raises(DatasetError, match="'cvs:a' must be KIND:PATH; unknown kind 'cvs'; did you mean 'csv'"):
         read("cvs:a", tmp_path)
 
 
@@ -111,6 +117,10 @@ def test_people_in_train_and_test_are_told(tmp_path, caplog):
             ["path,person", "img/a.jpg,1", "img/x.jpg,1", "img/y.jpg,1"],
             r"no such image .2 rows.: line 3: 'img/x.jpg', line 4",
         ),
+        (["path,person,split", "img/a.jpg,1,query", "./img/a.jpg,1,gallery"], "the same image again .1 rows.: line 3"),
+        (["path,person", "people.csv,1"], "not named as one of .bmp, .jpeg, .jpg, .png .1 rows."),
+        (["path,person", "img/a.jpg,-7"], "person is below -1 .1 rows.: line 2: '-7'"),
+        (["path,person,camid", "img/a.jpg,1,2"], "has a column 'camid'; did you mean camera"),
         (["path,person", "img/a.jpg,1", "img/a.jpg,2"], r"the same image again .1 rows.: line 3: 'img/a.jpg .line 2."),
         (["path,person", '"img/a.jpg,1'], "is not a CSV file in UTF-8"),
     ],
@@ -139,6 +149,8 @@ def test_wrong_folders(tmp_path):
     touch(tmp_path / "astray", "bob/1.jpg", "2.jpg")
     with pytest.raises(DatasetError, match="1 images are not below .*astray/PERSON/, for example .*2.jpg"):
         read("folder:astray", tmp_path)
+    with pytest.raises(DatasetError, match="'folder:' must be KIND:PATH"):
+        read("folder:", tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="no images below .*empty/PERSON/"):
         read("folder:empty", tmp_path)

@@ -54,12 +54,14 @@ def read_attributes(path: str | Path) -> dict[str, dict[str, dict[str, int]]]:
         from scipy.io import loadmat
     except ImportError as error:
         raise DatasetError(f"reading {path} needs scipy: pip install scipy") from error
+    if not Path(path).is_file():
+        raise DatasetError(f"no attribute file {path}")
+    tables: dict[str, dict[str, dict[str, int]]] = {}
     try:
         content = loadmat(path, simplify_cells=True)
-    except Exception as error:  # scipy raises whatever the bytes led it to
+        _collect_tables("attributes", {k: v for k, v in content.items() if not k.startswith("__")}, tables)
+    except Exception as error:  # scipy raises whatever the bytes led it to, and so do columns of another kind
         raise DatasetError(f"cannot read attributes from {path}: {error}") from error
-    tables: dict[str, dict[str, dict[str, int]]] = {}
-    _collect_tables("attributes", {k: v for k, v in content.items() if not k.startswith("__")}, tables)
     if not tables:
         raise DatasetError(f"{path} has no table of attributes: a struct with image_index and one list per attribute")
     return tables

@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-from fastreid.data.benchmarks.base import Benchmark, Protocol
+from fastreid.data.benchmarks.base import Benchmark, Protocol, UnexpectedCamera
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import Folder, View
 from fastreid.structures import PersonImage
 
-LAST_AERIAL_CAMERA = 5
+CAMERAS, LAST_AERIAL_CAMERA = range(1, 14), 5
 _FILE_NAME = re.compile(r"Cam(?P<camera>\d+)_[^_]+_(?P<person>\d+)_\d+")
 
 
@@ -17,11 +17,14 @@ def read_cargo(path: Path) -> PersonImage:
 
     Raises:
         ValueError: the file name has another form.
+        UnexpectedCamera: neither of the 13.
     """
     match = _FILE_NAME.fullmatch(path.stem)
     if not match:
         raise ValueError(f"{path.name} is not CamN_TIME_PERSON_INDEX")
     camera = int(match["camera"])
+    if camera not in CAMERAS:
+        raise UnexpectedCamera(f"Cam{camera}, where the benchmark has Cam1 to Cam13")
     view = View.AERIAL if camera <= LAST_AERIAL_CAMERA else View.GROUND
     return PersonImage(str(path), int(match["person"]), camera - 1, view)
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fastreid.data.benchmarks.base import NOBODY, Benchmark, Protocol
+from fastreid.data.benchmarks.base import NOBODY, Benchmark, Protocol, UnexpectedCamera
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import Folder, Listed, View
 from fastreid.structures import PersonImage
@@ -11,6 +11,7 @@ from fastreid.structures import PersonImage
 AERIAL_CAMERAS = frozenset({3, 6, 9, 13, 16, 19, 22})
 # There is no camera 10: the ids above it move down by one, to 1 … 21.
 MISSING_CAMERA = 10
+CAMERAS = frozenset(range(1, 23)) - {MISSING_CAMERA}
 _FILE_NAME = re.compile(r"(?P<person>-?\d+)_c(?P<camera>\d+).*")
 
 
@@ -19,11 +20,14 @@ def read_lagper(path: Path) -> PersonImage:
 
     Raises:
         ValueError: the file name has another form.
+        UnexpectedCamera: a camera that LAGPeR does not have.
     """
     match = _FILE_NAME.fullmatch(path.stem)
     if not match:
         raise ValueError(f"{path.name} is not PERSON_cCAMERA…")
     camera, person = int(match["camera"]), int(match["person"])
+    if camera not in CAMERAS:
+        raise UnexpectedCamera(f"camera c{camera}, where the benchmark has c1 to c22 without c{MISSING_CAMERA}")
     view = View.AERIAL if camera in AERIAL_CAMERAS else View.GROUND
     # Not trained on; where it is in a gallery it counts as wrong, as it does for the published figures.
     person = NOBODY if person == -1 else person

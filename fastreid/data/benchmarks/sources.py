@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,6 +12,8 @@ from fastreid.data.datasets.bases import DatasetError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 _SHOWN = 3
+# Folders of thumbnails and file attributes that network drives and archives bring along.
+_LITTER = frozenset({"@eaDir", "__MACOSX"})
 
 
 class View(IntEnum):
@@ -43,7 +46,7 @@ class Folder:
         Raises:
             MissingImages: there are none.
         """
-        found = _images_below(home / self.name)
+        found = images_below(home / self.name)
         if not found:
             raise MissingImages(f"no images in {home / self.name}")
         return found
@@ -78,11 +81,11 @@ class Listed:
         """
         try:
             text = (home / self.file).read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise MissingImages(f"no list file {home / self.file}") from None
         except UnicodeDecodeError as error:
             raise MissingImages(f"{home / self.file} is no text file ({error})") from None
-        lines = [line.strip().replace("\\", "/") for line in text.splitlines()]
+        except OSError as error:
+            raise MissingImages(f"no list file {home / self.file} ({error.strerror})") from None
+        lines = [line.strip().strip("\"'").replace("\\", "/").removeprefix("./") for line in text.splitlines()]
         wanted = [line for line in lines if line and line.startswith("query") == self.queries]
         if not wanted:
             there = f"its first line is {lines[0]!r}" if lines else "it is empty"
@@ -90,37 +93,40 @@ class Listed:
                 f"{home / self.file} names no {'query' if self.queries else 'gallery'} images ({there}); lines start "
                 "with the folder of their image, and that of queries with 'query'"
             )
-        paths = _find(home, wanted)
-        gone = [line for line in wanted if line not in paths]
-        if gone:
-            raise MissingImages(
-                f"{len(gone):,} of the {len(wanted):,} {self.name} are not below {home}: {', '.join(gone[:_SHOWN])}"
-                f"{' …' if len(gone) > _SHOWN else ''}"
-            )
-        return [paths[line] for line in wanted]
+        places = _find(home, wanted)
+        for count, why in ((0, "not there"), (2, "there more than once, in other folders than the line says")):
+            gone = [line for line in wanted if len(places[line][:2]) == count]
+            if gone:
+                raise MissingImages(
+                    f"of {len(wanted):,} images ({self.name}) {len(gone):,} are {why}: {', '.join(gone[:_SHOWN])}"
+                    f"{' …' if len(gone) > _SHOWN else ''}"
+                )
+        return [places[line][0] for line in wanted]
 
 
 Source = Folder | Listed
 
 
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+def images_below(folder: Path) -> list[Path]:
+    """Every image file below a folder, in sorted order. Links are followed; what systems leave behind is not read."""
+    found = []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _LITTER]
+        paths = (Path(place, name) for name in files if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    return sorted(found)
 
 
-def _find(home: Path, lines: list[str]) -> dict[str, Path]:
-    """Line -> its file, for those that can be found."""
+def _find(home: Path, lines: list[str]) -> dict[str, list[Path]]:
+    """Line -> its file; or, if it is not where the line says, those of its name below the line's first folder."""
     # One walk of each folder instead of a question to the file system for each of 50,000 lines.
-    below = {top: _images_below(home / top) for top in {line.partition("/")[0] for line in lines}}
+    below = {top: images_below(home / top) for top in {line.partition("/")[0] for line in lines}}
     exact = {path.relative_to(home).as_posix(): path for paths in below.values() for path in paths}
     by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for top, paths in below.items():
         for path in paths:
-            by_name[top, path.name].append(path)
-    found = {}
-    for line in lines:
-        namesakes = by_name[line.partition("/")[0], line.rpartition("/")[2]]
-        if line in exact:
-            found[line] = exact[line]
-        elif len(namesakes) == 1:
-            found[line] = namesakes[0]
-    return found
+            by_name[top, path.name.lower()].append(path)
+    return {
+        line: [exact[line]] if line in exact else by_name[line.partition("/")[0], line.rpartition("/")[2].lower()]
+        for line in lines
+    }

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from fastreid.structures import PersonImage
 
+logger = logging.getLogger(__name__)
+
 Rows = Sequence[PersonImage | tuple]
+
+_WITH_NUMBER = re.compile(r".*_(-?\d+)")
 
 # As VDT's and SD-ReID's tuples spell them.
 _VIEW_NAMES = {"aerial": 0, "ground": 1, "wearable": 2}
-# fast-reid's other arguments; here the loaders decode, transform and combine, and the log tells.
-_FAST_REID_ARGUMENTS = {"transform", "mode", "combineall", "verbose"}
+# fast-reid's other arguments; here the loaders decode and transform, and the log tells.
+_FAST_REID_ARGUMENTS = {"transform", "mode", "verbose"}
 
 
 class DatasetError(RuntimeError):
@@ -28,16 +33,22 @@ class ImageDataset:
     ``(path, person, camera)``, or ``(path, person, camera, view, …)`` with the view as a number or as "Aerial",
     "Ground", "Wearable"; entries after it are not read.
 
-    People and cameras of the *training* tuples may be strings; they are numbered in sorted order. In query and gallery
-    they are whole numbers, as a person must have the same one in both.
+    People and cameras of the *training* tuples may be strings: "mydata_7" is person 7, other names are numbered in
+    sorted order. In query and gallery they are whole numbers, as a person must have the same one in both. What is read
+    from `train`, `query` and `gallery` is `PersonImage`.
 
     Args:
         train, query, gallery: lists of `PersonImage` or tuples, or functions that return them.
         name: as users call it; if left out, `build_datasets` gives it the name it is registered under.
+        combineall: train on query and gallery too, whatever DATASETS.COMBINEALL says.
+        others: fast-reid's transform, mode and verbose are taken; others are told to be of no use.
 
     Raises:
         DatasetError: when a list is first asked for: an entry of another form.
     """
+
+    # People who stand for nobody, beside -1; a subclass may name some.
+    _junk_pids: Sequence[int] = ()
 
     def __init__(
         self,
@@ -45,32 +56,66 @@ class ImageDataset:
         query: Rows | Callable[[], Rows],
         gallery: Rows | Callable[[], Rows],
         name: str = "",
-        **fast_reid: Any,
+        *,
+        combineall: bool = False,
+        **others: Any,
     ) -> None:
-        if unknown := fast_reid.keys() - _FAST_REID_ARGUMENTS:
-            raise TypeError(f"{type(self).__name__}: ImageDataset takes no argument {', '.join(sorted(unknown))}")
+        if unknown := others.keys() - _FAST_REID_ARGUMENTS:
+            logger.warning("%s: ImageDataset does not read %s", type(self).__name__, ", ".join(sorted(unknown)))
         self.name = name
-        self._rows = {"train": train, "query": query, "gallery": gallery}
+        self.combineall = combineall
+        self.train, self.query, self.gallery = train, query, gallery
 
-    @cached_property
+    @property
     def train(self) -> list[PersonImage]:
         """Images to train on."""
         return self._images("train")
 
-    @cached_property
+    @train.setter
+    def train(self, rows: Rows | Callable[[], Rows]) -> None:
+        self._give("train", rows)
+
+    @property
     def query(self) -> list[PersonImage]:
         """Images to search with."""
         return self._images("query")
 
-    @cached_property
+    @query.setter
+    def query(self, rows: Rows | Callable[[], Rows]) -> None:
+        self._give("query", rows)
+
+    @property
     def gallery(self) -> list[PersonImage]:
         """Images to search in."""
         return self._images("gallery")
 
+    @gallery.setter
+    def gallery(self, rows: Rows | Callable[[], Rows]) -> None:
+        self._give("gallery", rows)
+
+    def training_people(self, combineall: bool = False) -> list[tuple[PersonImage, Hashable]]:
+        """Images to train on with what tells their people apart; with `combineall` those of query and gallery too."""
+        images, named = self.train, self._people_are_named
+        found = [(image, ("train", image.person) if named else image.person) for image in images]
+        if combineall or self.combineall:
+            found += [(image, image.person) for image in (*self.query, *self.gallery)]
+        return [(i, who) for i, who in found if i.person >= 0 and (named or i.person not in self._junk_pids)]
+
+    def _give(self, split: str, rows: Rows | Callable[[], Rows]) -> None:
+        self.__dict__.setdefault("_rows", {})[split] = rows
+        self.__dict__.setdefault("_read", {}).pop(split, None)
+
     def _images(self, split: str) -> list[PersonImage]:
-        given = self._rows[split]
-        rows = list(given() if callable(given) else given)
+        if split not in self._read:
+            given = self._rows[split]
+            self._read[split] = self._converted(split, list(given() if callable(given) else given))
+        return self._read[split]
+
+    def _converted(self, split: str, rows: list[PersonImage | tuple]) -> list[PersonImage]:
         numbers = _training_numbers(rows) if split == "train" else ({}, {})
+        if split == "train":
+            # Then their numbers mean nothing in query and gallery.
+            self._people_are_named = not all(map(_WITH_NUMBER.fullmatch, numbers[0]))
         images = []
         for row in rows:
             try:
@@ -81,6 +126,10 @@ class ImageDataset:
                     f"whole numbers in query and gallery ({error})"
                 ) from error
         return images
+
+    def __len__(self) -> int:
+        """Training images, as in fast-reid."""
+        return len(self.train)
 
     def check_before_run(self, required_files: str | Iterable[str]) -> None:
         """Make sure that files or folders exist (fast-reid's data sets call this).
@@ -102,9 +151,11 @@ class ImageDataset:
 
 
 def _training_numbers(rows: Rows) -> tuple[dict[str, int], dict[str, int]]:
-    """Numbers for people and cameras that are named by strings."""
-    tuples = [row for row in rows if not isinstance(row, PersonImage) and len(row) >= 3]
+    """Numbers for people and cameras that are named by strings; "market1501_7" is person 7."""
+    tuples = [row for row in rows if not isinstance(row, PersonImage) and isinstance(row, tuple) and len(row) >= 3]
     people, cameras = ({row[column] for row in tuples if isinstance(row[column], str)} for column in (1, 2))
+    if people and all(map(_WITH_NUMBER.fullmatch, people)):
+        return {name: int(_WITH_NUMBER.fullmatch(name)[1]) for name in people}, number_names(cameras)
     return number_names(people), number_names(cameras)
 
 

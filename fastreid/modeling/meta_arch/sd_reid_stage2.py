@@ -249,6 +249,20 @@ class SDReIDStage2(nn.Module):
         generated = self.generate(features, batch) if self.fusion.needs_generated else None
         return self.fusion(self.person.neck(features.identity), generated)
 
+    def check_views(self) -> None:
+        """Make sure that every view that is generated has a centre.
+
+        Raises:
+            ConfigError: stage 1 never saw one.
+        """
+        seen = self.person.memory.seen[: self.num_views]
+        if not seen.all():
+            unseen = (~seen).nonzero().flatten().tolist()
+            raise ConfigError(
+                f"views {unseen} have no centre: stage 1 never saw them; train it on data that shows them, or set "
+                "MODEL.SDMODEL.VIEW_NUM"
+            )
+
     def generate(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
         """The person's feature under every view, [B, V, D]; averaged over `num_draws` samples.
 
@@ -257,12 +271,9 @@ class SDReIDStage2(nn.Module):
             batch: the images and paths, for noise that depends on them.
 
         Raises:
-            ValueError: the memory bank has no centre for a view.
+            ConfigError: the memory bank has no centre for a view.
         """
-        seen = self.person.memory.seen[: self.num_views]
-        if not seen.all():
-            unseen = (~seen).nonzero().flatten().tolist()
-            raise ValueError(f"views {unseen} have no centre: stage 1 never saw them; train it on data that shows them")
+        self.check_views()
         size, repeats = len(features.identity), self.num_views * self.num_draws
         views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
         requested = views.repeat(size)

@@ -120,6 +120,11 @@ def test_a_file_without_attributes_says_so(tmp_path):
     savemat(tmp_path / "other.mat", {"x": np.eye(2)})
     with pytest.raises(DatasetError, match="has no table of attributes"):
         read_attributes(tmp_path / "other.mat")
+    savemat(tmp_path / "ragged.mat", {"a": {"image_index": [1.0, 2.0, 3.0], "hat": [1]}})
+    with pytest.raises(DatasetError, match="cannot read attributes from .*ragged.mat"):
+        read_attributes(tmp_path / "ragged.mat")
+    with pytest.raises(DatasetError, match="no attribute file .*nothing.mat"):
+        read_attributes(tmp_path / "nothing.mat")
     (tmp_path / "text.mat").write_text("no")
     with pytest.raises(DatasetError, match="cannot read attributes from .*text.mat"):
         read_attributes(tmp_path / "text.mat")

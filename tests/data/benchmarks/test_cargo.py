@@ -97,3 +97,11 @@ def test_evaluating_needs_no_training_images(root):
     assert len(dataset.query) == 2 and len(dataset.gallery) == 4
     with pytest.raises(DatasetError, match="no images in .*train"):
         _ = dataset.train
+
+
+@pytest.mark.parametrize("camera", [0, 14])
+def test_a_fourteenth_camera_is_told_and_left_out(root, camera, caplog):
+    name = f"Cam{camera}_day_1_9.jpg"
+    (root / "CARGO/train" / name).touch()
+    assert len(load("CARGO", root).train) == 3
+    assert f"train: 1 images left out: Cam{camera}, where the benchmark has Cam1 to Cam13" in caplog.text

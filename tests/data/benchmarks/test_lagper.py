@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastreid.data.benchmarks.base import NOBODY
+from fastreid.data.benchmarks.base import NOBODY, UnexpectedCamera
 from fastreid.data.benchmarks.lagper import read_lagper
 from fastreid.evaluation.score import match_images
 from tests.data.benchmarks.trees import labels, load, touch
@@ -15,6 +15,12 @@ from tests.data.benchmarks.trees import labels, load, touch
 )
 def test_cameras_above_ten_move_down_after_the_view_is_read(number, camera, view):
     assert labels([read_lagper(Path(f"0001_c{number}_1.jpg"))]) == [(1, camera, view)]
+
+
+@pytest.mark.parametrize("number", [0, 10, 23])
+def test_cameras_that_are_not_there_are_left_out(number):
+    with pytest.raises(UnexpectedCamera, match=f"camera c{number}, where the benchmark has c1 to c22 without c10"):
+        read_lagper(Path(f"0001_c{number}_1.jpg"))
 
 
 def test_other_names_are_refused():

@@ -69,8 +69,9 @@ def test_counts_cameras_views_and_valid_queries(root, name):
     assert len(dataset.train) == 64 and len({image.person for image in dataset.train}) == 8
     views = {0, 1, 2} if benchmark == "AG_ReID_v2" else {0, 1}
     assert {int(image.view) for image in dataset.train} == views
-    cameras = {image.camera for split in (dataset.train, dataset.query, dataset.gallery) for image in split}
-    assert cameras <= set(CAMERAS[benchmark])
+    cameras = {image.camera for image in dataset.train}
+    # Everybody is seen by three cameras of a view at most: of many cameras eight people may not show all.
+    assert cameras == set(CAMERAS[benchmark]) or (len(CAMERAS[benchmark]) > 3 and cameras <= set(CAMERAS[benchmark]))
     if name == "CARGO_AG":
         assert {image.camera for image in dataset.query} == {0, 1}
     people = {image.person for image in dataset.query}

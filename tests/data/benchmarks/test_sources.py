@@ -27,8 +27,9 @@ def names(source, home):
         "query\\2\\b.jpg\r\nquery\\1\\a.jpg\r\ntest\\2\\d.jpg",
         "\ufeffquery/2/b.jpg\nquery/1/a.jpg\ntest/2/d.jpg\n",
         "query/b.jpg\nquery/other/a.jpg\ntest/d.jpg\n",  # other folders than on disk
+        "./query/2/b.jpg\n'query/1/A.JPG'\n./test/2/d.jpg\n",
     ],
-    ids=["plain", "no last newline", "crlf and blanks", "backslashes", "byte order mark", "flat"],
+    ids=["plain", "no last newline", "crlf and blanks", "backslashes", "byte order mark", "flat", "spelling"],
 )
 def test_lines_in_their_order(home, text):
     (home / "exp.txt").write_bytes(text.encode())
@@ -40,7 +41,7 @@ def test_images_that_are_not_there_are_counted_and_the_first_are_named(home):
     gone = [f"query/9/{i}.jpg" for i in range(5)]
     (home / "exp.txt").write_text("\n".join([*gone[:2], FILES[0], *gone[2:]]))
     with pytest.raises(
-        MissingImages, match=r"5 of the 6 queries of exp.txt are not below .*9/0.jpg, query/9/1.jpg, .* …"
+        MissingImages, match=r"of 6 images .queries of exp.txt. 5 are not there: query/9/0.jpg, query/9/1.jpg.* …"
     ):
         QUERIES.paths(home)
 
@@ -48,7 +49,7 @@ def test_images_that_are_not_there_are_counted_and_the_first_are_named(home):
 def test_a_name_that_two_files_have_is_not_guessed(home):
     touch(home, "query/3/a.jpg")
     (home / "exp.txt").write_text("query/a.jpg")
-    with pytest.raises(MissingImages, match="1 of the 1 queries"):
+    with pytest.raises(MissingImages, match="1 are there more than once, in other folders .*: query/a.jpg"):
         QUERIES.paths(home)
 
 
@@ -73,3 +74,18 @@ def test_a_folder_is_read_at_any_depth_in_sorted_order(home):
     assert names(Folder("test"), home) == ["test/0.PNG", "test/1/c.jpg", "test/1/deep/e.jpeg", "test/2/d.jpg"]
     with pytest.raises(MissingImages, match="no images in .*nothing"):
         Folder("nothing").paths(home)
+
+
+def test_links_are_followed_and_litter_is_not_read(home, tmp_path_factory):
+    other = touch(tmp_path_factory.mktemp("disk"), "x/f.jpg")
+    (home / "test/linked").symlink_to(other / "x")
+    (home / "test/gone.jpg").symlink_to(other / "nothing.jpg")
+    touch(home, "test/._c.jpg", "test/.ipynb_checkpoints/c.jpg", "test/@eaDir/c.jpg", "test/__MACOSX/c.jpg")
+    (home / "test/folder.jpg").mkdir()
+    assert names(Folder("test"), home) == ["test/1/c.jpg", "test/2/d.jpg", "test/linked/f.jpg"]
+
+
+def test_a_list_file_that_is_a_folder(home):
+    (home / "exp.txt").mkdir()
+    with pytest.raises(MissingImages, match="no list file .*exp.txt .Is a directory"):
+        QUERIES.paths(home)

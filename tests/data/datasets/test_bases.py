@@ -1,5 +1,7 @@
 """Data sets written for fast-reid and SD-ReID: from a file of the user's, unchanged."""
 
+import pickle
+
 import pytest
 
 from fastreid.config import get_cfg
@@ -47,9 +49,10 @@ def test_a_file_of_the_users_is_imported_and_its_tuples_are_read(registered, tmp
     cfg.merge_from_list(["DATASETS.ROOT", str(tmp_path)])
     (dataset,) = build_datasets(cfg, [registered])
     assert dataset.name == registered
-    assert labels(dataset.train) == [(1, 1, 0), (0, 0, 0)]  # strings, numbered in sorted order
+    assert labels(dataset.train) == [(7, 1, 0), (3, 0, 0)]  # people by their number, cameras in sorted order
     assert labels(dataset.query) == [(9, 0, 0)] and labels(dataset.gallery) == [(9, 1, 0), (-1, 1, 0)]
     import_file(str(tmp_path / "my_dataset.py"))  # again: nothing is registered twice
+    assert pickle.loads(pickle.dumps(DATASET_REGISTRY.get(registered))) is DATASET_REGISTRY.get(registered)
     with pytest.raises(DatasetError, match="nowhere/mine not found; check DATASETS.ROOT"):
         DATASET_REGISTRY.get(registered)(root="nowhere")
 
@@ -71,9 +74,39 @@ def test_other_entries_are_shown(row):
         _ = ImageDataset([], [row], []).query
 
 
-def test_unknown_arguments_are_refused():
-    with pytest.raises(TypeError, match="takes no argument colour"):
-        ImageDataset([], [], [], colour=1)
+def test_unknown_arguments_are_told(caplog):
+    ImageDataset([], [], [], num_classes=3, verbose=False)
+    assert "ImageDataset does not read num_classes" in caplog.text
+
+
+def test_lists_may_be_set_before_the_base_class_is_called():
+    class Early(ImageDataset):
+        def __init__(self):
+            self.train = [("a.jpg", "early_4", "c1"), ("b.jpg", "early_4", "c2")]
+            assert len(self.train) == 2
+            super().__init__(self.train, [("q.jpg", 1, 0)], lambda: [("g.jpg", 1, 1)])
+
+    dataset = Early()
+    assert labels(dataset.train) == [(4, 0, 0), (4, 1, 0)] and len(dataset) == 2
+    assert labels(dataset.gallery) == [(1, 1, 0)]
+
+
+def people_trained_on(dataset, **options):
+    return [who for _, who in dataset.training_people(**options)]
+
+
+def test_combining_keeps_people_apart_and_leaves_junk_out():
+    tests = [("q.jpg", 7, 0), ("j.jpg", 0, 0), ("n.jpg", -1, 0)], [("g.jpg", 9, 1)]
+
+    class WithJunk(ImageDataset):
+        _junk_pids = [0, -1]
+
+    numbered = WithJunk([("a.jpg", "mine_7", "c1"), ("b.jpg", "mine_3", "c1")], *tests)
+    assert people_trained_on(numbered) == [7, 3]
+    assert people_trained_on(numbered, combineall=True) == [7, 3, 7, 9]  # 7 is 7 wherever it stands
+    # Names without a number mean nothing in query and gallery.
+    named = WithJunk([("a.jpg", "bob", "c1"), ("b.jpg", "eve", "c1")], *tests, combineall=True)
+    assert people_trained_on(named) == [("train", 0), ("train", 1), 7, 0, 9]
 
 
 @pytest.mark.parametrize(
