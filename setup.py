@@ -10,6 +10,13 @@ from setuptools import Extension, find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 
+# No sum may be fused or reordered that kernels.h does not fuse or order: results have the same bits everywhere.
+FLAGS = {
+    "linux": ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"],
+    "darwin": ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],  # its compiler has no OpenMP
+}.get(sys.platform, ["/O2", "/fp:strict"])
+
+
 def requirements() -> list[str]:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
@@ -27,10 +34,14 @@ def extensions() -> list[Extension]:
     except ImportError:
         warnings.warn("Cython is missing: rank evaluation will use NumPy, slower", stacklevel=1)
         return []
+    folder = "fastreid/evaluation/rank_cylib"
     rank = Extension(
         "fastreid.evaluation.rank_cylib.rank_cy",
-        ["fastreid/evaluation/rank_cylib/rank_cy.pyx"],
-        extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
+        [f"{folder}/rank_cy.pyx"],
+        include_dirs=[folder],
+        depends=[f"{folder}/kernels.h"],
+        extra_compile_args=FLAGS,
+        extra_link_args=[flag for flag in FLAGS if flag == "-fopenmp"],
     )
     modules = cythonize([rank], build_dir="build")
     for module in modules:  # not above: cythonize makes new objects and forgets it
@@ -43,7 +54,7 @@ setup(
     packages=find_packages(include=["fastreid", "fastreid.*"]),
     package_data={
         "fastreid.config": ["*.yml"],
-        "fastreid.evaluation.rank_cylib": ["*.pyx"],
+        "fastreid.evaluation.rank_cylib": ["*.pyx", "*.h"],
         "fastreid.evaluation.report": ["*.j2", "*.css"],
     },
     install_requires=requirements(),

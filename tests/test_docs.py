@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.version import Version
 
@@ -47,6 +48,7 @@ SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
     "benchmarks/rendered.py": ["--help"],
+    "benchmarks/evaluation.py": ["--help"],
 }
 
 
@@ -76,6 +78,9 @@ def scratch(tmp_path_factory):
     for name in ("datasets", "pretrained", "logs"):
         shutil.copytree(finished.folder / name, copy.folder / name)
     write_own_data(copy.folder)
+    for name in ("query", "gallery"):  # as another program might
+        rows, cameras = np.eye(4, dtype=np.float32), np.full(4, len(name))
+        np.savez(copy.folder / f"{name}.npz", features=rows, pids=np.arange(4), camids=cameras)
     return copy
 
 
@@ -167,6 +172,13 @@ def small_cargo(words: tuple[str, ...], scratch: Scratch) -> list[str]:
     recipe, path = ROOT / "configs/CARGO/base_stage2_step5.yml", scratch.folder / "small.pth"
     stage = "SDReIDStage2" if "--eval-only" in words else "SDReIDStage1"
     return [*keys, *save_model(stage, recipe, path, *keys)]
+
+
+def test_the_example_of_scoring_runs():
+    (example,) = blocks(TEXTS["docs/metrics.md"], "python")
+    names: dict = {}
+    exec(example, names)
+    assert 0 < names["figures"]["mAP"] < 100 and len(names["cmc"]) == 50 and len(names["ap"]) == 8
 
 
 def test_the_python_example_runs(monkeypatch):

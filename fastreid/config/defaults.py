@@ -276,6 +276,8 @@ _C.TEST = CN()
 _C.TEST.EVAL_PERIOD = 20
 _C.TEST.IMS_PER_BATCH = 64
 _C.TEST.METRIC = "cosine"
+# MiB that ranking may use beside the descriptors. Figures do not depend on it.
+_C.TEST.MEMORY_BUDGET = 256.0
 # Compute features in SOLVER.AMP.DTYPE too (scores stay float32): faster, and close to but not the same numbers.
 _C.TEST.AMP = CN()
 _C.TEST.AMP.ENABLED = False

@@ -49,7 +49,7 @@ class ReidEvaluator(DatasetEvaluator):
                 f"an evaluator sees one protocol but DATASETS.TESTS names {cfg.DATASETS.TESTS}: "
                 "give no output_dir, or use fastreid.evaluation.evaluate_protocols"
             )
-        self._metric = cfg.TEST.METRIC
+        self._options = {"metric": cfg.TEST.METRIC, "memory_budget": cfg.TEST.MEMORY_BUDGET}
         self._protocols = cfg.DATASETS.TESTS
         self._num_query = num_query
         self._output_dir = output_dir
@@ -75,7 +75,7 @@ class ReidEvaluator(DatasetEvaluator):
         if not 0 < split < len(images):
             raise ValueError(f"num_query={split} leaves no query or no gallery among {len(images)} images")
         features = torch.cat([rows for _, rows in shares if len(rows)])
-        result = score(features[:split], features[split:], images[:split], images[split:], self._metric)
+        result = score(features[:split], features[split:], images[:split], images[split:], **self._options)
         if self._output_dir:
             write_results(self._output_dir, {self._protocols[0]: result.metrics})
         return OrderedDict(result.metrics)

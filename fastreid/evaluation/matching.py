@@ -40,6 +40,18 @@ class Matches:
         """int64 [Q]: gallery images that stay in a query's ranking."""
         return self.num_gallery - len(self.junk) - np.diff(self.removed_starts)
 
+    def of_queries(self, first: int, stop: int) -> Matches:
+        """The matches of queries `first` … `stop` - 1."""
+        starts, removed = (s[first : stop + 1] for s in (self.positive_starts, self.removed_starts))
+        return Matches(
+            positives=self.positives[starts[0] : starts[-1]],
+            positive_starts=starts - starts[0],
+            removed=self.removed[removed[0] : removed[-1]],
+            removed_starts=removed - removed[0],
+            junk=self.junk,
+            num_gallery=self.num_gallery,
+        )
+
     def require_valid_query(self, protocol: str = "") -> None:
         """Raise `NoValidQueryError` explaining the camera rule if no query can be scored."""
         num_queries = len(self.num_positives)

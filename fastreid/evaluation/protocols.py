@@ -36,7 +36,7 @@ def evaluate_protocols(
     """Score a model on several protocols; each shared image is embedded once.
 
     Args:
-        cfg: `TEST.METRIC` is the distance.
+        cfg: `TEST.METRIC` is the distance, `TEST.MEMORY_BUDGET` MiB may be used beside the descriptors.
         datasets: protocols, with `name`, `query` and `gallery`.
         build_loader: (cfg, images) -> batches in order (`fastreid.data.build_feature_loader`).
         output_dir: receives results.json, results.csv and ranked_lists.json.
@@ -51,14 +51,15 @@ def evaluate_protocols(
     store.extract(model, build_loader(cfg, my_share(list(images.values()))), autocast)
     results = Results()
     if comm.is_main_process():
-        results = _score_all(cfg.TEST.METRIC, store, datasets, Path(output_dir))
+        options = {"metric": cfg.TEST.METRIC, "memory_budget": cfg.TEST.MEMORY_BUDGET}
+        results = _score_all(options, store, datasets, Path(output_dir))
     return comm.broadcast(results)
 
 
-def _score_all(metric: str, store: FeatureStore, datasets: Sequence[Any], output_dir: Path) -> Results:
+def _score_all(options: Mapping[str, Any], store: FeatureStore, datasets: Sequence[Any], output_dir: Path) -> Results:
     results, lists = Results(), {}
     for data in datasets:
-        result = score(store.select(data.query), store.select(data.gallery), data.query, data.gallery, metric)
+        result = score(store.select(data.query), store.select(data.gallery), data.query, data.gallery, **options)
         skipped = len(data.query) - result.ranking.num_valid_queries
         if skipped:
             logger.info(
@@ -66,6 +67,14 @@ def _score_all(metric: str, store: FeatureStore, datasets: Sequence[Any], output
                 data.name,
                 skipped,
                 len(data.query),
+            )
+        worst, best = result.ranking.mean_ap_bounds
+        if best - worst > 1e-4:  # of distinct distances nothing is to be said
+            logger.warning(
+                "%s: many distances are equal; another order among them could give an mAP from %.2f to %.2f",
+                data.name,
+                100 * worst,
+                100 * best,
             )
         results[data.name] = result.metrics
         lists[data.name] = ranked_lists(result, data.query, data.gallery)

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from fastreid.evaluation import rank_numpy
@@ -56,13 +57,13 @@ def rank_queries(
     g_camids: ArrayLike,
     *,
     use_cython: bool = True,
+    num_threads: int | None = None,
 ) -> Ranking:
-    """The `Ranking` of every query; arguments and errors as `evaluate_rank`."""
+    """The `Ranking` of every query; arguments and errors as `evaluate_rank`. `num_threads`: torch's if not said."""
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-    distances = _checked_distances(distmat, matches)
+    counted = count_matrix(distmat, matches, use_cython=use_cython, num_threads=num_threads)
     matches.require_valid_query()
-    ranks = _positive_ranks(distances, matches, use_cython)
-    return _ranking(ranks, matches)
+    return ranking_of(*counted, matches)
 
 
 def removed_for(matches: Matches, query: int) -> np.ndarray:
@@ -73,7 +74,7 @@ def removed_for(matches: Matches, query: int) -> np.ndarray:
     return mask
 
 
-def _checked_distances(distmat: ArrayLike, matches: Matches) -> np.ndarray:
+def _checked_distances(distmat: ArrayLike, matches: Matches, first_query: int = 0) -> np.ndarray:
     """The distances as C-ordered float32 or float64 [Q, G], a copy only where needed."""
     distances = np.asarray(distmat)
     shape = (len(matches.num_positives), matches.num_gallery)
@@ -90,41 +91,91 @@ def _checked_distances(distmat: ArrayLike, matches: Matches) -> np.ndarray:
             row = start + int(np.argmin(finite))
             column = int(np.argmin(np.isfinite(distances[row])))
             raise ValueError(
-                f"the distance of query row {row} to gallery image {column} is "
+                f"the distance of query row {first_query + row} to gallery image {column} is "
                 f"{distances[row, column]}; distances must be finite (did the model diverge?)"
             )
     return np.ascontiguousarray(distances)
 
 
-def _positive_ranks(distances: np.ndarray, matches: Matches, use_cython: bool) -> np.ndarray:
-    """Rank (from 1) of every positive, int64, ascending within a query."""
+def count_matrix(
+    distmat: ArrayLike,
+    matches: Matches,
+    *,
+    first_query: int = 0,
+    use_cython: bool = True,
+    num_threads: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of the positives in ranked order, and their counts [3, positives]: what `ranking_of` needs.
+
+    Args:
+        distmat: [Q, G].
+        first_query: number of row 0, for messages.
+    """
+    distances = _checked_distances(distmat, matches, first_query)
     query = np.repeat(np.arange(len(distances)), matches.num_positives)
-    by_rank = np.lexsort((matches.positives, distances[query, matches.positives], query))
+    to_positives = distances[query, matches.positives]
+    by_rank = np.lexsort((matches.positives, to_positives, query))
     count_before = _compiled_counter() if use_cython else rank_numpy.count_before
-    return 1 + count_before(
+    counts = count_before(
         distances,
         matches.positives[by_rank],
         matches.positive_starts,
         matches.removed,
         matches.removed_starts,
         matches.junk,
+        num_threads or torch.get_num_threads(),
     )
+    return to_positives[by_rank], counts
 
 
-def _ranking(ranks: np.ndarray, matches: Matches) -> Ranking:
-    """AP = mean of j / rank_j over the positives j = 1..P, INP = P / rank_P."""
+def ranking_of(thresholds: np.ndarray, counts: np.ndarray, matches: Matches) -> Ranking:
+    """AP = mean of j / rank_j over the positives j = 1..P, INP = P / rank_P.
+
+    The bounds of AP put all wrong images of a positive's distance after it, or all before it.
+
+    Args:
+        thresholds: distances of the positives, in ranked order.
+        counts: int64 [3, positives], before, below and at most (`rank_numpy.count_before`).
+        matches: of Q queries.
+    """
     num_positives = matches.num_positives
     valid = num_positives > 0
     starts = matches.positive_starts[:-1]
-    nth = np.arange(len(ranks)) - np.repeat(starts, num_positives) + 1
+    query = np.repeat(np.arange(len(starts)), num_positives)
+    nth = np.arange(len(thresholds)) - np.repeat(starts, num_positives) + 1
+    before, below, at_most = counts
+    ranks = 1 + before
+    right_below, right_at_most = _positives_around(thresholds, query, starts)
 
-    ap = np.full(len(num_positives), np.nan)
+    def mean_precision(ranks: np.ndarray) -> np.ndarray:
+        ap = np.full(len(num_positives), np.nan)
+        ap[valid] = np.add.reduceat(nth / ranks, starts[valid]) / num_positives[valid]
+        return ap
+
     inp = np.full(len(num_positives), np.nan)
     first = np.zeros(len(num_positives), dtype=np.int64)
-    ap[valid] = np.add.reduceat(nth / ranks, starts[valid]) / num_positives[valid]
     inp[valid] = num_positives[valid] / ranks[matches.positive_starts[1:][valid] - 1]
     first[valid] = ranks[starts[valid]]
-    return Ranking(ap, inp, first, num_positives, matches.num_valid_gallery)
+    return Ranking(
+        ap=mean_precision(ranks),
+        inp=inp,
+        first_match_rank=first,
+        num_positives=num_positives,
+        num_valid_gallery=matches.num_valid_gallery,
+        ap_optimistic=mean_precision(below - right_below + nth),
+        ap_pessimistic=mean_precision(at_most - right_at_most + nth),
+    )
+
+
+def _positives_around(thresholds: np.ndarray, query: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each positive, how many of its query's positives are below its distance, and at most at it."""
+    if not len(thresholds):
+        return np.zeros((2, 0), dtype=np.int64)
+    is_new = np.concatenate([[True], (thresholds[1:] != thresholds[:-1]) | (query[1:] != query[:-1])])
+    group = is_new.cumsum() - 1
+    first_of_group = np.flatnonzero(is_new)
+    end_of_group = np.append(first_of_group[1:], len(thresholds))
+    return first_of_group[group] - starts[query], end_of_group[group] - starts[query]
 
 
 @cache  # so that the warning is given once

@@ -12,18 +12,20 @@ def count_before(
     removed: np.ndarray,
     removed_starts: np.ndarray,
     junk: np.ndarray,
+    num_threads: int = 1,
 ) -> np.ndarray:
-    """How many gallery images come before each positive; int64, one entry a positive.
+    """How many gallery images are before, below and at most at each positive; int64 [3, positives].
 
-    "Before" means a smaller distance, or an equal one and a lower gallery index; removed and junk
-    images do not count.
+    "Before" means a smaller distance, or an equal one and a lower gallery index; "below" a smaller
+    distance; "at most" a smaller or an equal one. Removed and junk images do not count.
 
     Args:
         distances: float [Q, G], finite.
         positives: gallery indices, each query's in ranked order (distance, then index).
         positive_starts, removed, removed_starts, junk: as in `Matches`.
+        num_threads: NumPy counts in one.
     """
-    counts = np.zeros(len(positives), dtype=np.int64)
+    counts = np.zeros((3, len(positives)), dtype=np.int64)
     for query in range(len(distances)):
         start, stop = positive_starts[query : query + 2]
         if start == stop:
@@ -34,7 +36,10 @@ def count_before(
         candidate[removed[removed_starts[query] : removed_starts[query + 1]]] = False
         images = np.flatnonzero(candidate)
         first_after = _first_positive_after(row, images, ranked)
-        counts[start:stop] = np.bincount(first_after, minlength=len(ranked) + 1)[:-1].cumsum()
+        counts[0, start:stop] = np.bincount(first_after, minlength=len(ranked) + 1)[:-1].cumsum()
+        near = np.sort(row[images])
+        counts[1, start:stop] = np.searchsorted(near, row[ranked], side="left")
+        counts[2, start:stop] = np.searchsorted(near, row[ranked], side="right")
     return counts
 
 

@@ -37,7 +37,7 @@ def ranked_lists(
                 "num_positives": int(ranking.num_positives[row]),
                 "num_valid_gallery": int(ranking.num_valid_gallery[row]),
                 "query": _described(query[row]),
-                "gallery": _nearest(result.distances[row], removed_for(matches, row), query[row], gallery),
+                "gallery": _nearest(result.distances_of(row), removed_for(matches, row), query[row], gallery),
             }
         )
     return {

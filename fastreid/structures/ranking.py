@@ -20,6 +20,8 @@ class Ranking:
     first_match_rank: np.ndarray  # int64, 1 = the nearest valid gallery image is right
     num_positives: np.ndarray  # int64, valid gallery images of the query's person
     num_valid_gallery: np.ndarray  # int64, gallery images left after removal
+    ap_optimistic: np.ndarray  # float64, AP if right images came first among equal distances
+    ap_pessimistic: np.ndarray  # float64, AP if they came last
 
     @property
     def valid(self) -> np.ndarray:
@@ -34,6 +36,11 @@ class Ranking:
     def mean_ap(self) -> float:
         """mAP, 0..1."""
         return float(self.ap[self.valid].mean())
+
+    @property
+    def mean_ap_bounds(self) -> tuple[float, float]:
+        """Least and greatest mAP that another rule for equal distances could give, 0..1."""
+        return float(self.ap_pessimistic[self.valid].mean()), float(self.ap_optimistic[self.valid].mean())
 
     @property
     def mean_inp(self) -> float:

@@ -11,7 +11,9 @@ from tests.evaluation.toys import CountingModel, build_loader, two_protocols
 
 
 def cfg(*tests):
-    return SimpleNamespace(TEST=SimpleNamespace(METRIC="euclidean"), DATASETS=SimpleNamespace(TESTS=tests))
+    return SimpleNamespace(
+        TEST=SimpleNamespace(METRIC="euclidean", MEMORY_BUDGET=64.0), DATASETS=SimpleNamespace(TESTS=tests)
+    )
 
 
 def feed(evaluator, data):

@@ -66,6 +66,32 @@ def test_equals_the_definition(protocol, max_rank):
     assert len(got[0]) == max_rank and (np.diff(got[0]) >= 0).all()
 
 
+def mean_ap_by_definition(protocol, tie):
+    """mAP if `tie(is_right)` orders images of equal distance; the removal rule as ever."""
+    aps = []
+    distances, q_pids, g_pids, q_cams, g_cams = protocol
+    for row, pid, cam in zip(distances, q_pids, q_cams, strict=True):
+        kept = [g for g in range(len(row)) if g_pids[g] != -1 and (g_pids[g], g_cams[g]) != (pid, cam)]
+        hits = [g_pids[g] == pid for g in sorted(kept, key=lambda g: (row[g], tie(g_pids[g] == pid)))]
+        if any(hits) and pid >= 0:
+            precisions = [sum(hits[: k + 1]) / (k + 1) for k, hit in enumerate(hits) if hit]
+            aps.append(sum(precisions) / len(precisions))
+    return np.mean(aps)
+
+
+@settings(max_examples=200, deadline=None)
+@given(protocols(), st.booleans())
+def test_bounds_are_what_other_rules_for_ties_could_give(protocol, use_cython):
+    try:
+        ranking = rank_queries(*protocol, use_cython=use_cython)
+    except NoValidQueryError:
+        return
+    worst, best = ranking.mean_ap_bounds
+    assert worst == pytest.approx(mean_ap_by_definition(protocol, lambda right: right), abs=1e-12)
+    assert best == pytest.approx(mean_ap_by_definition(protocol, lambda right: not right), abs=1e-12)
+    assert worst <= ranking.mean_ap + 1e-12 and ranking.mean_ap <= best + 1e-12
+
+
 @needs_extension
 @settings(max_examples=200, deadline=None)
 @given(protocols())

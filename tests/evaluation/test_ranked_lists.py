@@ -37,7 +37,7 @@ def test_lists_are_the_ranking_that_was_scored(scored):
         distances = [entry["distance"] for entry in shown["gallery"]]
         assert distances == sorted(distances) and len(distances) == 10
         index = [g.path for g in GALLERY].index(shown["gallery"][0]["path"])
-        assert shown["gallery"][0]["distance"] == float(scored.distances[row, index])
+        assert shown["gallery"][0]["distance"] == float(scored.distances_of(row)[index])
 
 
 def test_best_median_worst():

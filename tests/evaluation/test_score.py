@@ -22,7 +22,7 @@ def test_names_and_values():
     ]  # fmt: skip
     assert result.metrics["Rank-1"] == result.metrics["mAP"] == result.metrics["metric"] == 100.0
     assert result.metrics["valid_queries"] == 2  # person 2 is not in the gallery
-    assert result.distances.dtype == np.float32 and result.distances.shape == (3, 4)
+    assert result.distances_of(0).dtype == np.float32 and result.distances_of(2).shape == (4,)
     assert len(result.cmc) == 50
     assert result.chance["Rank-1"] == pytest.approx(100 * (1 / 4 + 2 / 4) / 2)
 

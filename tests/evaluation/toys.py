@@ -8,7 +8,7 @@ from torch import nn
 
 from fastreid.structures import PersonImage
 
-CFG = SimpleNamespace(TEST=SimpleNamespace(METRIC="cosine"))
+CFG = SimpleNamespace(TEST=SimpleNamespace(METRIC="cosine", MEMORY_BUDGET=64.0))
 
 
 class CountingModel(nn.Module):

@@ -1,10 +1,6 @@
-# Counting without a sort, compiled: how many gallery images come before each right match.
+# Ranks without a sort, compiled: from a ready matrix, or from features without ever holding one.
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""A query's rank figures need only the ranks of its few positives, so the row is never sorted.
-
-Same integers as fastreid/evaluation/rank_numpy.py, whose docstring states the contract; all
-floating-point arithmetic is done by the caller, which is why both give the same bits.
-"""
+"""kernels.h on NumPy arrays. The contract of the counts is in fastreid/evaluation/rank_numpy.py."""
 from libc.stdint cimport int64_t
 
 import numpy as np
@@ -13,109 +9,185 @@ ctypedef fused real:
     float
     double
 
-cdef enum:
-    BLOCK = 256  # distances per pass: stays in L1 while every positive is counted against it
-    MANY = 128  # from this many positives on, a binary search per image beats counting per positive
+cdef extern from "kernels.h" nogil:
+    enum:
+        QUERY_PANEL
+    ctypedef struct tally_kernel:
+        pass
+    ctypedef struct kernels:
+        const char* name
+    kernels kernels_named(const char* name)
+    void pack_panel(const float* features, const int64_t* rows, int64_t count, int64_t dim, const float* factors,
+                    int width, float* panel)
+    ctypedef struct counts:
+        int64_t* before
+        int64_t* below
+        int64_t* at_most
+    ctypedef struct work:
+        kernels with_ "with"
+        int64_t dim
+        float slope
+        float lowest
+        const float* queries
+        const float* query_offsets
+        int64_t num_queries
+        const float* gallery
+        const float* gallery_factors
+        const float* gallery_offsets
+    ctypedef struct counting:
+        const float* thresholds
+        const int64_t* positions
+        const int64_t* starts
+        int64_t base
+        counts to
+    int compare_rows(const work* job, const int64_t* rows, int64_t num_rows, const counting* what, float* out,
+                     int64_t stride, int num_threads)
+    void pair_distances(const work* job, const float* query_features, const float* query_factors,
+                        const int64_t* query_of, const int64_t* image_of, int64_t num_pairs, float* out,
+                        int num_threads)
+    int count_a_matrix(const char* name, const void* matrix, int is_double, int64_t num_queries, int64_t num_gallery,
+                       const void* thresholds, const int64_t* positions, const int64_t* starts,
+                       const int64_t* removed, const int64_t* removed_starts, const int64_t* junk, int64_t num_junk,
+                       const int64_t* junk_places, counts to, int num_threads)
+    void take_off_all(const float* removed, const int64_t* places, const int64_t* removed_starts,
+                      const float* thresholds, const int64_t* positions, const int64_t* starts, int64_t num_queries,
+                      counts source)
 
 
-def count_before(
-    const real[:, ::1] distances,
-    const int64_t[::1] positives,
-    const int64_t[::1] positive_starts,
-    const int64_t[::1] removed,
-    const int64_t[::1] removed_starts,
-    const int64_t[::1] junk,
-):
+def instruction_set(str name=None):
+    """The widest instruction set of this CPU, or `name` if the CPU has it, else None."""
+    cdef bytes wanted = b"" if name is None else name.encode()
+    cdef kernels found = kernels_named(NULL if name is None else <const char*>wanted)
+    return None if found.name == NULL else (<bytes>found.name).decode()
+
+
+def count_before(const real[:, ::1] distances, const int64_t[::1] positives, const int64_t[::1] positive_starts,
+                 const int64_t[::1] removed, const int64_t[::1] removed_starts, const int64_t[::1] junk,
+                 int num_threads=1):
     """See fastreid.evaluation.rank_numpy.count_before."""
-    cdef Py_ssize_t num_gallery = distances.shape[1], query, start, num, i
-    counts_array = np.zeros(positives.shape[0], dtype=np.int64)
-    cdef int64_t[::1] counts = counts_array
-    most = int(np.diff(positive_starts).max(initial=0))
-    cdef real[::1] thresholds = np.empty(most, dtype=np.float32 if real is float else np.float64)
-    cdef int64_t[::1] passed = np.empty(most + 1, dtype=np.int64)
+    cdef int failed = 0
+    rows = np.repeat(np.arange(distances.shape[0]), np.diff(positive_starts))
+    cdef const real[::1] thresholds = np.ascontiguousarray(np.asarray(distances)[rows, positives])
+    cdef int64_t[::1] junk_places = np.searchsorted(junk, positives)
+    tallies = np.zeros((3, positives.shape[0]), dtype=np.int64)
+    cdef int64_t[:, ::1] to = tallies
+    cdef counts all_counts
+    if positives.shape[0]:
+        all_counts.before, all_counts.below, all_counts.at_most = &to[0, 0], &to[1, 0], &to[2, 0]
+        with nogil:
+            failed = count_a_matrix(NULL, &distances[0, 0], real is double, distances.shape[0], distances.shape[1],
+                                    &thresholds[0], &positives[0], &positive_starts[0],
+                                    &removed[0] if removed.shape[0] else NULL, &removed_starts[0],
+                                    &junk[0] if junk.shape[0] else NULL, junk.shape[0], &junk_places[0], all_counts,
+                                    num_threads)
+    if failed:
+        raise MemoryError("not enough memory for a row of distances")
+    return tallies
 
+
+def squared_lengths(const float[:, ::1] features):
+    """float64 [N]: |x|^2, summed in one order everywhere (eight partial sums, then those)."""
+    lengths_array = np.empty(features.shape[0])
+    cdef double[::1] lengths = lengths_array
+    cdef double sums[8]
+    cdef double value
+    cdef Py_ssize_t row, k, lane
     with nogil:
-        for query in range(distances.shape[0]):
-            start = positive_starts[query]
-            num = positive_starts[query + 1] - start
-            if num == 0:
-                continue
-            for i in range(num):
-                thresholds[i] = distances[query, positives[start + i]]
-                passed[i] = 0
-            if num < MANY:
-                count_blocks(&distances[query, 0], num_gallery, &thresholds[0],
-                             &positives[start], num, &counts[start])
-            else:
-                for i in range(num_gallery):
-                    place(distances[query, i], i, &thresholds[0], &positives[start], num,
-                          &passed[0], 1)
-            for i in range(removed_starts[query], removed_starts[query + 1]):
-                place(distances[query, removed[i]], removed[i], &thresholds[0],
-                      &positives[start], num, &passed[0], -1)
-            for i in range(junk.shape[0]):
-                place(distances[query, junk[i]], junk[i], &thresholds[0],
-                      &positives[start], num, &passed[0], -1)
-            accumulate(&passed[0], num, &counts[start])
-    return counts_array
+        for row in range(features.shape[0]):
+            for lane in range(8):
+                sums[lane] = 0
+            for k in range(0, features.shape[1] - 7, 8):
+                for lane in range(8):
+                    value = features[row, k + lane]
+                    sums[lane] += value * value
+            for k in range(features.shape[1] // 8 * 8, features.shape[1]):
+                value = features[row, k]
+                sums[k % 8] += value * value
+            lengths[row] = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
+    return lengths_array
 
 
-cdef void count_blocks(const real* row, Py_ssize_t num_gallery, const real* thresholds,
-                       const int64_t* positives, Py_ssize_t num, int64_t* counts) noexcept nogil:
-    """Add to `counts` the images before each positive, removed ones included."""
-    cdef Py_ssize_t begin = 0, end, split, j
-    cdef int64_t before
-    while begin < num_gallery:
-        end = min(begin + BLOCK, num_gallery)
-        for j in range(num - 1, -1, -1):  # farthest first: once none is before, none is for nearer
-            split = min(max(positives[j], begin), end)
-            before = (num_at_most(row, begin, split, thresholds[j])
-                      + num_below(row, split, end, thresholds[j]))
-            if before == 0:
-                break
-            counts[j] += before
-        begin = end
+cdef class Queries:
+    """Queries, packed, that are compared with one gallery segment after the other.
 
+    features [Q, D] are multiplied by their `factors`; a distance is the greater of `lowest` and
+    offset of the query + offset of the image + slope * product.
+    """
 
-cdef inline int num_below(const real* row, Py_ssize_t begin, Py_ssize_t end,
-                          real threshold) noexcept nogil:
-    cdef int total = 0
-    cdef Py_ssize_t i
-    for i in range(begin, end):
-        total += row[i] < threshold
-    return total
+    cdef work job
+    cdef const float[:, ::1] features
+    cdef const float[::1] factors
+    cdef const float[::1] offsets
+    cdef float[::1] packed
 
+    def __init__(self, const float[:, ::1] features, const float[::1] factors, const float[::1] offsets, *,
+                 float slope, float lowest, str instructions=None):
+        cdef bytes wanted = b"" if instructions is None else instructions.encode()
+        cdef Py_ssize_t num = features.shape[0], dim = features.shape[1], panels = -(-num // QUERY_PANEL), p
+        cdef int64_t[::1] rows = np.arange(num)
+        self.features, self.factors, self.offsets = features, factors, offsets
+        self.packed = np.empty(max(1, panels * QUERY_PANEL * dim), dtype=np.float32)
+        with nogil:
+            for p in range(panels):
+                pack_panel(&features[0, 0], &rows[p * QUERY_PANEL], min(num - p * QUERY_PANEL, QUERY_PANEL), dim,
+                           &factors[0], QUERY_PANEL, &self.packed[p * QUERY_PANEL * dim])
+        self.job.with_ = kernels_named(NULL if instructions is None else <const char*>wanted)
+        if self.job.with_.name == NULL:
+            raise ValueError(f"this CPU has no instruction set {instructions!r}")
+        self.job.dim, self.job.slope, self.job.lowest = dim, slope, lowest
+        self.job.queries, self.job.query_offsets, self.job.num_queries = &self.packed[0], &offsets[0], num
 
-cdef inline int num_at_most(const real* row, Py_ssize_t begin, Py_ssize_t end,
-                            real threshold) noexcept nogil:
-    cdef int total = 0
-    cdef Py_ssize_t i
-    for i in range(begin, end):
-        total += row[i] <= threshold
-    return total
+    def pairs(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
+              const int64_t[::1] query_of, const int64_t[::1] image_of, int num_threads):
+        """float32: distances of pairs (query row, gallery row)."""
+        cdef work job = self.job
+        out_array = np.empty(query_of.shape[0], dtype=np.float32)
+        cdef float[::1] out = out_array
+        if query_of.shape[0]:
+            job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+            with nogil:
+                pair_distances(&job, &self.features[0, 0], &self.factors[0], &query_of[0], &image_of[0],
+                               query_of.shape[0], &out[0], num_threads)
+        return out_array
 
+    def count(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
+              const int64_t[::1] rows, int64_t base, const float[::1] thresholds, const int64_t[::1] positions,
+              const int64_t[::1] starts, int64_t[:, ::1] to, int num_threads):
+        """Add the counts of gallery `rows`, at positions base, base + 1, …, to before, below, at_most [3, P]."""
+        cdef work job = self.job
+        cdef counting what
+        cdef int failed
+        if rows.shape[0] == 0 or positions.shape[0] == 0:
+            return
+        job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        what.thresholds, what.positions, what.starts, what.base = &thresholds[0], &positions[0], &starts[0], base
+        what.to.before, what.to.below, what.to.at_most = &to[0, 0], &to[1, 0], &to[2, 0]
+        with nogil:
+            failed = compare_rows(&job, &rows[0], rows.shape[0], &what, NULL, 0, num_threads)
+        if failed:
+            raise MemoryError("not enough memory for a block of distances")
 
-cdef inline void place(real distance, int64_t image, const real* thresholds,
-                       const int64_t* positives, Py_ssize_t num, int64_t* passed,
-                       int64_t weight) noexcept nogil:
-    """Add `weight` at the first positive that `image` comes before (binary search)."""
-    cdef Py_ssize_t low = 0, high = num, middle
-    if distance > thresholds[num - 1]:
-        return
-    while low < high:
-        middle = (low + high) >> 1
-        if distance < thresholds[middle] or (
-            distance == thresholds[middle] and image < positives[middle]
-        ):
-            high = middle
-        else:
-            low = middle + 1
-    passed[low] += weight  # `passed` has one slot more than positives, for images before none
+    def take_off(self, const float[::1] removed, const int64_t[::1] places, const int64_t[::1] removed_starts,
+                 const float[::1] thresholds, const int64_t[::1] positions, const int64_t[::1] starts,
+                 int64_t[:, ::1] source):
+        """Take removed images, at `places`, off the counts."""
+        cdef counts all_counts
+        if removed.shape[0] == 0 or positions.shape[0] == 0:
+            return
+        all_counts.before, all_counts.below, all_counts.at_most = &source[0, 0], &source[1, 0], &source[2, 0]
+        with nogil:
+            take_off_all(&removed[0], &places[0], &removed_starts[0], &thresholds[0], &positions[0], &starts[0],
+                         starts.shape[0] - 1, all_counts)
 
-
-cdef inline void accumulate(const int64_t* passed, Py_ssize_t num, int64_t* counts) noexcept nogil:
-    cdef int64_t total = 0
-    cdef Py_ssize_t j
-    for j in range(num):
-        total += passed[j]
-        counts[j] += total
+    def distances(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
+                  const int64_t[::1] rows, float[:, ::1] out, Py_ssize_t column, int num_threads):
+        """Write the distances to gallery `rows` into `out` from `column` on."""
+        cdef work job = self.job
+        cdef int failed
+        if rows.shape[0] == 0 or out.shape[0] == 0:
+            return
+        job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        with nogil:
+            failed = compare_rows(&job, &rows[0], rows.shape[0], NULL, &out[0, column], out.shape[1], num_threads)
+        if failed:
+            raise MemoryError("not enough memory for a block of distances")
