@@ -1,5 +1,6 @@
 """Evaluation: one exact definition of the figures, and everything that is read from them."""
 
+from fastreid.evaluation.confidence import bootstrap_intervals
 from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator
 from fastreid.evaluation.extraction import FeatureStore, evaluation_mode
 from fastreid.evaluation.fused import distance_rows, rank_features
@@ -15,6 +16,7 @@ __all__ = [
     "NoValidQueryError",
     "ProtocolResult",
     "ReidEvaluator",
+    "bootstrap_intervals",
     "check_protocol",
     "distance_rows",
     "evaluate_protocols",

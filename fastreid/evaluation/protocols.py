@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from fastreid.config import ConfigError
+from fastreid.evaluation.confidence import bootstrap_intervals
 from fastreid.evaluation.extraction import FeatureStore, my_share
 from fastreid.evaluation.ranked_lists import ranked_lists
 from fastreid.evaluation.results import print_csv_format, write_json, write_results
@@ -39,7 +40,7 @@ def evaluate_protocols(
         cfg: `TEST.METRIC` is the distance, `TEST.MEMORY_BUDGET` MiB may be used beside the descriptors.
         datasets: protocols, with `name`, `query` and `gallery`.
         build_loader: (cfg, images) -> batches in order (`fastreid.data.build_feature_loader`).
-        output_dir: receives results.json, results.csv and ranked_lists.json.
+        output_dir: receives results.json, results.csv, intervals.json and ranked_lists.json.
         autocast: makes the context in which features are computed; scores are float32 all the same.
     Returns: {protocol: figures in percent} in every process.
     Raises: ConfigError (a protocol without images), NoValidQueryError; both before any work.
@@ -57,7 +58,7 @@ def evaluate_protocols(
 
 
 def _score_all(options: Mapping[str, Any], store: FeatureStore, datasets: Sequence[Any], output_dir: Path) -> Results:
-    results, lists = Results(), {}
+    results, lists, intervals = Results(), {}, {}
     for data in datasets:
         result = score(store.select(data.query), store.select(data.gallery), data.query, data.gallery, **options)
         skipped = len(data.query) - result.ranking.num_valid_queries
@@ -77,8 +78,12 @@ def _score_all(options: Mapping[str, Any], store: FeatureStore, datasets: Sequen
                 100 * best,
             )
         results[data.name] = result.metrics
+        intervals[data.name] = bootstrap_intervals(result.ranking)
+        low, high = intervals[data.name]["mAP"]
+        logger.info("%s: resampled queries give an mAP from %.1f to %.1f (95 %%)", data.name, low, high)
         lists[data.name] = ranked_lists(result, data.query, data.gallery)
     write_results(output_dir, results)
+    write_json(output_dir / "intervals.json", intervals)
     write_json(output_dir / "ranked_lists.json", lists)
     print_csv_format(results)
     return results

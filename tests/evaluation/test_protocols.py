@@ -36,14 +36,16 @@ def test_files_hold_what_was_returned(tmp_path, caplog):
     assert float(rows[1][4]) == results["TOY"]["mAP"]
     assert "TOY_AG" in caplog.text and f"{results['TOY']['mAP']:.2f}" in caplog.text
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "ranked_lists.json", "results.csv", "results.json"
+        "intervals.json", "ranked_lists.json", "results.csv", "results.json"
     ]  # fmt: skip
+    low, high = json.loads((tmp_path / "intervals.json").read_text())["TOY"]["mAP"]
+    assert low <= results["TOY"]["mAP"] <= high
 
 
 def test_two_runs_write_the_same_bytes(tmp_path):
     for folder in ("a", "b"):
         evaluate_protocols(CFG, CountingModel(), two_protocols(), build_loader, tmp_path / folder)
-    for name in ("results.json", "results.csv", "ranked_lists.json"):
+    for name in ("results.json", "results.csv", "intervals.json", "ranked_lists.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
