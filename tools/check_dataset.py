@@ -19,10 +19,10 @@ from fastreid.data.check import (
     list_checksums,
     protocols_named,
     unreadable,
-    valid_queries_table,
 )
 from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
+from fastreid.engine.summary import valid_queries_table
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.user_code import UserCodeError, import_file
 

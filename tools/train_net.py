@@ -10,12 +10,12 @@ import secrets
 import sys
 
 from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
-from fastreid.data.check import counts_table, valid_queries_table
+from fastreid.data.check import counts_table
 from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup, launch
 from fastreid.engine.launch import LaunchError
-from fastreid.engine.summary import model_summary, schedule_summary
+from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
 from fastreid.evaluation import NoValidQueryError
 from fastreid.modeling.diffusion import AssetError
 from fastreid.utils.checkpoint import WeightsError, load_weights

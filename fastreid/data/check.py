@@ -45,23 +45,6 @@ def _view_name(view: int) -> str:
     return View(view).name.lower() if view in set(View) else str(view)
 
 
-def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
-    """How many queries of each protocol have a match, beside what published figures imply."""
-    from fastreid.evaluation.score import match_images  # evaluation may know data, so data must not need it to load
-
-    rows = []
-    for dataset in datasets:
-        benchmark = BENCHMARK_OF.get(dataset.name)
-        valid = int((match_images(dataset.query, dataset.gallery).num_positives > 0).sum()) if dataset.query else 0
-        published = benchmark.protocol(dataset.name).valid_queries if benchmark else None
-        pairs = benchmark.aliases.items() if benchmark else ()
-        alias = next((b if a == dataset.name else a for a, b in pairs if dataset.name in (a, b)), None)
-        rows.append((dataset.name, alias, len(dataset.query), valid, published))
-    return tabulate(
-        rows, headers=("protocol", "same as", "queries", "with a match", "published"), intfmt=",", missingval="-"
-    )
-
-
 def list_checksums(names: Iterable[str], root: str) -> str:
     """SHA-256 of the list files that the named protocols read, one per line; "" if they read none.
 

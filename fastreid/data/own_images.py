@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.benchmarks.sources import IMAGE_SUFFIXES, View, images_below
 from fastreid.data.datasets.bases import DatasetError, ImageDataset, number_names
 from fastreid.structures import PersonImage
@@ -16,7 +17,6 @@ from fastreid.utils.suggest import explain_choice, near_matches
 logger = logging.getLogger(__name__)
 
 REQUIRED, OPTIONAL = ("path", "person"), ("camera", "view", "split")
-SPLITS = ("train", "query", "gallery")
 _VIEWS = {name: view for view in View for name in (view.name.lower(), str(int(view)))}
 _SHOWN = 5
 _OTHER_WORDS = {"pid": "person", "identity": "person", "camid": "camera", "viewid": "view", "set": "split"}

@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
-from fastreid.data.check import counts_table, valid_queries_table
+from fastreid.data.check import counts_table
 from fastreid.engine import hooks
+from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import check_protocol, evaluate_protocols
 from fastreid.modeling import build_model

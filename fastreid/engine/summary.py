@@ -1,4 +1,4 @@
-"""What a run would be, for --dry-run: model parts, key points of the schedule."""
+"""What a run would be, for --dry-run: model parts, key points of the schedule, queries that can be scored."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from tabulate import tabulate
 from torch import nn
 
+from fastreid.data.benchmarks import BENCHMARK_OF
+from fastreid.data.datasets import ImageDataset
+from fastreid.evaluation.score import match_images
 from fastreid.solver import LRSchedule
 
 
@@ -52,3 +55,18 @@ def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: i
     rows = [(i // iters_per_epoch + 1, i, f"{schedule.lr_at(i):.3g}") for i in sorted(points)]
     head = f"{max_epoch} epochs of {iters_per_epoch} iterations, {max_epoch * iters_per_epoch} in all"
     return f"{head}\n{tabulate(rows, headers=['epoch', 'iteration', 'lr'])}"
+
+
+def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
+    """How many queries of each protocol have a match, beside what published figures imply."""
+    rows = []
+    for dataset in datasets:
+        benchmark = BENCHMARK_OF.get(dataset.name)
+        valid = int((match_images(dataset.query, dataset.gallery).num_positives > 0).sum()) if dataset.query else 0
+        published = benchmark.protocol(dataset.name).valid_queries if benchmark else None
+        pairs = benchmark.aliases.items() if benchmark else ()
+        alias = next((b if a == dataset.name else a for a, b in pairs if dataset.name in (a, b)), None)
+        rows.append((dataset.name, alias, len(dataset.query), valid, published))
+    return tabulate(
+        rows, headers=("protocol", "same as", "queries", "with a match", "published"), intfmt=",", missingval="-"
+    )

@@ -9,9 +9,9 @@ from fastreid.data.check import (
     list_checksums,
     protocols_named,
     unreadable,
-    valid_queries_table,
 )
 from fastreid.data.datasets import ImageDataset
+from fastreid.engine.summary import valid_queries_table
 from fastreid.structures import PersonImage
 from tests.data.benchmarks.trees import load, touch
 from tests.miniature import ROOT, run_tool

@@ -26,6 +26,11 @@ class DatasetError(RuntimeError):
     """A data set that is missing, incomplete or unreadable."""
 
 
+def _list_of(split: str, doc: str) -> property:
+    """A list that is read when it is asked for; subclasses may set it before the base class is called."""
+    return property(lambda self: self._images(split), lambda self, rows: self._give(split, rows), doc=doc)
+
+
 class ImageDataset:
     """Three lists of images under one name. A list that is given as a function is read when it is first asked for.
 
@@ -66,32 +71,9 @@ class ImageDataset:
         self.combineall = combineall
         self.train, self.query, self.gallery = train, query, gallery
 
-    @property
-    def train(self) -> list[PersonImage]:
-        """Images to train on."""
-        return self._images("train")
-
-    @train.setter
-    def train(self, rows: Rows | Callable[[], Rows]) -> None:
-        self._give("train", rows)
-
-    @property
-    def query(self) -> list[PersonImage]:
-        """Images to search with."""
-        return self._images("query")
-
-    @query.setter
-    def query(self, rows: Rows | Callable[[], Rows]) -> None:
-        self._give("query", rows)
-
-    @property
-    def gallery(self) -> list[PersonImage]:
-        """Images to search in."""
-        return self._images("gallery")
-
-    @gallery.setter
-    def gallery(self, rows: Rows | Callable[[], Rows]) -> None:
-        self._give("gallery", rows)
+    train = _list_of("train", "Images to train on.")
+    query = _list_of("query", "Images to search with.")
+    gallery = _list_of("gallery", "Images to search in.")
 
     def training_people(self, combineall: bool = False) -> list[tuple[PersonImage, Hashable]]:
         """Images to train on with what tells their people apart; with `combineall` those of query and gallery too."""
