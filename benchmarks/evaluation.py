@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """Times evaluation from features against the classical way, in one process and with the same number of threads.
 
-    python benchmarks/evaluation.py [--sizes market msmt17 cargo] [--dims 768 2304] [--rounds 3] [--growth]
+    python benchmarks/evaluation.py [--jobs ranking reranking clustering expansion roc growth] [--sizes …] [--dims …]
 
-The classical way: the matrix of all distances, a full argsort of every row, a scan of every sorted row. Ours: the
-library's. The bare product: torch's matrix product in panels of 512 queries, and nothing else. They take turns; times
-are medians, memory is the peak beside the features. With --growth: ours over galleries of 10^4 to 10^6 images that lie
-in a file, and the exponents of time and memory.
+The classical way is that of classical.py: full matrices, full sorts, loops. Ours: the library's. The bare product:
+torch's matrix product in panels of 512 queries, and nothing else. They take turns; times are medians, memory is the
+peak beside the features. Where both ways give labels or an mAP, these are compared, too. growth: ours over galleries of
+10^4 to 10^6 images that lie in a file, and the exponents of time and memory. With --device cuda ranking runs there, too.
 """
 
 import argparse
@@ -14,18 +14,26 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import classical
 import numpy as np
 import torch
+from sklearn.cluster import DBSCAN
 from tabulate import tabulate
 
-from fastreid.evaluation import blocked, fused
+from fastreid.evaluation import fused, jaccard_graph, roc_curve
+from fastreid.evaluation.blocked import BlockedDistances
+from fastreid.evaluation.fused import FusedDistances
+from fastreid.evaluation.matching import match_labels
+from fastreid.evaluation.query_expansion import expand
 from fastreid.evaluation.rank import rank_queries
+from fastreid.evaluation.reranking import RerankedDistances
 
 PANEL = 512
+GROWTH = (10_000, 32_000, 100_000, 320_000, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,14 @@ class Size:
     people: int
     cameras: int
     nobody: int = 0
+    train: int = 0
 
 
 SIZES = {
-    "market": Size(3368, 15_913, 751, 6, nobody=2798),
-    "msmt17": Size(11_659, 82_161, 3060, 15),
-    "cargo": Size(312, 50_712, 2500, 13),
+    "market": Size(3368, 15_913, 751, 6, nobody=2798, train=12_936),
+    "msmt17": Size(11_659, 82_161, 3060, 15, train=32_621),
+    "cargo": Size(312, 50_712, 2500, 13, train=51_451),
+    "tiny": Size(60, 500, 30, 3, train=200),
 }
 
 Protocol = tuple[np.ndarray, ...]
@@ -66,53 +76,28 @@ def make(size: Size, dim: int, seed: int = 0) -> Protocol:
     return features(q_pids), features(g_pids), q_pids, g_pids, *cameras
 
 
-def distance_matrix(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
-    q, g = torch.from_numpy(query), torch.from_numpy(gallery)
-    return (1 - q @ g.T).numpy()
-
-
-def classical_rank(distances: np.ndarray, q_pids, g_pids, q_cams, g_cams) -> float:
-    """mAP by a full sort and a scan."""
-    order = np.argsort(distances, axis=1)
-    aps = []
-    for row, pid, cam in zip(order, q_pids, q_cams, strict=True):
-        right = g_pids[row] == pid
-        hits = right[~(right & (g_cams[row] == cam))]
-        places = np.flatnonzero(hits)
-        if len(places):
-            aps.append(np.mean(np.arange(1, len(places) + 1) / (places + 1)))
-    return float(np.mean(aps))
-
-
-def classical(data: Protocol) -> float:
-    return classical_rank(distance_matrix(*data[:2]), *data[2:])
-
-
-def product(data: Protocol) -> None:
-    q, g = torch.from_numpy(data[0]), torch.from_numpy(data[1])
-    out = torch.empty(PANEL, len(g))
+def product(data: Protocol, device: str = "cpu") -> None:
+    q, g = (torch.from_numpy(side).to(device) for side in data[:2])
+    out = torch.empty(PANEL, len(g), device=device)
     for start in range(0, len(q), PANEL):
         rows = q[start : start + PANEL]
         torch.mm(rows, g.T, out=out[: len(rows)])
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
-def ours(data: Protocol) -> float:
-    return fused.rank_features(*data).mean_ap
+def by_library(data: Protocol, device: str = "cpu") -> float:
+    """Ours with torch's product in place of the library's kernel."""
+    return BlockedDistances(*data[:2], memory_budget=256, device=device).rank(match_labels(*data[2:])).mean_ap
 
 
-def library_product(data: Protocol) -> float:
-    """Ours where the processor has no kernel of its own: torch's panels."""
-    tensors = torch.from_numpy(data[0]), torch.from_numpy(data[1])
-    return blocked.rank_features(*tensors, *data[2:], metric="cosine", memory_budget=400).mean_ap
-
-
-def measured(job: Callable[[], object]) -> tuple[float, float]:
-    """Seconds, and MiB of memory above what was there before (Linux; nan elsewhere)."""
+def measured(job: Callable[[], object]) -> tuple[float, float, object]:
+    """Seconds, MiB of memory above what was there before (Linux; nan elsewhere), and what the job gave."""
     before = _memory(reset=True)
     start = time.perf_counter()
-    job()
+    result = job()
     seconds = time.perf_counter() - start
-    return seconds, _memory() - before
+    return seconds, _memory() - before, result
 
 
 def _memory(reset: bool = False) -> float:
@@ -126,37 +111,104 @@ def _memory(reset: bool = False) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def compare(name: str, dim: int, rounds: int) -> list[list[object]]:
+def ranking(name: str, dim: int, rounds: int, device: str) -> list[list[object]]:
     """Table rows of one size: the whole evaluation, then ranking alone from a ready matrix."""
     data = make(SIZES[name], dim)
+    ids = data[2:]
     jobs = {
-        "classical": lambda: classical(data),
-        "ours": lambda: ours(data),
-        "ours, torch's panels": lambda: library_product(data),
+        "classical": lambda: classical.mean_ap(classical.distance_matrix(*data[:2]), *ids),
+        "ours": lambda: fused.rank_features(*data).mean_ap,
+        "ours, torch's product": lambda: by_library(data),
         "bare product": lambda: product(data),
     }
     rows = _rows(f"{name} {dim}-d", jobs, rounds, baseline="classical", product="bare product")
-    matrix = distance_matrix(*data[:2])
-    ids = data[2:]
+    if device != "cpu":
+        jobs = {"ours": lambda: by_library(data, device), "bare product": lambda: product(data, device)}
+        rows += _rows(f"{name} {dim}-d, {device}", jobs, rounds, baseline="bare product", product="bare product")
+    matrix = classical.distance_matrix(*data[:2])
     jobs = {
-        "classical ranking": lambda: classical_rank(matrix, *ids),
-        "our ranking": lambda: rank_queries(matrix, *ids).mean_ap,
+        "classical": lambda: classical.mean_ap(matrix, *ids),
+        "ours": lambda: rank_queries(matrix, *ids).mean_ap,
     }
-    return rows + _rows(f"{name}, ready matrix", jobs, rounds, baseline="classical ranking")
+    return rows + _rows(f"{name}, ready matrix", jobs, rounds, baseline="classical")
+
+
+def reranking(name: str, dim: int, rounds: int, device: str) -> list[list[object]]:
+    """Re-ranked evaluation; the classical way only where its matrices fit."""
+    query, gallery, *ids = make(SIZES[name], dim)
+    jobs = {
+        "classical": lambda: classical.mean_ap(classical.reranked(query, gallery), *ids),
+        "ours": lambda: (
+            RerankedDistances(FusedDistances(query, gallery), query, gallery).rank(match_labels(*ids)).mean_ap
+        ),
+    }
+    if len(query) + len(gallery) > 30_000:
+        del jobs["classical"]
+    return _rows(f"re-ranking, {name} {dim}-d", jobs, rounds, baseline=next(iter(jobs)))
+
+
+def clustering(name: str, dim: int, rounds: int, device: str) -> list[list[object]]:
+    """Jaccard distances of a training set and DBSCAN on them; labels must be the same."""
+    size = SIZES[name]
+    features = make(Size(size.train, 1, size.people, 1), dim)[0]
+
+    def ours() -> np.ndarray:
+        graph = jaccard_graph(features, k1=30, k2=6, max_distance=0.6)
+        return DBSCAN(eps=0.6, min_samples=4, metric="precomputed").fit_predict(graph)
+
+    jobs = {"classical": lambda: classical.clusters(features), "ours": ours}
+    if size.train > 20_000:
+        del jobs["classical"]
+    return _rows(f"Jaccard + DBSCAN, {size.train:,} images", jobs, rounds, baseline=next(iter(jobs)))
+
+
+def expansion(name: str, dim: int, rounds: int, device: str) -> list[list[object]]:
+    """Average query expansion of queries and gallery, ten neighbours."""
+    features = np.concatenate(make(SIZES[name], dim)[:2])
+    jobs = {
+        "classical": lambda: classical.expanded(features),
+        "ours": lambda: expand(features, 10, 3.0),
+    }
+    if len(features) > 30_000:
+        del jobs["classical"]
+    return _rows(f"expansion, {name} {dim}-d", jobs, rounds, baseline=next(iter(jobs)))
+
+
+def roc(name: str, dim: int, rounds: int, device: str) -> list[list[object]]:
+    """The exact ROC curve of all pairs, against ranking."""
+    query, gallery, *ids = make(SIZES[name], dim)
+    matches, distances = match_labels(*ids), FusedDistances(query, gallery)
+    jobs = {
+        "ranking": lambda: distances.rank(matches).mean_ap,
+        "ROC curve": lambda: roc_curve(distances, matches).auc,
+    }
+    return _rows(f"ROC, {name} {dim}-d", jobs, rounds, baseline="ranking", same=False)
+
+
+JOBS = {"ranking": ranking, "reranking": reranking, "clustering": clustering, "expansion": expansion, "roc": roc}
 
 
 def _rows(
-    title: str, jobs: dict[str, Callable[[], object]], rounds: int, *, baseline: str, product: str = ""
+    title: str,
+    jobs: dict[str, Callable[[], object]],
+    rounds: int,
+    *,
+    baseline: str,
+    product: str = "",
+    same: bool = True,
 ) -> list[list[object]]:
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
-    figures = {name: job() for name, job in jobs.items() if name not in (baseline, product)}  # and a warm-up
+    results: dict[str, object] = {}
+    for name, job in jobs.items():  # what is long needs no warm-up
+        if name != "classical":
+            job()
     for _ in range(rounds):
         for name, job in jobs.items():
-            runs[name].append(measured(job))
-    expected = jobs[baseline]() if rounds else None
-    for name, figure in figures.items():
-        if expected is not None and abs(figure - expected) > 1e-4:
-            raise AssertionError(f"{title}: {name} gives mAP {figure}, {baseline} {expected}")
+            seconds, memory, results[name] = measured(job)
+            runs[name].append((seconds, memory))
+    for name, result in results.items():
+        if same and result is not None and not np.allclose(result, results[baseline], atol=1e-4):
+            raise AssertionError(f"{title}: {name} gives {result}, {baseline} {results[baseline]}")
     seconds = {name: statistics.median(run[0] for run in of) for name, of in runs.items()}
     memory = {name: max(run[1] for run in of) for name, of in runs.items()}
     return [
@@ -172,9 +224,9 @@ def _rows(
     ]
 
 
-def growth(dim: int) -> None:
+def growth(dim: int, sizes: Sequence[int]) -> None:
     """Time and memory over the gallery's size; the features lie in a file and are mapped."""
-    sizes, figures = (10_000, 32_000, 100_000, 320_000, 1_000_000), []
+    figures = []
     with tempfile.TemporaryDirectory() as folder:
         for count in sizes:
             size = Size(256, count, max(100, count // 20), 10)
@@ -182,7 +234,7 @@ def growth(dim: int) -> None:
             ids = _write(path, size, dim)
             query = np.load(path, mmap_mode="r")[: size.queries].copy()
             gallery = np.load(path, mmap_mode="r")
-            figures.append(measured(lambda q=query, g=gallery, i=ids: fused.rank_features(q, g, *i)))
+            figures.append(measured(lambda q=query, g=gallery, i=ids: fused.rank_features(q, g, *i))[:2])
             del gallery
     rows = [[f"{n:,}", f"{s:.2f}", f"{m:,.0f}"] for n, (s, m) in zip(sizes, figures, strict=True)]
     print(tabulate(rows, ["gallery", "seconds", "MiB, mapped pages included"], disable_numparse=True))
@@ -206,18 +258,22 @@ def _write(path: Path, size: Size, dim: int) -> tuple[np.ndarray, ...]:
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--jobs", nargs="+", choices=[*JOBS, "growth"], default=list(JOBS))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["market", "msmt17", "cargo"])
     parser.add_argument("--dims", nargs="+", type=int, default=[768, 2304])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--device", default="cpu", help="rank there, too: cuda")
     args = parser.parse_args()
-    print(f"cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.rounds} rounds in turn")
-    if args.growth:
-        growth(args.dims[0])
-        return
-    rows = [row for name in args.sizes for dim in args.dims for row in compare(name, dim, args.rounds)]
-    headers = ["size", "way", "seconds", "classical / it", "it / product", "MiB beside features"]
-    print(tabulate(rows, headers, disable_numparse=True))
+    where = "cpu" if args.device == "cpu" else f"cpu and {torch.cuda.get_device_name(args.device)}"
+    print(f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.rounds} rounds in turn")
+    headers = ["job", "way", "seconds", "baseline / it", "it / product", "MiB beside features"]
+    for job in args.jobs:
+        if job == "growth":
+            growth(args.dims[0], (1000, 3000) if args.sizes == ["tiny"] else GROWTH)
+            continue
+        dims = args.dims if job == "ranking" else args.dims[:1]
+        rows = [row for name in args.sizes for dim in dims for row in JOBS[job](name, dim, args.rounds, args.device)]
+        print(tabulate(rows, headers, disable_numparse=True), flush=True)
 
 
 if __name__ == "__main__":

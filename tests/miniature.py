@@ -123,6 +123,7 @@ def run_tool(name: str, *words: str, cwd: Path) -> str:
         with (
             _working_in(cwd),
             mock.patch.object(sys, "argv", [name, *words]),
+            mock.patch.object(sys, "path", [str((ROOT / name).parent), *sys.path]),  # as Python does for a script
             contextlib.redirect_stdout(said),
         ):
             runpy.run_path(str(ROOT / name), run_name="__main__")

@@ -48,7 +48,7 @@ SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
     "benchmarks/rendered.py": ["--help"],
-    "benchmarks/evaluation.py": ["--help"],
+    "benchmarks/evaluation.py": ["--sizes", "tiny", "--dims", "16"],
 }
 
 
@@ -179,6 +179,23 @@ def test_the_example_of_scoring_runs():
     names: dict = {}
     exec(example, names)
     assert 0 < names["figures"]["mAP"] < 100 and len(names["cmc"]) == 50 and len(names["ap"]) == 8
+
+
+def test_the_examples_of_evaluation_run():
+    names: dict = {}
+    for example in blocks(TEXTS["docs/evaluation.md"], "python"):
+        exec(example, names)
+    assert names["better"].metrics["mAP"] > names["plain"].metrics["mAP"]
+    assert {row["query"] for row in names["rows_by_camera"]} == {f"camera {camera}" for camera in range(4)}
+    assert names["nearest"].indices.shape == (250, 10) and len(set(names["labels"])) > 5
+
+
+def test_every_key_of_evaluation_has_its_row():
+    named = set(re.findall(r"`(TEST\.[A-Z_.0-9]+)`", TEXTS["docs/evaluation.md"]))
+    cfg = get_cfg()
+    groups = {f"TEST.{group}.{key}" for group in ("DBA", "AQE", "RERANK", "ROC") for key in cfg.TEST[group]}
+    single = {f"TEST.{key}" for key in ("BREAKDOWN", "SINGLE_SHOT", "PLOTS", "ENGINE", "SEARCH", "MEMORY_BUDGET")}
+    assert groups | single <= named
 
 
 def test_the_python_example_runs(monkeypatch):

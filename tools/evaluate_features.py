@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Scores descriptors that any program wrote: evaluate_features.py --query q.npz --gallery g.npz"""
+"""Scores descriptors that any program wrote: evaluate_features.py --query q.npz --gallery g.npz KEY VALUE …"""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from fastreid.config import ConfigError, get_cfg
+from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import FeatureFileError, read_features
-from fastreid.evaluation.fused import MEMORY_BUDGET, METRICS
 from fastreid.evaluation.matching import NoValidQueryError
+from fastreid.evaluation.plots import Curves, draw_plots
 from fastreid.evaluation.results import write_json
+from fastreid.evaluation.roc import roc_curve
 from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import Scoring
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Files: .npz or .safetensors with features [N, D], pids [N] and camids [N]; or .npy with the "
-        "features, and a .csv of the same name with columns pid and camid.",
+        epilog="Files: .npz or .safetensors with features [N, D], pids [N], camids [N] and, if there are, viewids [N]; "
+        "or .npy with the features, and a .csv of the same name with columns pid, camid and, if there are, viewid.",
     )
     add = parser.add_argument
     add("--query", required=True, metavar="FILE")
     add("--gallery", required=True, metavar="FILE")
-    add("--metric", choices=METRICS, default="cosine")
-    add("--memory-budget", type=float, default=MEMORY_BUDGET, metavar="MIB", help="beside the features")
     add("--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    add("--plots", type=Path, metavar="FOLDER", help="draw match curve, ROC, DET and distances there")
+    add("options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys: TEST.RERANK.ENABLED True")
     return parser
 
 
@@ -36,16 +40,23 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: the process's own)."""
     args = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    cfg = get_cfg()
     try:
+        cfg.merge_from_list(args.options)
         query, gallery = read_features(args.query), read_features(args.gallery)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
-        options = {"metric": args.metric, "memory_budget": args.memory_budget}
-        figures = score_features(query.rows, gallery.rows, *ids, **options)
-    except (FeatureFileError, NoValidQueryError, ValueError) as error:
+        views = {"q_viewids": query.viewids, "g_viewids": gallery.viewids}
+        result = score_features(query.rows, gallery.rows, *ids, Scoring.from_config(cfg), **views)
+    except (ConfigError, FeatureFileError, NoValidQueryError, ImportError, ValueError) as error:
         sys.exit(f"evaluate_features: error: {error}")
-    print(tabulate([figures], headers="keys", floatfmt=".2f"))
+    print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
+    for by, rows in result.breakdown.items():
+        print(f"\nby {by}\n{breakdown_table(rows)}")
     if args.output:
-        write_json(args.output, figures)
+        write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
+    if args.plots:
+        roc = result.roc or roc_curve(result.distances, result.matches)
+        draw_plots({args.gallery.split("/")[-1].rsplit(".", 1)[0]: Curves(result.cmc, roc)}, args.plots)
 
 
 if __name__ == "__main__":

@@ -281,15 +281,34 @@ _C.TEST.MEMORY_BUDGET = 256.0
 # Compute features in SOLVER.AMP.DTYPE too (scores stay float32): faster, and close to but not the same numbers.
 _C.TEST.AMP = CN()
 _C.TEST.AMP.ENABLED = False
+# "compiled" (the library's kernels on the CPU: the same bits everywhere), "torch" (its product, on MODEL.DEVICE), or
+# "auto": compiled if it is built.
+_C.TEST.ENGINE = "auto"
+# Neighbours of re-ranking and expansion: "compiled", "torch" (on MODEL.DEVICE), "faiss", or "auto" as TEST.ENGINE.
+_C.TEST.SEARCH = "auto"
+# Rank-k as on CUHK03: one gallery image per person, the expectation over all draws.
+_C.TEST.SINGLE_SHOT = False
+# Figures from each "view" to each, each "camera" to each, or both: ["view", "camera"].
+_C.TEST.BREAKDOWN = []
+# Pictures in OUTPUT_DIR/plots: match curve, ROC, DET, distances of right and wrong pairs.
+_C.TEST.PLOTS = False
+# Verification: TPR@FPR, AUC, equal error rate, accuracy and its threshold.
 _C.TEST.ROC = CN()
 _C.TEST.ROC.ENABLED = False
 _C.TEST.FLIP = CN()
 _C.TEST.FLIP.ENABLED = False
+# Database-side augmentation of the gallery, before anything else.
+_C.TEST.DBA = CN()
+_C.TEST.DBA.ENABLED = False
+_C.TEST.DBA.K = 5
+_C.TEST.DBA.ALPHA = 3.0
+# Average query expansion, of queries and gallery as in fast-reid.
 _C.TEST.AQE = CN()
 _C.TEST.AQE.ENABLED = False
 _C.TEST.AQE.ALPHA = 3.0
 _C.TEST.AQE.QE_TIME = 1
 _C.TEST.AQE.QE_K = 5
+# k-reciprocal re-ranking (Zhong et al., 2017); LAMBDA weighs the plain distance.
 _C.TEST.RERANK = CN()
 _C.TEST.RERANK.ENABLED = False
 _C.TEST.RERANK.K1 = 20

@@ -6,7 +6,6 @@ _RESNET = "it shapes ResNets, and only ViT backbones exist so far"
 _LATER_LOSS = "only CrossEntropyLoss and TripletLoss exist so far"
 _DISTILLATION = "distillation is not part of this version"
 _PRECISE_BN = "precise BN is not part of this version"
-_EVALUATION = "evaluation supports plain cosine or Euclidean ranking so far"
 
 REASONS: dict[str, str] = {
     "MODEL.FREEZE_LAYERS": "layer freezing is not part of this version",
@@ -44,10 +43,7 @@ REASONS: dict[str, str] = {
     "INPUT.RPT.ENABLED": "random patch is not part of this version",
     "INPUT.RPT.PROB": "random patch is not part of this version",
     "DATALOADER.SET_WEIGHT": "the set-reweight sampler is not part of this version",
-    "TEST.ROC.ENABLED": _EVALUATION,
-    "TEST.FLIP.ENABLED": _EVALUATION,
-    **{f"TEST.AQE.{key}": _EVALUATION for key in ("ENABLED", "ALPHA", "QE_TIME", "QE_K")},
-    **{f"TEST.RERANK.{key}": _EVALUATION for key in ("ENABLED", "K1", "K2", "LAMBDA")},
+    "TEST.FLIP.ENABLED": "descriptors of mirrored images are not part of this version",
     **{f"TEST.PRECISE_BN.{key}": _PRECISE_BN for key in ("ENABLED", "DATASET", "NUM_ITER")},
 }
 

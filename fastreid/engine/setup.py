@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 
-from fastreid.config import CfgNode, ConfigError, refuse_unsupported
+from fastreid.config import CfgNode, refuse_unsupported
 from fastreid.config.renames import NOTICES
-from fastreid.evaluation.distance import METRICS
+from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, seed_everything
 from fastreid.utils.files import atomic_write
 from fastreid.utils.logger import setup_logger
-from fastreid.utils.suggest import explain_choice
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +78,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
             logger.warning("%s", notice)
     NOTICES.clear()
     refuse_unsupported(cfg)
-    if cfg.TEST.METRIC not in METRICS:  # else it would be found after the training
-        raise ConfigError(explain_choice("TEST.METRIC", cfg.TEST.METRIC, METRICS))
+    Scoring.from_config(cfg)  # else what is wrong would be found after the training
     logger.info("environment:\n%s", collect_env())
     logger.info("arguments: %s", args)
     logger.debug("config:\n%s", cfg.dump())

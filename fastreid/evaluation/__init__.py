@@ -1,30 +1,45 @@
 """Evaluation: one exact definition of the figures, and everything that is read from them."""
 
 from fastreid.evaluation.confidence import bootstrap_intervals
+from fastreid.evaluation.distance import build_dist
 from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator
 from fastreid.evaluation.extraction import FeatureStore, evaluation_mode
 from fastreid.evaluation.fused import distance_rows, rank_features
 from fastreid.evaluation.matching import NoValidQueryError
+from fastreid.evaluation.neighbors import nearest_neighbors
 from fastreid.evaluation.protocols import check_protocol, evaluate_protocols
+from fastreid.evaluation.query_expansion import aqe
 from fastreid.evaluation.rank import evaluate_rank, rank_queries
+from fastreid.evaluation.reranking import jaccard_graph
 from fastreid.evaluation.results import print_csv_format
+from fastreid.evaluation.roc import evaluate_roc, roc_curve
 from fastreid.evaluation.score import ProtocolResult, score, score_features
+from fastreid.evaluation.scoring import Expansion, Reranking, Scoring
 
 __all__ = [
     "DatasetEvaluator",
+    "Expansion",
     "FeatureStore",
     "NoValidQueryError",
     "ProtocolResult",
     "ReidEvaluator",
+    "Reranking",
+    "Scoring",
+    "aqe",
     "bootstrap_intervals",
+    "build_dist",
     "check_protocol",
     "distance_rows",
     "evaluate_protocols",
     "evaluate_rank",
+    "evaluate_roc",
     "evaluation_mode",
+    "jaccard_graph",
+    "nearest_neighbors",
     "print_csv_format",
     "rank_features",
     "rank_queries",
+    "roc_curve",
     "score",
     "score_features",
 ]

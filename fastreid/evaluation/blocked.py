@@ -1,54 +1,99 @@
-"""Ranks from features where the compiled extension is not built: torch multiplies a block of queries, NumPy counts.
+"""Distances by torch's matrix product, a block of queries at a time: on a GPU, and where the extension is not compiled.
 
 The same figures as `fused`, but for distances that differ in their last bits: a library's product rounds as it likes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from fastreid.evaluation.distance import build_dist
-from fastreid.evaluation.matching import match_labels
-from fastreid.evaluation.rank import count_matrix, ranking_of
-from fastreid.structures.ranking import Ranking
+from fastreid.evaluation.distances import MEMORY_BUDGET, Distances
+from fastreid.evaluation.metric import Rows, check_finite, check_pair, metric_named
+
+SEGMENT_ROWS = 16_384  # images that are widened and moved to the device together
 
 
-def rank_features(
-    query: ArrayLike,
-    gallery: ArrayLike,
-    q_pids: ArrayLike,
-    g_pids: ArrayLike,
-    q_camids: ArrayLike,
-    g_camids: ArrayLike,
-    *,
-    metric: str = "cosine",
-    memory_budget: float,
-) -> Ranking:
-    """Score descriptors [Q, D] and [G, D]; arguments and errors as `fused.rank_features`."""
-    query, gallery = torch.as_tensor(query), torch.as_tensor(gallery)
-    matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-    matches.require_valid_query()
-    thresholds, counts = [], []
-    at_once = _queries_at_once(gallery, memory_budget)
-    for first in range(0, len(query), at_once):
-        distances = build_dist(query[first : first + at_once], gallery, metric)
-        near, count = count_matrix(distances, matches.of_queries(first, first + len(distances)), first_query=first)
-        thresholds.append(near)
-        counts.append(count)
-    return ranking_of(np.concatenate(thresholds), np.concatenate(counts, axis=1), matches)
+class BlockedDistances(Distances):
+    """Distances of descriptors [Q, D] and [G, D] on a device; arguments and errors as `fused.rank_features`."""
+
+    def __init__(
+        self,
+        query: ArrayLike,
+        gallery: ArrayLike,
+        *,
+        metric: str = "cosine",
+        memory_budget: float = MEMORY_BUDGET,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._metric = metric_named(metric)
+        self._query, self._gallery = (x if isinstance(x, Tensor) else np.asanyarray(x) for x in (query, gallery))
+        check_pair(self._query, self._gallery)
+        self.shape = len(self._query), len(self._gallery)
+        # A matrix, and two more for what counting needs.
+        self.rows_at_once = max(1, int(memory_budget * 2**20 / (3 * 4 * max(1, self.shape[1]))))
+        self._device = torch.device(device)
+        if self._device.type == "cuda" and 4 * self._gallery.nbytes < torch.cuda.mem_get_info(self._device)[0]:
+            self._gallery = on_device(self._gallery, self._device)  # else it is moved for every block of queries
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self._metric.bounds(max(squares.max(initial=0.0) for squares in self._squares))
+
+    @cached_property
+    def _squares(self) -> tuple[np.ndarray, np.ndarray]:
+        """Squared lengths of queries and gallery, float64."""
+        found = []
+        for side, features in (("query image", self._query), ("gallery image", self._gallery)):
+            parts = [rows.double().square().sum(dim=1).cpu() for _, rows in self._segments(features)]
+            squares = torch.cat(parts).numpy() if parts else np.zeros(0)
+            check_finite(squares, 0, side)
+            found.append(squares)
+        return found[0], found[1]
+
+    @cached_property
+    def _scales(self) -> list[Tensor]:
+        """Factors and offsets of queries, then of the gallery, on the device."""
+        scales = [self._metric.scales_of(squares) for squares in self._squares]
+        return [torch.from_numpy(values).to(self._device) for both in scales for values in both]
+
+    def block(self, first: int, stop: int) -> Tensor:
+        factors, offsets, gallery_factors, gallery_offsets = self._scales
+        rows = on_device(self._query[first:stop], self._device) * factors[first:stop, None]
+        out = torch.empty(stop - first, self.shape[1], device=self._device)
+        with exact_products():
+            for start, images in self._segments(self._gallery):
+                torch.mm(rows, images.T, out=out[:, start : start + len(images)])
+        if self._metric.normalizes:
+            out.mul_(gallery_factors)
+        out.mul_(self._metric.slope).add_(offsets[first:stop, None] + gallery_offsets)
+        return out.clamp_min_(self._metric.lowest)
+
+    def _segments(self, features: Rows) -> Iterator[tuple[int, Tensor]]:
+        for start in range(0, len(features), SEGMENT_ROWS):
+            yield start, on_device(features[start : start + SEGMENT_ROWS], self._device)
 
 
-def distances_of(query: ArrayLike, gallery: ArrayLike, row: int, *, metric: str, memory_budget: float) -> np.ndarray:
-    """Distances float32 [G] of one query, from the same block as when it was ranked."""
-    query, gallery = torch.as_tensor(query), torch.as_tensor(gallery)
-    at_once = _queries_at_once(gallery, memory_budget)
-    first = row // at_once * at_once
-    return build_dist(query[first : first + at_once], gallery, metric)[row - first]
+def on_device(rows: Rows, device: torch.device) -> Tensor:
+    """float32 rows there; not copied if they are that already."""
+    if not isinstance(rows, Tensor):
+        # A file that is mapped into memory must not be written to, and torch wants what may be.
+        rows = torch.from_numpy(np.array(rows) if not rows.flags.writeable else rows)
+    return rows.detach().to(device, torch.float32)
 
 
-def _queries_at_once(gallery: Tensor, memory_budget: float) -> int:
-    """A matrix, the product it is made of, and one more for what NumPy needs."""
-    return max(1, int(memory_budget * 2**20 / (3 * 4 * len(gallery))))
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """float32 products in float32: no TensorFloat-32 or bfloat16 in between, whatever the caller allows."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastreid.evaluation.results import write_results
 from fastreid.evaluation.score import score
+from fastreid.evaluation.scoring import Scoring
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 
@@ -40,7 +41,7 @@ class ReidEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, cfg: Any, num_query: int, output_dir: str | Path | None = None) -> None:
-        """`cfg.TEST.METRIC` is the distance; `output_dir`, if given, receives results.json.
+        """`cfg.TEST` says how to score; `output_dir`, if given, receives results.json.
 
         Raises: ValueError if results are to be written but `cfg.DATASETS.TESTS` names several.
         """
@@ -49,7 +50,7 @@ class ReidEvaluator(DatasetEvaluator):
                 f"an evaluator sees one protocol but DATASETS.TESTS names {cfg.DATASETS.TESTS}: "
                 "give no output_dir, or use fastreid.evaluation.evaluate_protocols"
             )
-        self._options = {"metric": cfg.TEST.METRIC, "memory_budget": cfg.TEST.MEMORY_BUDGET}
+        self._scoring = Scoring.from_config(cfg)
         self._protocols = cfg.DATASETS.TESTS
         self._num_query = num_query
         self._output_dir = output_dir
@@ -75,7 +76,7 @@ class ReidEvaluator(DatasetEvaluator):
         if not 0 < split < len(images):
             raise ValueError(f"num_query={split} leaves no query or no gallery among {len(images)} images")
         features = torch.cat([rows for _, rows in shares if len(rows)])
-        result = score(features[:split], features[split:], images[:split], images[split:], **self._options)
+        result = score(features[:split], features[split:], images[:split], images[split:], self._scoring)
         if self._output_dir:
             write_results(self._output_dir, {self._protocols[0]: result.metrics})
         return OrderedDict(result.metrics)

@@ -38,14 +38,13 @@ class FeatureStore:
     ) -> dict[str, Tensor]:
         """Embed every image of the loader and remember the rows.
 
-        With several processes each brings a loader over its own share (`my_share`); the main
-        process ends up with all rows, the others with theirs.
+        With several processes each brings a loader over its own share (`my_share`); all end up with all rows.
 
         Args:
             model: `model(batch)` gives descriptors [B, D] in eval mode; its mode is put back.
             loader: batches with `img_paths`; has a length.
             autocast: makes the context in which the model runs; rows are float32 all the same.
-        Returns: all rows known here, by path.
+        Returns: all rows, by path.
         Raises: ValueError if the model's output is no [B, D] or not finite, naming the image.
         """
         start = time.perf_counter()
@@ -58,7 +57,7 @@ class FeatureStore:
                 blocks.append(_checked_rows(output, batch["img_paths"]))
                 paths += batch["img_paths"]
         mine = (paths, torch.cat(blocks))
-        for names, rows in comm.gather(mine) or [mine]:
+        for names, rows in comm.all_gather(mine):
             self._rows.update(zip(names, rows, strict=True))
         seconds = time.perf_counter() - start
         logger.info("%d descriptors in %.1f s (%.0f images/s)", len(self), seconds, len(self) / seconds)

@@ -23,13 +23,14 @@ class Features:
     rows: np.ndarray
     pids: np.ndarray
     camids: np.ndarray
+    viewids: np.ndarray | None = None
 
 
 def read_features(path: str | Path) -> Features:
-    """Read arrays `features` [N, D], `pids` [N] and `camids` [N].
+    """Read arrays `features` [N, D], `pids` [N] and `camids` [N], and `viewids` [N] if there are any.
 
     From an .npz or .safetensors file with these names; or from an .npy file of the features alone, with the ids in a
-    .csv file of the same name that has columns `pid` and `camid`, one row per feature.
+    .csv file of the same name that has columns `pid` and `camid` (and `viewid`), one row per feature.
 
     Raises:
         FeatureFileError: saying what is missing or wrong.
@@ -53,10 +54,13 @@ def read_features(path: str | Path) -> Features:
             f"{path}: features are {list(rows.shape)}, pids {list(pids.shape)}, camids {list(camids.shape)}; expected "
             "[N, D], [N] and [N]"
         )
-    for name, ids in (("pids", pids), ("camids", camids)):
-        if ids.dtype.kind not in "iu":
+    viewids = arrays.get("viewids")
+    if viewids is not None and viewids.shape != (len(rows),):
+        raise FeatureFileError(f"{path}: viewids are {list(viewids.shape)}, expected [{len(rows)}]")
+    for name, ids in (("pids", pids), ("camids", camids), ("viewids", viewids)):
+        if ids is not None and ids.dtype.kind not in "iu":
             raise FeatureFileError(f"{path}: {name} must be whole numbers, they are {ids.dtype}")
-    return Features(rows, pids, camids)
+    return Features(rows, pids, camids, viewids)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -70,9 +74,11 @@ def _read_npy(path: Path) -> dict[str, np.ndarray]:
         reader = csv.DictReader(stream)
         if not {"pid", "camid"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{table} has columns {reader.fieldnames}, expected pid and camid")
-        ids = [(int(row["pid"]), int(row["camid"])) for row in reader]
-    pids, camids = np.array(ids, dtype=np.int64).reshape(-1, 2).T
-    return {"features": np.load(path, mmap_mode="r", allow_pickle=False), "pids": pids, "camids": camids}
+        columns = [column for column in ("pid", "camid", "viewid") if column in reader.fieldnames]
+        ids = [[int(row[column]) for column in columns] for row in reader]
+    of_column = np.array(ids, dtype=np.int64).reshape(-1, len(columns)).T
+    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    return {"features": rows} | {f"{column}s": values for column, values in zip(columns, of_column, strict=True)}
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

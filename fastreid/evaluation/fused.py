@@ -8,60 +8,22 @@ of threads, block size and instruction set.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from fastreid.evaluation.distances import MANY_PAIRS, MEMORY_BUDGET, Distances, ranking_from
+from fastreid.evaluation.histogram import PairCounter
 from fastreid.evaluation.matching import Matches, match_labels
+from fastreid.evaluation.metric import Rows, as_float32, as_rows, check_finite, check_pair, metric_named
 from fastreid.evaluation.progress import progress
-from fastreid.evaluation.rank import ranking_of
 from fastreid.structures.ranking import Ranking
-from fastreid.utils.suggest import explain_choice
 
-MEMORY_BUDGET = 64  # MiB beyond the features
 SEGMENT_ROWS = 32_768  # gallery images between two looks at the clock; float32 features are not copied
-_EPSILON = 1e-12  # as torch.nn.functional.normalize
-
-
-Rows = np.ndarray | torch.Tensor
-
-
-@dataclass(frozen=True)
-class Metric:
-    """distance = max(lowest, offset(q) + offset(g) + slope * <factor(q) q, factor(g) g>)."""
-
-    slope: float
-    lowest: float
-    normalizes: bool
-
-    def scale(self, features: np.ndarray, first: int, side: str) -> tuple[np.ndarray, np.ndarray]:
-        """float32 factors and offsets [N] of features [N, D].
-
-        Raises:
-            ValueError: a row is not finite; `first` is the number of row 0, for the message.
-        """
-        from fastreid.evaluation.rank_cylib.rank_cy import squared_lengths
-
-        squares = squared_lengths(features)
-        limit = np.finfo(np.float32).max
-        if not (fine := squares <= limit).all():
-            row = first + int(np.argmin(fine))
-            raise ValueError(f"the descriptor of {side} image {row} is not finite; did the model diverge?")
-        if self.normalizes:
-            factors = 1.0 / np.maximum(np.sqrt(squares), _EPSILON)
-            return factors.astype(np.float32), np.full(len(squares), 0.5, np.float32)
-        return np.ones(len(squares), np.float32), squares.astype(np.float32)
-
-
-# 0.5 + 0.5 - cosine: one offset for queries and images alike.
-METRICS = {
-    "cosine": Metric(slope=-1.0, lowest=-np.inf, normalizes=True),
-    "euclidean": Metric(slope=-2.0, lowest=0.0, normalizes=False),
-}
 
 
 def is_available() -> bool:
@@ -102,41 +64,12 @@ def rank_features(
         NoValidQueryError: no query has a match.
         ImportError: the extension is not built; `rank_queries` needs none.
     """
-    from fastreid.evaluation.rank_cylib.rank_cy import Queries
-
-    how, query, gallery = _checked(query, gallery, metric)
+    options = {"num_threads": num_threads, "instructions": instructions, "memory_budget": memory_budget}
+    distances = FusedDistances(query, gallery, metric=metric, **options)
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-    if (len(query), len(gallery)) != (len(matches.num_positives), matches.num_gallery):
-        raise ValueError(
-            f"{len(query)} query and {len(gallery)} gallery descriptors, but ids of {len(matches.num_positives)} and "
-            f"{matches.num_gallery}"
-        )
+    distances.check(matches)
     matches.require_valid_query()
-    threads = num_threads or torch.get_num_threads()
-    kept = np.delete(np.arange(len(gallery)), matches.junk)
-    # Position among the images that are kept: its order is that of the gallery.
-    place = np.cumsum(np.bincount(kept, minlength=len(gallery))) - 1
-
-    thresholds, counts = [], []
-    rows_at_once = max(256, int(memory_budget * 2**20 / 2 / (4 * query.shape[1])))
-    for first in range(0, len(query), rows_at_once):
-        part = matches.of_queries(first, min(first + rows_at_once, len(query)))
-        rows = _float32(query[first : first + rows_at_once])
-        factors, offsets = how.scale(rows, first, "query")
-        block = Queries(rows, factors, offsets, slope=how.slope, lowest=how.lowest, instructions=instructions)
-        ordered, near, removed = _right_and_removed(block, how, gallery, part, threads)
-        to = np.zeros((3, len(near)), dtype=np.int64)
-        places = place[ordered]
-        for start, images in _segments(gallery, "ranking" if len(query) * len(gallery) > 10**8 else ""):
-            factors, offsets = how.scale(images, start, "gallery")
-            low, high = np.searchsorted(kept, [start, start + len(images)])
-            block.count(
-                images, factors, offsets, kept[low:high] - start, low, near, places, part.positive_starts, to, threads
-            )
-        block.take_off(removed, place[part.removed], part.removed_starts, near, places, part.positive_starts, to)
-        thresholds.append(near)
-        counts.append(to)
-    return ranking_of(np.concatenate(thresholds), np.concatenate(counts, axis=1), matches)
+    return distances.rank(matches)
 
 
 def distance_rows(
@@ -148,42 +81,149 @@ def distance_rows(
     instructions: str | None = None,
 ) -> np.ndarray:
     """Distances float32 [Q, G], with the bits that `rank_features` ranks by. Arguments and errors as there."""
-    from fastreid.evaluation.rank_cylib.rank_cy import Queries
-
-    how, query, gallery = _checked(query, gallery, metric)
-    rows = _float32(query[:])
-    block = Queries(rows, *how.scale(rows, 0, "query"), slope=how.slope, lowest=how.lowest, instructions=instructions)
-    out = np.empty((len(query), len(gallery)), dtype=np.float32)
-    for start, images in _segments(gallery, ""):
-        everyone = np.arange(len(images))
-        scales = how.scale(images, start, "gallery")
-        block.distances(images, *scales, everyone, out, start, num_threads or torch.get_num_threads())
-    return out
+    distances = FusedDistances(query, gallery, metric=metric, num_threads=num_threads, instructions=instructions)
+    return distances.rows(0, len(query))
 
 
-def distances_of(
-    query: ArrayLike, gallery: ArrayLike, row: int, *, metric: str = "cosine", memory_budget: float = MEMORY_BUDGET
-) -> np.ndarray:
-    """Distances float32 [G] of one query; they do not depend on the budget."""
-    return distance_rows(query[row : row + 1], gallery, metric=metric)[0]
+class FusedDistances(Distances):
+    """Distances of descriptors by the compiled kernels; arguments and errors as `rank_features`."""
+
+    def __init__(
+        self,
+        query: ArrayLike,
+        gallery: ArrayLike,
+        *,
+        metric: str = "cosine",
+        memory_budget: float = MEMORY_BUDGET,
+        num_threads: int | None = None,
+        instructions: str | None = None,
+    ) -> None:
+        self._metric = metric_named(metric)
+        self._query, self._gallery = as_rows(query), as_rows(gallery)
+        check_pair(self._query, self._gallery)
+        self.shape = len(self._query), len(self._gallery)
+        self._threads = num_threads or torch.get_num_threads()
+        self._instructions = instructions
+        self._budget = memory_budget * 2**20
+        self.rows_at_once = max(1, int(self._budget / (3 * 4 * max(1, self.shape[1]))))
+
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        return self._metric.bounds(max(_longest(self._query), _longest(self._gallery)))
+
+    def block(self, first: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - first, self.shape[1]), dtype=np.float32)
+        queries = self._queries(np.arange(first, stop))
+        for start, images, factors, offsets in self._segments(""):
+            queries.distances(images, factors, offsets, np.arange(len(images)), out, start, self._threads)
+        return out
+
+    def row(self, query: int) -> np.ndarray:
+        return self.block(query, query + 1)[0]  # alone, as a row's bits do not depend on its block
+
+    def rank_each(self, several: Sequence[Matches]) -> list[Ranking]:
+        return [self._rank(matches) for matches in several]
+
+    def _rank(self, matches: Matches) -> Ranking:
+        self.check(matches)
+        kept = matches.kept
+        # Position among the images that are kept: its order is that of the gallery.
+        place = np.cumsum(np.bincount(kept, minlength=self.shape[1])) - 1
+        parts = []
+        for part, queries in self._query_blocks(matches):
+            ordered, near, removed = self._right_and_removed(queries, part)
+            to = np.zeros((3, len(near)), dtype=np.int64)
+            places = place[ordered]
+            starts = part.positive_starts
+            for start, images, factors, offsets in self._segments("ranking"):
+                low, high = np.searchsorted(kept, [start, start + len(images)])
+                rows = kept[low:high] - start
+                queries.count(images, factors, offsets, rows, low, near, places, starts, to, self._threads)
+            queries.take_off(removed, place[part.removed], part.removed_starts, near, places, starts, to)
+            parts.append((near, to))
+        return ranking_from(parts, matches)
+
+    def same_person(self, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
+        self.check(matches)
+        blocks = self._query_blocks(matches, all_queries=True)
+        found = [self._right_and_removed(queries, part, sort=False) for part, queries in blocks]
+        return np.concatenate([right for _, right, _ in found]), np.concatenate([removed for _, _, removed in found])
+
+    def count_pairs(self, counter: PairCounter, matches: Matches) -> None:
+        kept = matches.kept
+        for _, queries in self._query_blocks(matches, all_queries=True):
+            for start, images, factors, offsets in self._segments("counting pairs"):
+                low, high = np.searchsorted(kept, [start, start + len(images)])
+                queries.add_to(counter.on_cpu, images, factors, offsets, kept[low:high] - start)
+
+    def _query_blocks(self, matches: Matches, all_queries: bool = False) -> Iterator[tuple[Matches, Any]]:
+        """Matches and packed queries, as many as fit: those that have a right image, or all."""
+        at_once = max(256, int(self._budget / 2 / (4 * self._query.shape[1])))
+        asked = np.arange(self.shape[0]) if all_queries else np.flatnonzero(matches.num_positives)
+        for start in range(0, len(asked), at_once):
+            rows = asked[start : start + at_once]
+            yield matches.select(rows), self._queries(rows)
+
+    def _queries(self, rows: np.ndarray) -> Any:
+        from fastreid.evaluation.rank_cylib.rank_cy import Queries
+
+        first, last = int(rows[0]), int(rows[-1])
+        is_range = last - first == len(rows) - 1
+        features = as_float32(self._query[first : last + 1] if is_range else self._query[rows])
+        factors, offsets = self._scales(features, first, "query image")
+        how = {"slope": self._metric.slope, "lowest": self._metric.lowest, "instructions": self._instructions}
+        return Queries(features, factors, offsets, **how)
+
+    def _scales(self, features: np.ndarray, first: int, side: str) -> tuple[np.ndarray, np.ndarray]:
+        return scales(self._metric, features, first, side)
+
+    def _segments(self, told_as: str) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        starts = range(0, self.shape[1], SEGMENT_ROWS)
+        many = told_as and self.shape[0] * self.shape[1] > MANY_PAIRS
+        for start in progress(starts, len(starts), told_as) if many else starts:
+            images = as_float32(self._gallery[start : start + SEGMENT_ROWS])
+            yield start, images, *self._scales(images, start, "gallery image")
+
+    def _right_and_removed(
+        self, queries: Any, matches: Matches, sort: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gallery rows of the right images in ranked order, their distances, and those of the removed images."""
+        query = np.repeat(np.arange(len(matches.num_positives)), matches.num_positives)
+        removed_query = np.repeat(np.arange(len(matches.num_positives)), np.diff(matches.removed_starts))
+        image_of = np.concatenate([matches.positives, matches.removed])
+        query_of = np.concatenate([query, removed_query])
+        distances = np.empty(len(image_of), dtype=np.float32)
+        by_image = np.argsort(image_of, kind="stable")
+        for pairs in np.array_split(by_image, max(1, -(-len(by_image) // 8192))):
+            few, first, row_of = _rows_for(self._gallery, image_of[pairs])
+            factors, offsets = self._scales(few, first, "gallery image")
+            distances[pairs] = queries.pairs(few, factors, offsets, query_of[pairs], row_of, self._threads)
+        right, removed = np.split(distances, [len(query)])
+        if not sort:
+            return matches.positives, right, removed
+        by_rank = np.lexsort((matches.positives, right, query))
+        return matches.positives[by_rank], right[by_rank], removed
 
 
-def _right_and_removed(
-    block: Any, how: Metric, gallery: Rows, matches: Matches, threads: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gallery rows of the right images in ranked order, their distances, and those of the removed images."""
-    query = np.repeat(np.arange(len(matches.num_positives)), matches.num_positives)
-    removed_query = np.repeat(np.arange(len(matches.num_positives)), np.diff(matches.removed_starts))
-    image_of = np.concatenate([matches.positives, matches.removed])
-    query_of = np.concatenate([query, removed_query])
-    distances = np.empty(len(image_of), dtype=np.float32)
-    by_image = np.argsort(image_of, kind="stable")
-    for pairs in np.array_split(by_image, max(1, -(-len(by_image) // 8192))):
-        few, first, row_of = _rows_for(gallery, image_of[pairs])
-        distances[pairs] = block.pairs(few, *how.scale(few, first, "gallery"), query_of[pairs], row_of, threads)
-    right, removed = np.split(distances, [len(query)])
-    by_rank = np.lexsort((matches.positives, right, query))
-    return matches.positives[by_rank], right[by_rank], removed
+def scales(metric: Any, features: np.ndarray, first: int, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """float32 factors and offsets [N] of features [N, D] (`Metric`).
+
+    Raises:
+        ValueError: a row is not finite; `first` is the number of row 0, for the message.
+    """
+    from fastreid.evaluation.rank_cylib.rank_cy import squared_lengths
+
+    squares = squared_lengths(features)
+    check_finite(squares, first, side)
+    return metric.scales_of(squares)
+
+
+def _longest(features: Rows) -> float:
+    """Greatest squared length."""
+    from fastreid.evaluation.rank_cylib.rank_cy import squared_lengths
+
+    parts = (as_float32(features[start : start + SEGMENT_ROWS]) for start in range(0, len(features), SEGMENT_ROWS))
+    return max((float(squared_lengths(part).max()) for part in parts), default=0.0)
 
 
 def _rows_for(gallery: Rows, images: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
@@ -193,36 +233,4 @@ def _rows_for(gallery: Rows, images: np.ndarray) -> tuple[np.ndarray, int, np.nd
         return gallery[first : last + 1], first, images - first
     # Of a file on disk, or of what must be widened, only the rows that are needed.
     rows, row_of = np.unique(images, return_inverse=True)
-    return _float32(gallery[rows]), first, row_of.astype(np.int64)
-
-
-def _segments(gallery: Rows, told_as: str) -> Iterator[tuple[int, np.ndarray]]:
-    starts = range(0, len(gallery), SEGMENT_ROWS)
-    for start in progress(starts, len(starts), told_as) if told_as else starts:
-        yield start, _float32(gallery[start : start + SEGMENT_ROWS])
-
-
-def _checked(query: ArrayLike, gallery: ArrayLike, metric: str) -> tuple[Metric, Rows, Rows]:
-    if metric not in METRICS:
-        raise ValueError(explain_choice("distance metric (TEST.METRIC)", metric, METRICS))
-    query, gallery = _rows(query), _rows(gallery)
-    shapes = tuple(query.shape), tuple(gallery.shape)
-    if not all(len(shape) == 2 and shape[1] for shape in shapes) or shapes[0][1] != shapes[1][1]:
-        raise ValueError(
-            f"query descriptors {list(shapes[0])} and gallery descriptors {list(shapes[1])} must be [Q, D] and [G, D] "
-            "with one D"
-        )
-    return METRICS[metric], query, gallery
-
-
-def _rows(features: ArrayLike) -> Rows:
-    """Tensors as arrays, but for bfloat16, which NumPy lacks."""
-    if isinstance(features, torch.Tensor):
-        features = features.detach().cpu()
-        return features if features.dtype == torch.bfloat16 else features.numpy()
-    return np.asanyarray(features)
-
-
-def _float32(rows: Rows) -> np.ndarray:
-    rows = rows.float().numpy() if isinstance(rows, torch.Tensor) else rows
-    return np.ascontiguousarray(rows, dtype=np.float32)
+    return as_float32(gallery[rows]), first, row_of.astype(np.int64)

@@ -40,6 +40,11 @@ class Matches:
         """int64 [Q]: gallery images that stay in a query's ranking."""
         return self.num_gallery - len(self.junk) - np.diff(self.removed_starts)
 
+    @property
+    def kept(self) -> np.ndarray:
+        """int64: gallery images that are no junk, ascending."""
+        return np.delete(np.arange(self.num_gallery), self.junk)
+
     def of_queries(self, first: int, stop: int) -> Matches:
         """The matches of queries `first` … `stop` - 1."""
         starts, removed = (s[first : stop + 1] for s in (self.positive_starts, self.removed_starts))
@@ -49,6 +54,34 @@ class Matches:
             removed=self.removed[removed[0] : removed[-1]],
             removed_starts=removed - removed[0],
             junk=self.junk,
+            num_gallery=self.num_gallery,
+        )
+
+    def select(self, queries: np.ndarray) -> Matches:
+        """The matches of some queries, by ascending row."""
+        positives, positive_starts = _of_rows(self.positives, self.positive_starts, queries)
+        removed, removed_starts = _of_rows(self.removed, self.removed_starts, queries)
+        return Matches(positives, positive_starts, removed, removed_starts, self.junk, self.num_gallery)
+
+    def among(self, queries: np.ndarray, gallery: np.ndarray) -> Matches:
+        """The matches if only some queries are scored, and only some gallery images take part.
+
+        Args:
+            queries, gallery: bool [Q] and [G]. Other queries have no positives; other images are as good as junk.
+        """
+        query = np.arange(len(queries))
+        kept = [
+            np.repeat(queries, np.diff(starts)) & gallery[entries]
+            for entries, starts in ((self.positives, self.positive_starts), (self.removed, self.removed_starts))
+        ]
+        absent = ~gallery
+        absent[self.junk] = True
+        return Matches(
+            positives=self.positives[kept[0]],
+            positive_starts=_starts(np.repeat(query, self.num_positives)[kept[0]], len(query)),
+            removed=self.removed[kept[1]],
+            removed_starts=_starts(np.repeat(query, np.diff(self.removed_starts))[kept[1]], len(query)),
+            junk=np.flatnonzero(absent),
             num_gallery=self.num_gallery,
         )
 
@@ -96,6 +129,14 @@ def match_labels(q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_ca
         junk=np.flatnonzero(g_pids == JUNK_PERSON),
         num_gallery=len(g_pids),
     )
+
+
+def _of_rows(entries: np.ndarray, starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Entries of some rows of a ragged list, and where each row starts."""
+    counts = np.diff(starts)[rows]
+    ends = counts.cumsum()
+    within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
+    return entries[np.repeat(starts[rows], counts) + within], np.concatenate([[0], ends])
 
 
 def _starts(query_of_entry: np.ndarray, num_queries: int) -> np.ndarray:

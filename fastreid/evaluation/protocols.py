@@ -6,17 +6,22 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from fastreid.config import ConfigError
+from fastreid.evaluation.breakdown import Row, breakdown_table
 from fastreid.evaluation.confidence import bootstrap_intervals
 from fastreid.evaluation.extraction import FeatureStore, my_share
+from fastreid.evaluation.plots import Curves, draw_plots
 from fastreid.evaluation.ranked_lists import ranked_lists
 from fastreid.evaluation.results import print_csv_format, write_json, write_results
-from fastreid.evaluation.score import match_images, score
+from fastreid.evaluation.roc import roc_curve
+from fastreid.evaluation.score import ProtocolResult, match_images, score
+from fastreid.evaluation.scoring import Scoring
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 
@@ -37,56 +42,83 @@ def evaluate_protocols(
     """Score a model on several protocols; each shared image is embedded once.
 
     Args:
-        cfg: `TEST.METRIC` is the distance, `TEST.MEMORY_BUDGET` MiB may be used beside the descriptors.
+        cfg: `TEST` says how to score (`Scoring`).
         datasets: protocols, with `name`, `query` and `gallery`.
         build_loader: (cfg, images) -> batches in order (`fastreid.data.build_feature_loader`).
-        output_dir: receives results.json, results.csv, intervals.json and ranked_lists.json.
+        output_dir: receives results.json, results.csv, intervals.json, ranked_lists.json; with TEST.BREAKDOWN
+            breakdown.json, with TEST.PLOTS pictures.
         autocast: makes the context in which features are computed; scores are float32 all the same.
     Returns: {protocol: figures in percent} in every process.
     Raises: ConfigError (a protocol without images), NoValidQueryError; both before any work.
     """
+    scoring = Scoring.from_config(cfg)
     for dataset in datasets:
         check_protocol(dataset)
     images = {image.path: image for data in datasets for image in (*data.query, *data.gallery)}
     store = FeatureStore()
     store.extract(model, build_loader(cfg, my_share(list(images.values()))), autocast)
-    results = Results()
-    if comm.is_main_process():
-        options = {"metric": cfg.TEST.METRIC, "memory_budget": cfg.TEST.MEMORY_BUDGET}
-        results = _score_all(options, store, datasets, Path(output_dir))
-    return comm.broadcast(results)
-
-
-def _score_all(options: Mapping[str, Any], store: FeatureStore, datasets: Sequence[Any], output_dir: Path) -> Results:
-    results, lists, intervals = Results(), {}, {}
+    outcomes = OrderedDict()
     for data in datasets:
-        result = score(store.select(data.query), store.select(data.gallery), data.query, data.gallery, **options)
-        skipped = len(data.query) - result.ranking.num_valid_queries
-        if skipped:
-            logger.info(
-                "%s: %d of %d queries have no match under another camera and are not counted",
-                data.name,
-                skipped,
-                len(data.query),
-            )
-        worst, best = result.ranking.mean_ap_bounds
-        if best - worst > 1e-4:  # of distinct distances nothing is to be said
-            logger.warning(
-                "%s: many distances are equal; another order among them could give an mAP from %.2f to %.2f",
-                data.name,
-                100 * worst,
-                100 * best,
-            )
-        results[data.name] = result.metrics
-        intervals[data.name] = bootstrap_intervals(result.ranking)
-        low, high = intervals[data.name]["mAP"]
-        logger.info("%s: resampled queries give an mAP from %.1f to %.1f (95 %%)", data.name, low, high)
-        lists[data.name] = ranked_lists(result, data.query, data.gallery)
+        features = store.select(data.query), store.select(data.gallery)
+        result = score(*features, data.query, data.gallery, scoring, shared=True)
+        if result:
+            outcomes[data.name] = _outcome(result, data, with_plots=cfg.TEST.PLOTS)
+    if comm.is_main_process():
+        _write(outcomes, Path(output_dir))
+    return comm.broadcast(Results((name, outcome.metrics) for name, outcome in outcomes.items()))
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What stays of a scored protocol; its descriptors do not."""
+
+    metrics: dict[str, float | int]
+    interval: dict[str, tuple[float, float]]
+    lists: dict[str, Any]
+    breakdown: dict[str, list[Row]]
+    curves: Curves | None
+
+
+def _outcome(result: ProtocolResult, data: Any, *, with_plots: bool) -> _Outcome:
+    """Tell what is to be known about a protocol beside its figures, and keep what is written."""
+    skipped = len(data.query) - result.ranking.num_valid_queries
+    if skipped:
+        logger.info(
+            "%s: %d of %d queries have no match under another camera and are not counted",
+            data.name,
+            skipped,
+            len(data.query),
+        )
+    worst, best = result.ranking.mean_ap_bounds
+    if best - worst > 1e-4:  # of distinct distances nothing is to be said
+        logger.warning(
+            "%s: many distances are equal; another order among them could give an mAP from %.2f to %.2f",
+            data.name,
+            100 * worst,
+            100 * best,
+        )
+    interval = bootstrap_intervals(result.ranking)
+    logger.info("%s: resampled queries give an mAP from %.1f to %.1f (95 %%)", data.name, *interval["mAP"])
+    for by, rows in result.breakdown.items():
+        logger.info("%s by %s, in percent:\n%s", data.name, by, breakdown_table(rows))
+    curves = None
+    if with_plots:
+        curves = Curves(result.cmc, result.roc or roc_curve(result.distances, result.matches))
+    lists = ranked_lists(result, data.query, data.gallery)
+    return _Outcome(result.metrics, interval, lists, result.breakdown, curves)
+
+
+def _write(outcomes: Mapping[str, _Outcome], output_dir: Path) -> None:
+    results = {name: outcome.metrics for name, outcome in outcomes.items()}
     write_results(output_dir, results)
-    write_json(output_dir / "intervals.json", intervals)
-    write_json(output_dir / "ranked_lists.json", lists)
+    write_json(output_dir / "intervals.json", {name: outcome.interval for name, outcome in outcomes.items()})
+    write_json(output_dir / "ranked_lists.json", {name: outcome.lists for name, outcome in outcomes.items()})
+    if any(outcome.breakdown for outcome in outcomes.values()):
+        write_json(output_dir / "breakdown.json", {name: outcome.breakdown for name, outcome in outcomes.items()})
+    curves = {name: outcome.curves for name, outcome in outcomes.items() if outcome.curves}
+    if curves:
+        draw_plots(curves, output_dir / "plots")
     print_csv_format(results)
-    return results
 
 
 def check_protocol(dataset: Any) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
-from fastreid.evaluation import rank_numpy
+from fastreid.evaluation import rank_numpy, rank_torch
 from fastreid.evaluation.matching import Matches, match_labels
+from fastreid.evaluation.single_shot import single_shot_cmc
 from fastreid.structures.ranking import Ranking
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ def evaluate_rank(
     q_camids: ArrayLike,
     g_camids: ArrayLike,
     max_rank: int = 50,
+    use_metric_cuhk03: bool = False,
     use_cython: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score a distance matrix; the interface of fast-reid's function of this name.
@@ -39,6 +42,7 @@ def evaluate_rank(
         distmat: [Q, G], smaller is more alike.
         q_pids, g_pids, q_camids, g_camids: integer ids, [Q] and [G].
         max_rank: length of the returned curve.
+        use_metric_cuhk03: the curve is that of CUHK03's single-shot protocol (`single_shot_cmc`); AP and INP are not.
         use_cython: False forces the NumPy fallback, which gives the same bits.
     Returns: (cmc [max_rank], AP [valid queries], INP [valid queries]), float64 in 0..1.
     Raises: ValueError (shapes, a NaN or infinite distance), NoValidQueryError.
@@ -46,7 +50,11 @@ def evaluate_rank(
     if max_rank < 1:
         raise ValueError(f"max_rank must be at least 1, got {max_rank}")
     ranking = rank_queries(distmat, q_pids, g_pids, q_camids, g_camids, use_cython=use_cython)
-    return ranking.cmc(max_rank), ranking.ap[ranking.valid], ranking.inp[ranking.valid]
+    cmc = ranking.cmc(max_rank)
+    if use_metric_cuhk03:
+        matches = match_labels(q_pids, g_pids, q_camids, g_camids)
+        cmc = single_shot_cmc([(0, np.asarray(distmat))], matches, g_pids, max_rank)
+    return cmc, ranking.ap[ranking.valid], ranking.inp[ranking.valid]
 
 
 def rank_queries(
@@ -74,31 +82,8 @@ def removed_for(matches: Matches, query: int) -> np.ndarray:
     return mask
 
 
-def _checked_distances(distmat: ArrayLike, matches: Matches, first_query: int = 0) -> np.ndarray:
-    """The distances as C-ordered float32 or float64 [Q, G], a copy only where needed."""
-    distances = np.asarray(distmat)
-    shape = (len(matches.num_positives), matches.num_gallery)
-    if distances.shape != shape:
-        raise ValueError(
-            f"distances have shape {list(distances.shape)} but the ids speak of "
-            f"{shape[0]} queries and {shape[1]} gallery images"
-        )
-    if distances.dtype not in (np.float32, np.float64):
-        distances = distances.astype(np.float64)
-    for start in range(0, shape[0], FINITE_CHECK_ROWS):
-        finite = np.isfinite(distances[start : start + FINITE_CHECK_ROWS]).all(axis=1)
-        if not finite.all():
-            row = start + int(np.argmin(finite))
-            column = int(np.argmin(np.isfinite(distances[row])))
-            raise ValueError(
-                f"the distance of query row {first_query + row} to gallery image {column} is "
-                f"{distances[row, column]}; distances must be finite (did the model diverge?)"
-            )
-    return np.ascontiguousarray(distances)
-
-
 def count_matrix(
-    distmat: ArrayLike,
+    distmat: ArrayLike | Tensor,
     matches: Matches,
     *,
     first_query: int = 0,
@@ -108,16 +93,28 @@ def count_matrix(
     """Distances of the positives in ranked order, and their counts [3, positives]: what `ranking_of` needs.
 
     Args:
-        distmat: [Q, G].
+        distmat: [Q, G]; a tensor is counted on its device.
         first_query: number of row 0, for messages.
     """
-    distances = _checked_distances(distmat, matches, first_query)
-    query = np.repeat(np.arange(len(distances)), matches.num_positives)
-    to_positives = distances[query, matches.positives]
+    if not isinstance(distmat, Tensor):
+        distmat = np.asarray(distmat)
+    elif distmat.device.type == "cpu":
+        distmat = distmat.numpy()
+    _check_distances(distmat, matches, first_query)
+    query = np.repeat(np.arange(len(distmat)), matches.num_positives)
+    if isinstance(distmat, Tensor):
+        count_before = rank_torch.count_before
+        to_positives = distmat[tuple(torch.from_numpy(np.stack([query, matches.positives])).to(distmat.device))]
+        to_positives = to_positives.cpu().numpy()
+    else:
+        if distmat.dtype not in (np.float32, np.float64):
+            distmat = distmat.astype(np.float64)
+        distmat = np.ascontiguousarray(distmat)
+        count_before = _compiled_counter() if use_cython else rank_numpy.count_before
+        to_positives = distmat[query, matches.positives]
     by_rank = np.lexsort((matches.positives, to_positives, query))
-    count_before = _compiled_counter() if use_cython else rank_numpy.count_before
     counts = count_before(
-        distances,
+        distmat,
         matches.positives[by_rank],
         matches.positive_starts,
         matches.removed,
@@ -126,6 +123,24 @@ def count_matrix(
         num_threads or torch.get_num_threads(),
     )
     return to_positives[by_rank], counts
+
+
+def _check_distances(distances: np.ndarray | Tensor, matches: Matches, first_query: int = 0) -> None:
+    shape = (len(matches.num_positives), matches.num_gallery)
+    if tuple(distances.shape) != shape:
+        raise ValueError(
+            f"distances have shape {list(distances.shape)} but the ids speak of "
+            f"{shape[0]} queries and {shape[1]} gallery images"
+        )
+    is_finite = torch.isfinite if isinstance(distances, Tensor) else np.isfinite
+    for start in range(0, shape[0], FINITE_CHECK_ROWS):
+        wrong = ~is_finite(distances[start : start + FINITE_CHECK_ROWS])
+        if wrong.any():
+            row, column = torch.as_tensor(wrong).nonzero()[0].tolist()
+            raise ValueError(
+                f"the distance of query row {first_query + start + row} to gallery image {column} is "
+                f"{float(distances[start + row, column])}; distances must be finite (did the model diverge?)"
+            )
 
 
 def ranking_of(thresholds: np.ndarray, counts: np.ndarray, matches: Matches) -> Ranking:
@@ -184,7 +199,7 @@ def _compiled_counter() -> Any:
         from fastreid.evaluation.rank_cylib.rank_cy import count_before
     except ImportError:
         logger.warning(
-            "the compiled rank evaluation is missing, using the slower NumPy one (same numbers); "
+            "the compiled rank evaluation is missing, using the slower one in NumPy (same numbers); "
             "build it with a C compiler and: pip install -e . --no-build-isolation"
         )
         return rank_numpy.count_before

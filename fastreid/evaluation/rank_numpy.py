@@ -1,6 +1,8 @@
-"""Counting without a sort in NumPy: the fallback of rank_cylib/rank_cy.pyx, same integers."""
+"""Counting in NumPy: the fallback of rank_cylib/rank_cy.pyx where nothing is compiled, same integers."""
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -23,13 +25,12 @@ def count_before(
         distances: float [Q, G], finite.
         positives: gallery indices, each query's in ranked order (distance, then index).
         positive_starts, removed, removed_starts, junk: as in `Matches`.
-        num_threads: NumPy counts in one.
+        num_threads: NumPy's sort lets others run.
     """
     counts = np.zeros((3, len(positives)), dtype=np.int64)
-    for query in range(len(distances)):
+
+    def count(query: int) -> None:
         start, stop = positive_starts[query : query + 2]
-        if start == stop:
-            continue
         row, ranked = distances[query], positives[start:stop]
         candidate = row <= row[ranked[-1]]  # what lies beyond the last match comes before none
         candidate[junk] = False
@@ -40,6 +41,10 @@ def count_before(
         near = np.sort(row[images])
         counts[1, start:stop] = np.searchsorted(near, row[ranked], side="left")
         counts[2, start:stop] = np.searchsorted(near, row[ranked], side="right")
+
+    with ThreadPoolExecutor(num_threads) as threads:
+        for _ in threads.map(count, np.flatnonzero(np.diff(positive_starts)).tolist()):
+            pass
     return counts
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from types import ModuleType
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from fastreid.evaluation import blocked, fused
+from fastreid.evaluation.breakdown import Row, break_down
 from fastreid.evaluation.chance import chance_level
-from fastreid.evaluation.fused import MEMORY_BUDGET
+from fastreid.evaluation.distances import Distances
 from fastreid.evaluation.matching import Matches, match_labels
+from fastreid.evaluation.roc import RocCurve, roc_curve
+from fastreid.evaluation.scoring import REPORTED_RANKS, Scoring
+from fastreid.evaluation.single_shot import single_shot_cmc
 from fastreid.structures import PersonImage
 from fastreid.structures.ranking import Ranking
-
-REPORTED_RANKS = (1, 5, 10)
+from fastreid.utils import comm
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,15 @@ class ProtocolResult:
     metrics: dict[str, float | int]  # percent; valid_queries is a count
     cmc: np.ndarray  # float64 [max_rank], 0..1
     ranking: Ranking
-    distances_of: Callable[[int], np.ndarray]  # query row -> float32 [G], with the bits that were ranked
+    distances: Distances  # with the bits that were ranked
+    matches: Matches
     chance: dict[str, float]  # percent of a random order: Rank-1, mAP, mINP
+    roc: RocCurve | None = None
+    breakdown: dict[str, list[Row]] = field(default_factory=dict)  # by "view", "camera"
+
+    def distances_of(self, query: int) -> np.ndarray:
+        """float32 [G] of one query row."""
+        return self.distances.row(query)
 
 
 def score(
@@ -37,32 +44,29 @@ def score(
     features_g: Tensor,
     query: Sequence[PersonImage],
     gallery: Sequence[PersonImage],
-    metric: str = "cosine",
-    max_rank: int = 50,
-    memory_budget: float = MEMORY_BUDGET,
-) -> ProtocolResult:
+    scoring: Scoring | None = None,
+    *,
+    shared: bool = False,
+) -> ProtocolResult | None:
     """Rank the gallery for every query and average. The matrix of all distances is never held.
 
     Args:
         features_q, features_g: descriptors [Q, D] and [G, D], rows in the order of the images.
-        metric: "cosine" or "euclidean".
-        max_rank: length of the match curve `cmc`; at least 10.
-        memory_budget: MiB that may be used beside the descriptors.
+        scoring: how; `Scoring()` if not said.
+        shared: every process of the run calls this, with the same arguments, and ranks its part of the queries. The
+            result is that of one process, in the main one; None in others.
     Returns: metrics Rank-1, Rank-5, Rank-10, mAP, mINP, metric = (mAP + Rank-1) / 2 (percent) and
-        valid_queries.
-    Raises: ValueError (shapes, metric, a descriptor that is not finite), NoValidQueryError.
+        valid_queries; with `scoring.roc` those of `RocCurve.figures`, too.
+    Raises: ValueError (shapes, a descriptor that is not finite), NoValidQueryError.
     """
-    if max_rank < max(REPORTED_RANKS):
-        raise ValueError(f"max_rank must be at least {max(REPORTED_RANKS)}, got {max_rank}")
     _check_features("query", features_q, query)
     _check_features("gallery", features_g, gallery)
-    people = ([image.person for image in query], [image.person for image in gallery])
-    cameras = ([image.camera for image in query], [image.camera for image in gallery])
-    keys = {"metric": metric, "memory_budget": memory_budget}
-    ranking = _engine().rank_features(features_q, features_g, *people, *cameras, **keys)
-    distances_of = partial(_engine().distances_of, features_q, features_g, **keys)
-    cmc = ranking.cmc(max_rank)
-    return ProtocolResult(_figures(ranking, cmc), cmc, ranking, distances_of, chance_level(ranking))
+    ids = [
+        np.array([getattr(image, what) for image in images], dtype=np.int64)
+        for what in ("person", "camera", "view")
+        for images in (query, gallery)
+    ]
+    return _scored(features_q, features_g, ids[:4], scoring or Scoring(), ids[4:], shared)
 
 
 def score_features(
@@ -72,19 +76,59 @@ def score_features(
     g_pids: ArrayLike,
     q_camids: ArrayLike,
     g_camids: ArrayLike,
+    scoring: Scoring | None = None,
     *,
-    metric: str = "cosine",
-    memory_budget: float = MEMORY_BUDGET,
-) -> dict[str, float | int]:
-    """The figures of `score` for descriptors and ids as plain arrays; see `fused.rank_features`."""
-    ids = q_pids, g_pids, q_camids, g_camids
-    ranking = _engine().rank_features(query, gallery, *ids, metric=metric, memory_budget=memory_budget)
-    return _figures(ranking, ranking.cmc(max(REPORTED_RANKS)))
+    q_viewids: ArrayLike | None = None,
+    g_viewids: ArrayLike | None = None,
+) -> ProtocolResult:
+    """The same for descriptors and ids as plain arrays, tensors, or files mapped into memory.
+
+    Args:
+        query, gallery: [Q, D] and [G, D]; float16 and bfloat16 are widened a part at a time.
+        q_pids, g_pids, q_camids, g_camids: integer ids, [Q] and [G].
+        q_viewids, g_viewids: the same of views; only `scoring.breakdown` by "view" needs them.
+    """
+    views = None if q_viewids is None or g_viewids is None else [np.asarray(q_viewids), np.asarray(g_viewids)]
+    scoring = scoring or Scoring()
+    if "view" in scoring.breakdown and views is None:
+        raise ValueError("a breakdown by view (TEST.BREAKDOWN) needs the view ids of queries and gallery")
+    return _scored(query, gallery, [q_pids, g_pids, q_camids, g_camids], scoring, views, shared=False)
 
 
-def _engine() -> ModuleType:
-    """Compiled, distances have the same bits on every machine; else torch multiplies."""
-    return fused if fused.is_available() else blocked
+def _scored(
+    query: ArrayLike,
+    gallery: ArrayLike,
+    ids: Sequence[ArrayLike],
+    scoring: Scoring,
+    views: Sequence[np.ndarray] | None,
+    shared: bool,
+) -> ProtocolResult | None:
+    matches = match_labels(*ids)
+    matches.require_valid_query()
+    distances = scoring.distances(query, gallery)
+    distances.check(matches)
+    ranking = _rank_together(distances, matches) if shared else distances.rank(matches)
+    if ranking is None:
+        return None
+    cmc = ranking.cmc(scoring.max_rank)
+    if scoring.single_shot:
+        cmc = single_shot_cmc(distances.blocks("drawing single shots"), matches, ids[1], scoring.max_rank)
+    roc = roc_curve(distances, matches) if scoring.roc else None
+    groups = {"camera": [np.asarray(camids) for camids in ids[2:]], "view": views}
+    breakdown = {by: break_down(distances, matches, *groups[by], by) for by in scoring.breakdown}
+    metrics = _figures(ranking, cmc) | (roc.figures() if roc else {})
+    return ProtocolResult(metrics, cmc, ranking, distances, matches, chance_level(ranking), roc, breakdown)
+
+
+def _rank_together(distances: Distances, matches: Matches) -> Ranking | None:
+    """The ranking, of which each process makes the part of some queries; None in all but the main one."""
+    share = np.linspace(0, distances.shape[0], comm.get_world_size() + 1).astype(int)
+    first, stop = share[comm.get_rank() : comm.get_rank() + 2]
+    mine = np.zeros(distances.shape[0], dtype=bool)
+    mine[first:stop] = True
+    part = distances.rank(matches.among(mine, np.ones(distances.shape[1], dtype=bool)))
+    parts = comm.gather(part.of_queries(first, stop))
+    return Ranking.joined(parts) if parts else None
 
 
 def match_images(query: Sequence[PersonImage], gallery: Sequence[PersonImage]) -> Matches:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -46,6 +47,15 @@ class Ranking:
     def mean_inp(self) -> float:
         """mINP, 0..1 (Ye et al., Deep Learning for Person Re-identification, 2021)."""
         return float(self.inp[self.valid].mean())
+
+    def of_queries(self, first: int, stop: int) -> Ranking:
+        """The ranking of queries `first` … `stop` - 1."""
+        return Ranking(*(getattr(self, field.name)[first:stop] for field in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ranking]) -> Ranking:
+        """The ranking of the queries of all parts."""
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     def cmc(self, max_rank: int) -> np.ndarray:
         """Cumulative match curve, float64 [max_rank]: share of valid queries matched by rank k.

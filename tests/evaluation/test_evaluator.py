@@ -1,19 +1,19 @@
 """fast-reid's evaluator interface gives the figures of the one definition."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fastreid.config import get_cfg
 from fastreid.evaluation import ReidEvaluator, evaluate_protocols, print_csv_format
 from tests.evaluation.toys import CountingModel, build_loader, two_protocols
 
 
 def cfg(*tests):
-    return SimpleNamespace(
-        TEST=SimpleNamespace(METRIC="euclidean", MEMORY_BUDGET=64.0), DATASETS=SimpleNamespace(TESTS=tests)
-    )
+    made = get_cfg()
+    made.merge_from_list(["MODEL.DEVICE", "cpu", "TEST.METRIC", "euclidean", "DATASETS.TESTS", tests])
+    return made
 
 
 def feed(evaluator, data):

@@ -42,7 +42,7 @@ def test_the_tool_gives_the_figures_of_the_call(data, kind, tmp_path):
     files = [word for name, side in sides(data).items() for word in (f"--{name}", write(tmp_path, kind, name, *side))]
     said = run_tool("tools/evaluate_features.py", *files, "--output", str(tmp_path / "out.json"), cwd=tmp_path)
     figures = json.loads((tmp_path / "out.json").read_text())
-    assert figures == score_features(*data)
+    assert figures == score_features(*data).metrics
     assert "mINP" in said and f"{figures['mAP']:.2f}" in said
 
 

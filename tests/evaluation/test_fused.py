@@ -6,8 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastreid.evaluation import blocked, fused
-from fastreid.evaluation.matching import NoValidQueryError
+from fastreid.evaluation import fused
+from fastreid.evaluation.blocked import BlockedDistances
+from fastreid.evaluation.matching import NoValidQueryError, match_labels
+from fastreid.evaluation.metric import METRICS
 from fastreid.evaluation.rank import rank_queries
 
 pytestmark = pytest.mark.skipif(not fused.is_available(), reason="extension not compiled")
@@ -31,7 +33,7 @@ def same(a, b):
     return all(getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in FIELDS)
 
 
-@pytest.mark.parametrize("metric", fused.METRICS)
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("levels", [None, 1], ids=["distinct", "ties"])
 def test_equals_the_matrix(metric, levels):
     data = protocol(levels=levels)
@@ -44,7 +46,7 @@ def test_equals_the_matrix(metric, levels):
 @settings(max_examples=150, deadline=None)
 @given(
     st.integers(1, 40), st.integers(1, 200), st.integers(1, 40), st.integers(1, 6), st.integers(1, 3),
-    st.integers(0, 10**6), st.sampled_from([None, 1]), st.sampled_from(list(fused.METRICS)),
+    st.integers(0, 10**6), st.sampled_from([None, 1]), st.sampled_from(list(METRICS)),
 )  # fmt: skip
 def test_any_shape(num_q, num_g, dim, people, cameras, seed, levels, metric):
     data = protocol(num_q, num_g, dim, people, cameras, seed, levels=levels)
@@ -58,7 +60,7 @@ def test_any_shape(num_q, num_g, dim, people, cameras, seed, levels, metric):
 
 
 @pytest.mark.parametrize("instructions", ["avx512", "avx2", "portable"])
-@pytest.mark.parametrize("metric", fused.METRICS)
+@pytest.mark.parametrize("metric", METRICS)
 def test_instruction_sets_give_the_same_bits(instructions, metric):
     from fastreid.evaluation.rank_cylib.rank_cy import instruction_set
 
@@ -89,7 +91,7 @@ def test_distances_are_what_they_are_called():
     euclidean = ((query[:, None].astype(float) - gallery[None]) ** 2).sum(-1)
     np.testing.assert_allclose(fused.distance_rows(query, gallery, metric="euclidean"), euclidean, rtol=1e-4)
     assert (fused.distance_rows(gallery, gallery, metric="euclidean") >= 0).all()
-    row = fused.distances_of(query, gallery, 3, metric="cosine")
+    row = fused.FusedDistances(query, gallery).row(3)
     assert row.tobytes() == fused.distance_rows(query, gallery)[3].tobytes()
 
 
@@ -123,10 +125,10 @@ def test_the_library_product_gives_the_same_figures_but_for_rounding():
     tensors = torch.from_numpy(query), torch.from_numpy(gallery)
     expected = fused.rank_features(query, gallery, *ids)
     for budget in (64, 0.05):
-        found = blocked.rank_features(*tensors, *ids, metric="cosine", memory_budget=budget)
+        distances = BlockedDistances(*tensors, memory_budget=budget)
+        found = distances.rank(match_labels(*ids))
         assert found.mean_ap == pytest.approx(expected.mean_ap, abs=1e-6)
-        row = blocked.distances_of(*tensors, 17, metric="cosine", memory_budget=budget)
-        np.testing.assert_allclose(row, fused.distances_of(query, gallery, 17), atol=1e-6)
+        np.testing.assert_allclose(distances.row(17), fused.distance_rows(query, gallery)[17], atol=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])

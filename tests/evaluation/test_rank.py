@@ -3,15 +3,17 @@
 import logging
 import sys
 from importlib.util import find_spec
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastreid.evaluation import rank
-from fastreid.evaluation.matching import NoValidQueryError
-from fastreid.evaluation.rank import evaluate_rank, rank_queries
+from fastreid.evaluation import rank, rank_torch
+from fastreid.evaluation.matching import NoValidQueryError, match_labels
+from fastreid.evaluation.rank import count_matrix, evaluate_rank, rank_queries
 
 needs_extension = pytest.mark.skipif(
     find_spec("fastreid.evaluation.rank_cylib.rank_cy") is None, reason="extension not compiled"
@@ -90,6 +92,21 @@ def test_bounds_are_what_other_rules_for_ties_could_give(protocol, use_cython):
     assert worst == pytest.approx(mean_ap_by_definition(protocol, lambda right: right), abs=1e-12)
     assert best == pytest.approx(mean_ap_by_definition(protocol, lambda right: not right), abs=1e-12)
     assert worst <= ranking.mean_ap + 1e-12 and ranking.mean_ap <= best + 1e-12
+
+
+@settings(max_examples=200, deadline=None)
+@given(protocols(), st.sampled_from([3, 2**24]))
+def test_torch_counts_the_same(protocol, at_once):
+    """On any device; a tensor on the CPU stands for one on a GPU."""
+    distances, *ids = protocol
+    matches = match_labels(*ids)
+    thresholds, expected = count_matrix(distances, matches, use_cython=False)
+    query = np.repeat(np.arange(len(distances)), matches.num_positives)
+    order = np.lexsort((matches.positives, distances[query, matches.positives], query))
+    layout = matches.positive_starts, matches.removed, matches.removed_starts, matches.junk
+    with patch.object(rank_torch, "_AT_ONCE", at_once):
+        counts = rank_torch.count_before(torch.from_numpy(distances), matches.positives[order], *layout)
+    np.testing.assert_array_equal(counts, expected)
 
 
 @needs_extension

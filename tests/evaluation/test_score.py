@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation import distance
+from fastreid.evaluation import blocked
 from fastreid.evaluation.distance import build_dist
 from fastreid.evaluation.score import score
+from fastreid.evaluation.scoring import Scoring
 from fastreid.structures import PersonImage
 
 QUERY = [PersonImage("q0", 0, 0), PersonImage("q1", 1, 0), PersonImage("q2", 2, 0)]
@@ -35,7 +36,7 @@ def test_metric_is_the_mean_of_map_and_rank1():
 
 
 def test_distances_in_blocks_equal_plain_formulas(monkeypatch):
-    monkeypatch.setattr(distance, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(blocked, "SEGMENT_ROWS", 3)
     torch.manual_seed(0)
     query, gallery = torch.randn(7, 16), torch.randn(5, 16)
     kept = query.clone()
@@ -49,13 +50,13 @@ def test_distances_in_blocks_equal_plain_formulas(monkeypatch):
 def test_errors_say_what_is_wrong():
     good = EYE[[0, 1, 2]]
     with pytest.raises(ValueError, match="'cosin'; did you mean 'cosine'"):
-        score(good, EYE, QUERY, GALLERY, metric="cosin")
+        score(good, EYE, QUERY, GALLERY, Scoring(metric="cosin"))
     with pytest.raises(ValueError, match="2 query descriptors for 3 query images"):
         score(good[:2], EYE, QUERY, GALLERY)
     with pytest.raises(ValueError, match=r"\[Q, D\] and \[G, D\]"):
         score(good[:, :2], EYE, QUERY, GALLERY)
     with pytest.raises(ValueError, match="max_rank must be at least 10"):
-        score(good, EYE, QUERY, GALLERY, max_rank=5)
+        score(good, EYE, QUERY, GALLERY, Scoring(max_rank=5))
     broken = EYE.clone()
     broken[2, 1] = float("nan")
     with pytest.raises(ValueError, match="gallery image g2 is not finite"):

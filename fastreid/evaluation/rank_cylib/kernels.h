@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 /* Rows of queries and of gallery images in a packed panel. 14 x 2 registers of 16 floats leave 4 of AVX-512's 32 free;
  * the other instruction sets take such a panel in pieces. */
@@ -288,21 +291,23 @@ DEFINE_TALLY_QUERY(tally_query_double, double, double_tally)
 DEFINE_TAKE_OFF(take_off, float)
 DEFINE_TAKE_OFF(take_off_double, double)
 
-/* What is counted while a gallery goes by: thresholds of right images and their positions, from starts[q] on for query
- * q, and where the counts go; `base` is the position of the first gallery image. */
-typedef struct {
-    const float *thresholds;
-    const int64_t *positions, *starts;
-    int64_t base;
-    counts to;
-} counting;
+/* What becomes of a row of distances, of one query to the images at positions first, first + 1, …; called in threads. */
+typedef void (*row_consumer)(void *context, int thread, int64_t query, int64_t first, const float *row, int64_t count);
 
-/* Compare all queries with the gallery `rows`, one chunk after the other, in threads: count, if `what` is not NULL, else
- * write the distances [num_queries x num_rows] to `out`, whose rows are `stride` apart. Returns 0, or 1 if memory ran
- * out. */
-static int compare_rows(const work *job, const int64_t *rows, int64_t num_rows, const counting *what, float *out,
-                        int64_t stride, int num_threads) {
-    const int64_t chunk = chunk_size(job->dim), num_panels = (job->num_queries + QUERY_PANEL - 1) / QUERY_PANEL;
+static int this_thread(void) {
+#ifdef _OPENMP
+    return omp_get_thread_num();
+#else
+    return 0;
+#endif
+}
+
+/* Compare all queries with the gallery `rows`, at positions base, base + 1, …, one chunk after the other, in threads. With
+ * `each_pair_once` queries and images are the same, and an image meets only those up to its own position, and a few in
+ * its panel: `take` is to leave those. Returns 0, or 1 if memory ran out. */
+static int compare_rows(const work *job, const int64_t *rows, int64_t num_rows, int64_t base, row_consumer take,
+                        void *context, int each_pair_once, int num_threads) {
+    const int64_t chunk = chunk_size(job->dim), num_chunks = (num_rows + chunk - 1) / chunk;
     int failed = 0;
 #pragma omp parallel num_threads(num_threads)
     {
@@ -312,29 +317,52 @@ static int compare_rows(const work *job, const int64_t *rows, int64_t num_rows, 
 #pragma omp atomic write
             failed = 1;
         }
+        /* From the last one: of pairs that are met once it has most queries, and long work goes first. */
 #pragma omp for schedule(dynamic)
-        for (int64_t c = 0; c < num_rows; c += chunk) {
-            const int64_t count = num_rows - c < chunk ? num_rows - c : chunk;
+        for (int64_t n = num_chunks - 1; n >= 0; n--) {
+            const int64_t c = n * chunk, count = num_rows - c < chunk ? num_rows - c : chunk;
+            const int64_t num_queries = each_pair_once ? base + c + count : job->num_queries;
             if (!panels)
                 continue;
             pack_gallery(job, rows + c, count, panels, offsets);
-            for (int64_t panel = 0; panel < num_panels; panel++) {
-                panel_distances(job, panel, panels, offsets, count, tile, chunk);
-                for (int64_t i = 0; i < QUERY_PANEL && panel * QUERY_PANEL + i < job->num_queries; i++) {
-                    const int64_t q = panel * QUERY_PANEL + i;
-                    if (what) {
-                        const int64_t s = what->starts[q], begin = what->base + c;
-                        tally_query(job->with.tally, tile + i * chunk, begin, begin + count, what->thresholds + s,
-                                    what->positions + s, what->starts[q + 1] - s, 1, counts_from(what->to, s));
-                    } else {
-                        memcpy(out + q * stride + c, tile + i * chunk, sizeof(float) * (size_t)count);
-                    }
-                }
+            for (int64_t first = 0; first < num_queries; first += QUERY_PANEL) {
+                panel_distances(job, first / QUERY_PANEL, panels, offsets, count, tile, chunk);
+                for (int64_t i = 0; i < QUERY_PANEL && first + i < num_queries; i++)
+                    take(context, this_thread(), first + i, base + c, tile + i * chunk, count);
             }
         }
         free(panels);
     }
     return failed;
+}
+
+/* Row consumer: counts. thresholds of right images and their positions, from starts[q] on for query q, and where the
+ * counts go. */
+typedef struct {
+    tally_kernel tally;
+    const float *thresholds;
+    const int64_t *positions, *starts;
+    counts to;
+} counting;
+
+static void count_row(void *context, int thread, int64_t query, int64_t first, const float *row, int64_t count) {
+    const counting *what = context;
+    const int64_t s = what->starts[query];
+    (void)thread;
+    tally_query(what->tally, row, first, first + count, what->thresholds + s, what->positions + s,
+                what->starts[query + 1] - s, 1, counts_from(what->to, s));
+}
+
+/* Row consumer: copies into a matrix whose rows are `stride` apart. */
+typedef struct {
+    float *out;
+    int64_t stride;
+} writing;
+
+static void write_row(void *context, int thread, int64_t query, int64_t first, const float *row, int64_t count) {
+    const writing *to = context;
+    (void)thread;
+    memcpy(to->out + query * to->stride + first, row, sizeof(float) * (size_t)count);
 }
 
 /* Count a ready matrix [num_queries x num_gallery], junk columns and removed images left out. junk_places: of each right

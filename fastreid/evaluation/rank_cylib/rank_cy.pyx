@@ -1,7 +1,7 @@
-# Ranks without a sort, compiled: from a ready matrix, or from features without ever holding one.
+# Ranks without a sort, nearest neighbours, histograms and Jaccard distances, compiled.
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""kernels.h on NumPy arrays. The contract of the counts is in fastreid/evaluation/rank_numpy.py."""
-from libc.stdint cimport int64_t
+"""kernels.h, neighbors.h and histogram.h on NumPy arrays."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
 
@@ -16,6 +16,7 @@ cdef extern from "kernels.h" nogil:
         pass
     ctypedef struct kernels:
         const char* name
+        tally_kernel tally
     kernels kernels_named(const char* name)
     void pack_panel(const float* features, const int64_t* rows, int64_t count, int64_t dim, const float* factors,
                     int width, float* panel)
@@ -35,13 +36,22 @@ cdef extern from "kernels.h" nogil:
         const float* gallery_factors
         const float* gallery_offsets
     ctypedef struct counting:
+        tally_kernel tally
         const float* thresholds
         const int64_t* positions
         const int64_t* starts
-        int64_t base
         counts to
-    int compare_rows(const work* job, const int64_t* rows, int64_t num_rows, const counting* what, float* out,
-                     int64_t stride, int num_threads)
+    ctypedef struct writing:
+        float* out
+        int64_t stride
+    ctypedef void (*row_consumer)(void* context, int thread, int64_t query, int64_t first, const float* row,
+                                  int64_t count) noexcept nogil
+    void count_row(void* context, int thread, int64_t query, int64_t first, const float* row,
+                   int64_t count) noexcept
+    void write_row(void* context, int thread, int64_t query, int64_t first, const float* row,
+                   int64_t count) noexcept
+    int compare_rows(const work* job, const int64_t* rows, int64_t num_rows, int64_t base, row_consumer take,
+                     void* context, int each_pair_once, int num_threads)
     void pair_distances(const work* job, const float* query_features, const float* query_factors,
                         const int64_t* query_of, const int64_t* image_of, int64_t num_pairs, float* out,
                         int num_threads)
@@ -52,6 +62,43 @@ cdef extern from "kernels.h" nogil:
     void take_off_all(const float* removed, const int64_t* places, const int64_t* removed_starts,
                       const float* thresholds, const int64_t* positions, const int64_t* starts, int64_t num_queries,
                       counts source)
+
+cdef extern from "neighbors.h" nogil:
+    ctypedef struct neighbor_lists:
+        uint64_t* keys
+        float* reach
+        uint8_t* locks
+        float* farthest
+        int64_t n
+        int64_t k
+        int each_pair_once
+    row_consumer near_row_for(const char* instructions)
+    void read_lists(neighbor_lists* lists, int32_t* indices, float* distances, int num_threads)
+    void row_products(const float* features, int64_t dim, const int32_t* left, const int32_t* right,
+                      int64_t num_pairs, float* out, int num_threads)
+    ctypedef struct sparse:
+        const int64_t* starts
+        const int32_t* indices
+        const float* weights
+    int jaccard_rows_ "jaccard_rows"(sparse rows, sparse columns, int64_t num_others, int64_t first, int64_t last,
+                                     float max_distance, const int64_t* bounds, int32_t* indices, float* distances,
+                                     int64_t* counts, int num_threads)
+
+cdef extern from "histogram.h" nogil:
+    ctypedef struct histogram:
+        float low
+        float scale
+        int64_t num_cells
+        int cells_per_bin
+        const float* thresholds
+        const int32_t* cell_starts
+        int64_t num_bins
+        int64_t num_steps
+        int64_t* bins
+        int64_t* steps
+    void add_row(void* context, int thread, int64_t query, int64_t first, const float* row, int64_t count) noexcept
+    void add_all(const histogram* to, const float* values, int64_t count, int64_t sign, int num_threads)
+    void cells_of(const histogram* like, const float* values, int64_t count, int64_t* out)
 
 
 def instruction_set(str name=None):
@@ -107,6 +154,118 @@ def squared_lengths(const float[:, ::1] features):
     return lengths_array
 
 
+def products_of_rows(const float[:, ::1] features, const int32_t[::1] left, const int32_t[::1] right, int num_threads):
+    """float32 [pairs]: products of rows `left` and `right` of features [N, D]."""
+    products = np.empty(left.shape[0], dtype=np.float32)
+    cdef float[::1] out = products
+    if left.shape[0]:
+        with nogil:
+            row_products(&features[0, 0], features.shape[1], &left[0], &right[0], left.shape[0], &out[0], num_threads)
+    return products
+
+
+def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const float[::1] weights,
+                 const int64_t[::1] column_starts, const int32_t[::1] column_rows, const float[::1] column_weights,
+                 int64_t num_others, int64_t first, int64_t last, float max_distance, const int64_t[::1] bounds,
+                 int num_threads):
+    """Jaccard distances at most `max_distance` of sparse rows `first` … `last` - 1 to all others, which come by column.
+
+    Returns (counts [rows], indices, distances), of each row from bounds[row - first] on.
+    """
+    cdef sparse rows, others
+    cdef int failed
+    counts_array = np.zeros(last - first, dtype=np.int64)
+    indices_array = np.empty(bounds[last - first] + 1, dtype=np.int32)
+    distances_array = np.empty(bounds[last - first] + 1, dtype=np.float32)
+    cdef int64_t[::1] found = counts_array
+    cdef int32_t[::1] indices = indices_array
+    cdef float[::1] distances = distances_array
+    if last > first and columns.shape[0] and column_rows.shape[0]:
+        rows.starts, rows.indices, rows.weights = &starts[0], &columns[0], &weights[0]
+        others.starts, others.indices, others.weights = &column_starts[0], &column_rows[0], &column_weights[0]
+        with nogil:
+            failed = jaccard_rows_(rows, others, num_others, first, last, max_distance, &bounds[0], &indices[0],
+                                   &distances[0], &found[0], num_threads)
+        if failed:
+            raise MemoryError("not enough memory for a row of Jaccard distances")
+    return counts_array, indices_array, distances_array
+
+
+cdef class Histogram:
+    """Counts distances in equal bins from `low` to `high`, and at thresholds (ascending); see histogram.h."""
+
+    cdef histogram to
+    cdef const float[::1] thresholds
+    cdef int32_t[::1] cell_starts
+    cdef int64_t[:, ::1] bins
+    cdef int64_t[:, ::1] steps
+
+    def __init__(self, const float[::1] thresholds, float low, float high, int64_t num_bins, int num_threads):
+        cdef int64_t[::1] cells
+        # Eight cells for a threshold, where thresholds are; not more than a cache holds.
+        spread = (thresholds[thresholds.shape[0] - 1] - thresholds[0]) / (high - low) if thresholds.shape[0] > 1 else 1.0
+        wanted = min(8 * thresholds.shape[0] / max(spread, 1e-6), 1 << 20)
+        self.thresholds = thresholds
+        self.bins = np.zeros((num_threads, num_bins), dtype=np.int64)
+        self.steps = np.zeros((num_threads, thresholds.shape[0] + 1), dtype=np.int64)
+        self.to.cells_per_bin = max(0, int(np.ceil(np.log2(max(1.0, wanted / num_bins)))))
+        self.to.num_cells = num_bins << self.to.cells_per_bin
+        self.to.low, self.to.scale = low, self.to.num_cells / (high - low)
+        self.to.num_bins, self.to.num_steps = num_bins, self.steps.shape[1]
+        self.to.bins, self.to.steps = &self.bins[0, 0], &self.steps[0, 0]
+        cells_array = np.zeros(thresholds.shape[0], dtype=np.int64)
+        if thresholds.shape[0]:
+            self.to.thresholds = &thresholds[0]
+            cells = cells_array
+            cells_of(&self.to, &thresholds[0], thresholds.shape[0], &cells[0])
+        in_cell = np.bincount(cells_array, minlength=self.to.num_cells)
+        self.cell_starts = np.concatenate([[0], in_cell.cumsum()]).astype(np.int32)
+        self.to.cell_starts = &self.cell_starts[0]
+
+    def add(self, const float[::1] distances, int64_t sign=1):
+        """Count distances in, or with sign -1 out."""
+        if distances.shape[0]:
+            with nogil:
+                add_all(&self.to, &distances[0], distances.shape[0], sign, self.bins.shape[0])
+
+    def read(self):
+        """(int64 [bins], int64 [thresholds]): distances in each bin, and at most at each threshold."""
+        return np.asarray(self.bins).sum(axis=0), np.asarray(self.steps).sum(axis=0)[:-1].cumsum()
+
+
+cdef class NeighborLists:
+    """The k nearest images of each of n, and on demand how far the farthest is; see neighbors.h."""
+
+    cdef neighbor_lists lists
+    cdef uint64_t[:, ::1] keys
+    cdef float[::1] reach
+    cdef uint8_t[::1] locks
+    cdef float[:, ::1] farthest
+    cdef int num_threads
+
+    def __init__(self, int64_t n, int64_t k, *, bint with_farthest, int num_threads):
+        self.keys = np.full((n, k), np.iinfo(np.uint64).max, dtype=np.uint64)
+        self.reach = np.full(n, np.inf, dtype=np.float32)
+        self.locks = np.zeros(n, dtype=np.uint8)
+        self.num_threads = num_threads
+        self.lists.keys, self.lists.reach, self.lists.locks = &self.keys[0, 0], &self.reach[0], &self.locks[0]
+        self.lists.n, self.lists.k, self.lists.farthest = n, k, NULL
+        if with_farthest:
+            self.farthest = np.full((num_threads, n), -np.inf, dtype=np.float32)
+            self.lists.farthest = &self.farthest[0, 0]
+
+    def read(self):
+        """(int32 [n, k], float32 [n, k], float32 [n] or None): images and distances, nearest first; the farthest's."""
+        indices_array = np.empty((self.lists.n, self.lists.k), dtype=np.int32)
+        distances_array = np.empty((self.lists.n, self.lists.k), dtype=np.float32)
+        cdef int32_t[:, ::1] indices = indices_array
+        cdef float[:, ::1] distances = distances_array
+        with nogil:
+            read_lists(&self.lists, &indices[0, 0], &distances[0, 0], self.num_threads)
+        farthest = None if self.lists.farthest == NULL else np.asarray(self.farthest).max(axis=0)
+        return indices_array, distances_array, farthest
+
+
 cdef class Queries:
     """Queries, packed, that are compared with one gallery segment after the other.
 
@@ -160,10 +319,11 @@ cdef class Queries:
         if rows.shape[0] == 0 or positions.shape[0] == 0:
             return
         job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
-        what.thresholds, what.positions, what.starts, what.base = &thresholds[0], &positions[0], &starts[0], base
+        what.tally = job.with_.tally
+        what.thresholds, what.positions, what.starts = &thresholds[0], &positions[0], &starts[0]
         what.to.before, what.to.below, what.to.at_most = &to[0, 0], &to[1, 0], &to[2, 0]
         with nogil:
-            failed = compare_rows(&job, &rows[0], rows.shape[0], &what, NULL, 0, num_threads)
+            failed = compare_rows(&job, &rows[0], rows.shape[0], base, count_row, &what, False, num_threads)
         if failed:
             raise MemoryError("not enough memory for a block of distances")
 
@@ -183,11 +343,45 @@ cdef class Queries:
                   const int64_t[::1] rows, float[:, ::1] out, Py_ssize_t column, int num_threads):
         """Write the distances to gallery `rows` into `out` from `column` on."""
         cdef work job = self.job
+        cdef writing to
         cdef int failed
         if rows.shape[0] == 0 or out.shape[0] == 0:
             return
         job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        to.out, to.stride = &out[0, 0], out.shape[1]
         with nogil:
-            failed = compare_rows(&job, &rows[0], rows.shape[0], NULL, &out[0, column], out.shape[1], num_threads)
+            failed = compare_rows(&job, &rows[0], rows.shape[0], column, write_row, &to, False, num_threads)
+        if failed:
+            raise MemoryError("not enough memory for a block of distances")
+
+    def add_to(self, Histogram counter, const float[:, ::1] gallery, const float[::1] factors,
+               const float[::1] offsets, const int64_t[::1] rows):
+        """Count the distances to gallery `rows` in `counter`, in as many threads as it was made for."""
+        cdef work job = self.job
+        cdef int failed
+        if rows.shape[0] == 0 or job.num_queries == 0:
+            return
+        job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        with nogil:
+            failed = compare_rows(&job, &rows[0], rows.shape[0], 0, add_row, &counter.to, False, counter.bins.shape[0])
+        if failed:
+            raise MemoryError("not enough memory for a block of distances")
+
+    def offer_to(self, NeighborLists lists, const float[:, ::1] gallery, const float[::1] factors,
+                 const float[::1] offsets, int64_t base, bint each_pair_once=False):
+        """Offer gallery images, numbered base, base + 1, …, to the queries' lists.
+
+        With `each_pair_once` they are the queries of the same numbers: each pair is multiplied once and offered to both.
+        """
+        cdef work job = self.job
+        cdef int failed
+        cdef int64_t[::1] rows = np.arange(gallery.shape[0])
+        if rows.shape[0] == 0:
+            return
+        job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        lists.lists.each_pair_once = each_pair_once
+        with nogil:
+            failed = compare_rows(&job, &rows[0], rows.shape[0], base, near_row_for(job.with_.name), &lists.lists,
+                                  each_pair_once, lists.num_threads)
         if failed:
             raise MemoryError("not enough memory for a block of distances")

@@ -1,0 +1,57 @@
+"""Figures from each view to each, or camera to camera: aerial to ground is another task than ground to aerial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from tabulate import tabulate
+
+from fastreid.evaluation.distances import Distances
+from fastreid.evaluation.matching import Matches
+
+VIEWS = {0: "aerial", 1: "ground", 2: "wearable"}
+
+Row = dict[str, str | int | float]
+
+
+def break_down(
+    distances: Distances, matches: Matches, of_query: np.ndarray, of_gallery: np.ndarray, by: str
+) -> list[Row]:
+    """Score queries of one view (or camera) against the gallery images of one, for each pair that has a valid query.
+
+    Distances, removal and ties are those of the whole score; only who takes part differs.
+
+    Args:
+        of_query, of_gallery: view or camera ids, [Q] and [G].
+        by: "view" or "camera".
+    Returns: rows with `query`, `gallery` (names), `valid_queries`, and Rank-1, mAP, mINP in percent.
+    """
+    pairs, parts = [], []
+    for pair in product(np.unique(of_query), np.unique(of_gallery)):
+        part = matches.among(of_query == pair[0], of_gallery == pair[1])
+        if part.num_positives.any():
+            pairs.append(pair)
+            parts.append(part)
+    rows = []
+    for (source, target), ranking in zip(pairs, distances.rank_each(parts) if parts else [], strict=True):
+        rows.append(
+            {
+                "query": _name(by, int(source)),
+                "gallery": _name(by, int(target)),
+                "valid_queries": ranking.num_valid_queries,
+                "Rank-1": 100.0 * float(ranking.cmc(1)[0]),
+                "mAP": 100.0 * ranking.mean_ap,
+                "mINP": 100.0 * ranking.mean_inp,
+            }
+        )
+    return rows
+
+
+def breakdown_table(rows: Sequence[Row]) -> str:
+    return tabulate(rows, headers="keys", tablefmt="simple_outline", floatfmt=".2f")
+
+
+def _name(by: str, number: int) -> str:
+    return VIEWS.get(number, f"view {number}") if by == "view" else f"camera {number}"

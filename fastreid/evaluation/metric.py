@@ -1,0 +1,87 @@
+"""The distances of TEST.METRIC, as all engines compute them, and descriptors as all of them read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from fastreid.utils.suggest import explain_choice
+
+_EPSILON = 1e-12  # as torch.nn.functional.normalize
+
+Rows = np.ndarray | torch.Tensor
+
+
+@dataclass(frozen=True)
+class Metric:
+    """distance = max(lowest, offset(q) + offset(g) + slope * <factor(q) q, factor(g) g>)."""
+
+    slope: float
+    lowest: float
+    normalizes: bool
+
+    def scales_of(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """float32 factors and offsets [N] of descriptors with these squared lengths, float64 [N]."""
+        if self.normalizes:
+            # 0.5 + 0.5 - cosine: one offset for queries and images alike.
+            factors = 1.0 / np.maximum(np.sqrt(squares), _EPSILON)
+            return factors.astype(np.float32), np.full(len(squares), 0.5, np.float32)
+        return np.ones(len(squares), np.float32), squares.astype(np.float32)
+
+    def bounds(self, squares: float) -> tuple[float, float]:
+        """Between which distances lie, up to rounding, of descriptors of at most this squared length."""
+        return (0.0, 2.0) if self.normalizes else (0.0, max(4.0 * squares, 1e-30))
+
+
+METRICS = {
+    "cosine": Metric(slope=-1.0, lowest=-np.inf, normalizes=True),
+    # Squared, as in fast-reid: the order is the same.
+    "euclidean": Metric(slope=-2.0, lowest=0.0, normalizes=False),
+}
+
+
+def metric_named(name: str) -> Metric:
+    """Raises: ValueError naming the metrics there are."""
+    if name not in METRICS:
+        raise ValueError(explain_choice("distance metric (TEST.METRIC)", name, METRICS))
+    return METRICS[name]
+
+
+def as_rows(features: ArrayLike) -> Rows:
+    """Tensors as arrays, but for bfloat16, which NumPy lacks; a file that is mapped into memory stays one."""
+    if isinstance(features, torch.Tensor):
+        features = features.detach().cpu()
+        return features if features.dtype == torch.bfloat16 else features.numpy()
+    return np.asanyarray(features)
+
+
+def as_float32(rows: Rows) -> np.ndarray:
+    """Rows in C order, copied only where they must be."""
+    rows = rows.float().numpy() if isinstance(rows, torch.Tensor) else rows
+    return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def check_pair(query: Rows, gallery: Rows) -> None:
+    """Raises: ValueError unless they are [Q, D] and [G, D] with one D."""
+    shapes = tuple(query.shape), tuple(gallery.shape)
+    if not all(len(shape) == 2 and shape[1] for shape in shapes) or shapes[0][1] != shapes[1][1]:
+        raise ValueError(
+            f"query descriptors {list(shapes[0])} and gallery descriptors {list(shapes[1])} must be [Q, D] and [G, D] "
+            "with one D"
+        )
+
+
+def check_finite(squares: np.ndarray, first: int, side: str) -> None:
+    """Raises: ValueError naming the first descriptor, of `side` "query image", whose squared length float32 does not
+    hold.
+
+    Args:
+        first: the number of row 0.
+    """
+    fine = squares <= np.finfo(np.float32).max
+    if not fine.all():
+        row = first + int(np.argmin(fine))
+        raise ValueError(f"the descriptor of {side} {row} is not finite; did the model diverge?")

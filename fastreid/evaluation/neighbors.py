@@ -1,0 +1,156 @@
+"""Each image's nearest others by exact search, without the matrix of all distances; for re-ranking and expansion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from fastreid.evaluation import fused
+from fastreid.evaluation.blocked import BlockedDistances
+from fastreid.evaluation.distances import MANY_PAIRS
+from fastreid.evaluation.metric import as_float32, as_rows, check_pair, metric_named
+from fastreid.evaluation.progress import progress
+from fastreid.utils.suggest import explain_choice
+
+_SEGMENT_ROWS = 8192  # images between two looks at the clock
+_BLOCK_BYTES = 64 << 20  # distances that torch holds at once
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Nearest first; equal distances by lower index."""
+
+    indices: np.ndarray  # int32 [N, k]
+    distances: np.ndarray  # float32 [N, k]
+    farthest: np.ndarray | None  # float32 [N]: the greatest distance of each, if it was asked for
+
+
+def nearest_neighbors(
+    features: ArrayLike,
+    k: int,
+    *,
+    gallery: ArrayLike | None = None,
+    metric: str = "cosine",
+    search: str = "auto",
+    device: str | torch.device = "cpu",
+    with_farthest: bool = False,
+    num_threads: int | None = None,
+) -> Neighbors:
+    """The k nearest images of each, exactly; an image is a neighbour of itself.
+
+    Args:
+        features: [N, D], arrays or tensors.
+        gallery: [G, D], where to search; `features` themselves if not said, and then each pair is multiplied once.
+        metric: "cosine" or "euclidean" (squared).
+        search: "compiled" (the library's kernels, on the CPU), "torch" (on `device`), "faiss" (`IndexFlat`, on the
+            CPU), or "auto": compiled if it is built and the device a CPU, else torch. Of equal distances at the end of
+            a list torch and faiss may keep any.
+        with_farthest: give each image's greatest distance, too.
+        num_threads: of "compiled"; torch's if not said.
+
+    Raises:
+        ValueError: shapes, k outside of 1 … G, unknown names, a descriptor that is not finite.
+        ImportError: `search` is not installed.
+    """
+    if search not in SEARCHES and search != "auto":
+        raise ValueError(explain_choice("neighbour search (TEST.SEARCH)", search, ["auto", *SEARCHES]))
+    if search == "auto":
+        search = "compiled" if fused.is_available() and torch.device(device).type == "cpu" else "torch"
+    many = len(features) if gallery is None else len(gallery)
+    if not 1 <= k <= many:
+        raise ValueError(f"k must lie between 1 and the number of images, {many}, got {k}")
+    return SEARCHES[search](features, gallery, k, metric, torch.device(device), with_farthest, num_threads)
+
+
+def _compiled(
+    features: ArrayLike,
+    gallery: ArrayLike | None,
+    k: int,
+    metric: str,
+    device: torch.device,
+    with_farthest: bool,
+    num_threads: int | None,
+) -> Neighbors:
+    from fastreid.evaluation.rank_cylib.rank_cy import NeighborLists, Queries
+
+    how, rows = metric_named(metric), as_float32(as_rows(features))
+    others = rows if gallery is None else as_rows(gallery)
+    check_pair(rows, others)
+    factors, offsets = fused.scales(how, rows, 0, "image")
+    queries = Queries(rows, factors, offsets, slope=how.slope, lowest=how.lowest)
+    threads = num_threads or torch.get_num_threads()
+    lists = NeighborLists(len(rows), k, with_farthest=with_farthest, num_threads=threads)
+    for start in _told(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
+        stop = start + _SEGMENT_ROWS
+        if gallery is None:
+            queries.offer_to(lists, rows[start:stop], factors[start:stop], offsets[start:stop], start, True)
+        else:
+            images = as_float32(others[start:stop])
+            queries.offer_to(lists, images, *fused.scales(how, images, start, "gallery image"), start)
+    return Neighbors(*lists.read())
+
+
+def _torch(
+    features: ArrayLike,
+    gallery: ArrayLike | None,
+    k: int,
+    metric: str,
+    device: torch.device,
+    with_farthest: bool,
+    num_threads: int | None,
+) -> Neighbors:
+    others = features if gallery is None else gallery
+    distances = BlockedDistances(features, others, metric=metric, device=device, memory_budget=3 * _BLOCK_BYTES / 2**20)
+    indices, near, farthest = [], [], []
+    for first in _told(range(0, len(features), distances.rows_at_once), len(features) * len(others)):
+        block = distances.block(first, min(first + distances.rows_at_once, len(features)))
+        values, columns = block.topk(k, dim=1, largest=False)
+        indices.append(columns.int().cpu().numpy())
+        near.append(values.cpu().numpy())
+        farthest.append(block.amax(dim=1).cpu().numpy())
+    return _sorted(np.concatenate(indices), np.concatenate(near), np.concatenate(farthest) if with_farthest else None)
+
+
+def _faiss(
+    features: ArrayLike,
+    gallery: ArrayLike | None,
+    k: int,
+    metric: str,
+    device: torch.device,
+    with_farthest: bool,
+    num_threads: int | None,
+) -> Neighbors:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("TEST.SEARCH faiss needs faiss: pip install faiss-cpu") from error
+    rows = as_float32(as_rows(features))
+    others = rows if gallery is None else as_float32(as_rows(gallery))
+    check_pair(rows, others)
+    blocked = BlockedDistances(rows, others, metric=metric)
+    blocked.bounds  # noqa: B018 - finds descriptors that are not finite
+    if metric_named(metric).normalizes:
+        rows, others = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (rows, others))
+        index = faiss.IndexFlatIP(rows.shape[1])
+    else:
+        index = faiss.IndexFlatL2(rows.shape[1])
+    index.add(others)
+    near, indices = index.search(rows, k)
+    near = 1 - near if metric_named(metric).normalizes else near
+    farthest = [np.asarray(block).max(axis=1) for _, block in blocked.blocks()] if with_farthest else None
+    return _sorted(indices.astype(np.int32), near, None if farthest is None else np.concatenate(farthest))
+
+
+SEARCHES = {"compiled": _compiled, "torch": _torch, "faiss": _faiss}
+
+
+def _sorted(indices: np.ndarray, distances: np.ndarray, farthest: np.ndarray | None) -> Neighbors:
+    order = np.lexsort((indices, distances))
+    return Neighbors(np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1), farthest)
+
+
+def _told(starts: range, pairs: int) -> object:
+    return progress(starts, len(starts), "searching neighbours") if pairs > MANY_PAIRS else starts

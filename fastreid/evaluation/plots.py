@@ -1,0 +1,143 @@
+"""Pictures of an evaluation for papers and slides: match curve, ROC, DET, and how far right and wrong pairs lie."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from scipy.stats import norm
+
+from fastreid.evaluation.roc import RocCurve
+
+logger = logging.getLogger(__name__)
+
+SIZE = (4.8, 3.6)  # inches
+DPI = 150
+CMC_RANKS = 20
+LEAST_RATE = 1e-5
+RATES = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)  # ticks of the DET curve; its axes end at them
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all
+DASHES = ("-", "--", ":", "-.")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Of one protocol, from the distances of its score."""
+
+    cmc: np.ndarray  # [max_rank], 0..1
+    roc: RocCurve
+
+
+def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
+    """Write cmc.png, roc.png and det.png, with all protocols, and one similarity_PROTOCOL.png each.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = {"cmc": _cmc(curves), "roc": _roc(curves), "det": _det(curves)}
+    pictures |= {f"similarity_{name}": _similarity(name, curve.roc) for name, curve in curves.items()}
+    paths = []
+    for name, figure in pictures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=DPI, metadata={"Software": None})
+    logger.info("plots written to %s", folder.resolve())
+    return paths
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, object]]]:
+    return [
+        (name, curve, {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)], "linewidth": 1.6})
+        for i, (name, curve) in enumerate(curves.items())
+    ]
+
+
+def _cmc(curves: Mapping[str, Curves]) -> Figure:
+    figure, axes = _axes("Cumulative match curve", "rank", "queries matched, %")
+    for name, curve, style in _styles(curves):
+        ranks = np.arange(1, min(CMC_RANKS, len(curve.cmc)) + 1)
+        axes.plot(ranks, 100 * curve.cmc[: len(ranks)], marker=".", label=f"{name}: {100 * curve.cmc[0]:.1f}", **style)
+    axes.set_xticks([1, 5, 10, 15, 20])
+    axes.set_ylim(top=101)
+    axes.legend(title="Rank-1", loc="lower right", frameon=False)
+    return figure
+
+
+def _roc(curves: Mapping[str, Curves]) -> Figure:
+    figure, axes = _axes("Receiver operating characteristic", "wrong pairs accepted", "right pairs accepted, %")
+    for name, curve, style in _styles(curves):
+        label = f"{name}: {100 * curve.roc.tpr_at(1e-3)[0]:.1f}"
+        # A logarithm has no zero: nothing accepted wrongly is drawn at the left edge.
+        rates = np.maximum(curve.roc.fpr, LEAST_RATE)
+        axes.step(*_drawn(rates, 100 * curve.roc.tpr), where="post", label=label, **style)
+    axes.set_xscale("log")
+    axes.set_xlim(LEAST_RATE, 1)
+    axes.set_ylim(0, 101)
+    axes.legend(title="at 1e-3", loc="upper left", frameon=False)
+    return figure
+
+
+def _det(curves: Mapping[str, Curves]) -> Figure:
+    """On normal deviates, so that normally distributed distances make straight lines (Martin et al., 1997)."""
+    figure, axes = _axes("Detection error trade-off", "wrong pairs accepted, %", "right pairs rejected, %")
+    low, high = RATES[0], 1 - RATES[0]
+    for name, curve, style in _styles(curves):
+        accepted, rejected = np.clip(curve.roc.fpr, low, high), np.clip(1 - curve.roc.tpr, low, high)
+        label = f"{name}: {100 * curve.roc.equal_error_rate:.1f}"
+        axes.step(*_drawn(norm.ppf(accepted), norm.ppf(rejected)), where="post", label=label, **style)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(norm.ppf(RATES)))
+        axis.set_major_formatter(FixedFormatter([f"{100 * rate:g}" for rate in RATES]))
+        axis.set_minor_locator(NullLocator())
+    axes.set_xlim(norm.ppf(low), norm.ppf(0.6))
+    axes.set_ylim(norm.ppf(low), norm.ppf(0.9))
+    axes.axline((0, 0), slope=1, color="#999999", linewidth=0.8)
+    axes.legend(title="equal error, %", loc="lower left", frameon=False)
+    return figure
+
+
+def _similarity(name: str, roc: RocCurve) -> Figure:
+    figure, axes = _axes(f"{name}: distances of pairs", "distance", "share of pairs in a bin, %")
+    shown = np.flatnonzero(roc.right_histogram + roc.wrong_histogram)
+    for label, histogram, colour in (
+        (f"{roc.num_right:,} of one person", roc.right_histogram, COLOURS[0]),
+        (f"{roc.num_wrong:,} of two people", roc.wrong_histogram, COLOURS[1]),
+    ):
+        axes.stairs(100 * histogram / histogram.sum(), roc.edges, fill=True, alpha=0.45, color=colour, label=label)
+    axes.axvline(roc.best_accuracy[1], color="#444444", linewidth=1)
+    axes.annotate(
+        f"best threshold\n{100 * roc.best_accuracy[0]:.1f} % right",
+        (roc.best_accuracy[1], 0.72),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, 0),
+        textcoords="offset points",
+    )
+    axes.set_xlim(roc.edges[shown[0]], roc.edges[shown[-1] + 1])
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def _drawn(x: np.ndarray, y: np.ndarray, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """As many of the points as a picture can show: hundreds of thousands draw slowly and look the same."""
+    chosen = np.unique(np.linspace(0, len(x) - 1, count).astype(int)) if len(x) > count else slice(None)
+    return x[chosen], y[chosen]

@@ -1,0 +1,233 @@
+/* The nearest images of every image, gathered while all distances go by: row consumers for kernels.h.
+ *
+ * A list holds the least (distance, index) pairs seen so far, equal distances by lower index. What it holds in the end does
+ * not depend on the order in which pairs came, so threads and chunks do not show.
+ */
+#ifndef FASTREID_NEIGHBORS_H
+#define FASTREID_NEIGHBORS_H
+
+#include "kernels.h"
+
+/* Lists of `k` keys each, greatest first: a key is a distance's bits, made so that integers order them, then the index. */
+typedef struct {
+    uint64_t *keys;    /* [n x k], each list a heap */
+    float *reach;      /* [n] distance of the farthest in the list, infinite until it is full: a first, cheap test */
+    uint8_t *locks;    /* [n] */
+    float *farthest;   /* [num_threads x n] greatest distance met, or NULL */
+    int64_t n, k;
+    int each_pair_once; /* then what is found for a query is found for the image, too */
+} neighbor_lists;
+
+static uint64_t neighbor_key(float distance, int64_t index) {
+    uint32_t bits;
+    distance += 0.0f; /* no minus zero */
+    memcpy(&bits, &distance, sizeof bits);
+    bits ^= bits >> 31 ? 0xFFFFFFFFu : 0x80000000u;
+    return (uint64_t)bits << 32 | (uint32_t)index;
+}
+
+static float key_distance(uint64_t key) {
+    uint32_t bits = (uint32_t)(key >> 32);
+    float distance;
+    bits ^= bits >> 31 ? 0x80000000u : 0xFFFFFFFFu;
+    memcpy(&distance, &bits, sizeof distance);
+    return distance;
+}
+
+/* Put `key` on top of a heap in place of its greatest. */
+static void replace_greatest(uint64_t *heap, int64_t size, uint64_t key) {
+    int64_t at = 0;
+    for (int64_t child; (child = 2 * at + 1) < size; at = child) {
+        child += child + 1 < size && heap[child + 1] > heap[child];
+        if (heap[child] <= key)
+            break;
+        heap[at] = heap[child];
+    }
+    heap[at] = key;
+}
+
+static void offer(neighbor_lists *lists, int64_t list, uint64_t key) {
+    uint64_t *heap = lists->keys + list * lists->k;
+#ifdef _OPENMP
+    while (__atomic_test_and_set(lists->locks + list, __ATOMIC_ACQUIRE))
+        ;
+#endif
+    if (key < heap[0]) {
+        replace_greatest(heap, lists->k, key);
+        /* Read without the lock elsewhere: an old, greater value only lets a useless key come here. */
+        lists->reach[list] = heap[0] == UINT64_MAX ? INFINITY : key_distance(heap[0]);
+    }
+#ifdef _OPENMP
+    __atomic_clear(lists->locks + list, __ATOMIC_RELEASE);
+#endif
+}
+
+#define DEFINE_NEAR_ROW(name)                                                                                          \
+    static void name(void *context, int thread, int64_t query, int64_t first, const float *row, int64_t count) {       \
+        neighbor_lists *lists = context;                                                                               \
+        const int both = lists->each_pair_once;                                                                        \
+        const float *reach = lists->reach + first;                                                                     \
+        int64_t i = both && query > first ? query - first : 0;                                                         \
+        if (lists->farthest) {                                                                                         \
+            float *farthest = lists->farthest + thread * lists->n, most = farthest[query];                             \
+            for (int64_t j = i; j < count; j++)                                                                        \
+                most = row[j] > most ? row[j] : most;                                                                  \
+            farthest[query] = most;                                                                                    \
+            for (int64_t j = i; both && j < count; j++)                                                                \
+                farthest[first + j] = row[j] > farthest[first + j] ? row[j] : farthest[first + j];                     \
+        }                                                                                                              \
+        while (i < count) {                                                                                            \
+            const int64_t width = count - i < 32 ? count - i : 32;                                                     \
+            const float own = lists->reach[query];                                                                     \
+            int is_near = 0;                                                                                           \
+            if (both)                                                                                                  \
+                for (int64_t j = i; j < i + width; j++)                                                                \
+                    is_near |= (row[j] <= own) | (row[j] <= reach[j]);                                                 \
+            else                                                                                                       \
+                for (int64_t j = i; j < i + width; j++)                                                                \
+                    is_near |= row[j] <= own;                                                                          \
+            for (int64_t j = i; is_near && j < i + width; j++) {                                                       \
+                if (row[j] <= lists->reach[query])                                                                     \
+                    offer(lists, query, neighbor_key(row[j], first + j));                                              \
+                if (both && first + j != query && row[j] <= reach[j])                                                  \
+                    offer(lists, first + j, neighbor_key(row[j], query));                                              \
+            }                                                                                                          \
+            i += width;                                                                                                \
+        }                                                                                                              \
+    }
+DEFINE_NEAR_ROW(near_row_portable)
+#if defined(__GNUC__) && defined(__x86_64__)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_NEAR_ROW(near_row_avx512)
+__attribute__((target("avx2,fma"))) DEFINE_NEAR_ROW(near_row_avx2)
+#endif
+
+static row_consumer near_row_for(const char *instructions) {
+#if defined(__GNUC__) && defined(__x86_64__)
+    if (!strcmp(instructions, "avx512"))
+        return near_row_avx512;
+    if (!strcmp(instructions, "avx2"))
+        return near_row_avx2;
+#endif
+    (void)instructions;
+    return near_row_portable;
+}
+
+static int compare_keys(const void *a, const void *b) {
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The finished lists, nearest first. */
+static void read_lists(neighbor_lists *lists, int32_t *indices, float *distances, int num_threads) {
+#pragma omp parallel for schedule(static) num_threads(num_threads)
+    for (int64_t list = 0; list < lists->n; list++) {
+        uint64_t *keys = lists->keys + list * lists->k;
+        qsort(keys, (size_t)lists->k, sizeof *keys, compare_keys);
+        for (int64_t j = 0; j < lists->k; j++) {
+            indices[list * lists->k + j] = (int32_t)(uint32_t)keys[j];
+            distances[list * lists->k + j] = key_distance(keys[j]);
+        }
+    }
+}
+
+/* Product of two rows, in sixteen partial sums: one order everywhere, and one that every compiler can widen. */
+#define DEFINE_ROW_PRODUCT(name)                                                                                       \
+    static float name(const float *a, const float *b, int64_t dim) {                                                   \
+        float sums[16] = {0};                                                                                          \
+        int64_t k = 0;                                                                                                 \
+        for (; k + 16 <= dim; k += 16)                                                                                 \
+            for (int lane = 0; lane < 16; lane++)                                                                      \
+                sums[lane] = fmaf(a[k + lane], b[k + lane], sums[lane]);                                               \
+        for (; k < dim; k++)                                                                                           \
+            sums[k % 16] = fmaf(a[k], b[k], sums[k % 16]);                                                             \
+        for (int half = 8; half; half /= 2)                                                                            \
+            for (int lane = 0; lane < half; lane++)                                                                    \
+                sums[lane] += sums[lane + half];                                                                       \
+        return sums[0];                                                                                                \
+    }
+DEFINE_ROW_PRODUCT(row_product_portable)
+#if defined(__GNUC__) && defined(__x86_64__)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROW_PRODUCT(row_product_avx512)
+__attribute__((target("avx2,fma"))) DEFINE_ROW_PRODUCT(row_product_avx2)
+#endif
+
+static void row_products(const float *features, int64_t dim, const int32_t *left, const int32_t *right, int64_t num_pairs,
+                         float *out, int num_threads) {
+    float (*product)(const float *, const float *, int64_t) = row_product_portable;
+#if defined(__GNUC__) && defined(__x86_64__)
+    const char *name = kernels_named(NULL).name;
+    product = !strcmp(name, "avx512") ? row_product_avx512 : !strcmp(name, "avx2") ? row_product_avx2 : product;
+#endif
+#pragma omp parallel for schedule(static) num_threads(num_threads)
+    for (int64_t pair = 0; pair < num_pairs; pair++)
+        out[pair] = product(features + left[pair] * dim, features + right[pair] * dim, dim);
+}
+
+/* Jaccard distances 1 - s / (2 - s), s = sum over columns of the lesser of two rows' weights that each sum to one, of rows
+ * first … last - 1 of one sparse matrix (by rows) and all rows of another (by columns). Of each row those at most
+ * `max_distance` are written, in ascending order, from bounds[row - first] on: that is room for all. Returns 0, or 1 if
+ * memory ran out. */
+typedef struct {
+    const int64_t *starts; /* [rows or columns + 1] */
+    const int32_t *indices;
+    const float *weights;
+} sparse;
+
+static int lowest_bit(uint64_t word) {
+#ifdef __GNUC__
+    return __builtin_ctzll(word);
+#else
+    int bit = 0;
+    while (!(word >> bit & 1))
+        bit++;
+    return bit;
+#endif
+}
+
+static int jaccard_rows(sparse rows, sparse columns, int64_t num_others, int64_t first, int64_t last, float max_distance,
+                        const int64_t *bounds, int32_t *indices, float *distances, int64_t *counts, int num_threads) {
+    const int64_t words = (num_others + 63) / 64;
+    int failed = 0;
+#pragma omp parallel num_threads(num_threads)
+    {
+        float *shared = calloc((size_t)num_others + 1, sizeof *shared);
+        uint64_t *touched = calloc((size_t)words + 1, sizeof *touched);
+        if (!shared || !touched) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(dynamic, 64)
+        for (int64_t row = first; row < last; row++) {
+            if (!shared || !touched)
+                continue;
+            for (int64_t e = rows.starts[row]; e < rows.starts[row + 1]; e++) {
+                const int32_t column = rows.indices[e];
+                const float weight = rows.weights[e];
+                for (int64_t o = columns.starts[column]; o < columns.starts[column + 1]; o++) {
+                    const int32_t other = columns.indices[o];
+                    shared[other] += weight < columns.weights[o] ? weight : columns.weights[o];
+                    touched[other / 64] |= (uint64_t)1 << other % 64;
+                }
+            }
+            int64_t to = bounds[row - first];
+            for (int64_t word = 0; word < words; word++) {
+                for (uint64_t left = touched[word]; left; left &= left - 1) {
+                    const int64_t other = word * 64 + lowest_bit(left);
+                    const float distance = 1.0f - shared[other] / (2.0f - shared[other]);
+                    if (distance <= max_distance) {
+                        indices[to] = (int32_t)other;
+                        distances[to++] = distance < 0.0f ? 0.0f : distance;
+                    }
+                    shared[other] = 0.0f;
+                }
+                touched[word] = 0;
+            }
+            counts[row - first] = to - bounds[row - first];
+        }
+        free(shared);
+        free(touched);
+    }
+    return failed;
+}
+
+#endif

@@ -1,0 +1,140 @@
+"""Verification: is this the same person? Every pair of a query and a gallery image counts; no list of them is held.
+
+The right pairs are few. Their distances are the only places where the true-positive rate changes, so how many wrong
+pairs lie at most at each of them is the whole curve, exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastreid.evaluation.distances import Distances
+from fastreid.evaluation.histogram import PairCounter
+from fastreid.evaluation.matching import Matches, match_labels
+
+REPORTED_RATES = (1e-4, 1e-3, 1e-2)
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """A pair is accepted if its distance is at most a threshold; one point for each distance of a right pair."""
+
+    thresholds: np.ndarray  # float32 [T], ascending
+    true_positives: np.ndarray  # int64 [T]: right pairs accepted
+    false_positives: np.ndarray  # int64 [T]: wrong pairs accepted
+    num_right: int
+    num_wrong: int
+    edges: np.ndarray  # float64 [B + 1] of the two histograms
+    right_histogram: np.ndarray  # int64 [B]
+    wrong_histogram: np.ndarray
+
+    @property
+    def tpr(self) -> np.ndarray:
+        """True-positive rate, 0..1."""
+        return self.true_positives / self.num_right
+
+    @property
+    def fpr(self) -> np.ndarray:
+        """False-positive rate, 0..1."""
+        return self.false_positives / self.num_wrong
+
+    @property
+    def auc(self) -> float:
+        """Probability that a right pair is nearer than a wrong one; equal distances count as not."""
+        steps = np.diff(self.true_positives, prepend=0)
+        return float((steps * (1 - self.fpr)).sum() / self.num_right)
+
+    def tpr_at(self, fpr: float) -> tuple[float, float]:
+        """Greatest true-positive rate at a false-positive rate of at most this, and its threshold.
+
+        The threshold is -inf where nothing may be accepted.
+        """
+        if not 0 <= fpr <= 1:
+            raise ValueError(f"a false-positive rate lies in 0 … 1, got {fpr}")
+        allowed = np.searchsorted(self.fpr, fpr, side="right")
+        if not allowed:
+            return 0.0, -np.inf
+        return float(self.tpr[allowed - 1]), float(self.thresholds[allowed - 1])
+
+    @property
+    def best_accuracy(self) -> tuple[float, float]:
+        """Greatest (TPR + TNR) / 2, in which right pairs weigh as much as the many wrong ones, and its threshold."""
+        accuracy = (self.tpr + 1 - self.fpr) / 2
+        best = int(np.argmax(accuracy))
+        return float(accuracy[best]), float(self.thresholds[best])
+
+    @property
+    def equal_error_rate(self) -> float:
+        """Where false rejections become as rare as false acceptances: the mean of both at the nearest point."""
+        missed = 1 - self.tpr
+        point = int(np.argmin(np.abs(missed - self.fpr)))
+        return float((missed[point] + self.fpr[point]) / 2)
+
+    def figures(self) -> dict[str, float]:
+        """TPR@FPR=1e-4, 1e-3 and 1e-2, AUC, EER and the verification accuracy, in percent, with thresholds."""
+        figures: dict[str, float] = {}
+        for rate in REPORTED_RATES:
+            figures[f"TPR@FPR={rate:.0e}".replace("e-0", "e-")] = 100 * self.tpr_at(rate)[0]
+        accuracy, threshold = self.best_accuracy
+        return figures | {
+            "AUC": 100 * self.auc,
+            "EER": 100 * self.equal_error_rate,
+            "accuracy": 100 * accuracy,
+            "threshold": threshold,
+        }
+
+
+def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -> RocCurve:
+    """Count all pairs that are left after removal (same person under the same camera; junk).
+
+    Raises:
+        ValueError: a distance is not finite, no right or no wrong pair.
+    """
+    right, removed = distances.same_person(matches)
+    if not len(right):
+        raise ValueError(
+            "a ROC curve needs right pairs, and no query has its person in the gallery under another camera"
+        )
+    thresholds, places = np.unique(right.astype(np.float32), return_inverse=True)
+    counter = PairCounter(thresholds, distances.bounds, num_threads=num_threads)
+    distances.count_pairs(counter, matches)
+    for same_person in (right, removed):
+        counter.add(same_person, sign=-1)
+    wrong_bins, false_positives = counter.read()
+    right_counter = PairCounter(np.zeros(0, np.float32), distances.bounds)
+    right_counter.add(right)
+    num_wrong = int(wrong_bins.sum())
+    if not num_wrong:
+        raise ValueError("a ROC curve needs wrong pairs, and all gallery images are of the queries' own people")
+    return RocCurve(
+        thresholds=thresholds,
+        true_positives=np.bincount(places).cumsum(),
+        false_positives=false_positives,
+        num_right=len(right),
+        num_wrong=num_wrong,
+        edges=counter.edges,
+        right_histogram=right_counter.read()[0],
+        wrong_histogram=wrong_bins,
+    )
+
+
+def evaluate_roc(
+    distmat: ArrayLike, q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distance and label (0 right, 1 wrong) of every pair, right ones first; the interface of fast-reid's function.
+
+    The list of all pairs, for few images: `roc_curve` needs none.
+    """
+    matches = match_labels(q_pids, g_pids, q_camids, g_camids)
+    distances = np.asarray(distmat)
+    wrong = np.ones(distances.shape, dtype=bool)
+    wrong[:, matches.junk] = False
+    query = np.repeat(np.arange(len(distances)), matches.num_positives)
+    wrong[query, matches.positives] = False
+    wrong[np.repeat(np.arange(len(distances)), np.diff(matches.removed_starts)), matches.removed] = False
+    right = distances[query, matches.positives]
+    scores = np.concatenate([right, distances[wrong]])
+    return scores, np.concatenate([np.zeros(len(right)), np.ones(len(scores) - len(right))])

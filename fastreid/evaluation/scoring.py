@@ -1,0 +1,151 @@
+"""How descriptors are scored: the keys of TEST.* as one record, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import ArrayLike
+
+from fastreid.config import ConfigError, resolve_device
+from fastreid.evaluation import fused
+from fastreid.evaluation.blocked import BlockedDistances
+from fastreid.evaluation.distances import MEMORY_BUDGET, Distances
+from fastreid.evaluation.fused import FusedDistances
+from fastreid.evaluation.metric import metric_named
+from fastreid.evaluation.neighbors import SEARCHES
+from fastreid.evaluation.query_expansion import aqe, expand
+from fastreid.evaluation.reranking import RerankedDistances
+from fastreid.utils.suggest import explain_choice
+
+ENGINES = ("auto", "compiled", "torch")
+GROUPS = ("view", "camera")
+REPORTED_RANKS = (1, 5, 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expansion:
+    """Means over the `k` nearest, weighted by cosine to the power `alpha`, `times` in a row."""
+
+    k: int = 5
+    alpha: float = 3.0
+    times: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reranking:
+    """k-reciprocal re-ranking; `weight` (lambda) is that of the plain distance."""
+
+    k1: int = 20
+    k2: int = 6
+    weight: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What is done with descriptors, in this order.
+
+    Attributes:
+        augmentation: of the gallery alone (database-side augmentation), or None.
+        expansion: of queries and gallery (average query expansion as in fast-reid), or None.
+        metric: "cosine" or "euclidean" (squared).
+        reranking: or None.
+        engine: "compiled" (the library's kernels: the same bits everywhere), "torch" (its product, on `device`), or
+            "auto": compiled if it is built.
+        search: of neighbours, as `nearest_neighbors`.
+        device: of torch, for engine and search.
+        memory_budget: MiB beside the descriptors.
+        max_rank: length of the match curve, at least 10.
+        single_shot: CMC as on CUHK03, one gallery image per person.
+        roc: TPR@FPR and what belongs to it.
+        breakdown: figures from each "view" to each, or each "camera".
+    """
+
+    augmentation: Expansion | None = None
+    expansion: Expansion | None = None
+    metric: str = "cosine"
+    reranking: Reranking | None = None
+    engine: str = "auto"
+    search: str = "auto"
+    device: str = "cpu"
+    memory_budget: float = MEMORY_BUDGET
+    max_rank: int = 50
+    single_shot: bool = False
+    roc: bool = False
+    breakdown: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        metric_named(self.metric)
+        if self.engine not in ENGINES:
+            raise ValueError(explain_choice("evaluation engine (TEST.ENGINE)", self.engine, ENGINES))
+        if self.search not in ("auto", *SEARCHES):
+            raise ValueError(explain_choice("neighbour search (TEST.SEARCH)", self.search, ["auto", *SEARCHES]))
+        if self.engine == "compiled" and not fused.is_available():
+            raise ValueError("TEST.ENGINE is compiled, but the extension is not built: take auto, or build it (README)")
+        if self.max_rank < max(REPORTED_RANKS):
+            raise ValueError(f"max_rank must be at least {max(REPORTED_RANKS)}, got {self.max_rank}")
+        if not self.memory_budget > 0:
+            raise ValueError(f"the memory budget (TEST.MEMORY_BUDGET) must be above 0 MiB, got {self.memory_budget}")
+        for group in self.breakdown:
+            if group not in GROUPS:
+                raise ValueError(explain_choice("breakdown (TEST.BREAKDOWN)", group, GROUPS))
+        self._check_neighbours()
+
+    def _check_neighbours(self) -> None:
+        for name, means in (("TEST.DBA", self.augmentation), ("TEST.AQE", self.expansion)):
+            if means and (means.k < 1 or means.times < 1 or means.alpha < 0):
+                raise ValueError(f"{name}: at least one neighbour, once, and ALPHA of at least 0, got {means}")
+        again = self.reranking
+        if again and (again.k1 < 1 or again.k2 < 1 or not 0 <= again.weight <= 1):
+            raise ValueError(f"TEST.RERANK: K1 and K2 of at least 1, LAMBDA in 0 … 1, got {again}")
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> Scoring:
+        """Raises: ConfigError naming the key that makes no sense."""
+        test = cfg.TEST
+        means = {"k": test.AQE.QE_K, "alpha": test.AQE.ALPHA, "times": test.AQE.QE_TIME}
+        again = {"k1": test.RERANK.K1, "k2": test.RERANK.K2, "weight": test.RERANK.LAMBDA}
+        try:
+            return cls(
+                augmentation=Expansion(k=test.DBA.K, alpha=test.DBA.ALPHA) if test.DBA.ENABLED else None,
+                expansion=Expansion(**means) if test.AQE.ENABLED else None,
+                metric=test.METRIC,
+                reranking=Reranking(**again) if test.RERANK.ENABLED else None,
+                engine=test.ENGINE,
+                search=test.SEARCH,
+                device=resolve_device(cfg.MODEL.DEVICE),
+                memory_budget=test.MEMORY_BUDGET,
+                single_shot=test.SINGLE_SHOT,
+                roc=test.ROC.ENABLED,
+                breakdown=tuple(test.BREAKDOWN),
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    @property
+    def search_options(self) -> dict[str, Any]:
+        """Where neighbours are searched: on the CPU unless torch is asked for."""
+        by_torch = self.search == "torch" or (self.search == "auto" and self.engine == "torch")
+        return {"search": "torch" if by_torch else self.search, "device": self.device if by_torch else "cpu"}
+
+    def distances(self, query: ArrayLike, gallery: ArrayLike) -> Distances:
+        """Distances of descriptors [Q, D] and [G, D]; nothing is multiplied yet, but neighbours are searched.
+
+        Raises:
+            ValueError: shapes, a descriptor that is not finite, more neighbours than images.
+        """
+        if self.augmentation:
+            for _ in range(self.augmentation.times):
+                gallery = expand(gallery, self.augmentation.k, self.augmentation.alpha, **self.search_options)
+        if self.expansion:
+            means = self.expansion
+            query, gallery = aqe(query, gallery, means.times, means.k, means.alpha, **self.search_options)
+        how = {"metric": self.metric, "memory_budget": self.memory_budget}
+        if self.engine == "torch" or not fused.is_available():
+            plain = BlockedDistances(query, gallery, device=self.device if self.engine == "torch" else "cpu", **how)
+        else:
+            plain = FusedDistances(query, gallery, **how)
+        if not self.reranking:
+            return plain
+        again = {"k1": self.reranking.k1, "k2": self.reranking.k2, "weight": self.reranking.weight}
+        return RerankedDistances(plain, query, gallery, metric=self.metric, **again, **self.search_options)

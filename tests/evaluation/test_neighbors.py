@@ -1,0 +1,80 @@
+"""Nearest neighbours against a stable sort of all distances, by every search."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastreid.evaluation import fused, neighbors
+from fastreid.evaluation.fused import distance_rows
+from fastreid.evaluation.neighbors import nearest_neighbors
+
+
+def features(seed, n, dim, levels=None):
+    rows = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+    return rows if levels is None else np.round(rows * levels) / levels
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(1, 90), st.integers(1, 40), st.sampled_from([None, 1]),
+    st.sampled_from(["cosine", "euclidean"]), st.integers(1, 4), st.data(),
+)  # fmt: skip
+def test_compiled_is_a_stable_sort(seed, n, dim, levels, metric, num_threads, data):
+    rows = features(seed, n, dim, levels)
+    k = data.draw(st.integers(1, n))
+    everyone = distance_rows(rows, rows, metric=metric)
+    order = np.argsort(everyone, axis=1, kind="stable")[:, :k]
+    found = nearest_neighbors(rows, k, metric=metric, search="compiled", with_farthest=True, num_threads=num_threads)
+    np.testing.assert_array_equal(found.indices, order)
+    assert found.distances.tobytes() == np.take_along_axis(everyone, order, 1).tobytes()
+    np.testing.assert_array_equal(found.farthest, everyone.max(axis=1))
+
+
+@pytest.mark.parametrize("search", ["compiled", "torch", "faiss"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("other_gallery", [False, True])
+def test_every_search_finds_the_same(search, metric, other_gallery, monkeypatch):
+    if search == "faiss":
+        pytest.importorskip("faiss")
+    monkeypatch.setattr(neighbors, "_SEGMENT_ROWS", 64)
+    monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 5000)
+    rows, gallery = features(1, 150, 24), features(2, 333, 24) if other_gallery else None
+    expected = distance_rows(rows, rows if gallery is None else gallery, metric=metric)
+    order = np.argsort(expected, axis=1, kind="stable")[:, :9]
+    found = nearest_neighbors(rows, 9, gallery=gallery, metric=metric, search=search, with_farthest=gallery is None)
+    np.testing.assert_array_equal(found.indices, order)
+    np.testing.assert_allclose(found.distances, np.take_along_axis(expected, order, 1), atol=2e-5)
+    if gallery is None:
+        np.testing.assert_allclose(found.farthest, expected.max(axis=1), rtol=1e-5)
+
+
+def test_auto_is_torch_where_nothing_is_compiled(monkeypatch):
+    rows = features(3, 40, 8)
+    compiled = nearest_neighbors(rows, 5)
+    monkeypatch.setattr(fused, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "fastreid.evaluation.rank_cylib.rank_cy", None)
+    np.testing.assert_array_equal(nearest_neighbors(rows, 5).indices, compiled.indices)
+
+
+@pytest.mark.parametrize("search", ["compiled", "torch", "faiss"])
+def test_what_cannot_be_searched_is_named(search):
+    if search == "faiss":
+        pytest.importorskip("faiss")
+    rows = features(0, 20, 8)
+    for k in (0, 21):
+        with pytest.raises(ValueError, match=f"between 1 and the number of images, 20, got {k}"):
+            nearest_neighbors(rows, k, search=search)
+    rows[7, 2] = np.inf
+    with pytest.raises(ValueError, match="image 7 is not finite"):
+        nearest_neighbors(rows, 3, search=search)
+
+
+def test_unknown_search_and_missing_faiss(monkeypatch):
+    with pytest.raises(ValueError, match="'fais'; did you mean 'faiss'"):
+        nearest_neighbors(features(0, 5, 3), 2, search="fais")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match="pip install faiss-cpu"):
+        nearest_neighbors(features(0, 5, 3), 2, search="faiss")
