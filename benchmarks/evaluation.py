@@ -6,7 +6,8 @@
 The classical way is that of classical.py: full matrices, full sorts, loops. Ours: the library's. The bare product:
 torch's matrix product in panels of 512 queries, and nothing else. They take turns; times are medians, memory is the
 peak beside the features. Where both ways give labels or an mAP, these are compared, too. growth: ours over galleries of
-10^4 to 10^6 images that lie in a file, and the exponents of time and memory. With --device cuda ranking runs there, too.
+10^4 to 10^6 images that lie in a file, and the exponents of time and memory. With --device cuda ranking runs there,
+too.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def make(size: Size, dim: int, seed: int = 0) -> Protocol:
 
     def features(pids: np.ndarray) -> np.ndarray:
         rows = rng.standard_normal((len(pids), dim), dtype=np.float32)
-        rows *= rng.uniform(2, 5, (len(pids), 1)).astype(np.float32)
+        rows *= rng.uniform(1, 4, (len(pids), 1)).astype(np.float32)
         rows += centres[pids] + 0.5
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fastreid.evaluation.distances import MEMORY_BUDGET, Distances
+from fastreid.evaluation.fused import is_available
 from fastreid.evaluation.metric import Rows, check_finite, check_pair, metric_named
 
 SEGMENT_ROWS = 16_384  # images that are widened and moved to the device together
@@ -36,9 +38,10 @@ class BlockedDistances(Distances):
         self._query, self._gallery = (x if isinstance(x, Tensor) else np.asanyarray(x) for x in (query, gallery))
         check_pair(self._query, self._gallery)
         self.shape = len(self._query), len(self._gallery)
-        # A matrix, and two more for what counting needs.
-        self.rows_at_once = max(1, int(memory_budget * 2**20 / (3 * 4 * max(1, self.shape[1]))))
         self._device = torch.device(device)
+        # Where no compiled kernel counts, counting needs twice as much as the distances.
+        blocks = 1 if self._device.type == "cpu" and is_available() else 3
+        self.rows_at_once = max(1, int(memory_budget * 2**20 / (4 * blocks * max(1, self.shape[1]))))
         if self._device.type == "cuda" and 4 * self._gallery.nbytes < torch.cuda.mem_get_info(self._device)[0]:
             self._gallery = on_device(self._gallery, self._device)  # else it is moved for every block of queries
 
@@ -51,7 +54,9 @@ class BlockedDistances(Distances):
         """Squared lengths of queries and gallery, float64."""
         found = []
         for side, features in (("query image", self._query), ("gallery image", self._gallery)):
-            parts = [rows.double().square().sum(dim=1).cpu() for _, rows in self._segments(features)]
+            starts = range(0, len(features), SEGMENT_ROWS)
+            segments = (on_device(features[start : start + SEGMENT_ROWS], self._device) for start in starts)
+            parts = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square().cpu() for rows in segments]
             squares = torch.cat(parts).numpy() if parts else np.zeros(0)
             check_finite(squares, 0, side)
             found.append(squares)
@@ -63,21 +68,28 @@ class BlockedDistances(Distances):
         scales = [self._metric.scales_of(squares) for squares in self._squares]
         return [torch.from_numpy(values).to(self._device) for both in scales for values in both]
 
-    def block(self, first: int, stop: int) -> Tensor:
+    def block(self, first: int, stop: int, out: Any = None) -> Tensor:
         factors, offsets, gallery_factors, gallery_offsets = self._scales
         rows = on_device(self._query[first:stop], self._device) * factors[first:stop, None]
-        out = torch.empty(stop - first, self.shape[1], device=self._device)
+        if isinstance(out, np.ndarray):  # somebody needs rows on the CPU
+            out = torch.from_numpy(out) if self._device.type == "cpu" else None
+        if out is None:
+            out = torch.empty(stop - first, self.shape[1], device=self._device)
         with exact_products():
             for start, images in self._segments(self._gallery):
-                torch.mm(rows, images.T, out=out[:, start : start + len(images)])
-        if self._metric.normalizes:
-            out.mul_(gallery_factors)
-        out.mul_(self._metric.slope).add_(offsets[first:stop, None] + gallery_offsets)
+                torch.mm(rows, images.T, out=out[: stop - first, start : start + len(images)])
+        out = out[: stop - first]
+        if self._metric.normalizes:  # the offsets of all are the same
+            return out.mul_(self._metric.slope * gallery_factors).add_(offsets[0] + gallery_offsets[0])
+        out.mul_(self._metric.slope).add_(offsets[first:stop, None]).add_(gallery_offsets)
         return out.clamp_min_(self._metric.lowest)
 
     def _segments(self, features: Rows) -> Iterator[tuple[int, Tensor]]:
-        for start in range(0, len(features), SEGMENT_ROWS):
-            yield start, on_device(features[start : start + SEGMENT_ROWS], self._device)
+        """All at once if they are at hand as they are needed."""
+        is_here = features.device == self._device if isinstance(features, Tensor) else features.flags.writeable
+        at_once = len(features) if is_here and str(features.dtype).endswith("float32") else SEGMENT_ROWS
+        for start in range(0, len(features), max(1, at_once)):
+            yield start, on_device(features[start : start + at_once], self._device)
 
 
 def on_device(rows: Rows, device: torch.device) -> Tensor:

@@ -34,12 +34,16 @@ class Distances(ABC):
     rows_at_once: int
 
     @abstractmethod
-    def block(self, first: int, stop: int) -> Any:
-        """Distances [stop - first, G] of queries first … stop - 1: an array, or a tensor on any device."""
+    def block(self, first: int, stop: int, out: Any = None) -> Any:
+        """Distances [stop - first, G] of queries first … stop - 1: an array, or a tensor on any device.
 
-    def rows(self, first: int, stop: int) -> np.ndarray:
+        Args:
+            out: a block of at least as many rows that may be written over, or None.
+        """
+
+    def rows(self, first: int, stop: int, out: Any = None) -> np.ndarray:
         """The same as an array."""
-        block = self.block(first, stop)
+        block = self.block(first, stop, out)
         return block.cpu().numpy() if isinstance(block, torch.Tensor) else np.asarray(block)
 
     def row(self, query: int) -> np.ndarray:
@@ -48,7 +52,7 @@ class Distances(ABC):
         return self.rows(first, min(first + self.rows_at_once, self.shape[0]))[query - first]
 
     def blocks(self, told_as: str = "", wanted: np.ndarray | None = None) -> Iterator[tuple[int, Any]]:
-        """(first query, its and the next ones' distances), through all queries.
+        """(first query, its and the next ones' distances), through all queries; each is written over by the next.
 
         Args:
             told_as: what progress is told of, if there is much.
@@ -58,8 +62,11 @@ class Distances(ABC):
         if wanted is not None:
             starts = [start for start in starts if wanted[start : start + self.rows_at_once].any()]
         many = told_as and self.shape[0] * self.shape[1] > MANY_PAIRS
+        whole = None
         for first in progress(starts, len(starts), told_as) if many else starts:
-            yield first, self.block(first, min(first + self.rows_at_once, self.shape[0]))
+            block = self.block(first, min(first + self.rows_at_once, self.shape[0]), whole)
+            whole = block if whole is None else whole
+            yield first, block
 
     def rank(self, matches: Matches) -> Ranking:
         """Where each query's right images come out.
@@ -137,5 +144,7 @@ class MatrixDistances(Distances):
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
         self.bounds = low, high if high > low else low + 1
 
-    def block(self, first: int, stop: int) -> np.ndarray:
-        return self._matrix[first:stop]
+    def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
+        rows = self._matrix[first:stop].view()
+        rows.flags.writeable = False  # they are somebody's
+        return rows

@@ -111,8 +111,8 @@ class FusedDistances(Distances):
     def bounds(self) -> tuple[float, float]:
         return self._metric.bounds(max(_longest(self._query), _longest(self._gallery)))
 
-    def block(self, first: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - first, self.shape[1]), dtype=np.float32)
+    def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
+        out = np.empty((stop - first, self.shape[1]), dtype=np.float32) if out is None else out[: stop - first]
         queries = self._queries(np.arange(first, stop))
         for start, images, factors, offsets in self._segments(""):
             queries.distances(images, factors, offsets, np.arange(len(images)), out, start, self._threads)

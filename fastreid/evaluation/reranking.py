@@ -8,6 +8,7 @@ from 1 only where they share a neighbour.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,14 +104,19 @@ class RerankedDistances(Distances):
         self._greatest = _above_zero(nearest.farthest[:num_queries])
         self._jaccard = _Jaccard(described[:num_queries], described[num_queries:])
 
-    def block(self, first: int, stop: int) -> np.ndarray:
-        block = self._plain.rows(first, stop)
-        block = block if block.flags.writeable and block.base is None else block.copy()
-        block *= (self._weight / self._greatest[first:stop, None]).astype(np.float32)
-        near = self._jaccard.between(first, stop, max_distance=1.0).tocoo()
-        own = block[near.row, near.col] + np.float32(1 - self._weight) * near.data
-        block += np.float32(1 - self._weight)  # far images: their Jaccard distance is 1
-        block[near.row, near.col] = own
+    def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
+        block = self._plain.rows(first, stop, out)
+        block = block if block.flags.writeable else block.copy()
+        near = self._jaccard.between(first, stop, max_distance=1.0)
+        rest = np.float32(1 - self._weight)
+        for row, starts, greatest in zip(
+            block, zip(near.indptr[:-1], near.indptr[1:], strict=True), self._greatest[first:stop], strict=True
+        ):
+            row *= np.float32(self._weight) / greatest
+            images = near.indices[slice(*starts)]
+            own = row[images] + rest * near.data[slice(*starts)]
+            row += rest  # far images: their Jaccard distance is 1
+            row[images] = own
         return block
 
 
@@ -241,10 +247,7 @@ class _Jaccard:
         bounds = np.concatenate([[0], self._room[first:last].cumsum()])
         matrices = *self._rows, *self._by_column
         sizes = self._num_others, first, last
-        counts, indices, distances = jaccard_rows(*matrices, *sizes, max_distance, bounds, self._num_threads)
-        # Rows stand apart, each at the start of its room.
-        kept = np.repeat(bounds[:-1], counts) + np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-        return counts, indices[kept], distances[kept]
+        return jaccard_rows(*matrices, *sizes, max_distance, bounds, self._num_threads)
 
     def _summed(self, first: int, last: int, max_distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Where nothing is compiled: every pair of weights in one list, which SciPy adds up."""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastreid.evaluation import fused, reranking
+from fastreid.evaluation.distances import MatrixDistances
 from fastreid.evaluation.fused import FusedDistances, distance_rows
 from fastreid.evaluation.reranking import RerankedDistances, jaccard_graph
 
@@ -82,6 +83,17 @@ def test_graph_is_that_of_the_definition(seed, n, k1, k2, definition):
     coo = graph.tocoo()
     dense[coo.row, coo.col] = coo.data
     np.testing.assert_allclose(dense, np.maximum(expected, 0), atol=1e-6)
+
+
+def test_somebody_s_matrix_is_left_alone():
+    features = people(4)
+    query, gallery = features[:15], features[15:]
+    matrix = distance_rows(query, gallery)
+    kept = matrix.copy()
+    found = RerankedDistances(MatrixDistances(matrix), query, gallery)
+    expected = RerankedDistances(FusedDistances(query, gallery), query, gallery)
+    np.testing.assert_array_equal(found.rows(0, 15), expected.rows(0, 15))
+    np.testing.assert_array_equal(matrix, kept)
 
 
 def test_graph_keeps_what_is_near_and_is_symmetric(engine):

@@ -365,6 +365,29 @@ static void write_row(void *context, int thread, int64_t query, int64_t first, c
     memcpy(to->out + query * to->stride + first, row, sizeof(float) * (size_t)count);
 }
 
+/* Whether `count` numbers are all finite: no infinity or NaN is left of zero times them. */
+#define DEFINE_ALL_FINITE(name, real)                                                                                  \
+    static int name(const real *values, int64_t count, int num_threads) {                                              \
+        const int64_t at_once = 1 << 15;                                                                               \
+        int fine = 1;                                                                                                  \
+        _Pragma("omp parallel for schedule(static) num_threads(num_threads) reduction(&& : fine)")                     \
+        for (int64_t begin = 0; begin < count; begin += at_once) {                                                     \
+            const int64_t end = begin + at_once < count ? begin + at_once : count;                                     \
+            real sums[16] = {0};                                                                                       \
+            int64_t i = begin;                                                                                         \
+            for (; i + 16 <= end; i += 16)                                                                             \
+                for (int lane = 0; lane < 16; lane++)                                                                  \
+                    sums[lane] += 0 * values[i + lane];                                                                \
+            for (; i < end; i++)                                                                                       \
+                sums[0] += 0 * values[i];                                                                              \
+            for (int lane = 0; lane < 16; lane++)                                                                      \
+                fine = fine && sums[lane] == 0;                                                                        \
+        }                                                                                                              \
+        return fine;                                                                                                   \
+    }
+DEFINE_ALL_FINITE(floats_are_finite, float)
+DEFINE_ALL_FINITE(doubles_are_finite, double)
+
 /* Count a ready matrix [num_queries x num_gallery], junk columns and removed images left out. junk_places: of each right
  * image, how many junk columns stand before it. Returns 0, or 1 if memory ran out. */
 #define DEFINE_COUNT_MATRIX(name, real, tally_one, take_off_one, tally_function)                                       \

@@ -3,6 +3,8 @@
 """kernels.h, neighbors.h and histogram.h on NumPy arrays."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
+from libc.string cimport memmove
+
 import numpy as np
 
 ctypedef fused real:
@@ -59,6 +61,8 @@ cdef extern from "kernels.h" nogil:
                        const void* thresholds, const int64_t* positions, const int64_t* starts,
                        const int64_t* removed, const int64_t* removed_starts, const int64_t* junk, int64_t num_junk,
                        const int64_t* junk_places, counts to, int num_threads)
+    int floats_are_finite(const float* values, int64_t count, int num_threads)
+    int doubles_are_finite(const double* values, int64_t count, int num_threads)
     void take_off_all(const float* removed, const int64_t* places, const int64_t* removed_starts,
                       const float* thresholds, const int64_t* positions, const int64_t* starts, int64_t num_queries,
                       counts source)
@@ -132,6 +136,18 @@ def count_before(const real[:, ::1] distances, const int64_t[::1] positives, con
     return tallies
 
 
+def all_finite(const real[:, ::1] values, int num_threads):
+    """Whether no number of a matrix is infinite or NaN."""
+    cdef int fine = True
+    if values.shape[0] and values.shape[1]:
+        with nogil:
+            if real is double:
+                fine = doubles_are_finite(&values[0, 0], values.shape[0] * values.shape[1], num_threads)
+            else:
+                fine = floats_are_finite(&values[0, 0], values.shape[0] * values.shape[1], num_threads)
+    return bool(fine)
+
+
 def squared_lengths(const float[:, ::1] features):
     """float64 [N]: |x|^2, summed in one order everywhere (eight partial sums, then those)."""
     lengths_array = np.empty(features.shape[0])
@@ -170,7 +186,7 @@ def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const fl
                  int num_threads):
     """Jaccard distances at most `max_distance` of sparse rows `first` … `last` - 1 to all others, which come by column.
 
-    Returns (counts [rows], indices, distances), of each row from bounds[row - first] on.
+    `bounds` [rows + 1] leave room for each row. Returns (counts [rows], indices, distances).
     """
     cdef sparse rows, others
     cdef int failed
@@ -188,7 +204,15 @@ def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const fl
                                    &distances[0], &found[0], num_threads)
         if failed:
             raise MemoryError("not enough memory for a row of Jaccard distances")
-    return counts_array, indices_array, distances_array
+    # Rows stand apart, each at the start of its room: close up.
+    cdef int64_t row, count, to = 0
+    with nogil:
+        for row in range(last - first):
+            count = found[row]
+            memmove(&indices[to], &indices[bounds[row]], count * sizeof(int32_t))
+            memmove(&distances[to], &distances[bounds[row]], count * sizeof(float))
+            to += count
+    return counts_array, indices_array[:to].copy(), distances_array[:to].copy()
 
 
 cdef class Histogram:
