@@ -39,7 +39,7 @@ def extensions() -> list[Extension]:
         "fastreid.evaluation.rank_cylib.rank_cy",
         [f"{folder}/rank_cy.pyx"],
         include_dirs=[folder],
-        depends=[f"{folder}/{name}.h" for name in ("kernels", "neighbors", "histogram")],
+        depends=[f"{folder}/{name}.h" for name in ("kernels", "neighbors", "coarse", "histogram")],
         extra_compile_args=FLAGS,
         extra_link_args=[flag for flag in FLAGS if flag == "-fopenmp"],
     )

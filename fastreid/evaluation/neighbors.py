@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 from fastreid.evaluation import fused
 from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.distances import MANY_PAIRS
-from fastreid.evaluation.metric import as_float32, as_rows, check_pair, metric_named
+from fastreid.evaluation.metric import Metric, as_float32, as_rows, check_pair, metric_named
 from fastreid.evaluation.progress import progress
 from fastreid.utils.suggest import explain_choice
 
@@ -74,23 +75,65 @@ def _compiled(
     with_farthest: bool,
     num_threads: int | None,
 ) -> Neighbors:
-    from fastreid.evaluation.rank_cylib.rank_cy import NeighborLists, Queries
+    from fastreid.evaluation.rank_cylib.rank_cy import NeighborLists, Queries, has_coarse
 
     how, rows = metric_named(metric), as_float32(as_rows(features))
     others = rows if gallery is None else as_rows(gallery)
     check_pair(rows, others)
-    factors, offsets = fused.scales(how, rows, 0, "image")
-    queries = Queries(rows, factors, offsets, slope=how.slope, lowest=how.lowest)
+    scales = fused.scales(how, rows, 0, "image")
+    queries = Queries(rows, *scales, slope=how.slope, lowest=how.lowest)
     threads = num_threads or torch.get_num_threads()
+    if gallery is None and not with_farthest and has_coarse() and 4 * _rough_length(k) <= len(rows):
+        return _rough_then_exact(queries, rows, scales, k, how, threads)
     lists = NeighborLists(len(rows), k, with_farthest=with_farthest, num_threads=threads)
     for start in _told(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
-        stop = start + _SEGMENT_ROWS
-        if gallery is None:
-            queries.offer_to(lists, rows[start:stop], factors[start:stop], offsets[start:stop], start, True)
-        else:
-            images = as_float32(others[start:stop])
-            queries.offer_to(lists, images, *fused.scales(how, images, start, "gallery image"), start)
+        images = as_float32(others[start : start + _SEGMENT_ROWS])
+        own = fused.scales(how, images, start, "gallery image")
+        queries.offer_to(lists, images, *own, start, each_pair_once=gallery is None)
     return Neighbors(*lists.read())
+
+
+def _rough_length(k: int) -> int:
+    """Of the lists by rough distance: so long that almost all hold every image that may be among the k nearest."""
+    return 2 * k + 12
+
+
+def _rough_then_exact(
+    queries: Any, rows: np.ndarray, scales: tuple[np.ndarray, np.ndarray], k: int, how: Metric, threads: int
+) -> Neighbors:
+    """The very same lists, from products of rounded numbers: a bound on their error says which pairs need an exact one.
+
+    |<a, b> - <a', b'>| <= |a| |b - b'| + |b| |a - a'| + |a - a'| |b - b'|, and what summing in float32 adds.
+    """
+    from fastreid.evaluation.rank_cylib.rank_cy import NeighborLists, Queries, rounded_pairs
+
+    factors, offsets = scales
+    pairs, lengths, lost = rounded_pairs(rows, factors, threads)
+    rough = Queries(pairs, factors, offsets, slope=how.slope, lowest=how.lowest, coarse=True)
+    lists = NeighborLists(len(rows), _rough_length(k), with_farthest=False, num_threads=threads)
+    for start in _told(range(0, len(rows), _SEGMENT_ROWS), len(rows) ** 2):
+        some = slice(start, start + _SEGMENT_ROWS)
+        rough.offer_to(lists, pairs[some], factors[some], offsets[some], start, each_pair_once=True)
+    images, distances, _ = lists.read()
+    # Both sums are chains of at most D rounded steps: three times that is ample. Then the distance itself is rounded.
+    longest, most_lost, unit = lengths.max(), lost.max(), 2.0**-24
+    of_product = lengths * most_lost + longest * lost + lost * most_lost + 3 * rows.shape[1] * unit * lengths * longest
+    of_sum = 8 * unit * (np.abs(offsets) + np.abs(offsets).max() + abs(how.slope) * lengths * longest)
+    limit = distances[:, k - 1] + 2 * (abs(how.slope) * of_product + of_sum)
+    is_sure = distances[:, -1] > limit
+    row, place = np.nonzero((distances <= limit[:, None]) & is_sure[:, None])
+    exact = np.full(images.shape, np.inf, dtype=np.float32)
+    near = images[row, place].astype(np.int64)
+    exact[row, place] = queries.pairs(rows, factors, offsets, np.ascontiguousarray(row), near, threads)
+    order = np.lexsort((images, exact), axis=1)[:, :k]
+    images, exact = np.take_along_axis(images, order, 1), np.take_along_axis(exact, order, 1)
+    unsure = np.flatnonzero(~is_sure)
+    if len(unsure):
+        few = Queries(rows[unsure], factors[unsure], offsets[unsure], slope=how.slope, lowest=how.lowest)
+        lists = NeighborLists(len(unsure), k, with_farthest=False, num_threads=threads)
+        few.offer_to(lists, rows, factors, offsets, 0)
+        images[unsure], exact[unsure], _ = lists.read()
+    return Neighbors(images, exact, None)
 
 
 def _torch(

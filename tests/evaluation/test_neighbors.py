@@ -33,6 +33,30 @@ def test_compiled_is_a_stable_sort(seed, n, dim, levels, metric, num_threads, da
     np.testing.assert_array_equal(found.farthest, everyone.max(axis=1))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(100, 400), st.integers(1, 200), st.integers(1, 12),
+    st.sampled_from(["cosine", "euclidean"]), st.sampled_from(["noise", "clusters", "copies", "lengths", "far away"]),
+)  # fmt: skip
+def test_rough_products_find_the_same(seed, n, dim, k, metric, kind):
+    """Where the CPU has them. The bound must hold where images are hard to tell apart, and where lengths differ."""
+    rng = np.random.default_rng(seed)
+    rows = features(seed, n, dim)
+    if kind == "clusters":
+        rows = rows[rng.integers(0, 5, n)] + np.float32(1e-3) * rows
+    elif kind == "copies":
+        rows = rows[rng.integers(0, n // 3, n)]
+    elif kind == "lengths":
+        rows *= np.float32(10.0) ** rng.integers(-4, 4, (n, 1)).astype(np.float32)
+    elif kind == "far away":
+        rows += np.float32(1000)
+    everyone = distance_rows(rows, rows, metric=metric)
+    order = np.argsort(everyone, axis=1, kind="stable")[:, :k]
+    found = nearest_neighbors(rows, k, metric=metric, search="compiled", num_threads=2)
+    np.testing.assert_array_equal(found.indices, order)
+    assert found.distances.tobytes() == np.take_along_axis(everyone, order, 1).tobytes()
+
+
 @pytest.mark.parametrize("search", ["compiled", "torch", "faiss"])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("other_gallery", [False, True])

@@ -175,7 +175,8 @@ static kernels kernels_named(const char *name) {
     return found;
 }
 
-/* Rows of features [rows x dim], times a factor each, side by side: [panels x dim x width], missing rows zero. */
+/* Rows of features [rows x dim], times a factor each (NULL: as they are, bit for bit), side by side:
+ * [panels x dim x width], missing rows zero. */
 static void pack_panel(const float *features, const int64_t *rows, int64_t count, int64_t dim, const float *factors,
                        int width, float *panel) {
     for (int64_t r = 0; r < width; r++) {
@@ -185,9 +186,10 @@ static void pack_panel(const float *features, const int64_t *rows, int64_t count
             continue;
         }
         const float *row = features + rows[r] * dim;
-        const float factor = factors[rows[r]];
-        for (int64_t k = 0; k < dim; k++)
-            panel[k * width + r] = row[k] * factor;
+        for (int64_t k = 0; k < dim && !factors; k++)
+            panel[k * width + r] = row[k];
+        for (int64_t k = 0; k < dim && factors; k++)
+            panel[k * width + r] = row[k] * factors[rows[r]];
     }
 }
 
@@ -200,7 +202,7 @@ typedef struct {
     const float *query_offsets;   /* [num_queries] */
     int64_t num_queries;
     const float *gallery;         /* features [… x dim], not scaled */
-    const float *gallery_factors; /* [rows of gallery] */
+    const float *gallery_factors; /* [rows of gallery], or NULL */
     const float *gallery_offsets; /* [rows of gallery] */
 } work;
 

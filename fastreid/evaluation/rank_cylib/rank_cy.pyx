@@ -88,6 +88,11 @@ cdef extern from "neighbors.h" nogil:
                                      float max_distance, const int64_t* bounds, int32_t* indices, float* distances,
                                      int64_t* counts, int num_threads)
 
+cdef extern from "coarse.h" nogil:
+    void round_rows(const float* features, const float* factors, int64_t count, int64_t dim, float* pairs,
+                    double* lengths, double* residuals, int num_threads)
+    int make_coarse(work* job)
+
 cdef extern from "histogram.h" nogil:
     ctypedef struct histogram:
         float low
@@ -103,6 +108,13 @@ cdef extern from "histogram.h" nogil:
     void add_row(void* context, int thread, int64_t query, int64_t first, const float* row, int64_t count) noexcept
     void add_all(const histogram* to, const float* values, int64_t count, int64_t sign, int num_threads)
     void cells_of(const histogram* like, const float* values, int64_t count, int64_t* out)
+
+
+def has_coarse():
+    """Whether this CPU has the product of `rounded_pairs`."""
+    cdef work job
+    job.with_ = kernels_named(NULL)
+    return bool(make_coarse(&job))
 
 
 def instruction_set(str name=None):
@@ -257,6 +269,19 @@ cdef class Histogram:
         return np.asarray(self.bins).sum(axis=0), np.asarray(self.steps).sum(axis=0)[:-1].cumsum()
 
 
+def rounded_pairs(const float[:, ::1] features, const float[::1] factors, int num_threads):
+    """Scaled rows [N, D] as pairs of bfloat16 in float32 [N, (D + 1) // 2]; lengths, and those of what rounding took."""
+    cdef int64_t n = features.shape[0], half = (features.shape[1] + 1) // 2
+    pairs_array, lengths_array, residuals_array = np.empty((n, half), dtype=np.float32), np.empty(n), np.empty(n)
+    cdef float[:, ::1] pairs = pairs_array
+    cdef double[::1] lengths = lengths_array, residuals = residuals_array
+    if n and half:
+        with nogil:
+            round_rows(&features[0, 0], &factors[0], n, features.shape[1], &pairs[0, 0], &lengths[0], &residuals[0],
+                       num_threads)
+    return pairs_array, lengths_array, residuals_array
+
+
 cdef class NeighborLists:
     """The k nearest images of each of n, and on demand how far the farthest is; see neighbors.h."""
 
@@ -302,9 +327,11 @@ cdef class Queries:
     cdef const float[::1] factors
     cdef const float[::1] offsets
     cdef float[::1] packed
+    cdef bint is_coarse
 
     def __init__(self, const float[:, ::1] features, const float[::1] factors, const float[::1] offsets, *,
-                 float slope, float lowest, str instructions=None):
+                 float slope, float lowest, str instructions=None, bint coarse=False):
+        """With `coarse` features are `rounded_pairs`; ValueError if the CPU has no product of them."""
         cdef bytes wanted = b"" if instructions is None else instructions.encode()
         cdef Py_ssize_t num = features.shape[0], dim = features.shape[1], panels = -(-num // QUERY_PANEL), p
         cdef int64_t[::1] rows = np.arange(num)
@@ -313,10 +340,13 @@ cdef class Queries:
         with nogil:
             for p in range(panels):
                 pack_panel(&features[0, 0], &rows[p * QUERY_PANEL], min(num - p * QUERY_PANEL, QUERY_PANEL), dim,
-                           &factors[0], QUERY_PANEL, &self.packed[p * QUERY_PANEL * dim])
+                           NULL if coarse else &factors[0], QUERY_PANEL, &self.packed[p * QUERY_PANEL * dim])
         self.job.with_ = kernels_named(NULL if instructions is None else <const char*>wanted)
         if self.job.with_.name == NULL:
             raise ValueError(f"this CPU has no instruction set {instructions!r}")
+        if coarse and not make_coarse(&self.job):
+            raise ValueError("this CPU has no product of bfloat16 numbers")
+        self.is_coarse = coarse
         self.job.dim, self.job.slope, self.job.lowest = dim, slope, lowest
         self.job.queries, self.job.query_offsets, self.job.num_queries = &self.packed[0], &offsets[0], num
 
@@ -403,6 +433,8 @@ cdef class Queries:
         if rows.shape[0] == 0:
             return
         job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        if self.is_coarse:
+            job.gallery_factors = NULL
         lists.lists.each_pair_once = each_pair_once
         with nogil:
             failed = compare_rows(&job, &rows[0], rows.shape[0], base, near_row_for(job.with_.name), &lists.lists,

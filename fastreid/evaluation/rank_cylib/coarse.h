@@ -1,0 +1,81 @@
+/* Rough products, of numbers rounded to bfloat16, twice as fast: to find the few pairs that are worth an exact one.
+ *
+ * Two rounded numbers travel in the place of one float, so that kernels.h packs and compares rows of half the length.
+ */
+#ifndef FASTREID_COARSE_H
+#define FASTREID_COARSE_H
+
+#include "kernels.h"
+
+static uint32_t to_bfloat16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16; /* to nearest, ties to even; values are far from overflow */
+}
+
+/* Rows [count x dim] times their factors, rounded, in pairs [count x (dim + 1) / 2]; and the lengths of each row and of
+ * what rounding took off it. */
+static void round_rows(const float *features, const float *factors, int64_t count, int64_t dim, float *pairs,
+                       double *lengths, double *residuals, int num_threads) {
+    const int64_t half = (dim + 1) / 2;
+#pragma omp parallel for schedule(static) num_threads(num_threads)
+    for (int64_t r = 0; r < count; r++) {
+        double length = 0, residual = 0;
+        for (int64_t k = 0; k < half; k++) {
+            uint32_t both = 0;
+            for (int64_t part = 0; part < 2 && 2 * k + part < dim; part++) {
+                const float value = features[r * dim + 2 * k + part] * factors[r];
+                const uint32_t rounded = to_bfloat16(value), wide = rounded << 16;
+                float back;
+                memcpy(&back, &wide, sizeof back);
+                length += (double)value * value;
+                residual += ((double)value - back) * ((double)value - back);
+                both |= rounded << 16 * part;
+            }
+            memcpy(pairs + r * half + k, &both, sizeof both);
+        }
+        lengths[r] = sqrt(length);
+        residuals[r] = sqrt(residual);
+    }
+}
+
+#if defined(__GNUC__) && defined(__x86_64__) && (__GNUC__ >= 10 || defined(__clang__))
+#define HAS_COARSE 1
+__attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static void
+product_coarse(const float *queries, const float *gallery, int64_t dim, float *products, int64_t stride) {
+    __m512 sums[QUERY_PANEL][2];
+    for (int q = 0; q < QUERY_PANEL; q++)
+        sums[q][0] = sums[q][1] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < dim; k++) {
+        const __m512bh low = (__m512bh)_mm512_loadu_ps(gallery), high = (__m512bh)_mm512_loadu_ps(gallery + 16);
+#pragma GCC unroll 14
+        for (int q = 0; q < QUERY_PANEL; q++) {
+            int32_t both;
+            memcpy(&both, queries + q, sizeof both);
+            const __m512bh value = (__m512bh)_mm512_set1_epi32(both);
+            sums[q][0] = _mm512_dpbf16_ps(sums[q][0], value, low);
+            sums[q][1] = _mm512_dpbf16_ps(sums[q][1], value, high);
+        }
+        queries += QUERY_PANEL;
+        gallery += GALLERY_PANEL;
+    }
+    for (int q = 0; q < QUERY_PANEL; q++) {
+        _mm512_storeu_ps(products + q * stride, sums[q][0]);
+        _mm512_storeu_ps(products + q * stride + 16, sums[q][1]);
+    }
+}
+#endif
+
+/* Make `job` take rounded pairs; 0 where the CPU (or the compiler) has no such product. */
+static int make_coarse(work *job) {
+#ifdef HAS_COARSE
+    if (!strcmp(job->with.name, "avx512") && __builtin_cpu_supports("avx512bf16")) {
+        job->with.product = product_coarse;
+        return 1;
+    }
+#endif
+    (void)job;
+    return 0;
+}
+
+#endif
