@@ -22,7 +22,7 @@ SIZE = (4.8, 3.6)  # inches
 DPI = 150
 CMC_RANKS = 20
 LEAST_RATE = 1e-5
-RATES = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5)  # ticks of the DET curve; its axes end at them
+RATES = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95)  # ticks of the DET curve
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all
 DASHES = ("-", "--", ":", "-.")
 
@@ -109,7 +109,7 @@ def _det(curves: Mapping[str, Curves]) -> Figure:
         axis.set_major_formatter(FixedFormatter([f"{100 * rate:g}" for rate in RATES]))
         axis.set_minor_locator(NullLocator())
     axes.set_xlim(norm.ppf(low), norm.ppf(0.6))
-    axes.set_ylim(norm.ppf(low), norm.ppf(0.9))
+    axes.set_ylim(norm.ppf(low), norm.ppf(0.96))
     axes.axline((0, 0), slope=1, color="#999999", linewidth=0.8)
     axes.legend(title="equal error, %", loc="lower left", frameon=False)
     return figure
@@ -126,10 +126,11 @@ def _similarity(name: str, roc: RocCurve) -> Figure:
     axes.axvline(roc.best_accuracy[1], color="#444444", linewidth=1)
     axes.annotate(
         f"best threshold\n{100 * roc.best_accuracy[0]:.1f} % right",
-        (roc.best_accuracy[1], 0.72),
+        (roc.best_accuracy[1], 0.6),
         xycoords=("data", "axes fraction"),
-        xytext=(4, 0),
+        xytext=(-4, 0),
         textcoords="offset points",
+        ha="right",
     )
     axes.set_xlim(roc.edges[shown[0]], roc.edges[shown[-1] + 1])
     axes.set_ylim(bottom=0)
