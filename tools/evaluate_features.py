@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from fastreid.config import ConfigError, get_cfg
+from fastreid.config import ConfigError, get_cfg, refuse_unsupported
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import FeatureFileError, read_features
 from fastreid.evaluation.matching import NoValidQueryError
@@ -42,11 +42,13 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = get_cfg()
     try:
-        cfg.merge_from_list(args.options)
+        cfg.merge_from_list(_scoring_keys(args.options))
+        refuse_unsupported(cfg)
         query, gallery = read_features(args.query), read_features(args.gallery)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
         views = {"q_viewids": query.viewids, "g_viewids": gallery.viewids}
         result = score_features(query.rows, gallery.rows, *ids, Scoring.from_config(cfg), **views)
+        roc = result.roc or (roc_curve(result.distances, result.matches) if args.plots else None)
     except (ConfigError, FeatureFileError, NoValidQueryError, ImportError, ValueError) as error:
         sys.exit(f"evaluate_features: error: {error}")
     print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
@@ -55,8 +57,17 @@ def main(argv: list[str] | None = None) -> None:
     if args.output:
         write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
     if args.plots:
-        roc = result.roc or roc_curve(result.distances, result.matches)
-        draw_plots({args.gallery.split("/")[-1].rsplit(".", 1)[0]: Curves(result.cmc, roc)}, args.plots)
+        draw_plots({Path(args.gallery).stem: Curves(result.cmc, roc)}, args.plots)
+
+
+def _scoring_keys(options: list[str]) -> list[str]:
+    """Raises: ConfigError for a key that scoring does not read."""
+    for key in options[::2]:
+        if not key.startswith("TEST.") and key != "MODEL.DEVICE":
+            raise ConfigError(f"{key} has no say in scoring: only TEST keys and MODEL.DEVICE do")
+        if key == "TEST.PLOTS":
+            raise ConfigError("TEST.PLOTS: say where to draw with --plots FOLDER")
+    return options
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from fastreid.evaluation.confidence import bootstrap_intervals
 from fastreid.evaluation.distance import build_dist
+from fastreid.evaluation.distances import MatrixDistances
 from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator
 from fastreid.evaluation.extraction import FeatureStore, evaluation_mode
 from fastreid.evaluation.fused import distance_rows, rank_features
-from fastreid.evaluation.matching import NoValidQueryError
+from fastreid.evaluation.matching import NoValidQueryError, match_labels
 from fastreid.evaluation.neighbors import nearest_neighbors
 from fastreid.evaluation.protocols import check_protocol, evaluate_protocols
 from fastreid.evaluation.query_expansion import aqe
@@ -13,13 +14,14 @@ from fastreid.evaluation.rank import evaluate_rank, rank_queries
 from fastreid.evaluation.reranking import jaccard_graph
 from fastreid.evaluation.results import print_csv_format
 from fastreid.evaluation.roc import evaluate_roc, roc_curve
-from fastreid.evaluation.score import ProtocolResult, score, score_features
+from fastreid.evaluation.score import ProtocolResult, score, score_distances, score_features
 from fastreid.evaluation.scoring import Expansion, Reranking, Scoring
 
 __all__ = [
     "DatasetEvaluator",
     "Expansion",
     "FeatureStore",
+    "MatrixDistances",
     "NoValidQueryError",
     "ProtocolResult",
     "ReidEvaluator",
@@ -35,11 +37,13 @@ __all__ = [
     "evaluate_roc",
     "evaluation_mode",
     "jaccard_graph",
+    "match_labels",
     "nearest_neighbors",
     "print_csv_format",
     "rank_features",
     "rank_queries",
     "roc_curve",
     "score",
+    "score_distances",
     "score_features",
 ]

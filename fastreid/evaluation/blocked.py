@@ -15,11 +15,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from fastreid.evaluation.distances import MEMORY_BUDGET, Distances
+from fastreid.evaluation.distances import MEMORY_BUDGET, Distances, rows_within
 from fastreid.evaluation.fused import is_available
 from fastreid.evaluation.metric import Rows, check_finite, check_pair, metric_named
 
 SEGMENT_ROWS = 16_384  # images that are widened and moved to the device together
+
+# torch 2.9 has a setting for each backend, and refuses to mix it with the older one.
+_HAS_PRECISIONS = hasattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision")
 
 
 class BlockedDistances(Distances):
@@ -38,10 +41,10 @@ class BlockedDistances(Distances):
         self._query, self._gallery = (x if isinstance(x, Tensor) else np.asanyarray(x) for x in (query, gallery))
         check_pair(self._query, self._gallery)
         self.shape = len(self._query), len(self._gallery)
-        self._device = torch.device(device)
+        self._device = _resolved(device)
         # Where no compiled kernel counts, counting needs twice as much as the distances.
         blocks = 1 if self._device.type == "cpu" and is_available() else 3
-        self.rows_at_once = max(1, int(memory_budget * 2**20 / (4 * blocks * max(1, self.shape[1]))))
+        self.rows_at_once = rows_within(memory_budget / blocks, 4 * self.shape[1], max(1, self.shape[0]))
         if self._device.type == "cuda" and 4 * self._gallery.nbytes < torch.cuda.mem_get_info(self._device)[0]:
             self._gallery = on_device(self._gallery, self._device)  # else it is moved for every block of queries
 
@@ -58,7 +61,7 @@ class BlockedDistances(Distances):
             segments = (on_device(features[start : start + SEGMENT_ROWS], self._device) for start in starts)
             parts = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square().cpu() for rows in segments]
             squares = torch.cat(parts).numpy() if parts else np.zeros(0)
-            check_finite(squares, 0, side)
+            check_finite(squares, 0, side, self._metric)
             found.append(squares)
         return found[0], found[1]
 
@@ -95,17 +98,34 @@ class BlockedDistances(Distances):
 def on_device(rows: Rows, device: torch.device) -> Tensor:
     """float32 rows there; not copied if they are that already."""
     if not isinstance(rows, Tensor):
-        # A file that is mapped into memory must not be written to, and torch wants what may be.
-        rows = torch.from_numpy(np.array(rows) if not rows.flags.writeable else rows)
+        # A file that is mapped into memory must not be written to, and torch wants what may be, forwards.
+        is_plain = rows.flags.writeable and min(rows.strides, default=0) >= 0
+        rows = torch.from_numpy(rows if is_plain else np.array(rows, order="C"))
     return rows.detach().to(device, torch.float32)
+
+
+def _resolved(device: str | torch.device) -> torch.device:
+    """With the number that a tensor on it will name."""
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 @contextmanager
 def exact_products() -> Iterator[None]:
     """float32 products in float32: no TensorFloat-32 or bfloat16 in between, whatever the caller allows."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul] if _HAS_PRECISIONS else []
+    before = [backend.fp32_precision for backend in backends]
+    legacy = None if backends else torch.get_float32_matmul_precision()
     try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        if legacy:
+            torch.set_float32_matmul_precision("highest")
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+        if legacy:
+            torch.set_float32_matmul_precision(legacy)

@@ -10,13 +10,19 @@ _AT_ONCE = 100  # resamplings: bounds the memory to 100 x Q counts
 
 
 def bootstrap_intervals(
-    ranking: Ranking, *, level: float = 0.95, num_samples: int = 1000, seed: int = 0
+    ranking: Ranking,
+    *,
+    rank1: np.ndarray | None = None,
+    level: float = 0.95,
+    num_samples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of Rank-1, mAP and mINP over resampled valid queries (Efron, 1979), in percent.
 
     They tell how much of a difference the choice of queries explains, not what another gallery or training would do.
 
     Args:
+        rank1: Rank-1 of each query, float64 [Q] in 0..1, if it is not whether the nearest image is right.
         level: share of the resamplings inside.
         num_samples: resamplings, each as large as the valid queries.
         seed: the same gives the same bits.
@@ -27,7 +33,8 @@ def bootstrap_intervals(
     if not 0 < level < 1 or num_samples < 1:
         raise ValueError(f"level must lie between 0 and 1 and num_samples be at least 1, got {level} and {num_samples}")
     valid = ranking.valid
-    figures = {"Rank-1": ranking.first_match_rank[valid] == 1, "mAP": ranking.ap[valid], "mINP": ranking.inp[valid]}
+    hits = ranking.first_match_rank == 1 if rank1 is None else rank1
+    figures = {"Rank-1": hits[valid], "mAP": ranking.ap[valid], "mINP": ranking.inp[valid]}
     values = 100.0 * np.stack([figure.astype(float) for figure in figures.values()], axis=1)  # [Q, figures]
     rng, num_queries = np.random.default_rng(seed), len(values)
     means = []

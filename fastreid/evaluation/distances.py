@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 from fastreid.evaluation.histogram import PairCounter
 from fastreid.evaluation.matching import Matches
 from fastreid.evaluation.progress import progress
-from fastreid.evaluation.rank import count_matrix, ranking_of
+from fastreid.evaluation.rank import check_all_finite, count_matrix, ranking_of
 from fastreid.structures.ranking import Ranking
 
 MEMORY_BUDGET = 64  # MiB beyond the features
@@ -57,6 +58,9 @@ class Distances(ABC):
         Args:
             told_as: what progress is told of, if there is much.
             wanted: bool [Q]; blocks without a wanted query are left out.
+
+        Raises:
+            ValueError: naming a distance that is not finite.
         """
         starts: Sequence[int] = range(0, self.shape[0], self.rows_at_once)
         if wanted is not None:
@@ -66,6 +70,7 @@ class Distances(ABC):
         for first in progress(starts, len(starts), told_as) if many else starts:
             block = self.block(first, min(first + self.rows_at_once, self.shape[0]), whole)
             whole = block if whole is None else whole
+            check_all_finite(block, first)
             yield first, block
 
     def rank(self, matches: Matches) -> Ranking:
@@ -85,7 +90,7 @@ class Distances(ABC):
         for first, block in self.blocks("ranking", is_scored):
             for part, matches in zip(parts, several, strict=True):
                 mine = matches.of_queries(first, first + len(block))
-                part.append(count_matrix(block, mine, first_query=first))
+                part.append(count_matrix(block, mine, checked=True))
         return [ranking_from(part, matches) for part, matches in zip(parts, several, strict=True)]
 
     def same_person(self, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
@@ -131,18 +136,27 @@ def ranking_from(parts: Sequence[tuple[np.ndarray, np.ndarray]], matches: Matche
     return ranking_of(np.concatenate(thresholds), np.concatenate(counts, axis=1), matches)
 
 
-class MatrixDistances(Distances):
-    """Distances that somebody else computed, as a matrix [Q, G]."""
+def rows_within(memory_budget: float, bytes_of_row: int, limit: int) -> int:
+    """How many rows fit into MiB; at least one, at most `limit`."""
+    return max(1, int(min(limit, memory_budget * 2**20 / max(1, bytes_of_row))))
 
-    def __init__(self, matrix: ArrayLike) -> None:
-        self._matrix = np.asarray(matrix)
+
+class MatrixDistances(Distances):
+    """Distances that somebody else computed, as a matrix [Q, G]; a file that is mapped into memory stays one."""
+
+    def __init__(self, matrix: ArrayLike, *, memory_budget: float = MEMORY_BUDGET) -> None:
+        self._matrix = np.asanyarray(matrix)
         if self._matrix.ndim != 2:
             raise ValueError(f"distances must be a matrix [Q, G], got shape {list(self._matrix.shape)}")
         self.shape = self._matrix.shape
-        self.rows_at_once = max(1, len(self._matrix))
-        finite = self._matrix[np.isfinite(self._matrix)]
-        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-        self.bounds = low, high if high > low else low + 1
+        self.rows_at_once = rows_within(memory_budget, 2 * 8 * self.shape[1], max(1, self.shape[0]))
+
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        ends = [(float(block.min()), float(block.max())) for _, block in self.blocks() if block.size]
+        low, high = np.float32(min((end[0] for end in ends), default=0)), max((end[1] for end in ends), default=1)
+        # Of equal distances, bins that float32 can tell apart.
+        return float(low), float(max(np.float32(high), low + max(np.float32(1e-6), np.float32(1e-6) * abs(low))))
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
         rows = self._matrix[first:stop].view()

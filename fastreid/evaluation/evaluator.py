@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreid.evaluation.results import write_results
+from fastreid.evaluation.outcome import outcome_of, write_outcomes
 from fastreid.evaluation.score import score
 from fastreid.evaluation.scoring import Scoring
 from fastreid.structures import PersonImage
@@ -41,16 +41,20 @@ class ReidEvaluator(DatasetEvaluator):
     """
 
     def __init__(self, cfg: Any, num_query: int, output_dir: str | Path | None = None) -> None:
-        """`cfg.TEST` says how to score; `output_dir`, if given, receives results.json.
+        """`cfg.TEST` says how to score; `output_dir`, if given, receives what `evaluate_protocols` writes.
 
-        Raises: ValueError if results are to be written but `cfg.DATASETS.TESTS` names several.
+        Raises: ValueError if results are to be written but `cfg.DATASETS.TESTS` names several, or if plots are asked
+            for and there is no folder for them.
         """
+        if cfg.TEST.PLOTS and not output_dir:
+            raise ValueError("TEST.PLOTS needs an output_dir to draw into")
         if output_dir and len(cfg.DATASETS.TESTS) != 1:
             raise ValueError(
                 f"an evaluator sees one protocol but DATASETS.TESTS names {cfg.DATASETS.TESTS}: "
                 "give no output_dir, or use fastreid.evaluation.evaluate_protocols"
             )
         self._scoring = Scoring.from_config(cfg)
+        self._with_plots = cfg.TEST.PLOTS
         self._protocols = cfg.DATASETS.TESTS
         self._num_query = num_query
         self._output_dir = output_dir
@@ -76,7 +80,10 @@ class ReidEvaluator(DatasetEvaluator):
         if not 0 < split < len(images):
             raise ValueError(f"num_query={split} leaves no query or no gallery among {len(images)} images")
         features = torch.cat([rows for _, rows in shares if len(rows)])
-        result = score(features[:split], features[split:], images[:split], images[split:], self._scoring)
+        query, gallery = images[:split], images[split:]
+        result = score(features[:split], features[split:], query, gallery, self._scoring)
+        name = self._protocols[0] if self._protocols else "the protocol"
+        outcome = outcome_of(result, name, query, gallery, with_plots=self._with_plots)
         if self._output_dir:
-            write_results(self._output_dir, {self._protocols[0]: result.metrics})
+            write_outcomes({name: outcome}, Path(self._output_dir))
         return OrderedDict(result.metrics)

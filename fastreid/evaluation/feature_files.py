@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 NAMES = ("features", "pids", "camids")
 
@@ -20,7 +21,7 @@ class FeatureFileError(ValueError):
 class Features:
     """Descriptors [N, D] as they were stored (`rows` of an .npy file stay on disk), and ids [N]."""
 
-    rows: np.ndarray
+    rows: np.ndarray | Tensor
     pids: np.ndarray
     camids: np.ndarray
     viewids: np.ndarray | None = None
@@ -82,6 +83,7 @@ def _read_npy(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -89,7 +91,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(error) from error
-    return {name: t.float().numpy() if t.is_floating_point() else t.numpy() for name, t in tensors.items()}
+    # NumPy has no bfloat16: such descriptors stay a tensor.
+    return {name: tensor if tensor.dtype == torch.bfloat16 else tensor.numpy() for name, tensor in tensors.items()}
 
 
 _READERS = {".npz": _read_npz, ".npy": _read_npy, ".safetensors": _read_safetensors}

@@ -16,10 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from fastreid.evaluation.distances import MANY_PAIRS, MEMORY_BUDGET, Distances, ranking_from
+from fastreid.evaluation.distances import MANY_PAIRS, MEMORY_BUDGET, Distances, ranking_from, rows_within
 from fastreid.evaluation.histogram import PairCounter
 from fastreid.evaluation.matching import Matches, match_labels
-from fastreid.evaluation.metric import Rows, as_float32, as_rows, check_finite, check_pair, metric_named
+from fastreid.evaluation.metric import (
+    Metric,
+    Rows,
+    as_float32,
+    as_rows,
+    check_finite,
+    check_pair,
+    metric_named,
+    squared_lengths,
+)
 from fastreid.evaluation.progress import progress
 from fastreid.structures.ranking import Ranking
 
@@ -105,48 +114,66 @@ class FusedDistances(Distances):
         self._threads = num_threads or torch.get_num_threads()
         self._instructions = instructions
         self._budget = memory_budget * 2**20
-        self.rows_at_once = max(1, int(self._budget / (3 * 4 * max(1, self.shape[1]))))
+        self.rows_at_once = rows_within(memory_budget / 3, 4 * self.shape[1], max(1, self.shape[0]))
+        self._scales: tuple[np.ndarray, np.ndarray] | None = None  # of the gallery, once somebody has needed all
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        return self._metric.bounds(max(_longest(self._query), _longest(self._gallery)))
+        if self._metric.normalizes:
+            return self._metric.bounds(1.0)
+        sides = squared_lengths(self._query), squared_lengths(self._gallery)
+        return self._metric.bounds(max(squares.max(initial=0.0) for squares in sides))
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
         out = np.empty((stop - first, self.shape[1]), dtype=np.float32) if out is None else out[: stop - first]
-        queries = self._queries(np.arange(first, stop))
-        for start, images, factors, offsets in self._segments(""):
-            queries.distances(images, factors, offsets, np.arange(len(images)), out, start, self._threads)
+        if stop > first:
+            queries = self._queries(np.arange(first, stop))
+            for start, images, factors, offsets in self._segments(""):
+                queries.distances(images, factors, offsets, np.arange(len(images)), out, start, self._threads)
         return out
 
     def row(self, query: int) -> np.ndarray:
         return self.block(query, query + 1)[0]  # alone, as a row's bits do not depend on its block
 
     def rank_each(self, several: Sequence[Matches]) -> list[Ranking]:
-        return [self._rank(matches) for matches in several]
+        """Matches of the same queries go through the gallery together."""
+        alike: dict[bytes, list[int]] = {}
+        for number, matches in enumerate(several):
+            self.check(matches)
+            alike.setdefault(np.flatnonzero(matches.num_positives).tobytes(), []).append(number)
+        rankings: dict[int, Ranking] = {}
+        for numbers in alike.values():
+            rankings |= zip(numbers, self._rank_alike([several[number] for number in numbers]), strict=True)
+        return [rankings[number] for number in range(len(several))]
 
-    def _rank(self, matches: Matches) -> Ranking:
-        self.check(matches)
-        kept = matches.kept
+    def _rank_alike(self, several: Sequence[Matches]) -> list[Ranking]:
+        counted: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in several]
+        kept = [matches.kept for matches in several]
         # Position among the images that are kept: its order is that of the gallery.
-        place = np.cumsum(np.bincount(kept, minlength=self.shape[1])) - 1
-        parts = []
-        for part, queries in self._query_blocks(matches):
-            ordered, near, removed = self._right_and_removed(queries, part)
-            to = np.zeros((3, len(near)), dtype=np.int64)
-            places = place[ordered]
-            starts = part.positive_starts
+        place = [np.cumsum(np.bincount(images, minlength=self.shape[1])) - 1 for images in kept]
+        for rows, queries in self._query_blocks(several[0]):
+            parts = [matches.select(rows) for matches in several]
+            found = [self._right_and_removed(queries, part) for part in parts]
+            to = [np.zeros((3, len(near)), dtype=np.int64) for _, near, _ in found]
             for start, images, factors, offsets in self._segments("ranking"):
-                low, high = np.searchsorted(kept, [start, start + len(images)])
-                rows = kept[low:high] - start
-                queries.count(images, factors, offsets, rows, low, near, places, starts, to, self._threads)
-            queries.take_off(removed, place[part.removed], part.removed_starts, near, places, starts, to)
-            parts.append((near, to))
-        return ranking_from(parts, matches)
+                for part, (ordered, near, _), counts, mine, at in zip(parts, found, to, kept, place, strict=True):
+                    low, high = np.searchsorted(mine, [start, start + len(images)])
+                    among, places = mine[low:high] - start, at[ordered]
+                    starts = part.positive_starts
+                    queries.count(images, factors, offsets, among, low, near, places, starts, counts, self._threads)
+                del images
+            for part, (ordered, near, removed), counts, at, done in zip(parts, found, to, place, counted, strict=True):
+                where = at[part.removed], part.removed_starts
+                queries.take_off(removed, *where, near, at[ordered], part.positive_starts, counts)
+                done.append((near, counts))
+        return [ranking_from(done, matches) for done, matches in zip(counted, several, strict=True)]
 
     def same_person(self, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
         self.check(matches)
-        blocks = self._query_blocks(matches, all_queries=True)
-        found = [self._right_and_removed(queries, part, sort=False) for part, queries in blocks]
+        found = [
+            self._right_and_removed(queries, matches.select(rows), sort=False)
+            for rows, queries in self._query_blocks(matches, all_queries=True)
+        ]
         return np.concatenate([right for _, right, _ in found]), np.concatenate([removed for _, _, removed in found])
 
     def count_pairs(self, counter: PairCounter, matches: Matches) -> None:
@@ -155,14 +182,15 @@ class FusedDistances(Distances):
             for start, images, factors, offsets in self._segments("counting pairs"):
                 low, high = np.searchsorted(kept, [start, start + len(images)])
                 queries.add_to(counter.on_cpu, images, factors, offsets, kept[low:high] - start)
+                del images
 
-    def _query_blocks(self, matches: Matches, all_queries: bool = False) -> Iterator[tuple[Matches, Any]]:
-        """Matches and packed queries, as many as fit: those that have a right image, or all."""
-        at_once = max(256, int(self._budget / 2 / (4 * self._query.shape[1])))
+    def _query_blocks(self, matches: Matches, all_queries: bool = False) -> Iterator[tuple[np.ndarray, Any]]:
+        """Rows of queries that have a right image, or of all, and those queries packed; as many as fit."""
+        at_once = max(256, rows_within(self._budget / 2**20 / 2, 4 * self._query.shape[1], self.shape[0]))
         asked = np.arange(self.shape[0]) if all_queries else np.flatnonzero(matches.num_positives)
         for start in range(0, len(asked), at_once):
             rows = asked[start : start + at_once]
-            yield matches.select(rows), self._queries(rows)
+            yield rows, self._queries(rows)
 
     def _queries(self, rows: np.ndarray) -> Any:
         from fastreid.evaluation.rank_cylib.rank_cy import Queries
@@ -170,19 +198,31 @@ class FusedDistances(Distances):
         first, last = int(rows[0]), int(rows[-1])
         is_range = last - first == len(rows) - 1
         features = as_float32(self._query[first : last + 1] if is_range else self._query[rows])
-        factors, offsets = self._scales(features, first, "query image")
+        factors, offsets = scales(self._metric, features, rows, "query image")
         how = {"slope": self._metric.slope, "lowest": self._metric.lowest, "instructions": self._instructions}
         return Queries(features, factors, offsets, **how)
 
-    def _scales(self, features: np.ndarray, first: int, side: str) -> tuple[np.ndarray, np.ndarray]:
-        return scales(self._metric, features, first, side)
-
     def _segments(self, told_as: str) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-        starts = range(0, self.shape[1], SEGMENT_ROWS)
+        """First row, features, factors and offsets of one part of the gallery after the other."""
+        rows = SEGMENT_ROWS if _is_ready(self._gallery) else self._widened_rows(SEGMENT_ROWS)
+        starts = range(0, self.shape[1], rows)
         many = told_as and self.shape[0] * self.shape[1] > MANY_PAIRS
+        found = []
         for start in progress(starts, len(starts), told_as) if many else starts:
-            images = as_float32(self._gallery[start : start + SEGMENT_ROWS])
-            yield start, images, *self._scales(images, start, "gallery image")
+            images = as_float32(self._gallery[start : start + rows])
+            if self._scales is None:
+                found.append(scales(self._metric, images, start, "gallery image"))
+                own = found[-1]
+            else:
+                own = tuple(values[start : start + rows] for values in self._scales)
+            yield start, images, *own
+            del images
+        if found:
+            self._scales = np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+
+    def _widened_rows(self, limit: int) -> int:
+        """How many may be widened together: the next are while these are still looked at."""
+        return rows_within(self._budget / 2**20 / 4, 4 * self._gallery.shape[1], limit)
 
     def _right_and_removed(
         self, queries: Any, matches: Matches, sort: bool = True
@@ -194,9 +234,9 @@ class FusedDistances(Distances):
         query_of = np.concatenate([query, removed_query])
         distances = np.empty(len(image_of), dtype=np.float32)
         by_image = np.argsort(image_of, kind="stable")
-        for pairs in np.array_split(by_image, max(1, -(-len(by_image) // 8192))):
-            few, first, row_of = _rows_for(self._gallery, image_of[pairs])
-            factors, offsets = self._scales(few, first, "gallery image")
+        for pairs in np.array_split(by_image, max(1, -(-len(by_image) // self._widened_rows(8192)))):
+            few, rows, row_of = _rows_for(self._gallery, image_of[pairs])
+            factors, offsets = scales(self._metric, few, rows, "gallery image")
             distances[pairs] = queries.pairs(few, factors, offsets, query_of[pairs], row_of, self._threads)
         right, removed = np.split(distances, [len(query)])
         if not sort:
@@ -205,32 +245,29 @@ class FusedDistances(Distances):
         return matches.positives[by_rank], right[by_rank], removed
 
 
-def scales(metric: Any, features: np.ndarray, first: int, side: str) -> tuple[np.ndarray, np.ndarray]:
+def scales(metric: Metric, features: np.ndarray, rows: int | np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
     """float32 factors and offsets [N] of features [N, D] (`Metric`).
 
     Raises:
-        ValueError: a row is not finite; `first` is the number of row 0, for the message.
+        ValueError: a row is not finite; `rows` are their numbers, or that of the first, for the message.
     """
-    from fastreid.evaluation.rank_cylib.rank_cy import squared_lengths
+    from fastreid.evaluation.rank_cylib import rank_cy
 
-    squares = squared_lengths(features)
-    check_finite(squares, first, side)
+    squares = rank_cy.squared_lengths(features)
+    check_finite(squares, rows, side, metric)
     return metric.scales_of(squares)
 
 
-def _longest(features: Rows) -> float:
-    """Greatest squared length."""
-    from fastreid.evaluation.rank_cylib.rank_cy import squared_lengths
-
-    parts = (as_float32(features[start : start + SEGMENT_ROWS]) for start in range(0, len(features), SEGMENT_ROWS))
-    return max((float(squared_lengths(part).max()) for part in parts), default=0.0)
+def _is_ready(rows: Rows) -> bool:
+    """Whether kernels can read the rows where they are."""
+    return type(rows) is np.ndarray and rows.dtype == np.float32 and rows.flags.c_contiguous
 
 
-def _rows_for(gallery: Rows, images: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
-    """float32 rows that hold the ascending `images`, the number of the first, and each image's row among them."""
+def _rows_for(gallery: Rows, images: np.ndarray) -> tuple[np.ndarray, int | np.ndarray, np.ndarray]:
+    """float32 rows that hold the ascending `images`, their numbers or that of the first, and each image's row."""
     first, last = (int(images[0]), int(images[-1])) if len(images) else (0, -1)
-    if type(gallery) is np.ndarray and gallery.dtype == np.float32 and gallery.flags.c_contiguous:
+    if _is_ready(gallery):
         return gallery[first : last + 1], first, images - first
     # Of a file on disk, or of what must be widened, only the rows that are needed.
     rows, row_of = np.unique(images, return_inverse=True)
-    return as_float32(gallery[rows]), first, row_of.astype(np.int64)
+    return as_float32(gallery[rows]), rows, row_of.astype(np.int64)

@@ -46,12 +46,11 @@ class PairCounter:
         """What counts there: the compiled kernels' own, which they can be handed."""
         return self._on("cpu")
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """int64 [bins] and int64 [thresholds]: distances in each bin, and at most at each threshold."""
-        found = [part.read() for part in self._parts.values()]
-        if not found:
-            return np.zeros(len(self.edges) - 1, np.int64), np.zeros(len(self._thresholds), np.int64)
-        return sum(bins for bins, _ in found), sum(at_most for _, at_most in found)
+    def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """int64 [bins], then int64 [thresholds] twice: distances in each bin, at most at each threshold, and at it."""
+        found = [part.read() for part in self._parts.values()] or [self.on_cpu.read()]
+        bins, at_most, at = (sum(counts) for counts in zip(*found, strict=True))
+        return bins, at_most, at
 
     def _on(self, device: str) -> Any:
         if device not in self._parts:
@@ -77,6 +76,7 @@ class _TorchHistogram:
         self._low, self._scale, self._num_bins = low, num_bins / (high - low), num_bins
         self._bins = torch.zeros(num_bins, dtype=torch.int64, device=device)
         self._steps = torch.zeros(len(thresholds) + 1, dtype=torch.int64, device=device)
+        self._ties = torch.zeros_like(self._steps)
 
     def add(self, distances: np.ndarray | Tensor, sign: int = 1) -> None:
         for some in torch.as_tensor(distances).split(_AT_ONCE):
@@ -84,6 +84,9 @@ class _TorchHistogram:
             self._bins += sign * torch.bincount(place, minlength=self._num_bins)
             step = torch.searchsorted(self._thresholds, some)
             self._steps += sign * torch.bincount(step, minlength=len(self._steps))
+            if len(self._thresholds):
+                at = self._thresholds[step.clamp_max(len(self._thresholds) - 1)] == some
+                self._ties += sign * torch.bincount(step[at], minlength=len(self._ties))
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._bins.cpu().numpy(), self._steps[:-1].cumsum(0).cpu().numpy()
+    def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return tuple(counts.cpu().numpy() for counts in (self._bins, self._steps[:-1].cumsum(0), self._ties[:-1]))

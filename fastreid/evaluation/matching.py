@@ -151,6 +151,8 @@ def _paired_ids(side: str, pids: ArrayLike, camids: ArrayLike) -> tuple[np.ndarr
             raise ValueError(
                 f"{side} {what} ids must be a flat array of integers, got {ids.dtype} of shape {list(ids.shape)}"
             )
+        if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"{side} {what} id {ids.max()} is too large: ids are 64-bit integers with a sign")
     if len(pids) != len(camids):
         raise ValueError(f"{len(pids)} {side} person ids but {len(camids)} {side} camera ids")
     return pids.astype(np.int64), camids.astype(np.int64)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from fastreid.utils.suggest import explain_choice
 
 _EPSILON = 1e-12  # as torch.nn.functional.normalize
+_ROWS_AT_ONCE = 4096  # that are widened together
 
 Rows = np.ndarray | torch.Tensor
 
@@ -74,14 +75,38 @@ def check_pair(query: Rows, gallery: Rows) -> None:
         )
 
 
-def check_finite(squares: np.ndarray, first: int, side: str) -> None:
-    """Raises: ValueError naming the first descriptor, of `side` "query image", whose squared length float32 does not
-    hold.
+def check_finite(squares: np.ndarray, rows: int | np.ndarray, side: str, metric: Metric | None = None) -> None:
+    """Raises: ValueError naming the first descriptor, of `side` "query image", that is not finite or too long.
 
     Args:
-        first: the number of row 0.
+        squares: float64 [N], squared lengths.
+        rows: numbers of the descriptors, or that of the first.
+        metric: what is to be computed of them; float32 must hold it.
     """
-    fine = squares <= np.finfo(np.float32).max
+    limit = float(np.finfo(np.float32).max) / (1 if metric is None or metric.normalizes else 8)
+    fine = squares <= limit
     if not fine.all():
-        row = first + int(np.argmin(fine))
-        raise ValueError(f"the descriptor of {side} {row} is not finite; did the model diverge?")
+        at = int(np.argmin(fine))
+        row = rows + at if isinstance(rows, int) else int(rows[at])
+        what = "too long for float32" if np.isfinite(squares[at]) else "not finite"
+        raise ValueError(f"the descriptor of {side} {row} is {what}; did the model diverge?")
+
+
+def joined(query: ArrayLike, gallery: ArrayLike) -> np.ndarray:
+    """Descriptors of both as one float32 [Q + G, D].
+
+    Raises:
+        ValueError: shapes; a descriptor that is not finite, named by its side.
+    """
+    sides = as_rows(query), as_rows(gallery)
+    check_pair(*sides)
+    for side, rows in zip(("query image", "gallery image"), sides, strict=True):
+        check_finite(squared_lengths(rows), 0, side)
+    return np.concatenate([as_float32(rows) for rows in sides])
+
+
+def squared_lengths(rows: Rows) -> np.ndarray:
+    """float64 [N], of rows as they are stored."""
+    parts = (as_float32(rows[start : start + _ROWS_AT_ONCE]) for start in range(0, len(rows), _ROWS_AT_ONCE))
+    found = [np.einsum("nd,nd->n", part, part, dtype=np.float64) for part in parts]
+    return np.concatenate(found) if found else np.zeros(0)

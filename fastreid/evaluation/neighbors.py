@@ -17,6 +17,8 @@ from fastreid.evaluation.progress import progress
 from fastreid.utils.suggest import explain_choice
 
 _SEGMENT_ROWS = 8192  # images between two looks at the clock
+_SAMPLE = 256  # images that are tried first
+_MANY_UNSURE = 0.1
 _BLOCK_BYTES = 64 << 20  # distances that torch holds at once
 
 
@@ -40,7 +42,7 @@ def nearest_neighbors(
     with_farthest: bool = False,
     num_threads: int | None = None,
 ) -> Neighbors:
-    """The k nearest images of each, exactly; an image is a neighbour of itself.
+    """The k nearest images of each, exactly; an image is its own first neighbour, but for copies of lower index.
 
     Args:
         features: [N, D], arrays or tensors.
@@ -84,7 +86,9 @@ def _compiled(
     queries = Queries(rows, *scales, slope=how.slope, lowest=how.lowest)
     threads = num_threads or torch.get_num_threads()
     if gallery is None and not with_farthest and has_coarse() and 4 * _rough_length(k) <= len(rows):
-        return _rough_then_exact(queries, rows, scales, k, how, threads)
+        found = _rough_then_exact(queries, rows, scales, k, how, threads)
+        if found:
+            return found
     lists = NeighborLists(len(rows), k, with_farthest=with_farthest, num_threads=threads)
     for start in _told(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
         images = as_float32(others[start : start + _SEGMENT_ROWS])
@@ -100,8 +104,10 @@ def _rough_length(k: int) -> int:
 
 def _rough_then_exact(
     queries: Any, rows: np.ndarray, scales: tuple[np.ndarray, np.ndarray], k: int, how: Metric, threads: int
-) -> Neighbors:
+) -> Neighbors | None:
     """The very same lists, from products of rounded numbers: a bound on their error says which pairs need an exact one.
+
+    None where a sample says that too few lists could be told to be complete: images much alike, for instance.
 
     |<a, b> - <a', b'>| <= |a| |b - b'| + |b| |a - a'| + |a - a'| |b - b'|, and what summing in float32 adds.
     """
@@ -109,17 +115,29 @@ def _rough_then_exact(
 
     factors, offsets = scales
     pairs, lengths, lost = rounded_pairs(rows, factors, threads)
-    rough = Queries(pairs, factors, offsets, slope=how.slope, lowest=how.lowest, coarse=True)
+    # Both sums are chains of at most D rounded steps: three times that is ample. Numbers below float32's normal ones
+    # count as zero. Then the distance itself is rounded.
+    longest, most_lost, unit, dim = lengths.max(), lost.max(), 2.0**-24, rows.shape[1]
+    of_product = lengths * most_lost + longest * lost + lost * most_lost + 3 * dim * unit * lengths * longest
+    of_product += dim * 2.0**-124 * (1 + lengths + longest)
+    of_sum = 8 * unit * (np.abs(offsets) + np.abs(offsets).max() + abs(how.slope) * lengths * longest)
+    slack = 2 * (abs(how.slope) * of_product + of_sum)
+
+    kind = {"slope": how.slope, "lowest": how.lowest, "coarse": True}
+    sample = slice(0, None, max(1, len(rows) // _SAMPLE))
+    few = Queries(*(np.ascontiguousarray(values[sample]) for values in (pairs, factors, offsets)), **kind)
+    lists = NeighborLists(len(pairs[sample]), _rough_length(k), with_farthest=False, num_threads=threads)
+    few.offer_to(lists, pairs, factors, offsets, 0)
+    distances = lists.read()[1]
+    if (distances[:, -1] <= distances[:, k - 1] + slack[sample]).mean() > _MANY_UNSURE:
+        return None
+    rough = Queries(pairs, factors, offsets, **kind)
     lists = NeighborLists(len(rows), _rough_length(k), with_farthest=False, num_threads=threads)
     for start in _told(range(0, len(rows), _SEGMENT_ROWS), len(rows) ** 2):
         some = slice(start, start + _SEGMENT_ROWS)
         rough.offer_to(lists, pairs[some], factors[some], offsets[some], start, each_pair_once=True)
     images, distances, _ = lists.read()
-    # Both sums are chains of at most D rounded steps: three times that is ample. Then the distance itself is rounded.
-    longest, most_lost, unit = lengths.max(), lost.max(), 2.0**-24
-    of_product = lengths * most_lost + longest * lost + lost * most_lost + 3 * rows.shape[1] * unit * lengths * longest
-    of_sum = 8 * unit * (np.abs(offsets) + np.abs(offsets).max() + abs(how.slope) * lengths * longest)
-    limit = distances[:, k - 1] + 2 * (abs(how.slope) * of_product + of_sum)
+    limit = distances[:, k - 1] + slack
     is_sure = distances[:, -1] > limit
     row, place = np.nonzero((distances <= limit[:, None]) & is_sure[:, None])
     exact = np.full(images.shape, np.inf, dtype=np.float32)
@@ -128,11 +146,11 @@ def _rough_then_exact(
     order = np.lexsort((images, exact), axis=1)[:, :k]
     images, exact = np.take_along_axis(images, order, 1), np.take_along_axis(exact, order, 1)
     unsure = np.flatnonzero(~is_sure)
-    if len(unsure):
-        few = Queries(rows[unsure], factors[unsure], offsets[unsure], slope=how.slope, lowest=how.lowest)
-        lists = NeighborLists(len(unsure), k, with_farthest=False, num_threads=threads)
+    for some in np.array_split(unsure, -(-len(unsure) // _SEGMENT_ROWS)) if len(unsure) else []:
+        few = Queries(rows[some], factors[some], offsets[some], slope=how.slope, lowest=how.lowest)
+        lists = NeighborLists(len(some), k, with_farthest=False, num_threads=threads)
         few.offer_to(lists, rows, factors, offsets, 0)
-        images[unsure], exact[unsure], _ = lists.read()
+        images[some], exact[some], _ = lists.read()
     return Neighbors(images, exact, None)
 
 
@@ -146,6 +164,8 @@ def _torch(
     num_threads: int | None,
 ) -> Neighbors:
     others = features if gallery is None else gallery
+    if not len(features):
+        return Neighbors(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32), np.zeros(0, np.float32))
     distances = BlockedDistances(features, others, metric=metric, device=device, memory_budget=3 * _BLOCK_BYTES / 2**20)
     indices, near, farthest = [], [], []
     for first in _told(range(0, len(features), distances.rows_at_once), len(features) * len(others)):

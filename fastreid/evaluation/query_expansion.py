@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from torch import Tensor
 
-from fastreid.evaluation.metric import as_float32, as_rows
+from fastreid.evaluation.metric import as_float32, as_rows, joined
 from fastreid.evaluation.neighbors import nearest_neighbors
 
 
@@ -36,7 +36,7 @@ def aqe(
     """
     if qe_times < 1:
         raise ValueError(f"qe_times must be at least 1, got {qe_times}")
-    rows = np.concatenate([as_float32(as_rows(side)) for side in (query, gallery)])
+    rows = joined(query, gallery)
     for _ in range(qe_times):
         rows = expand(rows, qe_k, alpha, search=search, device=device)
     return torch.from_numpy(rows[: len(query)]), torch.from_numpy(rows[len(query) :])

@@ -53,7 +53,8 @@ def evaluate_rank(
     cmc = ranking.cmc(max_rank)
     if use_metric_cuhk03:
         matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-        cmc = single_shot_cmc([(0, np.asarray(distmat))], matches, g_pids, max_rank)
+        curves = single_shot_cmc([(0, np.asarray(distmat))], matches, g_pids, max_rank)
+        cmc = curves[ranking.valid].mean(axis=0)
     return cmc, ranking.ap[ranking.valid], ranking.inp[ranking.valid]
 
 
@@ -86,21 +87,22 @@ def count_matrix(
     distmat: ArrayLike | Tensor,
     matches: Matches,
     *,
-    first_query: int = 0,
     use_cython: bool = True,
     num_threads: int | None = None,
+    checked: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances of the positives in ranked order, and their counts [3, positives]: what `ranking_of` needs.
 
     Args:
         distmat: [Q, G]; a tensor is counted on its device.
-        first_query: number of row 0, for messages.
+        checked: somebody has called `check_distances`.
     """
     if not isinstance(distmat, Tensor):
         distmat = np.asarray(distmat)
     elif distmat.device.type == "cpu":
-        distmat = distmat.numpy()
-    _check_distances(distmat, matches, first_query)
+        distmat = (distmat.float() if distmat.dtype == torch.bfloat16 else distmat).numpy()
+    if not checked:
+        check_distances(distmat, matches)
     query = np.repeat(np.arange(len(distmat)), matches.num_positives)
     if isinstance(distmat, Tensor):
         count_before = rank_torch.count_before
@@ -125,17 +127,23 @@ def count_matrix(
     return to_positives[by_rank], counts
 
 
-def _check_distances(distances: np.ndarray | Tensor, matches: Matches, first_query: int = 0) -> None:
+def check_distances(distances: np.ndarray | Tensor, matches: Matches) -> None:
+    """Raises: ValueError if the shape is not that of the matches, or naming a distance that is not finite."""
     shape = (len(matches.num_positives), matches.num_gallery)
     if tuple(distances.shape) != shape:
         raise ValueError(
             f"distances have shape {list(distances.shape)} but the ids speak of "
             f"{shape[0]} queries and {shape[1]} gallery images"
         )
+    check_all_finite(distances)
+
+
+def check_all_finite(distances: np.ndarray | Tensor, first_query: int = 0) -> None:
+    """Raises: ValueError naming a distance that is not finite; `first_query` is the number of row 0."""
     if isinstance(distances, np.ndarray) and distances.dtype in (np.float32, np.float64) and _compiled_check(distances):
         return
     is_finite = torch.isfinite if isinstance(distances, Tensor) else np.isfinite
-    for start in range(0, shape[0], FINITE_CHECK_ROWS):
+    for start in range(0, len(distances), FINITE_CHECK_ROWS):
         wrong = ~is_finite(distances[start : start + FINITE_CHECK_ROWS])
         if wrong.any():
             row, column = torch.as_tensor(wrong).nonzero()[0].tolist()

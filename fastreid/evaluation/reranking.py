@@ -17,7 +17,7 @@ from scipy import sparse
 
 from fastreid.evaluation import fused
 from fastreid.evaluation.distances import Distances
-from fastreid.evaluation.metric import as_float32, as_rows
+from fastreid.evaluation.metric import as_float32, as_rows, joined
 from fastreid.evaluation.neighbors import Neighbors, nearest_neighbors
 from fastreid.utils.suggest import explain_choice
 
@@ -60,8 +60,8 @@ def jaccard_graph(
         max_distance: greater distances are left out; DBSCAN's `eps` needs no more, and 1 keeps all that differ from 1.
         definition: "spcl" or "zhong" (`DEFINITIONS`).
         metric, search, device, num_threads: as `nearest_neighbors`.
-    Returns: float32 [N, N], symmetric, columns ascending; an image's distance to itself is stored, as an explicit 0 or
-        a rounding error above.
+    Returns: float32 [N, N], symmetric, columns ascending. An image's distance to itself is among them, 0 or a rounding
+        error above, unless more than k1 copies of it stand before it.
     Raises: ValueError as `nearest_neighbors`, and for k1, k2 below 1.
     """
     described = _describe(features, k1, k2, definition, metric, search, device, num_threads)[0]
@@ -96,7 +96,7 @@ class RerankedDistances(Distances):
         """
         if not 0 <= weight <= 1:
             raise ValueError(f"the weight of the plain distance (TEST.RERANK.LAMBDA) must lie in 0 … 1, got {weight}")
-        everyone = np.concatenate([as_float32(as_rows(side)) for side in (query, gallery)])
+        everyone = joined(query, gallery)
         described, nearest = _describe(everyone, k1, k2, "zhong", metric, search, device, None)
         self._plain, self._weight = plain, weight
         self.shape, self.rows_at_once = plain.shape, plain.rows_at_once
@@ -192,10 +192,13 @@ def _weighted(
         distances = distances / _above_zero(nearest.farthest)[image]
     elif metric == "cosine":
         distances = 2 * distances  # |a - b|^2 = 2 - 2 cos
-    weights = np.exp(-distances)
-    starts = members.indptr[:-1][counts > 0]
+    distances[image == members.indices] = 0
+    starts, has_any = members.indptr[:-1][counts > 0], counts > 0
+    least = np.zeros(len(counts), dtype=np.float32)
+    least[has_any] = np.minimum.reduceat(distances, starts)
+    weights = np.exp(least[image] - distances)  # as large as can be: what is far must not leave nothing
     sums = np.ones(len(counts), dtype=np.float32)
-    sums[counts > 0] = np.add.reduceat(weights, starts) if len(starts) else 1
+    sums[has_any] = np.add.reduceat(weights, starts)
     weights = (weights / sums[image]).astype(np.float32)
     return sparse.csr_matrix((weights, members.indices, members.indptr), shape=members.shape)
 

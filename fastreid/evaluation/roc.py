@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from fastreid.evaluation.distances import Distances
 from fastreid.evaluation.histogram import PairCounter
 from fastreid.evaluation.matching import Matches, match_labels
+from fastreid.evaluation.rank import check_distances
 
 REPORTED_RATES = (1e-4, 1e-3, 1e-2)
 
@@ -25,6 +26,7 @@ class RocCurve:
     thresholds: np.ndarray  # float32 [T], ascending
     true_positives: np.ndarray  # int64 [T]: right pairs accepted
     false_positives: np.ndarray  # int64 [T]: wrong pairs accepted
+    wrong_ties: np.ndarray  # int64 [T]: of these the ones at the threshold itself
     num_right: int
     num_wrong: int
     edges: np.ndarray  # float64 [B + 1] of the two histograms
@@ -43,9 +45,10 @@ class RocCurve:
 
     @property
     def auc(self) -> float:
-        """Probability that a right pair is nearer than a wrong one; equal distances count as not."""
+        """Probability that a right pair is nearer than a wrong one; equal distances count half."""
         steps = np.diff(self.true_positives, prepend=0)
-        return float((steps * (1 - self.fpr)).sum() / self.num_right)
+        nearer = (self.false_positives - self.wrong_ties / 2) / self.num_wrong
+        return float((steps * (1 - nearer)).sum() / self.num_right)
 
     def tpr_at(self, fpr: float) -> tuple[float, float]:
         """Greatest true-positive rate at a false-positive rate of at most this, and its threshold.
@@ -68,10 +71,16 @@ class RocCurve:
 
     @property
     def equal_error_rate(self) -> float:
-        """Where false rejections become as rare as false acceptances: the mean of both at the nearest point."""
-        missed = 1 - self.tpr
-        point = int(np.argmin(np.abs(missed - self.fpr)))
-        return float((missed[point] + self.fpr[point]) / 2)
+        """Where the staircase of false rejections over false acceptances crosses the diagonal."""
+        below = (self.false_positives - self.wrong_ties) / self.num_wrong
+        missed_before = 1 - np.append(0.0, self.tpr[:-1])
+        # Each threshold's step: from just below it, where its right pairs are still rejected, to itself.
+        accepted = np.concatenate([[0.0], np.stack([below, self.fpr], axis=1).ravel(), [1.0]])
+        rejected = np.concatenate([[1.0], np.stack([missed_before, 1 - self.tpr], axis=1).ravel(), [0.0]])
+        after = int(np.argmax(rejected <= accepted))
+        gaps = rejected[after - 1 : after + 1] - accepted[after - 1 : after + 1]
+        share = gaps[0] / (gaps[0] - gaps[1])
+        return float(accepted[after - 1] + share * (accepted[after] - accepted[after - 1]))
 
     def figures(self) -> dict[str, float]:
         """TPR@FPR=1e-4, 1e-3 and 1e-2, AUC, EER and the verification accuracy, in percent, with thresholds."""
@@ -90,6 +99,8 @@ class RocCurve:
 def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -> RocCurve:
     """Count all pairs that are left after removal (same person under the same camera; junk).
 
+    Distances are compared in float32, as all engines make them; those of a float64 matrix are rounded to it.
+
     Raises:
         ValueError: a distance is not finite, no right or no wrong pair.
     """
@@ -103,7 +114,7 @@ def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -
     distances.count_pairs(counter, matches)
     for same_person in (right, removed):
         counter.add(same_person, sign=-1)
-    wrong_bins, false_positives = counter.read()
+    wrong_bins, false_positives, wrong_ties = counter.read()
     right_counter = PairCounter(np.zeros(0, np.float32), distances.bounds)
     right_counter.add(right)
     num_wrong = int(wrong_bins.sum())
@@ -113,6 +124,7 @@ def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -
         thresholds=thresholds,
         true_positives=np.bincount(places).cumsum(),
         false_positives=false_positives,
+        wrong_ties=wrong_ties,
         num_right=len(right),
         num_wrong=num_wrong,
         edges=counter.edges,
@@ -130,6 +142,7 @@ def evaluate_roc(
     """
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
     distances = np.asarray(distmat)
+    check_distances(distances, matches)
     wrong = np.ones(distances.shape, dtype=bool)
     wrong[:, matches.junk] = False
     query = np.repeat(np.arange(len(distances)), matches.num_positives)

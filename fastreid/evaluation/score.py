@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastreid.evaluation.breakdown import Row, break_down
 from fastreid.evaluation.chance import chance_level
-from fastreid.evaluation.distances import Distances
+from fastreid.evaluation.distances import Distances, MatrixDistances
 from fastreid.evaluation.matching import Matches, match_labels
 from fastreid.evaluation.roc import RocCurve, roc_curve
 from fastreid.evaluation.scoring import REPORTED_RANKS, Scoring
@@ -33,6 +33,7 @@ class ProtocolResult:
     chance: dict[str, float]  # percent of a random order: Rank-1, mAP, mINP
     roc: RocCurve | None = None
     breakdown: dict[str, list[Row]] = field(default_factory=dict)  # by "view", "camera"
+    rank1: np.ndarray | None = None  # float64 [Q], 0..1: Rank-1 of each query, of single shots only
 
     def distances_of(self, query: int) -> np.ndarray:
         """float32 [G] of one query row."""
@@ -104,31 +105,87 @@ def _scored(
     shared: bool,
 ) -> ProtocolResult | None:
     matches = match_labels(*ids)
+    sizes = len(query), len(gallery)
+    if sizes != (len(matches.num_positives), matches.num_gallery):
+        raise ValueError(
+            f"{sizes[0]} query and {sizes[1]} gallery descriptors, but ids of {len(matches.num_positives)} and "
+            f"{matches.num_gallery}"
+        )
     matches.require_valid_query()
-    distances = scoring.distances(query, gallery)
+    for side, size, of_side in zip(("query", "gallery"), sizes, views or (), strict=False):
+        if of_side.shape != (size,) or of_side.dtype.kind not in "iu":
+            raise ValueError(f"{side} view ids must be [{size}] integers, got {of_side.dtype} {list(of_side.shape)}")
+    return _outcome(scoring.distances(query, gallery), matches, ids, scoring, views, shared)
+
+
+def score_distances(
+    distmat: ArrayLike,
+    q_pids: ArrayLike,
+    g_pids: ArrayLike,
+    q_camids: ArrayLike,
+    g_camids: ArrayLike,
+    scoring: Scoring | None = None,
+) -> ProtocolResult:
+    """The same for a matrix of distances [Q, G] that somebody else computed.
+
+    Raises:
+        ValueError: a distance is not finite; `scoring` asks for what needs descriptors.
+    """
+    scoring = scoring or Scoring()
+    if scoring.augmentation or scoring.expansion or scoring.reranking or "view" in scoring.breakdown:
+        raise ValueError(
+            "expansion and re-ranking need descriptors, a breakdown by view needs views: see score_features"
+        )
+    matches = match_labels(q_pids, g_pids, q_camids, g_camids)
+    distances = MatrixDistances(distmat, memory_budget=scoring.memory_budget)
     distances.check(matches)
-    ranking = _rank_together(distances, matches) if shared else distances.rank(matches)
-    if ranking is None:
-        return None
-    cmc = ranking.cmc(scoring.max_rank)
+    matches.require_valid_query()
+    return _outcome(distances, matches, [q_pids, g_pids, q_camids, g_camids], scoring, None, shared=False)
+
+
+def _outcome(
+    distances: Distances,
+    matches: Matches,
+    ids: Sequence[ArrayLike],
+    scoring: Scoring,
+    views: Sequence[np.ndarray] | None,
+    shared: bool,
+) -> ProtocolResult | None:
+    mine = matches if not shared else _my_share(matches)
+    ranking = distances.rank(mine)
+    curves = None
     if scoring.single_shot:
-        cmc = single_shot_cmc(distances.blocks("drawing single shots"), matches, ids[1], scoring.max_rank)
+        blocks = distances.blocks("drawing single shots", wanted=mine.num_positives > 0)
+        curves = single_shot_cmc(blocks, mine, ids[1], scoring.max_rank)
+    if shared:
+        share = _share(matches)
+        parts = comm.gather((ranking.of_queries(*share), None if curves is None else curves[slice(*share)]))
+        if not parts:
+            return None
+        ranking = Ranking.joined([part for part, _ in parts])
+        curves = None if curves is None else np.concatenate([part for _, part in parts])
+    cmc = ranking.cmc(scoring.max_rank) if curves is None else curves[ranking.valid].mean(axis=0)
     roc = roc_curve(distances, matches) if scoring.roc else None
     groups = {"camera": [np.asarray(camids) for camids in ids[2:]], "view": views}
     breakdown = {by: break_down(distances, matches, *groups[by], by) for by in scoring.breakdown}
     metrics = _figures(ranking, cmc) | (roc.figures() if roc else {})
-    return ProtocolResult(metrics, cmc, ranking, distances, matches, chance_level(ranking), roc, breakdown)
+    chance = chance_level(ranking)
+    if curves is not None:
+        chance["Rank-1"] = 100.0 / len(np.unique(np.delete(np.asarray(ids[1]), matches.junk)))
+    rank1 = None if curves is None else curves[:, 0]
+    return ProtocolResult(metrics, cmc, ranking, distances, matches, chance, roc, breakdown, rank1)
 
 
-def _rank_together(distances: Distances, matches: Matches) -> Ranking | None:
-    """The ranking, of which each process makes the part of some queries; None in all but the main one."""
-    share = np.linspace(0, distances.shape[0], comm.get_world_size() + 1).astype(int)
-    first, stop = share[comm.get_rank() : comm.get_rank() + 2]
-    mine = np.zeros(distances.shape[0], dtype=bool)
-    mine[first:stop] = True
-    part = distances.rank(matches.among(mine, np.ones(distances.shape[1], dtype=bool)))
-    parts = comm.gather(part.of_queries(first, stop))
-    return Ranking.joined(parts) if parts else None
+def _share(matches: Matches) -> tuple[int, int]:
+    """First query of this process, and the first of the next."""
+    edges = np.linspace(0, len(matches.num_positives), comm.get_world_size() + 1).astype(int)
+    return int(edges[comm.get_rank()]), int(edges[comm.get_rank() + 1])
+
+
+def _my_share(matches: Matches) -> Matches:
+    mine = np.zeros(len(matches.num_positives), dtype=bool)
+    mine[slice(*_share(matches))] = True
+    return matches.among(mine, np.ones(matches.num_gallery, dtype=bool))
 
 
 def match_images(query: Sequence[PersonImage], gallery: Sequence[PersonImage]) -> Matches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -12,7 +13,7 @@ from fastreid.evaluation import fused
 from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.distances import MEMORY_BUDGET, Distances
 from fastreid.evaluation.fused import FusedDistances
-from fastreid.evaluation.metric import metric_named
+from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.neighbors import SEARCHES
 from fastreid.evaluation.query_expansion import aqe, expand
 from fastreid.evaluation.reranking import RerankedDistances
@@ -86,6 +87,14 @@ class Scoring:
             raise ValueError(f"max_rank must be at least {max(REPORTED_RANKS)}, got {self.max_rank}")
         if not self.memory_budget > 0:
             raise ValueError(f"the memory budget (TEST.MEMORY_BUDGET) must be above 0 MiB, got {self.memory_budget}")
+        if self.search == "compiled" and not fused.is_available():
+            raise ValueError("TEST.SEARCH is compiled, but the extension is not built: take auto, or build it (README)")
+        if self.search == "faiss" and find_spec("faiss") is None:
+            raise ValueError("TEST.SEARCH faiss needs faiss: pip install faiss-cpu")
+        if self.single_shot and self.breakdown:
+            raise ValueError(
+                "TEST.BREAKDOWN counts all gallery images, TEST.SINGLE_SHOT one of each person: choose one"
+            )
         for group in self.breakdown:
             if group not in GROUPS:
                 raise ValueError(explain_choice("breakdown (TEST.BREAKDOWN)", group, GROUPS))
@@ -122,6 +131,15 @@ class Scoring:
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
+    def check_sizes(self, num_query: int, num_gallery: int) -> None:
+        """Raises: ValueError if there are fewer images than neighbours are to be averaged."""
+        for key, means, there in (
+            ("TEST.DBA.K", self.augmentation, num_gallery),
+            ("TEST.AQE.QE_K", self.expansion, num_query + num_gallery),
+        ):
+            if means and means.k > there:
+                raise ValueError(f"{key} is {means.k}, but there are only {there} images")
+
     @property
     def search_options(self) -> dict[str, Any]:
         """Where neighbours are searched: on the CPU unless torch is asked for."""
@@ -134,6 +152,8 @@ class Scoring:
         Raises:
             ValueError: shapes, a descriptor that is not finite, more neighbours than images.
         """
+        check_pair(as_rows(query), as_rows(gallery))
+        self.check_sizes(len(query), len(gallery))
         if self.augmentation:
             for _ in range(self.augmentation.times):
                 gallery = expand(gallery, self.augmentation.k, self.augmentation.alpha, **self.search_options)

@@ -19,23 +19,26 @@ from fastreid.evaluation.matching import Matches
 def single_shot_cmc(
     blocks: Iterable[tuple[int, Any]], matches: Matches, g_pids: ArrayLike, max_rank: int = 50
 ) -> np.ndarray:
-    """Expected match curve over all draws of one gallery image per person, float64 [max_rank], mean of valid queries.
+    """Expected match curves over all draws of one gallery image per person, float64 [Q, max_rank].
+
+    NaN for queries without a right image. Equal distances: the lower gallery index first.
 
     Args:
         blocks: distances [some queries, G], arrays or tensors, each with the number of its first query
             (`Distances.blocks`).
-        g_pids: person ids of the gallery [G]; equal distances: the lower index first.
+        g_pids: person ids of the gallery [G].
     """
     people = np.unique(np.asarray(g_pids), return_inverse=True)[1]
-    curves = []
+    curves = np.full((len(matches.num_positives), max_rank), np.nan)
     for first, block in blocks:
         rows = block if isinstance(block, np.ndarray) else block.cpu().numpy()
         mine = matches.of_queries(first, first + len(rows))
         for query in np.flatnonzero(mine.num_positives):
             right = mine.positives[mine.positive_starts[query] : mine.positive_starts[query + 1]]
             removed = mine.removed[mine.removed_starts[query] : mine.removed_starts[query + 1]]
-            curves.append(_expected_cmc(rows[query], right, np.concatenate([mine.junk, removed]), people, max_rank))
-    return np.mean(curves, axis=0)
+            gone = np.concatenate([mine.junk, removed])
+            curves[first + query] = _expected_cmc(rows[query], right, gone, people, max_rank)
+    return curves
 
 
 def _expected_cmc(
@@ -44,26 +47,27 @@ def _expected_cmc(
     """Of one query: the mean over its right images, of which each is as likely to be drawn."""
     wrong = np.ones(len(row), dtype=bool)
     wrong[right] = wrong[removed] = False
-    images = np.flatnonzero(wrong)
-    owner = people[images]
-    per_person = np.bincount(owner, minlength=people.max() + 1)
-    cmc = np.zeros(max_rank)
-    for image in right:
-        is_before = (row[images] < row[image]) | ((row[images] == row[image]) & (images < image))
-        nearer = np.bincount(owner[is_before], minlength=len(per_person))
-        share = nearer[nearer > 0] / per_person[nearer > 0]
-        cmc += np.cumsum(_number_of_successes(share, max_rank))
-    return cmc / len(right)
+    images_of = np.bincount(people[wrong], minlength=people.max() + 1)
+    right = right[np.lexsort((right, row[right]))]
+    near = np.flatnonzero(wrong & (row <= row[right[-1]]))
+    # How many of the right images each wrong one stands before none of: it counts from the next one on.
+    passed = np.searchsorted(row[right], row[near], side="left")
+    for at in np.flatnonzero(passed != np.searchsorted(row[right], row[near], side="right")):
+        while passed[at] < len(right) and row[right[passed[at]]] == row[near[at]] and right[passed[at]] < near[at]:
+            passed[at] += 1  # of equal distances the lower index is first
+    counts = np.zeros((len(right) + 1, len(images_of)))
+    np.add.at(counts, (passed, people[near]), 1)
+    share = counts[:-1].cumsum(axis=0) / np.maximum(images_of, 1)  # [right images, people]
+    return np.cumsum(_number_of_successes(share[:, share[-1] > 0], max_rank), axis=1).mean(axis=0)
 
 
 def _number_of_successes(chances: np.ndarray, limit: int) -> np.ndarray:
-    """P(n of these independent events happen) for n = 0 … limit - 1."""
-    certain = int((chances == 1).sum())
-    law = np.zeros(limit)
-    if certain >= limit:
-        return law
-    law[certain] = 1
-    for chance in chances[chances < 1]:
-        law[1:] = law[1:] * (1 - chance) + law[:-1] * chance
-        law[0] *= 1 - chance
+    """P(n of these independent events happen) for n = 0 … limit - 1, [rows, limit] of chances [rows, events]."""
+    law = np.zeros((len(chances), limit))
+    law[:, 0] = 1
+    for chance in -np.sort(-chances, axis=1).T[:, :, None]:  # likely ones first: where the law is empty it stays so
+        law[:, 1:] = law[:, 1:] * (1 - chance) + law[:, :-1] * chance
+        law[:, :1] *= 1 - chance
+        if law.sum() < 1e-15 * len(law):
+            break
     return law

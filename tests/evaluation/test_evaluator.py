@@ -53,3 +53,14 @@ def test_one_file_for_several_protocols_is_refused(tmp_path):
 def test_table_needs_results():
     with pytest.raises(ValueError, match="no results"):
         print_csv_format({})
+
+
+def test_everything_asked_for_is_written(tmp_path):
+    data, made = two_protocols()[0], cfg("TOY")
+    made.merge_from_list(["TEST.BREAKDOWN", ["view"], "TEST.PLOTS", True])
+    with pytest.raises(ValueError, match="TEST.PLOTS needs an output_dir"):
+        ReidEvaluator(made, 6)
+    feed(ReidEvaluator(made, len(data.query), tmp_path), data)
+    rows = json.loads((tmp_path / "breakdown.json").read_text())["TOY"]["view"]
+    assert {row["gallery"] for row in rows} == {"aerial", "ground"}
+    assert (tmp_path / "plots/cmc.png").stat().st_size > 1000

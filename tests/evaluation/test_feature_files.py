@@ -88,3 +88,25 @@ def test_the_tool_answers_in_a_sentence(data, tmp_path):
     gallery = write(tmp_path, "npz", "gallery", rows, pids, cams)
     with pytest.raises(SystemExit, match="error: the descriptor of gallery image 4 is not finite"):
         run_tool("tools/evaluate_features.py", "--query", query, "--gallery", gallery, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["TEST.FLIP.ENABLED", "True"], "TEST.FLIP.ENABLED"),
+        (["SOLVER.BASE_LR", "1.0"], "SOLVER.BASE_LR has no say in scoring"),
+        (["TEST.PLOTS", "True"], "--plots FOLDER"),
+        (["TEST.RERANK.K1"], "TEST.RERANK.K1"),
+    ],
+)
+def test_the_tool_ignores_no_key(data, keys, said, tmp_path):
+    files = [word for name, side in sides(data).items() for word in (f"--{name}", write(tmp_path, "npz", name, *side))]
+    with pytest.raises(SystemExit, match=said):
+        run_tool("tools/evaluate_features.py", *files, *keys, cwd=tmp_path)
+
+
+def test_half_precision_stays_half(data, tmp_path):
+    (features, pids, cams), _ = sides(data).values()
+    tensors = {"features": torch.from_numpy(features).bfloat16(), "pids": torch.from_numpy(pids)}
+    save_file(tensors | {"camids": torch.from_numpy(cams)}, tmp_path / "q.safetensors")
+    assert read_features(tmp_path / "q.safetensors").rows.dtype == torch.bfloat16

@@ -136,7 +136,7 @@ def test_the_library_product_gives_the_same_figures_but_for_rounding():
 def test_descriptors_that_are_not_finite_are_named(bad, side):
     data = list(protocol())
     data[0 if side == "query" else 1][23, 5] = bad
-    with pytest.raises(ValueError, match=f"descriptor of {side} image 23 is not finite"):
+    with pytest.raises(ValueError, match=f"descriptor of {side} image 23 is (not finite|too long)"):
         fused.rank_features(*data)
 
 
@@ -156,3 +156,56 @@ def test_zero_vectors_are_far_from_everybody_in_a_cosine():
     query, gallery, *_ = protocol()
     gallery[7] = 0
     assert (fused.distance_rows(query, gallery)[:, 7] == 1).all()
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "transposed"])
+def test_the_right_image_is_named_however_rows_are_gathered(stored):
+    query, gallery, *ids = protocol()
+    ids[0] = ids[0].copy()
+    ids[0][1:3] = 10**6  # no match: these queries stay away, and rows shift
+    for side, rows in (("query", query), ("gallery", gallery)):
+        spoilt = rows.copy()
+        spoilt[27, 5] = np.nan
+        if stored == "transposed":
+            spoilt = np.asfortranarray(spoilt)
+        data = [query, gallery, *ids]
+        data[side == "gallery"] = spoilt.astype(np.float16) if stored == "float16" else spoilt
+        with pytest.raises(ValueError, match=f"{side} image 27 is not finite"):
+            fused.rank_features(*data)
+
+
+def test_descriptors_too_long_for_squared_distances_are_refused_not_ranked():
+    query, gallery, *ids = protocol()
+    query[3] *= 9e17
+    with pytest.raises(ValueError, match="query image 3 is too long for float32"):
+        fused.rank_features(query, gallery, *ids, metric="euclidean")
+    assert fused.rank_features(query, gallery, *ids).num_valid_queries  # of a cosine the length does not matter
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "float64"])
+def test_the_gallery_is_read_in_parts_that_fit_the_budget(kind, monkeypatch):
+    query, gallery, *ids = protocol()
+    sizes = []
+    widen = fused.as_float32
+    monkeypatch.setattr(fused, "as_float32", lambda rows: sizes.append(len(rows)) or widen(rows))
+    stored = gallery.astype(kind)
+    fused.rank_features(query, stored, *ids, memory_budget=0.05)
+    assert max(sizes[1:]) <= (900 if kind == "float32" else 0.05 * 2**20 / 4 / (4 * gallery.shape[1]) + 1)
+
+
+def test_no_queries_make_no_rows():
+    query, gallery, *_ = protocol()
+    assert fused.distance_rows(query[:0], gallery).shape == (0, 900)
+    assert fused.FusedDistances(query, gallery, memory_budget=float("inf")).rows_at_once == 40
+
+
+def test_precision_that_the_caller_allows_is_left_alone():
+    query, gallery, *_ = protocol()
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = BlockedDistances(query, gallery[::-1]).rows(0, 40)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    np.testing.assert_allclose(found[:, ::-1], fused.distance_rows(query, gallery), atol=1e-6)

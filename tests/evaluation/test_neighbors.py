@@ -36,7 +36,8 @@ def test_compiled_is_a_stable_sort(seed, n, dim, levels, metric, num_threads, da
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(0, 10**6), st.integers(100, 400), st.integers(1, 200), st.integers(1, 12),
-    st.sampled_from(["cosine", "euclidean"]), st.sampled_from(["noise", "clusters", "copies", "lengths", "far away"]),
+    st.sampled_from(["cosine", "euclidean"]),
+    st.sampled_from(["noise", "clusters", "copies", "lengths", "far away", "tiny"]),
 )  # fmt: skip
 def test_rough_products_find_the_same(seed, n, dim, k, metric, kind):
     """Where the CPU has them. The bound must hold where images are hard to tell apart, and where lengths differ."""
@@ -50,6 +51,8 @@ def test_rough_products_find_the_same(seed, n, dim, k, metric, kind):
         rows *= np.float32(10.0) ** rng.integers(-4, 4, (n, 1)).astype(np.float32)
     elif kind == "far away":
         rows += np.float32(1000)
+    elif kind == "tiny":
+        rows *= np.float32(1e-20)  # squares below what float32 holds with all digits
     everyone = distance_rows(rows, rows, metric=metric)
     order = np.argsort(everyone, axis=1, kind="stable")[:, :k]
     found = nearest_neighbors(rows, k, metric=metric, search="compiled", num_threads=2)

@@ -139,3 +139,9 @@ def test_wrong_arguments_are_named():
 def test_more_neighbours_than_images_are_all_images():
     features = people(2, 6)
     assert reranking.jaccard_graph(features, k1=30, k2=10, max_distance=1).shape == (6, 6)
+
+
+def test_long_descriptors_leave_weights():
+    features = people(6) * np.float32(1e5)
+    graph = jaccard_graph(features, k1=8, metric="euclidean", max_distance=1)
+    assert np.isfinite(graph.data).all() and (graph.diagonal() < 1).all()

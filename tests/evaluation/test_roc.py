@@ -53,8 +53,12 @@ def test_curve_is_that_of_all_pairs(seed, metric, engine, rounded):
         assert curve.tpr_at(rate)[0] == pytest.approx(tpr[fpr <= rate].max())
     accepting_none = 0.5
     assert max(curve.best_accuracy[0], accepting_none) == pytest.approx((tpr + 1 - fpr).max() / 2)
-    if not rounded:
-        assert curve.auc == pytest.approx(metrics.roc_auc_score(1 - labels, -scores), abs=1e-3)
+    assert curve.auc == pytest.approx(metrics.roc_auc_score(1 - labels, -scores))
+    np.testing.assert_array_equal(curve.wrong_ties, [(wrong == t).sum() for t in curve.thresholds])
+    gaps = (1 - tpr) - fpr
+    after = int(np.argmax(gaps <= 0))
+    share = gaps[after - 1] / (gaps[after - 1] - gaps[after])
+    assert curve.equal_error_rate == pytest.approx(fpr[after - 1] + share * (fpr[after] - fpr[after - 1]))
 
 
 def test_threshold_gives_the_rate_it_stands_for():
@@ -78,6 +82,42 @@ def test_perfect_descriptors_make_no_error():
     assert curve.tpr_at(0) == (1, pytest.approx(0.2))
 
 
+def test_equal_error_lies_between_right_pairs_too():
+    matrix = np.array([[0.1, 0.3, 0.4, 0.5, 0.9]])
+    curve = roc_curve(MatrixDistances(matrix), match_labels([0], [0, 1, 1, 1, 0], [0], [1] * 5))
+    assert (curve.equal_error_rate, curve.auc) == (0.5, 0.5)
+    alike = roc_curve(MatrixDistances(np.ones((1, 4))), match_labels([0], [0, 0, 1, 1], [0], [1] * 4))
+    assert (alike.equal_error_rate, alike.auc) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_distances_that_are_not_finite_are_named(bad):
+    matrix = np.random.default_rng(0).random((3, 9)).astype(np.float32)
+    ids = [0, 1, 2], [0, 1, 2] * 3, [0] * 3, [1] * 9
+    for column in (2, 5):  # a right one and a wrong one
+        spoilt = matrix.copy()
+        spoilt[2, column] = bad
+        for count in (
+            lambda: roc_curve(MatrixDistances(spoilt), match_labels(*ids)),
+            lambda: evaluate_roc(spoilt, *ids),
+        ):
+            with pytest.raises(ValueError, match=f"query row 2 to gallery image {column} is"):
+                count()
+    counter = PairCounter(np.array([0.5]), (0.0, 1.0))
+    counter.add(np.array([np.nan, 0.25, np.inf, -np.inf], np.float32))  # in some bin, not in somebody else's memory
+    assert counter.read()[0].sum() == 4
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"shape \[1, 3\] but the ids speak of 1 queries and 2"):
+        evaluate_roc(np.ones((1, 3)), [0], [0, 1], [0], [1, 1])
+
+
+def test_equal_and_large_distances_have_bins():
+    curve = roc_curve(MatrixDistances(np.full((2, 4), 1e9)), match_labels([0, 1], [0, 1, 2, 3], [0, 0], [1] * 4))
+    assert curve.right_histogram.sum() == 2 and curve.wrong_histogram.sum() == 6
+
+
 def test_no_pair_of_a_kind_is_told():
     with pytest.raises(ValueError, match="needs right pairs"):
         roc_curve(MatrixDistances(np.ones((1, 1))), match_labels([0], [1], [0], [1]))
@@ -99,4 +139,5 @@ def test_torch_counts_as_the_compiled_counter(seed, num_threads):
     other.add(values[:100], sign=-1)
     np.testing.assert_array_equal(compiled.read()[1], other.read()[1])
     np.testing.assert_array_equal(compiled.read()[1], [(values[100:] <= t).sum() for t in thresholds])
+    np.testing.assert_array_equal(compiled.read()[2], other.read()[2])
     assert compiled.read()[0].sum() == other.read()[0].sum() == 4900

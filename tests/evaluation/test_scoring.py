@@ -5,13 +5,16 @@ import pytest
 import torch
 
 from fastreid.config import ConfigError, get_cfg
-from fastreid.evaluation import fused
+from fastreid.evaluation import fused, scoring
+from fastreid.evaluation.confidence import bootstrap_intervals
 from fastreid.evaluation.fused import FusedDistances
 from fastreid.evaluation.matching import match_labels
+from fastreid.evaluation.protocols import check_protocol
 from fastreid.evaluation.rank import rank_queries
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.score import score_distances, score_features
 from fastreid.evaluation.scoring import Expansion, Reranking, Scoring
 from tests.evaluation.test_roc import protocol
+from tests.evaluation.toys import two_protocols
 
 
 def from_keys(*keys):
@@ -141,7 +144,7 @@ def test_single_shot_changes_the_curve_only():
 
 def test_expansion_needs_as_many_images():
     query, gallery, *ids = protocol(1, q=5, g=10)
-    with pytest.raises(ValueError, match="number of images, 15, got 99"):
+    with pytest.raises(ValueError, match="TEST.AQE.QE_K is 99, but there are only 15 images"):
         score_features(query, gallery, *ids, Scoring(expansion=Expansion(k=99)))
 
 
@@ -165,3 +168,63 @@ def test_ranking_of_some_queries_only_is_part_of_the_whole():
     part = distances.rank(matches.among(some, np.ones(200, dtype=bool)))
     np.testing.assert_array_equal(part.ap[some], distances.rank(matches).ap[some])
     assert not part.valid[~some].any()
+
+
+def test_a_given_matrix_is_scored_alike():
+    query, gallery, *ids = protocol(11, q=30, g=200)
+    options = Scoring(roc=True, breakdown=("camera",))
+    expected = score_features(query, gallery, *ids, options)
+    found = score_distances(FusedDistances(query, gallery).rows(0, 30), *ids, options)
+    assert found.metrics == expected.metrics and found.breakdown == expected.breakdown
+    with pytest.raises(ValueError, match="need descriptors"):
+        score_distances(np.ones((30, 200)), *ids, Scoring(reranking=Reranking()))
+
+
+def test_one_rank1_wherever_it_is_told():
+    query, gallery, *ids = protocol(7, q=30, g=150)
+    result = score_features(query, gallery, *ids, Scoring(single_shot=True))
+    low, high = bootstrap_intervals(result.ranking, rank1=result.rank1)["Rank-1"]
+    assert low < result.metrics["Rank-1"] < high
+    assert result.chance["Rank-1"] == pytest.approx(100 / 5)  # of five people one is right
+    with pytest.raises(ValueError, match="TEST.BREAKDOWN.*TEST.SINGLE_SHOT"):
+        Scoring(single_shot=True, breakdown=("camera",))
+
+
+@pytest.mark.parametrize("options", [{"reranking": Reranking(k1=5, k2=2)}, {"expansion": Expansion(k=2)}])
+def test_the_side_of_a_broken_descriptor_is_named(options):
+    query, gallery, *ids = protocol(1, q=30, g=100)
+    gallery[5, 1] = np.nan
+    with pytest.raises(ValueError, match="gallery image 5 is not finite"):
+        score_features(query, gallery, *ids, Scoring(**options))
+
+
+@pytest.mark.parametrize("options", [{"reranking": Reranking()}, {"augmentation": Expansion()}, {}])
+def test_shapes_are_checked_before_any_work(options):
+    query, gallery, *ids = protocol(1, q=30, g=100)
+    with pytest.raises(ValueError, match=r"must be \[Q, D\] and \[G, D\]"):
+        score_features(query[:, :4], gallery, *ids, Scoring(**options))
+    with pytest.raises(ValueError, match="30 query and 99 gallery descriptors, but ids of 30 and 100"):
+        score_features(query, gallery[:99], *ids, Scoring(**options))
+    views = {"q_viewids": ids[2], "g_viewids": np.append(ids[3], 0)}
+    with pytest.raises(ValueError, match=r"gallery view ids must be \[100\] integers"):
+        score_features(query, gallery, *ids, Scoring(**options), **views)
+
+
+def test_missing_libraries_are_told_before_any_work(monkeypatch):
+    monkeypatch.setattr(scoring, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install faiss-cpu"):
+        from_keys("TEST.SEARCH", "faiss")
+    monkeypatch.setattr(fused, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="TEST.SEARCH is compiled, but the extension is not built"):
+        from_keys("TEST.SEARCH", "compiled")
+
+
+def test_a_protocol_that_cannot_be_scored_so_is_named_before_the_model_runs():
+    data = two_protocols()[0]
+    check_protocol(data, Scoring(expansion=Expansion(k=24)), with_pairs=True)
+    with pytest.raises(ConfigError, match="TOY: TEST.AQE.QE_K is 25, but there are only 24 images"):
+        check_protocol(data, Scoring(expansion=Expansion(k=25)))
+    data.query, data.gallery = data.query[:1], [image for image in data.gallery if image.person == 0]
+    check_protocol(data)
+    with pytest.raises(ConfigError, match="TOY: TEST.ROC and TEST.PLOTS need pairs of two people"):
+        check_protocol(data, with_pairs=True)

@@ -17,16 +17,18 @@ typedef struct {
     const int32_t *cell_starts; /* [num_cells + 1]: which thresholds lie in a cell */
     int64_t num_bins, num_steps;
     int64_t *bins;              /* [num_threads x num_bins] */
-    int64_t *steps;             /* [num_threads x (thresholds + 1)]: above the threshold before, at most at this one */
+    int64_t *steps;             /* [num_threads x num_steps, thresholds + 1]: above the one before, at most at this one */
+    int64_t *ties;              /* the same: of these the ones at the threshold */
 } histogram;
 
 static int32_t cell_of(const histogram *to, float distance) {
     const float place = (distance - to->low) * to->scale;
-    return place <= 0.0f ? 0 : place >= (float)(to->num_cells - 1) ? (int32_t)(to->num_cells - 1) : (int32_t)place;
+    return !(place > 0.0f) ? 0 : place >= (float)(to->num_cells - 1) ? (int32_t)(to->num_cells - 1) : (int32_t)place;
 }
 
 static void add_distances(const histogram *to, int thread, const float *row, int64_t count, int64_t sign) {
     int64_t *bins = to->bins + thread * to->num_bins, *steps = to->steps + thread * to->num_steps;
+    int64_t *ties = to->ties + thread * to->num_steps;
     for (int64_t begin = 0; begin < count; begin += 256) {
         const int64_t end = begin + 256 < count ? begin + 256 : count;
         int32_t cells[256];
@@ -46,6 +48,8 @@ static void add_distances(const histogram *to, int thread, const float *row, int
             while (low < high && to->thresholds[low] < row[i])
                 low++;
             steps[low] += sign;
+            if (low < to->num_steps - 1 && to->thresholds[low] == row[i])
+                ties[low] += sign;
         }
     }
 }

@@ -105,6 +105,7 @@ cdef extern from "histogram.h" nogil:
         int64_t num_steps
         int64_t* bins
         int64_t* steps
+        int64_t* ties
     void add_row(void* context, int thread, int64_t query, int64_t first, const float* row, int64_t count) noexcept
     void add_all(const histogram* to, const float* values, int64_t count, int64_t sign, int num_threads)
     void cells_of(const histogram* like, const float* values, int64_t count, int64_t* out)
@@ -235,6 +236,7 @@ cdef class Histogram:
     cdef int32_t[::1] cell_starts
     cdef int64_t[:, ::1] bins
     cdef int64_t[:, ::1] steps
+    cdef int64_t[:, ::1] ties
 
     def __init__(self, const float[::1] thresholds, float low, float high, int64_t num_bins, int num_threads):
         cdef int64_t[::1] cells
@@ -244,11 +246,12 @@ cdef class Histogram:
         self.thresholds = thresholds
         self.bins = np.zeros((num_threads, num_bins), dtype=np.int64)
         self.steps = np.zeros((num_threads, thresholds.shape[0] + 1), dtype=np.int64)
+        self.ties = np.zeros((num_threads, thresholds.shape[0] + 1), dtype=np.int64)
         self.to.cells_per_bin = max(0, int(np.ceil(np.log2(max(1.0, wanted / num_bins)))))
         self.to.num_cells = num_bins << self.to.cells_per_bin
         self.to.low, self.to.scale = low, self.to.num_cells / (high - low)
         self.to.num_bins, self.to.num_steps = num_bins, self.steps.shape[1]
-        self.to.bins, self.to.steps = &self.bins[0, 0], &self.steps[0, 0]
+        self.to.bins, self.to.steps, self.to.ties = &self.bins[0, 0], &self.steps[0, 0], &self.ties[0, 0]
         cells_array = np.zeros(thresholds.shape[0], dtype=np.int64)
         if thresholds.shape[0]:
             self.to.thresholds = &thresholds[0]
@@ -265,8 +268,10 @@ cdef class Histogram:
                 add_all(&self.to, &distances[0], distances.shape[0], sign, self.bins.shape[0])
 
     def read(self):
-        """(int64 [bins], int64 [thresholds]): distances in each bin, and at most at each threshold."""
-        return np.asarray(self.bins).sum(axis=0), np.asarray(self.steps).sum(axis=0)[:-1].cumsum()
+        """(int64 [bins], int64 [thresholds] twice): distances in each bin, at most at each threshold, and at it."""
+        steps = np.asarray(self.steps).sum(axis=0)[: self.thresholds.shape[0]]
+        ties = np.asarray(self.ties).sum(axis=0)[: self.thresholds.shape[0]]
+        return np.asarray(self.bins).sum(axis=0), steps.cumsum(), ties
 
 
 def rounded_pairs(const float[:, ::1] features, const float[::1] factors, int num_threads):
