@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from fastreid.evaluation.progress import progress
 from fastreid.utils.suggest import explain_choice
 
 _SEGMENT_ROWS = 8192  # images between two looks at the clock
+_ROUGH_UP_TO = 20  # neighbours: of longer lists so many need an exact product that rough ones do not pay
 _SAMPLE = 256  # images that are tried first
 _MANY_UNSURE = 0.1
 _BLOCK_BYTES = 64 << 20  # distances that torch holds at once
@@ -83,12 +83,13 @@ def _compiled(
     others = rows if gallery is None else as_rows(gallery)
     check_pair(rows, others)
     scales = fused.scales(how, rows, 0, "image")
-    queries = Queries(rows, *scales, slope=how.slope, lowest=how.lowest)
     threads = num_threads or torch.get_num_threads()
-    if gallery is None and not with_farthest and has_coarse() and 4 * _rough_length(k) <= len(rows):
-        found = _rough_then_exact(queries, rows, scales, k, how, threads)
+    pays = k <= _ROUGH_UP_TO and 4 * _rough_length(k) <= len(rows)
+    if pays and gallery is None and not with_farthest and has_coarse():
+        found = _rough_then_exact(rows, scales, k, how, threads)
         if found:
             return found
+    queries = Queries(rows, *scales, slope=how.slope, lowest=how.lowest)
     lists = NeighborLists(len(rows), k, with_farthest=with_farthest, num_threads=threads)
     for start in _told(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
         images = as_float32(others[start : start + _SEGMENT_ROWS])
@@ -103,7 +104,7 @@ def _rough_length(k: int) -> int:
 
 
 def _rough_then_exact(
-    queries: Any, rows: np.ndarray, scales: tuple[np.ndarray, np.ndarray], k: int, how: Metric, threads: int
+    rows: np.ndarray, scales: tuple[np.ndarray, np.ndarray], k: int, how: Metric, threads: int
 ) -> Neighbors | None:
     """The very same lists, from products of rounded numbers: a bound on their error says which pairs need an exact one.
 
@@ -142,6 +143,7 @@ def _rough_then_exact(
     row, place = np.nonzero((distances <= limit[:, None]) & is_sure[:, None])
     exact = np.full(images.shape, np.inf, dtype=np.float32)
     near = images[row, place].astype(np.int64)
+    queries = Queries(rows, factors, offsets, slope=how.slope, lowest=how.lowest, only_pairs=True)
     exact[row, place] = queries.pairs(rows, factors, offsets, np.ascontiguousarray(row), near, threads)
     order = np.lexsort((images, exact), axis=1)[:, :k]
     images, exact = np.take_along_axis(images, order, 1), np.take_along_axis(exact, order, 1)

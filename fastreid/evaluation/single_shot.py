@@ -66,8 +66,8 @@ def _number_of_successes(chances: np.ndarray, limit: int) -> np.ndarray:
     law = np.zeros((len(chances), limit))
     law[:, 0] = 1
     for chance in -np.sort(-chances, axis=1).T[:, :, None]:  # likely ones first: where the law is empty it stays so
+        if not chance[law.sum(axis=1) > 1e-15].any():
+            break
         law[:, 1:] = law[:, 1:] * (1 - chance) + law[:, :-1] * chance
         law[:, :1] *= 1 - chance
-        if law.sum() < 1e-15 * len(law):
-            break
     return law

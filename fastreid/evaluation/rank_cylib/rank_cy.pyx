@@ -335,15 +335,18 @@ cdef class Queries:
     cdef bint is_coarse
 
     def __init__(self, const float[:, ::1] features, const float[::1] factors, const float[::1] offsets, *,
-                 float slope, float lowest, str instructions=None, bint coarse=False):
-        """With `coarse` features are `rounded_pairs`; ValueError if the CPU has no product of them."""
+                 float slope, float lowest, str instructions=None, bint coarse=False, bint only_pairs=False):
+        """With `coarse` features are `rounded_pairs`; ValueError if the CPU has no product of them.
+
+        With `only_pairs` nothing but `pairs` may be called: nothing is packed.
+        """
         cdef bytes wanted = b"" if instructions is None else instructions.encode()
         cdef Py_ssize_t num = features.shape[0], dim = features.shape[1], panels = -(-num // QUERY_PANEL), p
         cdef int64_t[::1] rows = np.arange(num)
         self.features, self.factors, self.offsets = features, factors, offsets
-        self.packed = np.empty(max(1, panels * QUERY_PANEL * dim), dtype=np.float32)
+        self.packed = np.empty(1 if only_pairs else max(1, panels * QUERY_PANEL * dim), dtype=np.float32)
         with nogil:
-            for p in range(panels):
+            for p in range(0 if only_pairs else panels):
                 pack_panel(&features[0, 0], &rows[p * QUERY_PANEL], min(num - p * QUERY_PANEL, QUERY_PANEL), dim,
                            NULL if coarse else &factors[0], QUERY_PANEL, &self.packed[p * QUERY_PANEL * dim])
         self.job.with_ = kernels_named(NULL if instructions is None else <const char*>wanted)
@@ -353,7 +356,8 @@ cdef class Queries:
             raise ValueError("this CPU has no product of bfloat16 numbers")
         self.is_coarse = coarse
         self.job.dim, self.job.slope, self.job.lowest = dim, slope, lowest
-        self.job.queries, self.job.query_offsets, self.job.num_queries = &self.packed[0], &offsets[0], num
+        self.job.queries, self.job.query_offsets = &self.packed[0], &offsets[0]
+        self.job.num_queries = 0 if only_pairs else num
 
     def pairs(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
               const int64_t[::1] query_of, const int64_t[::1] image_of, int num_threads):
