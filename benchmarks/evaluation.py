@@ -4,14 +4,16 @@
     python benchmarks/evaluation.py [--jobs ranking reranking clustering expansion roc growth] [--sizes …] [--dims …]
 
 The classical way is that of classical.py: full matrices, full sorts, loops. Ours: the library's. The bare product:
-torch's matrix product in panels of 512 queries, and nothing else. They take turns; times are medians, memory is the
-peak beside the features. Where both ways give labels or an mAP, these are compared, too. growth: ours over galleries of
-10^4 to 10^6 images that lie in a file, and the exponents of time and memory. With --device cuda ranking runs there,
-too.
+torch's matrix product in panels of 512 queries, and nothing else. They take turns, each in a fork of this process;
+times
+are medians, memory is the peak beside the features. Where both ways give labels or an mAP, these are compared, too.
+growth: ours over galleries of 10^4 to 10^6 images that lie in a file, and the exponents of time and memory. With
+--device cuda ranking runs there, too.
 """
 
 import argparse
 import math
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -92,13 +94,32 @@ def by_library(data: Protocol, device: str = "cpu") -> float:
     return BlockedDistances(*data[:2], memory_budget=256, device=device).rank(match_labels(*data[2:])).mean_ap
 
 
-def measured(job: Callable[[], object]) -> tuple[float, float, object]:
-    """Seconds, MiB of memory above what was there before (Linux; nan elsewhere), and what the job gave."""
-    before = _memory(reset=True)
-    start = time.perf_counter()
-    result = job()
-    seconds = time.perf_counter() - start
-    return seconds, _memory() - before, result
+def measured(job: Callable[[], object], warm: bool = False) -> tuple[float, float, object]:
+    """Seconds, MiB of memory above what was there before (Linux; nan elsewhere), and what the job gave.
+
+    In a fork of this process, which must not have used its threads yet: what an earlier job left behind in memory
+    (after 11 GB, small pages) would slow this one down. With `warm` it runs once before, to wake up threads.
+    """
+    receive, send = multiprocessing.Pipe(duplex=False)
+
+    def work() -> None:
+        if warm:
+            job()
+        before = _memory(reset=True)
+        start = time.perf_counter()
+        result = job()
+        seconds = time.perf_counter() - start
+        send.send((seconds, _memory() - before, result))
+
+    child = multiprocessing.get_context("fork").Process(target=work)
+    child.start()
+    send.close()  # so that a child that dies is noticed
+    try:
+        return receive.recv()
+    except EOFError:
+        raise RuntimeError("a job died; its error stands above") from None
+    finally:
+        child.join()
 
 
 def _memory(reset: bool = False) -> float:
@@ -126,7 +147,7 @@ def ranking(name: str, dim: int, rounds: int, device: str) -> list[list[object]]
     if device != "cpu":
         jobs = {"ours": lambda: by_library(data, device), "bare product": lambda: product(data, device)}
         rows += _rows(f"{name} {dim}-d, {device}", jobs, rounds, baseline="bare product", product="bare product")
-    matrix = classical.distance_matrix(*data[:2])
+    matrix = 1 - data[0] @ data[1].T
     jobs = {
         "classical": lambda: classical.mean_ap(matrix, *ids),
         "ours": lambda: rank_queries(matrix, *ids).mean_ap,
@@ -201,12 +222,9 @@ def _rows(
 ) -> list[list[object]]:
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
     results: dict[str, object] = {}
-    for name, job in jobs.items():  # what is long needs no warm-up
-        if name != "classical":
-            job()
     for _ in range(rounds):
         for name, job in jobs.items():
-            seconds, memory, results[name] = measured(job)
+            seconds, memory, results[name] = measured(job, warm=name != "classical")  # what is long needs none
             runs[name].append((seconds, memory))
     for name, result in results.items():
         if same and result is not None and not np.allclose(result, results[baseline], atol=1e-4):
@@ -236,7 +254,7 @@ def growth(dim: int, sizes: Sequence[int]) -> None:
             ids = _write(path, size, dim)
             query = np.load(path, mmap_mode="r")[: size.queries].copy()
             gallery = np.load(path, mmap_mode="r")
-            figures.append(measured(lambda q=query, g=gallery, i=ids: fused.rank_features(q, g, *i))[:2])
+            figures.append(measured(lambda q=query, g=gallery, i=ids: fused.rank_features(q, g, *i).mean_ap)[:2])
             del gallery
     rows = [[f"{n:,}", f"{s:.2f}", f"{m:,.0f}"] for n, (s, m) in zip(sizes, figures, strict=True)]
     print(tabulate(rows, ["gallery", "seconds", "MiB, mapped pages included"], disable_numparse=True))

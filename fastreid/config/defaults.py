@@ -263,6 +263,8 @@ _C.SOLVER.WARMUP_ITERS = 1000
 _C.SOLVER.WARMUP_METHOD = "linear"
 _C.SOLVER.FREEZE_ITERS = 0
 _C.SOLVER.CHECKPOINT_PERIOD = 20
+# How many model_NNNN.pth stay, the newest; 0: all. model_best.pth and model_final.pth always do.
+_C.SOLVER.KEEP_CHECKPOINTS = 0
 # Over all processes.
 _C.SOLVER.IMS_PER_BATCH = 64
 _C.SOLVER.CLIP_GRADIENTS = CN()

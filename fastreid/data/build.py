@@ -2,15 +2,16 @@
 
 import inspect
 import os
+import signal
 from collections.abc import Hashable, Sequence
 
-import torch
 from torch.utils.data import DataLoader
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.common import PersonDataset
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
+from fastreid.data.numbered import NumberedDataset, NumberedSampler
 from fastreid.data.own_images import load_own_images
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.transforms import build_transforms
@@ -77,14 +78,13 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
         rank=comm.get_rank(),
         world_size=world_size,
     )
+    people_seen = PersonDataset(images, build_transforms(cfg, is_train=True), labels)
     loader = _loader(
         cfg,
-        PersonDataset(images, build_transforms(cfg, is_train=True), labels),
+        NumberedDataset(people_seen, cfg.MODEL.SEED + comm.get_rank()),  # other augmentations on every rank
         batch_size=batch_size,
-        sampler=sampler,
+        sampler=NumberedSampler(sampler, batch_size),
         drop_last=True,
-        # Workers draw their augmentations from this: another stream on every rank.
-        generator=torch.Generator().manual_seed(cfg.MODEL.SEED + comm.get_rank()),
     )
     loader.sources = sources
     loader.iters_per_epoch = max(1, len(images) // cfg.SOLVER.IMS_PER_BATCH)
@@ -123,11 +123,17 @@ def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader,
     return build_feature_loader(cfg, [*dataset.query, *dataset.gallery]), len(dataset.query)
 
 
+def _leave_ctrl_c_to_the_main_process(worker: int) -> None:
+    """A terminal sends it to all; the run finishes its iteration, and for that needs its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _loader(cfg: CfgNode, dataset: PersonDataset, **options: object) -> DataLoader:
     return DataLoader(
         dataset,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=resolve_device(cfg.MODEL.DEVICE).startswith("cuda"),
         persistent_workers=False,
+        worker_init_fn=_leave_ctrl_c_to_the_main_process,
         **options,
     )

@@ -132,22 +132,25 @@ class DefaultTrainer(SimpleTrainer):
                 weights,
             )
         values = self.checkpointer.resume(path)
-        self.start_epoch = values["epoch"] + 1
+        self.start_epoch, self.start_iter = values["epoch"] + 1, values["iteration"]
         self.best_metric = hooks.best_metric_so_far(self.checkpointer, values["best_metric"])
-        if values["iteration"] != self.start_epoch * self.iters_per_epoch:
+        per_epoch = values.get("iters_per_epoch", self.start_iter / self.start_epoch if self.start_epoch else 0)
+        if per_epoch != self.iters_per_epoch:
             raise ConfigError(
-                f"{path} was written after {values['iteration']} iterations of {self.start_epoch} "
-                f"epochs, but an epoch of this run has {self.iters_per_epoch}: resume with the "
-                "same data and batch size"
+                f"{path} was written after {self.start_iter} iterations, {per_epoch:g} to an epoch, but an epoch of "
+                f"this run has {self.iters_per_epoch}: resume with the same data and batch size"
             )
         # Samplers draw from a fixed seed: without this, the first epochs' order would come again.
         fast_forward = getattr(self.data_loader.sampler, "fast_forward", None)
         if fast_forward is not None:
-            fast_forward(values["iteration"])
-        generator = getattr(self.data_loader, "generator", None)
-        if generator is not None:  # nor should the augmentations
-            generator.manual_seed(generator.initial_seed() + values["iteration"])
-        logger.info("resumed from %s: %d of %d epochs done", path, self.start_epoch, self.max_epoch)
+            fast_forward(self.start_iter)
+        logger.info(
+            "resumed from %s: %d of %d epochs done, iteration %d",
+            path,
+            self.start_epoch,
+            self.max_epoch,
+            self.start_iter,
+        )
 
     def train(self) -> Results:
         """Train from ``start_epoch`` to the end; of a finished run, just evaluate.
@@ -163,11 +166,11 @@ class DefaultTrainer(SimpleTrainer):
             )
         logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
         logger.info("protocols:\n%s", valid_queries_table(self.test_datasets))
-        if not self.start_epoch:
+        if not self.start_iter:
             self._set_aside_earlier_run()
             self._calibrate()
         self.model.train()
-        super().train(self.start_epoch, self.max_epoch, self.iters_per_epoch)
+        super().train(self.start_epoch, self.max_epoch, self.iters_per_epoch, start_iter=self.start_iter)
         return self.results
 
     @classmethod
@@ -200,15 +203,18 @@ class DefaultTrainer(SimpleTrainer):
         return [
             timer,
             hooks.LRScheduler(self.schedule),
-            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
+            hooks.PeriodicCheckpointer(
+                self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, keep=cfg.SOLVER.KEEP_CHECKPOINTS
+            ),
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.bare_model), self._is_evaluated),
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
+            hooks.StopOnSignal(self.checkpointer),
         ]
 
     def build_writers(self) -> Sequence[Writer]:
         """Console, OUTPUT_DIR/metrics.json and TensorBoard files in OUTPUT_DIR."""
-        folder, start = self.cfg.OUTPUT_DIR, self.start_epoch * self.iters_per_epoch
+        folder, start = self.cfg.OUTPUT_DIR, self.start_iter
         return [
             ConsoleWriter(max_iter=self.max_iter, max_epoch=self.max_epoch, start_iter=start),
             JSONWriter(os.path.join(folder, "metrics.json"), start_iter=start),

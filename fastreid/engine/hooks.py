@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
-from fastreid.engine.train_loop import HookBase
+import torch
+import torch.distributed as dist
+
+from fastreid.engine.train_loop import HookBase, TrainerBase
 from fastreid.solver import LRSchedule
+from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
 from fastreid.utils.env import rng_state, set_rng_state
 from fastreid.utils.events import Record
@@ -42,7 +49,7 @@ class IterationTimer(HookBase):
         self.trainer.storage.put_scalars(time=seconds)
 
     def after_train(self) -> None:
-        done = self.trainer.iter - self.trainer.start_epoch * self.trainer.iters_per_epoch
+        done = self.trainer.iter - self.trainer.start_iter
         seconds = time.perf_counter() - self._train_start
         logger.info("%d iterations in %s, evaluations included", done, format_seconds(seconds))
 
@@ -63,8 +70,9 @@ class PeriodicCheckpointer(HookBase):
     It comes before EvalHook, so that an evaluation that fails loses no training.
     """
 
-    def __init__(self, checkpointer: Checkpointer, period: int) -> None:
-        self._checkpointer, self._period = checkpointer, period
+    def __init__(self, checkpointer: Checkpointer, period: int, *, keep: int = 0) -> None:
+        """``keep``: how many model_NNNN.pth are left, the newest; 0 leaves all."""
+        self._checkpointer, self._period, self._keep = checkpointer, period, keep
 
     def after_epoch(self) -> None:
         trainer, done = self.trainer, self.trainer.epoch + 1
@@ -74,8 +82,85 @@ class PeriodicCheckpointer(HookBase):
             self._save(f"model_{trainer.epoch:04d}")
 
     def _save(self, name: str) -> None:
-        trainer = self.trainer
-        self._checkpointer.save(name, epoch=trainer.epoch, iteration=trainer.iter, best_metric=trainer.best_metric)
+        self._checkpointer.save(name, **progress_of(self.trainer))
+        self._checkpointer.remove_all_but(self._keep)
+        if comm.is_main_process():
+            (self._checkpointer.save_dir / "model_interrupted.pth").unlink(missing_ok=True)  # the run has gone on
+
+
+class StopOnSignal(HookBase):
+    """SIGTERM or Ctrl-C: finish the iteration, write model_interrupted.pth, say how to go on, and stop.
+
+    An evaluation is not waited for: the resumed run makes up for it. The second signal stops at once. With several
+    processes all look every ``period`` iterations whether one was told to stop, so that they stop at the same one.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, *, period: int = 10) -> None:
+        self._checkpointer, self._period = checkpointer, period
+        self._told = 0
+        self._must_save = False
+        self._before: dict[int, Any] = {}
+
+    def before_train(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # only there may signals be handled
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._remember)
+
+    def after_train(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+        if self._must_save:
+            self._must_save = False
+            self._checkpointer.save("model_interrupted", **progress_of(self.trainer))
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if self._told:
+            raise KeyboardInterrupt
+        self._told = number
+        if self.trainer.is_between_epochs and not comm.is_distributed():
+            self._must_save = True  # not here: the evaluation has yet to put the random states back
+            raise self._interrupted()
+        logger.warning("%s: stopping soon; once more stops at once", signal.Signals(number).name)
+
+    def between_steps(self) -> None:
+        trainer, told = self.trainer, self._told
+        if comm.is_distributed():
+            if trainer.iter % self._period:
+                return
+            told = int(comm.all_reduce_sum(torch.tensor([told], device=_device_for_comm()))[0])
+        if not told or trainer.iter == trainer.max_iter:  # a run that is done is kept as model_final.pth
+            return
+        is_done = trainer.iter == (trainer.epoch + 1) * trainer.iters_per_epoch
+        # Of an epoch that is not done, the one before is the last.
+        values = progress_of(trainer) | {"epoch": trainer.epoch if is_done else trainer.epoch - 1}
+        self._checkpointer.save("model_interrupted", **values)
+        raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"stopped by a signal after iteration {self.trainer.iter} of {self.trainer.max_iter}; all of it is in "
+            f"{self._checkpointer.save_dir / 'model_interrupted.pth'}. Go on with the same command and --resume"
+        )
+
+
+class Interrupted(SystemExit):
+    """A run that was told to stop, and did so in order."""
+
+
+def progress_of(trainer: TrainerBase) -> dict[str, Any]:
+    """How far a run is, as checkpoints have it."""
+    return {
+        "epoch": trainer.epoch,
+        "iteration": trainer.iter,
+        "iters_per_epoch": trainer.iters_per_epoch,
+        "best_metric": trainer.best_metric,
+    }
+
+
+def _device_for_comm() -> torch.device:
+    """Where nccl wants its numbers."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
 class EvalHook(HookBase):
@@ -92,8 +177,9 @@ class EvalHook(HookBase):
         self._period, self._evaluate, self._is_evaluated = period, evaluate, is_evaluated
 
     def before_train(self) -> None:
-        done = self.trainer.start_epoch
-        if done >= self.trainer.max_epoch or (done and self._is_due(done) and not self._is_evaluated()):
+        done, at_its_end = self.trainer.start_epoch, not self.trainer.start_iter % self.trainer.iters_per_epoch
+        missed = done and at_its_end and self._is_due(done) and not self._is_evaluated()
+        if done >= self.trainer.max_epoch or missed:
             self._run()
 
     def after_epoch(self) -> None:
@@ -105,8 +191,10 @@ class EvalHook(HookBase):
 
     def _run(self) -> None:
         state = rng_state()
-        self.trainer.results = self._evaluate()
-        set_rng_state(state)
+        try:
+            self.trainer.results = self._evaluate()
+        finally:
+            set_rng_state(state)
         self.trainer.storage.put_results(self.trainer.results)
 
 
@@ -132,10 +220,7 @@ class BestCheckpointer(HookBase):
         if trainer.best_metric is not None and metric <= trainer.best_metric:
             return
         trainer.best_metric = metric
-        self._checkpointer.save(
-            "model_best", is_last=False,
-            epoch=trainer.epoch, iteration=trainer.iter, best_metric=metric,
-        )  # fmt: skip
+        self._checkpointer.save("model_best", is_last=False, **progress_of(trainer))
         logger.info(
             "model_best.pth: metric %.2f over %s. It is chosen on the test protocols; "
             "model_final.pth is not", metric, ", ".join(trainer.results),

@@ -38,6 +38,9 @@ class HookBase:
     def after_step(self) -> None:
         """After each iteration; ``trainer.iter`` is the one that ended."""
 
+    def between_steps(self) -> None:
+        """When all is done after an iteration; ``trainer.iter`` is the number of iterations done."""
+
 
 class TrainerBase:
     """Runs ``run_step`` ``iters_per_epoch`` times an epoch, with hooks.
@@ -49,8 +52,9 @@ class TrainerBase:
     def __init__(self) -> None:
         self.hooks: list[HookBase] = []
         self.storage = EventStorage()
-        self.iter = self.epoch = self.start_epoch = 0
+        self.iter = self.epoch = self.start_epoch = self.start_iter = 0
         self.max_epoch, self.iters_per_epoch = 0, 1
+        self.is_between_epochs = False
 
     @property
     def max_iter(self) -> int:
@@ -64,14 +68,15 @@ class TrainerBase:
                 hook.trainer = self
                 self.hooks.append(hook)
 
-    def train(self, start_epoch: int, max_epoch: int, iters_per_epoch: int) -> None:
-        """Run epochs ``start_epoch`` to ``max_epoch`` - 1."""
+    def train(self, start_epoch: int, max_epoch: int, iters_per_epoch: int, *, start_iter: int | None = None) -> None:
+        """Run epochs ``start_epoch`` to ``max_epoch`` - 1, from iteration ``start_iter`` on if that is later."""
         self.start_epoch, self.max_epoch, self.iters_per_epoch = (
             start_epoch,
             max_epoch,
             iters_per_epoch,
         )
-        self.iter, self.epoch = start_epoch * iters_per_epoch, max(start_epoch - 1, 0)
+        self.start_iter = start_epoch * iters_per_epoch if start_iter is None else start_iter
+        self.iter, self.epoch = self.start_iter, max(start_epoch - 1, 0)
         try:
             self._call("before_train")
             for self.epoch in range(start_epoch, max_epoch):
@@ -81,11 +86,14 @@ class TrainerBase:
 
     def _run_epoch(self) -> None:
         self._call("before_epoch")
-        for _ in range(self.iters_per_epoch):
+        self.is_between_epochs = False
+        while self.iter < (self.epoch + 1) * self.iters_per_epoch:
             self._call("before_step")
             self.run_step()
             self._call("after_step")
             self.iter += 1
+            self._call("between_steps")
+        self.is_between_epochs = True
         self._call("after_epoch")
 
     def _call(self, point: str) -> None:

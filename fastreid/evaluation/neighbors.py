@@ -16,7 +16,7 @@ from fastreid.evaluation.progress import progress
 from fastreid.utils.suggest import explain_choice
 
 _SEGMENT_ROWS = 8192  # images between two looks at the clock
-_ROUGH_UP_TO = 20  # neighbours: of longer lists so many need an exact product that rough ones do not pay
+_FAR = 8  # images that may be the farthest
 _SAMPLE = 256  # images that are tried first
 _MANY_UNSURE = 0.1
 _BLOCK_BYTES = 64 << 20  # distances that torch holds at once
@@ -84,9 +84,8 @@ def _compiled(
     check_pair(rows, others)
     scales = fused.scales(how, rows, 0, "image")
     threads = num_threads or torch.get_num_threads()
-    pays = k <= _ROUGH_UP_TO and 4 * _rough_length(k) <= len(rows)
-    if pays and gallery is None and not with_farthest and has_coarse():
-        found = _rough_then_exact(rows, scales, k, how, threads)
+    if gallery is None and has_coarse() and 4 * _rough_length(k) <= len(rows):
+        found = _rough_then_exact(rows, scales, k, how, threads, with_farthest)
         if found:
             return found
     queries = Queries(rows, *scales, slope=how.slope, lowest=how.lowest)
@@ -104,7 +103,12 @@ def _rough_length(k: int) -> int:
 
 
 def _rough_then_exact(
-    rows: np.ndarray, scales: tuple[np.ndarray, np.ndarray], k: int, how: Metric, threads: int
+    rows: np.ndarray,
+    scales: tuple[np.ndarray, np.ndarray],
+    k: int,
+    how: Metric,
+    threads: int,
+    with_farthest: bool,
 ) -> Neighbors | None:
     """The very same lists, from products of rounded numbers: a bound on their error says which pairs need an exact one.
 
@@ -133,27 +137,42 @@ def _rough_then_exact(
     if (distances[:, -1] <= distances[:, k - 1] + slack[sample]).mean() > _MANY_UNSURE:
         return None
     rough = Queries(pairs, factors, offsets, **kind)
-    lists = NeighborLists(len(rows), _rough_length(k), with_farthest=False, num_threads=threads)
+    num_far = _FAR if with_farthest else 0
+    lists = NeighborLists(len(rows), _rough_length(k), with_farthest=False, num_threads=threads, num_far=num_far)
     for start in _told(range(0, len(rows), _SEGMENT_ROWS), len(rows) ** 2):
         some = slice(start, start + _SEGMENT_ROWS)
         rough.offer_to(lists, pairs[some], factors[some], offsets[some], start, each_pair_once=True)
+    queries = Queries(rows, factors, offsets, slope=how.slope, lowest=how.lowest, only_pairs=True)
+
+    def exact_of(images: np.ndarray, chosen: np.ndarray, missing: float) -> np.ndarray:
+        """Exact distances of the chosen entries of lists, `missing` elsewhere."""
+        exact = np.full(images.shape, missing, dtype=np.float32)
+        row, place = (np.ascontiguousarray(part) for part in np.nonzero(chosen))
+        near = images[row, place].astype(np.int64)
+        exact[row, place] = queries.pairs(rows, factors, offsets, row, near, threads)
+        return exact
+
     images, distances, _ = lists.read()
     limit = distances[:, k - 1] + slack
-    is_sure = distances[:, -1] > limit
-    row, place = np.nonzero((distances <= limit[:, None]) & is_sure[:, None])
-    exact = np.full(images.shape, np.inf, dtype=np.float32)
-    near = images[row, place].astype(np.int64)
-    queries = Queries(rows, factors, offsets, slope=how.slope, lowest=how.lowest, only_pairs=True)
-    exact[row, place] = queries.pairs(rows, factors, offsets, np.ascontiguousarray(row), near, threads)
+    is_sure, farthest = distances[:, -1] > limit, None
+    if with_farthest:
+        far, far_distances = lists.read_far()
+        far_limit = far_distances[:, 0] - slack
+        is_sure &= far_distances[:, -1] < far_limit
+        chosen = (far_distances >= far_limit[:, None]) & is_sure[:, None]
+        farthest = exact_of(far, chosen, -np.inf).max(axis=1)
+    exact = exact_of(images, (distances <= limit[:, None]) & is_sure[:, None], np.inf)
     order = np.lexsort((images, exact), axis=1)[:, :k]
     images, exact = np.take_along_axis(images, order, 1), np.take_along_axis(exact, order, 1)
     unsure = np.flatnonzero(~is_sure)
     for some in np.array_split(unsure, -(-len(unsure) // _SEGMENT_ROWS)) if len(unsure) else []:
         few = Queries(rows[some], factors[some], offsets[some], slope=how.slope, lowest=how.lowest)
-        lists = NeighborLists(len(some), k, with_farthest=False, num_threads=threads)
+        lists = NeighborLists(len(some), k, with_farthest=with_farthest, num_threads=threads)
         few.offer_to(lists, rows, factors, offsets, 0)
-        images[some], exact[some], _ = lists.read()
-    return Neighbors(images, exact, None)
+        images[some], exact[some], of_some = lists.read()
+        if with_farthest:
+            farthest[some] = of_some
+    return Neighbors(images, exact, farthest)
 
 
 def _torch(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +61,7 @@ class Checkpointer:
         }
         if comm.is_main_process():
             content = _plain(content, where=path.name)
-            with atomic_write(path, "wb") as file:
+            with _room_for(path), atomic_write(path, "wb") as file:
                 torch.save(content, file)
             if is_last:
                 with atomic_write(self.save_dir / LAST) as file:
@@ -65,18 +71,38 @@ class Checkpointer:
         return path
 
     def last(self) -> Path | None:
-        """Path of the newest checkpoint to resume from, or None if there is none.
+        """Path of the newest checkpoint that is whole, or None if no run has written any.
+
+        What is damaged is told and passed over: every part of a file is compared with the CRC-32 beside it.
 
         Raises:
-            WeightsError: last_checkpoint names a file that is gone.
+            WeightsError: there were checkpoints, and none is whole.
         """
         note = self.save_dir / LAST
         if not note.exists():
             return None
-        path = self.save_dir / note.read_text(encoding="utf-8").strip()
-        if not path.is_file():
-            raise WeightsError(f"{note} names {path.name}, which is gone; put it back, or delete {note} to start anew")
-        return path
+        named = self.save_dir / note.read_text(encoding="utf-8").strip()
+        candidates = [named, *(path for path in self._numbered() if path != named and not _is_newer(path, named))]
+        for path in candidates:
+            wrong = _damage(path)
+            if not wrong:
+                return path
+            logger.warning("%s cannot be resumed from: %s", path, wrong)
+        raise WeightsError(
+            f"no checkpoint in {self.save_dir} is whole (of {', '.join(path.name for path in candidates)}): put one "
+            f"back, or delete {note} to start anew"
+        )
+
+    def remove_all_but(self, keep: int) -> None:
+        """Leave the ``keep`` newest model_NNNN.pth; 0 leaves all."""
+        if keep and comm.is_main_process():
+            for path in self._numbered()[keep:]:
+                path.unlink()
+
+    def _numbered(self) -> list[Path]:
+        """model_NNNN.pth, the one written last first: an earlier run in the folder may have had higher numbers."""
+        found = [path for path in self.save_dir.glob("model_*.pth") if path.stem.removeprefix("model_").isdecimal()]
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
 
     def resume(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Put back everything that ``save`` wrote and return the plain values given to it.
@@ -108,6 +134,47 @@ class Checkpointer:
                 raise WeightsError(
                     f"the {key} in {path} does not fit this run; resume with the config it was trained with ({error})"
                 ) from error
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a file that torch.save wrote, or "": it is an archive, with a CRC-32 for each of its parts."""
+    if not path.is_file():
+        return "it is gone"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+        return f"it is truncated or no checkpoint ({error})"
+    return f"{broken} in it is not what was written" if broken else ""
+
+
+def _is_newer(path: Path, than: Path) -> bool:
+    """Somebody went back on purpose to a checkpoint before it; one that is gone tells nothing."""
+    return than.is_file() and path.stat().st_mtime > than.stat().st_mtime
+
+
+@contextlib.contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """Explain a disk that is full; what was there before still is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise OSError(
+            error.errno,
+            f"{path} could not be written: the disk is full ({free:,.0f} MiB are free). Earlier checkpoints are as "
+            "they were: make room (SOLVER.KEEP_CHECKPOINTS keeps fewer) and go on with --resume",
+        ) from error
+    except RuntimeError as error:  # torch's own writer hides what the system said
+        if shutil.disk_usage(path.parent).free > 2**20:
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f"{path} could not be written: the disk is full. Earlier checkpoints are as they were: make room "
+            "(SOLVER.KEEP_CHECKPOINTS keeps fewer) and go on with --resume",
+        ) from error
 
 
 def _plain(value: Any, *, where: str) -> Any:

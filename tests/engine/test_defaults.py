@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,90 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, opt):
     assert resumed.results == whole.results
     last, expected = lines(tmp_path / "parts")[-2], lines(tmp_path / "whole")[-2]
     assert (last["iteration"], last["lr"]) == (expected["iteration"], expected["lr"])
+
+
+class Signalled(ToyTrainer):
+    """A signal comes in the middle of an iteration, or of an evaluation."""
+
+    when = 0
+
+    def build_hooks(self):
+        return [*super().build_hooks(), SignalAt(self.when)]
+
+    @classmethod
+    def test(cls, cfg, model):
+        if cls.when == "evaluation":
+            torch.rand(3)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the evaluation went on")
+        return super().test(cfg, model)
+
+
+class SignalAt(HookBase):
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def before_step(self):
+        if self.trainer.iter == self.iteration:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("when", [0, 2, 4, 5, "evaluation"])
+def test_a_signal_loses_nothing(tmp_path, when):
+    whole = train(toy_cfg(tmp_path / "whole", SOLVER__CHECKPOINT_PERIOD=0, TEST__EVAL_PERIOD=2))
+    cfg = toy_cfg(tmp_path / "parts", SOLVER__CHECKPOINT_PERIOD=0, TEST__EVAL_PERIOD=2)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(SystemExit, match="stopped by a signal after iteration .* --resume"):
+        train(cfg, trainer_class=type("Signalled", (Signalled,), {"when": when}))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert (tmp_path / "parts" / "last_checkpoint").read_text() == "model_interrupted.pth"
+    resumed = train(cfg, resume=True)
+    assert resumed.start_iter == (6 if when == "evaluation" else when + 1)
+    for name, value in whole.bare_model.state_dict().items():
+        assert torch.equal(value, resumed.bare_model.state_dict()[name]), name
+    assert resumed.results == whole.results and resumed.best_metric == whole.best_metric
+    assert [line["iteration"] for line in lines(tmp_path / "parts") if "lr" in line][-1] == 12
+
+
+def test_a_signal_in_the_last_iteration_changes_nothing(tmp_path):
+    whole = train(toy_cfg(tmp_path / "whole"))
+    told = train(toy_cfg(tmp_path / "told"), trainer_class=type("Signalled", (Signalled,), {"when": 11}))
+    assert torch.equal(whole.bare_model.embed.weight, told.bare_model.embed.weight) and told.results == whole.results
+
+
+def test_the_second_signal_stops_at_once(tmp_path):
+    class Impatient(HookBase):
+        def before_step(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    class Trainer(ToyTrainer):
+        def build_hooks(self):
+            return [*super().build_hooks(), Impatient()]
+
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_cfg(tmp_path), trainer_class=Trainer)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(tmp_path, caplog):
+    whole = train(toy_cfg(tmp_path / "whole"))
+    cfg = toy_cfg(tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg, trainer_class=Interrupted)
+    newest = tmp_path / "parts" / "model_0001.pth"
+    weight = read_checkpoint(newest)["model"]["embed.weight"].numpy().tobytes()
+    content = newest.read_bytes()
+    assert content.count(weight) == 1
+    newest.write_bytes(content.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]))  # one bit
+    resumed = train(cfg, resume=True)
+    assert resumed.start_epoch == 1 and "model_0001.pth cannot be resumed from" in caplog.text
+    assert torch.equal(whole.bare_model.embed.weight, resumed.bare_model.embed.weight)
+
+
+def test_as_many_checkpoints_stay_as_asked_for(tmp_path):
+    train(toy_cfg(tmp_path, SOLVER__KEEP_CHECKPOINTS=2, SOLVER__MAX_EPOCH=6))
+    names = sorted(path.name for path in tmp_path.glob("model_*.pth"))
+    assert names == ["model_0003.pth", "model_0004.pth", "model_best.pth", "model_final.pth"]
 
 
 def test_training_learns(tmp_path):

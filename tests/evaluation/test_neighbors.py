@@ -55,7 +55,9 @@ def test_rough_products_find_the_same(seed, n, dim, k, metric, kind):
         rows *= np.float32(1e-20)  # squares below what float32 holds with all digits
     everyone = distance_rows(rows, rows, metric=metric)
     order = np.argsort(everyone, axis=1, kind="stable")[:, :k]
-    found = nearest_neighbors(rows, k, metric=metric, search="compiled", num_threads=2)
+    found = nearest_neighbors(rows, k, metric=metric, search="compiled", num_threads=2, with_farthest=seed % 2 == 0)
+    if found.farthest is not None:
+        np.testing.assert_array_equal(found.farthest, everyone.max(axis=1))
     np.testing.assert_array_equal(found.indices, order)
     assert found.distances.tobytes() == np.take_along_axis(everyone, order, 1).tobytes()
 

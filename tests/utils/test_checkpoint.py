@@ -1,5 +1,6 @@
 """A run that is saved and resumed has everything it had."""
 
+import errno
 import os
 
 import numpy as np
@@ -76,11 +77,43 @@ def test_best_does_not_become_the_one_to_resume(tmp_path):
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000.pth"
 
 
-def test_last_checkpoint_gone(tmp_path):
+def test_last_checkpoint_gone_or_damaged(tmp_path, caplog):
     checkpointer, _ = make(tmp_path)
-    checkpointer.save("model_0000").unlink()
-    with pytest.raises(WeightsError, match=r"names model_0000\.pth, which is gone"):
+    for epoch in range(3):
+        checkpointer.save(f"model_{epoch:04d}", epoch=epoch)
+        os.utime(tmp_path / f"model_{epoch:04d}.pth", (epoch, epoch))
+    (tmp_path / "model_0002.pth").unlink()
+    assert checkpointer.last().name == "model_0001.pth" and "it is gone" in caplog.text
+    with open(tmp_path / "model_0001.pth", "r+b") as file:
+        file.truncate(500)
+    assert checkpointer.last().name == "model_0000.pth" and "truncated" in caplog.text
+    (tmp_path / "model_0000.pth").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"no checkpoint in .* is whole \(of model_0002.pth, model_0001"):
         checkpointer.last()
+
+
+def test_somebody_may_go_back(tmp_path):
+    checkpointer, _ = make(tmp_path)
+    for epoch in range(3):
+        checkpointer.save(f"model_{epoch:04d}", epoch=epoch)
+        os.utime(tmp_path / f"model_{epoch:04d}.pth", (epoch, epoch))
+    (tmp_path / "last_checkpoint").write_text("model_0001.pth")
+    (tmp_path / "model_0001.pth").write_bytes(b"")
+    os.utime(tmp_path / "model_0001.pth", (1, 1))
+    assert checkpointer.last().name == "model_0000.pth"  # not the later one
+
+
+def test_a_full_disk_is_explained(tmp_path, monkeypatch):
+    checkpointer, _ = make(tmp_path)
+    path = checkpointer.save("x", epoch=1)
+
+    def no_space(content, file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", no_space)
+    with pytest.raises(OSError, match="the disk is full.*Earlier checkpoints are as they were.*KEEP_CHECKPOINTS"):
+        checkpointer.save("x", epoch=2)
+    assert read_checkpoint(path)["epoch"] == 1
 
 
 def test_resuming_another_model_or_bare_weights_is_explained(tmp_path):

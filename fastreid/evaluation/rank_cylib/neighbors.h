@@ -10,11 +10,17 @@
 
 /* Lists of `k` keys each, greatest first: a key is a distance's bits, made so that integers order them, then the index. */
 typedef struct {
-    uint64_t *keys;    /* [n x k], each list a heap */
-    float *reach;      /* [n] distance of the farthest in the list, infinite until it is full: a first, cheap test */
-    uint8_t *locks;    /* [n] */
-    float *farthest;   /* [num_threads x n] greatest distance met, or NULL */
-    int64_t n, k;
+    uint64_t *keys; /* [n x k], each list a heap */
+    float *reach;   /* [n] distance of the farthest in the list, infinite until it is full: a first, cheap test */
+    uint8_t *locks; /* [n] */
+    int64_t k;
+} key_lists;
+
+typedef struct {
+    key_lists near;
+    key_lists far;      /* of distances with their sign turned; k is 0 if nobody asks */
+    float *farthest;    /* [num_threads x n] greatest distance met, or NULL */
+    int64_t n;
     int each_pair_once; /* then what is found for a query is found for the image, too */
 } neighbor_lists;
 
@@ -46,7 +52,7 @@ static void replace_greatest(uint64_t *heap, int64_t size, uint64_t key) {
     heap[at] = key;
 }
 
-static void offer(neighbor_lists *lists, int64_t list, uint64_t key) {
+static void offer(key_lists *lists, int64_t list, uint64_t key) {
     uint64_t *heap = lists->keys + list * lists->k;
 #ifdef _OPENMP
     while (__atomic_test_and_set(lists->locks + list, __ATOMIC_ACQUIRE))
@@ -62,43 +68,49 @@ static void offer(neighbor_lists *lists, int64_t list, uint64_t key) {
 #endif
 }
 
-#define DEFINE_NEAR_ROW(name)                                                                                          \
-    static void name(void *context, int thread, int64_t query, int64_t first, const float *row, int64_t count) {       \
-        neighbor_lists *lists = context;                                                                               \
-        const int both = lists->each_pair_once;                                                                        \
+/* Offer a row of distances, times `sign`, to the query's list and, if `both`, to the images'. */
+#define DEFINE_NEAR_ROW(name, scan)                                                                                    \
+    static inline void scan(key_lists *lists, float sign, int both, int64_t query, int64_t first, const float *row,    \
+                            int64_t begin, int64_t count) {                                                            \
         const float *reach = lists->reach + first;                                                                     \
-        int64_t i = both && query > first ? query - first : 0;                                                         \
-        if (lists->farthest) {                                                                                         \
-            float *farthest = lists->farthest + thread * lists->n, most = farthest[query];                             \
-            for (int64_t j = i; j < count; j++)                                                                        \
-                most = row[j] > most ? row[j] : most;                                                                  \
-            farthest[query] = most;                                                                                    \
-            for (int64_t j = i; both && j < count; j++)                                                                \
-                farthest[first + j] = row[j] > farthest[first + j] ? row[j] : farthest[first + j];                     \
-        }                                                                                                              \
-        while (i < count) {                                                                                            \
-            const int64_t width = count - i < 32 ? count - i : 32;                                                     \
+        for (int64_t i = begin; i < count; i += 32) {                                                                  \
+            const int64_t end = i + 32 < count ? i + 32 : count;                                                       \
             const float own = lists->reach[query];                                                                     \
             int is_near = 0;                                                                                           \
             if (both)                                                                                                  \
-                for (int64_t j = i; j < i + width; j++)                                                                \
-                    is_near |= (row[j] <= own) | (row[j] <= reach[j]);                                                 \
+                for (int64_t j = i; j < end; j++)                                                                      \
+                    is_near |= (sign * row[j] <= own) | (sign * row[j] <= reach[j]);                                   \
             else                                                                                                       \
-                for (int64_t j = i; j < i + width; j++)                                                                \
-                    is_near |= row[j] <= own;                                                                          \
-            for (int64_t j = i; is_near && j < i + width; j++) {                                                       \
-                if (row[j] <= lists->reach[query])                                                                     \
-                    offer(lists, query, neighbor_key(row[j], first + j));                                              \
-                if (both && first + j != query && row[j] <= reach[j])                                                  \
-                    offer(lists, first + j, neighbor_key(row[j], query));                                              \
+                for (int64_t j = i; j < end; j++)                                                                      \
+                    is_near |= sign * row[j] <= own;                                                                   \
+            for (int64_t j = i; is_near && j < end; j++) {                                                             \
+                if (sign * row[j] <= lists->reach[query])                                                              \
+                    offer(lists, query, neighbor_key(sign * row[j], first + j));                                       \
+                if (both && first + j != query && sign * row[j] <= reach[j])                                           \
+                    offer(lists, first + j, neighbor_key(sign * row[j], query));                                       \
             }                                                                                                          \
-            i += width;                                                                                                \
         }                                                                                                              \
+    }                                                                                                                  \
+    static void name(void *context, int thread, int64_t query, int64_t first, const float *row, int64_t count) {       \
+        neighbor_lists *lists = context;                                                                               \
+        const int both = lists->each_pair_once;                                                                        \
+        const int64_t begin = both && query > first ? query - first : 0;                                               \
+        if (lists->farthest) {                                                                                         \
+            float *farthest = lists->farthest + thread * lists->n, most = farthest[query];                             \
+            for (int64_t j = begin; j < count; j++)                                                                    \
+                most = row[j] > most ? row[j] : most;                                                                  \
+            farthest[query] = most;                                                                                    \
+            for (int64_t j = begin; both && j < count; j++)                                                            \
+                farthest[first + j] = row[j] > farthest[first + j] ? row[j] : farthest[first + j];                     \
+        }                                                                                                              \
+        scan(&lists->near, 1.0f, both, query, first, row, begin, count);                                               \
+        if (lists->far.k)                                                                                              \
+            scan(&lists->far, -1.0f, both, query, first, row, begin, count);                                           \
     }
-DEFINE_NEAR_ROW(near_row_portable)
+DEFINE_NEAR_ROW(near_row_portable, scan_portable)
 #if defined(__GNUC__) && defined(__x86_64__)
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_NEAR_ROW(near_row_avx512)
-__attribute__((target("avx2,fma"))) DEFINE_NEAR_ROW(near_row_avx2)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_NEAR_ROW(near_row_avx512, scan_avx512)
+__attribute__((target("avx2,fma"))) DEFINE_NEAR_ROW(near_row_avx2, scan_avx2)
 #endif
 
 static row_consumer near_row_for(const char *instructions) {
@@ -117,10 +129,10 @@ static int compare_keys(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The finished lists, nearest first. */
-static void read_lists(neighbor_lists *lists, int32_t *indices, float *distances, int num_threads) {
+/* The finished lists of n images, least first. */
+static void read_lists(key_lists *lists, int64_t n, int32_t *indices, float *distances, int num_threads) {
 #pragma omp parallel for schedule(static) num_threads(num_threads)
-    for (int64_t list = 0; list < lists->n; list++) {
+    for (int64_t list = 0; list < n; list++) {
         uint64_t *keys = lists->keys + list * lists->k;
         qsort(keys, (size_t)lists->k, sizeof *keys, compare_keys);
         for (int64_t j = 0; j < lists->k; j++) {

@@ -68,16 +68,19 @@ cdef extern from "kernels.h" nogil:
                       counts source)
 
 cdef extern from "neighbors.h" nogil:
-    ctypedef struct neighbor_lists:
+    ctypedef struct key_lists:
         uint64_t* keys
         float* reach
         uint8_t* locks
+        int64_t k
+    ctypedef struct neighbor_lists:
+        key_lists near
+        key_lists far
         float* farthest
         int64_t n
-        int64_t k
         int each_pair_once
     row_consumer near_row_for(const char* instructions)
-    void read_lists(neighbor_lists* lists, int32_t* indices, float* distances, int num_threads)
+    void read_lists(key_lists* lists, int64_t n, int32_t* indices, float* distances, int num_threads)
     void row_products(const float* features, int64_t dim, const int32_t* left, const int32_t* right,
                       int64_t num_pairs, float* out, int num_threads)
     ctypedef struct sparse:
@@ -287,37 +290,61 @@ def rounded_pairs(const float[:, ::1] features, const float[::1] factors, int nu
     return pairs_array, lengths_array, residuals_array
 
 
-cdef class NeighborLists:
-    """The k nearest images of each of n, and on demand how far the farthest is; see neighbors.h."""
+cdef class KeyLists:
+    """The k least distances of each of n images; see neighbors.h."""
 
-    cdef neighbor_lists lists
+    cdef key_lists lists
+    cdef int64_t n
     cdef uint64_t[:, ::1] keys
     cdef float[::1] reach
     cdef uint8_t[::1] locks
-    cdef float[:, ::1] farthest
-    cdef int num_threads
 
-    def __init__(self, int64_t n, int64_t k, *, bint with_farthest, int num_threads):
+    def __init__(self, int64_t n, int64_t k):
         self.keys = np.full((n, k), np.iinfo(np.uint64).max, dtype=np.uint64)
         self.reach = np.full(n, np.inf, dtype=np.float32)
         self.locks = np.zeros(n, dtype=np.uint8)
-        self.num_threads = num_threads
-        self.lists.keys, self.lists.reach, self.lists.locks = &self.keys[0, 0], &self.reach[0], &self.locks[0]
-        self.lists.n, self.lists.k, self.lists.farthest = n, k, NULL
-        if with_farthest:
+        self.n, self.lists.k = n, k
+        if n and k:
+            self.lists.keys, self.lists.reach, self.lists.locks = &self.keys[0, 0], &self.reach[0], &self.locks[0]
+
+    def read(self, int num_threads):
+        """int32 [n, k] images and float32 [n, k] distances, least first."""
+        indices_array = np.empty((self.n, self.lists.k), dtype=np.int32)
+        distances_array = np.empty((self.n, self.lists.k), dtype=np.float32)
+        cdef int32_t[:, ::1] indices = indices_array
+        cdef float[:, ::1] distances = distances_array
+        if self.n and self.lists.k:
+            with nogil:
+                read_lists(&self.lists, self.n, &indices[0, 0], &distances[0, 0], num_threads)
+        return indices_array, distances_array
+
+
+cdef class NeighborLists:
+    """The k nearest images of each of n and, on demand, how far the farthest is, or the `num_far` farthest ones."""
+
+    cdef neighbor_lists lists
+    cdef KeyLists near
+    cdef KeyLists far
+    cdef float[:, ::1] farthest
+    cdef int num_threads
+
+    def __init__(self, int64_t n, int64_t k, *, bint with_farthest, int num_threads, int64_t num_far=0):
+        self.near, self.far, self.num_threads = KeyLists(n, k), KeyLists(n, num_far), num_threads
+        self.lists.near, self.lists.far = self.near.lists, self.far.lists
+        self.lists.n, self.lists.farthest = n, NULL
+        if with_farthest and n:
             self.farthest = np.full((num_threads, n), -np.inf, dtype=np.float32)
             self.lists.farthest = &self.farthest[0, 0]
 
     def read(self):
         """(int32 [n, k], float32 [n, k], float32 [n] or None): images and distances, nearest first; the farthest's."""
-        indices_array = np.empty((self.lists.n, self.lists.k), dtype=np.int32)
-        distances_array = np.empty((self.lists.n, self.lists.k), dtype=np.float32)
-        cdef int32_t[:, ::1] indices = indices_array
-        cdef float[:, ::1] distances = distances_array
-        with nogil:
-            read_lists(&self.lists, &indices[0, 0], &distances[0, 0], self.num_threads)
         farthest = None if self.lists.farthest == NULL else np.asarray(self.farthest).max(axis=0)
-        return indices_array, distances_array, farthest
+        return *self.near.read(self.num_threads), farthest
+
+    def read_far(self):
+        """int32 [n, num_far] images and float32 [n, num_far] distances, farthest first."""
+        images, distances = self.far.read(self.num_threads)
+        return images, -distances
 
 
 cdef class Queries:

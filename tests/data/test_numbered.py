@@ -1,0 +1,79 @@
+"""Augmentations belong to a place in the run, whichever worker draws them, and whenever."""
+
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from fastreid.data.numbered import Draw, NumberedDataset, NumberedSampler, seeded
+
+
+class Noise(Dataset):
+    """Each item is its index and what three generators say."""
+
+    label = "noise"
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, index):
+        return torch.tensor([index, random.random(), np.random.random(), torch.rand(()).item()])
+
+
+class Endless(torch.utils.data.Sampler):
+    def __init__(self):
+        self.skipped = 0
+
+    def fast_forward(self, num_batches):
+        self.skipped = 4 * num_batches
+
+    def __iter__(self):
+        while True:
+            yield self.skipped % 5
+            self.skipped += 1
+
+
+def batches(num_workers, count, skip=0, seed=3):
+    sampler = NumberedSampler(Endless(), batch_size=4)
+    sampler.fast_forward(skip)
+    loader = DataLoader(NumberedDataset(Noise(), seed), batch_size=4, sampler=sampler, num_workers=num_workers)
+    return torch.stack([batch for batch, _ in zip(loader, range(count), strict=False)])
+
+
+def test_any_number_of_workers_draws_the_same():
+    alone = batches(0, 6)
+    assert torch.equal(alone, batches(1, 6)) and torch.equal(alone, batches(3, 6))
+    assert alone[:, :, 1:].unique().numel() == alone[:, :, 1:].numel()  # and no two draws are alike
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_run_draws_on(num_workers):
+    assert torch.equal(batches(0, 6)[4:], batches(num_workers, 2, skip=4))
+
+
+def test_other_seeds_draw_other_numbers():
+    assert not torch.equal(batches(0, 1), batches(0, 1, seed=4))
+
+
+def test_the_generators_of_the_process_are_left_alone():
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    with pytest.raises(KeyError), seeded(1, 2):
+        torch.rand(3), np.random.random(), random.random()
+        raise KeyError
+    assert random.getstate() == states[0] and (np.random.get_state()[1] == states[1]).all()
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_a_dataset_keeps_its_attributes_and_can_be_sent_to_a_worker():
+    dataset = pickle.loads(pickle.dumps(NumberedDataset(Noise(), 0)))
+    assert dataset.label == "noise" and len(dataset) == 5
+    assert torch.equal(dataset[Draw(2, 7)], NumberedDataset(Noise(), 0)[Draw(2, 7)])
+
+
+def test_somebody_s_sampler_that_cannot_skip_is_counted_on():
+    sampler = NumberedSampler([3, 1], batch_size=2)
+    sampler.fast_forward(5)
+    assert list(sampler) == [Draw(3, 10), Draw(1, 11)]
