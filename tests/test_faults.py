@@ -1,0 +1,19 @@
+"""Runs that are killed, told to stop, or find their checkpoint damaged end as if nothing had happened."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.miniature import ROOT
+
+
+@pytest.mark.slow
+def test_faults_lose_nothing(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks/faults.py"), "--kills", "2", "--others", "1"]
+    done = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^(stage[12]) .* (\d+)  +(\d+) of (\d+)  +(\S.*)$", done.stdout, re.MULTILINE)
+    assert len(rows) >= 12
+    assert all(same == of and lost == "nothing" for _, _, same, of, lost in rows), done.stdout
