@@ -151,13 +151,11 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
         added += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_INSTANCE", "2"]
     if "--help" in [*words, *added]:
         with pytest.raises(SystemExit, match="^0$"):
-            if tool in FORKING:  # which a process that has used its threads must not
-                do
+            scratch.tool(tool, *words, *added)
+        return
+    if tool in FORKING:  # a process that has used its threads must not
         command = [sys.executable, str(ROOT / tool), *words, *added]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
-        return
-    scratch.tool(tool, *words, *added)
-       
         return
     if any("configs/CARGO" in word for word in words):
         words, added = (
