@@ -230,6 +230,7 @@ _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
 _C.DATALOADER.NUM_INSTANCE = 4
 _C.DATALOADER.NUM_WORKERS = 8
+# Of SetReWeightSampler: how many of every sum(SET_WEIGHT) people come from each of DATASETS.NAMES.
 _C.DATALOADER.SET_WEIGHT = []
 
 # --------------------------------------------------------------------------------------------- solver

@@ -4,6 +4,7 @@ import inspect
 import os
 import signal
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -58,9 +59,10 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     """
     sources = build_datasets(cfg, cfg.DATASETS.NAMES)
     _check_sources(sources)
-    images, people = [], []
-    for dataset in sources:
+    images, people, sets = [], [], []
+    for number, dataset in enumerate(sources):
         pairs = dataset.training_people(cfg.DATASETS.COMBINEALL)
+        sets += [number] * len(pairs)
         images += [image for image, _ in pairs]
         people += [(dataset.name, who) for _, who in pairs]
     class_of = {person: index for index, person in enumerate(sorted(set(people), key=_in_order))}
@@ -70,13 +72,18 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} must divide over {world_size} processes")
     batch_size = cfg.SOLVER.IMS_PER_BATCH // world_size
-    sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(
+    sampler = _build_sampler(
+        cfg,
         labels,
         batch_size=batch_size,
         num_instances=cfg.DATALOADER.NUM_INSTANCE,
         seed=cfg.MODEL.SEED,
         rank=comm.get_rank(),
         world_size=world_size,
+        cameras=[image.camera for image in images],
+        views=[int(image.view) for image in images],
+        sets=sets,
+        set_weight=cfg.DATALOADER.SET_WEIGHT,
     )
     people_seen = PersonDataset(images, build_transforms(cfg, is_train=True), labels)
     loader = _loader(
@@ -89,6 +96,23 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     loader.sources = sources
     loader.iters_per_epoch = max(1, len(images) // cfg.SOLVER.IMS_PER_BATCH)
     return loader
+
+
+def _build_sampler(cfg: CfgNode, labels: Sequence[int], **known: Any) -> Any:
+    """`DATALOADER.SAMPLER_TRAIN`, given what it asks for of what is known of the images.
+
+    Raises:
+        ConfigError: DATALOADER.SET_WEIGHT is given and the sampler does not ask for it.
+    """
+    make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)
+    asked = inspect.signature(make).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values())
+    if known["set_weight"] and "set_weight" not in asked and not takes_all:
+        raise ConfigError(
+            f"DATALOADER.SET_WEIGHT is {list(known['set_weight'])}, but {cfg.DATALOADER.SAMPLER_TRAIN} does not weigh "
+            "data sets: take DATALOADER.SAMPLER_TRAIN SetReWeightSampler, or leave it empty"
+        )
+    return make(labels, **{name: value for name, value in known.items() if takes_all or name in asked})
 
 
 def _check_sources(sources: Sequence[ImageDataset]) -> None:

@@ -145,3 +145,34 @@ def test_unknown_datasets_and_samplers_get_near_matches(cfg):
     cfg.DATASETS.NAMES, cfg.DATALOADER.SAMPLER_TRAIN = ("CARGO",), "IdentitySampler"
     with pytest.raises(KeyError, match="did you mean 'NaiveIdentitySampler'"):
         build_reid_train_loader(cfg)
+
+
+def test_samplers_get_what_they_ask_for_of_the_images(cfg, tmp_path):
+    cfg.DATALOADER.SAMPLER_TRAIN = "ViewBalancedSampler"
+    for _, batch in zip(range(3), build_reid_train_loader(cfg), strict=False):
+        for person in batch["targets"].unique():
+            assert sorted(batch["viewids"][batch["targets"] == person].tolist()) == [0, 0, 1, 1]
+    for number in range(4):
+        Image.new("RGB", (8, 16)).save(tmp_path / f"{number}.jpg")
+    (tmp_path / "own.csv").write_text("path,person\n" + "".join(f"{n}.jpg,{n % 2}\n" for n in range(4)))
+    cfg.merge_from_list(["DATASETS.NAMES", ("CARGO", "csv:own.csv"), "DATALOADER.NUM_INSTANCE", 2])
+    cfg.merge_from_list(["DATALOADER.SAMPLER_TRAIN", "SetReWeightSampler", "DATALOADER.SET_WEIGHT", [3, 1]])
+    batch = next(iter(build_reid_train_loader(cfg)))
+    assert sum("CARGO" in path for path in batch["img_paths"]) == 6
+
+
+def test_weights_of_sets_are_not_ignored(cfg):
+    cfg.DATALOADER.SET_WEIGHT = [1]
+    with pytest.raises(ConfigError, match="NaiveIdentitySampler does not weigh data sets: take .* SetReWeightSampler"):
+        build_reid_train_loader(cfg)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_augmentations_do_not_depend_on_the_workers(cfg, num_workers):
+    cfg.merge_from_list(["INPUT.FLIP.ENABLED", True, "INPUT.REA.ENABLED", True, "INPUT.CJ.ENABLED", True])
+    expected = [batch["images"] for batch in islice(build_reid_train_loader(cfg), 4)]
+    cfg.DATALOADER.NUM_WORKERS = num_workers
+    loader = build_reid_train_loader(cfg)
+    loader.sampler.fast_forward(2)  # as a resumed run does
+    for ours, theirs in zip(islice(loader, 2), expected[2:], strict=True):
+        assert torch.equal(ours["images"], theirs)

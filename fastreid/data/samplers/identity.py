@@ -9,6 +9,26 @@ from fastreid.config import ConfigError
 from fastreid.data.samplers.base import EndlessSampler
 
 
+def check_groups(batch_size: int, num_instances: int, world_size: int, num_people: int) -> int:
+    """How many people a batch of all processes has.
+
+    Raises:
+        ConfigError: K does not divide the batch, or there are fewer people than that.
+    """
+    if num_instances < 1 or batch_size % num_instances:
+        raise ConfigError(
+            f"a batch of {batch_size} images per process cannot hold groups of "
+            f"DATALOADER.NUM_INSTANCE={num_instances}; make it a multiple"
+        )
+    people = batch_size // num_instances * world_size
+    if num_people < people:
+        raise ConfigError(
+            f"{num_people} training people are fewer than the {people} that one batch "
+            f"needs (SOLVER.IMS_PER_BATCH / DATALOADER.NUM_INSTANCE); lower the batch or raise NUM_INSTANCE"
+        )
+    return people
+
+
 class NaiveIdentitySampler(EndlessSampler):
     """Endless stream of P x K groups (Hermans et al., "In Defense of the Triplet Loss", section 3.1).
 
@@ -36,20 +56,10 @@ class NaiveIdentitySampler(EndlessSampler):
         world_size: int = 1,
     ) -> None:
         super().__init__(batch_size)
-        if num_instances < 1 or batch_size % num_instances:
-            raise ConfigError(
-                f"a batch of {batch_size} images per process cannot hold groups of "
-                f"DATALOADER.NUM_INSTANCE={num_instances}; make it a multiple"
-            )
         self.images_of: dict[int, list[int]] = defaultdict(list)
         for index, person in enumerate(persons):
             self.images_of[person].append(index)
-        self.people_per_batch = batch_size // num_instances * world_size
-        if len(self.images_of) < self.people_per_batch:
-            raise ConfigError(
-                f"{len(self.images_of)} training people are fewer than the {self.people_per_batch} that one batch "
-                f"needs (SOLVER.IMS_PER_BATCH / DATALOADER.NUM_INSTANCE); lower the batch or raise NUM_INSTANCE"
-            )
+        self.people_per_batch = check_groups(batch_size, num_instances, world_size, len(self.images_of))
         self.num_instances, self.seed, self.rank, self.world_size = (
             num_instances,
             seed,

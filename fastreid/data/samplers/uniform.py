@@ -14,7 +14,6 @@ class TrainingSampler(EndlessSampler):
     Args:
         persons: identity per image; only its length matters here.
         batch_size: images per process and step.
-        num_instances: unused by this order, accepted because every training sampler is built alike.
         seed: the order follows from it; the same on all ranks.
     """
 
@@ -23,7 +22,6 @@ class TrainingSampler(EndlessSampler):
         persons: Sequence[int],
         *,
         batch_size: int,
-        num_instances: int,
         seed: int,
         rank: int = 0,
         world_size: int = 1,

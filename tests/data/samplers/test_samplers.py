@@ -5,7 +5,15 @@ from itertools import islice
 
 import pytest
 
-from fastreid.data.samplers import NaiveIdentitySampler, TrainingSampler
+from fastreid.config import ConfigError
+from fastreid.data.samplers import (
+    BalancedIdentitySampler,
+    ImbalancedDatasetSampler,
+    NaiveIdentitySampler,
+    SetReWeightSampler,
+    TrainingSampler,
+    ViewBalancedSampler,
+)
 
 PEOPLE = [0] * 5 + [1] * 2 + [2] * 9 + [3] * 4
 
@@ -41,20 +49,110 @@ def test_impossible_batches_are_refused_with_the_numbers():
     with pytest.raises(ValueError, match="batch of 10 .*NUM_INSTANCE=4"):
         identity(batch_size=10)
     with pytest.raises(ValueError, match="20 training images are fewer than one batch of 64"):
-        TrainingSampler(PEOPLE, batch_size=64, num_instances=4, seed=0)
+        TrainingSampler(PEOPLE, batch_size=64, seed=0)
 
 
 def test_uniform_passes_show_every_image_once_and_ranks_share_them():
-    streams = [
-        iter(TrainingSampler(PEOPLE, batch_size=5, num_instances=1, seed=3, rank=r, world_size=2)) for r in (0, 1)
-    ]
+    streams = [iter(TrainingSampler(PEOPLE, batch_size=5, seed=3, rank=r, world_size=2)) for r in (0, 1)]
     shares = [list(islice(stream, 10)) for stream in streams]
     assert sorted(shares[0] + shares[1]) == list(range(20))
 
 
-@pytest.mark.parametrize("make", [identity, lambda: TrainingSampler(PEOPLE, batch_size=8, num_instances=4, seed=0)])
-def test_fast_forward_continues_where_a_run_stopped(make):
-    whole = list(islice(iter(make()), 40))
-    later = make()
+CAMERAS = [0, 0, 1, 1, 2] + [3, 3] + [0, 1, 2] * 3 + [0, 0, 0, 1]
+VIEWS = [camera % 2 for camera in CAMERAS]
+SETS = [0] * 7 + [1] * 13  # people 0 and 1, then 2 and 3
+HOW = {"batch_size": 8, "num_instances": 4, "seed": 0}
+MAKERS = {
+    "naive": identity,
+    "uniform": lambda **o: TrainingSampler(PEOPLE, **{"batch_size": 8, "seed": 0, **o}),
+    "balanced": lambda **o: BalancedIdentitySampler(PEOPLE, cameras=CAMERAS, **HOW | o),
+    "views": lambda **o: ViewBalancedSampler(PEOPLE, views=VIEWS, **HOW | o),
+    "rare": lambda **o: ImbalancedDatasetSampler(PEOPLE, **{"batch_size": 8, "seed": 0, **o}),
+    "sets": lambda **o: SetReWeightSampler(PEOPLE, sets=SETS, set_weight=[1, 1], **HOW | o),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_fast_forward_continues_where_a_run_stopped(name):
+    whole = list(islice(iter(MAKERS[name]()), 40))
+    later = MAKERS[name]()
     later.fast_forward(3)
     assert list(islice(iter(later), 16)) == whole[24:40]
+    assert whole != list(islice(iter(MAKERS[name](seed=1)), 40))
+
+
+@pytest.mark.parametrize("name", ["naive", "balanced", "views", "sets"])
+def test_two_processes_share_a_batch_of_whole_groups(name):
+    options = {"batch_size": 4 if name != "sets" else 8, "world_size": 2}
+    if name == "sets":  # two people of each set are all there are
+        options["num_instances"] = 4
+    streams = [iter(MAKERS[name](rank=rank, **options)) for rank in (0, 1)]
+    for _ in range(20):
+        first, second = ([PEOPLE[i] for i in islice(stream, options["batch_size"])] for stream in streams)
+        assert set(first).isdisjoint(second)
+        assert set(Counter(first + second).values()) == {4}
+
+
+def test_balanced_prefers_other_cameras():
+    stream = iter(MAKERS["balanced"]())
+    for _ in range(50):
+        group = list(islice(stream, 4))
+        assert len({PEOPLE[image] for image in group}) == 1
+        cameras = [CAMERAS[image] for image in group]
+        if PEOPLE[group[0]] == 1:  # two images under one camera: the other one, again and again
+            assert len(set(group)) == 2 and len(set(group[1:])) == 1
+        else:
+            assert cameras[0] not in cameras[1:]
+            if PEOPLE[group[0]] == 2:
+                assert len(set(group)) == 4  # six images elsewhere: none twice
+
+
+def test_a_person_of_one_image_is_repeated():
+    sampler = BalancedIdentitySampler([0, 1], cameras=[0, 0], batch_size=4, num_instances=4, seed=0)
+    assert list(islice(iter(sampler), 4)) in ([0] * 4, [1] * 4)
+
+
+def test_views_are_shared_equally():
+    stream, odd = iter(MAKERS["views"]()), Counter()
+    for _ in range(60):
+        group = list(islice(stream, 4))
+        views = Counter(VIEWS[image] for image in group)
+        assert set(views.values()) == ({4} if PEOPLE[group[0]] == 1 else {2})  # person 1 has one view
+    three = iter(ViewBalancedSampler(PEOPLE, views=VIEWS, batch_size=3, num_instances=3, seed=0))
+    for _ in range(60):
+        group = list(islice(three, 3))
+        odd[Counter(VIEWS[image] for image in group).most_common()[0]] += PEOPLE[group[0]] != 1
+    assert odd[(0, 2)] > 5 and odd[(1, 2)] > 5  # the view that has one more takes turns
+
+
+def test_rare_people_are_drawn_as_often_as_others():
+    drawn = Counter(PEOPLE[i] for i in islice(iter(MAKERS["rare"]()), 8000))
+    assert all(abs(count / 8000 - 1 / 4) < 0.02 for count in drawn.values())
+    shares = [list(islice(iter(MAKERS["rare"](rank=rank, world_size=2)), 50)) for rank in (0, 1)]
+    assert shares[0] != shares[1]
+
+
+def test_sets_have_their_shares():
+    sampler = SetReWeightSampler(
+        [0, 1, 2, 3, 4, 5], sets=[0, 0, 0, 0, 1, 1], set_weight=[2, 1], **HOW | {"batch_size": 6, "num_instances": 2}
+    )
+    stream = iter(sampler)
+    for _ in range(20):
+        batch = list(islice(stream, 6))
+        assert sum(image < 4 for image in batch) == 4
+        assert sorted(Counter(batch).values()) == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"set_weight": []}, "for each of the 2 training sets, got \\[\\]"),
+        ({"set_weight": [1, 0]}, "positive whole number"),
+        ({"set_weight": [1, 1.5]}, "positive whole number"),
+        ({"set_weight": [2, 1]}, "2 people to a batch .* multiple of 3"),
+        ({"set_weight": [1, 1], "world_size": 3}, "training set 0 has 2 people, fewer than the 3"),
+    ],
+)
+def test_impossible_shares_are_refused_with_the_numbers(options, said):
+    with pytest.raises(ConfigError, match=said):
+        SetReWeightSampler(PEOPLE, sets=SETS, **HOW | options)

@@ -1,0 +1,117 @@
+"""Batches of P people with K images each, chosen by where they were taken: from other cameras, or from all views."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastreid.data.samplers.base import EndlessSampler
+from fastreid.data.samplers.identity import check_groups
+
+
+class GroupSampler(EndlessSampler):
+    """People in shuffled passes, P at a time; a subclass chooses each one's K images.
+
+    Args:
+        persons: identity per image.
+        places: camera or view per image.
+        batch_size: images per process and step, P x K.
+        num_instances: K.
+        seed: the order follows from it; every rank draws its own people from the same seed.
+
+    Raises:
+        ConfigError: K does not divide the batch, or there are fewer than P people.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[int],
+        places: Sequence[int],
+        *,
+        batch_size: int,
+        num_instances: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        super().__init__(batch_size)
+        self.images_of: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for index, (person, place) in enumerate(zip(persons, places, strict=True)):
+            self.images_of[person][place].append(index)
+        self.people_per_batch = check_groups(batch_size, num_instances, world_size, len(self.images_of))
+        self.num_instances, self.seed, self.rank, self.world_size = num_instances, seed, rank, world_size
+
+    def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
+        """K images of one person, whose images are given by place."""
+        raise NotImplementedError(f"{type(self).__name__} must define choose")
+
+    def stream(self) -> Iterator[int]:
+        random = np.random.default_rng(self.seed)
+        people = list(self.images_of)
+        while True:
+            order = random.permutation(len(people)).tolist()
+            for first in range(0, len(order) - self.people_per_batch + 1, self.people_per_batch):
+                # Every rank chooses for all, so that all draw the same numbers.
+                chosen = [
+                    self.choose(self.images_of[people[at]], random)
+                    for at in order[first : first + self.people_per_batch]
+                ]
+                for images in chosen[self.rank :: self.world_size]:
+                    yield from images
+
+
+class BalancedIdentitySampler(GroupSampler):
+    """An image at random, and K - 1 of the same person under other cameras, if there are any (fast-reid)."""
+
+    def __init__(
+        self,
+        persons: Sequence[int],
+        *,
+        cameras: Sequence[int],
+        batch_size: int,
+        num_instances: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        how = {"num_instances": num_instances, "seed": seed, "rank": rank, "world_size": world_size}
+        super().__init__(persons, cameras, batch_size=batch_size, **how)
+
+    def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
+        camera_of = {image: camera for camera, images in images_at.items() for image in images}
+        first = int(random.choice(list(camera_of)))
+        elsewhere = [image for image, camera in camera_of.items() if camera != camera_of[first]]
+        others = elsewhere or [image for image in camera_of if image != first] or [first]
+        return [first, *_draw(others, self.num_instances - 1, random)]
+
+
+class ViewBalancedSampler(GroupSampler):
+    """K images of a person, as equally from each of their views as K allows: aerial-ground pairs in every batch."""
+
+    def __init__(
+        self,
+        persons: Sequence[int],
+        *,
+        views: Sequence[int],
+        batch_size: int,
+        num_instances: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        how = {"num_instances": num_instances, "seed": seed, "rank": rank, "world_size": world_size}
+        super().__init__(persons, views, batch_size=batch_size, **how)
+
+    def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
+        views = random.permutation(list(images_at)).tolist()  # where K is no multiple, another view is first each time
+        shares = [len(range(place, self.num_instances, len(views))) for place in range(len(views))]
+        drawn = (_draw(images_at[view], share, random) for view, share in zip(views, shares, strict=True))
+        return [image for images in drawn for image in images]
+
+
+def _draw(images: Sequence[int], count: int, random: np.random.Generator) -> list[int]:
+    """Without repeating one before all were drawn."""
+    rounds = [random.permutation(images) for _ in range(-(-count // len(images)))]
+    return np.concatenate(rounds)[:count].tolist() if rounds else []

@@ -1,0 +1,104 @@
+"""Images drawn by weight: rare people as often as others, or data sets in given shares."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fastreid.config import ConfigError
+from fastreid.data.samplers.base import EndlessSampler
+from fastreid.data.samplers.identity import check_groups
+
+
+class ImbalancedDatasetSampler(EndlessSampler):
+    """Images with replacement, each as likely as its person is rare: every person is drawn equally often (fast-reid).
+
+    Args:
+        persons: identity per image.
+        batch_size: images per process and step.
+        seed: the order follows from it; rank r of R takes every R-th draw.
+    """
+
+    def __init__(
+        self, persons: Sequence[int], *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        super().__init__(batch_size)
+        counts = Counter(persons)
+        weights = np.array([1.0 / counts[person] for person in persons])
+        self._chances = weights / weights.sum()
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+
+    def stream(self) -> Iterator[int]:
+        random = np.random.default_rng(self.seed)
+        while True:
+            drawn = random.choice(len(self._chances), self.batch_size * self.world_size, p=self._chances)
+            yield from drawn[self.rank :: self.world_size].tolist()
+
+
+class SetReWeightSampler(EndlessSampler):
+    """P x K batches in which each training set has its share of the people: DATALOADER.SET_WEIGHT (fast-reid).
+
+    Args:
+        persons: identity per image.
+        sets: number of the training set per image, in the order of DATASETS.NAMES.
+        set_weight: how many of every sum(set_weight) people come from each set.
+        batch_size: images per process and step.
+        num_instances: K.
+        seed: the order follows from it; every rank draws its own people from the same seed.
+
+    Raises:
+        ConfigError: weights that are not one positive whole number per set, a batch that they do not divide, or a set
+            with too few people.
+    """
+
+    def __init__(
+        self,
+        persons: Sequence[int],
+        *,
+        sets: Sequence[int],
+        set_weight: Sequence[int],
+        batch_size: int,
+        num_instances: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(batch_size)
+        self.images_of: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for index, (person, which) in enumerate(zip(persons, sets, strict=True)):
+            self.images_of[which][person].append(index)
+        weights = [int(weight) for weight in set_weight]
+        if len(weights) != len(self.images_of) or min(weights, default=0) < 1 or weights != list(set_weight):
+            raise ConfigError(
+                f"DATALOADER.SET_WEIGHT needs a positive whole number for each of the {len(self.images_of)} training "
+                f"sets, got {list(set_weight)}"
+            )
+        people = check_groups(batch_size, num_instances, 1, sum(map(len, self.images_of.values())))
+        if people % sum(weights):
+            raise ConfigError(
+                f"{people} people to a batch (SOLVER.IMS_PER_BATCH / DATALOADER.NUM_INSTANCE, per process) cannot be "
+                f"shared as DATALOADER.SET_WEIGHT {weights} asks: make them a multiple of {sum(weights)}"
+            )
+        self.people_of = {which: people // sum(weights) * weight for which, weight in enumerate(weights)}
+        for which, count in self.people_of.items():
+            if len(self.images_of[which]) < count * world_size:
+                raise ConfigError(
+                    f"training set {which} has {len(self.images_of[which])} people, fewer than the "
+                    f"{count * world_size} that DATALOADER.SET_WEIGHT {weights} takes of it for a batch"
+                )
+        self.num_instances, self.seed, self.rank, self.world_size = num_instances, seed, rank, world_size
+
+    def stream(self) -> Iterator[int]:
+        random = np.random.default_rng(self.seed)
+        while True:
+            for which, count in self.people_of.items():
+                people = list(self.images_of[which])
+                drawn = random.choice(len(people), count * self.world_size, replace=False).tolist()
+                groups = [self._images(self.images_of[which][people[at]], random) for at in drawn]
+                for group in groups[self.rank :: self.world_size]:
+                    yield from group
+
+    def _images(self, images: list[int], random: np.random.Generator) -> list[int]:
+        return random.choice(images, self.num_instances, replace=len(images) < self.num_instances).tolist()
