@@ -9,7 +9,10 @@ import time
 import pytest
 import torch
 
-from fastreid.engine import DefaultTrainer
+from fastreid.config import get_cfg
+from fastreid.data import build_feature_loader
+from fastreid.engine import DefaultPredictor, DefaultTrainer
+from fastreid.structures import PersonImage
 from tests.miniature import FEW_STEPS, ROOT, finished_quickstart, make_scratch, rendered
 from tests.test_configs import PAIRS, TINY_MODEL, asset_keys, merged
 
@@ -327,3 +330,19 @@ def test_the_report_can_be_written_alone(scratch, tmp_path):
     said = scratch.tool("tools/make_report.py", *runs, *outputs)
     assert "chance" in said and (tmp_path / "page.html").stat().st_size > 10_000
     assert json.loads((tmp_path / "both.json").read_text()) == results_of(scratch.folder / LOGS)
+
+
+def test_a_predictor_gives_the_descriptors_that_are_evaluated(scratch, monkeypatch):
+    monkeypatch.chdir(scratch.folder)
+    made = get_cfg()
+    made.merge_from_file(str(ROOT / "configs/quickstart/stage2.yml"))
+    made.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "logs/quickstart/stage2/model_final.pth"])
+    made.merge_from_list(["DATALOADER.NUM_WORKERS", 0])
+    predictor = DefaultPredictor(made)
+    paths = sorted((scratch.folder / "datasets/quickstart/CARGO/query").rglob("*.jpg"))[:3]
+    described = predictor.describe([*paths, paths[0]])
+    assert torch.equal(described[0], described[3]) and len(described) == 4
+    pixels = next(iter(build_feature_loader(made, [PersonImage(str(path), 0, 0) for path in paths])))["images"]
+    torch.testing.assert_close(predictor(pixels), described[:3])
+    with pytest.raises(ValueError, match=r"\[B, 3, 128, 64\].*got \[3, 64, 64\]"):
+        predictor(torch.zeros(3, 64, 64))

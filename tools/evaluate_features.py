@@ -65,6 +65,8 @@ def _scoring_keys(options: list[str]) -> list[str]:
     for key in options[::2]:
         if not key.startswith("TEST.") and key != "MODEL.DEVICE":
             raise ConfigError(f"{key} has no say in scoring: only TEST keys and MODEL.DEVICE do")
+        if key == "TEST.FLIP.ENABLED":
+            raise ConfigError("TEST.FLIP.ENABLED: there are no images to mirror, only descriptors")
         if key == "TEST.PLOTS":
             raise ConfigError("TEST.PLOTS: say where to draw with --plots FOLDER")
     return options

@@ -13,12 +13,12 @@ from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
 from fastreid.data.check import counts_table
 from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
-from fastreid.engine import DefaultTrainer, default_argument_parser, default_setup, launch
+from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.launch import LaunchError
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
 from fastreid.evaluation import NoValidQueryError
 from fastreid.modeling.diffusion import AssetError
-from fastreid.utils.checkpoint import WeightsError, load_weights
+from fastreid.utils.checkpoint import WeightsError
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.user_code import UserCodeError, import_file
 
@@ -71,16 +71,7 @@ def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
     """Evaluate MODEL.WEIGHTS on DATASETS.TESTS."""
-    if not cfg.MODEL.WEIGHTS:
-        raise ConfigError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
-    cfg.freeze()
-    # Evaluation reads no classifier, and the training data may not be here to count its people.
-    model = DefaultTrainer.build_model(DefaultTrainer.auto_scale_hyperparams(cfg, num_classes=1))
-    load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
-    return DefaultTrainer.test(cfg, model)
+    return DefaultTrainer.test(cfg, build_for_evaluation(cfg))
 
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:

@@ -298,6 +298,7 @@ _C.TEST.PLOTS = False
 # Verification: TPR@FPR, AUC, equal error rate, accuracy and its threshold.
 _C.TEST.ROC = CN()
 _C.TEST.ROC.ENABLED = False
+# Descriptors are the mean of an image's and its mirror image's; twice the time.
 _C.TEST.FLIP = CN()
 _C.TEST.FLIP.ENABLED = False
 # Database-side augmentation of the gallery, before anything else.

@@ -42,7 +42,6 @@ REASONS: dict[str, str] = {
     "KD.EMA.MOMENTUM": _DISTILLATION,
     "INPUT.RPT.ENABLED": "random patch is not part of this version",
     "INPUT.RPT.PROB": "random patch is not part of this version",
-    "TEST.FLIP.ENABLED": "descriptors of mirrored images are not part of this version",
     **{f"TEST.PRECISE_BN.{key}": _PRECISE_BN for key in ("ENABLED", "DATASET", "NUM_ITER")},
 }
 

@@ -3,7 +3,7 @@
 from fastreid.evaluation.confidence import bootstrap_intervals
 from fastreid.evaluation.distance import build_dist
 from fastreid.evaluation.distances import MatrixDistances
-from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator
+from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator, inference_on_dataset
 from fastreid.evaluation.extraction import FeatureStore, evaluation_mode
 from fastreid.evaluation.fused import distance_rows, rank_features
 from fastreid.evaluation.matching import NoValidQueryError, match_labels
@@ -11,7 +11,7 @@ from fastreid.evaluation.neighbors import nearest_neighbors
 from fastreid.evaluation.protocols import check_protocol, evaluate_protocols
 from fastreid.evaluation.query_expansion import aqe
 from fastreid.evaluation.rank import evaluate_rank, rank_queries
-from fastreid.evaluation.reranking import jaccard_graph
+from fastreid.evaluation.reranking import jaccard_distances, jaccard_graph
 from fastreid.evaluation.results import print_csv_format
 from fastreid.evaluation.roc import evaluate_roc, roc_curve
 from fastreid.evaluation.score import ProtocolResult, score, score_distances, score_features
@@ -36,6 +36,8 @@ __all__ = [
     "evaluate_rank",
     "evaluate_roc",
     "evaluation_mode",
+    "inference_on_dataset",
+    "jaccard_distances",
     "jaccard_graph",
     "match_labels",
     "nearest_neighbors",

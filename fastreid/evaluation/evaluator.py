@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastreid.evaluation.extraction import evaluation_mode, mirrored
 from fastreid.evaluation.outcome import outcome_of, write_outcomes
+from fastreid.evaluation.progress import progress
 from fastreid.evaluation.score import score
 from fastreid.evaluation.scoring import Scoring
 from fastreid.structures import PersonImage
@@ -87,3 +89,23 @@ class ReidEvaluator(DatasetEvaluator):
         if self._output_dir:
             write_outcomes({name: outcome}, Path(self._output_dir))
         return OrderedDict(result.metrics)
+
+
+def inference_on_dataset(
+    model: nn.Module, data_loader: Iterable[Mapping[str, Any]], evaluator: DatasetEvaluator, flip_test: bool = False
+) -> OrderedDict[str, float | int]:
+    """Show a model every batch, let an evaluator score what it made of them; the interface of fast-reid's function.
+
+    Args:
+        model: `model(batch)` gives descriptors in eval mode; its mode is put back.
+        data_loader: has a length.
+        flip_test: pass on the mean of an image's descriptor and its mirror image's.
+    """
+    evaluator.reset()
+    with evaluation_mode(model), torch.inference_mode():
+        for batch in progress(data_loader, len(data_loader), "evaluating"):
+            outputs = model(batch)
+            if flip_test:
+                outputs = (outputs + model(mirrored(batch))) / 2
+            evaluator.process(batch, outputs)
+    return evaluator.evaluate()

@@ -35,6 +35,8 @@ class FeatureStore:
         model: nn.Module,
         loader: Iterable[Mapping[str, Any]],
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        *,
+        flip: bool = False,
     ) -> dict[str, Tensor]:
         """Embed every image of the loader and remember the rows.
 
@@ -44,6 +46,7 @@ class FeatureStore:
             model: `model(batch)` gives descriptors [B, D] in eval mode; its mode is put back.
             loader: batches with `img_paths`; has a length.
             autocast: makes the context in which the model runs; rows are float32 all the same.
+            flip: the mean of an image's descriptor and its mirror image's.
         Returns: all rows, by path.
         Raises: ValueError if the model's output is no [B, D] or not finite, naming the image.
         """
@@ -52,9 +55,13 @@ class FeatureStore:
         blocks: list[Tensor] = []
         with evaluation_mode(model), torch.inference_mode():
             for batch in progress(loader, len(loader), "extracting features"):
-                with autocast():
-                    output = model(batch)
-                blocks.append(_checked_rows(output, batch["img_paths"]))
+                rows = None
+                for seen in (batch, mirrored(batch)) if flip else (batch,):
+                    with autocast():
+                        output = model(seen)
+                    checked = _checked_rows(output, batch["img_paths"])
+                    rows = checked if rows is None else (rows + checked) / 2
+                blocks.append(rows)
                 paths += batch["img_paths"]
         mine = (paths, torch.cat(blocks))
         for names, rows in comm.all_gather(mine):
@@ -85,6 +92,11 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def mirrored(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The batch with its images [B, 3, H, W] from right to left, as new tensors."""
+    return {**batch, "images": batch["images"].flip(-1)}
 
 
 def _checked_rows(output: Any, paths: Sequence[str]) -> Tensor:

@@ -50,7 +50,8 @@ def evaluate_protocols(
         check_protocol(dataset, scoring, with_pairs=scoring.roc or cfg.TEST.PLOTS)
     images = {image.path: image for data in datasets for image in (*data.query, *data.gallery)}
     store = FeatureStore()
-    store.extract(model, build_loader(cfg, my_share(list(images.values()))), autocast)
+    loader = build_loader(cfg, my_share(list(images.values())))
+    store.extract(model, loader, autocast, flip=cfg.TEST.FLIP.ENABLED)
     outcomes = OrderedDict()
     for data in datasets:
         features = store.select(data.query), store.select(data.gallery)

@@ -68,6 +68,26 @@ def jaccard_graph(
     return _Jaccard(described, described, num_threads).between(0, described.shape[0], max_distance)
 
 
+def jaccard_distances(
+    query: ArrayLike,
+    gallery: ArrayLike,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    definition: str = "spcl",
+    metric: str = "cosine",
+    search: str = "auto",
+    device: str | torch.device = "cpu",
+) -> np.ndarray:
+    """Jaccard distances float32 [Q, G] by the neighbours among all images; arguments and errors as `jaccard_graph`."""
+    everyone, num_queries = joined(query, gallery), len(query)
+    described = _describe(everyone, k1, k2, definition, metric, search, device, None)[0]
+    near = _Jaccard(described[:num_queries], described[num_queries:]).between(0, num_queries, 1.0).tocoo()
+    distances = np.ones((num_queries, len(gallery)), dtype=np.float32)
+    distances[near.row, near.col] = near.data
+    return distances
+
+
 class RerankedDistances(Distances):
     """(1 - weight) * Jaccard distance + weight * distance / the query's greatest distance to any image.
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastreid.config import get_cfg
-from fastreid.evaluation import ReidEvaluator, evaluate_protocols, print_csv_format
-from tests.evaluation.toys import CountingModel, build_loader, two_protocols
+from fastreid.evaluation import ReidEvaluator, evaluate_protocols, inference_on_dataset, print_csv_format
+from tests.evaluation.toys import CountingModel, build_loader, hash_of, seeded, two_protocols
 
 
 def cfg(*tests):
@@ -64,3 +64,39 @@ def test_everything_asked_for_is_written(tmp_path):
     rows = json.loads((tmp_path / "breakdown.json").read_text())["TOY"]["view"]
     assert {row["gallery"] for row in rows} == {"aerial", "ground"}
     assert (tmp_path / "plots/cmc.png").stat().st_size > 1000
+
+
+class Sided(CountingModel):
+    """An image's descriptor has noise that its mirror image's has not."""
+
+    def forward(self, batch):
+        is_plain = batch["images"][:, :1, 0, 0] < batch["images"][:, :1, 0, -1]
+        noise = [torch.randn(8, generator=seeded(hash_of(path))) for path in batch["img_paths"]]
+        return super().forward(batch) + 3 * is_plain * torch.stack(noise)
+
+
+def with_images(loader_of):
+    def build(cfg, images):
+        batches = loader_of(cfg, images)
+        for batch in batches:
+            shape = len(batch["targets"]), 3, 4, 2
+            batch["images"] = (
+                torch.arange(24.0).reshape(1, 3, 4, 2).expand(shape) * batch["targets"][:, None, None, None]
+            )
+        return batches
+
+    return build
+
+
+def test_mirrored_images_are_averaged_wherever_they_are_asked_for(tmp_path):
+    data, made = two_protocols()[0], cfg("TOY")
+    load = with_images(build_loader)
+    plain = evaluate_protocols(made, Sided(), [data], load, tmp_path / "plain")["TOY"]
+    made.TEST.FLIP.ENABLED = True
+    model = Sided()
+    flipped = evaluate_protocols(made, model, [data], load, tmp_path / "flipped")["TOY"]
+    assert flipped != plain and len(model.seen) == 2 * 24
+    evaluator = ReidEvaluator(made, len(data.query))
+    loader = load(made, [*data.query, *data.gallery])
+    assert inference_on_dataset(Sided().train(), loader, evaluator, flip_test=True) == flipped
+    assert inference_on_dataset(Sided().train(), loader, evaluator) == plain

@@ -1,0 +1,77 @@
+"""A trained model on images of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, ConfigError
+from fastreid.data.build import build_feature_loader
+from fastreid.engine.defaults import DefaultTrainer
+from fastreid.evaluation.extraction import FeatureStore
+from fastreid.structures import PersonImage
+from fastreid.utils.checkpoint import load_weights
+
+
+def build_for_evaluation(cfg: CfgNode) -> nn.Module:
+    """The model of a config with MODEL.WEIGHTS loaded, in eval mode.
+
+    Raises:
+        ConfigError: no MODEL.WEIGHTS.
+        WeightsError: the file is missing, unreadable, or of another model.
+    """
+    if not cfg.MODEL.WEIGHTS:
+        raise ConfigError("evaluating needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
+    cfg.freeze()
+    # Evaluation reads no classifier, and the training data may not be here to count its people.
+    model = DefaultTrainer.build_model(DefaultTrainer.auto_scale_hyperparams(cfg, num_classes=1))
+    load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
+    return model.eval()
+
+
+class DefaultPredictor:
+    """Descriptors of images, by the model and weights of a config; the interface of fast-reid's class of this name.
+
+    Typical use: ``DefaultPredictor(cfg)(images)`` or ``DefaultPredictor(cfg).describe(["a.jpg", "b.jpg"])``.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        """Raises: ConfigError, WeightsError as `build_for_evaluation`."""
+        self.cfg, self.model = cfg, build_for_evaluation(cfg)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Descriptors [B, D] on the CPU of images [B, 3, H, W] in 0..255, in the size of INPUT.SIZE_TEST.
+
+        Raises:
+            ValueError: another shape.
+        """
+        height, width = self.cfg.INPUT.SIZE_TEST
+        if image.ndim != 4 or tuple(image.shape[1:]) != (3, height, width):
+            raise ValueError(
+                f"images must be [B, 3, {height}, {width}] (INPUT.SIZE_TEST), got {list(image.shape)}; "
+                "describe(paths) reads and resizes files"
+            )
+        batch: dict[str, Any] = {"images": image.float(), "img_paths": [f"image {row}" for row in range(len(image))]}
+        with torch.inference_mode():
+            return self.model(batch).float().cpu()
+
+    def describe(self, paths: Sequence[str | Path]) -> Tensor:
+        """Descriptors [N, D] of image files, read and resized as in evaluation.
+
+        Raises:
+            ImageReadError: a file that is no image.
+        """
+        images = [PersonImage(str(path), 0, 0) for path in paths]
+        if not images:
+            return torch.empty(0, 0)
+        unique = list({image.path: image for image in images}.values())
+        store = FeatureStore()
+        store.extract(self.model, build_feature_loader(self.cfg, unique), flip=self.cfg.TEST.FLIP.ENABLED)
+        return store.select(images)

@@ -1,0 +1,27 @@
+"""fast-reid's place for distances between descriptors; they live in fastreid.evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+def build_dist(feat_1: Tensor, feat_2: Tensor, metric: str = "euclidean", **kwargs: Any) -> np.ndarray:
+    """Distance matrix float32 [M, N] of descriptors [M, D] and [N, D]; fast-reid's signature.
+
+    Args:
+        metric: "euclidean" (squared), "cosine", or "jaccard" (k-reciprocal, of cosines), which takes `k1` and `k2`.
+
+    Raises:
+        ValueError: an unknown metric, descriptors of different length or that are not finite.
+        TypeError: a keyword that the metric does not take.
+    """
+    # Not above: utils knows nothing of re-identification, and importing it must not load all of that.
+    from fastreid.evaluation.distance import build_dist as dense
+    from fastreid.evaluation.reranking import jaccard_distances
+
+    if metric == "jaccard":
+        return jaccard_distances(feat_1, feat_2, **kwargs)
+    return dense(feat_1, feat_2, metric, **kwargs)
