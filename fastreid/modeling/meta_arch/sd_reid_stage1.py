@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable
-from fastreid.modeling.losses import cross_entropy_loss, triplet_loss
+from fastreid.modeling.losses import cross_entropy_loss, pairwise_circleloss, pairwise_cosface, triplet_loss
 from fastreid.modeling.person import PersonEncoder
 from fastreid.modeling.release import from_release
 from fastreid.utils.suggest import explain_choice
@@ -17,7 +17,7 @@ Objective = Callable[..., Tensor]
 
 
 class SDReIDStage1(nn.Module):
-    """Identity cross-entropy + triplet + lambda * view cross-entropy on a `PersonEncoder`.
+    """Identity cross-entropy + losses of features + lambda * view cross-entropy on a `PersonEncoder`.
 
     `forward(batch)` returns the weighted losses in training (and moves the view centres), and the BN-neck
     feature [B, D] otherwise.
@@ -25,8 +25,8 @@ class SDReIDStage1(nn.Module):
     Args:
         person: the encoder.
         identity_loss: (logits [B, C], people [B]) -> scalar, or None.
-        triplet: (features [B, D], people [B]) -> scalar, or None.
-        triplet_after_neck: mine triplets on the neck feature instead of the identity vector.
+        feature_losses: name -> (features [B, D], people [B]) -> scalar: triplets, as published, or other pairs.
+        after_neck: they see the neck feature instead of the identity vector.
         view_weight: lambda; 0 trains no view head.
     """
 
@@ -39,19 +39,19 @@ class SDReIDStage1(nn.Module):
         *,
         person: PersonEncoder,
         identity_loss: Objective | None,
-        triplet: Objective | None,
-        triplet_after_neck: bool,
+        feature_losses: dict[str, Objective],
+        after_neck: bool,
         view_weight: float,
     ) -> None:
         super().__init__()
         self.person = person
-        self.identity_loss, self.triplet = identity_loss, triplet
-        self.triplet_after_neck, self.view_weight = triplet_after_neck, view_weight
+        self.identity_loss, self.feature_losses = identity_loss, feature_losses
+        self.after_neck, self.view_weight = after_neck, view_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, Any]:
         losses = cfg.MODEL.LOSSES
-        legal = ("CrossEntropyLoss", "TripletLoss")
+        legal = ("CrossEntropyLoss", *FEATURE_LOSSES)
         for name in losses.NAME:
             if name not in legal:
                 raise ConfigError(explain_choice("loss in MODEL.LOSSES.NAME", name, legal))
@@ -60,8 +60,8 @@ class SDReIDStage1(nn.Module):
         return {
             "person": PersonEncoder(cfg, num_classes=num_classes),
             "identity_loss": _identity_loss(losses.CE) if "CrossEntropyLoss" in losses.NAME else None,
-            "triplet": _triplet(losses.TRI) if "TripletLoss" in losses.NAME else None,
-            "triplet_after_neck": cfg.MODEL.HEADS.NECK_FEAT == "after",
+            "feature_losses": dict(FEATURE_LOSSES[name](losses) for name in losses.NAME if name in FEATURE_LOSSES),
+            "after_neck": cfg.MODEL.HEADS.NECK_FEAT == "after",
             "view_weight": losses.CE.VIEW_LAMBDA if losses.CE.VIEW_ID else 0.0,
         }
 
@@ -79,8 +79,8 @@ class SDReIDStage1(nn.Module):
         losses = {}
         if self.identity_loss:
             losses["loss_identity"] = self.identity_loss(logits, people)
-        if self.triplet:
-            losses["loss_triplet"] = self.triplet(neck if self.triplet_after_neck else features.identity, people)
+        for name, loss in self.feature_losses.items():
+            losses[name] = loss(neck if self.after_neck else features.identity, people)
         if self.view_weight:
             view_logits = self.person.view_head(features.view).logits
             losses["loss_view"] = self.view_weight * cross_entropy_loss(view_logits, views, eps=0.0)
@@ -92,6 +92,23 @@ def _identity_loss(keys: CfgNode) -> Objective:
     return lambda logits, people: keys.SCALE * loss(logits, people)
 
 
-def _triplet(keys: CfgNode) -> Objective:
+def _triplet(losses: CfgNode) -> tuple[str, Objective]:
+    keys = losses.TRI
     loss = partial(triplet_loss, margin=keys.MARGIN, norm_feat=keys.NORM_FEAT, hard_mining=keys.HARD_MINING)
-    return lambda features, people: keys.SCALE * loss(features, people)
+    return "loss_triplet", lambda features, people: keys.SCALE * loss(features, people)
+
+
+def _circle(losses: CfgNode) -> tuple[str, Objective]:
+    keys = losses.CIRCLE
+    loss = partial(pairwise_circleloss, margin=keys.MARGIN, gamma=keys.GAMMA)
+    return "loss_circle", lambda features, people: keys.SCALE * loss(features, people)
+
+
+def _cosface(losses: CfgNode) -> tuple[str, Objective]:
+    keys = losses.COSFACE
+    loss = partial(pairwise_cosface, margin=keys.MARGIN, gamma=keys.GAMMA)
+    return "loss_cosface", lambda features, people: keys.SCALE * loss(features, people)
+
+
+# Name in MODEL.LOSSES.NAME -> MODEL.LOSSES -> name in the log, and the loss.
+FEATURE_LOSSES = {"TripletLoss": _triplet, "CircleLoss": _circle, "Cosface": _cosface}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastreid.modeling.losses import cross_entropy_loss, triplet_loss
+from fastreid.modeling.losses import cross_entropy_loss, pairwise_circleloss, pairwise_cosface, triplet_loss
 
 
 def test_cross_entropy_of_equal_logits_is_log_of_the_class_count():
@@ -82,3 +82,46 @@ def test_identical_features_have_finite_gradients():
     features = torch.ones(4, 3, requires_grad=True)
     triplet_loss(features, PEOPLE, 0.0, False, True).backward()
     assert features.grad.isfinite().all()
+
+
+def by_pairs(embedding, people, partner_logit, stranger_logit):
+    """Anchor by anchor, pair by pair."""
+    unit = embedding.double() / embedding.double().norm(dim=1, keepdim=True)
+    cosines, total = (unit @ unit.T).tolist(), 0.0
+    for i, own in enumerate(people):
+        partners = [math.exp(partner_logit(cosines[i][j])) for j, who in enumerate(people) if who == own and j != i]
+        strangers = [math.exp(stranger_logit(cosines[i][j])) for j, who in enumerate(people) if who != own]
+        total += math.log1p(sum(partners) * sum(strangers))
+    return total / len(people)
+
+
+@pytest.mark.parametrize("people", [[0, 0, 1, 1, 1, 2], [0, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5]])
+def test_pairwise_losses_are_those_of_their_equations(people):
+    torch.manual_seed(0)
+    embedding = (3 * torch.randn(6, 8)).requires_grad_()
+    m, gamma = 0.25, 16.0
+    circle = pairwise_circleloss(embedding, torch.tensor(people), m, gamma)
+    expected = by_pairs(
+        embedding.detach(), people,
+        lambda s: -gamma * max(1 + m - s, 0) * (s - (1 - m)), lambda s: gamma * max(s + m, 0) * (s - m),
+    )  # fmt: skip
+    assert circle.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    cosface = pairwise_cosface(embedding, torch.tensor(people), m, gamma)
+    expected = by_pairs(embedding.detach(), people, lambda s: -gamma * s, lambda s: gamma * (s + m))
+    assert cosface.item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    (circle + cosface).backward()
+    assert embedding.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [pairwise_circleloss, pairwise_cosface])
+def test_pairwise_losses_bring_people_together_and_stay_float32(loss):
+    torch.manual_seed(0)
+    embedding, people = torch.randn(12, 8).requires_grad_(), torch.arange(12) // 3
+    optimizer = torch.optim.Adam([embedding], lr=0.05)
+    first = loss(embedding, people, 0.25, 32.0).item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(embedding, people, 0.25, 32.0).backward()
+        optimizer.step()
+    assert loss(embedding, people, 0.25, 32.0).item() < 0.1 * first
+    assert loss(embedding.bfloat16(), people, 0.25, 32.0).dtype == torch.float32

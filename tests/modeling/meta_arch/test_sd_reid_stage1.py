@@ -7,6 +7,7 @@ import torch
 
 from fastreid.config import ConfigError
 from fastreid.modeling import build_model
+from fastreid.modeling.losses import pairwise_circleloss, pairwise_cosface
 from tests.modeling import toys
 
 
@@ -27,6 +28,17 @@ def test_losses_have_their_closed_forms():
     assert losses["loss_identity"].item() == pytest.approx(math.log(5), rel=1e-5)
     assert losses["loss_view"].item() == pytest.approx(0.5 * math.log(2), rel=1e-5)
     assert losses["loss_triplet"].item() > 0
+
+
+def test_other_losses_of_features_are_chosen_by_name():
+    names = ["CrossEntropyLoss", "CircleLoss", "Cosface"]
+    options = ["MODEL.LOSSES.NAME", names, "MODEL.LOSSES.COSFACE.SCALE", 0.5, "MODEL.LOSSES.CIRCLE.GAMMA", 32]
+    model, batch = model_of(*options).train(), toys.batch()
+    losses = model(batch)
+    assert set(losses) == {"loss_identity", "loss_circle", "loss_cosface", "loss_view"}
+    features = model.person(batch["images"]).identity
+    torch.testing.assert_close(losses["loss_circle"], pairwise_circleloss(features, batch["targets"], 0.25, 32))
+    torch.testing.assert_close(losses["loss_cosface"], 0.5 * pairwise_cosface(features, batch["targets"], 0.25, 128))
 
 
 def test_everything_trains_but_the_frozen_bias_of_the_necks():
