@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
     """Evaluate MODEL.WEIGHTS on DATASETS.TESTS."""
-    return DefaultTrainer.test(cfg, build_for_evaluation(cfg))
+    return DefaultTrainer.test(cfg, build_for_evaluation(cfg, DefaultTrainer))
 
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:

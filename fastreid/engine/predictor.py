@@ -17,21 +17,24 @@ from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import load_weights
 
 
-def build_for_evaluation(cfg: CfgNode) -> nn.Module:
+def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTrainer) -> nn.Module:
     """The model of a config with MODEL.WEIGHTS loaded, in eval mode.
+
+    Args:
+        trainer: whose `build_model` makes it.
 
     Raises:
         ConfigError: no MODEL.WEIGHTS.
         WeightsError: the file is missing, unreadable, or of another model.
     """
     if not cfg.MODEL.WEIGHTS:
-        raise ConfigError("evaluating needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
+        raise ConfigError("a predictor or --eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
     cfg.freeze()
     # Evaluation reads no classifier, and the training data may not be here to count its people.
-    model = DefaultTrainer.build_model(DefaultTrainer.auto_scale_hyperparams(cfg, num_classes=1))
+    model = trainer.build_model(trainer.auto_scale_hyperparams(cfg, num_classes=1))
     load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
     return model.eval()
 

@@ -39,7 +39,8 @@ static void round_rows(const float *features, const float *factors, int64_t coun
     }
 }
 
-#if defined(__GNUC__) && defined(__x86_64__) && (__GNUC__ >= 10 || defined(__clang__))
+/* Older compilers know neither the instruction nor how to ask the CPU for it. */
+#if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 17) || (!defined(__clang__) && __GNUC__ >= 10))
 #define HAS_COARSE 1
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static void
 product_coarse(const float *queries, const float *gallery, int64_t dim, float *products, int64_t stride) {
