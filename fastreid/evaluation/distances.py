@@ -84,7 +84,7 @@ class Distances(ABC):
     def rank_each(self, several: Sequence[Matches]) -> list[Ranking]:
         """As `rank`, for several sets of matches: other queries are scored, or other gallery images take part."""
         for matches in several:
-            self.check(matches)
+            matches.check_sizes(*self.shape)
         parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in several]
         is_scored = np.any([matches.num_positives > 0 for matches in several], axis=0)
         for first, block in self.blocks("ranking", is_scored):
@@ -95,7 +95,7 @@ class Distances(ABC):
 
     def same_person(self, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
         """Distances to the right images and to the removed ones, in the order of `matches`."""
-        self.check(matches)
+        matches.check_sizes(*self.shape)
         right, removed = [], []
         for first, block in self.blocks("measuring right images"):
             mine = matches.of_queries(first, first + len(block))
@@ -112,14 +112,6 @@ class Distances(ABC):
         kept = matches.kept
         for _, block in self.blocks("counting pairs"):
             counter.add(block if len(kept) == matches.num_gallery else block[:, kept])
-
-    def check(self, matches: Matches) -> None:
-        """Raises: ValueError if the ids are of other numbers of images."""
-        ids = len(matches.num_positives), matches.num_gallery
-        if ids != self.shape:
-            raise ValueError(
-                f"{self.shape[0]} query and {self.shape[1]} gallery descriptors, but ids of {ids[0]} and {ids[1]}"
-            )
 
 
 def _at(block: Any, row: np.ndarray, image: np.ndarray) -> Any:

@@ -76,7 +76,7 @@ def rank_features(
     options = {"num_threads": num_threads, "instructions": instructions, "memory_budget": memory_budget}
     distances = FusedDistances(query, gallery, metric=metric, **options)
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-    distances.check(matches)
+    matches.check_sizes(*distances.shape)
     matches.require_valid_query()
     return distances.rank(matches)
 
@@ -139,7 +139,7 @@ class FusedDistances(Distances):
         """Matches of the same queries go through the gallery together."""
         alike: dict[bytes, list[int]] = {}
         for number, matches in enumerate(several):
-            self.check(matches)
+            matches.check_sizes(*self.shape)
             alike.setdefault(np.flatnonzero(matches.num_positives).tobytes(), []).append(number)
         rankings: dict[int, Ranking] = {}
         for numbers in alike.values():
@@ -169,7 +169,7 @@ class FusedDistances(Distances):
         return [ranking_from(done, matches) for done, matches in zip(counted, several, strict=True)]
 
     def same_person(self, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-        self.check(matches)
+        matches.check_sizes(*self.shape)
         found = [
             self._right_and_removed(queries, matches.select(rows), sort=False)
             for rows, queries in self._query_blocks(matches, all_queries=True)

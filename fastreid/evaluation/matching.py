@@ -85,6 +85,14 @@ class Matches:
             num_gallery=self.num_gallery,
         )
 
+    def check_sizes(self, num_query: int, num_gallery: int) -> None:
+        """Raises: ValueError if these are other numbers of images than the ids'."""
+        ids = len(self.num_positives), self.num_gallery
+        if ids != (num_query, num_gallery):
+            raise ValueError(
+                f"{num_query} query and {num_gallery} gallery descriptors, but ids of {ids[0]} and {ids[1]}"
+            )
+
     def require_valid_query(self, protocol: str = "") -> None:
         """Raise `NoValidQueryError` explaining the camera rule if no query can be scored."""
         num_queries = len(self.num_positives)

@@ -36,7 +36,7 @@ def count_before(
         candidate[junk] = False
         candidate[removed[removed_starts[query] : removed_starts[query + 1]]] = False
         images = np.flatnonzero(candidate)
-        first_after = _first_positive_after(row, images, ranked)
+        first_after = first_positive_after(row, images, ranked)
         counts[0, start:stop] = np.bincount(first_after, minlength=len(ranked) + 1)[:-1].cumsum()
         near = np.sort(row[images])
         counts[1, start:stop] = np.searchsorted(near, row[ranked], side="left")
@@ -48,7 +48,7 @@ def count_before(
     return counts
 
 
-def _first_positive_after(row: np.ndarray, images: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+def first_positive_after(row: np.ndarray, images: np.ndarray, ranked: np.ndarray) -> np.ndarray:
     """For each image the position in `ranked` of the first positive it comes before."""
     thresholds = row[ranked]
     distance = row[images]

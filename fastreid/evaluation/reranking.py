@@ -17,7 +17,7 @@ from scipy import sparse
 
 from fastreid.evaluation import fused
 from fastreid.evaluation.distances import Distances
-from fastreid.evaluation.metric import as_float32, as_rows, joined
+from fastreid.evaluation.metric import as_float32, as_rows, joined, squared_lengths
 from fastreid.evaluation.neighbors import Neighbors, nearest_neighbors
 from fastreid.utils.suggest import explain_choice
 
@@ -227,7 +227,7 @@ def _distances_of_pairs(
     rows: np.ndarray, left: np.ndarray, right: np.ndarray, metric: str, num_threads: int | None
 ) -> np.ndarray:
     """float32 [pairs], as `metric` has them but for the last bits."""
-    squares = np.einsum("nd,nd->n", rows, rows, dtype=np.float64)
+    squares = squared_lengths(rows)
     if fused.is_available():
         from fastreid.evaluation.rank_cylib.rank_cy import products_of_rows
 

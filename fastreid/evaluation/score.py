@@ -106,11 +106,7 @@ def _scored(
 ) -> ProtocolResult | None:
     matches = match_labels(*ids)
     sizes = len(query), len(gallery)
-    if sizes != (len(matches.num_positives), matches.num_gallery):
-        raise ValueError(
-            f"{sizes[0]} query and {sizes[1]} gallery descriptors, but ids of {len(matches.num_positives)} and "
-            f"{matches.num_gallery}"
-        )
+    matches.check_sizes(*sizes)
     matches.require_valid_query()
     for side, size, of_side in zip(("query", "gallery"), sizes, views or (), strict=False):
         if of_side.shape != (size,) or of_side.dtype.kind not in "iu":
@@ -138,7 +134,7 @@ def score_distances(
         )
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
     distances = MatrixDistances(distmat, memory_budget=scoring.memory_budget)
-    distances.check(matches)
+    matches.check_sizes(*distances.shape)
     matches.require_valid_query()
     return _outcome(distances, matches, [q_pids, g_pids, q_camids, g_camids], scoring, None, shared=False)
 

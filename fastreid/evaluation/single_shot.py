@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastreid.evaluation.matching import Matches
+from fastreid.evaluation.rank_numpy import first_positive_after
 
 
 def single_shot_cmc(
@@ -50,11 +51,7 @@ def _expected_cmc(
     images_of = np.bincount(people[wrong], minlength=people.max() + 1)
     right = right[np.lexsort((right, row[right]))]
     near = np.flatnonzero(wrong & (row <= row[right[-1]]))
-    # How many of the right images each wrong one stands before none of: it counts from the next one on.
-    passed = np.searchsorted(row[right], row[near], side="left")
-    for at in np.flatnonzero(passed != np.searchsorted(row[right], row[near], side="right")):
-        while passed[at] < len(right) and row[right[passed[at]]] == row[near[at]] and right[passed[at]] < near[at]:
-            passed[at] += 1  # of equal distances the lower index is first
+    passed = first_positive_after(row, near, right)
     counts = np.zeros((len(right) + 1, len(images_of)))
     np.add.at(counts, (passed, people[near]), 1)
     share = counts[:-1].cumsum(axis=0) / np.maximum(images_of, 1)  # [right images, people]
