@@ -98,7 +98,7 @@ def run() -> None:
             args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31))]
         device = cfg.MODEL.DEVICE
         machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
-        launch(main, *machines, args=(args,), device=device)
+        launch(main, *machines, args=(args,), device=device, timeout_minutes=args.timeout)
     except USER_ERRORS as error:
         logger.debug("stopped by", exc_info=True)  # to log.txt; the sentence is what helps
         sys.exit(f"train_net: error: {sentence_of(error)}")

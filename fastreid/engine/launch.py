@@ -1,11 +1,13 @@
-"""Starts one process per GPU (or several on a CPU) and runs a function in each."""
+"""Starts one process per GPU (or several on a CPU) and runs a function in each; or joins those of torchrun."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,6 +15,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 logger = logging.getLogger(__name__)
+
+# How long a process waits for the others before it says that one hangs, and stops.
+TIMEOUT_MINUTES = 30.0
 
 
 class LaunchError(ValueError):
@@ -28,16 +33,26 @@ def launch(
     args: tuple[Any, ...] = (),
     *,
     device: str = "cuda",
+    timeout_minutes: float = TIMEOUT_MINUTES,
 ) -> Any:
     """Run ``main(*args)`` in ``num_gpus_per_machine`` processes on each of ``num_machines``.
 
     One process in all is a plain call, whose value is returned. Otherwise each process joins a
     process group, nccl if ``device`` is CUDA and gloo if it is "cpu"; None is returned, and an
-    error in one process stops the others. ``dist_url`` "auto" takes a free local port.
+    error in one process stops the others. ``dist_url`` "auto" takes a free local port. A process
+    that torchrun started joins its group instead, and returns the value of its own call.
+
+    Args:
+        timeout_minutes: a process that waits longer than this for another stops with an error.
 
     Raises:
-        LaunchError: more GPUs than there are, an impossible rank, or "auto" for several machines.
+        LaunchError: more GPUs than there are, an impossible rank, or "auto" for several machines;
+            processes asked for beside those of torchrun.
     """
+    if timeout_minutes <= 0:
+        raise LaunchError(f"--timeout must be above 0 minutes, got {timeout_minutes:g}")
+    if under_torchrun():
+        return _join_torchrun(main, num_gpus_per_machine * num_machines, device, timeout_minutes, args)
     _check(num_gpus_per_machine, num_machines, machine_rank, dist_url, device)
     world_size = num_gpus_per_machine * num_machines
     if world_size == 1:
@@ -47,9 +62,32 @@ def launch(
     mp.spawn(
         _worker,
         nprocs=num_gpus_per_machine,
-        args=(main, world_size, num_gpus_per_machine, machine_rank, dist_url, device, args),
+        args=(main, world_size, num_gpus_per_machine, machine_rank, dist_url, device, timeout_minutes, args),
     )
     return None
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+def _join_torchrun(
+    main: Callable[..., Any], asked: int, device: str, timeout_minutes: float, args: tuple[Any, ...]
+) -> Any:
+    if asked != 1:
+        raise LaunchError(
+            "torchrun has started the processes: give their number to it (--nproc-per-node, --nnodes), and leave out "
+            "--num-gpus and --num-machines"
+        )
+    there = torch.cuda.device_count()
+    local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if device.startswith("cuda") and local_size > max(there, 1):
+        raise LaunchError(
+            f"torchrun --nproc-per-node {local_size} but this machine shows {there} CUDA devices; lower it, or "
+            "check CUDA_VISIBLE_DEVICES"
+        )
+    return _in_group(main, "env://", None, None, local_rank, local_size, device, timeout_minutes, args)
 
 
 def _check(num_gpus: int, num_machines: int, machine_rank: int, dist_url: str, device: str) -> None:
@@ -81,9 +119,25 @@ def _worker(
     machine_rank: int,
     dist_url: str,
     device: str,
+    timeout_minutes: float,
     args: tuple[Any, ...],
 ) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
+    rank = machine_rank * num_per_machine + local_rank
+    _in_group(main, dist_url, world_size, rank, local_rank, num_per_machine, device, timeout_minutes, args)
+
+
+def _in_group(
+    main: Callable[..., Any],
+    dist_url: str,
+    world_size: int | None,
+    rank: int | None,
+    local_rank: int,
+    num_per_machine: int,
+    device: str,
+    timeout_minutes: float,
+    args: tuple[Any, ...],
+) -> Any:
     on_cuda = device.startswith("cuda")
     if on_cuda:
         torch.cuda.set_device(local_rank)  # plain "cuda" is now this process's own device
@@ -93,9 +147,14 @@ def _worker(
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
         init_method=dist_url,
-        world_size=world_size,
-        rank=machine_rank * num_per_machine + local_rank,
+        world_size=-1 if world_size is None else world_size,
+        rank=-1 if rank is None else rank,
+        timeout=timedelta(minutes=timeout_minutes),
     )
-    main(*args)
+    value = main(*args)
     # Not after an error: closing the group would make the others fail first, and hide the reason.
     dist.destroy_process_group()
+    # A trainer and its hooks know each other, so the model that holds the group outlives it. Were its threads to
+    # outlive the interpreter, the process would be aborted.
+    gc.collect()
+    return value

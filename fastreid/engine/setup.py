@@ -11,6 +11,7 @@ import torch
 
 from fastreid.config import CfgNode, refuse_unsupported
 from fastreid.config.renames import NOTICES
+from fastreid.engine.launch import TIMEOUT_MINUTES
 from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, seed_everything
@@ -58,6 +59,13 @@ def default_argument_parser() -> argparse.ArgumentParser:
         default="auto",
         metavar="URL",
         help="tcp://ADDRESS:PORT; auto: a free local port",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=TIMEOUT_MINUTES,
+        metavar="MINUTES",
+        help="stop if a process of the run does not answer for this long (default: %(default)g)",
     )
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
     return parser

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ import torch
 from fastreid.engine import launch
 from fastreid.engine.launch import LaunchError
 from fastreid.utils import comm
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_one_process_is_a_plain_call():
@@ -103,8 +108,53 @@ def test_an_error_in_one_process_ends_all(tmp_path):
             {"num_gpus_per_machine": 64},
             r"--num-gpus 64 but this machine shows \d+ CUDA devices",
         ),
+        ({"num_gpus_per_machine": 1, "timeout_minutes": 0}, "--timeout must be above 0 minutes"),
     ],
 )
 def test_impossible_requests(options, message):
     with pytest.raises(LaunchError, match=message):
         launch(print, **options)
+
+
+def torchrun(processes, *words, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **options)
+
+
+# A model that holds the process group, and is held by a circle of references, as a trainer and its hooks are.
+LEAVES = """
+from pathlib import Path
+from torch import nn
+from fastreid.engine import launch
+from fastreid.utils import comm
+
+def main():
+    model = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+    model.friend = [model]
+    assert any("gloo" in name for name in threads())
+    return comm.get_rank(), comm.get_world_size(), comm.get_local_rank()
+
+def threads():
+    return [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+
+me = launch(main, 1, device="cpu")
+assert not any("gloo" in name for name in threads()), threads()
+Path(f"{me[0]}.txt").write_text(repr(me))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at the threads of a process as Linux shows them")
+def test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind(tmp_path):
+    """A thread that outlives the interpreter aborts the process."""
+    (tmp_path / "leaves.py").write_text(LEAVES)
+    done = torchrun(2, str(tmp_path / "leaves.py"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["(0, 2, 0)", "(1, 2, 1)"]
+
+
+def test_torchrun_starts_all_processes(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(LaunchError, match="torchrun has started the processes.*--nproc-per-node"):
+        launch(print, 2, device="cpu")
