@@ -71,11 +71,11 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     world_size = comm.get_world_size()
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} must divide over {world_size} processes")
-    batch_size = cfg.SOLVER.IMS_PER_BATCH // world_size
     sampler = _build_sampler(
         cfg,
         labels,
-        batch_size=batch_size,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        mini_batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
         num_instances=cfg.DATALOADER.NUM_INSTANCE,
         seed=cfg.MODEL.SEED,
         rank=comm.get_rank(),
@@ -88,9 +88,9 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     people_seen = PersonDataset(images, build_transforms(cfg, is_train=True), labels)
     loader = _loader(
         cfg,
-        NumberedDataset(people_seen, cfg.MODEL.SEED + comm.get_rank()),  # other augmentations on every rank
-        batch_size=batch_size,
-        sampler=NumberedSampler(sampler, batch_size),
+        NumberedDataset(people_seen, cfg.MODEL.SEED, cfg.SOLVER.IMS_PER_BATCH),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
+        sampler=NumberedSampler(sampler, cfg.SOLVER.IMS_PER_BATCH, rank=comm.get_rank(), world_size=world_size),
         drop_last=True,
     )
     loader.sources = sources

@@ -290,5 +290,4 @@ def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
     # The option's name depends on the version of torch.
     names = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    # Some settings leave parameters without a gradient: SD-ReID's released overlay, a head without its loss.
-    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True, **{option: False})
+    return DistributedDataParallel(model, device_ids=device_ids, **{option: False})

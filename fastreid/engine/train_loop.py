@@ -143,12 +143,25 @@ class SimpleTrainer(TrainerBase):
         total = sum(losses.values())
         self._record(losses, batch, data_time)
         self.scaler.scale(total).backward()
+        if comm.is_distributed() and self.iter == self.start_iter:
+            self._check_all_are_trained()
         if self.clip_gradients is not None:
             self.scaler.unscale_(self.optimizer)
             self.clip_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _check_all_are_trained(self) -> None:
+        """Processes would wait for each other for the gradient of a parameter that has none."""
+        idle = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        if idle:
+            named = f"{', '.join(idle[:8])}{' …' if idle[8:] else ''}"
+            raise RuntimeError(
+                f"{len(idle)} parameters have no part in the loss: {named}. In a "
+                "run of several processes every parameter must, or be frozen by requires_grad_(False) when the model "
+                "is built"
+            )
 
     def _next_batch(self) -> dict[str, Any]:
         if self._batches is None:

@@ -63,8 +63,7 @@ class FeatureStore:
                     rows = checked if rows is None else (rows + checked) / 2
                 blocks.append(rows)
                 paths += batch["img_paths"]
-        mine = (paths, torch.cat(blocks))
-        for names, rows in comm.all_gather(mine):
+        for names, rows in zip(comm.gather_plain(paths), comm.gather_rows(torch.cat(blocks)), strict=True):
             self._rows.update(zip(names, rows, strict=True))
         seconds = time.perf_counter() - start
         logger.info("%d descriptors in %.1f s (%.0f images/s)", len(self), seconds, len(self) / seconds)

@@ -60,7 +60,7 @@ def evaluate_protocols(
             outcomes[data.name] = outcome_of(result, data.name, data.query, data.gallery, with_plots=cfg.TEST.PLOTS)
     if comm.is_main_process():
         write_outcomes(outcomes, Path(output_dir))
-    return comm.broadcast(Results((name, outcome.metrics) for name, outcome in outcomes.items()))
+    return Results(comm.gather_plain({name: outcome.metrics for name, outcome in outcomes.items()})[0])
 
 
 def check_protocol(dataset: Any, scoring: Scoring | None = None, *, with_pairs: bool = False) -> None:
