@@ -1,0 +1,51 @@
+"""How rendered benchmarks name their files that are seen from the ground only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .layout import Layout, ListFile, Shot, ground_cameras, text
+
+_MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+# Of unlabelled people every third image is junk, one in the gallery, and one of the 500,000 distractors.
+_MARKET_DISTRACTORS = ("bounding_box_test/-1", "bounding_box_test/0000", "images/0000")
+
+
+def _market1501_path(shot: Shot) -> str:
+    of = f"{_MARKET_FOLDERS.get(shot.split)}/{shot.person:04d}"
+    if shot.split == "distractor":
+        of = _MARKET_DISTRACTORS[shot.index % len(_MARKET_DISTRACTORS)]
+    return f"{of}_c{shot.camera}s1_{shot.number:06d}_01.jpg"
+
+
+def _dukemtmc_path(shot: Shot) -> str:
+    return f"{_MARKET_FOLDERS[shot.split]}/{shot.person:04d}_c{shot.camera}_f{shot.number:07d}.jpg"
+
+
+def _msmt17_name(shot: Shot) -> str:
+    return f"{shot.person:04d}/{shot.person:04d}_{shot.index:03d}_{shot.camera:02d}_0303morning_{shot.number:04d}_0.jpg"
+
+
+def _msmt17_path(shot: Shot) -> str:
+    return f"{'train' if shot.split == 'train' else 'test'}/{_msmt17_name(shot)}"
+
+
+def _msmt17_list(part: str) -> ListFile:
+    """The first image of everybody to train on is for validation."""
+
+    def content(layout: Layout, shots: Sequence[Shot]) -> bytes:
+        parts = (("val" if s.split == "train" and s.index == 0 else s.split, s) for s in shots)
+        return text([f"{_msmt17_name(shot)} {shot.person}" for found, shot in parts if found == part])
+
+    return content
+
+
+GROUND_LAYOUTS: dict[str, Layout] = {
+    "Market1501": Layout(ground_cameras(range(1, 7)), _market1501_path, has_distractors=True),
+    "DukeMTMC": Layout(ground_cameras(range(1, 9)), _dukemtmc_path),
+    "MSMT17": Layout(
+        ground_cameras(range(1, 16)),
+        _msmt17_path,
+        lists={f"list_{part}.txt": _msmt17_list(part) for part in ("train", "val", "query", "gallery")},
+    ),
+}
