@@ -5,7 +5,8 @@ the gallery. Three views (AG-ReID.v2): three, three and two images, so two, two 
 one unlabelled person more, with four images in each view.
 
 One view (Market-1501 and what is like it): eight images, one of them a query. Market-1501's unlabelled person has
-three junk images, three in the gallery and two among the 500,000 distractors.
+three junk images, three in the gallery and two among the 500,000 distractors. VehicleID: one image of everybody is in
+the gallery, all others are queries.
 """
 
 import pytest
@@ -45,6 +46,15 @@ EXPECTED = {
     "Market1501_500K": (4, STREET, 33, STREET, 4),
     "DukeMTMC": (4, STREET, 28, STREET, 4),
     "MSMT17": (4, STREET, 28, STREET, 4),
+    "VeRi": (4, STREET, 28, STREET, 4),
+    "VehicleID": (28, STREET, 4, STREET, 28),
+    "SmallVehicleID": (28, STREET, 4, STREET, 28),
+    "MediumVehicleID": (28, STREET, 4, STREET, 28),
+    "LargeVehicleID": (28, STREET, 4, STREET, 28),
+    "VeRiWild": (4, STREET, 28, STREET, 4),
+    "SmallVeRiWild": (4, STREET, 28, STREET, 4),
+    "MediumVeRiWild": (4, STREET, 28, STREET, 4),
+    "LargeVeRiWild": (4, STREET, 28, STREET, 4),
 }
 # Views of the images to train on; of all others only the street.
 TRAINED_VIEWS = {"CARGO": BOTH, "AG_ReID_v1": BOTH, "AG_ReID_v2": BOTH | WORN, "LAGPeR": BOTH, "G2APS_ReID": BOTH}
@@ -58,6 +68,9 @@ CAMERAS = {
     "Market1501": range(6),
     "DukeMTMC": range(8),
     "MSMT17": range(15),
+    "VeRi": range(20),
+    "VehicleID": range(1),
+    "VeRiWild": range(1, 25),
 }
 # People who are in a gallery and are asked for by nobody.
 STRANGERS = {"G2APS_ReID": {NOBODY}, "Market1501": {0}}
