@@ -209,6 +209,7 @@ class DefaultTrainer(SimpleTrainer):
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.bare_model), self._is_evaluated),
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
+            hooks.TellSkippedImages(),
             hooks.StopOnSignal(self.checkpointer),
         ]
 
