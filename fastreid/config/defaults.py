@@ -239,7 +239,10 @@ _C.SOLVER.AMP = CN()
 _C.SOLVER.AMP.ENABLED = False
 # "auto": bf16 where the device has it in hardware (CPUs too), else fp16 on CUDA, else fp32.
 _C.SOLVER.AMP.DTYPE = "auto"
+# Any class of torch.optim, or one registered in OPTIMIZER_REGISTRY.
 _C.SOLVER.OPT = "Adam"
+# Further arguments of it, as pairs: [[betas, [0.9, 0.98]], [amsgrad, True]].
+_C.SOLVER.OPT_ARGS = []
 _C.SOLVER.MAX_EPOCH = 120
 _C.SOLVER.BASE_LR = 3e-4
 # Above 0 replaces BASE_LR (kept for SD-ReID's files).
