@@ -248,6 +248,8 @@ _C.SOLVER.BASE_LR = 3e-4
 # Above 0 replaces BASE_LR (kept for SD-ReID's files).
 _C.SOLVER.OVERRIDE_LR = 0.0
 _C.SOLVER.HEADS_LR_FACTOR = 1.0
+# Below 1: each layer of the backbone learns at this share of the rate of the one above it; 1 is off.
+_C.SOLVER.LAYER_DECAY = 1.0
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.NESTEROV = False
 _C.SOLVER.WEIGHT_DECAY = 0.0005

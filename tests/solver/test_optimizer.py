@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused_with_the_reason(cfg, name, arguments, message
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this version of torch has no Muon")
 def test_muon_says_what_it_steps(cfg):
     cfg.SOLVER.OPT = "Muon"
-    with pytest.raises(ValueError, match=r"Muon steps matrices only, and 1 of this model's 2 .* the first is \[2\]"):
+    with pytest.raises(ValueError, match=r"Muon steps matrices only, and 1 of this model's 2 .*the first is \[2\]"):
         build_optimizer(cfg, nn.Linear(2, 2))
     assert build_optimizer(cfg, nn.Linear(2, 2, bias=False)).defaults["momentum"] == 0.95
 
