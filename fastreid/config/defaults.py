@@ -271,8 +271,12 @@ _C.SOLVER.FREEZE_ITERS = 0
 _C.SOLVER.CHECKPOINT_PERIOD = 20
 # How many model_NNNN.pth stay, the newest; 0: all. model_best.pth and model_final.pth always do.
 _C.SOLVER.KEEP_CHECKPOINTS = 0
-# Over all processes.
+# Images of one update, over all processes and accumulation steps.
 _C.SOLVER.IMS_PER_BATCH = 64
+# Parts in which a batch goes through the model, to save memory.
+_C.SOLVER.ACCUMULATION_STEPS = 1
+# How many steps in a row may be skipped because a loss or a gradient is not finite; 0 stops at the first.
+_C.SOLVER.MAX_NONFINITE = 10
 _C.SOLVER.CLIP_GRADIENTS = CN()
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = False
 _C.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"
