@@ -15,6 +15,7 @@ _C.MODEL.DEVICE = "auto"
 # Seeds Python, NumPy, torch, the data order and (unless NOISE_SEED says otherwise) the shared noise.
 _C.MODEL.SEED = 1111
 _C.MODEL.META_ARCHITECTURE = "Baseline"
+# Parts of the model, by their dotted paths, that SOLVER.FREEZE_ITERS freezes.
 _C.MODEL.FREEZE_LAYERS = []
 _C.MODEL.QUEUE_SIZE = 8192
 # Checkpoint to start from (stage 2: the stage-1 checkpoint) or to evaluate.
@@ -267,6 +268,7 @@ _C.SOLVER.ETA_MIN_LR = 1e-7
 _C.SOLVER.WARMUP_FACTOR = 0.1
 _C.SOLVER.WARMUP_ITERS = 1000
 _C.SOLVER.WARMUP_METHOD = "linear"
+# For how many iterations; 0 freezes nothing, -1 for the whole run.
 _C.SOLVER.FREEZE_ITERS = 0
 _C.SOLVER.CHECKPOINT_PERIOD = 20
 # How many model_NNNN.pth stay, the newest; 0: all. model_best.pth and model_final.pth always do.

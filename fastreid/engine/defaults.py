@@ -20,6 +20,7 @@ from fastreid.data import build_datasets, build_feature_loader, build_reid_train
 from fastreid.data.check import counts_table
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
+from fastreid.engine.freezing import build_layer_freeze
 from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
@@ -46,6 +47,7 @@ class DefaultTrainer(SimpleTrainer):
         data_loader = self.build_train_loader(cfg)
         self.cfg = self.auto_scale_hyperparams(cfg, data_loader.dataset.num_classes)
         self.bare_model = self.build_model(self.cfg)
+        self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
         optimizer = self.build_optimizer(self.cfg, self.bare_model)
         use_scaler = amp_dtype(self.cfg, device) is torch.float16
@@ -229,6 +231,7 @@ class DefaultTrainer(SimpleTrainer):
         return [
             timer,
             hooks.LRScheduler(self.schedule),
+            self.layer_freeze,
             hooks.PeriodicCheckpointer(
                 self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, keep=cfg.SOLVER.KEEP_CHECKPOINTS
             ),

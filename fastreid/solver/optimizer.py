@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fastreid.config import ConfigError
+from fastreid.solver.frozen import frozen_parts
 from fastreid.solver.layer_decay import layer_factors
 from fastreid.utils.registry import Registry, RegistryError
 from fastreid.utils.suggest import explain_choice
@@ -57,21 +58,24 @@ def group_parameters(cfg: Any, model: nn.Module) -> list[dict[str, Any]]:
     fast-reid's rules: parameters of norm layers decay by WEIGHT_DECAY_NORM; other biases learn at
     BIAS_LR_FACTOR and decay by WEIGHT_DECAY_BIAS; anything below a head learns at HEADS_LR_FACTOR
     on top, a layer of the backbone at what SOLVER.LAYER_DECAY leaves it (``layer_factors``). A
-    parameter shared by two modules is taken once. Order follows the model, so that a saved
-    optimiser state fits again.
+    parameter shared by two modules is taken once. What MODEL.FREEZE_LAYERS names has groups of its
+    own: fused kernels cannot step parameters of which only some have a momentum yet. Order follows
+    the model, so that a saved optimiser state fits again.
 
     Raises:
-        ConfigError: nothing in the model requires a gradient, or SOLVER.LAYER_DECAY has no layers to act on.
+        ConfigError: nothing in the model requires a gradient, SOLVER.LAYER_DECAY has no layers to act on, or
+            MODEL.FREEZE_LAYERS names what is not there.
     """
-    groups: dict[GroupSettings, list[nn.Parameter]] = {}
+    groups: dict[tuple[GroupSettings, bool], list[nn.Parameter]] = {}
     factors = layer_factors(model, cfg.SOLVER.LAYER_DECAY)
+    waiting = {id(p) for p in frozen_parts(model, cfg.MODEL.FREEZE_LAYERS)[1]} if cfg.SOLVER.FREEZE_ITERS else set()
     for name, module, parameter in _trainable(model):
         settings = _settings(cfg, name, module)
         settings = settings._replace(lr=settings.lr * factors.get(name, 1.0))
-        groups.setdefault(settings, []).append(parameter)
+        groups.setdefault((settings, id(parameter) in waiting), []).append(parameter)
     if not groups:
         raise ConfigError("no parameter of the model requires a gradient: there is nothing to train")
-    return [{"params": parameters, **settings._asdict()} for settings, parameters in groups.items()]
+    return [{"params": parameters, **settings._asdict()} for (settings, _), parameters in groups.items()]
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
