@@ -8,8 +8,6 @@ _DISTILLATION = "distillation is not part of this version"
 _PRECISE_BN = "precise BN is not part of this version"
 
 REASONS: dict[str, str] = {
-    "MODEL.FREEZE_LAYERS": "layer freezing is not part of this version",
-    "SOLVER.FREEZE_ITERS": "layer freezing is not part of this version",
     "MODEL.QUEUE_SIZE": "it belongs to MoCo, which is not part of this version",
     "MODEL.BACKBONE.LAST_STRIDE": _RESNET,
     "MODEL.BACKBONE.NORM": _RESNET,

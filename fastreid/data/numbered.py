@@ -74,8 +74,8 @@ class NumberedDataset(Dataset):
     """A dataset that draws random numbers from a seed of each draw.
 
     Args:
-        dataset: whose items are asked for by index; its attributes are this one's, too. Items get a "position": their
-            place in the batch of all processes.
+        dataset: whose items are asked for by index; its attributes are this one's, too. Items get a "position",
+            their place in the batch of all processes, and the "batch_size" of that.
         seed: of the run.
         batch_size: images per step, of all processes together.
     """
@@ -93,7 +93,8 @@ class NumberedDataset(Dataset):
 
     def __getitem__(self, draw: Draw) -> Any:
         with seeded(self._seed, draw.number):
-            return {**self._dataset[draw.index], "position": draw.number % self._batch_size}
+            item = self._dataset[draw.index]
+        return {**item, "position": draw.number % self._batch_size, "batch_size": self._batch_size}
 
 
 @contextmanager

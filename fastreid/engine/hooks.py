@@ -156,6 +156,8 @@ def progress_of(trainer: TrainerBase) -> dict[str, Any]:
         "iteration": trainer.iter,
         "iters_per_epoch": trainer.iters_per_epoch,
         "best_metric": trainer.best_metric,
+        "nonfinite_steps": trainer.nonfinite_steps,
+        "nonfinite_in_a_row": trainer.nonfinite_in_a_row,
     }
 
 

@@ -18,22 +18,22 @@ class BatchDraws:
     that of the main process.
 
     Args:
-        positions: [B], places of the rows in the whole batch of R * B.
+        positions: [B], places of the rows in the whole batch.
+        size: rows of the whole batch: R * B, or more where a batch goes through the model in parts.
         device: of the numbers.
     """
 
-    def __init__(self, positions: Tensor, device: torch.device) -> None:
-        self._positions = positions.to(device)
-        self._size = len(positions) * comm.get_world_size()
+    def __init__(self, positions: Tensor, size: int, device: torch.device) -> None:
+        self._positions, self._size = positions.to(device), size
         self._generator = torch.Generator(device).manual_seed(comm.shared_random_seed())
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], device: torch.device) -> BatchDraws:
         """For the images of a batch; without "position" in it, ranks are taken to follow each other."""
-        positions, rows = batch.get("position"), len(batch["images"])
-        if positions is None:
-            positions = torch.arange(rows) + comm.get_rank() * rows
-        return cls(positions, device)
+        if "position" in batch:
+            return cls(batch["position"], int(batch["batch_size"][0]), device)
+        rows = len(batch["images"])
+        return cls(torch.arange(rows) + comm.get_rank() * rows, rows * comm.get_world_size(), device)
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers in [0, 1), [B, *shape]."""

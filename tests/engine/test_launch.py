@@ -59,7 +59,7 @@ def send_rows():
     assert total.tolist() == [[3, 3], [3, 3]]
     (gradient,) = torch.autograd.grad(total.sum() * (rank + 1), own)
     assert gradient.tolist() == [[3, 3], [3, 3]]
-    draws = [BatchDraws(torch.arange(3) * 2 + rank, torch.device("cpu")).normal(5) for _ in range(2)]
+    draws = [BatchDraws(torch.arange(3) * 2 + rank, 6, torch.device("cpu")).normal(5) for _ in range(2)]
     assert not torch.equal(*draws) and not torch.equal(*comm.gather_rows(draws[0]))
 
 

@@ -67,6 +67,14 @@ class ViewPromptViT(nn.Module):
     def num_blocks(self) -> int:
         return len(self.vit.blocks)
 
+    num_layers = num_blocks
+
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter: 0 before the blocks, the block's number from 1, the last one's for all that it sees."""
+        if name.startswith("vit.blocks."):
+            return int(name.split(".")[2]) + 1
+        return self.num_blocks if name.startswith(("vit.norm.", "view_prompt")) else 0
+
     def forward(self, images: Tensor) -> PersonFeatures:
         """Normalised images [B, 3, H, W] -> features."""
         vit = self.vit

@@ -110,6 +110,8 @@ class SDReIDStage2(nn.Module):
         if not decoder_control:
             view_decoder.up.requires_grad_(False)  # they would act, and be trained, by nothing
         self.num_views, self.num_draws, self.generated_neck = num_views, num_draws, generated_neck
+        # Not those that are frozen later on: they may come from a checkpoint.
+        self._from_assets = {f"denoiser.{name}" for name, p in denoiser.named_parameters() if not p.requires_grad}
 
     @classmethod
     def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, Any]:
@@ -297,8 +299,7 @@ class SDReIDStage2(nn.Module):
 
     def checkpoint_state_dict(self) -> dict[str, Tensor]:
         """All but the UNet's frozen weights, which always come from the assets."""
-        frozen = {f"denoiser.{name}" for name, p in self.denoiser.named_parameters() if not p.requires_grad}
-        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+        return {name: value for name, value in self.state_dict().items() if name not in self._from_assets}
 
     def load_checkpoint_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load what `checkpoint_state_dict` wrote.
