@@ -278,6 +278,12 @@ _C.SOLVER.CHECKPOINT_PERIOD = 20
 _C.SOLVER.KEEP_CHECKPOINTS = 0
 # Images of one update, over all processes and accumulation steps.
 _C.SOLVER.IMS_PER_BATCH = 64
+# Evaluate, and keep as the checkpoints' "model", the moving average of the weights; MOMENTUM is the old average's
+# share. WARMUP forgets the first weights sooner.
+_C.SOLVER.EMA = CN()
+_C.SOLVER.EMA.ENABLED = False
+_C.SOLVER.EMA.MOMENTUM = 0.999
+_C.SOLVER.EMA.WARMUP = True
 # Parts in which a batch goes through the model, to save memory.
 _C.SOLVER.ACCUMULATION_STEPS = 1
 # How many steps in a row may be skipped because a loss or a gradient is not finite; 0 stops at the first.

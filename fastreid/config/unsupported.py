@@ -5,6 +5,7 @@ from fastreid.config.config import CfgNode, ConfigError
 _RESNET = "it shapes ResNets, and only ViT backbones exist so far"
 _LATER_LOSS = "fast-reid has these keys, and nothing that reads them; there is no focal loss so far"
 _DISTILLATION = "distillation is not part of this version"
+_TEACHER = "it averages the teacher of self-distillation, which is not part of this version; see SOLVER.EMA"
 _PRECISE_BN = "precise BN is not part of this version"
 
 REASONS: dict[str, str] = {
@@ -30,8 +31,8 @@ REASONS: dict[str, str] = {
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL": "no code path of the release reads it",
     "KD.MODEL_CONFIG": _DISTILLATION,
     "KD.MODEL_WEIGHTS": _DISTILLATION,
-    "KD.EMA.ENABLED": _DISTILLATION,
-    "KD.EMA.MOMENTUM": _DISTILLATION,
+    "KD.EMA.ENABLED": _TEACHER,
+    "KD.EMA.MOMENTUM": _TEACHER,
     "INPUT.RPT.ENABLED": "random patch is not part of this version",
     "INPUT.RPT.PROB": "random patch is not part of this version",
     **{f"TEST.PRECISE_BN.{key}": _PRECISE_BN for key in ("ENABLED", "DATASET", "NUM_ITER")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -27,6 +28,7 @@ from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import check_protocol, evaluate_protocols
 from fastreid.modeling import build_model
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
+from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights
@@ -66,8 +68,9 @@ class DefaultTrainer(SimpleTrainer):
             data_loader.iters_per_epoch,
         )
         self.schedule = self.build_lr_scheduler(self.cfg, optimizer, self.iters_per_epoch)
+        self.average = build_weight_average(self.cfg, self.bare_model)
         self.checkpointer = Checkpointer(
-            self.bare_model, self.cfg.OUTPUT_DIR,
+            self.bare_model, self.cfg.OUTPUT_DIR, average=self.average,
             optimizer=optimizer, scheduler=self.schedule, scaler=self.scaler,
         )  # fmt: skip
         self.train_datasets = getattr(data_loader, "sources", [])
@@ -219,6 +222,11 @@ class DefaultTrainer(SimpleTrainer):
         autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
         return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, autocast)
 
+    def _evaluate(self) -> Results:
+        """Of the averaged weights, if SOLVER.EMA keeps them."""
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            return self.test(self.cfg, self.bare_model)
+
     def _is_evaluated(self) -> bool:
         """Whether the last evaluation came after the last checkpoint, which is written first."""
         results, last = Path(self.cfg.OUTPUT_DIR) / "results.json", self.checkpointer.last()
@@ -232,10 +240,11 @@ class DefaultTrainer(SimpleTrainer):
             timer,
             hooks.LRScheduler(self.schedule),
             self.layer_freeze,
+            hooks.AverageWeights(self.average) if self.average else None,
             hooks.PeriodicCheckpointer(
                 self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, keep=cfg.SOLVER.KEEP_CHECKPOINTS
             ),
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.bare_model), self._is_evaluated),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, self._is_evaluated),
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
             hooks.TellSkippedImages(),
