@@ -1,4 +1,4 @@
-"""BN neck and linear classifier (Luo et al., "Bag of Tricks", section 3.6)."""
+"""BN neck and linear classifier on vectors: of SD-ReID's person and view tokens (Luo et al., section 3.6)."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ class HeadOutput(NamedTuple):
     logits: Tensor
 
 
-class EmbeddingHead(nn.Module):
+class VectorHead(nn.Module):
     """Feature [B, D] -> BN neck (its bias stays zero) -> bias-free classifier.
 
     Args:

@@ -109,9 +109,9 @@ class SDReIDStage2(nn.Module):
         self.num_views, self.num_draws, self.generated_neck = num_views, num_draws, generated_neck
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-        person = PersonEncoder(cfg, num_classes=num_classes)
+        person = PersonEncoder(cfg)
         latent = LatentShape.of(person.feature_dim)
         denoiser = Denoiser.from_pretrained(keys.UNET_CONFIG.PRETRAINED_PATH)
         num_tokens = person.backbone.num_blocks  # L - 1 identity conditions and the view
