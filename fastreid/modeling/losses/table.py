@@ -107,10 +107,12 @@ class LossTerms(nn.ModuleDict):
     def _arguments(self, row: Loss) -> dict[str, Any]:
         return {name: value for name, value in self._options[row.group.lower()].items() if name != "scale"}
 
-    def forward(self, outputs: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """Outputs of a head in training, and classes [B]."""
+    def forward(self, outputs: Mapping[str, Tensor], targets: Tensor, *, sees: str = "") -> dict[str, Tensor]:
+        """Outputs of a head in training, and classes [B]; with `sees` only the losses that see that output."""
         terms = {}
         for name, row in self._rows.items():
+            if sees not in ("", row.sees):
+                continue
             seen = outputs[row.sees]
             value = self[name](seen, targets) if name in self else row.compute(seen, targets, **self._arguments(row))
             terms[row.term] = self._options[row.group.lower()]["scale"] * value

@@ -4,6 +4,7 @@ from torch import nn
 
 from fastreid.config import CfgNode, resolve_device
 from fastreid.modeling.meta_arch.baseline import Baseline
+from fastreid.modeling.meta_arch.mgn import MGN
 from fastreid.modeling.meta_arch.sd_reid_stage1 import SDReIDStage1
 from fastreid.modeling.meta_arch.sd_reid_stage2 import SDReIDStage2
 from fastreid.utils.registry import Registry
@@ -12,6 +13,7 @@ META_ARCH_REGISTRY = Registry("meta-architecture")
 """Name -> class (cfg) of a model: `model(batch)` gives a dict of losses in training, descriptors [B, D] otherwise."""
 
 META_ARCH_REGISTRY.register(Baseline)
+META_ARCH_REGISTRY.register(MGN)
 META_ARCH_REGISTRY.register(SDReIDStage1)
 META_ARCH_REGISTRY.register(SDReIDStage2)
 
@@ -31,4 +33,4 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     return model.to(resolve_device(cfg.MODEL.DEVICE))
 
 
-__all__ = ["META_ARCH_REGISTRY", "Baseline", "SDReIDStage1", "SDReIDStage2", "build_model"]
+__all__ = ["META_ARCH_REGISTRY", "MGN", "Baseline", "SDReIDStage1", "SDReIDStage2", "build_model"]

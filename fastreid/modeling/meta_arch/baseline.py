@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, configurable
 from fastreid.modeling.backbones import build_backbone, with_feature_dim
 from fastreid.modeling.heads import build_heads
 from fastreid.modeling.losses import LossTerms, loss_options
+from fastreid.modeling.meta_arch.image_model import ImageModel
 
 
-class Baseline(nn.Module):
+class Baseline(ImageModel):
     """Images -> backbone -> head.
 
     `forward(batch)` returns the weighted losses in training, and what the head gives, the feature [B, D], otherwise.
@@ -36,12 +36,10 @@ class Baseline(nn.Module):
         pixel_std: list[float],
         loss_kwargs: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(pixel_mean, pixel_std)
         self.backbone, self.heads = backbone, heads
         self.loss_kwargs = loss_kwargs
         self.loss_terms = LossTerms(loss_kwargs) if loss_kwargs else None
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -55,10 +53,6 @@ class Baseline(nn.Module):
             "loss_kwargs": loss_options(cfg),
         }
 
-    @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
-
     def forward(self, batched_inputs: dict[str, Any] | Tensor) -> dict[str, Tensor] | Tensor:
         """A batch (`images`, in training `targets` [B]) or, in eval mode, images alone."""
         features = self.backbone(self.preprocess_image(batched_inputs))
@@ -66,11 +60,6 @@ class Baseline(nn.Module):
             return self.heads(features)
         targets = batched_inputs["targets"].to(self.device)
         return self.losses(self.heads(features, targets), targets)
-
-    def preprocess_image(self, batched_inputs: dict[str, Any] | Tensor) -> Tensor:
-        """Images [B, 3, H, W] in 0..255, left as they were -> normalised ones on the model's device."""
-        images = batched_inputs["images"] if isinstance(batched_inputs, dict) else batched_inputs
-        return (images.to(self.device) - self.pixel_mean) / self.pixel_std
 
     def losses(self, outputs: dict[str, Tensor], gt_labels: Tensor) -> dict[str, Tensor]:
         """What the head made of a batch, and its classes [B] -> {name: weighted scalar}."""
