@@ -188,8 +188,10 @@ def _render_into(target: Path, request: RenderRequest, workers: int) -> dict[str
             for counts in _with_progress(results, len(people), f"rendering {target.name}"):
                 images += counts
         shots = [shot for pid in people for shot in request.shots(pid)]
-        for list_file, content in get_layout(request.name).list_files(shots).items():
-            (folder / list_file).write_text(content)
+        layout = get_layout(request.name)
+        for name, content in layout.lists.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content(layout, shots))
         manifest = {"request": request.manifest(), "images": dict(images)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if target.exists():
