@@ -15,6 +15,7 @@ from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.launch import LaunchError
+from fastreid.engine.nonfinite import DivergenceError
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
 from fastreid.evaluation import NoValidQueryError
 from fastreid.modeling.diffusion import AssetError
@@ -31,6 +32,7 @@ USER_ERRORS = (
     AssetError,
     ConfigError,
     DatasetError,
+    DivergenceError,
     ImageReadError,
     LaunchError,
     NoValidQueryError,

@@ -15,6 +15,7 @@ _C.MODEL.DEVICE = "auto"
 # Seeds Python, NumPy, torch, the data order and (unless NOISE_SEED says otherwise) the shared noise.
 _C.MODEL.SEED = 1111
 _C.MODEL.META_ARCHITECTURE = "Baseline"
+# Parts of the model, by their dotted paths, that SOLVER.FREEZE_ITERS freezes.
 _C.MODEL.FREEZE_LAYERS = []
 _C.MODEL.QUEUE_SIZE = 8192
 # Checkpoint to start from (stage 2: the stage-1 checkpoint) or to evaluate.
@@ -253,12 +254,17 @@ _C.SOLVER.AMP = CN()
 _C.SOLVER.AMP.ENABLED = False
 # "auto": bf16 where the device has it in hardware (CPUs too), else fp16 on CUDA, else fp32.
 _C.SOLVER.AMP.DTYPE = "auto"
+# Any class of torch.optim, or one registered in OPTIMIZER_REGISTRY.
 _C.SOLVER.OPT = "Adam"
+# Further arguments of it, as pairs: [[betas, [0.9, 0.98]], [amsgrad, True]].
+_C.SOLVER.OPT_ARGS = []
 _C.SOLVER.MAX_EPOCH = 120
 _C.SOLVER.BASE_LR = 3e-4
 # Above 0 replaces BASE_LR (kept for SD-ReID's files).
 _C.SOLVER.OVERRIDE_LR = 0.0
 _C.SOLVER.HEADS_LR_FACTOR = 1.0
+# Below 1: each layer of the backbone learns at this share of the rate of the one above it; 1 is off.
+_C.SOLVER.LAYER_DECAY = 1.0
 _C.SOLVER.MOMENTUM = 0.9
 _C.SOLVER.NESTEROV = False
 _C.SOLVER.WEIGHT_DECAY = 0.0005
@@ -276,12 +282,23 @@ _C.SOLVER.ETA_MIN_LR = 1e-7
 _C.SOLVER.WARMUP_FACTOR = 0.1
 _C.SOLVER.WARMUP_ITERS = 1000
 _C.SOLVER.WARMUP_METHOD = "linear"
+# For how many iterations; 0 freezes nothing, -1 for the whole run.
 _C.SOLVER.FREEZE_ITERS = 0
 _C.SOLVER.CHECKPOINT_PERIOD = 20
 # How many model_NNNN.pth stay, the newest; 0: all. model_best.pth and model_final.pth always do.
 _C.SOLVER.KEEP_CHECKPOINTS = 0
-# Over all processes.
+# Images of one update, over all processes and accumulation steps.
 _C.SOLVER.IMS_PER_BATCH = 64
+# Evaluate, and keep as the checkpoints' "model", the moving average of the weights; MOMENTUM is the old average's
+# share. WARMUP forgets the first weights sooner.
+_C.SOLVER.EMA = CN()
+_C.SOLVER.EMA.ENABLED = False
+_C.SOLVER.EMA.MOMENTUM = 0.999
+_C.SOLVER.EMA.WARMUP = True
+# Parts in which a batch goes through the model, to save memory.
+_C.SOLVER.ACCUMULATION_STEPS = 1
+# How many steps in a row may be skipped because a loss or a gradient is not finite; 0 stops at the first.
+_C.SOLVER.MAX_NONFINITE = 10
 _C.SOLVER.CLIP_GRADIENTS = CN()
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = False
 _C.SOLVER.CLIP_GRADIENTS.CLIP_TYPE = "norm"

@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from fastreid.config.config import CfgNode, ConfigError
 
 _DISTILLATION = "distillation is not part of this version"
+_TEACHER = "it averages the teacher of self-distillation, which is not part of this version; see SOLVER.EMA"
 _PRECISE_BN = "precise BN is not part of this version"
 
 REASONS: dict[str, str] = {
-    "MODEL.FREEZE_LAYERS": "layer freezing is not part of this version",
-    "SOLVER.FREEZE_ITERS": "layer freezing is not part of this version",
     "MODEL.QUEUE_SIZE": "it belongs to MoCo, which is not part of this version",
     "MODEL.BACKBONE.SIE_COE": "camera ids never enter SD-ReID's network",
     "MODEL.BACKBONE.CAMERA_NUM": "camera ids never enter SD-ReID's network",
@@ -19,8 +18,8 @@ REASONS: dict[str, str] = {
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL": "no code path of the release reads it",
     "KD.MODEL_CONFIG": _DISTILLATION,
     "KD.MODEL_WEIGHTS": _DISTILLATION,
-    "KD.EMA.ENABLED": _DISTILLATION,
-    "KD.EMA.MOMENTUM": _DISTILLATION,
+    "KD.EMA.ENABLED": _TEACHER,
+    "KD.EMA.MOMENTUM": _TEACHER,
     "INPUT.RPT.ENABLED": "random patch is not part of this version",
     "INPUT.RPT.PROB": "random patch is not part of this version",
     **{f"TEST.PRECISE_BN.{key}": _PRECISE_BN for key in ("ENABLED", "DATASET", "NUM_ITER")},

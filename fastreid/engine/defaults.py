@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -19,11 +20,15 @@ from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.check import counts_table
 from fastreid.engine import hooks
+from fastreid.engine.accumulation import accumulation_steps
+from fastreid.engine.freezing import build_layer_freeze
+from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import check_protocol, evaluate_protocols
 from fastreid.modeling import build_model
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
+from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights
@@ -44,6 +49,7 @@ class DefaultTrainer(SimpleTrainer):
         data_loader = self.build_train_loader(cfg)
         self.cfg = self.auto_scale_hyperparams(cfg, data_loader.dataset.num_classes)
         self.bare_model = self.build_model(self.cfg)
+        self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
         optimizer = self.build_optimizer(self.cfg, self.bare_model)
         use_scaler = amp_dtype(self.cfg, device) is torch.float16
@@ -54,14 +60,17 @@ class DefaultTrainer(SimpleTrainer):
             autocast=functools.partial(autocast_for, self.cfg, device),
             scaler=torch.amp.GradScaler(device.type, enabled=use_scaler),
             clip_gradients=build_gradient_clipper(self.cfg),
+            accumulation_steps=accumulation_steps(self.cfg),
+            max_nonfinite=max_nonfinite(self.cfg),
         )
         self.max_epoch, self.iters_per_epoch = (
             self.cfg.SOLVER.MAX_EPOCH,
             data_loader.iters_per_epoch,
         )
         self.schedule = self.build_lr_scheduler(self.cfg, optimizer, self.iters_per_epoch)
+        self.average = build_weight_average(self.cfg, self.bare_model)
         self.checkpointer = Checkpointer(
-            self.bare_model, self.cfg.OUTPUT_DIR,
+            self.bare_model, self.cfg.OUTPUT_DIR, average=self.average,
             optimizer=optimizer, scheduler=self.schedule, scaler=self.scaler,
         )  # fmt: skip
         self.train_datasets = getattr(data_loader, "sources", [])
@@ -134,6 +143,10 @@ class DefaultTrainer(SimpleTrainer):
         values = self.checkpointer.resume(path)
         self.start_epoch, self.start_iter = values["epoch"] + 1, values["iteration"]
         self.best_metric = hooks.best_metric_so_far(self.checkpointer, values["best_metric"])
+        self.nonfinite_steps = values.get("nonfinite_steps", 0)
+        self.nonfinite_in_a_row = values.get("nonfinite_in_a_row", 0)
+        if self.nonfinite_steps:
+            self.storage.put_totals(nonfinite_steps=self.nonfinite_steps)
         per_epoch = values.get("iters_per_epoch", self.start_iter / self.start_epoch if self.start_epoch else 0)
         if per_epoch != self.iters_per_epoch:
             raise ConfigError(
@@ -171,7 +184,25 @@ class DefaultTrainer(SimpleTrainer):
             self._calibrate()
         self.model.train()
         super().train(self.start_epoch, self.max_epoch, self.iters_per_epoch, start_iter=self.start_iter)
+        if self.nonfinite_steps:
+            logger.warning("%d of %d steps were skipped: not finite", self.nonfinite_steps, self.max_iter)
         return self.results
+
+    def give_up(self, message: str) -> None:
+        """Write model_before_nonfinite.pth, the run before the first of the steps that were not finite, and stop.
+
+        Raises:
+            DivergenceError: always.
+        """
+        # They changed no weight, so only the count goes back; random states do not.
+        first_bad = self.iter + 1 - self.nonfinite_in_a_row
+        counts = {"nonfinite_steps": self.nonfinite_steps, "nonfinite_in_a_row": 0}
+        values = hooks.progress_of(self) | {"epoch": first_bad // self.iters_per_epoch - 1, "iteration": first_bad}
+        path = self.checkpointer.save("model_before_nonfinite", **(values | counts))
+        super().give_up(
+            f"{message}; then go on with --resume. It starts from {path}, written just now: the run before the first "
+            f"of these steps, after iteration {first_bad}. An earlier one can be named in last_checkpoint"
+        )
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module) -> Results:
@@ -191,6 +222,11 @@ class DefaultTrainer(SimpleTrainer):
         autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
         return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, autocast)
 
+    def _evaluate(self) -> Results:
+        """Of the averaged weights, if SOLVER.EMA keeps them."""
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            return self.test(self.cfg, self.bare_model)
+
     def _is_evaluated(self) -> bool:
         """Whether the last evaluation came after the last checkpoint, which is written first."""
         results, last = Path(self.cfg.OUTPUT_DIR) / "results.json", self.checkpointer.last()
@@ -203,10 +239,12 @@ class DefaultTrainer(SimpleTrainer):
         return [
             timer,
             hooks.LRScheduler(self.schedule),
+            self.layer_freeze,
+            hooks.AverageWeights(self.average) if self.average else None,
             hooks.PeriodicCheckpointer(
                 self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, keep=cfg.SOLVER.KEEP_CHECKPOINTS
             ),
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, lambda: self.test(cfg, self.bare_model), self._is_evaluated),
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, self._is_evaluated),
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
             hooks.StopOnSignal(self.checkpointer),

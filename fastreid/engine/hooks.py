@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from fastreid.engine.train_loop import HookBase, TrainerBase
 from fastreid.solver import LRSchedule
+from fastreid.solver.ema import WeightAverage
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
 from fastreid.utils.env import rng_state, set_rng_state
@@ -62,6 +63,21 @@ class LRScheduler(HookBase):
 
     def before_step(self) -> None:
         self._schedule.set_iteration(self.trainer.iter)
+
+
+class AverageWeights(HookBase):
+    """Takes the weights into their average after each step that changed them."""
+
+    def __init__(self, average: WeightAverage) -> None:
+        self._average = average
+
+    def before_train(self) -> None:
+        if not self.trainer.start_iter:  # a resumed run has its average
+            self._average.restart()
+
+    def after_step(self) -> None:
+        if self.trainer.took_step:
+            self._average.update()
 
 
 class PeriodicCheckpointer(HookBase):
@@ -155,6 +171,8 @@ def progress_of(trainer: TrainerBase) -> dict[str, Any]:
         "iteration": trainer.iter,
         "iters_per_epoch": trainer.iters_per_epoch,
         "best_metric": trainer.best_metric,
+        "nonfinite_steps": trainer.nonfinite_steps,
+        "nonfinite_in_a_row": trainer.nonfinite_in_a_row,
     }
 
 

@@ -1,8 +1,9 @@
-"""The loop over epochs and iterations, and the six points at which hooks join it."""
+"""The loop over epochs and iterations, and the points at which hooks join it."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastreid.engine.accumulation import split_batch
+from fastreid.engine.nonfinite import ADVICE, BufferBackup, DivergenceError, describe, gradient_norm
 from fastreid.utils import comm
 from fastreid.utils.events import EventStorage
 
+logger = logging.getLogger(__name__)
+
 
 class HookBase:
-    """Something done at the six points of a run; ``self.trainer`` is set by ``register_hooks``."""
+    """Something done at certain points of a run; ``self.trainer`` is set by ``register_hooks``."""
 
     trainer: TrainerBase
 
@@ -34,6 +39,9 @@ class HookBase:
 
     def before_step(self) -> None:
         """Before each iteration."""
+
+    def after_backward(self) -> None:
+        """Between the backward pass and the optimiser's step; gradients (fp16: scaled ones) may be changed."""
 
     def after_step(self) -> None:
         """After each iteration; ``trainer.iter`` is the one that ended."""
@@ -55,6 +63,8 @@ class TrainerBase:
         self.iter = self.epoch = self.start_epoch = self.start_iter = 0
         self.max_epoch, self.iters_per_epoch = 0, 1
         self.is_between_epochs = False
+        # Steps that were skipped because a loss or a gradient was not finite: of the run, and up to now in a row.
+        self.nonfinite_steps = self.nonfinite_in_a_row = 0
 
     @property
     def max_iter(self) -> int:
@@ -117,37 +127,58 @@ class SimpleTrainer(TrainerBase):
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         scaler: torch.amp.GradScaler | None = None,
         clip_gradients: Callable[[Iterable[nn.Parameter]], object] | None = None,
+        accumulation_steps: int = 1,
+        max_nonfinite: int = 0,
     ) -> None:
         """``model(batch)`` returns {name: scalar loss}; ``data_loader`` is endless.
 
-        ``autocast`` makes the context of the forward pass; ``scaler`` is for fp16.
+        ``autocast`` makes the context of the forward pass; ``scaler`` is for fp16. A batch goes through the model in
+        ``accumulation_steps`` equal parts. Up to ``max_nonfinite`` steps in a row may be skipped because a loss or a
+        gradient is not finite.
         """
         super().__init__()
         self.model, self.data_loader, self.optimizer = model, data_loader, optimizer
         self.autocast, self.clip_gradients = autocast, clip_gradients
         self.scaler = scaler or torch.amp.GradScaler(enabled=False)
+        self.accumulation_steps, self.max_nonfinite = accumulation_steps, max_nonfinite
+        self.took_step = False  # whether the last iteration changed the weights
+        self._buffers = BufferBackup(model)
         self._batches: Iterator[dict[str, Any]] | None = None
 
     def run_step(self) -> None:
         """Draw a batch, take one optimiser step, put the losses and the data time into the storage.
 
+        A step whose losses or gradients are not finite in any process is skipped in all: weights, optimiser and
+        buffers are as before it, the warning says what was not finite.
+
         Raises:
-            FloatingPointError: a loss is not finite.
+            DivergenceError: more than ``max_nonfinite`` such steps in a row.
             RuntimeError: the loader ended.
         """
         start = time.perf_counter()
         batch = self._next_batch()
         data_time = time.perf_counter() - start
-        with self.autocast():
-            losses = self.model(batch)
-        total = sum(losses.values())
-        self._record(losses, batch, data_time)
-        self.scaler.scale(total).backward()
+        self._buffers.remember()
+        parts = split_batch(batch, self.accumulation_steps)
+        rows = [self._forward_backward(part, is_last=part is parts[-1]) for part in parts]
+        names, values = list(rows[0]), torch.stack([torch.stack(list(row.values())) for row in rows])
+        self._call("after_backward")
+        self.scaler.unscale_(self.optimizer)
+        *means, norm = self._agree(values)
+        overflowed = not math.isfinite(norm)
+        # fp16: gradients beyond its range are what the scaler is for; but no scale is too large at 1.
+        is_scale = overflowed and self.scaler.is_enabled() and self.scaler.get_scale() > 1
+        if not all(map(math.isfinite, means)) or (overflowed and not is_scale):
+            self.took_step = False
+            self._skip(describe(self.model, names, values, parts))
+            return
+        self.nonfinite_in_a_row = 0
+        self.storage.put_scalars(total_loss=sum(means), **dict(zip(names, means, strict=True)), data_time=data_time)
         if self.clip_gradients is not None:
-            self.scaler.unscale_(self.optimizer)
-            self.clip_gradients(p for group in self.optimizer.param_groups for p in group["params"])
+            self.clip_gradients(self._parameters())
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.took_step = not overflowed
         self.optimizer.zero_grad(set_to_none=True)
 
     def _next_batch(self) -> dict[str, Any]:
@@ -163,24 +194,58 @@ class SimpleTrainer(TrainerBase):
                 "(its sampler starts over by itself)"
             ) from None
 
-    def _record(self, losses: dict[str, Tensor], batch: dict[str, Any], data_time: float) -> None:
-        # One tensor, so that a GPU is waited for once; summed before any process can raise alone.
-        values = torch.stack([loss.detach().float() for loss in losses.values()])
-        means = (comm.all_reduce_sum(values) / comm.get_world_size()).tolist()
-        if not all(map(math.isfinite, means)):
-            own = dict(zip(losses, values.tolist(), strict=True))
-            raise FloatingPointError(self._divergence(own, batch))
-        named = dict(zip(losses, means, strict=True))
-        self.storage.put_scalars(total_loss=sum(means), **named, data_time=data_time)
+    def _forward_backward(self, part: dict[str, Any], *, is_last: bool) -> dict[str, Tensor]:
+        """The detached losses of one part of a batch; its gradients are added up."""
+        # The processes exchange gradients once per update, with the last part's.
+        waits = contextlib.nullcontext() if is_last else getattr(self.model, "no_sync", contextlib.nullcontext)()
+        with waits:
+            with self.autocast():
+                losses = self.model(part)
+            # Parts are equal, so the mean of their means is that of the batch.
+            self.scaler.scale(sum(losses.values()) / self.accumulation_steps).backward()
+        return {name: loss.detach().float() for name, loss in losses.items()}
 
-    def _divergence(self, losses: dict[str, float], batch: dict[str, Any]) -> str:
-        bad = {name: value for name, value in losses.items() if not math.isfinite(value)}
-        lr = self.optimizer.param_groups[0]["lr"]
-        where = f"at iteration {self.iter} (epoch {self.epoch}), lr {lr:.3g}"
-        if not bad:
-            return f"a loss became non-finite in another process {where}"
-        paths = ", ".join(map(str, batch.get("img_paths", [])[:3])) or "(no paths in the batch)"
-        return (
-            f"non-finite loss {where}: {bad} (all terms: {losses}); first images: {paths}. "
-            "Lower SOLVER.BASE_LR, clip gradients, or set SOLVER.AMP.DTYPE fp32"
-        )
+    def _agree(self, values: Tensor) -> list[float]:
+        """Means over parts and processes of the losses [M, T], and the norm of the gradients: the same in all.
+
+        One tensor, so that a GPU is waited for once. What is not finite in one process is so in the mean.
+        """
+        norm = gradient_norm(self._parameters()).float().to(values.device)
+        mine = torch.cat([values.mean(dim=0), norm.reshape(1)])
+        return (comm.all_reduce_sum(mine) / comm.get_world_size()).tolist()
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        return (p for group in self.optimizer.param_groups for p in group["params"])
+
+    def _skip(self, found: str | None) -> None:
+        """Undo what the forward pass did, and say what this or another process ``found``."""
+        reports = [(rank, text) for rank, text in enumerate(comm.all_gather(found)) if text]
+        self._buffers.restore()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.is_enabled():
+            self.scaler.update(new_scale=self.scaler.get_scale())  # the scale is not to blame
+        self.nonfinite_steps += 1
+        self.nonfinite_in_a_row += 1
+        self.storage.put_totals(nonfinite_steps=self.nonfinite_steps)
+        what = "; ".join(f"process {rank}: {text}" if comm.is_distributed() else text for rank, text in reports)
+        what = what or "the gradients' norm is beyond the range of float32"
+        scale = f", loss scale {self.scaler.get_scale():g}" if self.scaler.is_enabled() else ""
+        where = f"iteration {self.iter} (epoch {self.epoch}), lr {self.optimizer.param_groups[0]['lr']:.3g}{scale}"
+        if self.nonfinite_in_a_row > self.max_nonfinite:
+            self.give_up(
+                f"{where}: {what}. SOLVER.MAX_NONFINITE is {self.max_nonfinite}, and {self.nonfinite_in_a_row} steps "
+                f"in a row were not finite ({self.nonfinite_steps} in the run). {ADVICE}"
+            )
+        if comm.is_main_process():
+            logger.warning(
+                "step skipped, %d in a row, %d in the run: %s: %s",
+                self.nonfinite_in_a_row, self.nonfinite_steps, where, what,
+            )  # fmt: skip
+
+    def give_up(self, message: str) -> None:
+        """Stop the run, in all processes alike; the weights are those from before the first of these steps.
+
+        Raises:
+            DivergenceError: always.
+        """
+        raise DivergenceError(message)

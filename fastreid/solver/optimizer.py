@@ -1,7 +1,9 @@
-"""Builds the optimiser: parameter groups by kind of parameter, then SGD, Adam or AdamW."""
+"""Builds the optimiser: parameter groups by kind of parameter, then any class of torch.optim."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,10 +11,24 @@ import torch
 from torch import nn
 
 from fastreid.config import ConfigError
-from fastreid.utils.registry import Registry
+from fastreid.solver.frozen import frozen_parts
+from fastreid.solver.layer_decay import layer_factors
+from fastreid.utils.registry import Registry, RegistryError
+from fastreid.utils.suggest import explain_choice
 
 OPTIMIZER_REGISTRY = Registry("SOLVER.OPT")
-"""Name -> function (parameter groups, cfg) -> torch.optim.Optimizer."""
+"""Name -> function (parameter groups, cfg) -> torch.optim.Optimizer. Other names are classes of torch.optim."""
+
+# Classes of torch.optim that this training loop cannot drive.
+IMPOSSIBLE = {
+    "LBFGS": "it calls the model again and again for one step and knows no parameter groups",
+    "SparseAdam": "it takes sparse gradients only, and no part of these models has any",
+}
+# Arguments of theirs that other keys set.
+OWN_KEYS = {
+    "lr": "SOLVER.BASE_LR",
+    "weight_decay": "SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_BIAS",
+}
 
 HEAD_NAMES = ("identity_head.", "view_head.", "heads.")
 NORM_TYPES = (
@@ -41,18 +57,25 @@ def group_parameters(cfg: Any, model: nn.Module) -> list[dict[str, Any]]:
 
     fast-reid's rules: parameters of norm layers decay by WEIGHT_DECAY_NORM; other biases learn at
     BIAS_LR_FACTOR and decay by WEIGHT_DECAY_BIAS; anything below a head learns at HEADS_LR_FACTOR
-    on top. A parameter shared by two modules is taken once. Order follows the model, so that a
-    saved optimiser state fits again.
+    on top, a layer of the backbone at what SOLVER.LAYER_DECAY leaves it (``layer_factors``). A
+    parameter shared by two modules is taken once. What MODEL.FREEZE_LAYERS names has groups of its
+    own: fused kernels cannot step parameters of which only some have a momentum yet. Order follows
+    the model, so that a saved optimiser state fits again.
 
     Raises:
-        ConfigError: nothing in the model requires a gradient.
+        ConfigError: nothing in the model requires a gradient, SOLVER.LAYER_DECAY has no layers to act on, or
+            MODEL.FREEZE_LAYERS names what is not there.
     """
-    groups: dict[GroupSettings, list[nn.Parameter]] = {}
+    groups: dict[tuple[GroupSettings, bool], list[nn.Parameter]] = {}
+    factors = layer_factors(model, cfg.SOLVER.LAYER_DECAY)
+    waiting = {id(p) for p in frozen_parts(model, cfg.MODEL.FREEZE_LAYERS)[1]} if cfg.SOLVER.FREEZE_ITERS else set()
     for name, module, parameter in _trainable(model):
-        groups.setdefault(_settings(cfg, name, module), []).append(parameter)
+        settings = _settings(cfg, name, module)
+        settings = settings._replace(lr=settings.lr * factors.get(name, 1.0))
+        groups.setdefault((settings, id(parameter) in waiting), []).append(parameter)
     if not groups:
         raise ConfigError("no parameter of the model requires a gradient: there is nothing to train")
-    return [{"params": parameters, **settings._asdict()} for settings, parameters in groups.items()]
+    return [{"params": parameters, **settings._asdict()} for (settings, _), parameters in groups.items()]
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
@@ -78,14 +101,94 @@ def _settings(cfg: Any, name: str, module: nn.Module) -> GroupSettings:
 
 
 def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser named by SOLVER.OPT over ``group_parameters(cfg, model)``.
+    """Return the optimiser named by SOLVER.OPT over ``group_parameters(cfg, model)``, given SOLVER.OPT_ARGS.
+
+    A name is one of OPTIMIZER_REGISTRY or a class of torch.optim. SGD also takes SOLVER.MOMENTUM and NESTEROV.
 
     Raises:
         RegistryError: unknown SOLVER.OPT, with near matches.
-        ConfigError: nothing to train.
+        ConfigError: nothing to train; an optimiser that cannot drive this model, with the reason; an
+            argument that it does not have.
     """
-    make = OPTIMIZER_REGISTRY.get(cfg.SOLVER.OPT)
-    return make(group_parameters(cfg, model), cfg)
+    name = cfg.SOLVER.OPT
+    if name in OPTIMIZER_REGISTRY:
+        return OPTIMIZER_REGISTRY.get(name)(group_parameters(cfg, model), cfg)
+    if name in IMPOSSIBLE:
+        raise ConfigError(f"SOLVER.OPT {name} cannot be used here: {IMPOSSIBLE[name]}")
+    if name not in _torch_classes():
+        raise RegistryError(explain_choice(OPTIMIZER_REGISTRY.name, name, {*OPTIMIZER_REGISTRY, *_torch_classes()}))
+    return _build(getattr(torch.optim, name), group_parameters(cfg, model), cfg)
+
+
+def _torch_classes() -> list[str]:
+    """Names of what torch.optim of this version of torch can do here."""
+    known = vars(torch.optim).items()
+    classes = [name for name, value in known if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)]
+    return sorted(set(classes) - {"Optimizer", *IMPOSSIBLE})
+
+
+def _build(
+    cls: type[torch.optim.Optimizer],
+    groups: list[dict[str, Any]],
+    cfg: Any,
+    own_keys: dict[str, str] = OWN_KEYS,
+    **arguments: Any,
+) -> torch.optim.Optimizer:
+    """``cls`` over the groups, with ``arguments`` and, above them, SOLVER.OPT_ARGS.
+
+    Args:
+        own_keys: arguments that have a key of their own, and its name.
+    """
+    legal = [name for name in inspect.signature(cls).parameters if name not in ("params", *own_keys)]
+    for name, value in _pairs(cfg.SOLVER.OPT_ARGS):
+        if name in own_keys:
+            raise ConfigError(f"SOLVER.OPT_ARGS sets {name}, which has keys of its own: {own_keys[name]}")
+        if name not in legal:
+            raise ConfigError(explain_choice(f"argument of {cls.__name__} in SOLVER.OPT_ARGS", name, legal))
+        arguments[name] = value
+    if "weight_decay" not in inspect.signature(cls).parameters:
+        # torch would take it and never look at it.
+        if any(group.pop("weight_decay") for group in groups):
+            raise ConfigError(
+                f"SOLVER.OPT {cls.__name__} has no weight decay: set SOLVER.WEIGHT_DECAY, SOLVER.WEIGHT_DECAY_NORM and "
+                "SOLVER.WEIGHT_DECAY_BIAS to 0.0"
+            )
+    if cls.__name__ == "Muon":
+        _require_matrices(groups)
+    try:
+        return cls(groups, lr=base_lr(cfg), **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"SOLVER.OPT {cls.__name__} with {arguments}: {error}") from error
+
+
+def _pairs(entries: list[Any]) -> list[tuple[str, Any]]:
+    """SOLVER.OPT_ARGS as (name, value); words that YAML left as strings (1e-6) are read as Python reads them."""
+    for entry in entries:
+        if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
+            raise ConfigError(
+                f"SOLVER.OPT_ARGS is a list of pairs, as [[betas, [0.9, 0.98]], [eps, 0.000001]]; {entry!r} is none"
+            )
+    return [(name, _value(value)) for name, value in entries]
+
+
+def _value(word: Any) -> Any:
+    if not isinstance(word, str):
+        return tuple(word) if isinstance(word, list) else word
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return word
+
+
+def _require_matrices(groups: list[dict[str, Any]]) -> None:
+    """Muon makes each step orthogonal, which only a matrix can be (Jordan et al., "Muon", 2024)."""
+    shapes = [list(parameter.shape) for group in groups for parameter in group["params"]]
+    if others := [shape for shape in shapes if len(shape) != 2]:
+        raise ConfigError(
+            f"SOLVER.OPT Muon steps matrices only, and {len(others)} of this model's {len(shapes)} trainable tensors "
+            f"are none (the first is {others[0]}): it is for parts of linear layers without bias; choose AdamW, or "
+            "register an optimiser of your own that divides them"
+        )
 
 
 def _fused(groups: list[dict[str, Any]]) -> bool | None:
@@ -97,21 +200,16 @@ def _fused(groups: list[dict[str, Any]]) -> bool | None:
 
 @OPTIMIZER_REGISTRY.register(name="SGD")
 def _sgd(groups: list[dict[str, Any]], cfg: Any) -> torch.optim.Optimizer:
-    solver = cfg.SOLVER
-    return torch.optim.SGD(
-        groups,
-        lr=base_lr(cfg),
-        momentum=solver.MOMENTUM,
-        nesterov=solver.NESTEROV,
-        fused=_fused(groups),
-    )
+    own_keys = OWN_KEYS | {"momentum": "SOLVER.MOMENTUM", "nesterov": "SOLVER.NESTEROV"}
+    momentum, nesterov = cfg.SOLVER.MOMENTUM, cfg.SOLVER.NESTEROV
+    return _build(torch.optim.SGD, groups, cfg, own_keys, momentum=momentum, nesterov=nesterov, fused=_fused(groups))
 
 
 @OPTIMIZER_REGISTRY.register(name="Adam")
 def _adam(groups: list[dict[str, Any]], cfg: Any) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, lr=base_lr(cfg), fused=_fused(groups))
+    return _build(torch.optim.Adam, groups, cfg, fused=_fused(groups))
 
 
 @OPTIMIZER_REGISTRY.register(name="AdamW")
 def _adamw(groups: list[dict[str, Any]], cfg: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=base_lr(cfg), fused=_fused(groups))
+    return _build(torch.optim.AdamW, groups, cfg, fused=_fused(groups))

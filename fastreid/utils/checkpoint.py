@@ -37,11 +37,18 @@ class Checkpointer:
     ``save``.
     """
 
-    def __init__(self, model: nn.Module, save_dir: str | os.PathLike[str], **checkpointables: Any) -> None:
-        """``model`` is the bare model, not its distributed wrapper."""
+    def __init__(
+        self, model: nn.Module, save_dir: str | os.PathLike[str], *, average: Any = None, **checkpointables: Any
+    ) -> None:
+        """``model`` is the bare model, not its distributed wrapper.
+
+        ``average`` is a WeightAverage of it, if there is one: then "model" is the average, which is what is evaluated,
+        and "average" has the raw weights, which training goes on from. "weights" says which "model" is.
+        """
         self.model = model
         self.save_dir = Path(save_dir)
-        self._checkpointables = checkpointables
+        self._average = average
+        self._checkpointables = checkpointables if average is None else {"average": average, **checkpointables}
 
     def save(self, name: str, *, is_last: bool = True, **values: Any) -> Path:
         """Write ``save_dir/name.pth``; if ``is_last``, name it in the text file last_checkpoint.
@@ -53,8 +60,10 @@ class Checkpointer:
         """
         path = self.save_dir / f"{name}.pth"
         content = {key: part.state_dict() for key, part in self._checkpointables.items()}
+        state = own_state_dict(self.model)
         content = {
-            "model": own_state_dict(self.model),
+            "model": state if self._average is None else self._average.in_place_of(state),
+            "weights": "raw" if self._average is None else "averaged",
             **content,
             "rng": comm.all_gather(rng_state()),
             **values,
@@ -111,8 +120,11 @@ class Checkpointer:
             WeightsError: unreadable file, or one of another model or training set-up.
         """
         content = read_checkpoint(path)
-        names = ["model", *self._checkpointables, "rng"]
-        absent = [name for name in names if not isinstance(content, dict) or name not in content]
+        names = ["model", "weights", *self._checkpointables, "rng"]
+        needed = [name for name in names if name != "weights"]  # older versions did not say it
+        absent = [name for name in needed if not isinstance(content, dict) or name not in content]
+        if not absent and content.get("weights", "raw") == "averaged" and self._average is None:
+            raise WeightsError(f"{path} is of a run that averages its weights: resume it with SOLVER.EMA.ENABLED True")
         if absent:
             raise WeightsError(f"{path} cannot be resumed from: it lacks {', '.join(absent)}; use it as MODEL.WEIGHTS")
         self._load(content, path)

@@ -15,6 +15,7 @@ class EventStorage:
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
+        self._totals: dict[str, float] = {}
         self._results: Record = {}
 
     def put_scalars(self, **scalars: float) -> None:
@@ -23,11 +24,15 @@ class EventStorage:
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
             self._counts[name] = self._counts.get(name, 0) + 1
 
+    def put_totals(self, **totals: float) -> None:
+        """Set counts of the whole run; from now on they are in every record."""
+        self._totals.update(totals)
+
     def pop_means(self) -> Record:
-        """Return each scalar's mean since the last call, in the order they came; forget them."""
+        """Return each scalar's mean since the last call, in the order they came, and the totals; forget the scalars."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
-        return means
+        return means | self._totals
 
     def put_results(self, results: Mapping[str, Mapping[str, float]]) -> None:
         """Keep an evaluation {protocol: {measure: value}} as "protocol/measure"."""

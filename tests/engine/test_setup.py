@@ -69,8 +69,8 @@ def test_negative_seed_is_drawn_and_told(tmp_path):
 
 
 def test_unsupported_keys_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"MODEL\.FREEZE_LAYERS"):
-        default_setup(cfg_in(tmp_path, FREEZE_LAYERS=["backbone"]), parse())
+    with pytest.raises(ConfigError, match=r"MODEL\.QUEUE_SIZE"):
+        default_setup(cfg_in(tmp_path, QUEUE_SIZE=5), parse())
 
 
 @pytest.mark.parametrize("benchmark", [True, False])

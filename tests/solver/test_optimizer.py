@@ -107,3 +107,74 @@ def test_a_step_is_torch_s_plain_step(cfg, name):
         plain.step()
     for (key, value), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(value, other, msg=key)
+
+
+@pytest.mark.parametrize("name", ["NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax", "RMSprop", "ASGD", "Adafactor"])
+def test_any_class_of_torch_optim_trains(cfg, name):
+    cfg.SOLVER.OPT = name
+    model = nn.Linear(2, 2)
+    optimizer, before = build_optimizer(cfg, model), model.weight.detach().clone()
+    assert type(optimizer) is getattr(torch.optim, name)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.weight, before)
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.01, 0.03}
+
+
+def test_an_optimiser_s_own_arguments(cfg):
+    cfg.SOLVER.OPT = "RMSprop"
+    cfg.merge_from_list(["SOLVER.OPT_ARGS", "[['alpha', 0.5], ['eps', '1e-6'], ['centered', True]]"])
+    found = build_optimizer(cfg, Model()).defaults
+    assert (found["alpha"], found["eps"], found["centered"]) == (0.5, 1e-6, True)
+    cfg.SOLVER.OPT, cfg.SOLVER.OPT_ARGS = "AdamW", [["betas", [0.8, 0.9]], ["amsgrad", True]]
+    found = build_optimizer(cfg, Model()).defaults
+    assert (found["betas"], found["amsgrad"]) == ((0.8, 0.9), True)
+
+
+def test_arguments_in_yaml(cfg, tmp_path):
+    (tmp_path / "a.yml").write_text("SOLVER:\n  OPT: NAdam\n  OPT_ARGS: [[betas, [0.8, 0.9]], [eps, 1e-6]]\n")
+    cfg.merge_from_file(str(tmp_path / "a.yml"))
+    (tmp_path / "dumped.yml").write_text(cfg.dump())
+    again = get_cfg()
+    again.merge_from_file(str(tmp_path / "dumped.yml"))
+    for each in (cfg, again):
+        found = build_optimizer(each, Model()).defaults
+        assert (found["betas"], found["eps"]) == ((0.8, 0.9), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        (
+            "Adam",
+            [["beta", [0.9, 0.9]]],
+            r"unknown argument of Adam .* 'beta'; did you mean 'betas'\? Legal: betas, eps",
+        ),
+        ("Adam", [["lr", 1.0]], "sets lr, which has keys of its own: SOLVER.BASE_LR"),
+        ("SGD", [["momentum", 0.5]], "sets momentum, which has keys of its own: SOLVER.MOMENTUM"),
+        ("RMSprop", [["weight_decay", 0.5]], "own: SOLVER.WEIGHT_DECAY"),
+        ("Adam", ["betas"], r"list of pairs.*'betas' is none"),
+        ("Adam", [["betas", [2.0, 0.9]]], "SOLVER.OPT Adam with .*: Invalid beta"),
+        ("LBFGS", [], "LBFGS cannot be used here: it calls the model again and again"),
+        ("SparseAdam", [], "SparseAdam cannot be used here: it takes sparse gradients only"),
+        ("Rprop", [], "Rprop has no weight decay: set SOLVER.WEIGHT_DECAY, SOLVER.WEIGHT_DECAY_NORM"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(cfg, name, arguments, message):
+    cfg.SOLVER.OPT, cfg.SOLVER.OPT_ARGS = name, arguments
+    with pytest.raises(ValueError, match=message):
+        build_optimizer(cfg, Model())
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this version of torch has no Muon")
+def test_muon_says_what_it_steps(cfg):
+    cfg.SOLVER.OPT = "Muon"
+    with pytest.raises(ValueError, match=r"Muon steps matrices only, and 1 of this model's 2 .*the first is \[2\]"):
+        build_optimizer(cfg, nn.Linear(2, 2))
+    assert build_optimizer(cfg, nn.Linear(2, 2, bias=False)).defaults["momentum"] == 0.95
+
+
+def test_rprop_without_decay(cfg):
+    cfg.SOLVER.OPT = "Rprop"
+    cfg.SOLVER.WEIGHT_DECAY = cfg.SOLVER.WEIGHT_DECAY_NORM = cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
+    assert type(build_optimizer(cfg, Model())) is torch.optim.Rprop

@@ -43,7 +43,7 @@ def test_file_is_plain_and_readable_without_running_code(tmp_path):
     checkpointer, _ = make(tmp_path)
     path = checkpointer.save("x", epoch=1, note=None)
     content = torch.load(path, weights_only=True)
-    assert set(content) == {"model", "optimizer", "rng", "epoch", "note"}
+    assert set(content) == {"model", "weights", "optimizer", "rng", "epoch", "note"}
     assert type(content["model"]) is dict
 
 
@@ -88,6 +88,7 @@ def test_last_checkpoint_gone_or_damaged(tmp_path, caplog):
         file.truncate(500)
     assert checkpointer.last().name == "model_0000.pth" and "truncated" in caplog.text
     (tmp_path / "model_0000.pth").write_bytes(b"")
+    os.utime(tmp_path / "model_0000.pth", (0, 0))
     with pytest.raises(WeightsError, match=r"no checkpoint in .* is whole \(of model_0002.pth, model_0001"):
         checkpointer.last()
 

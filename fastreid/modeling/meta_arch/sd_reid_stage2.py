@@ -107,6 +107,8 @@ class SDReIDStage2(nn.Module):
         self.centre_percent, self.decoder_control = centre_percent, decoder_control
         self.condition_noise = condition_noise
         self.num_views, self.num_draws, self.generated_neck = num_views, num_draws, generated_neck
+        # Not those that are frozen later on: they may come from a checkpoint.
+        self._from_assets = {f"denoiser.{name}" for name, p in denoiser.named_parameters() if not p.requires_grad}
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -293,8 +295,7 @@ class SDReIDStage2(nn.Module):
 
     def checkpoint_state_dict(self) -> dict[str, Tensor]:
         """All but the UNet's frozen weights, which always come from the assets."""
-        frozen = {f"denoiser.{name}" for name, p in self.denoiser.named_parameters() if not p.requires_grad}
-        return {name: value for name, value in self.state_dict().items() if name not in frozen}
+        return {name: value for name, value in self.state_dict().items() if name not in self._from_assets}
 
     def load_checkpoint_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load what `checkpoint_state_dict` wrote.

@@ -6,6 +6,7 @@ import torch
 from fastreid.config import ConfigError
 from fastreid.modeling import build_model
 from fastreid.modeling.diffusion import Sampler, Schedule
+from fastreid.solver.ema import WeightAverage
 from fastreid.utils.weights import WeightsError, load_weights
 from tests.modeling import toys
 
@@ -261,6 +262,23 @@ def test_checkpoints_leave_out_the_frozen_unet_and_come_back(make_stage2):
     assert torch.equal(embed(other, toys.batch()), embed(model, toys.batch()))
     with pytest.raises(RuntimeError, match="lacks condition_learner.null"):
         other.load_checkpoint_state_dict({k: v for k, v in state.items() if k != "condition_learner.null"})
+
+
+def test_an_average_of_the_weights_has_no_copy_of_the_frozen_ones(make_stage2):
+    model = make_stage2()
+    average = WeightAverage(model, momentum=0.9, warmup=False)
+    average.restart()
+    copied = set(average.state_dict()["raw"])
+    assert trainable(model) <= copied <= model.checkpoint_state_dict().keys()
+    assert copied & {name for name, _ in model.named_parameters()} == trainable(model)
+    assert average.in_place_of(model.checkpoint_state_dict()).keys() == model.checkpoint_state_dict().keys()
+
+
+def test_what_a_run_freezes_later_stays_in_its_checkpoints(make_stage2):
+    model = make_stage2()
+    names = model.checkpoint_state_dict().keys()
+    model.denoiser.requires_grad_(False)
+    assert model.checkpoint_state_dict().keys() == names
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""Layers that wait while the others begin to learn (MODEL.FREEZE_LAYERS for SOLVER.FREEZE_ITERS iterations)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from fastreid.config import ConfigError
+from fastreid.engine.train_loop import HookBase
+from fastreid.solver.frozen import frozen_parts
+
+logger = logging.getLogger(__name__)
+
+WHOLE_RUN = -1
+
+
+class LayerFreeze(HookBase):
+    """Keeps modules in eval mode, and parameters bit by bit as they are, in the run's first ``iterations``.
+
+    It counts the iterations of the run, not of the process, so a resumed run goes on as it was.
+
+    Freezing drops gradients; it does not ask for none by ``requires_grad``. DistributedDataParallel wants a gradient
+    from every parameter that it was built with, and the optimiser's groups must not change under its saved state.
+    A parameter without a gradient is passed over by optimisers: no decay, no momentum, no step count.
+    """
+
+    def __init__(
+        self, modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter], iterations: int = WHOLE_RUN
+    ) -> None:
+        """``iterations`` WHOLE_RUN: for ever; such parameters had better not require a gradient at all."""
+        self._modules, self._parameters, self._iterations = modules, parameters, iterations
+        self._is_frozen = False
+
+    def before_step(self) -> None:
+        if self._is_on():
+            self._is_frozen = True
+            for module in self._modules:
+                module.eval()
+        elif self._is_frozen:
+            self._is_frozen = False
+            self.trainer.model.train()  # the model knows which of its parts never are in training mode
+            logger.info("iteration %d: frozen layers learn from now on", self.trainer.iter)
+
+    def after_backward(self) -> None:
+        if self._is_on():
+            for parameter in self._parameters:
+                parameter.grad = None
+
+    def _is_on(self) -> bool:
+        return self._iterations == WHOLE_RUN or self.trainer.iter < self._iterations
+
+
+def build_layer_freeze(cfg: Any, model: nn.Module) -> LayerFreeze | None:
+    """What freezes MODEL.FREEZE_LAYERS, modules or parameters by their path in ``model``; None if nothing is frozen.
+
+    Call it before the optimiser is built and the model is distributed. SOLVER.FREEZE_ITERS 0 freezes nothing, as in
+    fast-reid; -1 freezes for the whole run, and such parameters get no gradient and no optimiser state.
+
+    Raises:
+        ConfigError: a name that the model does not have, nothing left to learn, FREEZE_ITERS below -1.
+    """
+    names, iterations = list(cfg.MODEL.FREEZE_LAYERS), cfg.SOLVER.FREEZE_ITERS
+    if iterations < WHOLE_RUN:
+        raise ConfigError(f"SOLVER.FREEZE_ITERS is a number of iterations, or -1 for the whole run, got {iterations}")
+    modules, parameters = frozen_parts(model, names)
+    if bool(names) != bool(iterations):
+        logger.warning(
+            "nothing is frozen: MODEL.FREEZE_LAYERS is %s and SOLVER.FREEZE_ITERS is %d (-1 would be the whole run)",
+            names, iterations,
+        )  # fmt: skip
+        return None
+    if not names:
+        return None
+    frozen = {id(parameter) for parameter in parameters}
+    if not any(p.requires_grad and id(p) not in frozen for p in model.parameters()):
+        raise ConfigError(f"MODEL.FREEZE_LAYERS {names} leaves nothing to train")
+    if iterations == WHOLE_RUN:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+    logger.info(
+        "%s: %d parameters frozen %s", ", ".join(names), sum(parameter.numel() for parameter in parameters),
+        "for the whole run" if iterations == WHOLE_RUN else f"in the first {iterations} iterations",
+    )  # fmt: skip
+    return LayerFreeze(modules, parameters, iterations)

@@ -1,0 +1,111 @@
+"""Losses and gradients that are not finite: what is put back, and what is said about them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import ConfigError
+
+logger = logging.getLogger(__name__)
+
+ADVICE = "Lower SOLVER.BASE_LR, clip gradients, or set SOLVER.AMP.DTYPE fp32"
+_SHOWN = 3
+
+
+class DivergenceError(FloatingPointError):
+    """More steps in a row than SOLVER.MAX_NONFINITE had a loss or a gradient that is not finite."""
+
+
+def max_nonfinite(cfg: Any) -> int:
+    """SOLVER.MAX_NONFINITE.
+
+    Raises:
+        ConfigError: it is below 0.
+    """
+    if cfg.SOLVER.MAX_NONFINITE < 0:
+        raise ConfigError(f"SOLVER.MAX_NONFINITE counts steps, 0 or more, got {cfg.SOLVER.MAX_NONFINITE}")
+    return cfg.SOLVER.MAX_NONFINITE
+
+
+class BufferBackup:
+    """The buffers of a model as they were before a step.
+
+    A forward pass moves them (running statistics, memory banks) before anybody knows that its loss is not finite; one
+    such batch would spoil them for good. A copy per step costs little beside the step: buffers are small.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._copies: dict[str, Tensor] = {}
+
+    def remember(self) -> None:
+        """Copy all buffers."""
+        for name, buffer in self._model.named_buffers():
+            copy = self._copies.get(name)
+            if copy is None or copy.shape != buffer.shape or copy.device != buffer.device:
+                self._copies[name] = buffer.detach().clone()
+            else:
+                copy.copy_(buffer.detach())
+
+    def restore(self, *, but: Iterable[str] = ()) -> None:
+        """Put them back as ``remember`` found them, ``but`` those of these names."""
+        kept = set(but)
+        with torch.no_grad():
+            for name, buffer in self._model.named_buffers():
+                if name in self._copies and name not in kept:
+                    buffer.copy_(self._copies[name])
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """2-norm of all gradients together, a scalar; not finite if one of them is not (or beyond float32's range)."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+def describe(
+    model: nn.Module, names: Sequence[str], losses: Tensor, batches: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """What in this process is not finite, and on which images; None if all of it is finite.
+
+    Args:
+        names: of the loss terms.
+        losses: [M, T], the terms of each of M micro-batches.
+        batches: the M micro-batches.
+    """
+    for row, batch in zip(losses.tolist(), batches, strict=True):
+        terms = dict(zip(names, row, strict=True))
+        if bad := {name: value for name, value in terms.items() if not math.isfinite(value)}:
+            return f"non-finite loss: {bad} (all terms: {terms}); {_images(batch)}"
+    gradients = [
+        name.removeprefix("module.")
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
+    if not gradients:
+        return None
+    terms = dict(zip(names, losses.mean(dim=0).tolist(), strict=True))
+    more = f" and {len(gradients) - _SHOWN} more" if len(gradients) > _SHOWN else ""
+    return (
+        f"non-finite gradient of {', '.join(gradients[:_SHOWN])}{more}, of finite losses {terms}; "
+        f"{'; '.join(map(_images, batches))}"
+    )
+
+
+def _images(batch: Mapping[str, Any]) -> str:
+    """Those with pixels that are not finite, if any; else the first few, and all in the log file."""
+    paths = [str(path) for path in batch.get("img_paths", [])]
+    if not paths:
+        return "(no paths in the batch)"
+    logger.debug("images of the batch: %s", ", ".join(paths))
+    pixels = batch.get("images")
+    if isinstance(pixels, Tensor) and len(pixels) == len(paths):
+        finite = pixels.isfinite().flatten(1).all(dim=1).tolist()
+        if culprits := [path for path, is_finite in zip(paths, finite, strict=True) if not is_finite]:
+            return f"images with pixels that are not finite: {', '.join(culprits)}"
+    more = f" and {len(paths) - _SHOWN} more, all named in log.txt" if len(paths) > _SHOWN else ""
+    return f"first images: {', '.join(paths[:_SHOWN])}{more}"
