@@ -114,9 +114,9 @@ class SDReIDStage2(nn.Module):
         self._from_assets = {f"denoiser.{name}" for name, p in denoiser.named_parameters() if not p.requires_grad}
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-        person = PersonEncoder(cfg, num_classes=num_classes)
+        person = PersonEncoder(cfg)
         latent = LatentShape.of(person.feature_dim)
         denoiser = Denoiser.from_pretrained(keys.UNET_CONFIG.PRETRAINED_PATH)
         num_tokens = person.backbone.num_blocks  # L - 1 identity conditions and the view
