@@ -298,6 +298,9 @@ _C.SOLVER.EMA = CN()
 _C.SOLVER.EMA.ENABLED = False
 _C.SOLVER.EMA.MOMENTUM = 0.999
 _C.SOLVER.EMA.WARMUP = True
+# Every process keeps a part of each weight (fully sharded data parallel), for a model that one GPU cannot hold.
+_C.SOLVER.FSDP = CN()
+_C.SOLVER.FSDP.ENABLED = False
 # Parts in which a batch goes through the model, to save memory.
 _C.SOLVER.ACCUMULATION_STEPS = 1
 # How many steps in a row may be skipped because a loss or a gradient is not finite; 0 stops at the first.

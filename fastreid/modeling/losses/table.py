@@ -104,6 +104,11 @@ class LossTerms(nn.ModuleDict):
             if isinstance(row.compute, type):
                 self[name] = row.compute(**self._arguments(row))
 
+    @property
+    def seen(self) -> frozenset[str]:
+        """Which of a head's outputs any of the losses sees; what makes the others learns nothing."""
+        return frozenset(row.sees for row in self._rows.values())
+
     def _arguments(self, row: Loss) -> dict[str, Any]:
         return {name: value for name, value in self._options[row.group.lower()].items() if name != "scale"}
 
