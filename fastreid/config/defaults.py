@@ -335,6 +335,8 @@ _C.TEST.RERANK.ENABLED = False
 _C.TEST.RERANK.K1 = 20
 _C.TEST.RERANK.K2 = 6
 _C.TEST.RERANK.LAMBDA = 0.3
+# After the last iteration: batch norm statistics of NUM_ITER batches of DATASET's training images; "" is those of
+# DATASETS.NAMES.
 _C.TEST.PRECISE_BN = CN()
 _C.TEST.PRECISE_BN.ENABLED = False
 _C.TEST.PRECISE_BN.DATASET = "Market1501"
