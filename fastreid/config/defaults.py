@@ -377,3 +377,5 @@ _C.TEST.SDMODEL.GENERATED_NECK = True
 _C.IMPORTS = []
 _C.OUTPUT_DIR = "logs/"
 _C.CUDNN_BENCHMARK = False
+# Only operations that give the same bits each time, on GPUs too; some are slower, and one that has no such form stops.
+_C.DETERMINISTIC = False

@@ -23,6 +23,7 @@ from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.freezing import build_layer_freeze
+from fastreid.engine.manifest import ManifestWriter, Splits, splits_of
 from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.precise_bn import PreciseBN
 from fastreid.engine.summary import valid_queries_table
@@ -252,7 +253,13 @@ class DefaultTrainer(SimpleTrainer):
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
             hooks.StopOnSignal(self.checkpointer),
+            ManifestWriter(cfg, self._splits) if comm.is_main_process() else None,
         ]
+
+    def _splits(self) -> Splits:
+        """The images that are trained on, of all data sets together, and those of each data set and protocol."""
+        shown = {"all training images": {"train": getattr(self.data_loader.dataset, "images", [])}}
+        return shown | splits_of(self.train_datasets, self.test_datasets)
 
     def _build_precise_bn(self) -> HookBase:
         """TEST.PRECISE_BN over training images of DATASET, "" for those of the run, in batches like the run's.
