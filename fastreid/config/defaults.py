@@ -18,7 +18,7 @@ _C.MODEL.META_ARCHITECTURE = "Baseline"
 # Parts of the model, by their dotted paths, that SOLVER.FREEZE_ITERS freezes.
 _C.MODEL.FREEZE_LAYERS = []
 _C.MODEL.QUEUE_SIZE = 8192
-# Checkpoint to start from (stage 2: the stage-1 checkpoint) or to evaluate.
+# Checkpoint, or .safetensors, to start from (stage 2: the stage-1 checkpoint) or to evaluate.
 _C.MODEL.WEIGHTS = ""
 # Applied inside the model to images in 0..255.
 _C.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
