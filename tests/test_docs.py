@@ -378,7 +378,7 @@ def test_knobs_of_the_renderer_are_all_named():
 
 
 def test_every_config_is_in_the_list():
-    listed = re.findall(r"`(configs/[\w/]+\.yml)`", TEXTS["docs/config.md"].split("## The files here")[1])
+    listed = re.findall(r"`(configs/[\w/-]+\.yml)`", TEXTS["docs/config.md"].split("## The files here")[1])
     assert sorted(listed) == sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yml"))
 
 

@@ -58,10 +58,7 @@ class ViT(VisionTransformer):
 
     def layer_of(self, name: str) -> int:
         """Depth of a parameter: 0 for what makes tokens, 1 … `num_layers` for blocks and the norm behind them."""
-        part, _, rest = name.partition(".")
-        if part == "blocks":
-            return int(rest.partition(".")[0]) + 1
-        return self.num_layers if part == "norm" else 0
+        return _layer_of(name, self.num_layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, H, W] -> [B, D, 1, 1]."""
@@ -78,7 +75,7 @@ class ViewPromptViT(nn.Module):
         vit: a timm VisionTransformer with a class token.
     """
 
-    def __init__(self, vit: ViT) -> None:
+    def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         if len(vit.blocks) < 2:
             raise ValueError(
@@ -98,11 +95,11 @@ class ViewPromptViT(nn.Module):
     @property
     def num_layers(self) -> int:
         """Depth of the last block, for `layer_of`."""
-        return self.vit.num_layers
+        return self.num_blocks
 
     def layer_of(self, name: str) -> int:
         """Depth of a parameter, as of a `ViT`; the view prompt enters before the last block."""
-        return self.num_layers if name == "view_prompt" else self.vit.layer_of(name.removeprefix("vit."))
+        return self.num_layers if name == "view_prompt" else _layer_of(name.removeprefix("vit."), self.num_layers)
 
     def forward(self, images: Tensor) -> PersonFeatures:
         """Normalised images [B, 3, H, W] -> features."""
@@ -121,6 +118,13 @@ class ViewPromptViT(nn.Module):
             view=tokens[:, 0],
             id_conditions=torch.stack(id_conditions, dim=1),
         )
+
+
+def _layer_of(name: str, num_blocks: int) -> int:
+    part, _, rest = name.partition(".")
+    if part == "blocks":
+        return int(rest.partition(".")[0]) + 1
+    return num_blocks if part == "norm" else 0
 
 
 def build_vit_backbone(cfg: CfgNode) -> ViT:
