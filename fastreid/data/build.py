@@ -172,6 +172,7 @@ def _loader(cfg: CfgNode, dataset: Dataset, **options: object) -> PersonLoader:
         dataset,
         collate_fn=collate if _skips(cfg) else None,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        timeout=cfg.DATALOADER.TIMEOUT if cfg.DATALOADER.NUM_WORKERS else 0,
         pin_memory=resolve_device(cfg.MODEL.DEVICE).startswith("cuda"),
         persistent_workers=False,
         worker_init_fn=_leave_ctrl_c_to_the_main_process,

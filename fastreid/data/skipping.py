@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fastreid.data.common import PersonDataset
 from fastreid.data.images import ImageAccessError, ImageReadError
+from fastreid.data.workers import explained
 from fastreid.utils.skipped import tell_skipped
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class PersonLoader(DataLoader):
         return self._noted(super().__iter__())  # now, not with the first batch: it draws a seed
 
     def _noted(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for batch in batches:
+        for batch in explained(batches):
             for path, reason in batch.pop("skipped", ()):
                 if path not in self.skipped and len(self.skipped) < _SHOWN:
                     logger.warning("skipping image %s: %s", path, reason)
