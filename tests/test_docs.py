@@ -43,6 +43,7 @@ RUN_ELSEWHERE = {
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
     "--size sd15": "tests/test_configs.py::test_stage2_at_its_true_size",
     "--num-gpus 2": "tests/test_pipeline.py::test_two_processes_train_and_evaluate",
+    "torchrun": "tests/engine/test_launch.py::test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind",
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
 }
 

@@ -247,6 +247,7 @@ class DefaultTrainer(SimpleTrainer):
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, self._is_evaluated),
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
+            hooks.TellSkippedImages(),
             hooks.StopOnSignal(self.checkpointer),
         ]
 
@@ -328,5 +329,4 @@ def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
     # The option's name depends on the version of torch.
     names = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    # Some settings leave parameters without a gradient: SD-ReID's released overlay, a head without its loss.
-    return DistributedDataParallel(model, device_ids=device_ids, find_unused_parameters=True, **{option: False})
+    return DistributedDataParallel(model, device_ids=device_ids, **{option: False})

@@ -44,6 +44,13 @@ class SDReIDStage1(nn.Module):
         super().__init__()
         self.person, self.loss_terms = person, loss_terms
         self.after_neck, self.view_weight = after_neck, view_weight
+        # What no loss reaches is not trained.
+        head = person.identity_head
+        head.classifier.requires_grad_(identity_loss is not None)
+        if identity_loss is None and not (after_neck and feature_losses):
+            head.requires_grad_(False)
+        if not view_weight:
+            person.view_head.requires_grad_(False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
