@@ -46,9 +46,8 @@ class SDReIDStage1(nn.Module):
         self.after_neck, self.view_weight = after_neck, view_weight
         # What no loss reaches is not trained.
         head = person.identity_head
-        head.classifier.requires_grad_(identity_loss is not None)
-        if identity_loss is None and not (after_neck and feature_losses):
-            head.requires_grad_(False)
+        if "cls_outputs" not in loss_terms.seen:
+            (head.classifier if after_neck and loss_terms.seen else head).requires_grad_(False)
         if not view_weight:
             person.view_head.requires_grad_(False)
 
