@@ -15,6 +15,7 @@ from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.launch import LaunchError
+from fastreid.engine.manifest import evaluation_manifest, splits_of
 from fastreid.engine.nonfinite import DivergenceError
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
 from fastreid.evaluation import NoValidQueryError
@@ -73,7 +74,9 @@ def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
     """Evaluate MODEL.WEIGHTS on DATASETS.TESTS."""
-    return DefaultTrainer.test(cfg, build_for_evaluation(cfg, DefaultTrainer))
+    model = build_for_evaluation(cfg, DefaultTrainer)
+    with evaluation_manifest(cfg, lambda: splits_of([], DefaultTrainer.build_test_datasets(cfg))):
+        return DefaultTrainer.test(cfg, model)
 
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:

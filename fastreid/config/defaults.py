@@ -18,7 +18,7 @@ _C.MODEL.META_ARCHITECTURE = "Baseline"
 # Parts of the model, by their dotted paths, that SOLVER.FREEZE_ITERS freezes.
 _C.MODEL.FREEZE_LAYERS = []
 _C.MODEL.QUEUE_SIZE = 8192
-# Checkpoint to start from (stage 2: the stage-1 checkpoint) or to evaluate.
+# Checkpoint, or .safetensors, to start from (stage 2: the stage-1 checkpoint) or to evaluate.
 _C.MODEL.WEIGHTS = ""
 # Applied inside the model to images in 0..255.
 _C.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
@@ -352,6 +352,8 @@ _C.TEST.RERANK.ENABLED = False
 _C.TEST.RERANK.K1 = 20
 _C.TEST.RERANK.K2 = 6
 _C.TEST.RERANK.LAMBDA = 0.3
+# After the last iteration: batch norm statistics of NUM_ITER batches of DATASET's training images; "" is those of
+# DATASETS.NAMES.
 _C.TEST.PRECISE_BN = CN()
 _C.TEST.PRECISE_BN.ENABLED = False
 _C.TEST.PRECISE_BN.DATASET = "Market1501"
@@ -392,3 +394,5 @@ _C.TEST.SDMODEL.GENERATED_NECK = True
 _C.IMPORTS = []
 _C.OUTPUT_DIR = "logs/"
 _C.CUDNN_BENCHMARK = False
+# Only operations that give the same bits each time, on GPUs too; some are slower, and one that has no such form stops.
+_C.DETERMINISTIC = False

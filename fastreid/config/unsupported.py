@@ -6,7 +6,6 @@ from fastreid.config.config import CfgNode, ConfigError
 
 _DISTILLATION = "distillation is not part of this version"
 _TEACHER = "it averages the teacher of self-distillation, which is not part of this version; see SOLVER.EMA"
-_PRECISE_BN = "precise BN is not part of this version"
 
 REASONS: dict[str, str] = {
     "MODEL.QUEUE_SIZE": "it belongs to MoCo, which is not part of this version",
@@ -22,7 +21,6 @@ REASONS: dict[str, str] = {
     "KD.EMA.MOMENTUM": _TEACHER,
     "INPUT.RPT.ENABLED": "random patch is not part of this version",
     "INPUT.RPT.PROB": "random patch is not part of this version",
-    **{f"TEST.PRECISE_BN.{key}": _PRECISE_BN for key in ("ENABLED", "DATASET", "NUM_ITER")},
 }
 
 

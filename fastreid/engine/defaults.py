@@ -19,10 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.check import counts_table
+from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.freezing import build_layer_freeze
+from fastreid.engine.manifest import ManifestWriter, Splits, splits_of
 from fastreid.engine.nonfinite import max_nonfinite
+from fastreid.engine.precise_bn import PreciseBN
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import check_protocol, evaluate_protocols
@@ -32,6 +35,7 @@ from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights
+from fastreid.utils.registry import RegistryError
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer
 
 logger = logging.getLogger(__name__)
@@ -241,6 +245,7 @@ class DefaultTrainer(SimpleTrainer):
             hooks.LRScheduler(self.schedule),
             self.layer_freeze,
             hooks.AverageWeights(self.average) if self.average else None,
+            self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.PeriodicCheckpointer(
                 self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, keep=cfg.SOLVER.KEEP_CHECKPOINTS
             ),
@@ -249,7 +254,35 @@ class DefaultTrainer(SimpleTrainer):
             hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
             hooks.TellSkippedImages(),
             hooks.StopOnSignal(self.checkpointer),
+            ManifestWriter(cfg, self._splits) if comm.is_main_process() else None,
         ]
+
+    def _splits(self) -> Splits:
+        """The images that are trained on, of all data sets together, and those of each data set and protocol."""
+        shown = {"all training images": {"train": getattr(self.data_loader.dataset, "images", [])}}
+        return shown | splits_of(self.train_datasets, self.test_datasets)
+
+    def _build_precise_bn(self) -> HookBase:
+        """TEST.PRECISE_BN over training images of DATASET, "" for those of the run, in batches like the run's.
+
+        Raises:
+            ConfigError: DATASET cannot be read, or shows views that the model does not know.
+        """
+        cfg, keys = self.cfg.clone(), self.cfg.TEST.PRECISE_BN
+        if keys.DATASET:
+            cfg.defrost()
+            cfg.DATASETS.NAMES = (keys.DATASET,)
+            if keys.DATASET not in self.cfg.DATASETS.NAMES:
+                logger.warning("batch norm statistics will be those of %s, which is not trained on", keys.DATASET)
+        try:
+            loader = self.build_train_loader(cfg)
+            _check_views(cfg, getattr(loader, "sources", []))
+        except (ConfigError, DatasetError, RegistryError) as error:
+            raise ConfigError(
+                f'TEST.PRECISE_BN.DATASET is {keys.DATASET!r} ("" is the training set): {error}'
+            ) from error
+        num_classes = cfg.MODEL.HEADS.NUM_CLASSES
+        return PreciseBN(self.bare_model, loader, keys.NUM_ITER, num_classes=num_classes, average=self.average)
 
     def build_writers(self) -> Sequence[Writer]:
         """Console, OUTPUT_DIR/metrics.json and TensorBoard files in OUTPUT_DIR."""

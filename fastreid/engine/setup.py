@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from fastreid.config import CfgNode, refuse_unsupported
+from fastreid.config import CfgNode, ConfigError, refuse_unsupported
 from fastreid.config.renames import NOTICES
 from fastreid.engine.launch import TIMEOUT_MINUTES
 from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
-from fastreid.utils.env import collect_env, seed_everything
+from fastreid.utils.env import collect_env, make_deterministic, seed_everything
 from fastreid.utils.files import atomic_write
 from fastreid.utils.logger import setup_logger
 
@@ -78,7 +78,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     and logged.
 
     Raises:
-        ConfigError: a key that this version cannot honour was changed.
+        ConfigError: a key that this version cannot honour was changed, or keys contradict each other.
     """
     rank = comm.get_rank()
     setup_logger(cfg.OUTPUT_DIR, rank=rank)
@@ -87,6 +87,8 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
             logger.warning("%s", notice)
     NOTICES.clear()
     refuse_unsupported(cfg)
+    if cfg.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
+        raise ConfigError("DETERMINISTIC and CUDNN_BENCHMARK contradict each other: set one of them to False")
     Scoring.from_config(cfg)  # else what is wrong would be found after the training
     logger.info("environment:\n%s", collect_env())
     logger.info("arguments: %s", args)
@@ -102,3 +104,5 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     seed_everything(seed + rank)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
+    if cfg.DETERMINISTIC:
+        make_deterministic()

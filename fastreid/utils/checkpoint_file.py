@@ -16,6 +16,7 @@ from fastreid.utils.suggest import near_matches
 State = dict[str, torch.Tensor]
 
 _SHOWN = 5
+_SAFE = ".safetensors"
 
 
 class WeightsError(RuntimeError):
@@ -25,7 +26,8 @@ class WeightsError(RuntimeError):
 def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> Any:
     """Return what a checkpoint file holds, tensors on the CPU, running no code from the file.
 
-    ``lazily`` leaves tensor data on disk until it is touched.
+    A name that ends in .safetensors is read as such a file: names with tensors, nothing else. ``lazily`` leaves
+    tensor data on disk until it is touched (there it always is).
 
     Raises:
         WeightsError: no such file, not a checkpoint (or half of one), or one with objects.
@@ -33,6 +35,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> An
     path = Path(path).expanduser()
     if not path.is_file():
         raise WeightsError(_no_such_file(path))
+    if path.suffix == _SAFE:
+        return _read_safetensors(path)
     try:
         with torch.serialization.safe_globals(_harmless_types()):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily or None)
@@ -46,6 +50,19 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> An
         raise WeightsError(
             f"{path} cannot be read as a checkpoint; it may be truncated, copy or train it again "
             f"({type(error).__name__}: {_first_line(error)})"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as a safetensors file; it may be truncated, or another kind of file under this "
+            f"name ({_first_line(error)})"
         ) from error
 
 
@@ -65,7 +82,7 @@ def _first_line(error: BaseException) -> str:
 def _no_such_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f"no weights file {path}: the folder {path.parent} does not exist. Check MODEL.WEIGHTS"
-    files = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".pth", ".pt", ".bin"))
+    files = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".pth", ".pt", ".bin", _SAFE))
     near = near_matches(path.name, files) or files[:_SHOWN]
     there = f"the folder has {', '.join(near)}" if near else "the folder has no checkpoint"
     return f"no weights file {path}: {there}. Check MODEL.WEIGHTS, or run the training that writes it"

@@ -12,18 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-_PACKAGES = ("fastreid", "numpy", "torchvision", "timm", "diffusers", "peft", "pillow", "yacs")
+_PACKAGES = (
+    "fastreid", "numpy", "scipy", "torchvision", "timm", "diffusers", "peft", "transformers", "safetensors", "pillow",
+    "yacs",
+)  # fmt: skip
 
 
 def collect_env() -> str:
     """Return a table of versions and devices, for the log and for bug reports."""
     from tabulate import tabulate
 
-    rows = [("python", sys.version.split()[0]), ("platform", platform.platform())]
-    rows += [("torch", torch.__version__), ("torch threads", str(torch.get_num_threads()))]
-    rows += [(package, _version(package)) for package in _PACKAGES]
-    rows += _devices()
-    return tabulate(rows, tablefmt="plain")
+    return tabulate([*versions().items(), *devices()], tablefmt="plain")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on, by name."""
+    own = {"python": sys.version.split()[0], "platform": platform.platform(), "torch": str(torch.__version__)}
+    return own | {package: _version(package) for package in _PACKAGES}
 
 
 def _version(package: str) -> str:
@@ -33,8 +38,9 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _devices() -> list[tuple[str, str]]:
-    rows = [("CPU cores", str(os.cpu_count()))]
+def devices() -> list[tuple[str, str]]:
+    """CPU cores, torch's threads, and GPUs of this machine, as (name, value)."""
+    rows = [("CPU cores", str(os.cpu_count())), ("torch threads", str(torch.get_num_threads()))]
     if not torch.cuda.is_available():
         return [*rows, ("CUDA", "no device")]
     rows += [("CUDA", str(torch.version.cuda)), ("cuDNN", str(torch.backends.cudnn.version()))]
@@ -46,6 +52,17 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def make_deterministic() -> None:
+    """Let torch use only operations that give the same bits each time; one that has no such form raises.
+
+    Call it before anything is computed: cuBLAS reads its setting when a device is first used.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def rng_state() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command line, and what a run does before anything else."""
 
 import logging
+import os
 import random
 
 import pytest
@@ -15,7 +16,11 @@ def put_back():
     logger = logging.getLogger("fastreid")
     handlers, level = list(logger.handlers), logger.level
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    deterministic, cublas = torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     yield
+    torch.use_deterministic_algorithms(deterministic)
+    if cublas is None:
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
     for handler in set(logger.handlers) - set(handlers):
         handler.close()
     logger.handlers[:] = handlers
@@ -80,6 +85,21 @@ def test_cudnn_is_fast_or_deterministic(tmp_path, benchmark):
     default_setup(cfg, parse())
     assert torch.backends.cudnn.benchmark is benchmark
     assert torch.backends.cudnn.deterministic is not benchmark
+
+
+def test_deterministic_refuses_what_has_no_deterministic_form(tmp_path):
+    default_setup(cfg_in(tmp_path), parse())
+    assert not torch.are_deterministic_algorithms_enabled()
+    cfg = cfg_in(tmp_path)
+    cfg.DETERMINISTIC = True
+    default_setup(cfg, parse())
+    assert torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+        torch.nn.functional.max_unpool1d(torch.ones(1, 1, 2), torch.tensor([[[0, 2]]]), 2)
+    cfg.CUDNN_BENCHMARK = True
+    with pytest.raises(ConfigError, match="contradict each other"):
+        default_setup(cfg, parse())
 
 
 def test_an_unknown_metric_is_found_before_training(tmp_path):

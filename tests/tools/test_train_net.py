@@ -47,6 +47,17 @@ def test_train_then_evaluate_gives_the_same_figures(run, tmp_path):
     run("--eval-only", "OUTPUT_DIR", "eval", "MODEL.WEIGHTS", "train/model_final.pth")
     trained = json.loads((tmp_path / "train" / "results.json").read_text())
     assert json.loads((tmp_path / "eval" / "results.json").read_text()) == trained
+    manifest = json.loads((tmp_path / "eval" / "manifest_evaluation.json").read_text())
+    assert manifest["weights"]["MODEL.WEIGHTS"]["path"] == "train/model_final.pth"
+    assert manifest["sessions"][0]["status"] == "finished" and not (tmp_path / "eval" / "manifest.json").exists()
+
+
+def test_evaluating_into_the_folder_of_a_training_leaves_its_manifest_alone(run, tmp_path):
+    run("OUTPUT_DIR", "train")
+    before = (tmp_path / "train" / "manifest.json").read_bytes()
+    run("--eval-only", "OUTPUT_DIR", "train", "MODEL.WEIGHTS", "train/model_final.pth")
+    assert (tmp_path / "train" / "manifest.json").read_bytes() == before
+    assert (tmp_path / "train" / "manifest_evaluation.json").exists()
 
 
 def test_config_file_and_resume(run, tmp_path):

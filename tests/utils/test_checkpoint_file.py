@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 
@@ -65,6 +66,31 @@ def test_a_file_with_code_is_refused_and_the_converter_is_named(tmp_path):
     torch.save({"model": {"w": torch.ones(1)}, "trap": Touch(marker)}, tmp_path / "trap.pth")
     with pytest.raises(WeightsError, match=r"could run code .*tools/convert_checkpoint.py --trust .*trap.pth NEW_FILE"):
         read_checkpoint(tmp_path / "trap.pth")
+    assert not marker.exists()
+
+
+def test_safetensors_are_read(tmp_path):
+    state = {"backbone.weight": torch.randn(2, 3), "count": torch.tensor(3)}
+    save_file(state, tmp_path / "a.safetensors")
+    content = state_dict_in(read_checkpoint(tmp_path / "a.safetensors"), "a.safetensors")
+    assert content.keys() == state.keys() and all(torch.equal(content[name], state[name]) for name in state)
+    with pytest.raises(WeightsError, match=r"the folder has a\.safetensors"):
+        read_checkpoint(tmp_path / "b.pth")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 60])
+def test_truncated_safetensors(tmp_path, keep):
+    save_file({"w": torch.ones(100)}, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:keep])
+    with pytest.raises(WeightsError, match="cannot be read as a safetensors file; it may be truncated"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_a_pickle_under_the_name_of_safetensors_runs_nothing(tmp_path):
+    marker = tmp_path / "ran"
+    torch.save({"trap": Touch(marker)}, tmp_path / "trap.safetensors")
+    with pytest.raises(WeightsError, match="another kind of file under this name"):
+        read_checkpoint(tmp_path / "trap.safetensors")
     assert not marker.exists()
 
 

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from fastreid.utils.env import collect_env, rng_state, seed_everything, set_rng_state
+from fastreid.utils.env import collect_env, devices, rng_state, seed_everything, set_rng_state, versions
 
 
 def draw():
@@ -35,3 +35,9 @@ def test_states_survive_a_weights_only_file(tmp_path):
 def test_environment_names_what_matters():
     text = collect_env()
     assert torch.__version__ in text and "numpy" in text and "CUDA" in text
+
+
+def test_versions_and_devices_are_plain():
+    found = versions()
+    assert found["torch"] == str(torch.__version__) and found["fastreid"] and type(found["torch"]) is str
+    assert dict(devices())["torch threads"] == str(torch.get_num_threads())

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from fastreid.utils.checkpoint_file import WeightsError
@@ -54,6 +55,13 @@ def test_every_wrapping_and_module_prefix_load(tmp_path, info, wrap):
         assert torch.equal(target.state_dict()[name], value)
     (record,) = info.records
     assert record.levelno == logging.INFO and "4 tensors matched" in record.getMessage()
+
+
+def test_weights_in_safetensors_load(tmp_path, info):
+    source, target = Stage1(), Stage1()
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    assert load_weights(target, tmp_path / "weights.safetensors").clean
+    assert torch.equal(target.person.backbone.weight, source.person.backbone.weight)
 
 
 def test_anything_off_is_a_warning_with_counts_and_names(tmp_path, info):

@@ -1,0 +1,71 @@
+"""Writes the manifest of a run: at its start, and again when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fastreid.engine.train_loop import HookBase
+from fastreid.utils import comm
+from fastreid.utils.manifest import (
+    EVALUATION,
+    TRAINING,
+    manifest_of,
+    now,
+    read_manifest,
+    session,
+    write_manifest,
+)
+
+Splits = dict[str, dict[str, Iterable[Any]]]
+
+
+def splits_of(train: Iterable[Any], tests: Iterable[Any]) -> Splits:
+    """{data set: {split: images}} of data sets that are trained on, and of test protocols."""
+    found: Splits = {f"{data.name} (training)": {"train": data.train} for data in train}
+    return found | {data.name: {"query": data.query, "gallery": data.gallery} for data in tests}
+
+
+class ManifestWriter(HookBase):
+    """OUTPUT_DIR/manifest.json of a training; a resumed one adds its session to those before. Main process only."""
+
+    def __init__(self, cfg: Any, make_splits: Callable[[], Splits]) -> None:
+        self._cfg, self._make_splits = cfg, make_splits
+        self._path = Path(cfg.OUTPUT_DIR) / TRAINING
+        self._content: dict[str, Any] = {}
+
+    def before_train(self) -> None:
+        before = read_manifest(self._path) if self.trainer.start_iter else None
+        sessions = before["sessions"] if before else []
+        sessions = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
+        self._content = manifest_of(self._cfg, self._make_splits()) | {"sessions": sessions}
+        write_manifest(self._path, self._content)
+
+    def after_train(self) -> None:
+        if not self._content:  # stopped by another hook before
+            return
+        trainer, error = self.trainer, sys.exc_info()[1]
+        status = "finished" if error is None else f"stopped: {type(error).__name__}: {error}"
+        self._content["sessions"][-1] |= {"ended": now(), "status": status, "iterations_done": trainer.iter}
+        write_manifest(self._path, self._content)
+
+
+@contextlib.contextmanager
+def evaluation_manifest(cfg: Any, make_splits: Callable[[], Splits]) -> Iterator[None]:
+    """OUTPUT_DIR/manifest_evaluation.json around an evaluation; the manifest of a training is left alone."""
+    if not comm.is_main_process():
+        yield
+        return
+    path = Path(cfg.OUTPUT_DIR) / EVALUATION
+    content = manifest_of(cfg, make_splits()) | {"sessions": [session()]}
+    write_manifest(path, content)
+    status = "stopped"
+    try:
+        yield
+        status = "finished"
+    finally:
+        content["sessions"][-1] |= {"ended": now(), "status": status}
+        write_manifest(path, content)

@@ -1,0 +1,56 @@
+"""What a run writes about itself."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from fastreid.engine.manifest import evaluation_manifest
+from fastreid.utils.manifest import sha256_of
+from tests.engine.test_defaults import Interrupted
+from tests.engine.toys import ToyTrainer, toy_cfg, train
+
+
+def manifest_in(folder, name="manifest.json"):
+    return json.loads((folder / name).read_text())
+
+
+def test_a_training_says_what_it_came_from(tmp_path):
+    weights = tmp_path / "w.pth"
+    torch.save({"model": ToyTrainer.build_model(toy_cfg("x", MODEL__HEADS__NUM_CLASSES=4)).state_dict()}, weights)
+    trainer = train(toy_cfg(tmp_path / "run", MODEL__WEIGHTS=str(weights)))
+    found = manifest_in(tmp_path / "run")
+    assert found["config"]["SOLVER"]["BASE_LR"] == 0.05 and found["config"]["MODEL"]["HEADS"]["NUM_CLASSES"] == 4
+    assert found["seed"] == 1111
+    assert found["weights"] == {"MODEL.WEIGHTS": {"path": str(weights), "sha256": sha256_of(weights)}}
+    assert found["datasets"]["all training images"]["train"]["images"] == len(trainer.data_loader.dataset)
+    assert set(found["datasets"]["Toy"]) == {"query", "gallery"} and found["datasets"]["Toy"]["query"]["people"] == 4
+    (session,) = found["sessions"]
+    assert session["command"] == [sys.executable, *sys.argv] and session["versions"]["torch"] == str(torch.__version__)
+    assert (session["processes"], session["status"], session["iterations_done"]) == (1, "finished", 12)
+    assert session["started"] <= session["ended"] and session["devices"]["CPU cores"]
+    assert session["deterministic"] is False and set(session["code"]) == {"version", "commit", "changed"}
+
+
+def test_a_resumed_training_adds_its_session(tmp_path):
+    cfg = toy_cfg(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg, trainer_class=Interrupted)
+    assert manifest_in(tmp_path)["sessions"][0]["status"].startswith("stopped: KeyboardInterrupt")
+    train(cfg, resume=True)
+    first, second = manifest_in(tmp_path)["sessions"]
+    assert (first["first_iteration"], first["iterations_done"]) == (0, 7)
+    assert (second["first_iteration"], second["iterations_done"], second["status"]) == (6, 12, "finished")
+    train(cfg)  # anew
+    assert len(manifest_in(tmp_path)["sessions"]) == 1
+
+
+def test_an_evaluation_has_a_manifest_of_its_own(tmp_path):
+    train(toy_cfg(tmp_path))
+    before = manifest_in(tmp_path)
+    with pytest.raises(OSError), evaluation_manifest(toy_cfg(tmp_path), dict):
+        assert manifest_in(tmp_path, "manifest_evaluation.json")["sessions"][0]["status"] == "running"
+        raise OSError
+    assert manifest_in(tmp_path, "manifest_evaluation.json")["sessions"][0]["status"] == "stopped"
+    assert manifest_in(tmp_path) == before

@@ -1,0 +1,108 @@
+"""What two processes must decide and compute alike: skipped steps, parts of batches, freezing, statistics, averages."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from fastreid.engine import SimpleTrainer, launch
+from fastreid.engine.nonfinite import DivergenceError
+from fastreid.engine.precise_bn import update_statistics
+from fastreid.utils import comm
+from tests.engine.test_accumulation import Classifier, batches, trained
+from tests.engine.test_nonfinite import poisoned
+from tests.engine.test_precise_bn import Net
+from tests.engine.toys import ToyTrainer, toy_cfg, train
+
+
+def agreed(tensors):
+    return all(torch.equal(*pair) for pair in zip(*comm.all_gather(list(tensors)), strict=True))
+
+
+def parts_equal_the_whole(folder):
+    """Each process has every other image, in three parts; no parameter is unused."""
+
+    def mine():
+        for batch in batches():
+            yield {name: value[comm.get_rank() :: 2] for name, value in batch.items()}
+
+    model = DistributedDataParallel(Classifier())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    SimpleTrainer(model, mine(), optimizer, accumulation_steps=3).train(0, 1, 5)
+    whole = trained(1).model.state_dict()
+    gaps = [(value - whole[name]).abs().max().item() for name, value in model.module.state_dict().items()]
+    return {"gap": max(gaps), "agreed": agreed(model.parameters())}
+
+
+def one_bad_process_skips_in_all(folder):
+    bad = (2, 5) if comm.get_rank() else ()
+    trainer = train(toy_cfg(folder / "skip"), trainer_class=poisoned(*bad))
+    return {"count": trainer.nonfinite_steps, "agreed": agreed(trainer.bare_model.parameters())}
+
+
+def one_bad_process_stops_all(folder):
+    bad = range(4, 12) if comm.get_rank() else ()
+    with pytest.raises(DivergenceError, match="process 1: non-finite loss.*img") as error:
+        train(toy_cfg(folder / "stop", SOLVER__MAX_NONFINITE=2), trainer_class=poisoned(*bad))
+    return {"same message": len(set(comm.all_gather(str(error.value)))) == 1}
+
+
+def frozen_layers_stay(folder):
+    keys = {"MODEL__FREEZE_LAYERS": "['embed', 'neck']", "SOLVER__FREEZE_ITERS": 99, "SOLVER__WEIGHT_DECAY": 0.1}
+    trainer = train(toy_cfg(folder / "frozen", **keys))
+    torch.manual_seed(0)
+    start = ToyTrainer.build_model(trainer.cfg)
+    return {"frozen": torch.equal(start.embed.weight, trainer.bare_model.embed.weight)}
+
+
+def statistics_are_of_all(folder):
+    torch.manual_seed(1)
+    images = 9 + torch.rand(12, 3, 4, 2)
+    net = Net()
+    net.last.eval()
+    update_statistics(net, [{"images": part} for part in images[comm.get_rank() :: 2].split([4, 2])])
+    gap = (net.first.running_var - images.transpose(0, 1).flatten(1).var(1)).abs().max().item()
+    return {"gap": gap, "agreed": agreed([net.first.running_mean, net.first.running_var])}
+
+
+def averages_agree(folder):
+    trainer = train(toy_cfg(folder / "ema", SOLVER__EMA__ENABLED=True))
+    state = trainer.average.in_place_of(trainer.bare_model.state_dict())
+    results = comm.all_gather(trainer.results)
+    names = [name for name, _ in trainer.bare_model.named_parameters()]
+    return {"agreed": agreed(state[name] for name in names), "same results": results[0] == results[1] != {}}
+
+
+CHECKS = (
+    parts_equal_the_whole,
+    one_bad_process_skips_in_all,
+    one_bad_process_stops_all,
+    frozen_layers_stay,
+    statistics_are_of_all,
+    averages_agree,
+)
+
+
+def check_all(folder):
+    found = {check.__name__: check(Path(folder)) for check in CHECKS}
+    (Path(folder) / f"{comm.get_rank()}.json").write_text(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of two processes found; starting them costs seconds, so it is done once."""
+    folder = tmp_path_factory.mktemp("two")
+    launch(check_all, 2, args=(str(folder),), device="cpu")
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in CHECKS])
+def test_two_processes(found, check):
+    for process in found:
+        for what, value in process[check].items():
+            if what == "gap":
+                assert value < 1e-5
+            else:
+                assert value == 2 if what == "count" else value is True, what
