@@ -21,11 +21,13 @@ from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.engine import default_argument_parser
 from fastreid.evaluation import evaluate_rank
+from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.diffusion.guidance import GUIDANCE
 from fastreid.modeling.diffusion.noise import NoiseSource
 from fastreid.modeling.diffusion.targets import TARGETS
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
+from fastreid.modeling.losses import LOSS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
@@ -41,6 +43,7 @@ RUN_ELSEWHERE = {
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
     "--size sd15": "tests/test_configs.py::test_stage2_at_its_true_size",
     "--num-gpus 2": "tests/test_pipeline.py::test_two_processes_train_and_evaluate",
+    "torchrun": "tests/engine/test_launch.py::test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind",
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
 }
 
@@ -351,7 +354,11 @@ def test_registered_names_are_all_named():
     assert table == {
         "MODEL.META_ARCHITECTURE": set(META_ARCH_REGISTRY),
         "MODEL.BACKBONE.NAME": set(BACKBONE_REGISTRY),
+        "MODEL.BACKBONE.NORM, MODEL.HEADS.NORM": set(NORM_REGISTRY),
         "MODEL.HEADS.NAME": set(REID_HEADS_REGISTRY),
+        "MODEL.HEADS.POOL_LAYER": set(POOLING_REGISTRY),
+        "MODEL.HEADS.CLS_LAYER": set(SOFTMAX_REGISTRY),
+        "MODEL.LOSSES.NAME": set(LOSS_REGISTRY),
         "DATASETS.NAMES, DATASETS.TESTS": set(DATASET_REGISTRY) - {"MyData"},  # the example of docs/datasets.md
         "DATALOADER.SAMPLER_TRAIN": set(SAMPLER_REGISTRY),
         "SOLVER.OPT": set(OPTIMIZER_REGISTRY),
@@ -371,7 +378,7 @@ def test_knobs_of_the_renderer_are_all_named():
 
 
 def test_every_config_is_in_the_list():
-    listed = re.findall(r"`(configs/[\w/]+\.yml)`", TEXTS["docs/config.md"].split("## The files here")[1])
+    listed = re.findall(r"`(configs/[\w/-]+\.yml)`", TEXTS["docs/config.md"].split("## The files here")[1])
     assert sorted(listed) == sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yml"))
 
 

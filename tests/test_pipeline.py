@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import pytest
@@ -189,18 +190,25 @@ def test_the_scripts_run_both_stages(scratch, script, tmp_path_factory, monkeypa
         assert len(model["person.memory.centres"]) == 3 and model["person.memory.seen"].all()
 
 
-def two_processes(scratch, stage, output, *words):
-    """train_net with --num-gpus 2, which on a CPU are two processes; they must be spawned from a real script."""
-    command = ["tools/train_net.py", "--config-file", f"configs/quickstart/{stage}.yml", "--num-gpus", "2", *words]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "tools/train_net.py"]
+OWN = ["tools/train_net.py", "--num-gpus", "2"]
+
+
+def two_processes(scratch, launcher, stage, output, *words):
+    """train_net in two processes on a CPU; they must be started from a real script."""
+    command = [*launcher, "--config-file", f"configs/quickstart/{stage}.yml", *words]
+    if launcher is TORCHRUN:  # the scratch copy's Python adds these only to a tool that it starts itself
+        command += FEW_STEPS
     keys = ["DATASETS.ROOT", "datasets/quickstart", "OUTPUT_DIR", str(output)]
     options = {"cwd": scratch.folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
-    done = subprocess.run([scratch.python, *command, *keys], capture_output=True, **options)
+    python = sys.executable if launcher is TORCHRUN else scratch.python
+    done = subprocess.run([python, *command, *keys], capture_output=True, **options)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(output / "model_final.pth", weights_only=True)
 
 
 def test_two_processes_train_and_evaluate(scratch, tmp_path):
-    checkpoint = two_processes(scratch, "stage1", tmp_path)
+    checkpoint = two_processes(scratch, OWN, "stage1", tmp_path)
     assert checkpoint["model"]["person.memory.seen"].all() and len(checkpoint["rng"]) == 2
     assert sorted(results_of(tmp_path)) == PROTOCOLS
     evaluated = tmp_path / "alone"
@@ -211,7 +219,7 @@ def test_two_processes_train_and_evaluate(scratch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", [[], ["--overlay", "configs/_base_/released.yml"]], ids=["described", "released"])
 def test_two_processes_train_stage2(scratch, tmp_path, overlay):
-    two_processes(scratch, "stage2", tmp_path, *overlay)
+    two_processes(scratch, TORCHRUN, "stage2", tmp_path, *overlay)
     assert sorted(results_of(tmp_path)) == PROTOCOLS
 
 

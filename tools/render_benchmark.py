@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Renders an aerial-ground benchmark: tools/render_benchmark.py --root datasets --name CARGO"""
+"""Renders a benchmark's stand-in: tools/render_benchmark.py --root datasets --name CARGO"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", default="CARGO", help="benchmark whose layout is written")
     add("--train-ids", type=int, default=300, help="people to train on")
     add("--test-ids", type=int, default=100, help="other people to test on")
-    add("--images-per-id", type=int, default=10, help="images of each, half of them aerial")
+    add("--images-per-id", type=int, default=10, help="images of each, as many from every view")
     add("--seed", type=int, default=0, help="decides every picture")
     add("--workers", type=int, help="processes; all usable cores if not given")
     add("--overwrite", action="store_true", help="replace one rendered with other parameters")

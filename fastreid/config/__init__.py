@@ -1,7 +1,7 @@
 """One config tree for every method: `get_cfg()` returns a copy of the defaults."""
 
 from fastreid.config.config import CfgNode, ConfigError, configurable
-from fastreid.config.unsupported import refuse_unsupported
+from fastreid.config.unsupported import refuse_unsupported, require_defaults
 
 __all__ = [
     "CfgNode",
@@ -9,6 +9,7 @@ __all__ = [
     "configurable",
     "get_cfg",
     "refuse_unsupported",
+    "require_defaults",
     "resolve_device",
 ]
 

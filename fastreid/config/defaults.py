@@ -26,13 +26,20 @@ _C.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
 
 _C.MODEL.BACKBONE = CN()
 _C.MODEL.BACKBONE.NAME = "build_resnet_backbone"
-# ViT: a row of the table in modeling/backbones/vit.py ("base", "small", "tiny", "mini").
+# The size, as the backbone calls it: "50x" of ResNets; "base", "small", "tiny", "mini" of ViTs; rows of the tables in
+# modeling/backbones.
 _C.MODEL.BACKBONE.DEPTH = "50x"
 # ViT: "patch" (one convolution of the patch size) or "conv" (a stack of 3x3 stride-2 convolutions).
 _C.MODEL.BACKBONE.STEM = "patch"
+# build_timm_backbone: any name of timm's, as "convnext_tiny".
+_C.MODEL.BACKBONE.TIMM_NAME = ""
+# 1 or 2: of the last stage of a ResNet and its relatives; 1 keeps their maps twice as high and wide.
 _C.MODEL.BACKBONE.LAST_STRIDE = 1
+# Channels of the backbone's maps. The default stands for "whatever it has"; another number is checked against it.
 _C.MODEL.BACKBONE.FEAT_DIM = 2048
+# "BN", "syncBN", "GhostBN", "FrozenBN" or "GN"; the parts of a batch that GhostBN normalises by themselves.
 _C.MODEL.BACKBONE.NORM = "BN"
+_C.MODEL.BACKBONE.NORM_SPLIT = 1
 _C.MODEL.BACKBONE.WITH_IBN = False
 _C.MODEL.BACKBONE.WITH_SE = False
 _C.MODEL.BACKBONE.WITH_NL = False
@@ -51,13 +58,16 @@ _C.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE = 0.98
 _C.MODEL.HEADS = CN()
 _C.MODEL.HEADS.NAME = "EmbeddingHead"
 _C.MODEL.HEADS.NORM = "BN"
+_C.MODEL.HEADS.NORM_SPLIT = 1
 # 0: counted from the training data.
 _C.MODEL.HEADS.NUM_CLASSES = 0
+# Above 0: a 1x1 convolution to that many channels after the pooling.
 _C.MODEL.HEADS.EMBEDDING_DIM = 0
 _C.MODEL.HEADS.WITH_BNNECK = False
 _C.MODEL.HEADS.NECK_FEAT = "before"
 _C.MODEL.HEADS.POOL_LAYER = "GlobalAvgPool"
 _C.MODEL.HEADS.CLS_LAYER = "Linear"
+# Of CosSoftmax, ArcSoftmax and CircleSoftmax.
 _C.MODEL.HEADS.MARGIN = 0.0
 _C.MODEL.HEADS.SCALE = 1
 
@@ -90,6 +100,10 @@ _C.MODEL.LOSSES.COSFACE = CN()
 _C.MODEL.LOSSES.COSFACE.MARGIN = 0.25
 _C.MODEL.LOSSES.COSFACE.GAMMA = 128
 _C.MODEL.LOSSES.COSFACE.SCALE = 1.0
+_C.MODEL.LOSSES.CENTER = CN()
+# How far a class's centre moves towards the features of a batch; not a learning rate of the optimiser.
+_C.MODEL.LOSSES.CENTER.ALPHA = 0.5
+_C.MODEL.LOSSES.CENTER.SCALE = 0.0005
 
 # ------------------------------------------------------------------------------- SD-ReID (stage 1 and 2)
 _C.MODEL.SDMODEL = CN()
@@ -233,6 +247,9 @@ _C.DATALOADER.NUM_INSTANCE = 4
 _C.DATALOADER.NUM_WORKERS = 8
 # Of SetReWeightSampler: how many of every sum(SET_WEIGHT) people come from each of DATASETS.NAMES.
 _C.DATALOADER.SET_WEIGHT = []
+# An image that cannot be read: "raise" stops the run; "skip" trains on another image of the same person instead, leaves
+# it out of the protocols, and counts (results.json then has missing_images).
+_C.DATALOADER.BAD_IMAGES = "raise"
 
 # --------------------------------------------------------------------------------------------- solver
 _C.SOLVER = CN()
@@ -281,6 +298,9 @@ _C.SOLVER.EMA = CN()
 _C.SOLVER.EMA.ENABLED = False
 _C.SOLVER.EMA.MOMENTUM = 0.999
 _C.SOLVER.EMA.WARMUP = True
+# Every process keeps a part of each weight (fully sharded data parallel), for a model that one GPU cannot hold.
+_C.SOLVER.FSDP = CN()
+_C.SOLVER.FSDP.ENABLED = False
 # Parts in which a batch goes through the model, to save memory.
 _C.SOLVER.ACCUMULATION_STEPS = 1
 # How many steps in a row may be skipped because a loss or a gradient is not finite; 0 stops at the first.

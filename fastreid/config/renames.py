@@ -58,7 +58,6 @@ RETIRED: dict[str, Rename] = {
     "TEST.FLIP_ENABLED": Rename("TEST.FLIP.ENABLED", _FLAGS),
     "MODEL.HEADS.IN_FEAT": Rename("MODEL.BACKBONE.FEAT_DIM"),
     "MODEL.LOSSES.TRI.USE_COSINE_DIST": Rename("MODEL.LOSSES.TRI.NORM_FEAT"),
-    "MODEL.BACKBONE.NORM_SPLIT": Rename(why="norms are not split into virtual batches"),
     "DATALOADER.PK_SAMPLER": Rename(
         "DATALOADER.SAMPLER_TRAIN", values={True: "NaiveIdentitySampler", False: "TrainingSampler"}
     ),

@@ -1,31 +1,18 @@
 """Keys that exist for compatibility but are not honoured yet: changing one is refused, never ignored."""
 
+from collections.abc import Iterable
+
 from fastreid.config.config import CfgNode, ConfigError
 
-_RESNET = "it shapes ResNets, and only ViT backbones exist so far"
-_LATER_LOSS = "fast-reid has these keys, and nothing that reads them; there is no focal loss so far"
 _DISTILLATION = "distillation is not part of this version"
 _TEACHER = "it averages the teacher of self-distillation, which is not part of this version; see SOLVER.EMA"
 
 REASONS: dict[str, str] = {
     "MODEL.QUEUE_SIZE": "it belongs to MoCo, which is not part of this version",
-    "MODEL.BACKBONE.LAST_STRIDE": _RESNET,
-    "MODEL.BACKBONE.NORM": _RESNET,
-    "MODEL.BACKBONE.WITH_IBN": _RESNET,
-    "MODEL.BACKBONE.WITH_SE": _RESNET,
-    "MODEL.BACKBONE.WITH_NL": _RESNET,
     "MODEL.BACKBONE.SIE_COE": "camera ids never enter SD-ReID's network",
     "MODEL.BACKBONE.CAMERA_NUM": "camera ids never enter SD-ReID's network",
     "MODEL.BACKBONE.INNER_SUB": "the variant that subtracts the view token is not used by any SD-ReID recipe",
     "MODEL.LOSSES.CE.VIEW_OREG": "the orthogonality loss is VDT's; SD-ReID does not train with it",
-    "MODEL.HEADS.NORM": "the BN neck is BatchNorm",
-    "MODEL.HEADS.EMBEDDING_DIM": "the head keeps the backbone's dimension",
-    "MODEL.HEADS.MARGIN": "it belongs to margin softmax layers; only Linear exists so far",
-    "MODEL.HEADS.SCALE": "it belongs to margin softmax layers; only Linear exists so far",
-    "MODEL.HEADS.CLS_LAYER": "only Linear exists so far",
-    "MODEL.LOSSES.FL.ALPHA": _LATER_LOSS,
-    "MODEL.LOSSES.FL.GAMMA": _LATER_LOSS,
-    "MODEL.LOSSES.FL.SCALE": _LATER_LOSS,
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY": "no code path of the release reads it",
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL": "no code path of the release reads it",
     "KD.MODEL_CONFIG": _DISTILLATION,
@@ -52,6 +39,24 @@ def refuse_unsupported(cfg: CfgNode) -> None:
     ]
     if changed:
         raise ConfigError(f"not supported: {'; '.join(changed)}. Leave these keys at their defaults")
+
+
+def require_defaults(cfg: CfgNode, keys: Iterable[str], why: str) -> None:
+    """Check that keys which the part that is being built has no use for are as they were.
+
+    Args:
+        keys: full names, as "MODEL.HEADS.NORM".
+        why: the part, and what it does instead; one sentence without a full stop.
+
+    Raises:
+        ConfigError: naming those that were changed.
+    """
+    from fastreid.config.defaults import _C
+
+    changed = [f"{key}={_read(cfg, key)!r} (default {_read(_C, key)!r})" for key in keys
+               if _read(cfg, key) != _read(_C, key)]  # fmt: skip
+    if changed:
+        raise ConfigError(f"{why}, so these keys must stay at their defaults: {', '.join(changed)}")
 
 
 def _read(cfg: CfgNode, key: str) -> object:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.benchmarks import BENCHMARK_OF
@@ -15,9 +15,11 @@ from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.numbered import NumberedDataset, NumberedSampler
 from fastreid.data.own_images import load_own_images
 from fastreid.data.samplers import SAMPLER_REGISTRY
+from fastreid.data.skipping import POLICIES, LeavingOut, PersonLoader, Replacing, collate
 from fastreid.data.transforms import build_transforms
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
+from fastreid.utils.suggest import explain_choice
 
 
 def datasets_root(cfg: CfgNode) -> str:
@@ -53,8 +55,8 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     `sources`, its dataset `num_classes`. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
 
     Raises:
-        ConfigError: the batch does not divide over the processes, the sampler cannot fill one, or a benchmark is named
-            twice.
+        ConfigError: the batch does not divide over the processes, the sampler cannot fill one, a benchmark is named
+            twice, or a key has no legal value.
         DatasetError: a data set without training images.
     """
     sources = build_datasets(cfg, cfg.DATASETS.NAMES)
@@ -71,11 +73,11 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     world_size = comm.get_world_size()
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} must divide over {world_size} processes")
-    batch_size = cfg.SOLVER.IMS_PER_BATCH // world_size
     sampler = _build_sampler(
         cfg,
         labels,
-        batch_size=batch_size,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        mini_batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
         num_instances=cfg.DATALOADER.NUM_INSTANCE,
         seed=cfg.MODEL.SEED,
         rank=comm.get_rank(),
@@ -86,11 +88,13 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
         set_weight=cfg.DATALOADER.SET_WEIGHT,
     )
     people_seen = PersonDataset(images, build_transforms(cfg, is_train=True), labels)
+    if _skips(cfg):
+        people_seen = Replacing(people_seen)
     loader = _loader(
         cfg,
-        NumberedDataset(people_seen, cfg.MODEL.SEED + comm.get_rank()),  # other augmentations on every rank
-        batch_size=batch_size,
-        sampler=NumberedSampler(sampler, batch_size),
+        NumberedDataset(people_seen, cfg.MODEL.SEED, cfg.SOLVER.IMS_PER_BATCH),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
+        sampler=NumberedSampler(sampler, cfg.SOLVER.IMS_PER_BATCH, rank=comm.get_rank(), world_size=world_size),
         drop_last=True,
     )
     loader.sources = sources
@@ -122,9 +126,10 @@ def _check_sources(sources: Sequence[ImageDataset]) -> None:
         home = BENCHMARK_OF[dataset.name].name if dataset.name in BENCHMARK_OF else dataset.name
         if home in named:
             raise ConfigError(
-                f"DATASETS.NAMES has {named[home]} and {dataset.name}, which train on the same images; name one of them"
+                f"DATASETS.NAMES has {named[home]} and {dataset.name}, which train on the same people; name one of them"
             )
         named[home] = dataset.name
+    for dataset in sources:
         if not dataset.train and not dataset.combineall:
             raise DatasetError(f"{dataset.name} has no training images")
 
@@ -136,9 +141,12 @@ def _in_order(person: tuple[str, Hashable]) -> tuple[str, bool, Hashable]:
 
 
 def build_feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> DataLoader:
-    """A loader over `images`, in order, with the test transforms; `targets` are the person ids."""
+    """A loader over `images`, in order, with the test transforms; `targets` are the person ids.
+
+    With DATALOADER.BAD_IMAGES "skip" it leaves out what cannot be read; afterwards `skipped` has {path: reason}.
+    """
     dataset = PersonDataset(images, build_transforms(cfg, is_train=False))
-    return _loader(cfg, dataset, batch_size=cfg.TEST.IMS_PER_BATCH)
+    return _loader(cfg, LeavingOut(dataset) if _skips(cfg) else dataset, batch_size=cfg.TEST.IMS_PER_BATCH)
 
 
 def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]:
@@ -152,9 +160,17 @@ def _leave_ctrl_c_to_the_main_process(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _loader(cfg: CfgNode, dataset: PersonDataset, **options: object) -> DataLoader:
-    return DataLoader(
+def _skips(cfg: CfgNode) -> bool:
+    policy = cfg.DATALOADER.BAD_IMAGES
+    if policy not in POLICIES:
+        raise ConfigError(explain_choice("DATALOADER.BAD_IMAGES", policy, POLICIES))
+    return policy == "skip"
+
+
+def _loader(cfg: CfgNode, dataset: Dataset, **options: object) -> PersonLoader:
+    return PersonLoader(
         dataset,
+        collate_fn=collate if _skips(cfg) else None,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=resolve_device(cfg.MODEL.DEVICE).startswith("cuda"),
         persistent_workers=False,

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastreid.data.images import ImageReadError, read_image
 from fastreid.structures import PersonImage
 
-
-class ImageReadError(RuntimeError):
-    """An image file that cannot be decoded."""
+__all__ = ["ImageReadError", "PersonDataset", "read_image"]
 
 
 class PersonDataset(Dataset):
@@ -21,6 +20,9 @@ class PersonDataset(Dataset):
         images: the images, in order.
         transform: PIL image -> [3, H, W].
         labels: what `targets` holds per image; the person ids if left out.
+
+    Raises:
+        ImageReadError: when an item is asked for whose file cannot be decoded.
     """
 
     def __init__(
@@ -45,16 +47,3 @@ class PersonDataset(Dataset):
             "viewids": int(image.view),
             "img_paths": image.path,
         }
-
-
-def read_image(path: str) -> Image.Image:
-    """An image file as RGB.
-
-    Raises:
-        ImageReadError: missing, empty, truncated or not an image; names the file and the reason.
-    """
-    try:
-        with Image.open(path) as file:
-            return file.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        raise ImageReadError(f"cannot read image {path}: {error}") from error

@@ -1,6 +1,7 @@
-"""Augmentations that follow from an image's place in the run, not from which worker process drew it, or when.
+"""Augmentations that follow from an image's place in the run, not from which process drew it, or when.
 
-So the same run with other DATALOADER.NUM_WORKERS, or one that was killed and resumed, sees the very same pictures.
+So the same run with other DATALOADER.NUM_WORKERS, in more processes, or one that was killed and resumed, sees the very
+same pictures.
 """
 
 from __future__ import annotations
@@ -14,19 +15,41 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from fastreid.config import ConfigError
+from fastreid.data.samplers.base import EndlessSampler
+
 
 class Draw(NamedTuple):
-    """Image `index`, for the `number`-th time that this process draws one."""
+    """Image `index`, drawn as the `number`-th of the run, over all its processes."""
 
     index: int
     number: int
 
 
 class NumberedSampler(Sampler[Draw]):
-    """The indices of a sampler, counted; `fast_forward` counts on."""
+    """The indices of a sampler that are this process's, with their numbers; `fast_forward` counts on.
 
-    def __init__(self, sampler: Sampler[int], batch_size: int) -> None:
+    An `EndlessSampler` gives whole batches: of each, rank r of R takes every R-th group, a group being the images of
+    one person where the sampler has such. Any other sampler is one of somebody's who wrote it for fast-reid, and gives
+    this process's images by itself.
+
+    Args:
+        batch_size: images per step, of all processes together.
+
+    Raises:
+        ConfigError: the groups of a batch do not divide over the processes.
+    """
+
+    def __init__(self, sampler: Sampler[int], batch_size: int, *, rank: int = 0, world_size: int = 1) -> None:
         self._sampler, self._batch_size, self._first = sampler, batch_size, 0
+        self._rank, self._world_size = rank, world_size
+        self._group = sampler.group_size if isinstance(sampler, EndlessSampler) else 0
+        if self._group and batch_size % (self._group * world_size):
+            raise ConfigError(
+                f"SOLVER.IMS_PER_BATCH={batch_size} is {batch_size // self._group} people with "
+                f"DATALOADER.NUM_INSTANCE={self._group} images each, which cannot be shared by {world_size} processes; "
+                "make it a multiple"
+            )
 
     def fast_forward(self, num_batches: int) -> None:
         """Let the next iteration start after that many batches, as a resumed run needs.
@@ -37,20 +60,28 @@ class NumberedSampler(Sampler[Draw]):
         getattr(self._sampler, "fast_forward", lambda _: None)(num_batches)
 
     def __iter__(self) -> Iterator[Draw]:
-        for number, index in enumerate(self._sampler, start=self._first):
-            yield Draw(index, number)
+        if self._group:
+            for number, index in enumerate(self._sampler, start=self._first):
+                if number // self._group % self._world_size == self._rank:
+                    yield Draw(index, number)
+        else:
+            own = self._batch_size // self._world_size
+            for count, index in enumerate(self._sampler):
+                yield Draw(index, self._first + count // own * self._batch_size + self._rank * own + count % own)
 
 
 class NumberedDataset(Dataset):
     """A dataset that draws random numbers from a seed of each draw.
 
     Args:
-        dataset: whose items are asked for by index; its attributes are this one's, too.
-        seed: of the run and the process.
+        dataset: whose items are asked for by index; its attributes are this one's, too. Items get a "position",
+            their place in the batch of all processes, and the "batch_size" of that.
+        seed: of the run.
+        batch_size: images per step, of all processes together.
     """
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        self._dataset, self._seed = dataset, seed
+    def __init__(self, dataset: Dataset, seed: int, batch_size: int) -> None:
+        self._dataset, self._seed, self._batch_size = dataset, seed, batch_size
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # before there is a dataset to ask: while a worker unpickles this
@@ -62,7 +93,8 @@ class NumberedDataset(Dataset):
 
     def __getitem__(self, draw: Draw) -> Any:
         with seeded(self._seed, draw.number):
-            return self._dataset[draw.index]
+            item = self._dataset[draw.index]
+        return {**item, "position": draw.number % self._batch_size, "batch_size": self._batch_size}
 
 
 @contextmanager

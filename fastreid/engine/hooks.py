@@ -20,6 +20,7 @@ from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
 from fastreid.utils.env import rng_state, set_rng_state
 from fastreid.utils.events import Record
+from fastreid.utils.skipped import tell_skipped
 from fastreid.utils.timing import RunningMedian, format_seconds
 from fastreid.utils.writers import Writer
 
@@ -246,6 +247,28 @@ class BestCheckpointer(HookBase):
             "model_best.pth: metric %.2f over %s. It is chosen on the test protocols; "
             "model_final.pth is not", metric, ", ".join(trainer.results),
         )  # fmt: skip
+
+
+class TellSkippedImages(HookBase):
+    """Says in the end how many images were skipped (DATALOADER.BAD_IMAGES), each counted once over all processes."""
+
+    def before_train(self) -> None:
+        self._told = False
+
+    def after_epoch(self) -> None:
+        loader = self.trainer.data_loader
+        if self.trainer.epoch + 1 == self.trainer.max_epoch and hasattr(loader, "skipped"):
+            self._tell({path: why for part in comm.all_gather(loader.skipped) for path, why in part.items()})
+            self._told = True
+
+    def after_train(self) -> None:
+        if not self._told:  # stopped before: others may never come here
+            self._tell(getattr(self.trainer.data_loader, "skipped", {}))
+
+    def _tell(self, skipped: Mapping[str, str]) -> None:
+        if skipped:
+            first = self.trainer.start_iter
+            logger.warning("trained since iteration %d without some images: %s", first, tell_skipped(skipped))
 
 
 def mean_metric(results: Results) -> float:

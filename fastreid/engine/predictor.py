@@ -75,6 +75,9 @@ class DefaultPredictor:
         if not images:
             return torch.empty(0, 0)
         unique = list({image.path: image for image in images}.values())
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.BAD_IMAGES = "raise"  # every image has its row
         store = FeatureStore()
-        store.extract(self.model, build_feature_loader(self.cfg, unique), flip=self.cfg.TEST.FLIP.ENABLED)
+        store.extract(self.model, build_feature_loader(cfg, unique), flip=cfg.TEST.FLIP.ENABLED)
         return store.select(images)

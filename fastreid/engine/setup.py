@@ -74,7 +74,8 @@ def default_argument_parser() -> argparse.ArgumentParser:
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Make OUTPUT_DIR, start the log, tell the environment and config, seed, set cuDNN.
 
-    Each process seeds with MODEL.SEED + its rank; a negative seed is drawn afresh and logged.
+    Each process seeds with MODEL.SEED + its rank, for what need not agree (dropout); a negative seed is drawn afresh
+    and logged.
 
     Raises:
         ConfigError: a key that this version cannot honour was changed, or keys contradict each other.

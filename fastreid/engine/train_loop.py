@@ -161,6 +161,8 @@ class SimpleTrainer(TrainerBase):
         self._buffers.remember()
         parts = split_batch(batch, self.accumulation_steps)
         rows = [self._forward_backward(part, is_last=part is parts[-1]) for part in parts]
+        if comm.is_distributed() and self.iter == self.start_iter:
+            self._check_all_are_trained()
         names, values = list(rows[0]), torch.stack([torch.stack(list(row.values())) for row in rows])
         self._call("after_backward")
         self.scaler.unscale_(self.optimizer)
@@ -180,6 +182,17 @@ class SimpleTrainer(TrainerBase):
         self.scaler.update()
         self.took_step = not overflowed
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _check_all_are_trained(self) -> None:
+        """Processes would wait for each other for the gradient of a parameter that has none."""
+        idle = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
+        if idle:
+            named = f"{', '.join(idle[:8])}{' …' if idle[8:] else ''}"
+            raise RuntimeError(
+                f"{len(idle)} parameters have no part in the loss: {named}. In a "
+                "run of several processes every parameter must, or be frozen by requires_grad_(False) when the model "
+                "is built"
+            )
 
     def _next_batch(self) -> dict[str, Any]:
         if self._batches is None:

@@ -74,14 +74,14 @@ class ReidEvaluator(DatasetEvaluator):
 
     def evaluate(self) -> OrderedDict[str, float | int]:
         features = torch.cat(self._features) if self._features else torch.empty(0, 0)
-        shares = comm.gather((self._images, features))
+        facts = [[image.path, image.person, image.camera, int(image.view)] for image in self._images]
+        images = [PersonImage(*fact) for share in comm.gather_plain(facts) for fact in share]
+        features = torch.cat(comm.gather_rows(features))
         if not comm.is_main_process():
             return OrderedDict()
-        images = [image for share, _ in shares for image in share]
         split = self._num_query
         if not 0 < split < len(images):
             raise ValueError(f"num_query={split} leaves no query or no gallery among {len(images)} images")
-        features = torch.cat([rows for _, rows in shares if len(rows)])
         query, gallery = images[:split], images[split:]
         result = score(features[:split], features[split:], query, gallery, self._scoring)
         name = self._protocols[0] if self._protocols else "the protocol"

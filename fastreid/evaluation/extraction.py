@@ -14,15 +14,20 @@ from torch import Tensor, nn
 from fastreid.evaluation.progress import progress
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
+from fastreid.utils.skipped import tell_skipped
 
 logger = logging.getLogger(__name__)
 
 
 class FeatureStore:
-    """Descriptors by image path; every row is float32 [D] on the CPU."""
+    """Descriptors by image path; every row is float32 [D] on the CPU.
+
+    Attributes: skipped, {path: reason} of images that the loader left out.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[str, Tensor] = {}
+        self.skipped: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -48,7 +53,8 @@ class FeatureStore:
             autocast: makes the context in which the model runs; rows are float32 all the same.
             flip: the mean of an image's descriptor and its mirror image's.
         Returns: all rows, by path.
-        Raises: ValueError if the model's output is no [B, D] or not finite, naming the image.
+        Raises: ValueError if the model's output is no [B, D] or not finite, naming the image; if the loader left out
+            every image.
         """
         start = time.perf_counter()
         paths: list[str] = []
@@ -63,9 +69,13 @@ class FeatureStore:
                     rows = checked if rows is None else (rows + checked) / 2
                 blocks.append(rows)
                 paths += batch["img_paths"]
-        mine = (paths, torch.cat(blocks))
-        for names, rows in comm.all_gather(mine):
+        shares = comm.gather_plain([paths, getattr(loader, "skipped", {})])
+        own = torch.cat(blocks) if blocks else torch.empty(0, 0)
+        for (names, skipped), rows in zip(shares, comm.gather_rows(own), strict=True):
             self._rows.update(zip(names, rows, strict=True))
+            self.skipped.update(skipped)
+        if not self._rows:
+            raise ValueError(f"no image could be embedded; {tell_skipped(self.skipped)}")
         seconds = time.perf_counter() - start
         logger.info("%d descriptors in %.1f s (%.0f images/s)", len(self), seconds, len(self) / seconds)
         return dict(self._rows)
@@ -76,10 +86,15 @@ class FeatureStore:
 
 
 def my_share(images: Sequence[PersonImage]) -> list[PersonImage]:
-    """The images this process embeds; never empty, as every process must have a loader."""
+    """The images this process embeds: equally many in each, as those of a sharded model must take every step together.
+
+    What is missing to that is embedded once more.
+    """
     if not images:
         raise ValueError("no images to embed")
-    return list(images[comm.get_rank() :: comm.get_world_size()]) or list(images[:1])
+    world_size = comm.get_world_size()
+    missing = -len(images) % world_size
+    return [*images, *(images[:1] * missing)][comm.get_rank() :: world_size]
 
 
 @contextmanager

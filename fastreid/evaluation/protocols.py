@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastreid.evaluation.score import match_images, score
 from fastreid.evaluation.scoring import Scoring
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
+from fastreid.utils.skipped import tell_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -42,25 +44,52 @@ def evaluate_protocols(
         output_dir: receives results.json, results.csv, intervals.json, ranked_lists.json; with TEST.BREAKDOWN
             breakdown.json, with TEST.PLOTS pictures.
         autocast: makes the context in which features are computed; scores are float32 all the same.
-    Returns: {protocol: figures in percent} in every process.
-    Raises: ConfigError (a protocol without images), NoValidQueryError; both before any work.
+    Returns: {protocol: figures in percent} in every process. If the loader left images out (DATALOADER.BAD_IMAGES
+        "skip"), every protocol's figures have `missing_images`, how many of its own.
+    Raises: ConfigError (a protocol without images), NoValidQueryError; both before any work, unless images are missing.
     """
     scoring = Scoring.from_config(cfg)
+    with_pairs = scoring.roc or cfg.TEST.PLOTS
     for dataset in datasets:
-        check_protocol(dataset, scoring, with_pairs=scoring.roc or cfg.TEST.PLOTS)
+        check_protocol(dataset, scoring, with_pairs=with_pairs)
     images = {image.path: image for data in datasets for image in (*data.query, *data.gallery)}
     store = FeatureStore()
     loader = build_loader(cfg, my_share(list(images.values())))
     store.extract(model, loader, autocast, flip=cfg.TEST.FLIP.ENABLED)
+    if store.skipped:
+        logger.warning("the figures are not those of the whole protocols: %s", tell_skipped(store.skipped))
+        datasets = [_Incomplete.of(data, store.skipped) for data in datasets]
+        for dataset in datasets:
+            check_protocol(dataset, scoring, with_pairs=with_pairs)
     outcomes = OrderedDict()
     for data in datasets:
         features = store.select(data.query), store.select(data.gallery)
         result = score(*features, data.query, data.gallery, scoring, shared=True)
+        if result and store.skipped:
+            result.metrics["missing_images"] = data.num_missing
         if result:
             outcomes[data.name] = outcome_of(result, data.name, data.query, data.gallery, with_plots=cfg.TEST.PLOTS)
     if comm.is_main_process():
         write_outcomes(outcomes, Path(output_dir))
-    return comm.broadcast(Results((name, outcome.metrics) for name, outcome in outcomes.items()))
+    return Results(comm.gather_plain({name: outcome.metrics for name, outcome in outcomes.items()})[0])
+
+
+@dataclass(frozen=True)
+class _Incomplete:
+    """A protocol without the images that could not be read."""
+
+    name: str
+    query: list[PersonImage]
+    gallery: list[PersonImage]
+    num_missing: int
+
+    @classmethod
+    def of(cls, dataset: Any, skipped: Mapping[str, str]) -> _Incomplete:
+        query, gallery = ([i for i in side if i.path not in skipped] for side in (dataset.query, dataset.gallery))
+        missing = len(dataset.query) + len(dataset.gallery) - len(query) - len(gallery)
+        if missing:
+            logger.warning("%s: %d of its images are missing", dataset.name, missing)
+        return cls(dataset.name, query, gallery, missing)
 
 
 def check_protocol(dataset: Any, scoring: Scoring | None = None, *, with_pairs: bool = False) -> None:

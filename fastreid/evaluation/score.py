@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -155,11 +156,10 @@ def _outcome(
         curves = single_shot_cmc(blocks, mine, ids[1], scoring.max_rank)
     if shared:
         share = _share(matches)
-        parts = comm.gather((ranking.of_queries(*share), None if curves is None else curves[slice(*share)]))
-        if not parts:
+        ranking = ranking.of_queries(*share).of_all(_from_all)
+        curves = None if curves is None else _from_all(curves[slice(*share)])
+        if not comm.is_main_process():
             return None
-        ranking = Ranking.joined([part for part, _ in parts])
-        curves = None if curves is None else np.concatenate([part for _, part in parts])
     cmc = ranking.cmc(scoring.max_rank) if curves is None else curves[ranking.valid].mean(axis=0)
     roc = roc_curve(distances, matches) if scoring.roc else None
     groups = {"camera": [np.asarray(camids) for camids in ids[2:]], "view": views}
@@ -170,6 +170,10 @@ def _outcome(
         chance["Rank-1"] = 100.0 / len(np.unique(np.delete(np.asarray(ids[1]), matches.junk)))
     rank1 = None if curves is None else curves[:, 0]
     return ProtocolResult(metrics, cmc, ranking, distances, matches, chance, roc, breakdown, rank1)
+
+
+def _from_all(rows: np.ndarray) -> np.ndarray:
+    return torch.cat(comm.gather_rows(torch.from_numpy(np.ascontiguousarray(rows)))).numpy()
 
 
 def _share(matches: Matches) -> tuple[int, int]:

@@ -1,5 +1,46 @@
 """Small modules that several networks share."""
 
+from fastreid.layers import any_softmax, pooling
+from fastreid.layers.any_softmax import SOFTMAX_REGISTRY, ArcSoftmax, CircleSoftmax, CosSoftmax, Linear
+from fastreid.layers.norms import IBN, NORM_REGISTRY, GhostBatchNorm, get_norm
 from fastreid.layers.patch_stems import PATCH_STEMS
+from fastreid.layers.pooling import (
+    POOLING_REGISTRY,
+    AdaptiveAvgMaxPool,
+    ClipGlobalAvgPool,
+    FastGlobalAvgPool,
+    Flatten,
+    GeneralizedMeanPooling,
+    GeneralizedMeanPoolingP,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    Identity,
+)
+from fastreid.layers.whole_map import NonLocal, SqueezeExcite
 
-__all__ = ["PATCH_STEMS"]
+__all__ = [
+    "IBN",
+    "NORM_REGISTRY",
+    "PATCH_STEMS",
+    "POOLING_REGISTRY",
+    "SOFTMAX_REGISTRY",
+    "AdaptiveAvgMaxPool",
+    "ArcSoftmax",
+    "CircleSoftmax",
+    "ClipGlobalAvgPool",
+    "CosSoftmax",
+    "FastGlobalAvgPool",
+    "Flatten",
+    "GeneralizedMeanPooling",
+    "GeneralizedMeanPoolingP",
+    "GhostBatchNorm",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "Identity",
+    "Linear",
+    "NonLocal",
+    "SqueezeExcite",
+    "any_softmax",
+    "get_norm",
+    "pooling",
+]

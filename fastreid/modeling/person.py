@@ -3,18 +3,23 @@
 import torch
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError, configurable
-from fastreid.modeling.backbones import build_backbone
-from fastreid.modeling.heads import REID_HEADS_REGISTRY
+from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
+from fastreid.modeling.backbones import ViewPromptViT, build_backbone
+from fastreid.modeling.backbones.vit import ViT
+from fastreid.modeling.heads import VectorHead
 from fastreid.modeling.view_memory import ViewMemoryBank
 from fastreid.structures import PersonFeatures
+
+# Of heads on maps.
+_OTHER_HEADS = ("NAME", "NORM", "NORM_SPLIT", "EMBEDDING_DIM", "CLS_LAYER", "SCALE", "MARGIN")
 
 
 class PersonEncoder(nn.Module):
     """Backbone, identity head, view head and view memory bank.
 
     Args:
-        backbone: images -> `PersonFeatures`.
+        backbone: images -> `PersonFeatures`; of a config, a `ViT` that is given the view prompt, or what emits them
+            itself.
         identity_head: on the identity vector, over people.
         view_head: on the view token, over views.
         memory: the views' centres.
@@ -43,22 +48,25 @@ class PersonEncoder(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, object]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, object]:
         if cfg.MODEL.HEADS.POOL_LAYER not in ("Identity", "GlobalAvgPool"):
             raise ConfigError(
                 "a ViT's class token is not pooled: MODEL.HEADS.POOL_LAYER must be Identity, "
                 f"got {cfg.MODEL.HEADS.POOL_LAYER!r}"
             )
-        backbone = build_backbone(cfg)
-        head, dim, views = (
-            REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME),
-            backbone.feature_dim,
-            cfg.MODEL.SDMODEL.VIEW_NUM,
+        require_defaults(
+            cfg,
+            [f"MODEL.HEADS.{key}" for key in _OTHER_HEADS],
+            "SD-ReID has a BatchNorm neck and a linear classifier on vectors",
         )
+        backbone = build_backbone(cfg)
+        if isinstance(backbone, ViT):
+            backbone = ViewPromptViT(backbone)
+        dim, views, with_bnneck = backbone.feature_dim, cfg.MODEL.SDMODEL.VIEW_NUM, cfg.MODEL.HEADS.WITH_BNNECK
         return {
             "backbone": backbone,
-            "identity_head": head(dim, num_classes, with_bnneck=cfg.MODEL.HEADS.WITH_BNNECK),
-            "view_head": head(dim, views, with_bnneck=cfg.MODEL.HEADS.WITH_BNNECK),
+            "identity_head": VectorHead(dim, cfg.MODEL.HEADS.NUM_CLASSES, with_bnneck=with_bnneck),
+            "view_head": VectorHead(dim, views, with_bnneck=with_bnneck),
             "memory": ViewMemoryBank(views, dim, cfg.MODEL.SDMODEL.MOMENTUM),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -52,10 +52,13 @@ class Ranking:
         """The ranking of queries `first` … `stop` - 1."""
         return Ranking(*(getattr(self, field.name)[first:stop] for field in fields(self)))
 
-    @classmethod
-    def joined(cls, parts: Sequence[Ranking]) -> Ranking:
-        """The ranking of the queries of all parts."""
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+    def of_all(self, gather: Callable[[np.ndarray], np.ndarray]) -> Ranking:
+        """The ranking of the queries of all processes, each of which has a part of them.
+
+        Args:
+            gather: array [N, …] of each process -> those of all, in the order of the queries.
+        """
+        return Ranking(*(gather(getattr(self, field.name)) for field in fields(self)))
 
     def cmc(self, max_rank: int) -> np.ndarray:
         """Cumulative match curve, float64 [max_rank]: share of valid queries matched by rank k.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Of what is gathered at once: all ranks' parts lie side by side in memory.
+_PART_BYTES = 64 * 2**20
 
 
 def is_distributed() -> bool:
@@ -84,6 +89,82 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum of ``tensor`` over processes; gradients flow through it, to every process."""
+    return _Sum.apply(tensor) if is_distributed() else tensor
+
+
+def rows_of_all(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows [B, …] of all processes, by rank, [R * B, …]; gradients flow through it, to every process.
+
+    All must bring equally many.
+    """
+    return _Rows.apply(rows) if is_distributed() else rows
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        return all_reduce_sum(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return all_reduce_sum(gradient)
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        parts = [torch.empty_like(rows) for _ in range(get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return all_reduce_sum(gradient).chunk(get_world_size())[get_rank()]
+
+
+def gather_rows(rows: torch.Tensor) -> list[torch.Tensor]:
+    """Return the rows [N_r, …] of all processes, by rank, in every process; N may differ, all else must agree.
+
+    Of a process without rows only their number of dimensions and kind must. They go as they are, without being pickled,
+    in parts of at most 64 MiB, and come back on the CPU.
+    """
+    if not is_distributed():
+        return [rows.cpu()]
+    rows = rows.detach().contiguous().to(_collective_device())
+    counts = torch.zeros(get_world_size(), dtype=torch.int64, device=rows.device)
+    counts[get_rank()] = len(rows)
+    dist.all_reduce(counts)
+    shape = torch.tensor(rows.shape[1:], dtype=torch.int64, device=rows.device)
+    dist.all_reduce(shape, op=dist.ReduceOp.MAX)
+    rows = rows if len(rows) else rows.new_zeros(0, *shape.tolist())
+    step = max(1, _PART_BYTES // max(1, math.prod(rows.shape[1:]) * rows.element_size()))
+    shares: list[list[torch.Tensor]] = [[rows[:0].cpu()] for _ in counts]
+    for first in range(0, int(counts.max()), step):
+        part = rows.new_zeros(min(step, int(counts.max()) - first), *rows.shape[1:])
+        mine = rows[first : first + step]
+        part[: len(mine)] = mine
+        parts = [torch.empty_like(part) for _ in counts]
+        dist.all_gather(parts, part)
+        for share, count, got in zip(shares, counts.tolist(), parts, strict=True):
+            share.append(got[: max(0, count - first)].cpu())
+    return [torch.cat(share) for share in shares]
+
+
+def gather_plain(value: Any) -> list[Any]:
+    """Return the values (what JSON can hold: no tuples) of all processes, by rank, in every process."""
+    if not is_distributed():
+        return [value]
+    written = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    return [json.loads(part.numpy().tobytes()) for part in gather_rows(written)]
+
+
+def _collective_device() -> torch.device:
+    """Where tensors must be to be sent: nccl sends from GPUs only."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
 def reduce_dict(values: Mapping[str, torch.Tensor], *, average: bool = True) -> dict[str, torch.Tensor]:
     """Return the mean (or sum) over processes of each scalar tensor; same keys in every process."""
     detached = {key: value.detach() for key, value in values.items()}
@@ -99,5 +180,8 @@ def reduce_dict(values: Mapping[str, torch.Tensor], *, average: bool = True) -> 
 
 def shared_random_seed() -> int:
     """Return one random seed in [0, 2**31), the same in every process, from torch's generator."""
-    seed = int(torch.randint(2**31 - 1, (1,)).item())
-    return int(broadcast(seed))
+    seed = torch.randint(2**31 - 1, (1,))
+    if is_distributed():
+        seed = seed.to(_collective_device())
+        dist.broadcast(seed, src=0)
+    return int(seed)

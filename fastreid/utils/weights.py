@@ -13,7 +13,7 @@ from fastreid.utils.checkpoint_file import State, WeightsError, read_checkpoint,
 logger = logging.getLogger(__name__)
 
 # Of identities; the number of views is no accident of the training data: the view head must fit.
-_CLASSIFIER_ENDS = ("classifier.weight", "classifier.bias", "heads.weight")
+_CLASSIFIER_ENDS = ("classifier.weight", "classifier.bias", "heads.weight", "_head.weight", "class_centres")
 _SHOWN = 5
 
 

@@ -1,5 +1,6 @@
 """Augmentations belong to a place in the run, whichever worker draws them, and whenever."""
 
+import itertools
 import pickle
 import random
 
@@ -9,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fastreid.data.numbered import Draw, NumberedDataset, NumberedSampler, seeded
+from fastreid.data.samplers.base import EndlessSampler
 
 
 class Noise(Dataset):
@@ -20,27 +22,20 @@ class Noise(Dataset):
         return 5
 
     def __getitem__(self, index):
-        return torch.tensor([index, random.random(), np.random.random(), torch.rand(()).item()])
+        return {"drawn": torch.tensor([index, random.random(), np.random.random(), torch.rand(()).item()])}
 
 
-class Endless(torch.utils.data.Sampler):
-    def __init__(self):
-        self.skipped = 0
-
-    def fast_forward(self, num_batches):
-        self.skipped = 4 * num_batches
-
-    def __iter__(self):
-        while True:
-            yield self.skipped % 5
-            self.skipped += 1
+class Endless(EndlessSampler):
+    def stream(self):
+        return itertools.cycle(range(5))
 
 
-def batches(num_workers, count, skip=0, seed=3):
-    sampler = NumberedSampler(Endless(), batch_size=4)
+def batches(num_workers, count, skip=0, seed=3, **share):
+    sampler = NumberedSampler(Endless(4), 4, **share)
     sampler.fast_forward(skip)
-    loader = DataLoader(NumberedDataset(Noise(), seed), batch_size=4, sampler=sampler, num_workers=num_workers)
-    return torch.stack([batch for batch, _ in zip(loader, range(count), strict=False)])
+    dataset, size = NumberedDataset(Noise(), seed, 4), 4 // share.get("world_size", 1)
+    loader = DataLoader(dataset, batch_size=size, sampler=sampler, num_workers=num_workers)
+    return torch.stack([batch["drawn"] for batch, _ in zip(loader, range(count), strict=False)])
 
 
 def test_any_number_of_workers_draws_the_same():
@@ -52,6 +47,15 @@ def test_any_number_of_workers_draws_the_same():
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_resumed_run_draws_on(num_workers):
     assert torch.equal(batches(0, 6)[4:], batches(num_workers, 2, skip=4))
+
+
+def test_processes_draw_together_what_one_draws():
+    whole, shares = batches(0, 6), [batches(0, 6, rank=rank, world_size=2) for rank in (0, 1)]
+    assert torch.equal(whole[:, 0::2], shares[0]) and torch.equal(whole[:, 1::2], shares[1])
+
+
+def test_an_item_knows_its_place_in_the_batch_of_all():
+    assert [NumberedDataset(Noise(), 0, 4)[Draw(0, number)]["position"] for number in (0, 3, 4, 9)] == [0, 3, 0, 1]
 
 
 def test_other_seeds_draw_other_numbers():
@@ -68,12 +72,18 @@ def test_the_generators_of_the_process_are_left_alone():
 
 
 def test_a_dataset_keeps_its_attributes_and_can_be_sent_to_a_worker():
-    dataset = pickle.loads(pickle.dumps(NumberedDataset(Noise(), 0)))
+    dataset = pickle.loads(pickle.dumps(NumberedDataset(Noise(), 0, 4)))
     assert dataset.label == "noise" and len(dataset) == 5
-    assert torch.equal(dataset[Draw(2, 7)], NumberedDataset(Noise(), 0)[Draw(2, 7)])
+    assert torch.equal(dataset[Draw(2, 7)]["drawn"], NumberedDataset(Noise(), 0, 4)[Draw(2, 7)]["drawn"])
 
 
 def test_somebody_s_sampler_that_cannot_skip_is_counted_on():
-    sampler = NumberedSampler([3, 1], batch_size=2)
+    sampler = NumberedSampler([3, 1], 2)
     sampler.fast_forward(5)
     assert list(sampler) == [Draw(3, 10), Draw(1, 11)]
+
+
+def test_somebody_s_sampler_gives_this_process_s_images_by_itself():
+    sampler = NumberedSampler([3, 1, 4, 1], 4, rank=1, world_size=2)
+    sampler.fast_forward(1)
+    assert list(sampler) == [Draw(3, 6), Draw(1, 7), Draw(4, 10), Draw(1, 11)]

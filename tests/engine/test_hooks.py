@@ -1,9 +1,11 @@
 """When hooks act, and what they leave behind."""
 
+import contextlib
 import os
 import random
 from types import SimpleNamespace
 
+import pytest
 import torch
 
 from fastreid.engine import TrainerBase, hooks
@@ -55,6 +57,35 @@ def test_evaluation_leaves_random_states_as_they_were():
         torch.manual_seed(1)
         run([hooks.EvalHook(period, lambda: {"P": {"metric": torch.rand(()).item()}}), Draw()])
     assert draws[:5] == draws[5:]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_skipped_images_are_told_once_at_the_end(caplog, monkeypatch, stopped):
+    class Drawing(hooks.HookBase):
+        def before_train(self):
+            self.trainer.data_loader = SimpleNamespace(skipped={"a.jpg": "cut off"})
+
+        def after_step(self):
+            self.trainer.data_loader.skipped[f"{self.trainer.iter % 3}.jpg"] = "empty"
+            if stopped and self.trainer.iter == 5:
+                raise KeyboardInterrupt
+
+    elsewhere = {"a.jpg": "cut off", "z.jpg": "a text"}
+    monkeypatch.setattr(hooks.comm, "all_gather", lambda mine: [mine, elsewhere])
+    with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext():
+        run([Drawing(), hooks.TellSkippedImages()])
+    (said,) = caplog.messages
+    assert said.startswith("trained since iteration 0 without some images: ")
+    assert f"{4 if stopped else 5} images could not be read (0.jpg: empty; 1.jpg: empty" in said
+
+
+def test_nothing_is_told_where_nothing_was_skipped(caplog):
+    class Drawing(hooks.HookBase):
+        def before_train(self):
+            self.trainer.data_loader = []  # somebody's own loader
+
+    run([Drawing(), hooks.TellSkippedImages()])
+    assert not caplog.messages
 
 
 def checkpointer_in(folder):

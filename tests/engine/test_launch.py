@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 from fastreid.engine import launch
 from fastreid.engine.launch import LaunchError
 from fastreid.utils import comm
+from fastreid.utils.draws import BatchDraws
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +43,26 @@ def talk(folder):
         json.dump(report, file)
 
 
+def send_rows():
+    """Rows of any number, in parts; gradients go back to whose rows they are."""
+    rank = comm.get_rank()
+    with mock.patch.object(comm, "_PART_BYTES", 64):  # two rows of three numbers, with one left over
+        parts = comm.gather_rows(torch.arange(21.0).view(7, 3) if rank else torch.empty(0, 0))
+    assert parts[0].shape == (0, 3) and torch.equal(parts[1], torch.arange(21.0).view(7, 3))
+    assert comm.gather_plain({"a": [rank, "é"]}) == [{"a": [0, "é"]}, {"a": [1, "é"]}]
+    own = torch.full((2, 2), rank + 1.0, requires_grad=True)
+    rows = comm.rows_of_all(own)
+    assert rows.tolist() == [[1, 1], [1, 1], [2, 2], [2, 2]]
+    (rows * torch.arange(8.0).view(4, 2) * (rank + 1)).sum().backward()
+    assert own.grad.tolist() == ([[12, 15], [18, 21]] if rank else [[0, 3], [6, 9]])  # (1 + 2) x 0 … 7
+    total = comm.sum_over_processes(own)
+    assert total.tolist() == [[3, 3], [3, 3]]
+    (gradient,) = torch.autograd.grad(total.sum() * (rank + 1), own)
+    assert gradient.tolist() == [[3, 3], [3, 3]]
+    draws = [BatchDraws(torch.arange(3) * 2 + rank, 6, torch.device("cpu")).normal(5) for _ in range(2)]
+    assert not torch.equal(*draws) and not torch.equal(*comm.gather_rows(draws[0]))
+
+
 def train_toy(folder):
     from tests.engine.toys import toy_cfg, train
 
@@ -54,6 +76,7 @@ def train_toy(folder):
 
 def talk_and_train(folder):
     talk(folder)
+    send_rows()
     train_toy(folder)
 
 

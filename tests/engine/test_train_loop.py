@@ -162,3 +162,21 @@ def test_a_failing_data_worker_stops_the_run():
     loader = torch.utils.data.DataLoader(Broken(), batch_size=None, num_workers=1)
     with pytest.raises(OSError, match=r"cannot read image 7\.jpg"):
         simple(loader).train(0, 1, 5)
+
+
+def test_processes_do_not_wait_for_a_gradient_that_never_comes(monkeypatch):
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle, self.frozen = nn.Linear(2, 1), nn.Linear(2, 1), nn.Linear(2, 1)
+            self.frozen.requires_grad_(False)
+
+        def forward(self, batch):
+            return {"loss": self.used(batch["images"]).sum()}
+
+    model = Idle()
+    trainer = SimpleTrainer(model, [{"images": torch.ones(2, 2)}] * 3, torch.optim.SGD(model.used.parameters(), 0.1))
+    monkeypatch.setattr("fastreid.utils.comm.is_distributed", lambda: True)
+    monkeypatch.setattr("fastreid.utils.comm.all_reduce_sum", lambda tensor: tensor.detach().clone())
+    with pytest.raises(RuntimeError, match=r"2 parameters have no part in the loss: idle\.weight, idle\.bias\. "):
+        trainer.train(0, 1, 3)

@@ -75,6 +75,49 @@ def test_single_camera_protocol_is_refused_before_the_model_runs(tmp_path):
     assert not model.seen and not list(tmp_path.iterdir())
 
 
+class WithBadImages(list):
+    """A loader that leaves some images out."""
+
+    def __init__(self, images, bad):
+        super().__init__(build_loader(CFG, [image for image in images if image.path not in bad]))
+        self.skipped = {image.path: "cut off" for image in images if image.path in bad}
+
+
+def test_images_that_were_skipped_are_left_out_and_counted(tmp_path, caplog):
+    bad = {"0_0.jpg", "0_1.jpg", "3_2.jpg"}
+    whole = two_protocols()
+    found = evaluate_protocols(CFG, CountingModel(), whole, lambda _, images: WithBadImages(images, bad), tmp_path)
+    less = [
+        SimpleNamespace(
+            name=data.name,
+            query=[image for image in data.query if image.path not in bad],
+            gallery=[image for image in data.gallery if image.path not in bad],
+        )
+        for data in whole
+    ]
+    expected = evaluate_protocols(CFG, CountingModel(), less, build_loader, tmp_path / "less")
+    assert found == {name: {**figures, "missing_images": 3} for name, figures in expected.items()}
+    assert json.loads((tmp_path / "results.json").read_text()) == found
+    assert "3 images could not be read (0_0.jpg: cut off; " in caplog.text
+    assert "TOY_AG: 3 of its images are missing" in caplog.text
+
+
+def test_without_its_queries_a_protocol_is_an_error(tmp_path):
+    bad = {image.path for image in two_protocols()[0].query}
+    with pytest.raises(ValueError, match="TOY: the query is empty"):
+        evaluate_protocols(
+            CFG, CountingModel(), two_protocols(), lambda _, images: WithBadImages(images, bad), tmp_path
+        )
+
+
+def test_without_any_image_the_error_says_why(tmp_path):
+    bad = {image.path for data in two_protocols() for image in (*data.query, *data.gallery)}
+    with pytest.raises(ValueError, match="no image could be embedded; 24 images could not be read .*cut off"):
+        evaluate_protocols(
+            CFG, CountingModel(), two_protocols(), lambda _, images: WithBadImages(images, bad), tmp_path
+        )
+
+
 def _evaluate_as(rank, world_size, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
     model = CountingModel()

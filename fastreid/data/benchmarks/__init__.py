@@ -5,13 +5,24 @@ from functools import partial
 from fastreid.data.benchmarks.ag_reid import AG_REID_V1, AG_REID_V2
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.cargo import CARGO
+from fastreid.data.benchmarks.cuhk03 import CUHK03
 from fastreid.data.benchmarks.g2aps import G2APS_REID
 from fastreid.data.benchmarks.lagper import LAGPER
+from fastreid.data.benchmarks.lists import Listed
+from fastreid.data.benchmarks.market1501 import DUKEMTMC, MARKET1501
+from fastreid.data.benchmarks.msmt17 import MSMT17
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, Listed, View
+from fastreid.data.benchmarks.sources import Folder, View
+from fastreid.data.benchmarks.vehicle_id import VEHICLE_ID
+from fastreid.data.benchmarks.veri import VERI
+from fastreid.data.benchmarks.veri_wild import VERI_WILD
 from fastreid.data.datasets import DATASET_REGISTRY
 
-BENCHMARKS = (CARGO, AG_REID_V1, AG_REID_V2, LAGPER, G2APS_REID)
+BENCHMARKS = (
+    *(CARGO, AG_REID_V1, AG_REID_V2, LAGPER, G2APS_REID),
+    *(MARKET1501, DUKEMTMC, MSMT17, CUHK03),
+    *(VERI, VEHICLE_ID, VERI_WILD),
+)
 # Registered name -> its benchmark.
 BENCHMARK_OF = {name: benchmark for benchmark in BENCHMARKS for name in benchmark.names()}
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from fastreid.data.benchmarks.base import Benchmark, Protocol, UnexpectedCamera
+from fastreid.data.benchmarks.lists import Listed
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, Listed, View
+from fastreid.data.benchmarks.sources import Folder, View
 from fastreid.data.datasets.bases import DatasetError
 from fastreid.structures import PersonImage
 

@@ -16,8 +16,10 @@ from fastreid.structures import PersonImage
 
 logger = logging.getLogger(__name__)
 
-# Person id of images that count as wrong for every query: people without a name in the gallery. (-1, junk, is removed.)
+# Person id of images that count as wrong for every query: people without a name in the gallery.
 NOBODY = -2
+# Person id of images that no ranking may hold: bad crops. They are not even loaded.
+JUNK = -1
 SPLITS = ("train", "query", "gallery")
 
 
@@ -33,7 +35,8 @@ class Protocol:
         query, gallery: where the two sets come from.
         query_views, gallery_views: the views that are kept of them; None keeps all.
         camera_is_view: rank with the view as camera id, so that only matches across views count.
-        sizes: published counts of "query" and "gallery".
+        train: where the training images are, if not where the benchmark's are.
+        sizes: published counts of "query" and "gallery", and of "train" if it has its own.
         valid_queries: how many queries have a match, as published or as their figures imply.
     """
 
@@ -42,6 +45,7 @@ class Protocol:
     query_views: frozenset[View] | None = None
     gallery_views: frozenset[View] | None = None
     camera_is_view: bool = False
+    train: Source | None = None
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
     valid_queries: int | None = None
 
@@ -57,22 +61,27 @@ class Benchmark:
     Attributes:
         name: as users call it.
         folders: names that its folder may have; the first is the one that `layout` shows.
-        train: where the training images are; the same for every protocol.
-        read: path -> PersonImage; raises ValueError for a file name of another form, UnexpectedCamera.
+        train: where the training images are, of every protocol that does not say otherwise.
+        read: path, and the numbers that a list says of it -> PersonImage; raises ValueError for a file name of another
+            form, UnexpectedCamera. People are numbered from 0, or JUNK, or NOBODY.
         protocols: registered name -> protocol.
         layout: the tree that a user should have, shown when it is not there.
         aliases: other registered name -> protocol.
         train_sizes: published counts of the training images.
+        first_test_person: added to people of query and gallery, where they are counted from 0 as those to train on are.
+        distractors: people of the gallery whom DATASETS.COMBINEALL does not train on.
     """
 
     name: str
     folders: tuple[str, ...]
     train: Source
-    read: Callable[[Path], PersonImage]
+    read: Callable[..., PersonImage]
     protocols: Mapping[str, Protocol]
     layout: str
     aliases: Mapping[str, str] = field(default_factory=dict)
     train_sizes: Sizes = Sizes()
+    first_test_person: int = 0
+    distractors: tuple[int, ...] = ()
 
     def names(self) -> Iterator[str]:
         """Every name under which a protocol can be asked for."""
@@ -81,6 +90,10 @@ class Benchmark:
 
     def protocol(self, name: str) -> Protocol:
         return self.protocols[self.aliases.get(name, name)]
+
+    def train_name(self, name: str) -> str:
+        """What the training images of protocol `name` are called: several protocols may share them."""
+        return self.name if self.protocol(name).train is None else name
 
     def home(self, root: str | Path) -> Path:
         """The benchmark's folder below `root`: the first that exists, else the usual one."""
@@ -94,11 +107,13 @@ class Benchmark:
             DatasetError: when a split is asked for: its folder or list is missing or empty, names images that are not
                 there or views that are not its own, or file names have another form.
         """
-        return ImageDataset(*(partial(self._split, split, name, self.home(root)) for split in SPLITS), name)
+        dataset = ImageDataset(*(partial(self._split, split, name, self.home(root)) for split in SPLITS), name)
+        dataset._junk_pids = self.distractors  # fast-reid's name for them
+        return dataset
 
     def _split(self, split: str, name: str, home: Path) -> list[PersonImage]:
         protocol = self.protocol(name)
-        source = self.train if split == "train" else getattr(protocol, split)
+        source = getattr(protocol, split) or self.train
         try:
             images = self._read(home, source)
         except MissingImages as error:
@@ -107,6 +122,8 @@ class Benchmark:
             images = [image for image in images if image.person >= 0]
         else:
             images = protocol.apply(images, getattr(protocol, f"{split}_views"))
+            if self.first_test_person:
+                images = [replace(image, person=image.person + self.first_test_person) for image in images]
         if difference := self.sizes(name, split).explain(Sizes.of(images)):
             if (home / "render.json").is_file():
                 where = "a rendered stand-in"
@@ -118,29 +135,29 @@ class Benchmark:
 
     def sizes(self, name: str, split: str) -> Sizes:
         """Published counts of a split of protocol `name`."""
-        return self.train_sizes if split == "train" else self.protocol(name).sizes.get(split, Sizes())
+        return self.protocol(name).sizes.get(split, self.train_sizes if split == "train" else Sizes())
 
     def _read(self, home: Path, source: Source) -> list[PersonImage]:
-        paths = source.paths(home)
+        entries = source.entries(home)
         images, misnamed, strange = [], [], Counter()
-        for path in paths:
+        for entry in entries:
             try:
-                images.append(self.read(path))
+                images.append(self.read(entry.path, *entry.numbers))
             except UnexpectedCamera as error:
                 strange[str(error)] += 1
             except ValueError:
-                misnamed.append(path)
+                misnamed.append(entry.path)
         if misnamed:
             raise DatasetError(
-                f"{len(misnamed)} of {len(paths)} images in {home}, {source.name}, have no {self.name} file name, for "
-                f"example {misnamed[0].relative_to(home)}. {self._expected_tree()}"
+                f"{len(misnamed)} of {len(entries)} images in {home}, {source.name}, have no {self.name} file name, "
+                f"for example {misnamed[0].relative_to(home)}. {self._expected_tree()}"
             )
         for camera, count in strange.items():
             _tell_once(f"{home}, {source.name}: {count:,} images left out: {camera}")
         if not images:
             raise MissingImages(f"no images of the cameras of {self.name} in {home}, {source.name}")
         self._check_views(home, source, images)
-        return images
+        return [image for image in images if image.person != JUNK]
 
     def _check_views(self, home: Path, source: Source, images: list[PersonImage]) -> None:
         strangers = [image for image in images if source.views is not None and image.view not in source.views]

@@ -1,16 +1,16 @@
 """G2APS-ReID: a drone and a surveillance camera, cut out of the person-search set G2APS (SeCap paper, CVPR 2025)."""
 
-import re
 from pathlib import Path
 
 from fastreid.data.benchmarks.base import NOBODY, Benchmark, Protocol, UnexpectedCamera
+from fastreid.data.benchmarks.lists import Listed
+from fastreid.data.benchmarks.person_camera import person_and_camera
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, Listed, View
+from fastreid.data.benchmarks.sources import Folder, View
 from fastreid.structures import PersonImage
 
 CAMERAS = {0: View.AERIAL, 3: View.GROUND}
 UNLABELLED_PERSON = 5555
-_FILE_NAME = re.compile(r"(?P<person>\d+)_c(?P<camera>\d+).*")
 
 
 def read_g2aps(path: Path) -> PersonImage:
@@ -20,10 +20,7 @@ def read_g2aps(path: Path) -> PersonImage:
         ValueError: the file name has another form.
         UnexpectedCamera: neither camera 0 nor 3.
     """
-    match = _FILE_NAME.fullmatch(path.stem)
-    if not match:
-        raise ValueError(f"{path.name} is not PERSON_cCAMERA…")
-    camera, person = int(match["camera"]), int(match["person"])
+    person, camera = person_and_camera(path)
     if camera not in CAMERAS:
         raise UnexpectedCamera(f"camera c{camera}, where the benchmark has c0 and c3")
     view = CAMERAS[camera]

@@ -1,18 +1,18 @@
 """LAGPeR: 7 aerial and 14 ground cameras in seven scenes (Wang et al., CVPR 2025, the SeCap paper)."""
 
-import re
 from pathlib import Path
 
 from fastreid.data.benchmarks.base import NOBODY, Benchmark, Protocol, UnexpectedCamera
+from fastreid.data.benchmarks.lists import Listed
+from fastreid.data.benchmarks.person_camera import person_and_camera
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, Listed, View
+from fastreid.data.benchmarks.sources import Folder, View
 from fastreid.structures import PersonImage
 
 AERIAL_CAMERAS = frozenset({3, 6, 9, 13, 16, 19, 22})
 # There is no camera 10: the ids above it move down by one, to 1 … 21.
 MISSING_CAMERA = 10
 CAMERAS = frozenset(range(1, 23)) - {MISSING_CAMERA}
-_FILE_NAME = re.compile(r"(?P<person>-?\d+)_c(?P<camera>\d+).*")
 
 
 def read_lagper(path: Path) -> PersonImage:
@@ -22,10 +22,7 @@ def read_lagper(path: Path) -> PersonImage:
         ValueError: the file name has another form.
         UnexpectedCamera: a camera that LAGPeR does not have.
     """
-    match = _FILE_NAME.fullmatch(path.stem)
-    if not match:
-        raise ValueError(f"{path.name} is not PERSON_cCAMERA…")
-    camera, person = int(match["camera"]), int(match["person"])
+    person, camera = person_and_camera(path)
     if camera not in CAMERAS:
         raise UnexpectedCamera(f"camera c{camera}, where the benchmark has c1 to c22 without c{MISSING_CAMERA}")
     view = View.AERIAL if camera in AERIAL_CAMERAS else View.GROUND

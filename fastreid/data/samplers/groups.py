@@ -17,9 +17,9 @@ class GroupSampler(EndlessSampler):
     Args:
         persons: identity per image.
         places: camera or view per image.
-        batch_size: images per process and step, P x K.
+        batch_size: images per step, P x K.
         num_instances: K.
-        seed: the order follows from it; every rank draws its own people from the same seed.
+        seed: the order follows from it.
 
     Raises:
         ConfigError: K does not divide the batch, or there are fewer than P people.
@@ -33,15 +33,13 @@ class GroupSampler(EndlessSampler):
         batch_size: int,
         num_instances: int,
         seed: int,
-        rank: int,
-        world_size: int,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, num_instances)
         self.images_of: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for index, (person, place) in enumerate(zip(persons, places, strict=True)):
             self.images_of[person][place].append(index)
-        self.people_per_batch = check_groups(batch_size, num_instances, world_size, len(self.images_of))
-        self.num_instances, self.seed, self.rank, self.world_size = num_instances, seed, rank, world_size
+        self.people_per_batch = check_groups(batch_size, num_instances, len(self.images_of))
+        self.num_instances, self.seed = num_instances, seed
 
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
         """K images of one person, whose images are given by place."""
@@ -53,13 +51,8 @@ class GroupSampler(EndlessSampler):
         while True:
             order = random.permutation(len(people)).tolist()
             for first in range(0, len(order) - self.people_per_batch + 1, self.people_per_batch):
-                # Every rank chooses for all, so that all draw the same numbers.
-                chosen = [
-                    self.choose(self.images_of[people[at]], random)
-                    for at in order[first : first + self.people_per_batch]
-                ]
-                for images in chosen[self.rank :: self.world_size]:
-                    yield from images
+                for at in order[first : first + self.people_per_batch]:
+                    yield from self.choose(self.images_of[people[at]], random)
 
 
 class BalancedIdentitySampler(GroupSampler):
@@ -73,11 +66,8 @@ class BalancedIdentitySampler(GroupSampler):
         batch_size: int,
         num_instances: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
-        how = {"num_instances": num_instances, "seed": seed, "rank": rank, "world_size": world_size}
-        super().__init__(persons, cameras, batch_size=batch_size, **how)
+        super().__init__(persons, cameras, batch_size=batch_size, num_instances=num_instances, seed=seed)
 
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
         camera_of = {image: camera for camera, images in images_at.items() for image in images}
@@ -98,11 +88,8 @@ class ViewBalancedSampler(GroupSampler):
         batch_size: int,
         num_instances: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
-        how = {"num_instances": num_instances, "seed": seed, "rank": rank, "world_size": world_size}
-        super().__init__(persons, views, batch_size=batch_size, **how)
+        super().__init__(persons, views, batch_size=batch_size, num_instances=num_instances, seed=seed)
 
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
         views = random.permutation(list(images_at)).tolist()  # where K is no multiple, another view is first each time

@@ -9,18 +9,18 @@ from fastreid.config import ConfigError
 from fastreid.data.samplers.base import EndlessSampler
 
 
-def check_groups(batch_size: int, num_instances: int, world_size: int, num_people: int) -> int:
-    """How many people a batch of all processes has.
+def check_groups(batch_size: int, num_instances: int, num_people: int) -> int:
+    """How many people a batch has.
 
     Raises:
         ConfigError: K does not divide the batch, or there are fewer people than that.
     """
     if num_instances < 1 or batch_size % num_instances:
         raise ConfigError(
-            f"a batch of {batch_size} images per process cannot hold groups of "
+            f"a batch of {batch_size} images cannot hold groups of "
             f"DATALOADER.NUM_INSTANCE={num_instances}; make it a multiple"
         )
-    people = batch_size // num_instances * world_size
+    people = batch_size // num_instances
     if num_people < people:
         raise ConfigError(
             f"{num_people} training people are fewer than the {people} that one batch "
@@ -37,9 +37,9 @@ class NaiveIdentitySampler(EndlessSampler):
 
     Args:
         persons: identity per image.
-        batch_size: images per process and step, P x K.
+        batch_size: images per step, P x K.
         num_instances: K.
-        seed: the order follows from it; every rank draws its own people from the same seed.
+        seed: the order follows from it.
 
     Raises:
         ConfigError: K does not divide the batch, or there are fewer than P people.
@@ -52,26 +52,19 @@ class NaiveIdentitySampler(EndlessSampler):
         batch_size: int,
         num_instances: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, num_instances)
         self.images_of: dict[int, list[int]] = defaultdict(list)
         for index, person in enumerate(persons):
             self.images_of[person].append(index)
-        self.people_per_batch = check_groups(batch_size, num_instances, world_size, len(self.images_of))
-        self.num_instances, self.seed, self.rank, self.world_size = (
-            num_instances,
-            seed,
-            rank,
-            world_size,
-        )
+        self.people_per_batch = check_groups(batch_size, num_instances, len(self.images_of))
+        self.num_instances, self.seed = num_instances, seed
 
     def stream(self) -> Iterator[int]:
         random = np.random.default_rng(self.seed)
         while True:
             for people, groups in self._pass(random):
-                for person in people[self.rank :: self.world_size]:
+                for person in people:
                     yield from groups[person].pop(0)
 
     def _pass(self, random: np.random.Generator) -> Iterator[tuple[list[int], dict[int, list[list[int]]]]]:

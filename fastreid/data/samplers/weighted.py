@@ -17,24 +17,21 @@ class ImbalancedDatasetSampler(EndlessSampler):
 
     Args:
         persons: identity per image.
-        batch_size: images per process and step.
-        seed: the order follows from it; rank r of R takes every R-th draw.
+        batch_size: images per step.
+        seed: the order follows from it.
     """
 
-    def __init__(
-        self, persons: Sequence[int], *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, persons: Sequence[int], *, batch_size: int, seed: int) -> None:
         super().__init__(batch_size)
         counts = Counter(persons)
         weights = np.array([1.0 / counts[person] for person in persons])
         self._chances = weights / weights.sum()
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.seed = seed
 
     def stream(self) -> Iterator[int]:
         random = np.random.default_rng(self.seed)
         while True:
-            drawn = random.choice(len(self._chances), self.batch_size * self.world_size, p=self._chances)
-            yield from drawn[self.rank :: self.world_size].tolist()
+            yield from random.choice(len(self._chances), self.batch_size, p=self._chances).tolist()
 
 
 class SetReWeightSampler(EndlessSampler):
@@ -44,9 +41,9 @@ class SetReWeightSampler(EndlessSampler):
         persons: identity per image.
         sets: number of the training set per image, in the order of DATASETS.NAMES.
         set_weight: how many of every sum(set_weight) people come from each set.
-        batch_size: images per process and step.
+        batch_size: images per step.
         num_instances: K.
-        seed: the order follows from it; every rank draws its own people from the same seed.
+        seed: the order follows from it.
 
     Raises:
         ConfigError: weights that are not one positive whole number per set, a batch that they do not divide, or a set
@@ -62,10 +59,8 @@ class SetReWeightSampler(EndlessSampler):
         batch_size: int,
         num_instances: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
-        super().__init__(batch_size)
+        super().__init__(batch_size, num_instances)
         self.images_of: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for index, (person, which) in enumerate(zip(persons, sets, strict=True)):
             self.images_of[which][person].append(index)
@@ -75,30 +70,28 @@ class SetReWeightSampler(EndlessSampler):
                 f"DATALOADER.SET_WEIGHT needs a positive whole number for each of the {len(self.images_of)} training "
                 f"sets, got {list(set_weight)}"
             )
-        people = check_groups(batch_size, num_instances, 1, sum(map(len, self.images_of.values())))
+        people = check_groups(batch_size, num_instances, sum(map(len, self.images_of.values())))
         if people % sum(weights):
             raise ConfigError(
-                f"{people} people to a batch (SOLVER.IMS_PER_BATCH / DATALOADER.NUM_INSTANCE, per process) cannot be "
+                f"{people} people to a batch (SOLVER.IMS_PER_BATCH / DATALOADER.NUM_INSTANCE) cannot be "
                 f"shared as DATALOADER.SET_WEIGHT {weights} asks: make them a multiple of {sum(weights)}"
             )
         self.people_of = {which: people // sum(weights) * weight for which, weight in enumerate(weights)}
         for which, count in self.people_of.items():
-            if len(self.images_of[which]) < count * world_size:
+            if len(self.images_of[which]) < count:
                 raise ConfigError(
                     f"training set {which} has {len(self.images_of[which])} people, fewer than the "
-                    f"{count * world_size} that DATALOADER.SET_WEIGHT {weights} takes of it for a batch"
+                    f"{count} that DATALOADER.SET_WEIGHT {weights} takes of it for a batch"
                 )
-        self.num_instances, self.seed, self.rank, self.world_size = num_instances, seed, rank, world_size
+        self.num_instances, self.seed = num_instances, seed
 
     def stream(self) -> Iterator[int]:
         random = np.random.default_rng(self.seed)
         while True:
             for which, count in self.people_of.items():
                 people = list(self.images_of[which])
-                drawn = random.choice(len(people), count * self.world_size, replace=False).tolist()
-                groups = [self._images(self.images_of[which][people[at]], random) for at in drawn]
-                for group in groups[self.rank :: self.world_size]:
-                    yield from group
+                for at in random.choice(len(people), count, replace=False).tolist():
+                    yield from self._images(self.images_of[which][people[at]], random)
 
     def _images(self, images: list[int], random: np.random.Generator) -> list[int]:
         return random.choice(images, self.num_instances, replace=len(images) < self.num_instances).tolist()

@@ -1,43 +1,68 @@
-"""SD-ReID's backbone: timm's ViT with a learnable view prompt that only the last block sees."""
+"""ViTs: timm's, as fast-reid's backbone; and SD-ReID's, with a learnable view prompt that only the last block sees."""
 
 import math
 from dataclasses import dataclass
 from functools import partial
 
-import timm
 import torch
 from timm.layers import resample_abs_pos_embed
+from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError
+from fastreid.config import CfgNode, ConfigError, require_defaults
 from fastreid.layers import PATCH_STEMS
 from fastreid.modeling.backbones.pretrained import load_pretrained
 from fastreid.structures import PersonFeatures
 from fastreid.utils.suggest import explain_choice
 from fastreid.utils.weights import WeightsError
 
+# Keys that shape ResNets.
+_OF_RESNETS = ("LAST_STRIDE", "NORM", "NORM_SPLIT", "WITH_IBN", "WITH_SE", "WITH_NL", "TIMM_NAME")
+
 
 @dataclass(frozen=True)
 class ViTSize:
-    """A timm name and what differs from it."""
+    """Width D, transformer blocks L and attention heads."""
 
-    timm_name: str
-    width: int | None = None
-    num_blocks: int | None = None
-    num_heads: int | None = None
-
-    def options(self) -> dict[str, int]:
-        named = {"embed_dim": self.width, "depth": self.num_blocks, "num_heads": self.num_heads}
-        return {name: value for name, value in named.items() if value is not None}
+    width: int
+    num_blocks: int
+    num_heads: int
 
 
 VIT_SIZES = {
-    "base": ViTSize("vit_base_patch16_224"),
-    "small": ViTSize("vit_small_patch16_224"),
-    "tiny": ViTSize("vit_tiny_patch16_224"),
+    "base": ViTSize(768, 12, 12),
+    "small": ViTSize(384, 12, 6),
+    "tiny": ViTSize(192, 12, 3),
     # Six blocks of the tiny width: trains from scratch on a CPU in minutes.
-    "mini": ViTSize("vit_tiny_patch16_224", num_blocks=6),
+    "mini": ViTSize(192, 6, 3),
 }
+
+
+class ViT(VisionTransformer):
+    """timm's ViT with patches of 16 pixels: images -> the normalised class token, as a map [B, D, 1, 1].
+
+    Its parameters have timm's names, which are fast-reid's too. Arguments are those of timm's class.
+    """
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(patch_size=16, num_classes=0, **options)
+
+    @property
+    def feature_dim(self) -> int:
+        return self.embed_dim
+
+    @property
+    def num_layers(self) -> int:
+        """Depth of the last block, for `layer_of`."""
+        return len(self.blocks)
+
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter: 0 for what makes tokens, 1 … `num_layers` for blocks and the norm behind them."""
+        return _layer_of(name, self.num_layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images [B, 3, H, W] -> [B, D, 1, 1]."""
+        return self.forward_features(images)[:, 0, :, None, None]
 
 
 class ViewPromptViT(nn.Module):
@@ -50,7 +75,7 @@ class ViewPromptViT(nn.Module):
         vit: a timm VisionTransformer with a class token.
     """
 
-    def __init__(self, vit: timm.models.VisionTransformer) -> None:
+    def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         if len(vit.blocks) < 2:
             raise ValueError(
@@ -67,13 +92,14 @@ class ViewPromptViT(nn.Module):
     def num_blocks(self) -> int:
         return len(self.vit.blocks)
 
-    num_layers = num_blocks
+    @property
+    def num_layers(self) -> int:
+        """Depth of the last block, for `layer_of`."""
+        return self.num_blocks
 
     def layer_of(self, name: str) -> int:
-        """Depth of a parameter: 0 before the blocks, the block's number from 1, the last one's for all that it sees."""
-        if name.startswith("vit.blocks."):
-            return int(name.split(".")[2]) + 1
-        return self.num_blocks if name.startswith(("vit.norm.", "view_prompt")) else 0
+        """Depth of a parameter, as of a `ViT`; the view prompt enters before the last block."""
+        return self.num_layers if name == "view_prompt" else _layer_of(name.removeprefix("vit."), self.num_layers)
 
     def forward(self, images: Tensor) -> PersonFeatures:
         """Normalised images [B, 3, H, W] -> features."""
@@ -94,14 +120,22 @@ class ViewPromptViT(nn.Module):
         )
 
 
-def build_vit_backbone(cfg: CfgNode) -> ViewPromptViT:
-    """A `ViewPromptViT` from `MODEL.BACKBONE` and `INPUT.SIZE_TRAIN`, with its pretrained file loaded.
+def _layer_of(name: str, num_blocks: int) -> int:
+    part, _, rest = name.partition(".")
+    if part == "blocks":
+        return int(rest.partition(".")[0]) + 1
+    return num_blocks if part == "norm" else 0
+
+
+def build_vit_backbone(cfg: CfgNode) -> ViT:
+    """A `ViT` from `MODEL.BACKBONE` and `INPUT.SIZE_TRAIN`, with its pretrained file loaded.
 
     Raises:
-        ConfigError: unknown DEPTH or STEM, another test size, a FEAT_DIM that contradicts DEPTH.
+        ConfigError: unknown DEPTH or STEM, another test size, a key of other backbones.
         WeightsError: `PRETRAIN_PATH` fills too little of the backbone.
     """
     keys = cfg.MODEL.BACKBONE
+    require_defaults(cfg, [f"MODEL.BACKBONE.{key}" for key in _OF_RESNETS], "build_vit_backbone builds a plain ViT")
     if keys.DEPTH not in VIT_SIZES:
         raise ConfigError(explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, VIT_SIZES))
     if keys.STEM not in PATCH_STEMS:
@@ -112,24 +146,20 @@ def build_vit_backbone(cfg: CfgNode) -> ViewPromptViT:
             f"SIZE_TRAIN {cfg.INPUT.SIZE_TRAIN}"
         )
     size = VIT_SIZES[keys.DEPTH]
-    vit = timm.create_model(
-        size.timm_name,
-        pretrained=False,
-        num_classes=0,
+    vit = ViT(
         img_size=tuple(cfg.INPUT.SIZE_TRAIN),
         embed_layer=partial(PATCH_STEMS[keys.STEM], stride=tuple(keys.STRIDE_SIZE)),
+        embed_dim=size.width,
+        depth=size.num_blocks,
+        num_heads=size.num_heads,
         drop_path_rate=keys.DROP_PATH_RATIO,
         proj_drop_rate=keys.DROP_RATIO,
         pos_drop_rate=keys.DROP_RATIO,
         attn_drop_rate=keys.ATT_DROP_RATE,
-        **size.options(),
     )
-    default = 2048  # fast-reid's FEAT_DIM, which nobody sets for the ViT on purpose
-    if keys.FEAT_DIM not in (default, vit.embed_dim):
-        raise ConfigError(f"MODEL.BACKBONE.FEAT_DIM is {keys.FEAT_DIM}, DEPTH {keys.DEPTH!r} gives {vit.embed_dim}")
     if keys.PRETRAIN:
         load_pretrained(vit, keys.PRETRAIN_PATH, adapt=fit_vit_names, min_coverage=keys.PRETRAIN_MIN_COVERAGE)
-    return ViewPromptViT(vit)
+    return vit
 
 
 def fit_vit_names(vit: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -138,7 +168,7 @@ def fit_vit_names(vit: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
     Accepts the names of `jx_vit_base_p16_224-80ecf9dd.pth` (timm's), bare or below `backbone.` or `vit.`.
     """
     state = {name.removeprefix("backbone.").removeprefix("vit."): tensor for name, tensor in state.items()}
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(("head.", "pre_logits."))}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(("head.", "heads.", "pre_logits."))}
     table = state.get("pos_embed")
     if table is not None and table.ndim == 3:
         old, new = _grid_of(table.shape[1] - 1), vit.patch_embed.grid_size

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.config import ConfigError
+from fastreid.utils.draws import BatchDraws
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -55,12 +56,12 @@ class ConditionLearner(nn.Module):
         return self.null.to(tokens.dtype).expand_as(tokens) if learnt else torch.zeros_like(tokens)
 
 
-def perturb(tokens: Tensor, strength: float) -> Tensor:
+def perturb(tokens: Tensor, strength: float, draws: BatchDraws) -> Tensor:
     """Add Gaussian noise of `strength` times each token's own standard deviation; [B, L, D] -> the same."""
     if strength == 0:
         return tokens
     scale = strength * tokens.std(dim=-1, keepdim=True)
-    return tokens + scale * torch.randn_like(tokens)
+    return tokens + scale * draws.normal(*tokens.shape[1:]).to(tokens.dtype)
 
 
 class ConditionWhitening(nn.Module):

@@ -94,10 +94,9 @@ class Schedule:
             cubic=keys.SCHEDULER_CONFIG.CUBIC_SAMPLING,
         )
 
-    def draw_timesteps(self, count: int, device: torch.device) -> Tensor:
-        """Training times [count], int64 in 0 … T-1."""
-        u = torch.rand(count, device=device)
-        share = 1 - u**3 if self.cubic else u
+    def timesteps_of(self, chance: Tensor) -> Tensor:
+        """Training times [B], int64 in 0 … T-1, of even numbers [B] in [0, 1)."""
+        share = 1 - chance**3 if self.cubic else chance
         return (share * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

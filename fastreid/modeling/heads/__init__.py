@@ -1,9 +1,26 @@
-"""Heads: from a feature to a neck feature and class logits, by `MODEL.HEADS.NAME`."""
+"""Heads: from a feature map to a neck feature and class logits, by `MODEL.HEADS.NAME`."""
 
-from fastreid.modeling.heads.embedding_head import EmbeddingHead, HeadOutput
+from torch import nn
+
+from fastreid.config import CfgNode
+from fastreid.modeling.heads.embedding_head import ClasHead, EmbeddingHead
+from fastreid.modeling.heads.vector_head import HeadOutput, VectorHead
 from fastreid.utils.registry import Registry
 
 REID_HEADS_REGISTRY = Registry("head")
-REID_HEADS_REGISTRY.register(EmbeddingHead)
+"""Name -> class (cfg) of a head: (maps [B, C, h, w], targets [B]) -> dict in training, (maps) -> feature otherwise."""
 
-__all__ = ["REID_HEADS_REGISTRY", "EmbeddingHead", "HeadOutput"]
+REID_HEADS_REGISTRY.register(EmbeddingHead)
+REID_HEADS_REGISTRY.register(ClasHead)
+
+
+def build_heads(cfg: CfgNode) -> nn.Module:
+    """The head named `MODEL.HEADS.NAME`, for maps of `MODEL.BACKBONE.FEAT_DIM` channels.
+
+    Raises:
+        RegistryError: no such head; lists all.
+    """
+    return REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)(cfg)
+
+
+__all__ = ["REID_HEADS_REGISTRY", "ClasHead", "EmbeddingHead", "HeadOutput", "VectorHead", "build_heads"]

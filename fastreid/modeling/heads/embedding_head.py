@@ -1,42 +1,131 @@
-"""BN neck and linear classifier (Luo et al., "Bag of Tricks", section 3.6)."""
+"""fast-reid's heads: from a feature map to the retrieval feature, and to class logits in training."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+import logging
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastreid.config import CfgNode, ConfigError, configurable
+from fastreid.layers import POOLING_REGISTRY, SOFTMAX_REGISTRY, get_norm
+from fastreid.utils.suggest import explain_choice
 
-class HeadOutput(NamedTuple):
-    """Of B features: `neck` [B, D] for retrieval, `logits` [B, C] for cross-entropy."""
+logger = logging.getLogger(__name__)
 
-    neck: Tensor
-    logits: Tensor
+NECK_FEATS = ("before", "after")
 
 
 class EmbeddingHead(nn.Module):
-    """Feature [B, D] -> BN neck (its bias stays zero) -> bias-free classifier.
+    """Map -> pooling -> 1x1 embedding (if asked for) -> BN neck (if asked for) -> classifier.
+
+    In eval mode `head(maps)` gives the neck feature [B, D]. In training `head(maps, targets)` gives a dict:
+    `cls_outputs` [B, C] for cross-entropy (with margins), `pred_class_logits` [B, C] (without them) and `features`
+    [B, D] for losses of pairs. All of it is float32, also under autocast.
 
     Args:
-        feature_dim: D.
-        num_classes: C, at least 1.
-        with_bnneck: False leaves the feature as it is.
+        feat_dim: channels of the maps.
+        embedding_dim: D; 0 keeps `feat_dim` and has no embedding.
+        num_classes: C.
+        neck_feat: which feature losses of pairs see: "before" the neck (and embedding), or "after".
+        pool_type: a name in `POOLING_REGISTRY`.
+        cls_type: a name in `SOFTMAX_REGISTRY`, with its `scale` and `margin`.
+        with_bnneck: a norm whose bias stays zero (Luo et al., "Bag of Tricks", section 3.6).
+        norm_type: a name in `fastreid.layers.NORM_REGISTRY`; `num_splits` is GhostBN's.
+
+    Raises:
+        ConfigError: another `neck_feat`, or no classes.
+        RegistryError: another name.
     """
 
-    def __init__(self, feature_dim: int, num_classes: int, *, with_bnneck: bool = True) -> None:
+    @configurable
+    def __init__(
+        self,
+        *,
+        feat_dim: int,
+        embedding_dim: int,
+        num_classes: int,
+        neck_feat: str,
+        pool_type: str,
+        cls_type: str,
+        scale: float,
+        margin: float,
+        with_bnneck: bool,
+        norm_type: str,
+        num_splits: int = 1,
+    ) -> None:
         super().__init__()
+        if neck_feat not in NECK_FEATS:
+            raise ConfigError(explain_choice("MODEL.HEADS.NECK_FEAT", neck_feat, NECK_FEATS))
         if num_classes < 1:
-            raise ValueError(f"a classifier needs at least one class, got num_classes={num_classes}")
-        self.bottleneck: nn.Module = nn.BatchNorm1d(feature_dim) if with_bnneck else nn.Identity()
+            raise ConfigError(f"a classifier needs at least one class, got MODEL.HEADS.NUM_CLASSES {num_classes}")
+        self.pool_layer = POOLING_REGISTRY.get(pool_type)()
+        self.neck_feat = neck_feat
+        neck: list[nn.Module] = []
+        if embedding_dim > 0:
+            neck.append(nn.Conv2d(feat_dim, embedding_dim, 1, bias=False))
+            nn.init.kaiming_normal_(neck[0].weight, mode="fan_out")
+        feature_dim = embedding_dim or feat_dim
         if with_bnneck:
-            self.bottleneck.bias.requires_grad_(False)
-        self.classifier = nn.Linear(feature_dim, num_classes, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.01)
+            neck.append(get_norm(norm_type, feature_dim, num_splits=num_splits, bias_freeze=True))
+        # A chain, as its numbers are names in checkpoints.
+        self.bottleneck = nn.Sequential(*neck)
+        self.weight = nn.Parameter(torch.empty(num_classes, feature_dim))
+        nn.init.normal_(self.weight, std=0.01)
+        self.cls_layer = SOFTMAX_REGISTRY.get(cls_type)(num_classes, scale, margin)
+        if margin and cls_type == "Linear":
+            logger.warning("MODEL.HEADS.CLS_LAYER Linear has no margin: MODEL.HEADS.MARGIN %g does nothing", margin)
 
-    def neck(self, features: Tensor) -> Tensor:
-        """Retrieval feature [B, D], float32."""
-        return self.bottleneck(features.float())
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        keys = cfg.MODEL.HEADS
+        return {
+            "feat_dim": cfg.MODEL.BACKBONE.FEAT_DIM,
+            "embedding_dim": keys.EMBEDDING_DIM,
+            "num_classes": keys.NUM_CLASSES,
+            "neck_feat": keys.NECK_FEAT,
+            "pool_type": keys.POOL_LAYER,
+            "cls_type": keys.CLS_LAYER,
+            "scale": keys.SCALE,
+            "margin": keys.MARGIN,
+            "with_bnneck": keys.WITH_BNNECK,
+            "norm_type": keys.NORM,
+            "num_splits": keys.NORM_SPLIT,
+        }
 
-    def forward(self, features: Tensor) -> HeadOutput:
-        neck = self.neck(features)
-        with torch.autocast(features.device.type, enabled=False):  # losses are computed in float32
-            return HeadOutput(neck, self.classifier(neck))
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Maps [B, feat_dim, h, w] and, in training, classes [B]."""
+        with torch.autocast(features.device.type, enabled=False):
+            pooled, neck = self.embed(features)
+            return self.classify(pooled, neck, targets) if self.training else neck
+
+    def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [B, feat_dim] before and [B, D] after the neck."""
+        pooled = self.pool_layer(features.float())
+        return pooled[..., 0, 0], self.bottleneck(pooled)[..., 0, 0]
+
+    def logits(self, neck: Tensor) -> Tensor:
+        """Inner products [B, C] of neck features and class weights, or their cosines if the classifier takes those."""
+        if self.cls_layer.takes_cosines:
+            return F.linear(F.normalize(neck), F.normalize(self.weight))
+        return F.linear(neck, self.weight)
+
+    def classify(self, pooled: Tensor, neck: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """What training sees of features [B, feat_dim] before and [B, D] after the neck."""
+        logits = self.logits(neck)
+        return {
+            "cls_outputs": self.cls_layer(logits, targets),
+            "pred_class_logits": self.cls_layer.s * logits,
+            "features": pooled if self.neck_feat == "before" else neck,
+        }
+
+
+class ClasHead(EmbeddingHead):
+    """Classification: in eval mode the scaled logits [B, C] instead of the feature; losses of pairs see the neck."""
+
+    def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        with torch.autocast(features.device.type, enabled=False):
+            _, neck = self.embed(features)
+            return self.classify(neck, neck, targets) if self.training else self.cls_layer.s * self.logits(neck)

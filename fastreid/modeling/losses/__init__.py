@@ -1,7 +1,21 @@
-"""Losses, by fast-reid's names and signatures."""
+"""Losses, by fast-reid's names and signatures; those that MODEL.LOSSES.NAME can name are rows of a table."""
 
+from fastreid.modeling.losses.center import CenterLoss
 from fastreid.modeling.losses.cross_entropy import cross_entropy_loss
+from fastreid.modeling.losses.focal import focal_loss
 from fastreid.modeling.losses.pairwise import pairwise_circleloss, pairwise_cosface
+from fastreid.modeling.losses.table import LOSS_REGISTRY, Loss, LossTerms, loss_options
 from fastreid.modeling.losses.triplet import triplet_loss
 
-__all__ = ["cross_entropy_loss", "pairwise_circleloss", "pairwise_cosface", "triplet_loss"]
+__all__ = [
+    "LOSS_REGISTRY",
+    "CenterLoss",
+    "Loss",
+    "LossTerms",
+    "cross_entropy_loss",
+    "focal_loss",
+    "loss_options",
+    "pairwise_circleloss",
+    "pairwise_cosface",
+    "triplet_loss",
+]

@@ -4,11 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastreid.utils import comm
+
 
 def pairwise_circleloss(embedding: Tensor, targets: Tensor, margin: float, gamma: float) -> Tensor:
     """Circle loss (Sun et al., CVPR 2020, equation 6) over every anchor of a batch; a float32 scalar.
 
-    Each pair is weighted by how far its cosine is from its optimum, 1 + m or -m, and held against 1 - m or m.
+    Each pair is weighted by how far its cosine is from its optimum, 1 + m or -m, and held against 1 - m or m. Of
+    several processes each has its own anchors, and their partners among the images of all.
 
     Args:
         embedding: [B, D], of any length.
@@ -30,13 +33,15 @@ def pairwise_cosface(embedding: Tensor, targets: Tensor, margin: float, gamma: f
 def _cosines(embedding: Tensor) -> Tensor:
     with torch.autocast(embedding.device.type, enabled=False):  # it would round the products to half precision
         unit = F.normalize(embedding.float(), dim=1)
-        return unit @ unit.T
+        return unit @ comm.rows_of_all(unit).T
 
 
 def _over_anchors(of_partners: Tensor, of_strangers: Tensor, targets: Tensor) -> Tensor:
-    """Mean over anchors of log(1 + sum over partners of exp * sum over strangers of exp), from logits [B, B]."""
-    same = targets[:, None] == targets[None, :]
-    partner = same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
+    """Mean over anchors of log(1 + sum over partners of exp * sum over strangers of exp), from logits [B, R * B]."""
+    same = targets[:, None] == comm.rows_of_all(targets)[None, :]
+    itself = torch.arange(len(targets), device=targets.device)
+    partner = same.clone()
+    partner[itself, itself + comm.get_rank() * len(targets)] = False
     has_both = partner.any(dim=1) & ~same.all(dim=1)  # of others the sums are empty, and so is their gradient
     logits = [
         values[has_both].masked_fill(~mask[has_both], -torch.inf).logsumexp(dim=1)

@@ -4,9 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastreid.utils import comm
+
 
 def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: bool, hard_mining: bool) -> Tensor:
     """Triplet loss over every anchor of a batch; a float32 scalar.
+
+    Of several processes each has its own anchors, and their partners among the images of all.
 
     Args:
         embedding: [B, D].
@@ -17,8 +21,8 @@ def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: b
             (AGW, Ye et al. 2021, equation 5). An anchor is its own positive where it has no other.
     """
     with torch.autocast(embedding.device.type, enabled=False):  # it would round the products to half precision
-        distances = _distances(embedding.float(), norm_feat)
-    same = targets[:, None] == targets[None, :]
+        distances = _distances(embedding.float(), comm.rows_of_all(embedding.float()), norm_feat)
+    same = targets[:, None] == comm.rows_of_all(targets)[None, :]
     if hard_mining:
         positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
         negative = distances.masked_fill(same, torch.inf).amin(dim=1)
@@ -33,11 +37,9 @@ def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: b
     return F.relu(gap + margin).mean() if margin > 0 else F.softplus(gap).mean()
 
 
-def _distances(embedding: Tensor, norm_feat: bool) -> Tensor:
+def _distances(anchors: Tensor, others: Tensor, norm_feat: bool) -> Tensor:
     if norm_feat:
-        unit = F.normalize(embedding, dim=1)
-        return 1 - unit @ unit.T
-    squares = embedding.square().sum(dim=1)
-    squared = squares[:, None] + squares[None, :] - 2 * embedding @ embedding.T
+        return 1 - F.normalize(anchors, dim=1) @ F.normalize(others, dim=1).T
+    squared = anchors.square().sum(dim=1)[:, None] + others.square().sum(dim=1)[None, :] - 2 * anchors @ others.T
     # The root's slope is infinite at zero.
     return squared.clamp(min=1e-12).sqrt()

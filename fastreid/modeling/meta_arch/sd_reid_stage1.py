@@ -1,32 +1,31 @@
 """SD-ReID stage 1: a view-aware re-identification model."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable
-from fastreid.modeling.losses import cross_entropy_loss, pairwise_circleloss, pairwise_cosface, triplet_loss
+from fastreid.modeling.backbones import with_feature_dim
+from fastreid.modeling.losses import LossTerms, cross_entropy_loss, loss_options
 from fastreid.modeling.person import PersonEncoder
 from fastreid.modeling.release import from_release
 from fastreid.utils.suggest import explain_choice
 
-Objective = Callable[..., Tensor]
+# The release's name for it.
+_NAMES = {"loss_cls": "loss_identity"}
 
 
 class SDReIDStage1(nn.Module):
-    """Identity cross-entropy + losses of features + lambda * view cross-entropy on a `PersonEncoder`.
+    """The losses of MODEL.LOSSES.NAME + lambda * view cross-entropy on a `PersonEncoder`.
 
     `forward(batch)` returns the weighted losses in training (and moves the view centres), and the BN-neck
     feature [B, D] otherwise.
 
     Args:
         person: the encoder.
-        identity_loss: (logits [B, C], people [B]) -> scalar, or None.
-        feature_losses: name -> (features [B, D], people [B]) -> scalar: triplets, as published, or other pairs.
-        after_neck: they see the neck feature instead of the identity vector.
+        loss_terms: of logits and features: identity and triplets, as published, or others.
+        after_neck: losses of features see the neck feature instead of the identity vector.
         view_weight: lambda; 0 trains no view head.
     """
 
@@ -38,31 +37,32 @@ class SDReIDStage1(nn.Module):
         self,
         *,
         person: PersonEncoder,
-        identity_loss: Objective | None,
-        feature_losses: dict[str, Objective],
+        loss_terms: LossTerms,
         after_neck: bool,
         view_weight: float,
     ) -> None:
         super().__init__()
-        self.person = person
-        self.identity_loss, self.feature_losses = identity_loss, feature_losses
+        self.person, self.loss_terms = person, loss_terms
         self.after_neck, self.view_weight = after_neck, view_weight
+        # What no loss reaches is frozen: several processes would wait for its gradient.
+        if "cls_outputs" not in loss_terms.seen:
+            person.identity_head.classifier.requires_grad_(False)
+            if not (after_neck and loss_terms.seen):
+                person.identity_head.requires_grad_(False)
+        if not view_weight:
+            person.view_head.requires_grad_(False)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, Any]:
-        losses = cfg.MODEL.LOSSES
-        legal = ("CrossEntropyLoss", *FEATURE_LOSSES)
-        for name in losses.NAME:
-            if name not in legal:
-                raise ConfigError(explain_choice("loss in MODEL.LOSSES.NAME", name, legal))
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         if cfg.MODEL.HEADS.NECK_FEAT not in ("before", "after"):
             raise ConfigError(explain_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after")))
+        person = PersonEncoder(cfg)
+        cross_entropy = cfg.MODEL.LOSSES.CE
         return {
-            "person": PersonEncoder(cfg, num_classes=num_classes),
-            "identity_loss": _identity_loss(losses.CE) if "CrossEntropyLoss" in losses.NAME else None,
-            "feature_losses": dict(FEATURE_LOSSES[name](losses) for name in losses.NAME if name in FEATURE_LOSSES),
+            "person": person,
+            "loss_terms": LossTerms(loss_options(with_feature_dim(cfg, person))),
             "after_neck": cfg.MODEL.HEADS.NECK_FEAT == "after",
-            "view_weight": losses.CE.VIEW_LAMBDA if losses.CE.VIEW_ID else 0.0,
+            "view_weight": cross_entropy.VIEW_LAMBDA if cross_entropy.VIEW_ID else 0.0,
         }
 
     @property
@@ -76,39 +76,9 @@ class SDReIDStage1(nn.Module):
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
         self.person.memory.update(features.view, views)
         neck, logits = self.person.identity_head(features.identity)
-        losses = {}
-        if self.identity_loss:
-            losses["loss_identity"] = self.identity_loss(logits, people)
-        for name, loss in self.feature_losses.items():
-            losses[name] = loss(neck if self.after_neck else features.identity, people)
+        outputs = {"cls_outputs": logits, "features": neck if self.after_neck else features.identity}
+        losses = {_NAMES.get(name, name): loss for name, loss in self.loss_terms(outputs, people).items()}
         if self.view_weight:
             view_logits = self.person.view_head(features.view).logits
             losses["loss_view"] = self.view_weight * cross_entropy_loss(view_logits, views, eps=0.0)
         return losses
-
-
-def _identity_loss(keys: CfgNode) -> Objective:
-    loss = partial(cross_entropy_loss, eps=keys.EPSILON, alpha=keys.ALPHA)
-    return lambda logits, people: keys.SCALE * loss(logits, people)
-
-
-def _triplet(losses: CfgNode) -> tuple[str, Objective]:
-    keys = losses.TRI
-    loss = partial(triplet_loss, margin=keys.MARGIN, norm_feat=keys.NORM_FEAT, hard_mining=keys.HARD_MINING)
-    return "loss_triplet", lambda features, people: keys.SCALE * loss(features, people)
-
-
-def _circle(losses: CfgNode) -> tuple[str, Objective]:
-    keys = losses.CIRCLE
-    loss = partial(pairwise_circleloss, margin=keys.MARGIN, gamma=keys.GAMMA)
-    return "loss_circle", lambda features, people: keys.SCALE * loss(features, people)
-
-
-def _cosface(losses: CfgNode) -> tuple[str, Objective]:
-    keys = losses.COSFACE
-    loss = partial(pairwise_cosface, margin=keys.MARGIN, gamma=keys.GAMMA)
-    return "loss_cosface", lambda features, people: keys.SCALE * loss(features, people)
-
-
-# Name in MODEL.LOSSES.NAME -> MODEL.LOSSES -> name in the log, and the loss.
-FEATURE_LOSSES = {"TripletLoss": _triplet, "CircleLoss": _circle, "Cosface": _cosface}

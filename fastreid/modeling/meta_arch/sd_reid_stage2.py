@@ -26,6 +26,7 @@ from fastreid.modeling.diffusion.targets import TARGETS
 from fastreid.modeling.person import PersonEncoder
 from fastreid.modeling.release import from_release
 from fastreid.structures import Condition, PersonFeatures
+from fastreid.utils.draws import BatchDraws
 from fastreid.utils.suggest import explain_choice
 
 
@@ -106,14 +107,16 @@ class SDReIDStage2(nn.Module):
         self.null_drops_down, self.null_drops_up = null_drops_down, null_drops_up
         self.centre_percent, self.decoder_control = centre_percent, decoder_control
         self.condition_noise = condition_noise
+        if not decoder_control:
+            view_decoder.up.requires_grad_(False)  # they would act, and be trained, by nothing
         self.num_views, self.num_draws, self.generated_neck = num_views, num_draws, generated_neck
         # Not those that are frozen later on: they may come from a checkpoint.
         self._from_assets = {f"denoiser.{name}" for name, p in denoiser.named_parameters() if not p.requires_grad}
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, num_classes: int) -> dict[str, Any]:
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-        person = PersonEncoder(cfg, num_classes=num_classes)
+        person = PersonEncoder(cfg)
         latent = LatentShape.of(person.feature_dim)
         denoiser = Denoiser.from_pretrained(keys.UNET_CONFIG.PRETRAINED_PATH)
         num_tokens = person.backbone.num_blocks  # L - 1 identity conditions and the view
@@ -178,23 +181,24 @@ class SDReIDStage2(nn.Module):
     def _denoising_loss(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
         id_conditions = self._whiten(features.id_conditions)
-        weights, requested = self.target(people, views)
+        draws = BatchDraws.of(batch, self.device)
+        weights, requested = self.target(people, views, draws.uniform())
         with torch.autocast(self.device.type, enabled=False):  # it would round the targets to half precision
             latents = weights @ self._encode(features.identity.float())
             clean = self.latent.fold(latents - self._mean(id_conditions, requested))
             instance = weights @ features.view.float()
 
         centre = self.person.memory(requested)
-        use_centre = torch.rand(len(views), 1, device=self.device) < self.centre_percent
+        use_centre = draws.uniform(1) < self.centre_percent
         condition = self.condition(
-            perturb(id_conditions, self.condition_noise),
+            perturb(id_conditions, self.condition_noise, draws),
             centre,
             view_token=torch.where(use_centre, centre, instance),
         )
-        condition = self._drop_some(condition)
+        condition = self._drop_some(condition, draws)
 
-        noise = torch.randn_like(clean)
-        timesteps = self.schedule.draw_timesteps(len(clean), clean.device)
+        noise = draws.normal(*clean.shape[1:])
+        timesteps = self.schedule.timesteps_of(draws.uniform())
         prediction = self.denoiser(self.schedule.add_noise(clean, noise, timesteps), timesteps, condition)
         return F.mse_loss(prediction.float(), self.schedule.target(clean, noise, timesteps))
 
@@ -235,10 +239,10 @@ class SDReIDStage2(nn.Module):
         control = drop_control(self.view_decoder(view_token), down=False, up=not self.decoder_control)
         return Condition(self.condition_learner(id_conditions, centre), control)
 
-    def _drop_some(self, condition: Condition) -> Condition:
+    def _drop_some(self, condition: Condition, draws: BatchDraws) -> Condition:
         """Replace the condition of a random `null_percent` of the rows by the null condition."""
         tokens = condition.tokens
-        null = torch.rand(len(tokens), 1, 1, device=tokens.device) < self.null_percent
+        null = draws.uniform(1, 1) < self.null_percent
         kept = (~null).unsqueeze(-1).to(tokens.dtype)
         control = condition.control.map(
             lambda m: m * kept if self.null_drops_down else m,

@@ -3,6 +3,10 @@
 Four people to test, eight images of each. Two views: four images in each, one of them a query, which leaves three for
 the gallery. Three views (AG-ReID.v2): three, three and two images, so two, two and one for the gallery. G2APS-ReID has
 one unlabelled person more, with four images in each view.
+
+One view (Market-1501 and what is like it): eight images, one of them a query. Market-1501's unlabelled person has
+three junk images, three in the gallery and two among the 500,000 distractors. VehicleID: one image of everybody is in
+the gallery, all others are queries. CUHK03's classic protocol: all eight are in both.
 """
 
 import pytest
@@ -38,7 +42,27 @@ EXPECTED = {
     "G2APS_ReID": (4, AIR, 16, STREET, 4),
     "G2APS_ReID_A2G": (4, AIR, 16, STREET, 4),
     "G2APS_ReID_G2A": (4, STREET, 16, AIR, 4),
+    "Market1501": (4, STREET, 31, STREET, 4),
+    "Market1501_500K": (4, STREET, 33, STREET, 4),
+    "DukeMTMC": (4, STREET, 28, STREET, 4),
+    "MSMT17": (4, STREET, 28, STREET, 4),
+    "CUHK03": (4, STREET, 28, STREET, 4),
+    "CUHK03_labeled": (4, STREET, 28, STREET, 4),
+    "CUHK03_detected": (4, STREET, 28, STREET, 4),
+    "CUHK03_classic_labeled": (32, STREET, 32, STREET, 32),
+    "CUHK03_classic_detected": (32, STREET, 32, STREET, 32),
+    "VeRi": (4, STREET, 28, STREET, 4),
+    "VehicleID": (28, STREET, 4, STREET, 28),
+    "SmallVehicleID": (28, STREET, 4, STREET, 28),
+    "MediumVehicleID": (28, STREET, 4, STREET, 28),
+    "LargeVehicleID": (28, STREET, 4, STREET, 28),
+    "VeRiWild": (4, STREET, 28, STREET, 4),
+    "SmallVeRiWild": (4, STREET, 28, STREET, 4),
+    "MediumVeRiWild": (4, STREET, 28, STREET, 4),
+    "LargeVeRiWild": (4, STREET, 28, STREET, 4),
 }
+# Views of the images to train on; of all others only the street.
+TRAINED_VIEWS = {"CARGO": BOTH, "AG_ReID_v1": BOTH, "AG_ReID_v2": BOTH | WORN, "LAGPeR": BOTH, "G2APS_ReID": BOTH}
 # Camera ids that a set may have.
 CAMERAS = {
     "CARGO": range(13),
@@ -46,7 +70,16 @@ CAMERAS = {
     "AG_ReID_v2": range(3),
     "LAGPeR": range(1, 22),
     "G2APS_ReID": range(2),
+    "Market1501": range(6),
+    "DukeMTMC": range(8),
+    "MSMT17": range(15),
+    "CUHK03": range(2),
+    "VeRi": range(20),
+    "VehicleID": range(1),
+    "VeRiWild": range(1, 25),
 }
+# People who are in a gallery and are asked for by nobody.
+STRANGERS = {"G2APS_ReID": {NOBODY}, "Market1501": {0}}
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +100,7 @@ def test_counts_cameras_views_and_valid_queries(root, name):
     assert {int(image.view) for image in dataset.gallery} == gallery_views
     assert (match_images(dataset.query, dataset.gallery).num_positives > 0).sum() == valid
     assert len(dataset.train) == 64 and len({image.person for image in dataset.train}) == 8
-    views = {0, 1, 2} if benchmark == "AG_ReID_v2" else {0, 1}
-    assert {int(image.view) for image in dataset.train} == views
+    assert {int(image.view) for image in dataset.train} == TRAINED_VIEWS.get(benchmark, STREET)
     cameras = {image.camera for image in dataset.train}
     # Everybody is seen by three cameras of a view at most: of many cameras eight people may not show all.
     assert cameras == set(CAMERAS[benchmark]) or (len(CAMERAS[benchmark]) > 3 and cameras <= set(CAMERAS[benchmark]))
@@ -76,5 +108,10 @@ def test_counts_cameras_views_and_valid_queries(root, name):
         assert {image.camera for image in dataset.query} == {0, 1}
     people = {image.person for image in dataset.query}
     assert len(people) == 4 and not people & {image.person for image in dataset.train}
-    others = {image.person for image in dataset.gallery} - people
-    assert others == ({NOBODY} if benchmark == "G2APS_ReID" else set())
+    assert {image.person for image in dataset.gallery} - people == STRANGERS.get(benchmark, set())
+
+
+def test_no_list_file_notes_the_time(root):
+    """The same arguments give the same bytes: scipy would write the date into .mat files."""
+    mat = (root / "CUHK03/cuhk03_new_protocol_config_labeled.mat").read_bytes()
+    assert mat[:116] == b"MATLAB 5.0 MAT-file".ljust(116)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from fastreid.data.benchmarks.sources import Folder, Listed, MissingImages
+from fastreid.data.benchmarks.lists import Listed
+from fastreid.data.benchmarks.sources import Folder, MissingImages
 from tests.data.benchmarks.trees import touch
 
 QUERIES, GALLERY = Listed("exp.txt", queries=True), Listed("exp.txt", queries=False)

@@ -6,6 +6,7 @@ from itertools import islice
 import pytest
 
 from fastreid.config import ConfigError
+from fastreid.data.numbered import NumberedSampler
 from fastreid.data.samplers import (
     BalancedIdentitySampler,
     ImbalancedDatasetSampler,
@@ -36,13 +37,6 @@ def test_images_of_a_person_are_dealt_before_they_repeat():
     assert len(set(islice(iter(sampler), 8))) == 8
 
 
-def test_ranks_take_different_people_of_the_same_draw():
-    streams = [iter(identity(batch_size=4, rank=rank, world_size=2)) for rank in (0, 1)]
-    for _ in range(20):
-        first, second = ({PEOPLE[i] for i in islice(stream, 4)} for stream in streams)
-        assert len(first) == len(second) == 1 and first != second
-
-
 def test_impossible_batches_are_refused_with_the_numbers():
     with pytest.raises(ValueError, match="4 training people are fewer than the 16"):
         identity(batch_size=64)
@@ -52,10 +46,10 @@ def test_impossible_batches_are_refused_with_the_numbers():
         TrainingSampler(PEOPLE, batch_size=64, seed=0)
 
 
-def test_uniform_passes_show_every_image_once_and_ranks_share_them():
-    streams = [iter(TrainingSampler(PEOPLE, batch_size=5, seed=3, rank=r, world_size=2)) for r in (0, 1)]
-    shares = [list(islice(stream, 10)) for stream in streams]
-    assert sorted(shares[0] + shares[1]) == list(range(20))
+def test_uniform_passes_show_every_image_once():
+    stream = iter(TrainingSampler(PEOPLE, batch_size=10, seed=3))
+    passes = [list(islice(stream, 20)) for _ in range(2)]
+    assert sorted(passes[0]) == sorted(passes[1]) == list(range(20)) and passes[0] != passes[1]
 
 
 CAMERAS = [0, 0, 1, 1, 2] + [3, 3] + [0, 1, 2] * 3 + [0, 0, 0, 1]
@@ -81,16 +75,25 @@ def test_fast_forward_continues_where_a_run_stopped(name):
     assert whole != list(islice(iter(MAKERS[name](seed=1)), 40))
 
 
-@pytest.mark.parametrize("name", ["naive", "balanced", "views", "sets"])
-def test_two_processes_share_a_batch_of_whole_groups(name):
-    options = {"batch_size": 4 if name != "sets" else 8, "world_size": 2}
-    if name == "sets":  # two people of each set are all there are
-        options["num_instances"] = 4
-    streams = [iter(MAKERS[name](rank=rank, **options)) for rank in (0, 1)]
-    for _ in range(20):
-        first, second = ([PEOPLE[i] for i in islice(stream, options["batch_size"])] for stream in streams)
-        assert set(first).isdisjoint(second)
-        assert set(Counter(first + second).values()) == {4}
+@pytest.mark.parametrize("name", MAKERS)
+def test_processes_share_each_batch_people_undivided(name):
+    whole = list(islice(iter(NumberedSampler(MAKERS[name](), 8)), 160))
+    shares = [NumberedSampler(MAKERS[name](), 8, rank=rank, world_size=2) for rank in (0, 1)]
+    if name not in ("uniform", "rare"):
+        later = NumberedSampler(MAKERS[name](), 8, rank=1, world_size=2)
+        later.fast_forward(3)
+        assert next(iter(later)) == list(islice(iter(shares[1]), 13))[12]
+    streams = [iter(share) for share in shares]
+    for first in range(0, 160, 8):
+        parts = [list(islice(stream, 4)) for stream in streams]
+        assert sorted(parts[0] + parts[1], key=lambda draw: draw.number) == whole[first : first + 8]
+        if name not in ("uniform", "rare"):
+            assert all(len({PEOPLE[draw.index] for draw in part}) == 1 for part in parts)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers():
+    with pytest.raises(ConfigError, match="IMS_PER_BATCH=8 is 2 people with DATALOADER.NUM_INSTANCE=4.*by 4 processes"):
+        NumberedSampler(identity(), 8, rank=0, world_size=4)
 
 
 def test_balanced_prefers_other_cameras():
@@ -128,8 +131,6 @@ def test_views_are_shared_equally():
 def test_rare_people_are_drawn_as_often_as_others():
     drawn = Counter(PEOPLE[i] for i in islice(iter(MAKERS["rare"]()), 8000))
     assert all(abs(count / 8000 - 1 / 4) < 0.02 for count in drawn.values())
-    shares = [list(islice(iter(MAKERS["rare"](rank=rank, world_size=2)), 50)) for rank in (0, 1)]
-    assert shares[0] != shares[1]
 
 
 def test_sets_have_their_shares():
@@ -150,7 +151,7 @@ def test_sets_have_their_shares():
         ({"set_weight": [1, 0]}, "positive whole number"),
         ({"set_weight": [1, 1.5]}, "positive whole number"),
         ({"set_weight": [2, 1]}, "2 people to a batch .* multiple of 3"),
-        ({"set_weight": [1, 1], "world_size": 3}, "training set 0 has 2 people, fewer than the 3"),
+        ({"set_weight": [3, 1], "batch_size": 16}, "training set 0 has 2 people, fewer than the 3"),
     ],
 )
 def test_impossible_shares_are_refused_with_the_numbers(options, said):

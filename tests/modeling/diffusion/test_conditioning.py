@@ -5,6 +5,7 @@ import torch
 
 from fastreid.modeling.diffusion import ConditionLearner, LatentShape, ViewRefinedDecoder
 from fastreid.modeling.diffusion.conditioning import ConditionWhitening, perturb
+from fastreid.utils.draws import BatchDraws
 
 
 def count(module):
@@ -56,9 +57,10 @@ def test_a_learnt_middle_residual_starts_at_zero():
 
 def test_perturbation_scales_with_each_token():
     tokens = torch.tensor([1.0, 100.0]).view(1, 2, 1) * torch.randn(1, 2, 20_000)
-    moved = (perturb(tokens, 0.5) - tokens).std(dim=-1)
+    draws = BatchDraws(torch.arange(1), 1, torch.device("cpu"))
+    moved = (perturb(tokens, 0.5, draws) - tokens).std(dim=-1)
     torch.testing.assert_close(moved, 0.5 * tokens.std(dim=-1), rtol=0.05, atol=0)
-    assert perturb(tokens, 0.0) is tokens
+    assert perturb(tokens, 0.0, draws) is tokens
 
 
 def correlated(images: int) -> torch.Tensor:

@@ -1,10 +1,8 @@
-"""How rendered benchmarks name their files: one row for each benchmark whose layout can be written."""
+"""How rendered benchmarks name their files: one row for each aerial-ground benchmark, and the others'."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from fastreid.data.benchmarks.g2aps import UNLABELLED_PERSON
 from fastreid.data.benchmarks.lagper import AERIAL_CAMERAS, MISSING_CAMERA
@@ -12,48 +10,9 @@ from fastreid.data.benchmarks.sources import View
 from fastreid.utils.suggest import explain_choice
 
 from .cameras import CARGO_CAMERAS, WEARABLE_CAMERA, Camera, sibling
-
-
-class Shot(NamedTuple):
-    """One image to take: `index` counts a person's images from 0, `number` all images of the benchmark from 1."""
-
-    split: str  # "train", "query", "gallery", or "distractor": a person without a name
-    person: int
-    camera: int
-    index: int
-    number: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How one benchmark is laid out.
-
-    Attributes:
-        cameras: by the number in the file names.
-        path: of a shot's file, below the benchmark's folder.
-        lists: list file -> view of its queries, views of its gallery.
-        has_distractors: whether unlabelled people are in the gallery.
-    """
-
-    cameras: Mapping[int, Camera]
-    path: Callable[[Shot], str]
-    lists: Mapping[str, tuple[View, frozenset[View]]] = field(default_factory=dict)
-    has_distractors: bool = False
-
-    def views(self) -> list[list[int]]:
-        """Camera numbers, grouped by view in the order of the views."""
-        views = sorted({camera.view for camera in self.cameras.values()})
-        return [[number for number, camera in self.cameras.items() if camera.view == view] for view in views]
-
-    def list_files(self, shots: Sequence[Shot]) -> dict[str, str]:
-        """Name -> content of each list file, queries first."""
-        files = {}
-        for name, (query_view, gallery_views) in self.lists.items():
-            queries = [s for s in shots if s.split == "query" and self.cameras[s.camera].view == query_view]
-            others = (s for s in shots if s.split in ("gallery", "distractor"))
-            gallery = [s for s in others if self.cameras[s.camera].view in gallery_views]
-            files[name] = "".join(f"{self.path(shot)}\n" for shot in (*queries, *gallery))
-        return files
+from .ground_layouts import GROUND_LAYOUTS
+from .layout import Layout, ListFile, Shot, ground_cameras, text
+from .vehicle_layouts import VEHICLE_LAYOUTS
 
 
 def _cargo_path(shot: Shot) -> str:
@@ -95,13 +54,24 @@ def _lagper_cameras() -> dict[int, Camera]:
     aerial = [number for number in numbers if number in AERIAL_CAMERAS]
     ground = [number for number in numbers if number not in AERIAL_CAMERAS]
     cameras = {number: sibling(1 + i % 5, i // 5) for i, number in enumerate(aerial)}
-    cameras |= {number: sibling(6 + i % 8, i // 8) for i, number in enumerate(ground)}
-    return dict(sorted(cameras.items()))
+    return dict(sorted((cameras | ground_cameras(ground)).items()))
+
+
+def _across(query_view: View, gallery_views: frozenset[View]) -> ListFile:
+    """A list file with the queries of one view, then the gallery of others."""
+
+    def content(layout: Layout, shots: Sequence[Shot]) -> bytes:
+        queries = [s for s in shots if s.split == "query" and layout.cameras[s.camera].view == query_view]
+        others = (s for s in shots if s.split in ("gallery", "distractor"))
+        gallery = [s for s in others if layout.cameras[s.camera].view in gallery_views]
+        return text([layout.path(shot) for shot in (*queries, *gallery)])
+
+    return content
 
 
 _DRONE_AND_STREET = {0: CARGO_CAMERAS[2], 3: CARGO_CAMERAS[7]}
 _AERIAL, _GROUND, _WEARABLE = (frozenset({view}) for view in View)
-_BOTH_WAYS = {"exp3_A2G+.txt": (View.AERIAL, _GROUND), "exp4_G2A+.txt": (View.GROUND, _AERIAL)}
+_BOTH_WAYS = {"exp3_A2G+.txt": _across(View.AERIAL, _GROUND), "exp4_G2A+.txt": _across(View.GROUND, _AERIAL)}
 
 LAYOUTS: dict[str, Layout] = {
     "CARGO": Layout(CARGO_CAMERAS, _cargo_path),
@@ -110,16 +80,18 @@ LAYOUTS: dict[str, Layout] = {
         {**_DRONE_AND_STREET, 2: WEARABLE_CAMERA},
         _v2_path,
         lists={
-            "exp1_aerial_to_cctv.txt": (View.AERIAL, _GROUND),
-            "exp2_aerial_to_wearable.txt": (View.AERIAL, _WEARABLE),
-            "exp4_cctv_to_aerial.txt": (View.GROUND, _AERIAL),
-            "exp5_wearable_to_aerial.txt": (View.WEARABLE, _AERIAL),
+            "exp1_aerial_to_cctv.txt": _across(View.AERIAL, _GROUND),
+            "exp2_aerial_to_wearable.txt": _across(View.AERIAL, _WEARABLE),
+            "exp4_cctv_to_aerial.txt": _across(View.GROUND, _AERIAL),
+            "exp5_wearable_to_aerial.txt": _across(View.WEARABLE, _AERIAL),
         },
     ),
     "LAGPeR": Layout(
-        _lagper_cameras(), _lagper_path, lists={**_BOTH_WAYS, "exp5_G2A+G.txt": (View.GROUND, _AERIAL | _GROUND)}
+        _lagper_cameras(), _lagper_path, lists={**_BOTH_WAYS, "exp5_G2A+G.txt": _across(View.GROUND, _AERIAL | _GROUND)}
     ),
     "G2APS_ReID": Layout(_DRONE_AND_STREET, _g2aps_path, lists=_BOTH_WAYS, has_distractors=True),
+    **GROUND_LAYOUTS,
+    **VEHICLE_LAYOUTS,
 }
 
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from .config import RenderConfig
-from .layouts import Shot, get_layout
+from .layout import Shot
+from .layouts import get_layout
 from .people import Person, draw_person
 
 RENDERER = 1

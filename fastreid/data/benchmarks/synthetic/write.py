@@ -52,9 +52,10 @@ def _render_identity(folder: Path, request: RenderRequest, pid: int) -> Counter[
         picture = render_person(person, layout.cameras[shot.camera], rng, request.config)
         low, high = request.config.jpeg_quality_low, request.config.jpeg_quality_high
         quality = int(rng.integers(low, high, endpoint=True))
-        path = folder / layout.path(shot)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path, quality=quality)
+        for name in (layout.path(shot), *layout.copies(shot)):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path, quality=quality)
         counts[shot.split] += 1
     return counts
 
@@ -188,8 +189,10 @@ def _render_into(target: Path, request: RenderRequest, workers: int) -> dict[str
             for counts in _with_progress(results, len(people), f"rendering {target.name}"):
                 images += counts
         shots = [shot for pid in people for shot in request.shots(pid)]
-        for list_file, content in get_layout(request.name).list_files(shots).items():
-            (folder / list_file).write_text(content)
+        layout = get_layout(request.name)
+        for name, content in layout.lists.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content(layout, shots))
         manifest = {"request": request.manifest(), "images": dict(images)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if target.exists():

@@ -1,0 +1,154 @@
+"""Splits that stand in a text file, a line for each image."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastreid.data.benchmarks.sources import Entry, MissingImages, Source, View, images_below
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Listed(Source):
+    """Those lines of a list file that name queries (their folder's name starts with "query"), or those that do not.
+
+    A line is a path below the benchmark's folder, with / or \\, the file with any line endings. An image that is not
+    where its line says is also found elsewhere below the line's first folder, if just one file there has its name.
+
+    Attributes:
+        file: name of the list file.
+        queries: which of the two.
+        views: the only views these lines may name; None allows all.
+    """
+
+    file: str
+    queries: bool
+    views: frozenset[View] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{'queries' if self.queries else 'gallery'} of {self.file}"
+
+    def is_there(self, home: Path) -> bool:
+        return (home / self.file).is_file()
+
+    def entries(self, home: Path) -> list[Entry]:
+        """The listed files, in the order of the lines.
+
+        Raises:
+            MissingImages: no such list file, no such lines, or images that are not there.
+        """
+        lines = read_lines(home / self.file)
+        wanted = [line for line in lines if line and line.startswith("query") == self.queries]
+        if not wanted:
+            there = f"its first line is {lines[0]!r}" if lines else "it is empty"
+            raise MissingImages(
+                f"{home / self.file} names no {'query' if self.queries else 'gallery'} images ({there}); lines start "
+                "with the folder of their image, and that of queries with 'query'"
+            )
+        return [Entry(path) for path in find_listed(home, wanted, self.name)]
+
+
+@dataclass(frozen=True)
+class Lines(Source):
+    """All lines of a list file: each names an image below one folder, and may say numbers of it.
+
+    Attributes:
+        files: names that the list may have; the first is the usual one.
+        folders: names that the folder of its images may have.
+        numbers: how many whole numbers follow the image's name in a line.
+        suffix: added to names that have none.
+    """
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+    numbers: int = 0
+    suffix: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.files[0]
+
+    def is_there(self, home: Path) -> bool:
+        return any((home / file).is_file() for file in self.files)
+
+    def entries(self, home: Path) -> list[Entry]:
+        """The listed files in the order of the lines, each with the line's numbers.
+
+        Raises:
+            MissingImages: no such list file, lines of another form, or images that are not there.
+        """
+        names, numbers = zip(*self.rows(home), strict=True)
+        folder = next((folder for folder in self.folders if (home / folder).is_dir()), self.folders[0])
+        paths = find_listed(home, [f"{folder}/{name}" for name in names], self.name)
+        return [Entry(path, said) for path, said in zip(paths, numbers, strict=True)]
+
+    def rows(self, home: Path) -> list[tuple[str, tuple[int, ...]]]:
+        """The image's name and the numbers of each line."""
+        file = next((home / file for file in self.files if (home / file).is_file()), home / self.files[0])
+        lines = [line for line in read_lines(file) if line]
+        if not lines:
+            raise MissingImages(f"{file} is empty")
+        rows, wrong = [], []
+        for line in lines:
+            name, *words = line.rsplit(maxsplit=self.numbers)
+            if len(words) != self.numbers or not all(word.isdecimal() for word in words):
+                wrong.append(line)
+            rows.append((name if Path(name).suffix else name + self.suffix, tuple(words)))
+        if wrong:
+            raise MissingImages(
+                f"{len(wrong):,} of {len(lines):,} lines of {file} are not an image and {self.numbers} whole "
+                f"number{'s' * (self.numbers != 1)}, for example {wrong[0]!r}"
+            )
+        return [(name, tuple(map(int, words))) for name, words in rows]
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a list file, without what systems and editors add to paths.
+
+    Raises:
+        MissingImages: no such file, or no text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MissingImages(f"{file} is no text file ({error})") from None
+    except OSError as error:
+        raise MissingImages(f"no list file {file} ({error.strerror})") from None
+    return [line.strip().strip("\"'").replace("\\", "/").removeprefix("./") for line in text.splitlines()]
+
+
+def find_listed(home: Path, lines: Sequence[str], name: str) -> list[Path]:
+    """The file of each line, a path below `home`; or that of its name below the line's first folder, if just one is.
+
+    Raises:
+        MissingImages: images of the list `name` that are not there, or there more than once.
+    """
+    places = _find(home, lines)
+    for count, why in ((0, "not there"), (2, "there more than once, in other folders than the line says")):
+        gone = [line for line in lines if len(places[line][:2]) == count]
+        if gone:
+            raise MissingImages(
+                f"of {len(lines):,} images ({name}) {len(gone):,} are {why}: {', '.join(gone[:_SHOWN])}"
+                f"{' …' if len(gone) > _SHOWN else ''}"
+            )
+    return [places[line][0] for line in lines]
+
+
+def _find(home: Path, lines: Sequence[str]) -> dict[str, list[Path]]:
+    """Line -> its file; or, if it is not where the line says, those of its name below the line's first folder."""
+    # One walk of each folder instead of a question to the file system for each of 50,000 lines.
+    below = {top: images_below(home / top) for top in {line.partition("/")[0] for line in lines}}
+    exact = {path.relative_to(home).as_posix(): path for paths in below.values() for path in paths}
+    by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for top, paths in below.items():
+        for path in paths:
+            by_name[top, path.name.lower()].append(path)
+    return {
+        line: [exact[line]] if line in exact else by_name[line.partition("/")[0], line.rpartition("/")[2].lower()]
+        for line in lines
+    }

@@ -1,0 +1,43 @@
+"""File names that begin with PERSON_cCAMERA, Market-1501's and those of many later sets."""
+
+import re
+from pathlib import Path
+
+from fastreid.data.benchmarks.base import UnexpectedCamera
+from fastreid.data.benchmarks.sources import View
+from fastreid.structures import PersonImage
+
+_FILE_NAME = re.compile(r"(?P<person>-?\d+)_c(?P<camera>\d+).*")
+
+
+def person_and_camera(path: Path) -> tuple[int, int]:
+    """`0002_c1s1_000451_03.jpg` -> (2, 1).
+
+    Raises:
+        ValueError: the file name has another form.
+    """
+    match = _FILE_NAME.fullmatch(path.stem)
+    if not match:
+        raise ValueError(f"{path.name} is not PERSON_cCAMERA…")
+    return int(match["person"]), int(match["camera"])
+
+
+def ground_image(path: Path, person: int, camera: int, num_cameras: int) -> PersonImage:
+    """An image of camera 1 … `num_cameras`, all of which stand on the ground; camera ids count from 0.
+
+    Raises:
+        UnexpectedCamera: none of these.
+    """
+    if not 1 <= camera <= num_cameras:
+        raise UnexpectedCamera(f"camera {camera}, where the benchmark has 1 to {num_cameras}")
+    return PersonImage(str(path), person, camera - 1, View.GROUND)
+
+
+def read_person_camera(path: Path, num_cameras: int) -> PersonImage:
+    """`0002_c1s1_000451_03.jpg` is person 2 under camera 1 (camera id 0).
+
+    Raises:
+        ValueError: the file name has another form.
+        UnexpectedCamera: neither of the `num_cameras`.
+    """
+    return ground_image(path, *person_and_camera(path), num_cameras)

@@ -1,0 +1,83 @@
+"""PKU VehicleID (Liu et al., CVPR 2016): vehicles seen from the front or behind, cameras unknown."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from fastreid.data.benchmarks.base import Benchmark, Protocol
+from fastreid.data.benchmarks.lists import Lines
+from fastreid.data.benchmarks.sizes import Sizes
+from fastreid.data.benchmarks.sources import Entry, Source, View
+from fastreid.structures import PersonImage
+
+# Nobody knows the cameras: one for all queries and another for the gallery, so that nothing is ever removed.
+QUERY_CAMERA, GALLERY_CAMERA = 0, 1
+
+
+def read_vehicle_id(path: Path, vehicle: int, camera: int = QUERY_CAMERA) -> PersonImage:
+    """The file name says nothing; the list says the vehicle."""
+    return PersonImage(str(path), vehicle, camera, View.GROUND)
+
+
+@dataclass(frozen=True)
+class Drawn(Source):
+    """One image of each vehicle of a list (`gallery`), or all others.
+
+    The one whose name without its suffix has the lowest SHA-256: as good as a draw, and the same for everybody,
+    whatever the order of the lines.
+    """
+
+    images: Lines
+    gallery: bool
+
+    @property
+    def name(self) -> str:
+        return f"{'gallery' if self.gallery else 'queries'} of {self.images.name}"
+
+    def is_there(self, home: Path) -> bool:
+        return self.images.is_there(home)
+
+    def entries(self, home: Path) -> list[Entry]:
+        entries, images_of = self.images.entries(home), defaultdict(list)
+        for entry in entries:
+            images_of[entry.numbers].append(entry.path)
+        drawn = {min(paths, key=_lot) for paths in images_of.values()}
+        camera = GALLERY_CAMERA if self.gallery else QUERY_CAMERA
+        return [Entry(e.path, (*e.numbers, camera)) for e in entries if (e.path in drawn) == self.gallery]
+
+
+def _lot(path: Path) -> str:
+    return sha256(path.stem.encode()).hexdigest()
+
+
+def _list(name: str) -> Lines:
+    return Lines((f"train_test_split/{name}.txt",), ("image",), numbers=1, suffix=".jpg")
+
+
+def _protocol(vehicles: int, queries: int, paper: str) -> Protocol:
+    test = _list(f"test_list_{vehicles}")
+    sizes = {"query": Sizes(queries, note=f"The paper says {paper}"), "gallery": Sizes(vehicles, vehicles)}
+    return Protocol(Drawn(test, gallery=False), Drawn(test, gallery=True), sizes=sizes)
+
+
+VEHICLE_ID = Benchmark(
+    "VehicleID",
+    folders=("VehicleID", "VehicleID_V1.0", "vehicleid"),
+    train=_list("train_list"),
+    read=read_vehicle_id,
+    protocols={
+        "SmallVehicleID": _protocol(800, 5_693, "6,532"),
+        "MediumVehicleID": _protocol(1_600, 11_777, "11,395"),
+        "LargeVehicleID": _protocol(2_400, 17_377, "17,638"),
+    },
+    aliases={"VehicleID": "LargeVehicleID"},
+    layout="""\
+VehicleID/
+  image/                       0061606.jpg
+  train_test_split/            train_list.txt, test_list_800.txt, test_list_1600.txt, test_list_2400.txt
+                               0061606 18803: image, vehicle""",
+    train_sizes=Sizes(113_346, 13_164, "The paper says 110,178 images of 13,134 vehicles"),
+)

@@ -1,0 +1,116 @@
+"""Normalisation layers by the names in MODEL.BACKBONE.NORM and MODEL.HEADS.NORM."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from fastreid.utils.registry import Registry
+
+NORM_REGISTRY = Registry("normalisation layer in NORM")
+"""Name -> function (channels, num_splits) -> layer on maps [B, C, h, w]."""
+
+
+class GhostBatchNorm(nn.BatchNorm2d):
+    """Batch norm by the statistics of parts of a batch (Hoffer et al., "Train Longer, Generalize Better", 2017).
+
+    Running statistics are the mean of those of the parts; evaluation uses them as `nn.BatchNorm2d` does.
+
+    Args:
+        num_features: C.
+        num_splits: equal parts of a training batch, each normalised by itself; 1 is plain batch norm.
+    """
+
+    def __init__(self, num_features: int, *, num_splits: int = 1) -> None:
+        super().__init__(num_features)
+        self.num_splits = num_splits
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Raises: ValueError if a training batch does not divide into the parts."""
+        if not self.training or self.num_splits == 1:
+            return super().forward(maps)
+        parts, batch = self.num_splits, len(maps)
+        if batch % parts:
+            raise ValueError(f"GhostBN has {parts} parts (NORM_SPLIT), and a batch of {batch} images does not divide")
+        self.num_batches_tracked.add_(1)
+        means, variances = self.running_mean.repeat(parts), self.running_var.repeat(parts)
+        # Image i goes to part i mod `parts`; the parts stand beside each other as channels.
+        normed = F.batch_norm(
+            maps.reshape(batch // parts, parts * self.num_features, *maps.shape[2:]),
+            means, variances, self.weight.repeat(parts), self.bias.repeat(parts), True, self.momentum, self.eps,
+        )  # fmt: skip
+        self.running_mean.copy_(means.view(parts, -1).mean(dim=0))
+        self.running_var.copy_(variances.view(parts, -1).mean(dim=0))
+        return normed.reshape(maps.shape)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, num_splits={self.num_splits}"
+
+
+class IBN(nn.Module):
+    """Instance norm on the first half of the channels, batch norm on the rest (Pan et al., "IBN-Net", ECCV 2018).
+
+    Args:
+        channels: C.
+        norm: name of the second half's norm.
+    """
+
+    def __init__(self, channels: int, norm: str, *, num_splits: int = 1) -> None:
+        super().__init__()
+        self.half = channels // 2
+        # Names as in the checkpoints of IBN-Net and fast-reid.
+        self.IN = nn.InstanceNorm2d(self.half, affine=True)
+        self.BN = get_norm(norm, channels - self.half, num_splits=num_splits)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        appearance, content = maps.split([self.half, maps.shape[1] - self.half], dim=1)
+        return torch.cat([self.IN(appearance.contiguous()), self.BN(content.contiguous())], dim=1)
+
+
+def _synchronised(channels: int, num_splits: int) -> nn.Module:
+    from fastreid.layers.sync_batch_norm import SyncBatchNorm
+
+    return SyncBatchNorm(channels)
+
+
+NORM_REGISTRY.register(lambda channels, num_splits: nn.BatchNorm2d(channels), name="BN")
+NORM_REGISTRY.register(_synchronised, name="syncBN")
+NORM_REGISTRY.register(lambda channels, num_splits: GhostBatchNorm(channels, num_splits=num_splits), name="GhostBN")
+# Statistics and affine parameters are buffers: nothing of it is trained.
+NORM_REGISTRY.register(lambda channels, num_splits: FrozenBatchNorm2d(channels), name="FrozenBN")
+NORM_REGISTRY.register(lambda channels, num_splits: nn.GroupNorm(32, channels), name="GN")
+
+
+def get_norm(
+    norm: str,
+    out_channels: int,
+    *,
+    num_splits: int = 1,
+    weight_freeze: bool = False,
+    bias_freeze: bool = False,
+    weight_init: float = 1.0,
+    bias_init: float = 0.0,
+) -> nn.Module:
+    """The layer `norm` for maps of `out_channels` channels; fast-reid's function of this name.
+
+    Args:
+        num_splits: parts of a batch, of GhostBN.
+        weight_freeze, bias_freeze: keep that parameter as it starts.
+        weight_init, bias_init: what they start as.
+
+    Raises:
+        RegistryError: no such norm; lists all.
+        ValueError: GN with channels that are no multiple of its 32 groups; parts of another norm than GhostBN.
+    """
+    if num_splits != 1 and norm != "GhostBN":
+        raise ValueError(f"NORM_SPLIT is {num_splits}, but only NORM GhostBN normalises parts of a batch, not {norm}")
+    make: Callable[[int, int], nn.Module] = NORM_REGISTRY.get(norm)
+    layer = make(out_channels, num_splits)
+    nn.init.constant_(layer.weight, weight_init)
+    nn.init.constant_(layer.bias, bias_init)
+    for parameter, frozen in ((layer.weight, weight_freeze), (layer.bias, bias_freeze)):
+        if frozen:
+            parameter.requires_grad_(False)
+    return layer

@@ -1,0 +1,66 @@
+"""Batch normalisation by the statistics of all processes' batches, on a CPU too."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fastreid.utils import comm
+
+
+class SyncBatchNorm(_BatchNorm):
+    """As nn.BatchNorm1d and 2d, [B, C] or [B, C, …], but in training over the rows of all processes.
+
+    torch.nn.SyncBatchNorm does it on GPUs only. Names and buffers are those of nn.BatchNorm. Statistics are float32;
+    in eval mode, and with one process, it is nn.BatchNorm.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected [B, C] or [B, C, …], got {list(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training and comm.is_distributed()):
+            return super().forward(input)
+        self._check_input_dim(input)
+        axes = [0, *range(2, input.ndim)]
+        values = input.float()
+        count = values.new_tensor([values.numel() // values.shape[1]])
+        total = comm.all_reduce_sum(count)
+        # Two rounds: a difference of large sums would lose what the deviation is made of.
+        mean = comm.sum_over_processes(values.sum(dim=axes)) / total
+        shape = (1, -1, *([1] * (input.ndim - 2)))
+        centred = values - mean.view(shape)
+        variance = comm.sum_over_processes(centred.square().sum(dim=axes)) / total
+        self._track(mean.detach(), variance.detach(), total)
+        normal = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
+        if not self.track_running_stats:
+            return
+        self.num_batches_tracked.add_(1)
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        unbiased = variance * total / (total - 1).clamp(min=1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
+
+
+def synchronized(module: nn.Module) -> nn.Module:
+    """Replace every BatchNorm1d and 2d in a module by one that knows all processes; returns the module.
+
+    Parameters and buffers are the same tensors as before.
+    """
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        options = {name: getattr(module, name) for name in ("eps", "momentum", "affine", "track_running_stats")}
+        new = SyncBatchNorm(module.num_features, **options)
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(new, name, parameter)
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(new, name, buffer)
+        return new.train(module.training)
+    for name, child in module.named_children():
+        setattr(module, name, synchronized(child))
+    return module

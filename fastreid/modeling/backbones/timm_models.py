@@ -1,0 +1,177 @@
+"""Any of timm's models as a backbone, and fast-reid's other backbones as rows that name one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import timm
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, ConfigError, require_defaults
+from fastreid.modeling.backbones.pretrained import load_pretrained
+from fastreid.modeling.backbones.resnet import OF_OTHERS, check_last_stride, remove_strides
+from fastreid.modeling.backbones.vit import fit_vit_names
+from fastreid.utils.suggest import explain_choice, near_matches
+
+_OF_RESNETS = ("NORM", "NORM_SPLIT", "WITH_IBN", "WITH_SE", "WITH_NL")
+
+
+@dataclass(frozen=True)
+class Family:
+    """One of fast-reid's backbones.
+
+    Attributes:
+        models: DEPTH as fast-reid has it -> timm's name.
+        last_stages: of timm's model, the one that LAST_STRIDE is about; several where it depends on the size.
+        absent: DEPTHs of fast-reid's that timm has no model for.
+    """
+
+    models: Mapping[str, str] = field(default_factory=dict)
+    last_stages: tuple[str, ...] = ()
+    absent: str = "all"
+
+
+FAMILIES = {
+    "build_resnest_backbone": Family(
+        {"50x": "resnest50d", "101x": "resnest101e", "200x": "resnest200e", "269x": "resnest269e"}, ("layer4",), "none"
+    ),
+    "build_mobilenetv2_backbone": Family(
+        {f"{n}x": f"mobilenetv2_{t}" for n, t in {"1.0": "100", "0.75": "075", "0.5": "050", "0.35": "035"}.items()},
+        ("blocks.5",),
+        "0.25x, 0.1x",
+    ),
+    "build_mobilenetv3_backbone": Family(
+        {size: f"mobilenetv3_{size.lower()}_100" for size in ("large", "small", "Large", "Small")},
+        ("blocks.4", "blocks.5"),
+        "none",
+    ),
+    "build_repvgg_backbone": Family(
+        {n: f"repvgg_{n.lower()}" for n in ("A0", "A1", "A2", "B0", "B1", "B1g4", "B2", "B2g4", "B3", "B3g4")},
+        ("stages.3",),
+        "those with g2",
+    ),
+    "build_regnet_backbone": Family(
+        {
+            f"{size}{kind}": f"regnet{kind}_{size // 100:03}"
+            for kind in "xy"
+            for size in (200, 400, 600, 800, 1600, 3200, 4000, 6400)
+        },
+        ("s4",),
+        "none",
+    ),
+    "build_effnet_backbone": Family({f"b{n}": f"efficientnet_b{n}" for n in range(6)}, ("blocks.5",), "none"),
+    # timm has neither.
+    "build_osnet_backbone": Family(),
+    "build_shufflenetv2_backbone": Family(),
+}
+
+
+class TimmBackbone(nn.Module):
+    """A timm model without its classifier: normalised images [B, 3, H, W] -> maps [B, C, h, w].
+
+    A model of tokens, and one that cannot do without its pooling, give their own pooled vector as [B, C, 1, 1].
+
+    Args:
+        name: as `timm.create_model` takes it; no weights are downloaded.
+        image_size: (H, W), for models that have a table of positions.
+        last_stages: names of stages whose strides become 1.
+    """
+
+    def __init__(self, name: str, image_size: tuple[int, int], last_stages: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.model = _unpooled(name, image_size)
+        for stage in last_stages:
+            remove_strides(self.model.get_submodule(stage))
+        # One image tells what the model gives; models differ.
+        was_training = self.model.training
+        with torch.no_grad():
+            shape = self.eval()(torch.zeros(1, 3, *image_size)).shape
+        self.train(was_training)
+        self.feature_dim = shape[1]
+        self._layers = group_parameters(self.model, self.model.group_matcher(coarse=False), reverse=True)
+
+    @property
+    def num_layers(self) -> int:
+        """The greatest `layer_of`."""
+        return max(self._layers.values())
+
+    def layer_of(self, name: str) -> int:
+        """Depth of a parameter as timm groups them: 0 for the stem."""
+        return self._layers[name.removeprefix("model.")]
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.model(images)
+        if features.ndim == 2:
+            return features[..., None, None]
+        return features.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else features
+
+
+def _unpooled(name: str, image_size: tuple[int, int]) -> nn.Module:
+    """timm's model without classifier; without pooling, too, if it is one of maps and lets it go."""
+    options: dict[str, object] = {"pretrained": False, "num_classes": 0}
+    if timm.get_pretrained_cfg(name, allow_unregistered=True).fixed_input_size:
+        options["img_size"] = tuple(image_size)
+    state = torch.get_rng_state()
+    pooled = timm.create_model(name, **options)
+    if hasattr(pooled, "num_prefix_tokens"):  # tokens: its own pooling is part of it
+        return pooled
+    torch.set_rng_state(state)
+    try:
+        return timm.create_model(name, global_pool="", **options)
+    except (AssertionError, TypeError):  # one that cannot do without
+        return pooled
+
+
+def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
+    """The model `MODEL.BACKBONE.TIMM_NAME` of timm, for images of `INPUT.SIZE_TRAIN`.
+
+    Raises:
+        ConfigError: no such model, with near matches; a key that only other backbones have.
+        WeightsError: `PRETRAIN_PATH` fills too little of it.
+    """
+    name = cfg.MODEL.BACKBONE.TIMM_NAME
+    if not timm.is_model(name):
+        near = near_matches(name, timm.list_models())
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ConfigError(f"MODEL.BACKBONE.TIMM_NAME {name!r} is none of timm's {len(timm.list_models())} models{hint}")
+    others = [*_OF_RESNETS, *(key for key in OF_OTHERS if key != "TIMM_NAME"), "LAST_STRIDE"]
+    require_defaults(
+        cfg, [f"MODEL.BACKBONE.{key}" for key in others], "build_timm_backbone takes timm's model as it is"
+    )
+    return _with_weights(TimmBackbone(name, tuple(cfg.INPUT.SIZE_TRAIN)), cfg)
+
+
+def family_builder(name: str, family: Family) -> Callable[[CfgNode], TimmBackbone]:
+    """fast-reid's builder of this name."""
+
+    def build(cfg: CfgNode) -> TimmBackbone:
+        keys = cfg.MODEL.BACKBONE
+        if not family.models:
+            raise ConfigError(f"{name} is not part of this library: timm, where other backbones come from, has no such")
+        if keys.DEPTH not in family.models:
+            choice = explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, family.models)
+            raise ConfigError(f"{name}: {choice} (of fast-reid's own, timm lacks: {family.absent})")
+        check_last_stride(keys)
+        others = [f"MODEL.BACKBONE.{key}" for key in (*_OF_RESNETS, *OF_OTHERS)]
+        require_defaults(cfg, others, f"{name} takes timm's model as it is, but for the last stride")
+        last_stages = family.last_stages if keys.LAST_STRIDE == 1 else ()
+        return _with_weights(TimmBackbone(family.models[keys.DEPTH], tuple(cfg.INPUT.SIZE_TRAIN), last_stages), cfg)
+
+    build.__name__, build.__doc__ = name, f"timm's {', '.join(dict.fromkeys(family.models.values()))}."
+    return build
+
+
+def _with_weights(backbone: TimmBackbone, cfg: CfgNode) -> TimmBackbone:
+    keys = cfg.MODEL.BACKBONE
+    if keys.PRETRAIN:
+        load_pretrained(backbone.model, keys.PRETRAIN_PATH, adapt=_fit_names, min_coverage=keys.PRETRAIN_MIN_COVERAGE)
+    return backbone
+
+
+def _fit_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drop `backbone.` and `model.`; resize a ViT's table of positions."""
+    state = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in state.items()}
+    return fit_vit_names(model, state) if isinstance(model, timm.models.VisionTransformer) else state

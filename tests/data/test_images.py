@@ -1,0 +1,233 @@
+"""Every kind of image file is decoded right, or refused with its path and a reason."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from fastreid.data.images import BACKGROUND, ImageAccessError, ImageReadError, decode, read_image
+
+RANDOM = np.random.default_rng(0)
+COLOURS = RANDOM.integers(0, 256, (6, 4, 3), dtype=np.uint8)
+
+
+def encoded(picture, kind="PNG", **options):
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def pixels(content):
+    picture = decode(content, "a.img")
+    assert picture.mode == "RGB"
+    return np.asarray(picture)
+
+
+def png(width, height, depth, colour, rows, *chunks):
+    """A PNG of raw rows, as Pillow does not write all kinds."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = (b"IHDR", header), *chunks, (b"IDAT", data), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+# Depths
+
+
+WIDE = RANDOM.integers(0, 65536, (6, 4), dtype=np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_16_bit_grey_keeps_its_upper_bits(kind):
+    found = pixels(encoded(Image.fromarray(WIDE), kind))
+    assert (found == (WIDE >> 8)[..., None]).all() and len(np.unique(found)) > 10  # not all white
+
+
+def test_16_bit_colour_keeps_its_upper_bits():
+    wide = RANDOM.integers(0, 65536, (6, 4, 3), dtype=np.uint16)
+    content = png(4, 6, 16, 2, [row.astype(">u2").tobytes() for row in wide])
+    assert (pixels(content) == wide >> 8).all()
+
+
+def test_a_transparent_16_bit_value_is_background():
+    content = png(4, 6, 16, 0, [row.astype(">u2").tobytes() for row in WIDE], (b"tRNS", struct.pack(">H", WIDE[2, 1])))
+    found = pixels(content).copy()
+    assert tuple(found[2, 1]) == BACKGROUND
+    found[2, 1] = WIDE[2, 1] >> 8
+    assert (found == (WIDE >> 8)[..., None]).all()
+
+
+@pytest.mark.parametrize("values", [WIDE.astype(np.int32), WIDE.astype(np.float32)], ids=["integers", "floats"])
+def test_values_without_a_stated_white_are_refused(values):
+    with pytest.raises(ImageReadError, match="a.img: its values .* have no stated white: save it with 8 or 16 bits"):
+        pixels(encoded(Image.fromarray(values), "TIFF"))
+
+
+def test_1_bit():
+    bits = RANDOM.integers(0, 2, (6, 4)).astype(bool)
+    assert (pixels(encoded(Image.fromarray(bits))) == 255 * bits[..., None]).all()
+
+
+# Colours
+
+
+def test_grey():
+    assert (pixels(encoded(Image.fromarray(COLOURS[..., 0]))) == COLOURS[..., :1]).all()
+
+
+ALPHA = np.array([[0, 255, 128, 64]] * 6, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_lies_on_the_background(mode):
+    colours = COLOURS if mode == "RGBA" else COLOURS[..., :1]
+    found = pixels(encoded(Image.fromarray(np.dstack([colours, ALPHA]))))
+    share = ALPHA[..., None] / 255
+    expected = share * colours + (1 - share) * np.array(BACKGROUND)
+    assert np.abs(found - expected).max() <= 1
+    assert (found[:, 0] == BACKGROUND).all() and (found[:, 1] == colours[:, 1]).all()
+
+
+def test_a_palette():
+    picture = Image.fromarray(COLOURS).quantize(200)
+    assert (pixels(encoded(picture)) == np.asarray(picture.convert("RGB"))).all()
+
+
+def test_a_palette_with_transparent_colours():
+    picture = Image.fromarray(np.array([[0, 1, 2, 3]], dtype=np.uint8)).convert("P")
+    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    (found,) = pixels(encoded(picture, transparency=bytes([255, 0, 255, 255])))
+    assert found.tolist() == [[10, 20, 30], list(BACKGROUND), [70, 80, 90], [100, 110, 120]]
+    (found,) = pixels(encoded(picture, "GIF", transparency=2))
+    assert found.tolist() == [[10, 20, 30], [40, 50, 60], list(BACKGROUND), [100, 110, 120]]
+
+
+def cmyk_jpeg():
+    """Nearly no ink but cyan: light blue."""
+    return encoded(Image.new("CMYK", (8, 8), (200, 10, 20, 30)), "JPEG", quality=100)
+
+
+def test_cmyk_of_adobe_is_stored_inverted():
+    assert b"Adobe" in cmyk_jpeg()
+    red, green, blue = pixels(cmyk_jpeg())[0, 0].tolist()
+    assert red < 60 and green > 200 and blue > 200
+
+
+def test_cmyk_of_others_is_not():
+    content = cmyk_jpeg()
+    start = content.index(b"\xff\xee")
+    length = int.from_bytes(content[start + 2 : start + 4], "big")
+    plain = content[:start] + content[start + 2 + length :]
+    expected = Image.new("CMYK", (1, 1), (55, 245, 235, 225)).convert("RGB").getpixel((0, 0))
+    assert np.abs(pixels(plain)[0, 0] - np.array(expected)).max() <= 2
+
+
+def test_cmyk_tiff():
+    picture = Image.new("CMYK", (2, 2), (200, 10, 20, 30))
+    assert (pixels(encoded(picture, "TIFF")) == np.asarray(picture.convert("RGB"))).all()
+
+
+# Orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_turns_the_picture_upright(kind, orientation):
+    stored = Image.fromarray(np.kron(COLOURS, np.ones((8, 8, 1), dtype=np.uint8)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
+    content = encoded(stored, kind, exif=exif, **options)
+    plain = Image.open(io.BytesIO(encoded(stored, kind, **options)))  # as stored, with a JPEG's losses
+    plain.load()
+    plain.getexif()[0x0112] = orientation
+    expected = ImageOps.exif_transpose(plain).convert("RGB")
+    found = pixels(content)
+    assert found.shape == ((48, 32, 3) if orientation < 5 else (32, 48, 3))
+    assert (found == np.asarray(expected)).all()
+
+
+def test_broken_exif_leaves_the_picture_as_it_is_stored():
+    content = encoded(Image.fromarray(COLOURS), "JPEG")
+    broken = content[:2] + b"\xff\xe1\x00\x10Exif\0\0garbage." + content[2:]
+    assert (pixels(broken) == pixels(content)).all()
+
+
+# Animations
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_picture_counts(kind):
+    first, second = (Image.new("RGB", (4, 6), colour) for colour in ("red", "blue"))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encoded(first, kind, save_all=True, append_images=[second], **options)
+    assert Image.open(io.BytesIO(content)).n_frames == 2
+    assert (pixels(content) == (255, 0, 0)).all()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"not a picture", "not an image, or of an unknown kind"),
+        (encoded(Image.fromarray(COLOURS))[:20], "."),
+        (encoded(Image.fromarray(COLOURS))[:-30], "."),
+        (encoded(Image.fromarray(COLOURS)).replace(b"IDAT", b"IDAX"), "."),
+        (png(0, 6, 8, 2, []), "."),
+        (encoded(Image.fromarray(COLOURS), "JPEG")[:150], "."),
+    ],
+    ids=["empty", "text", "no header", "half a png", "broken chunk", "no width", "half a jpeg"],
+)
+def test_what_is_no_image_is_refused_with_path_and_reason(tmp_path, content, reason):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageReadError, match=rf"^cannot read image {path}: .*{reason}") as error:
+        read_image(str(path))
+    assert error.value.reason and str(error.value).endswith(error.value.reason)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+def test_a_jpeg_cut_anywhere_is_refused_or_whole(options):
+    content = encoded(Image.fromarray(RANDOM.integers(0, 256, (64, 48, 3), dtype=np.uint8)), "JPEG", **options)
+    whole, refused = pixels(content), 0
+    for end in range(0, len(content), 101):
+        try:
+            assert (pixels(content[:end]) == whole).all()
+        except ImageReadError:
+            refused += 1
+    assert refused == len(range(0, len(content), 101))
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(ImageReadError, match="gone.jpg: there is no such file"):
+        read_image(str(tmp_path / "gone.jpg"))
+
+
+def test_a_file_that_the_system_does_not_give_is_another_error(tmp_path):
+    with pytest.raises(ImageAccessError, match="directory"):
+        read_image(str(tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("pixels_allowed", [200, 50], ids=["Pillow warns", "Pillow refuses"])
+def test_decompression_bombs_are_refused(monkeypatch, pixels_allowed):
+    content = encoded(Image.new("RGB", (15, 15)))
+    assert pixels(content).shape == (15, 15, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels_allowed)
+    with pytest.raises(ImageReadError, match="decompression bomb"):
+        pixels(content)
+
+
+def test_torch_can_make_the_error_of_a_worker_again():
+    error = ImageReadError.of("a.jpg", "why")
+    assert str(type(error)(str(error))) == "cannot read image a.jpg: why"

@@ -1,0 +1,107 @@
+"""timm's models as backbones: maps or one token, no weight without use, fast-reid's names."""
+
+import pytest
+import timm
+import torch
+
+from fastreid.config import get_cfg
+from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone
+from fastreid.modeling.backbones.timm_models import FAMILIES
+from fastreid.utils.weights import WeightsError
+
+SIZE = [128, 64]
+
+
+def backbone(name="build_timm_backbone", size=SIZE, **keys):
+    torch.manual_seed(0)
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.SIZE_TRAIN", list(size), "INPUT.SIZE_TEST", list(size), "MODEL.BACKBONE.NAME", name])
+    cfg.merge_from_list([word for key, value in keys.items() for word in (f"MODEL.BACKBONE.{key}", value)])
+    return build_backbone(cfg)
+
+
+def unused(model, size=SIZE):
+    """Parameters that no gradient reaches: a run over several processes would wait for them for ever."""
+    model.train()(torch.randn(2, 3, *size)).square().sum().backward()
+    return [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("convnext_atto", (320, 4, 2)),
+        ("resnet26d", (2048, 4, 2)),
+        ("swin_tiny_patch4_window7_224", (768, 4, 2)),  # channels come last inside
+        ("vit_tiny_patch16_224", (192, 1, 1)),
+        ("deit3_small_patch16_224", (384, 1, 1)),
+        ("efficientvit_b0", (1280, 1, 1)),  # cannot do without its pooling
+    ],
+)
+def test_any_of_timms_models(name, shape):
+    model = backbone(TIMM_NAME=name)
+    assert model(torch.randn(2, 3, *SIZE)).shape == (2, *shape) and model.feature_dim == shape[0]
+    assert unused(model) == []
+    depths = {model.layer_of(parameter) for parameter, _ in model.named_parameters()}
+    assert min(depths) == 0 and max(depths) == model.num_layers > 3
+
+
+# One of each family; (channels, height and width with LAST_STRIDE 1 at 128 x 64).
+ONE_OF_EACH = {
+    "build_resnest_backbone": ("50x", 2048),
+    "build_mobilenetv2_backbone": ("0.35x", 1280),
+    "build_mobilenetv3_backbone": ("small", 1024),  # "large" has its last stride in another stage
+    "build_repvgg_backbone": ("A0", 1280),
+    "build_regnet_backbone": ("200y", 368),
+    "build_effnet_backbone": ("b0", 1280),
+}
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_fast_reids_other_backbones(name):
+    depth, channels = ONE_OF_EACH[name]
+    model = backbone(name, DEPTH=depth)
+    assert model(torch.randn(2, 3, *SIZE)).shape == (2, channels, 8, 4)
+    assert unused(model) == []
+    coarse = backbone(name, DEPTH=depth, LAST_STRIDE=2)
+    assert coarse(torch.randn(2, 3, *SIZE)).shape == (2, channels, 4, 2)
+    assert model.state_dict().keys() == coarse.state_dict().keys()
+
+
+def test_the_last_stride_of_both_mobilenets():
+    images = torch.randn(2, 3, *SIZE)
+    assert backbone("build_mobilenetv3_backbone", DEPTH="large")(images).shape == (2, 1280, 8, 4)
+
+
+def test_every_row_names_a_model_of_timms():
+    assert [m for family in FAMILIES.values() for m in family.models.values() if not timm.is_model(m)] == []
+    assert {name for name, family in FAMILIES.items() if family.models} == set(ONE_OF_EACH)
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "message"),
+    [
+        ("build_osnet_backbone", {}, "build_osnet_backbone is not part of this library: timm"),
+        ("build_mobilenetv2_backbone", {"DEPTH": "0.1x"}, r"unknown .*DEPTH '0.1x'.*timm lacks: 0.25x, 0.1x"),
+        ("build_regnet_backbone", {"DEPTH": "200y", "WITH_IBN": True}, "as it is, but for the last stride"),
+        ("build_timm_backbone", {"TIMM_NAME": "convnext_atoo"}, "none of timm's .* did you mean convnext_atto"),
+        ("build_timm_backbone", {"TIMM_NAME": "convnext_atto", "LAST_STRIDE": 2}, "takes timm's model as it is, so"),
+        ("build_timm_backbone", {"TIMM_NAME": "convnext_atto", "FEAT_DIM": 7}, "FEAT_DIM is 7.*gives 320"),
+    ],
+)
+def test_what_there_is_not_is_explained(name, keys, message):
+    with pytest.raises(KeyError, match=message):
+        backbone(name, **keys)
+
+
+def test_weights_come_from_a_local_file(tmp_path):
+    stock = timm.create_model("vit_tiny_patch16_224", pretrained=False)
+    torch.save(stock.state_dict(), tmp_path / "file.pth")
+    read = backbone(TIMM_NAME="vit_tiny_patch16_224", PRETRAIN=True, PRETRAIN_PATH=str(tmp_path / "file.pth"))
+    assert torch.equal(read.model.blocks[0].attn.qkv.weight, stock.blocks[0].attn.qkv.weight)
+    with pytest.raises(WeightsError, match="PRETRAIN is True but there is no file"):
+        backbone(TIMM_NAME="vit_tiny_patch16_224", PRETRAIN=True)
+
+
+def test_the_registry_has_fast_reids_names():
+    kinds = "resnet resnext resnest osnet mobilenetv2 mobilenetv3 shufflenetv2 repvgg regnet effnet vit".split()
+    assert {f"build_{kind}_backbone" for kind in kinds} <= set(BACKBONE_REGISTRY)
