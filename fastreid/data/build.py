@@ -14,7 +14,7 @@ from fastreid.data.common import PersonDataset
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.numbered import NumberedDataset, NumberedSampler
 from fastreid.data.own_images import load_own_images
-from fastreid.data.samplers import SAMPLER_REGISTRY
+from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler
 from fastreid.data.skipping import POLICIES, LeavingOut, PersonLoader, Replacing, collate
 from fastreid.data.transforms import build_transforms
 from fastreid.structures import PersonImage
@@ -149,9 +149,10 @@ def build_feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> DataLoa
 
 
 def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]:
-    """Query then gallery of one dataset, and how many of them are queries."""
+    """Query then gallery of one dataset, and how many of them are queries; of several processes, each its part."""
     (dataset,) = build_datasets(cfg, [dataset_name])
-    return build_feature_loader(cfg, [*dataset.query, *dataset.gallery]), len(dataset.query)
+    images = [*dataset.query, *dataset.gallery]
+    return build_feature_loader(cfg, [images[index] for index in InferenceSampler(len(images))]), len(dataset.query)
 
 
 def _leave_ctrl_c_to_the_main_process(worker: int) -> None:
