@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Renders an aerial-ground benchmark: tools/render_benchmark.py --root datasets --name CARGO"""
+"""Renders a benchmark's stand-in: tools/render_benchmark.py --root datasets --name CARGO"""
 
 from __future__ import annotations
 

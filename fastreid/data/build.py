@@ -126,9 +126,10 @@ def _check_sources(sources: Sequence[ImageDataset]) -> None:
         home = BENCHMARK_OF[dataset.name].name if dataset.name in BENCHMARK_OF else dataset.name
         if home in named:
             raise ConfigError(
-                f"DATASETS.NAMES has {named[home]} and {dataset.name}, which train on the same images; name one of them"
+                f"DATASETS.NAMES has {named[home]} and {dataset.name}, which train on the same people; name one of them"
             )
         named[home] = dataset.name
+    for dataset in sources:
         if not dataset.train and not dataset.combineall:
             raise DatasetError(f"{dataset.name} has no training images")
 

@@ -34,12 +34,24 @@ def counts_table(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]
 def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
     benchmark, images = BENCHMARK_OF.get(dataset.name), getattr(dataset, split)
     found, published = Sizes.of(images), benchmark.sizes(dataset.name, split) if benchmark else Sizes()
-    # Protocols of a benchmark share their training images.
-    name = benchmark.name if benchmark and split == "train" else dataset.name
+    name = _train_name(dataset) if split == "train" else dataset.name
     views = ", ".join(_view_name(view) for view in sorted({image.view for image in images}))
     cameras = len({image.camera for image in images})
     nobody = len(images) - found.images or None
     return (name, split, found.images, published.images, found.ids, published.ids, nobody, cameras, views)
+
+
+def _train_name(dataset: ImageDataset) -> str:
+    benchmark = BENCHMARK_OF.get(dataset.name)
+    return benchmark.train_name(dataset.name) if benchmark else dataset.name
+
+
+def trained_apart(datasets: Iterable[ImageDataset]) -> list[ImageDataset]:
+    """Those that do not train on the images of one before."""
+    first: dict[str, ImageDataset] = {}
+    for dataset in datasets:
+        first.setdefault(_train_name(dataset), dataset)
+    return list(first.values())
 
 
 def _view_name(view: int) -> str:

@@ -48,9 +48,10 @@ def test_people_of_two_data_sets_are_different_classes(cfg, tmp_path):
     assert dataset.num_classes == 7 and len(set(dataset.labels)) == 7
 
 
-def test_the_same_people_are_not_trained_on_twice(cfg):
-    cfg.merge_from_list(["DATASETS.NAMES", ("CARGO", "CARGO_AG")])
-    with pytest.raises(ConfigError, match="has CARGO and CARGO_AG, which train on the same images; name one"):
+@pytest.mark.parametrize("names", [("CARGO", "CARGO_AG"), ("CUHK03_labeled", "CUHK03_detected")])
+def test_the_same_people_are_not_trained_on_twice(cfg, names):
+    cfg.merge_from_list(["DATASETS.NAMES", names])
+    with pytest.raises(ConfigError, match=f"has {' and '.join(names)}, which train on the same people; name one"):
         build_reid_train_loader(cfg)
 
 

@@ -8,6 +8,7 @@ from fastreid.data.check import (
     counts_table,
     list_checksums,
     protocols_named,
+    trained_apart,
     unreadable,
 )
 from fastreid.data.datasets import ImageDataset
@@ -60,6 +61,14 @@ def test_twins_are_shown_from_both_sides(tmp_path):
         ["AG_ReID_v1", "AG_ReID_v1_AG"],
         ["AG_ReID_v1_AG", "AG_ReID_v1"],
     ]
+
+
+def test_training_images_are_shown_once_unless_protocols_have_their_own(tmp_path):
+    named = {name: ImageDataset([], [], [], name) for name in ("CARGO", "CARGO_AG", "Mine")}
+    named |= {name: ImageDataset([PersonImage("a", 1, 1)], [], [], name) for name in protocols_named("CUHK03")}
+    shown = trained_apart(named.values())
+    assert [d.name for d in shown] == ["CARGO", "Mine", *protocols_named("CUHK03")]
+    assert rows(counts_table(shown[-1:], []))[0][:6] == ["CUHK03_classic_detected", "train", "1", "-", "1", "1,367"]
 
 
 def test_other_data_sets_have_nothing_published_and_nobody_is_counted_apart():

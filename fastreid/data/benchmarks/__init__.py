@@ -5,6 +5,7 @@ from functools import partial
 from fastreid.data.benchmarks.ag_reid import AG_REID_V1, AG_REID_V2
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.cargo import CARGO
+from fastreid.data.benchmarks.cuhk03 import CUHK03
 from fastreid.data.benchmarks.g2aps import G2APS_REID
 from fastreid.data.benchmarks.lagper import LAGPER
 from fastreid.data.benchmarks.lists import Listed
@@ -19,7 +20,7 @@ from fastreid.data.datasets import DATASET_REGISTRY
 
 BENCHMARKS = (
     *(CARGO, AG_REID_V1, AG_REID_V2, LAGPER, G2APS_REID),
-    *(MARKET1501, DUKEMTMC, MSMT17),
+    *(MARKET1501, DUKEMTMC, MSMT17, CUHK03),
     *(VERI, VEHICLE_ID, VERI_WILD),
 )
 # Registered name -> its benchmark.

@@ -35,7 +35,8 @@ class Protocol:
         query, gallery: where the two sets come from.
         query_views, gallery_views: the views that are kept of them; None keeps all.
         camera_is_view: rank with the view as camera id, so that only matches across views count.
-        sizes: published counts of "query" and "gallery".
+        train: where the training images are, if not where the benchmark's are.
+        sizes: published counts of "query" and "gallery", and of "train" if it has its own.
         valid_queries: how many queries have a match, as published or as their figures imply.
     """
 
@@ -44,6 +45,7 @@ class Protocol:
     query_views: frozenset[View] | None = None
     gallery_views: frozenset[View] | None = None
     camera_is_view: bool = False
+    train: Source | None = None
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
     valid_queries: int | None = None
 
@@ -59,7 +61,7 @@ class Benchmark:
     Attributes:
         name: as users call it.
         folders: names that its folder may have; the first is the one that `layout` shows.
-        train: where the training images are; the same for every protocol.
+        train: where the training images are, of every protocol that does not say otherwise.
         read: path, and the numbers that a list says of it -> PersonImage; raises ValueError for a file name of another
             form, UnexpectedCamera. People are numbered from 0, or JUNK, or NOBODY.
         protocols: registered name -> protocol.
@@ -89,6 +91,10 @@ class Benchmark:
     def protocol(self, name: str) -> Protocol:
         return self.protocols[self.aliases.get(name, name)]
 
+    def train_name(self, name: str) -> str:
+        """What the training images of protocol `name` are called: several protocols may share them."""
+        return self.name if self.protocol(name).train is None else name
+
     def home(self, root: str | Path) -> Path:
         """The benchmark's folder below `root`: the first that exists, else the usual one."""
         candidates = [Path(root) / folder for folder in self.folders]
@@ -107,7 +113,7 @@ class Benchmark:
 
     def _split(self, split: str, name: str, home: Path) -> list[PersonImage]:
         protocol = self.protocol(name)
-        source = self.train if split == "train" else getattr(protocol, split)
+        source = getattr(protocol, split) or self.train
         try:
             images = self._read(home, source)
         except MissingImages as error:
@@ -129,7 +135,7 @@ class Benchmark:
 
     def sizes(self, name: str, split: str) -> Sizes:
         """Published counts of a split of protocol `name`."""
-        return self.train_sizes if split == "train" else self.protocol(name).sizes.get(split, Sizes())
+        return self.protocol(name).sizes.get(split, self.train_sizes if split == "train" else Sizes())
 
     def _read(self, home: Path, source: Source) -> list[PersonImage]:
         entries = source.entries(home)

@@ -6,7 +6,7 @@ one unlabelled person more, with four images in each view.
 
 One view (Market-1501 and what is like it): eight images, one of them a query. Market-1501's unlabelled person has
 three junk images, three in the gallery and two among the 500,000 distractors. VehicleID: one image of everybody is in
-the gallery, all others are queries.
+the gallery, all others are queries. CUHK03's classic protocol: all eight are in both.
 """
 
 import pytest
@@ -46,6 +46,11 @@ EXPECTED = {
     "Market1501_500K": (4, STREET, 33, STREET, 4),
     "DukeMTMC": (4, STREET, 28, STREET, 4),
     "MSMT17": (4, STREET, 28, STREET, 4),
+    "CUHK03": (4, STREET, 28, STREET, 4),
+    "CUHK03_labeled": (4, STREET, 28, STREET, 4),
+    "CUHK03_detected": (4, STREET, 28, STREET, 4),
+    "CUHK03_classic_labeled": (32, STREET, 32, STREET, 32),
+    "CUHK03_classic_detected": (32, STREET, 32, STREET, 32),
     "VeRi": (4, STREET, 28, STREET, 4),
     "VehicleID": (28, STREET, 4, STREET, 28),
     "SmallVehicleID": (28, STREET, 4, STREET, 28),
@@ -68,6 +73,7 @@ CAMERAS = {
     "Market1501": range(6),
     "DukeMTMC": range(8),
     "MSMT17": range(15),
+    "CUHK03": range(2),
     "VeRi": range(20),
     "VehicleID": range(1),
     "VeRiWild": range(1, 25),
@@ -103,3 +109,9 @@ def test_counts_cameras_views_and_valid_queries(root, name):
     people = {image.person for image in dataset.query}
     assert len(people) == 4 and not people & {image.person for image in dataset.train}
     assert {image.person for image in dataset.gallery} - people == STRANGERS.get(benchmark, set())
+
+
+def test_no_list_file_notes_the_time(root):
+    """The same arguments give the same bytes: scipy would write the date into .mat files."""
+    mat = (root / "CUHK03/cuhk03_new_protocol_config_labeled.mat").read_bytes()
+    assert mat[:116] == b"MATLAB 5.0 MAT-file".ljust(116)

@@ -1,4 +1,4 @@
-"""Renders an aerial-ground re-identification benchmark: 3-D people seen by 13 cameras."""
+"""Renders re-identification benchmarks: 3-D people seen from the air and the ground, in anybody's layout."""
 
 from .config import RenderConfig
 from .layouts import LAYOUTS

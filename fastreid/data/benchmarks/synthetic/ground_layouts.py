@@ -1,11 +1,16 @@
-"""How rendered benchmarks name their files that are seen from the ground only."""
+"""How rendered benchmarks of people name their files that are seen from the ground only."""
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Sequence
+
+import numpy as np
 
 from .layout import Layout, ListFile, Shot, ground_cameras, text
 
+_TESTED = ("query", "gallery")
 _MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 # Of unlabelled people every third image is junk, one in the gallery, and one of the 500,000 distractors.
 _MARKET_DISTRACTORS = ("bounding_box_test/-1", "bounding_box_test/0000", "images/0000")
@@ -40,53 +45,36 @@ def _msmt17_list(part: str) -> ListFile:
     return content
 
 
-def _veri_path(shot: Shot) -> str:
-    folder = {"train": "image_train", "query": "image_query", "gallery": "image_test"}[shot.split]
-    return f"{folder}/{shot.person:04d}_c{shot.camera:03d}_{shot.number:08d}_0.jpg"
+def _cuhk03_name(shot: Shot) -> str:
+    return f"1_{shot.person:03d}_{shot.camera}_{shot.number:02d}.png"
 
 
-def _vehicle_id_path(shot: Shot) -> str:
-    return f"image/{shot.number:07d}.jpg"
+def _cuhk03_path(shot: Shot) -> str:
+    return f"images_labeled/{_cuhk03_name(shot)}"
 
 
-def _vehicle_id_list(train: bool) -> ListFile:
-    def content(layout: Layout, shots: Sequence[Shot]) -> bytes:
-        return text([f"{shot.number:07d} {shot.person}" for shot in shots if (shot.split == "train") == train])
-
-    return content
+def _cuhk03_copies(shot: Shot) -> list[str]:
+    return [f"images_detected/{_cuhk03_name(shot)}"]
 
 
-def _veri_wild_name(shot: Shot) -> str:
-    return f"{shot.person:05d}/{shot.number:06d}"
+def _cuhk03_new(layout: Layout, shots: Sequence[Shot]) -> bytes:
+    """A .mat file; its first 116 bytes are a comment, in which scipy notes the time."""
+    from scipy.io import savemat
+
+    chosen = {f"{part}_idx": [i for i, shot in enumerate(shots, 1) if shot.split == part] for part in _MARKET_FOLDERS}
+    content = io.BytesIO()
+    savemat(content, {"filelist": np.array([[_cuhk03_name(shot)] for shot in shots], dtype=object), **chosen})
+    return b"MATLAB 5.0 MAT-file".ljust(116) + content.getvalue()[116:]
 
 
-def _veri_wild_path(shot: Shot) -> str:
-    return f"images/{_veri_wild_name(shot)}.jpg"
+def _cuhk03_classic(layout: Layout, shots: Sequence[Shot]) -> bytes:
+    """One split, in which every test image is in the query and in the gallery."""
+    rows = {
+        part: [(f"/data/{_cuhk03_name(shot)}", shot.person, shot.camera - 1) for shot in shots if shot.split in splits]
+        for part, splits in (("train", ("train",)), ("query", _TESTED), ("gallery", _TESTED))
+    }
+    return json.dumps([rows]).encode()
 
-
-def _veri_wild_list(split: str) -> ListFile:
-    def content(layout: Layout, shots: Sequence[Shot]) -> bytes:
-        return text([f"{_veri_wild_name(shot)}.jpg" for shot in shots if shot.split == split])
-
-    return content
-
-
-def _veri_wild_info(layout: Layout, shots: Sequence[Shot]) -> bytes:
-    seen = [f"{_veri_wild_name(shot)};{shot.camera};2018-03-11 16:55:45;person;;" for shot in shots]
-    return text(["id/image;Camera ID;Time;Model;Type;Color", *seen])
-
-
-def _in_splits(lists: dict[str, ListFile]) -> dict[str, ListFile]:
-    return {f"train_test_split/{name}": content for name, content in lists.items()}
-
-
-# Small, medium and large are the same here.
-_VEHICLE_ID_LISTS = {f"test_list_{size}.txt": _vehicle_id_list(train=False) for size in (800, 1600, 2400)}
-_VERI_WILD_LISTS = {
-    f"test_{size}{end}.txt": _veri_wild_list(split)
-    for size in (3000, 5000, 10000)
-    for end, split in (("_query", "query"), ("", "gallery"))
-}
 
 GROUND_LAYOUTS: dict[str, Layout] = {
     "Market1501": Layout(ground_cameras(range(1, 7)), _market1501_path, has_distractors=True),
@@ -96,18 +84,13 @@ GROUND_LAYOUTS: dict[str, Layout] = {
         _msmt17_path,
         lists={f"list_{part}.txt": _msmt17_list(part) for part in ("train", "val", "query", "gallery")},
     ),
-    # People stand in for vehicles.
-    "VeRi": Layout(ground_cameras(range(1, 21)), _veri_path),
-    "VehicleID": Layout(
-        ground_cameras(range(1, 9)),
-        _vehicle_id_path,
-        lists=_in_splits({"train_list.txt": _vehicle_id_list(train=True), **_VEHICLE_ID_LISTS}),
-    ),
-    "VeRiWild": Layout(
-        ground_cameras(range(1, 25)),
-        _veri_wild_path,
-        lists=_in_splits(
-            {"vehicle_info.txt": _veri_wild_info, "train_list.txt": _veri_wild_list("train"), **_VERI_WILD_LISTS}
-        ),
+    "CUHK03": Layout(
+        ground_cameras(range(1, 3)),
+        _cuhk03_path,
+        copies=_cuhk03_copies,
+        lists={
+            **{f"cuhk03_new_protocol_config_{boxes}.mat": _cuhk03_new for boxes in ("labeled", "detected")},
+            **{f"splits_classic_{boxes}.json": _cuhk03_classic for boxes in ("labeled", "detected")},
+        },
     ),
 }

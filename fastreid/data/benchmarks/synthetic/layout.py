@@ -26,12 +26,14 @@ class Layout:
     Attributes:
         cameras: by the number in the file names.
         path: of a shot's file, below the benchmark's folder.
+        copies: where else a shot's file is.
         lists: name of a file that lists images -> what writes it.
         has_distractors: whether unlabelled people are in the gallery.
     """
 
     cameras: Mapping[int, Camera]
     path: Callable[[Shot], str]
+    copies: Callable[[Shot], Sequence[str]] = lambda shot: ()
     lists: Mapping[str, ListFile] = field(default_factory=dict)
     has_distractors: bool = False
 

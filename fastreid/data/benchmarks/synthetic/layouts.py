@@ -12,6 +12,7 @@ from fastreid.utils.suggest import explain_choice
 from .cameras import CARGO_CAMERAS, WEARABLE_CAMERA, Camera, sibling
 from .ground_layouts import GROUND_LAYOUTS
 from .layout import Layout, ListFile, Shot, ground_cameras, text
+from .vehicle_layouts import VEHICLE_LAYOUTS
 
 
 def _cargo_path(shot: Shot) -> str:
@@ -90,6 +91,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "G2APS_ReID": Layout(_DRONE_AND_STREET, _g2aps_path, lists=_BOTH_WAYS, has_distractors=True),
     **GROUND_LAYOUTS,
+    **VEHICLE_LAYOUTS,
 }
 
 

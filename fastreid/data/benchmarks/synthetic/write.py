@@ -52,9 +52,10 @@ def _render_identity(folder: Path, request: RenderRequest, pid: int) -> Counter[
         picture = render_person(person, layout.cameras[shot.camera], rng, request.config)
         low, high = request.config.jpeg_quality_low, request.config.jpeg_quality_high
         quality = int(rng.integers(low, high, endpoint=True))
-        path = folder / layout.path(shot)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(path, quality=quality)
+        for name in (layout.path(shot), *layout.copies(shot)):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(path, quality=quality)
         counts[shot.split] += 1
     return counts
 
