@@ -33,6 +33,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
 from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
+from fastreid.solver.layer_decay import layer_factors
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import read_checkpoint
 from fastreid.utils.registry import RegistryError
@@ -184,19 +185,24 @@ def test_8_fewer_images_than_a_batch_is_an_error_with_the_numbers(tmp_path, samp
         build_reid_train_loader(cfg)
 
 
-# What a backbone needs of a config beside its name; fast-reid's were found in files beside the working directory.
+# Of fast-reid's, RegNets and EfficientNets read files of theirs from below the working directory.
 BACKBONES = {
-    "build_vit_backbone": ["MODEL.BACKBONE.DEPTH", "mini", "INPUT.SIZE_TRAIN", [32, 16], "INPUT.SIZE_TEST", [32, 16]]
+    "build_regnet_backbone": "200y",
+    "build_effnet_backbone": "b0",
+    "build_resnet_backbone": "18x",
+    "build_vit_backbone": "mini",
 }
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_9_backbones_and_configs_are_found_from_any_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    assert name in BACKBONE_REGISTRY
     cfg = get_cfg()
-    cfg.merge_from_list(["MODEL.BACKBONE.NAME", name, *BACKBONES[name]])
-    assert build_backbone(cfg).feature_dim > 0
+    cfg.merge_from_list(["MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.DEPTH", BACKBONES[name]])
+    backbone = build_backbone(cfg)
+    assert backbone.feature_dim > 0
+    factors = layer_factors(backbone, 0.5)  # and the first layers learn less than the last
+    assert factors[next(iter(factors))] < max(factors.values()) == 0.5
     cfg.merge_from_file(str(ROOT / "configs/quickstart/stage1.yml"))  # its _BASE_ is relative to it
 
 

@@ -247,6 +247,8 @@ _C.DATALOADER.NUM_INSTANCE = 4
 _C.DATALOADER.NUM_WORKERS = 8
 # Of SetReWeightSampler: how many of every sum(SET_WEIGHT) people come from each of DATASETS.NAMES.
 _C.DATALOADER.SET_WEIGHT = []
+# Seconds to wait for a batch of the data workers before the run stops with an error; 0 waits for ever.
+_C.DATALOADER.TIMEOUT = 600
 # An image that cannot be read: "raise" stops the run; "skip" trains on another image of the same person instead, leaves
 # it out of the protocols, and counts (results.json then has missing_images).
 _C.DATALOADER.BAD_IMAGES = "raise"
@@ -298,6 +300,9 @@ _C.SOLVER.EMA = CN()
 _C.SOLVER.EMA.ENABLED = False
 _C.SOLVER.EMA.MOMENTUM = 0.999
 _C.SOLVER.EMA.WARMUP = True
+# Every process keeps a part of each weight (fully sharded data parallel), for a model that one GPU cannot hold.
+_C.SOLVER.FSDP = CN()
+_C.SOLVER.FSDP.ENABLED = False
 # Parts in which a batch goes through the model, to save memory.
 _C.SOLVER.ACCUMULATION_STEPS = 1
 # How many steps in a row may be skipped because a loss or a gradient is not finite; 0 stops at the first.

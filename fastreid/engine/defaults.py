@@ -26,6 +26,7 @@ from fastreid.engine.freezing import build_layer_freeze
 from fastreid.engine.manifest import ManifestWriter, Splits, splits_of
 from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.precise_bn import PreciseBN
+from fastreid.engine.sharding import is_sharded, keep_whole, shard
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import (
@@ -63,7 +64,10 @@ class DefaultTrainer(SimpleTrainer):
         self.bare_model = self.build_model(self.cfg)
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
+        shard(self.cfg, self.bare_model, device)
         optimizer = self.build_optimizer(self.cfg, self.bare_model)
+        if is_sharded(self.bare_model):
+            keep_whole(optimizer)
         use_scaler = amp_dtype(self.cfg, device) is torch.float16
         super().__init__(
             _distributed(self.bare_model, device),
@@ -130,6 +134,8 @@ class DefaultTrainer(SimpleTrainer):
         calibrate = getattr(self.bare_model, "calibrate", None)
         if calibrate is None:
             return
+        if is_sharded(self.bare_model):
+            self.bare_model.unshard()
         if comm.is_main_process():
             data = self.data_loader.dataset
             stride = -(-len(data) // 4096)
@@ -141,6 +147,8 @@ class DefaultTrainer(SimpleTrainer):
             ]
             with self.autocast():
                 calibrate(self.build_feature_loader(self.cfg, images))
+        if is_sharded(self.bare_model):
+            self.bare_model.reshard()
         comm.copy_from_main(self.bare_model.buffers())
 
     def _resume(self, path: os.PathLike[str]) -> None:
@@ -401,7 +409,7 @@ def _check_views(cfg: CfgNode, datasets: Sequence[Any]) -> None:
 
 
 def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
-    if comm.get_world_size() == 1:
+    if comm.get_world_size() == 1 or is_sharded(model):
         return model
     device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
     # The option's name depends on the version of torch.

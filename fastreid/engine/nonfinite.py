@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from fastreid.config import ConfigError
 
@@ -64,7 +65,8 @@ class BufferBackup:
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """2-norm of all gradients together, a scalar; not finite if one of them is not (or beyond float32's range)."""
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def describe(

@@ -86,10 +86,15 @@ class FeatureStore:
 
 
 def my_share(images: Sequence[PersonImage]) -> list[PersonImage]:
-    """The images this process embeds; never empty, as every process must have a loader."""
+    """The images this process embeds: equally many in each, as those of a sharded model must take every step together.
+
+    What is missing to that is embedded once more.
+    """
     if not images:
         raise ValueError("no images to embed")
-    return list(images[comm.get_rank() :: comm.get_world_size()]) or list(images[:1])
+    world_size = comm.get_world_size()
+    missing = -len(images) % world_size
+    return [*images, *(images[:1] * missing)][comm.get_rank() :: world_size]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from fastreid.engine import DefaultTrainer, launch
 from fastreid.layers.sync_batch_norm import synchronized
@@ -31,13 +32,13 @@ class SyncTrainer(DefaultTrainer):
 
 def runs(assets, data, output):
     """Name -> trainer class and config."""
-    first = f"{output}/plain/model_final.pth"
     configs = {
         "plain": (DefaultTrainer, toys.stage1_cfg(), [*PLAIN, *ALL_LOSSES]),
         "weighted": (DefaultTrainer, toys.stage1_cfg(), [*PLAIN, "MODEL.LOSSES.TRI.HARD_MINING", False]),
         "synchronised": (SyncTrainer, toys.stage1_cfg(), []),
         "first": (DefaultTrainer, toys.stage1_cfg(), []),
-        "stage2": (DefaultTrainer, toys.stage2_cfg(assets), ["MODEL.WEIGHTS", first.replace("plain", "first")]),
+        "stage2": (DefaultTrainer, toys.stage2_cfg(assets), ["MODEL.WEIGHTS", f"{output}/first/model_final.pth"]),
+        "sharded": (DefaultTrainer, toys.stage2_cfg(assets), ["SOLVER.FSDP.ENABLED", True]),
     }
     for name, (trainer, cfg, options) in configs.items():
         cfg.merge_from_list([*STEPS, *options, "DATASETS.ROOT", str(data), "OUTPUT_DIR", f"{output}/{name}"])
@@ -47,19 +48,42 @@ def runs(assets, data, output):
 def train_all(assets, data, output, weights):
     """Stage 2 starts from the same stage 1, `weights`, in any number of processes."""
     for name, trainer, cfg in runs(assets, data, output):
-        if name == "first" and weights:
+        if name == ("first" if weights else "sharded"):
             continue
-        if name == "stage2" and weights:
+        if name in ("stage2", "sharded") and weights:
             cfg.MODEL.WEIGHTS = weights
-        torch.manual_seed(cfg.MODEL.SEED + comm.get_rank())
-        built = trainer(cfg)
-        built.checkpointer.save_dir.mkdir(parents=True, exist_ok=True)
-        built.resume_or_load()
-        built.train()
+        built = train(trainer, cfg)
+        if name == "sharded":
+            go_on(built, trainer, cfg)
         for values in (built.bare_model.state_dict(), built.optimizer.state_dict()["state"]):
             flat = torch.cat([torch.as_tensor(value).flatten().double() for value in tensors_in(values)])
             copies = comm.gather_rows(flat)
             assert all(torch.equal(copies[0], copy) for copy in copies), f"{name}: processes have come apart"
+
+
+def train(trainer, cfg, resume=False):
+    torch.manual_seed(cfg.MODEL.SEED + comm.get_rank())
+    built = trainer(cfg)
+    built.checkpointer.save_dir.mkdir(parents=True, exist_ok=True)
+    built.resume_or_load(resume)
+    built.train()
+    return built
+
+
+def go_on(whole, trainer, cfg):
+    """A sharded run that is resumed ends as the whole one did, and its parameters are in parts."""
+    units = [module for module in whole.bare_model.modules() if isinstance(module, FSDPModule)]
+    weight = whole.bare_model.denoiser.unet.conv_in.weight
+    assert len(units) > 3 and weight.to_local().numel() < weight.numel() and whole.model is whole.bare_model
+    if comm.is_main_process():
+        (whole.checkpointer.save_dir / "last_checkpoint").write_text("model_0000.pth")
+    comm.synchronize()
+    again = train(trainer, cfg, resume=True)
+    assert again.start_iter > 0
+    before, after = whole.bare_model.state_dict(), again.bare_model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    moments = [built.optimizer.state_dict()["state"] for built in (whole, again)]
+    assert all(map(torch.equal, *(list(tensors_in(state)) for state in moments)))
 
 
 def tensors_in(tree):
@@ -90,6 +114,14 @@ def test_weights_and_memory_are_those_of_one_process(folders, name):
     assert alone.keys() == two.keys()
     for key, value in alone.items():
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_sharded_weights_are_those_of_one_process(folders):
+    alone, two = torch.load(folders[0] / "stage2/model_final.pth"), torch.load(folders[1] / "sharded/model_final.pth")
+    assert alone["model"].keys() == two["model"].keys()
+    for key, value in alone["model"].items():
+        assert type(two["model"][key]) is torch.Tensor
+        torch.testing.assert_close(two["model"][key], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["plain", "weighted", "synchronised", "stage2"])
