@@ -66,6 +66,11 @@ class PersonEncoder(nn.Module):
         backbone = build_backbone(cfg)
         if isinstance(backbone, ViT):
             backbone = ViewPromptViT(backbone)
+        if not hasattr(backbone, "num_blocks"):
+            raise ConfigError(
+                f"SD-ReID needs view and identity tokens of every block; {cfg.MODEL.BACKBONE.NAME} gives maps. Set "
+                "MODEL.BACKBONE.NAME build_vit_backbone"
+            )
         dim, views = backbone.feature_dim, cfg.MODEL.SDMODEL.VIEW_NUM
         neck = {"with_bnneck": cfg.MODEL.HEADS.WITH_BNNECK, "norm": cfg.MODEL.HEADS.NORM}
         return {
