@@ -12,10 +12,11 @@ def build_transforms(cfg: CfgNode, is_train: bool = True) -> v2.Compose:
     """PIL image -> float32 tensor [3, H, W] in 0..255.
 
     Training: AutoAugment, resize, random resized crop, pad and crop, flip, rotation, colour jitter, affine,
-    AugMix, erasing; each by its `INPUT.*.ENABLED`. Test: resize only.
+    AugMix, erasing; each by its `INPUT.*.ENABLED`. Test: resize, and with `INPUT.CROP` a centre crop of its size.
     """
     if not is_train:
-        return v2.Compose([_resize(cfg.INPUT.SIZE_TEST), *_to_float()])
+        crop = [v2.CenterCrop(tuple(cfg.INPUT.CROP.SIZE))] if cfg.INPUT.CROP.ENABLED else []
+        return v2.Compose([_resize(cfg.INPUT.SIZE_TEST), *crop, *_to_float()])
     return v2.Compose(
         [
             *_before_resize(cfg),
