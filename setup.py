@@ -1,4 +1,4 @@
-"""Build and install fastreid; the Cython rank evaluation is compiled where a C compiler exists."""
+"""Build and install fastreid; rank evaluation and resizing (Cython) are compiled where a C compiler exists."""
 
 import re
 import sys
@@ -16,6 +16,12 @@ FLAGS = {
     "darwin": ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],  # its compiler has no OpenMP
 }.get(sys.platform, ["/O2", "/fp:strict"])
 
+# Folder, module, headers.
+EXTENSIONS = [
+    ("fastreid/evaluation/rank_cylib", "rank_cy", ["kernels", "neighbors", "coarse", "histogram"]),
+    ("fastreid/data/resize_cylib", "resize_cy", ["resize"]),
+]
+
 
 def requirements() -> list[str]:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
@@ -28,25 +34,28 @@ def version() -> str:
 
 
 def extensions() -> list[Extension]:
-    """The compiled rank evaluation; none, with a warning, where Cython is missing."""
+    """The compiled rank evaluation and resizing; none, with a warning, where Cython is missing."""
     try:
         from Cython.Build import cythonize
     except ImportError:
-        warnings.warn("Cython is missing: rank evaluation will use NumPy, slower", stacklevel=1)
+        warnings.warn("Cython is missing: rank evaluation and resizing will be slower", stacklevel=1)
         return []
-    folder = "fastreid/evaluation/rank_cylib"
-    rank = Extension(
-        "fastreid.evaluation.rank_cylib.rank_cy",
-        [f"{folder}/rank_cy.pyx"],
+    modules = cythonize([extension(*row) for row in EXTENSIONS], build_dir="build")
+    for module in modules:  # not in extension: cythonize makes new objects and forgets it
+        module.optional = True  # no compiler: a warning, and the fallback at run time
+    return modules
+
+
+def extension(folder: str, name: str, headers: list[str]) -> Extension:
+    """`folder`/`name`.pyx as a module."""
+    return Extension(
+        f"{folder.replace('/', '.')}.{name}",
+        [f"{folder}/{name}.pyx"],
         include_dirs=[folder],
-        depends=[f"{folder}/{name}.h" for name in ("kernels", "neighbors", "coarse", "histogram")],
+        depends=[f"{folder}/{header}.h" for header in headers],
         extra_compile_args=FLAGS,
         extra_link_args=[flag for flag in FLAGS if flag == "-fopenmp"],
     )
-    modules = cythonize([rank], build_dir="build")
-    for module in modules:  # not above: cythonize makes new objects and forgets it
-        module.optional = True  # no compiler: a warning, and the NumPy fallback at run time
-    return modules
 
 
 setup(
@@ -54,6 +63,7 @@ setup(
     packages=find_packages(include=["fastreid", "fastreid.*"]),
     package_data={
         "fastreid.config": ["*.yml"],
+        "fastreid.data.resize_cylib": ["*.pyx", "*.h"],
         "fastreid.evaluation.rank_cylib": ["*.pyx", "*.h"],
         "fastreid.evaluation.report": ["*.j2", "*.css"],
     },

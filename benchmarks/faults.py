@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Breaks training runs on purpose and compares what they end with to a run that nobody broke.
 
-    python benchmarks/faults.py [--kills 50] [--others 3] [--workers 2] [--folder DIR]
+    python benchmarks/faults.py [--kills 50] [--others 3] [--workers 2] [--folder DIR] [KEY VALUE ...]
 
 A rendered benchmark of a few people and a tiny random UNet, both stages. For each fault: how often, how it was made, in
 how many cases the weights and figures at the end were the very same bits, and what was lost. Processes are forked from
@@ -45,8 +45,8 @@ class Tally:
 class Lab:
     """A folder with data, assets and an unbroken run of each stage."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.folder, self.workers = folder, workers
+    def __init__(self, folder: Path, workers: int, keys: list[str]) -> None:
+        self.folder, self.workers, self.keys = folder, workers, keys
         few = ["--train-ids", "8", "--test-ids", "4", "--images-per-id", "8", "--workers", "1"]
         self.tool("tools/render_benchmark.py", "--root", "data", *few)
         self.tool("tools/make_assets.py", "--size", "tiny", "--output", "pretrained/random-tiny")
@@ -92,7 +92,7 @@ class Lab:
         words += ["TEST.EVAL_PERIOD", "2", "DATALOADER.NUM_WORKERS", str(self.workers)]
         if stage == "stage2":
             words += ["MODEL.WEIGHTS", "whole/stage1/model_final.pth"]
-        return self.tool("tools/train_net.py", *words, *keys, during=during)
+        return self.tool("tools/train_net.py", *words, *keys, *self.keys, during=during)
 
     def is_same(self, stage: str, output: str) -> str:
         """ "" if a run ended as the unbroken one did, else what differs."""
@@ -175,13 +175,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="data workers of the runs")
     parser.add_argument("--folder", type=Path, help="work here and leave it; a temporary one if not given")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("keys", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
     args = parser.parse_args()
     torch.set_num_threads(1)
     dice = random.Random(args.seed)
     with contextlib.ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        lab = Lab(folder.resolve(), args.workers)
+        lab = Lab(folder.resolve(), args.workers, args.keys)
         rows = []
         for stage in STAGES:
             for tally in (

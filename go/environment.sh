@@ -24,14 +24,14 @@ make_environment() { # REQUIREMENTS_FILE…
     { echo "$python is missing or older than 3.10; name another with PYTHON_BIN=…" >&2; return 1; }
   step "making .venv"
   .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
-  wanted="$(cat "$@" setup.py pyproject.toml fastreid/evaluation/rank_cylib/*.{pyx,h} | cksum) $*"
+  wanted="$(cat "$@" setup.py pyproject.toml fastreid/{evaluation/rank,data/resize}_cylib/*.{pyx,h} | cksum) $*"
   if ! { [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp"; }; then
     step "installing $* (the first time takes minutes and about 6 GB)"
     local options=()
     for file in "$@"; do options+=(-r "$file"); done
     .venv/bin/python -m pip install --quiet --upgrade pip
     .venv/bin/python -m pip install --quiet "${options[@]}"
-    step "installing the package (compiles the rank evaluation)"
+    step "installing the package (compiles rank evaluation and resizing)"
     .venv/bin/python -m pip install --quiet --editable .
     echo "$wanted" >>"$stamp"
   fi

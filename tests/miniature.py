@@ -28,7 +28,8 @@ FEW_STEPS = shlex.split(
     "MODEL.DEVICE cpu SOLVER.MAX_EPOCH 2 SOLVER.IMS_PER_BATCH 16 SOLVER.CHECKPOINT_PERIOD 1 "
     "DATALOADER.NUM_WORKERS 0 TEST.IMS_PER_BATCH 32"
 )
-ADDED = {"tools/render_benchmark.py": FEW_PEOPLE, "tools/train_net.py": FEW_STEPS}
+ADDED = {"tools/render_benchmark.py": FEW_PEOPLE}
+ADDED |= dict.fromkeys(("tools/train_net.py", "tools/plain_train_net.py"), FEW_STEPS)
 
 # The environment's Python in a scratch copy: notes what it is asked, installs nothing, shrinks the tools' work.
 _PYTHON = """#!/usr/bin/env bash

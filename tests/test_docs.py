@@ -49,6 +49,7 @@ RUN_ELSEWHERE = {
 
 SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
+    "tools/plain_train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
     "benchmarks/rendered.py": ["--help"],
     "benchmarks/evaluation.py": ["--sizes", "tiny", "--dims", "16"],

@@ -13,6 +13,7 @@ from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
 from fastreid.data.check import counts_table
 from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
+from fastreid.data.workers import WorkerError, explain
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.launch import LaunchError
 from fastreid.engine.manifest import evaluation_manifest, splits_of
@@ -40,6 +41,7 @@ USER_ERRORS = (
     RegistryError,
     UserCodeError,
     WeightsError,
+    WorkerError,
 )
 
 
@@ -107,6 +109,12 @@ def run() -> None:
     except USER_ERRORS as error:
         logger.debug("stopped by", exc_info=True)  # to log.txt; the sentence is what helps
         sys.exit(f"train_net: error: {sentence_of(error)}")
+    except RuntimeError as error:
+        # That a data worker died may be heard in the middle of anything.
+        if not (sentence := explain(error)):
+            raise
+        logger.debug("stopped by", exc_info=True)
+        sys.exit(f"train_net: error: {sentence}")
 
 
 def sentence_of(error: BaseException) -> str:

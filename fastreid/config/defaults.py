@@ -247,6 +247,8 @@ _C.DATALOADER.NUM_INSTANCE = 4
 _C.DATALOADER.NUM_WORKERS = 8
 # Of SetReWeightSampler: how many of every sum(SET_WEIGHT) people come from each of DATASETS.NAMES.
 _C.DATALOADER.SET_WEIGHT = []
+# Seconds to wait for a batch of the data workers before the run stops with an error; 0 waits for ever.
+_C.DATALOADER.TIMEOUT = 600
 # An image that cannot be read: "raise" stops the run; "skip" trains on another image of the same person instead, leaves
 # it out of the protocols, and counts (results.json then has missing_images).
 _C.DATALOADER.BAD_IMAGES = "raise"

@@ -1,5 +1,6 @@
 """Datasets and loaders from a config."""
 
+import gc
 import inspect
 import os
 import signal
@@ -12,11 +13,14 @@ from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.common import PersonDataset
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
+from fastreid.data.images import simplejpeg_is_as_pillow
+from fastreid.data.loader import PersonLoader
 from fastreid.data.numbered import NumberedDataset, NumberedSampler
 from fastreid.data.own_images import load_own_images
 from fastreid.data.samplers import SAMPLER_REGISTRY
-from fastreid.data.skipping import POLICIES, LeavingOut, PersonLoader, Replacing, collate
+from fastreid.data.skipping import POLICIES, LeavingOut, Replacing, collate
 from fastreid.data.transforms import build_transforms
+from fastreid.data.transforms.resize import compiled_resize
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.suggest import explain_choice
@@ -87,7 +91,7 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
         sets=sets,
         set_weight=cfg.DATALOADER.SET_WEIGHT,
     )
-    people_seen = PersonDataset(images, build_transforms(cfg, is_train=True), labels)
+    people_seen = PersonDataset(images, build_transforms(cfg, is_train=True), labels, as_bytes=True)
     if _skips(cfg):
         people_seen = Replacing(people_seen)
     loader = _loader(
@@ -145,7 +149,7 @@ def build_feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> DataLoa
 
     With DATALOADER.BAD_IMAGES "skip" it leaves out what cannot be read; afterwards `skipped` has {path: reason}.
     """
-    dataset = PersonDataset(images, build_transforms(cfg, is_train=False))
+    dataset = PersonDataset(images, build_transforms(cfg, is_train=False), as_bytes=True)
     return _loader(cfg, LeavingOut(dataset) if _skips(cfg) else dataset, batch_size=cfg.TEST.IMS_PER_BATCH)
 
 
@@ -155,9 +159,10 @@ def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader,
     return build_feature_loader(cfg, [*dataset.query, *dataset.gallery]), len(dataset.query)
 
 
-def _leave_ctrl_c_to_the_main_process(worker: int) -> None:
-    """A terminal sends it to all; the run finishes its iteration, and for that needs its workers."""
+def _begin_worker(worker: int) -> None:
+    # A terminal sends Ctrl-C to all; the run finishes its iteration, and for that needs its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # what was there before is not looked through, nor copied page by page, at every collection
 
 
 def _skips(cfg: CfgNode) -> bool:
@@ -168,12 +173,18 @@ def _skips(cfg: CfgNode) -> bool:
 
 
 def _loader(cfg: CfgNode, dataset: Dataset, **options: object) -> PersonLoader:
+    # Found out, and told, once for all workers.
+    compiled_resize()
+    simplejpeg_is_as_pillow()
+    device = resolve_device(cfg.MODEL.DEVICE)
     return PersonLoader(
         dataset,
+        device=device,
         collate_fn=collate if _skips(cfg) else None,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        pin_memory=resolve_device(cfg.MODEL.DEVICE).startswith("cuda"),
+        timeout=cfg.DATALOADER.TIMEOUT if cfg.DATALOADER.NUM_WORKERS else 0,
+        pin_memory=device.startswith("cuda"),
         persistent_workers=False,
-        worker_init_fn=_leave_ctrl_c_to_the_main_process,
+        worker_init_fn=_begin_worker,
         **options,
     )

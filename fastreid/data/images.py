@@ -11,14 +11,25 @@ What is decided here, for all of training and evaluation:
 
 from __future__ import annotations
 
+import functools
 import io
+import logging
 
 import numpy as np
 from PIL import Image, ImageChops
 
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
+logger = logging.getLogger(__name__)
+
 BACKGROUND = (255, 255, 255)
 """What transparent pixels lie on: white, as in viewers."""
 
+# Markers of JPEG: its first two bytes, the one before the pixels, and those of EXIF, XMP and Adobe.
+_JPEG, _PIXELS, _SAY_MORE = b"\xff\xd8", 0xDA, (0xE1, 0xEE)
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and TIFF
 
 # What must be done to stored pixels that an orientation of EXIF names; 1 is upright.
@@ -65,6 +76,60 @@ def read_image(path: str) -> Image.Image:
     return decode(read_bytes(path), path)
 
 
+def read_pixels(path: str) -> np.ndarray:
+    """The same as uint8 [H, W, 3]; plain JPEGs faster, where simplejpeg is installed.
+
+    Raises:
+        ImageReadError: as `read_image`.
+    """
+    content = read_bytes(path)
+    pixels = decode_plain_jpeg(content) if simplejpeg_is_as_pillow() else None
+    return np.asarray(decode(content, path)) if pixels is None else pixels
+
+
+def decode_plain_jpeg(content: bytes) -> np.ndarray | None:
+    """A JPEG in colour or grey without EXIF as uint8 [H, W, 3], by libjpeg-turbo alone; None if Pillow must judge."""
+    try:
+        if not _is_plain(content):
+            return None
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        if colours not in ("YCbCr", "Gray") or height * width > (Image.MAX_IMAGE_PIXELS or height * width):
+            return None
+        return simplejpeg.decode_jpeg(content)  # refuses what libjpeg only warns of
+    except (IndexError, ValueError):
+        return None
+
+
+def _is_plain(content: bytes) -> bool:
+    """Whether it is a JPEG that says nothing of orientation or colours before its pixels."""
+    if content[:2] != _JPEG:
+        return False
+    place = 2
+    while content[place] == 0xFF and (marker := content[place + 1]) != _PIXELS:
+        if marker in _SAY_MORE:
+            return False
+        place += 2 + (content[place + 2] << 8 | content[place + 3])
+    return content[place] == 0xFF
+
+
+@functools.cache
+def simplejpeg_is_as_pillow() -> bool:
+    """Whether it is installed and gives the same bits: that depends on the libjpeg that Pillow was built with."""
+    if simplejpeg is None:
+        logger.info("simplejpeg is not installed: Pillow decodes, to the same pixels but slower")
+        return False
+    pixels = np.random.default_rng(0).integers(0, 256, (21, 35, 3), dtype=np.uint8)
+    for subsampling in ("444", "422", "420", "440", "411", "Gray"):
+        grey = subsampling == "Gray"
+        source = np.ascontiguousarray(pixels[..., :1]) if grey else pixels
+        content = simplejpeg.encode_jpeg(source, 80, "GRAY" if grey else "RGB", subsampling)
+        decoded = decode_plain_jpeg(content)
+        if decoded is None or not np.array_equal(decoded, np.asarray(decode(content, subsampling))):
+            logger.warning("simplejpeg decodes %s otherwise than this Pillow does: Pillow is used, slower", subsampling)
+            return False
+    return True
+
+
 def read_bytes(path: str) -> bytes:
     """The content of an image file.
 
@@ -73,8 +138,8 @@ def read_bytes(path: str) -> bytes:
         ImageAccessError: there, but it cannot be opened or read.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        with open(path, "rb", buffering=0) as file:
+            content = file.readall()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageReadError.of(path, "there is no such file") from error
     except OSError as error:

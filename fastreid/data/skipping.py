@@ -6,22 +6,18 @@ protocols. Which image is taken follows from the draw's number (numbered.py), so
 
 from __future__ import annotations
 
-import logging
-import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset, default_collate
+import torch
+from torch.utils.data import Dataset, default_collate
 
 from fastreid.data.common import PersonDataset
 from fastreid.data.images import ImageAccessError, ImageReadError
 from fastreid.utils.skipped import tell_skipped
 
-logger = logging.getLogger(__name__)
-
 POLICIES = ("raise", "skip")
-_SHOWN = 5
 
 
 class LeavingOut(Dataset):
@@ -75,9 +71,9 @@ class Replacing(LeavingOut):
     def _candidates(self, index: int) -> Iterator[int]:
         yield index
         same = [other for other in self._of_label[self._dataset.labels[index]] if other != index]
-        yield from random.sample(same, len(same))
+        yield from (same[place] for place in torch.randperm(len(same)).tolist())
         for _ in range(len(self)):
-            yield random.randrange(len(self))
+            yield int(torch.randint(len(self), ()))
 
     def _nothing(self, skipped: list[tuple[str, str]]) -> dict[str, Any]:
         raise ImageReadError(f"no image to train on can be read; {tell_skipped(dict(skipped))}")
@@ -88,26 +84,3 @@ def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     skipped = [pair for item in items for pair in item.pop("skipped")]
     whole = [item for item in items if item]
     return {**(default_collate(whole) if whole else {}), "skipped": skipped}
-
-
-class PersonLoader(DataLoader):
-    """A DataLoader that keeps what its workers had to skip out of the batches.
-
-    Attributes: skipped, {path: reason} of what was skipped in the batches that were handed out so far.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.skipped: dict[str, str] = {}
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self._noted(super().__iter__())  # now, not with the first batch: it draws a seed
-
-    def _noted(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for batch in batches:
-            for path, reason in batch.pop("skipped", ()):
-                if path not in self.skipped and len(self.skipped) < _SHOWN:
-                    logger.warning("skipping image %s: %s", path, reason)
-                self.skipped[path] = reason
-            if batch:
-                yield batch

@@ -32,9 +32,10 @@ class LayerFreeze(HookBase):
     ) -> None:
         """``iterations`` WHOLE_RUN: for ever; such parameters had better not require a gradient at all."""
         self._modules, self._parameters, self._iterations = modules, parameters, iterations
-        self._is_frozen = False
+        self._is_frozen = self._has_dropped = False
 
     def before_step(self) -> None:
+        self._has_dropped = False
         if self._is_on():
             self._is_frozen = True
             for module in self._modules:
@@ -46,8 +47,16 @@ class LayerFreeze(HookBase):
 
     def after_backward(self) -> None:
         if self._is_on():
+            self._has_dropped = True
             for parameter in self._parameters:
                 parameter.grad = None
+
+    def after_step(self) -> None:
+        if self._is_on() and not self._has_dropped and any(p.requires_grad for p in self._parameters):
+            raise RuntimeError(
+                f"{type(self.trainer).__name__}.run_step lets frozen layers learn: between backward and the "
+                'optimiser\'s step it must call self._call("after_backward")'
+            )
 
     def _is_on(self) -> bool:
         return self._iterations == WHOLE_RUN or self.trainer.iter < self._iterations

@@ -76,6 +76,9 @@ class AverageWeights(HookBase):
         if not self.trainer.start_iter:  # a resumed run has its average
             self._average.restart()
 
+    def before_step(self) -> None:
+        self.trainer.took_step = True  # a run_step of somebody's does not say so
+
     def after_step(self) -> None:
         if self.trainer.took_step:
             self._average.update()

@@ -21,7 +21,11 @@ TIMEOUT_MINUTES = 30.0
 
 
 class LaunchError(ValueError):
-    """A number of processes or machines that cannot be."""
+    """A number of processes or machines that cannot be; a process that was ended from outside."""
+
+
+class NoAnswerError(RuntimeError):
+    """Another process of the run did not answer in time."""
 
 
 def launch(
@@ -47,7 +51,8 @@ def launch(
 
     Raises:
         LaunchError: more GPUs than there are, an impossible rank, or "auto" for several machines;
-            processes asked for beside those of torchrun.
+            processes asked for beside those of torchrun; a process was killed.
+        NoAnswerError: (in the process that waited) another one hangs.
     """
     if timeout_minutes <= 0:
         raise LaunchError(f"--timeout must be above 0 minutes, got {timeout_minutes:g}")
@@ -59,11 +64,17 @@ def launch(
         return main(*args)
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    mp.spawn(
-        _worker,
-        nprocs=num_gpus_per_machine,
-        args=(main, world_size, num_gpus_per_machine, machine_rank, dist_url, device, timeout_minutes, args),
-    )
+    try:
+        mp.spawn(
+            _worker,
+            nprocs=num_gpus_per_machine,
+            args=(main, world_size, num_gpus_per_machine, machine_rank, dist_url, device, timeout_minutes, args),
+        )
+    except mp.ProcessExitedException as error:
+        raise LaunchError(
+            f"{error}, and the others were stopped. If it was killed by SIGKILL, the memory was full: lower "
+            "DATALOADER.NUM_WORKERS or SOLVER.IMS_PER_BATCH. Go on from the last checkpoint with --resume"
+        ) from error
     return None
 
 
@@ -151,7 +162,16 @@ def _in_group(
         rank=-1 if rank is None else rank,
         timeout=timedelta(minutes=timeout_minutes),
     )
-    value = main(*args)
+    try:
+        value = main(*args)
+    except RuntimeError as error:
+        if "Timed out waiting" not in str(error):  # gloo's words; nccl ends the process by itself
+            raise
+        raise NoAnswerError(
+            f"process {dist.get_rank()} of {dist.get_world_size()} waited {timeout_minutes:g} minutes (--timeout) for "
+            "another one, which hangs or is far slower: see what the others wrote last, then go on with --resume; a "
+            "longer --timeout helps if one of them is only slow"
+        ) from error
     # Not after an error: closing the group would make the others fail first, and hide the reason.
     dist.destroy_process_group()
     # A trainer and its hooks know each other, so the model that holds the group outlives it. Were its threads to

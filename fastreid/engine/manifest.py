@@ -39,9 +39,9 @@ class ManifestWriter(HookBase):
 
     def before_train(self) -> None:
         before = read_manifest(self._path) if self.trainer.start_iter else None
-        self._content = manifest_of(self._cfg, self._make_splits())
         sessions = before["sessions"] if before else []
-        self._content["sessions"] = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
+        sessions = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
+        self._content = manifest_of(self._cfg, self._make_splits()) | {"sessions": sessions}
         write_manifest(self._path, self._content)
 
     def after_train(self) -> None:

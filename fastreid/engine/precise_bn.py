@@ -145,6 +145,8 @@ class PreciseBN(HookBase):
             names = update_statistics(self._model, self._batches())
             if self._average:
                 self._average.adopt(names)
+        if not names:
+            logger.warning("TEST.PRECISE_BN changed nothing: all batch norms of the model are frozen")
         logger.info("statistics of %d batch norms from %d batches", len(names) // 2, self._num_iter)
 
     def _batches(self) -> Iterator[dict[str, Any]]:

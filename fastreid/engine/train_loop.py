@@ -141,7 +141,7 @@ class SimpleTrainer(TrainerBase):
         self.autocast, self.clip_gradients = autocast, clip_gradients
         self.scaler = scaler or torch.amp.GradScaler(enabled=False)
         self.accumulation_steps, self.max_nonfinite = accumulation_steps, max_nonfinite
-        self.took_step = False  # whether the last iteration changed the weights
+        self.took_step = True  # whether the last iteration changed the weights
         self._buffers = BufferBackup(model)
         self._batches: Iterator[dict[str, Any]] | None = None
 

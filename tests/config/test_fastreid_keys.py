@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.transforms import v2
 
 from fastreid.config import CfgNode, ConfigError, get_cfg, image_size, refuse_unsupported
 from fastreid.config.renames import ADD_ONS
@@ -564,13 +565,14 @@ def test_keys_of_projects_say_what_to_do_and_are_taken_where_they_are_added(key)
     assert read(cfg, key) == 1
 
 
-def test_crops_are_cut_out_of_the_middle_for_evaluation_too():
+@pytest.mark.parametrize("crop", [(48, 24), (47, 25), (63, 31), (64, 32), (65, 33), (70, 24)])
+def test_crops_are_cut_out_of_the_middle_for_evaluation_too(crop):
     cfg = get_cfg()
-    cfg.merge_from_list([w for k, v in CROPPED.items() for w in (k, str(v))])
+    cfg.merge_from_list([w for k, v in (CROPPED | {"INPUT.CROP.SIZE": list(crop)}).items() for w in (k, str(v))])
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8))
-    whole = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float()
-    assert torch.equal(build_transforms(cfg, is_train=False)(picture), whole[:, 8:56, 4:28])
-    assert image_size(cfg) == image_size(cfg, is_train=False) == (48, 24)
+    expected = v2.PILToTensor()(v2.CenterCrop(crop)(picture)).float()
+    assert torch.equal(build_transforms(cfg, is_train=False)(picture), expected)
+    assert image_size(cfg) == image_size(cfg, is_train=False) == crop
 
 
 @pytest.mark.parametrize("size", [[256], [0, 0], [1, 2, 3]])

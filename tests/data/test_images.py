@@ -6,8 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from fastreid.data import images
 from fastreid.data.images import BACKGROUND, ImageAccessError, ImageReadError, decode, read_image
 
 RANDOM = np.random.default_rng(0)
@@ -231,3 +234,90 @@ def test_decompression_bombs_are_refused(monkeypatch, pixels_allowed):
 def test_torch_can_make_the_error_of_a_worker_again():
     error = ImageReadError.of("a.jpg", "why")
     assert str(type(error)(str(error))) == "cannot read image a.jpg: why"
+
+
+# The short way for plain JPEGs
+
+needs_simplejpeg = pytest.mark.skipif(images.simplejpeg is None, reason="simplejpeg is not installed")
+
+
+@needs_simplejpeg
+@settings(deadline=None, max_examples=150)
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(1, 100),
+    st.sampled_from(["4:4:4", "4:2:2", "4:2:0", "grey"]),
+    st.booleans(),
+    st.integers(0, 9),
+)
+def test_plain_jpegs_have_pillow_s_bits(height, width, quality, subsampling, progressive, seed):
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise[..., 0]) if subsampling == "grey" else Image.fromarray(noise)
+    options = {} if subsampling == "grey" else {"subsampling": subsampling}
+    content = encoded(picture, "JPEG", quality=quality, progressive=progressive, **options)
+    found = images.decode_plain_jpeg(content)
+    assert found.dtype == np.uint8 and np.array_equal(found, pixels(content))
+
+
+@needs_simplejpeg
+@pytest.mark.parametrize("subsampling", ["440", "411", "422"])
+def test_other_subsamplings_too(subsampling):
+    noise = RANDOM.integers(0, 256, (45, 37, 3), dtype=np.uint8)
+    content = images.simplejpeg.encode_jpeg(noise, 90, "RGB", subsampling)
+    assert np.array_equal(images.decode_plain_jpeg(content), pixels(content))
+
+
+def with_exif():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.fromarray(COLOURS), "JPEG", exif=exif)
+
+
+@needs_simplejpeg
+@pytest.mark.parametrize(
+    "content",
+    [
+        with_exif(),
+        cmyk_jpeg(),
+        encoded(Image.fromarray(COLOURS)),
+        encoded(Image.fromarray(COLOURS), "JPEG")[:-40],
+        encoded(Image.fromarray(COLOURS), "JPEG")[:100],
+        b"\xff\xd8",
+        b"",
+    ],
+    ids=["exif", "cmyk", "png", "half", "a header", "two bytes", "nothing"],
+)
+def test_all_others_are_left_to_pillow(content):
+    assert images.decode_plain_jpeg(content) is None
+
+
+@needs_simplejpeg
+def test_too_large_jpegs_are_left_to_pillow(monkeypatch):
+    content = encoded(Image.new("RGB", (15, 15)), "JPEG")
+    assert images.decode_plain_jpeg(content) is not None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    assert images.decode_plain_jpeg(content) is None
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_pixels_are_those_of_the_picture(tmp_path, monkeypatch, installed):
+    if not installed:
+        monkeypatch.setattr(images, "simplejpeg", None)
+    images.simplejpeg_is_as_pillow.cache_clear()
+    for name, content in {"a.jpg": encoded(Image.fromarray(COLOURS), "JPEG"), "b.jpg": with_exif()}.items():
+        (tmp_path / name).write_bytes(content)
+        found = images.read_pixels(str(tmp_path / name))
+        assert np.array_equal(found, np.asarray(read_image(str(tmp_path / name))))
+    with pytest.raises(ImageReadError):
+        images.read_pixels(str(tmp_path / "none.jpg"))
+    images.simplejpeg_is_as_pillow.cache_clear()
+
+
+@needs_simplejpeg
+def test_a_decoder_of_other_bits_is_not_used(monkeypatch, caplog):
+    fast = images.simplejpeg.decode_jpeg
+    monkeypatch.setattr(images.simplejpeg, "decode_jpeg", lambda content: fast(content) ^ 1)
+    images.simplejpeg_is_as_pillow.cache_clear()
+    assert not images.simplejpeg_is_as_pillow() and "decodes 444 otherwise" in caplog.text
+    images.simplejpeg_is_as_pillow.cache_clear()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from fastreid.data.numbered import Draw, NumberedDataset, NumberedSampler, seeded
+from fastreid.data.numbered import Draw, NumberedDataset, NumberedSampler
 from fastreid.data.samplers.base import EndlessSampler
 
 
@@ -23,6 +23,12 @@ class Noise(Dataset):
 
     def __getitem__(self, index):
         return {"drawn": torch.tensor([index, random.random(), np.random.random(), torch.rand(()).item()])}
+
+
+class Broken(Noise):
+    def __getitem__(self, index):
+        super().__getitem__(index)
+        raise KeyError
 
 
 class Endless(EndlessSampler):
@@ -54,6 +60,12 @@ def test_processes_draw_together_what_one_draws():
     assert torch.equal(whole[:, 0::2], shares[0]) and torch.equal(whole[:, 1::2], shares[1])
 
 
+def test_an_item_is_the_same_alone_and_in_a_batch():
+    dataset, draws = NumberedDataset(Noise(), 0, 4), [Draw(2, 7), Draw(2, 8), Draw(0, 3)]
+    for together, draw in zip(dataset.__getitems__(draws), draws, strict=True):
+        assert torch.equal(together["drawn"], dataset[draw]["drawn"])
+
+
 def test_an_item_knows_its_place_in_the_batch_of_all():
     assert [NumberedDataset(Noise(), 0, 4)[Draw(0, number)]["position"] for number in (0, 3, 4, 9)] == [0, 3, 0, 1]
 
@@ -64,9 +76,9 @@ def test_other_seeds_draw_other_numbers():
 
 def test_the_generators_of_the_process_are_left_alone():
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    with pytest.raises(KeyError), seeded(1, 2):
-        torch.rand(3), np.random.random(), random.random()
-        raise KeyError
+    NumberedDataset(Noise(), 0, 4).__getitems__([Draw(0, 0), Draw(1, 1)])
+    with pytest.raises(KeyError):
+        NumberedDataset(Broken(), 0, 4)[Draw(0, 0)]
     assert random.getstate() == states[0] and (np.random.get_state()[1] == states[1]).all()
     assert torch.equal(torch.get_rng_state(), states[2])
 

@@ -8,6 +8,7 @@ import torch
 
 from fastreid.engine.hooks import Interrupted
 from fastreid.utils.checkpoint import WeightsError, load_weights, read_checkpoint
+from tests.engine.test_freezing import OwnStep
 from tests.engine.test_nonfinite import poisoned
 from tests.engine.toys import ToyTrainer, toy_cfg, train
 
@@ -87,6 +88,10 @@ def test_a_signal_in_the_middle_loses_neither_of_the_two(tmp_path, when):
 def test_a_skipped_step_is_no_update(tmp_path):
     trainer = train(ema_cfg(tmp_path), trainer_class=poisoned(2, 7))
     assert trainer.average.updates == 10
+
+
+def test_a_step_of_somebody_s_own_is_averaged(tmp_path):
+    assert train(ema_cfg(tmp_path), trainer_class=OwnStep).average.updates == 12
 
 
 def test_with_and_without_do_not_resume_each_other(tmp_path):

@@ -90,6 +90,21 @@ def test_clipping_does_not_see_frozen_gradients(tmp_path):
     assert seen == [1] * 5 + [5] * 7
 
 
+class OwnStep(ToyTrainer):
+    """A step of somebody's own."""
+
+    def run_step(self):
+        sum(self.model(self._next_batch()).values()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def test_a_step_of_somebody_s_own_must_not_thaw_layers_unnoticed(tmp_path):
+    with pytest.raises(RuntimeError, match="OwnStep.run_step lets frozen layers learn"):
+        train(frozen_cfg(tmp_path, 5), trainer_class=OwnStep)
+    train(frozen_cfg(tmp_path, -1), trainer_class=OwnStep)
+
+
 def test_zero_iterations_or_no_layers_freeze_nothing_and_say_so(tmp_path, caplog):
     for cfg in (frozen_cfg(tmp_path, 0), frozen_cfg(tmp_path, 3, "[]")):
         caplog.clear()

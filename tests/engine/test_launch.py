@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,26 @@ def fail_in_one(folder):
 def test_an_error_in_one_process_ends_all(tmp_path):
     with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="query/0001.jpg"):
         launch(fail_in_one, 2, args=(str(tmp_path),), device="cpu")
+
+
+def hang_in_one(how):
+    comm.synchronize()
+    if comm.get_rank() == 1:
+        signal.pause() if how == "hangs" else os.kill(os.getpid(), signal.SIGKILL)
+    comm.all_reduce_sum(torch.ones(2))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_process_that_hangs_is_not_waited_for_longer_than_asked():
+    said = r"process 0 of 2 waited 0\.05 minutes \(--timeout\) for another one, which hangs"
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match=said):
+        launch(hang_in_one, 2, args=("hangs",), device="cpu", timeout_minutes=0.05)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_process_that_is_killed_ends_the_others_and_is_told():
+    with pytest.raises(LaunchError, match="process 1 terminated with signal SIGKILL.*memory was full.*--resume"):
+        launch(hang_in_one, 2, args=("is killed",), device="cpu", timeout_minutes=1)
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,12 @@ def test_the_data_set_is_the_one_that_is_named(tmp_path, caplog):
         Picky(toy_cfg(tmp_path, TEST__PRECISE_BN__ENABLED=True, TEST__PRECISE_BN__DATASET="Nowhere"))
 
 
+def test_frozen_layers_keep_theirs_and_a_model_of_none_but_those_is_told(tmp_path, caplog):
+    trainer = train(pbn_cfg(tmp_path, MODEL__FREEZE_LAYERS="['neck']", SOLVER__FREEZE_ITERS=-1))
+    assert torch.equal(trainer.bare_model.neck.running_mean, torch.zeros(6))
+    assert "PRECISE_BN changed nothing: all batch norms of the model are frozen" in caplog.text
+
+
 def test_mistakes_are_found_before_training(tmp_path):
     class NoNorm(ToyTrainer):
         @classmethod

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("setup.py", "pyproject.toml", "requirements.txt", "fastreid/__init__.py")
+SOURCES = ("fastreid/evaluation/rank_cylib", "fastreid/data/resize_cylib")
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def copy(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     compiled = shutil.ignore_patterns("*.so", "*.pyd", "*.c", "__pycache__")
-    source = Path("fastreid/evaluation/rank_cylib")
-    shutil.copytree(ROOT / source, tmp_path / source, ignore=compiled)
+    for source in SOURCES:
+        shutil.copytree(ROOT / source, tmp_path / source, ignore=compiled)
     return tmp_path
 
 
@@ -31,5 +32,6 @@ def test_without_a_compiler_the_build_warns_and_succeeds(copy):
         cwd=copy, env=os.environ | {"CC": "no-such-compiler"}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert 'building extension "fastreid.evaluation.rank_cylib.rank_cy" failed' in done.stderr
-    assert not list(copy.rglob("rank_cy*.so"))
+    for module in ("fastreid.evaluation.rank_cylib.rank_cy", "fastreid.data.resize_cylib.resize_cy"):
+        assert f'building extension "{module}" failed' in done.stderr
+    assert not list(copy.rglob("*_cy*.so"))

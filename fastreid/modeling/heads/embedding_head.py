@@ -28,7 +28,7 @@ class EmbeddingHead(nn.Module):
     Args:
         feat_dim: channels of the maps.
         embedding_dim: D; 0 keeps `feat_dim` and has no embedding.
-        num_classes: C.
+        num_classes: C; 0 for a model that is only evaluated.
         neck_feat: which feature losses of pairs see: "before" the neck (and embedding), or "after".
         pool_type: a name in `POOLING_REGISTRY`.
         cls_type: a name in `SOFTMAX_REGISTRY`, with its `scale` and `margin`.
@@ -36,7 +36,7 @@ class EmbeddingHead(nn.Module):
         norm_type: a name in `fastreid.layers.NORM_REGISTRY`; `num_splits` is GhostBN's.
 
     Raises:
-        ConfigError: another `neck_feat`, or no classes.
+        ConfigError: another `neck_feat`; in training, no classes.
         RegistryError: another name.
     """
 
@@ -59,8 +59,6 @@ class EmbeddingHead(nn.Module):
         super().__init__()
         if neck_feat not in NECK_FEATS:
             raise ConfigError(explain_choice("MODEL.HEADS.NECK_FEAT", neck_feat, NECK_FEATS))
-        if num_classes < 1:
-            raise ConfigError(f"a classifier needs at least one class, got MODEL.HEADS.NUM_CLASSES {num_classes}")
         self.pool_layer = POOLING_REGISTRY.get(pool_type)()
         self.neck_feat = neck_feat
         neck: list[nn.Module] = []
@@ -101,6 +99,21 @@ class EmbeddingHead(nn.Module):
             pooled, neck = self.embed(features)
             return self.classify(pooled, neck, targets) if self.training else neck
 
+    @property
+    def has_neck_features(self) -> bool:
+        """Whether losses of pairs see features from behind the neck."""
+        return self.neck_feat == "after"
+
+    def learn_for(self, seen: set[str]) -> None:
+        """Let only those parameters ask for a gradient that a loss reaches, of losses that see these outputs.
+
+        Several processes would wait for the others' gradients for ever.
+        """
+        if "cls_outputs" not in seen:
+            self.weight.requires_grad_(False)
+            if not (seen and self.has_neck_features):
+                self.bottleneck.requires_grad_(False)
+
     def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features [B, feat_dim] before and [B, D] after the neck."""
         pooled = self.pool_layer(features.float())
@@ -114,18 +127,22 @@ class EmbeddingHead(nn.Module):
 
     def classify(self, pooled: Tensor, neck: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """What training sees of features [B, feat_dim] before and [B, D] after the neck."""
+        if not len(self.weight):
+            raise ConfigError("a classifier needs at least one class to train, got MODEL.HEADS.NUM_CLASSES 0")
         logits = self.logits(neck)
         return {
             "cls_outputs": self.cls_layer(logits, targets),
             "pred_class_logits": self.cls_layer.s * logits,
-            "features": pooled if self.neck_feat == "before" else neck,
+            "features": neck if self.has_neck_features else pooled,
         }
 
 
 class ClasHead(EmbeddingHead):
     """Classification: in eval mode the scaled logits [B, C] instead of the feature; losses of pairs see the neck."""
 
+    has_neck_features = True
+
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
         with torch.autocast(features.device.type, enabled=False):
-            _, neck = self.embed(features)
-            return self.classify(neck, neck, targets) if self.training else self.cls_layer.s * self.logits(neck)
+            pooled, neck = self.embed(features)
+            return self.classify(pooled, neck, targets) if self.training else self.cls_layer.s * self.logits(neck)

@@ -68,13 +68,8 @@ def loss_options(cfg: CfgNode) -> dict[str, Any]:
     Returns:
         `loss_names` as in MODEL.LOSSES.NAME, and for each group its options with `scale`: {"ce": {"eps": …}, …}. Of a
         loss whose keys the tree does not have, the scale is 1 and the options are left to its own defaults.
-
-    Raises:
-        RegistryError: a name that is not in the table.
     """
     groups, heads = cfg.MODEL.LOSSES, cfg.MODEL.HEADS
-    for name in groups.NAME:
-        LOSS_REGISTRY.get(name)
     is_embedded = heads.NECK_FEAT == "after" and heads.EMBEDDING_DIM
     feature_dim = heads.EMBEDDING_DIM if is_embedded else cfg.MODEL.BACKBONE.FEAT_DIM
     found: dict[str, Any] = {"loss_names": tuple(groups.NAME)}
@@ -94,20 +89,25 @@ class LossTerms(nn.ModuleDict):
 
     Args:
         options: as `loss_options` gives them.
+        others_too: names that are not in the table are somebody else's to compute.
+
+    Raises:
+        RegistryError: without it, such a name.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], *, others_too: bool = False) -> None:
         super().__init__()
-        self._rows = {name: LOSS_REGISTRY.get(name) for name in options["loss_names"]}
+        names = [name for name in options["loss_names"] if not others_too or name in LOSS_REGISTRY]
+        self._rows = {name: LOSS_REGISTRY.get(name) for name in names}
         self._options = options
         for name, row in self._rows.items():
             if isinstance(row.compute, type):
                 self[name] = row.compute(**self._arguments(row))
 
     @property
-    def seen(self) -> frozenset[str]:
-        """Which of a head's outputs any of the losses sees; what makes the others learns nothing."""
-        return frozenset(row.sees for row in self._rows.values())
+    def seen(self) -> set[str]:
+        """Which outputs of a head some loss sees."""
+        return {row.sees for row in self._rows.values()}
 
     def _arguments(self, row: Loss) -> dict[str, Any]:
         return {name: value for name, value in self._options[row.group.lower()].items() if name != "scale"}

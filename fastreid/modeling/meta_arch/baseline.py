@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, configurable
 from fastreid.modeling.backbones import build_backbone, with_feature_dim
-from fastreid.modeling.heads import build_heads
+from fastreid.modeling.heads import EmbeddingHead, build_heads
 from fastreid.modeling.losses import LossTerms, loss_options
 from fastreid.modeling.meta_arch.image_model import ImageModel
 
@@ -39,7 +39,11 @@ class Baseline(ImageModel):
         super().__init__(pixel_mean, pixel_std)
         self.backbone, self.heads = backbone, heads
         self.loss_kwargs = loss_kwargs
-        self.loss_terms = LossTerms(loss_kwargs) if loss_kwargs else None
+        # A subclass with losses of its own may name some that only it knows, and use what these do not see.
+        has_own = type(self).losses is not Baseline.losses
+        self.loss_terms = LossTerms(loss_kwargs, others_too=has_own) if loss_kwargs else None
+        if self.loss_terms is not None and not has_own and isinstance(heads, EmbeddingHead):
+            heads.learn_for(self.loss_terms.seen)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
 from fastreid.modeling.backbones import ResNet, build_backbone, with_feature_dim
 from fastreid.modeling.backbones.resnet import remove_strides
-from fastreid.modeling.heads import build_heads
+from fastreid.modeling.heads import EmbeddingHead, build_heads
 from fastreid.modeling.losses import LossTerms, loss_options
 from fastreid.modeling.meta_arch.image_model import ImageModel
 
@@ -54,6 +54,9 @@ class MGN(ImageModel):
         for name in HEADS:
             self.add_module(f"{name}_head", heads[name])
         self.loss_kwargs, self.loss_terms = loss_kwargs, LossTerms(loss_kwargs)
+        for head in heads.values():
+            if isinstance(head, EmbeddingHead):
+                head.learn_for(self.loss_terms.seen)
         if len(self.loss_terms):
             raise ConfigError(f"MGN has eight features per image: {', '.join(self.loss_terms)} cannot choose one")
 

@@ -44,11 +44,10 @@ class SDReIDStage1(nn.Module):
         super().__init__()
         self.person, self.loss_terms = person, loss_terms
         self.after_neck, self.view_weight = after_neck, view_weight
-        # What no loss reaches is frozen: several processes would wait for its gradient.
+        # What no loss reaches is not trained.
+        head = person.identity_head
         if "cls_outputs" not in loss_terms.seen:
-            person.identity_head.classifier.requires_grad_(False)
-            if not (after_neck and loss_terms.seen):
-                person.identity_head.requires_grad_(False)
+            (head.classifier if after_neck and loss_terms.seen else head).requires_grad_(False)
         if not view_weight:
             person.view_head.requires_grad_(False)
 

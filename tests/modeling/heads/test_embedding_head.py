@@ -101,7 +101,6 @@ def test_a_classification_head_gives_scaled_logits():
     ("keys", "message"),
     [
         ({"NECK_FEAT": "befor"}, "did you mean 'before'"),
-        ({"NUM_CLASSES": 0}, "at least one class"),
         ({"POOL_LAYER": "GeM"}, "unknown pooling .* Legal: Identity"),
         ({"CLS_LAYER": "Arcface"}, "unknown classifier .* Legal: Linear"),
         ({"NORM": "LN", "WITH_BNNECK": True}, "unknown normalisation .* Legal: BN"),
@@ -112,6 +111,25 @@ def test_wrong_settings_are_explained(keys, message):
     with pytest.raises(KeyError, match=message):  # ConfigError and RegistryError are both one
         head_of(**keys)
     assert issubclass(ConfigError, KeyError)
+
+
+def test_without_classes_it_can_only_be_evaluated():
+    head, (maps, people) = head_of(NUM_CLASSES=0), batch()
+    assert head.eval()(maps).shape == (8, FEAT)
+    with pytest.raises(ConfigError, match="at least one class to train"):
+        head.train()(maps, people)
+
+
+@pytest.mark.parametrize("name", ["EmbeddingHead", "ClasHead"])
+@pytest.mark.parametrize("neck_feat", ["before", "after"])
+@pytest.mark.parametrize("seen", [{"cls_outputs"}, {"features"}, {"cls_outputs", "features"}])
+def test_what_no_loss_reaches_asks_for_no_gradient(name, neck_feat, seen):
+    head, (maps, people) = head_of(NAME=name, NECK_FEAT=neck_feat, WITH_BNNECK=True, EMBEDDING_DIM=4), batch()
+    head.learn_for(seen)
+    outputs = head.train()(maps.requires_grad_(), people)
+    sum(outputs[output].square().sum() for output in seen).backward()
+    for parameter_name, parameter in head.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), parameter_name
 
 
 def test_a_margin_that_does_nothing_is_told(caplog):

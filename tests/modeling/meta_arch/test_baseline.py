@@ -60,6 +60,13 @@ def test_every_parameter_that_trains_gets_a_gradient():
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+def test_without_a_loss_of_logits_there_is_no_classifier_to_train():
+    model = model_of("MODEL.LOSSES.NAME", ("TripletLoss",), "MODEL.HEADS.WITH_BNNECK", True).train()
+    sum(model(batch()).values()).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert not model.heads.weight.requires_grad
+
+
 def test_images_are_normalised_and_left_as_they_were():
     model, given = model_of("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0], "MODEL.PIXEL_STD", [2.0, 4.0, 8.0]).eval(), batch()
     before = given["images"].clone()
@@ -124,8 +131,10 @@ def test_forks_override_its_methods(monkeypatch):
             return super().preprocess_image(batched_inputs) + 0
 
         def losses(self, outputs, gt_labels):
+            assert self.loss_kwargs["loss_names"] == ("CrossEntropyLoss", "OnlyTheForkKnowsIt")
             assert self.loss_kwargs["ce"]["eps"] == 0.1
             found = super().losses(outputs, gt_labels)
             return {**found, "loss_norm": outputs["features"].square().mean()}
 
-    assert list(model_of("MODEL.META_ARCHITECTURE", "Fork").train()(batch())) == ["loss_cls", "loss_norm"]
+    names = ["MODEL.LOSSES.NAME", ("CrossEntropyLoss", "OnlyTheForkKnowsIt")]
+    assert list(model_of("MODEL.META_ARCHITECTURE", "Fork", *names).train()(batch())) == ["loss_cls", "loss_norm"]

@@ -1,0 +1,107 @@
+"""Data workers that die, hang or run out of shared memory: an error in time, with what to do."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from fastreid.data.workers import WorkerError, explain, explained
+
+
+class Fateful(Dataset):
+    def __init__(self, fate):
+        self.fate = fate
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 5:
+            self.fate()
+        return index
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def bus_error():
+    os.kill(os.getpid(), signal.SIGBUS)
+
+
+def hangs():
+    time.sleep(60)
+
+
+def leaves():
+    os._exit(3)
+
+
+def finds_it_full():
+    raise RuntimeError("unable to allocate shared memory(shm) for file </torch_12_3>: No space left on device (28)")
+
+
+def finds_it_full_by_name():
+    raise RuntimeError("unable to write to file </torch_12_3>: No space left on device (28)")
+
+
+def too_many_files():
+    raise OSError(24, "Too many open files")
+
+
+# In a process of its own: what torch hears of a dead worker it raises wherever the main process is just then.
+_SCRIPT = """
+import os, sys
+from torch.utils.data import DataLoader
+from fastreid.data.workers import explain, explained
+from tests.data import test_workers
+
+loader = DataLoader(test_workers.Fateful(getattr(test_workers, sys.argv[1])), batch_size=2, num_workers=1, timeout=2)
+try:
+    list(explained(loader))
+except RuntimeError as error:
+    print(explain(error) or error, flush=True)
+    sys.exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    ("fate", "said"),
+    [
+        ("killed", "a data worker died: if it was killed, the memory was full: lower DATALOADER.NUM_WORKERS"),
+        ("bus_error", r"shared memory .*(is full: make it larger|was \(docker run --shm-size 8g\))"),
+        ("hangs", "no data worker delivered a batch in DATALOADER.TIMEOUT seconds: see whether the disk"),
+        ("leaves", "a data worker died: .*if it crashed, DATALOADER.NUM_WORKERS 0 shows where"),
+    ],
+)
+def test_an_error_in_time_that_says_what_to_do(fate, said):
+    root = Path(__file__).parents[2]
+    options = {"cwd": root, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", _SCRIPT, fate], timeout=60, **options)
+    assert re.search(f"{said}.*--resume", done.stdout), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("fate", [finds_it_full, finds_it_full_by_name, too_many_files])
+def test_what_a_worker_reports_is_explained(fate):
+    said = "too many open files: raise the limit" if fate is too_many_files else r"memory \(/dev/shm\).* is full"
+    with pytest.raises(WorkerError, match=f"{said}.*--resume"):
+        list(explained(DataLoader(Fateful(fate), batch_size=2, num_workers=1)))
+
+
+def test_other_errors_pass_as_they_are():
+    def fails():
+        raise KeyError("no such person")
+
+    for num_workers in (0, 1):
+        with pytest.raises(KeyError, match="no such person"):
+            list(explained(DataLoader(Fateful(fails), num_workers=num_workers)))
+    assert list(explained([1, 2])) == [1, 2]
+    assert explain(ValueError("shared memory")) is None and explain(RuntimeError("mat1 and mat2")) is None
+    assert explain(OSError(28, "No space left on device", "logs/model.pth")) is None  # that is the disk

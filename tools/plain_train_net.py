@@ -1,0 +1,203 @@
+#!/usr/bin/env python
+"""The training of train_net.py as one plain loop, to read, to debug and to take apart: no trainer, no hooks.
+
+    plain_train_net.py --config-file FILE [--eval-only] KEY VALUE …
+
+The same config and seed end with the same bits as train_net.py does in one process. What it leaves out: several
+processes, resuming, averaged weights, accumulation, steps that are skipped, metrics.json and TensorBoard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, ConfigError, get_cfg, refuse_unsupported, require_defaults, resolve_device
+from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
+from fastreid.evaluation import evaluate_protocols
+from fastreid.modeling import build_model
+from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
+from fastreid.solver.frozen import frozen_parts
+from fastreid.utils.amp import amp_dtype, autocast_for
+from fastreid.utils.env import rng_state, seed_everything, set_rng_state
+from fastreid.utils.files import atomic_write
+from fastreid.utils.logger import setup_logger
+from fastreid.utils.user_code import import_file
+from fastreid.utils.weights import load_weights, own_state_dict
+
+logger = logging.getLogger("fastreid.tools.plain_train_net")
+
+LOG_PERIOD = 20
+LEFT_OUT = ("SOLVER.EMA.ENABLED", "SOLVER.ACCUMULATION_STEPS")
+
+
+def read_config(args: argparse.Namespace) -> CfgNode:
+    """Defaults, then the file, then KEY VALUE pairs."""
+    cfg = get_cfg()
+    if args.config_file:
+        cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    refuse_unsupported(cfg)
+    require_defaults(cfg, LEFT_OUT, "plain_train_net leaves some things to train_net")
+    if cfg.MODEL.SEED < 0:
+        raise ConfigError("plain_train_net draws no seed: set MODEL.SEED to 0 or more")
+    for file in cfg.IMPORTS:
+        import_file(file)
+    return cfg
+
+
+def train(cfg: CfgNode) -> nn.Module:
+    """Data, model, optimiser and schedule; then epochs of steps. The trained model."""
+    loader = build_reid_train_loader(cfg)
+    cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or loader.dataset.num_classes
+    cfg.freeze()
+    model = build_model(cfg)
+    frozen = Frozen(cfg, model)
+    optimizer = build_optimizer(cfg, model)
+    schedule = build_lr_scheduler(cfg, optimizer, loader.iters_per_epoch)
+    clip = build_gradient_clipper(cfg)
+    device = torch.device(cfg.MODEL.DEVICE)
+    scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype(cfg, device) is torch.float16)
+    if cfg.MODEL.WEIGHTS:
+        load_weights(model, cfg.MODEL.WEIGHTS, to_train=True)
+        getattr(model, "check_views", lambda: None)()
+    elif hasattr(model, "required_prefixes"):
+        raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
+    calibrate(cfg, model, loader)
+
+    model.train()
+    batches = endless(loader)
+    last_epoch = cfg.SOLVER.MAX_EPOCH - 1
+    for epoch in range(cfg.SOLVER.MAX_EPOCH):
+        for iteration in range(epoch * loader.iters_per_epoch, (epoch + 1) * loader.iters_per_epoch):
+            schedule.set_iteration(iteration)
+            frozen.before_step(iteration)
+            batch = next(batches)
+            with autocast_for(cfg, device):
+                losses = model(batch)
+            scaler.scale(sum(losses.values())).backward()
+            frozen.after_backward(iteration)
+            scaler.unscale_(optimizer)
+            if clip is not None:
+                clip(parameter for group in optimizer.param_groups for parameter in group["params"])
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            log(iteration, losses, optimizer)
+        if epoch == last_epoch or (epoch + 1) % cfg.SOLVER.CHECKPOINT_PERIOD == 0:
+            save(cfg, model, "model_final" if epoch == last_epoch else f"model_{epoch:04d}")
+        if epoch != last_epoch and cfg.TEST.EVAL_PERIOD and (epoch + 1) % cfg.TEST.EVAL_PERIOD == 0:
+            evaluate(cfg, model)
+    return model
+
+
+def endless(loader: Any) -> Iterator[dict[str, Any]]:
+    """The loader's batches. Making an iterator draws a random number, which must not shift those of training."""
+    with torch.random.fork_rng(devices=[]):
+        batches = iter(loader)
+    yield from batches
+
+
+class Frozen:
+    """MODEL.FREEZE_LAYERS in the first SOLVER.FREEZE_ITERS iterations: in eval mode, and without gradients."""
+
+    def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
+        self.model, self.until = model, cfg.SOLVER.FREEZE_ITERS if cfg.MODEL.FREEZE_LAYERS else 0
+        self.modules, self.parameters = frozen_parts(model, list(cfg.MODEL.FREEZE_LAYERS))
+        if self.until == -1:  # for the whole run: then they are none of the optimiser's
+            self.until = math.inf
+            for parameter in self.parameters:
+                parameter.requires_grad_(False)
+
+    def before_step(self, iteration: int) -> None:
+        if iteration < self.until:
+            for module in self.modules:
+                module.eval()
+        elif iteration == self.until:
+            self.model.train()
+
+    def after_backward(self, iteration: int) -> None:
+        if iteration < self.until:
+            for parameter in self.parameters:
+                parameter.grad = None
+
+
+def calibrate(cfg: CfgNode, model: nn.Module, loader: Any) -> None:
+    """Show a model that asks for it (SD-ReID's stage 2) about 4096 training images without augmentation."""
+    if not hasattr(model, "calibrate"):
+        return
+    data = loader.dataset
+    stride = -(-len(data) // 4096)
+    images = [
+        dataclasses.replace(image, person=label)
+        for image, label in zip(data.images, data.labels, strict=True)
+        if label % stride == 0
+    ]
+    with autocast_for(cfg, cfg.MODEL.DEVICE):
+        model.calibrate(build_feature_loader(cfg, images))
+
+
+def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Every LOG_PERIOD iterations the losses; at once if one is not finite.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    values = {name: float(loss.detach()) for name, loss in losses.items()}
+    told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    if not all(map(math.isfinite, values.values())):
+        raise FloatingPointError(f"iteration {iteration}: {told}")
+    if iteration % LOG_PERIOD == 0:
+        logger.info("iteration %d: %s, lr %.3g", iteration, told, optimizer.param_groups[0]["lr"])
+
+
+def save(cfg: CfgNode, model: nn.Module, name: str) -> None:
+    """OUTPUT_DIR/name.pth, which MODEL.WEIGHTS can name; nothing of it can be resumed."""
+    with atomic_write(Path(cfg.OUTPUT_DIR) / f"{name}.pth", "wb") as file:
+        torch.save({"model": own_state_dict(model)}, file)
+
+
+def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
+    """The figures of DATASETS.TESTS; random states are put back, so that training is what it would be without."""
+    state = rng_state()
+    try:
+        return evaluate_protocols(
+            cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), build_feature_loader, cfg.OUTPUT_DIR,
+            lambda: autocast_for(cfg, cfg.MODEL.DEVICE, enabled=cfg.TEST.AMP.ENABLED),
+        )  # fmt: skip
+    finally:
+        set_rng_state(state)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train or evaluate a re-identification model in one plain loop.")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="YAML file of config keys")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
+    args = parser.parse_args()
+    cfg = read_config(args)
+    setup_logger(cfg.OUTPUT_DIR)
+    seed_everything(cfg.MODEL.SEED)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
+    if args.eval_only:
+        cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
+        model = build_model(cfg, num_classes=cfg.MODEL.HEADS.NUM_CLASSES or 1)
+        load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
+    else:
+        model = train(cfg)
+    for protocol, figures in evaluate(cfg, model).items():
+        logger.info("%s: %s", protocol, ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
