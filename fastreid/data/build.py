@@ -17,7 +17,7 @@ from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.loader import PersonLoader
 from fastreid.data.numbered import NumberedDataset, NumberedSampler
 from fastreid.data.own_images import load_own_images
-from fastreid.data.samplers import SAMPLER_REGISTRY
+from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler
 from fastreid.data.skipping import POLICIES, LeavingOut, Replacing, collate
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize
@@ -154,9 +154,10 @@ def build_feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> DataLoa
 
 
 def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]:
-    """Query then gallery of one dataset, and how many of them are queries."""
+    """Query then gallery of one dataset, and how many of them are queries; of several processes, each its part."""
     (dataset,) = build_datasets(cfg, [dataset_name])
-    return build_feature_loader(cfg, [*dataset.query, *dataset.gallery]), len(dataset.query)
+    images = [*dataset.query, *dataset.gallery]
+    return build_feature_loader(cfg, [images[index] for index in InferenceSampler(len(images))]), len(dataset.query)
 
 
 def _begin_worker(worker: int) -> None:

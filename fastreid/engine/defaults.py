@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
-from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
+from fastreid.data import build_datasets, build_feature_loader, build_reid_test_loader, build_reid_train_loader
 from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
@@ -29,7 +29,15 @@ from fastreid.engine.precise_bn import PreciseBN
 from fastreid.engine.sharding import is_sharded, keep_whole, shard
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
-from fastreid.evaluation import check_protocol, evaluate_protocols
+from fastreid.evaluation import (
+    DatasetEvaluator,
+    ReidEvaluator,
+    check_protocol,
+    evaluate_protocols,
+    inference_on_dataset,
+    print_csv_format,
+)
+from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
@@ -229,10 +237,31 @@ class DefaultTrainer(SimpleTrainer):
             return {}
         # Running statistics differ between processes; the checkpoint has the main one's.
         comm.copy_from_main(model.buffers())
+        if cls._has_own_evaluators():
+            return cls._test_one_by_one(cfg, model)
         datasets = cls.build_test_datasets(cfg)
         device, enabled = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.AMP.ENABLED
         autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
         return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, autocast)
+
+    @classmethod
+    def _has_own_evaluators(cls) -> bool:
+        own = (inspect.getattr_static(cls, name) for name in ("build_evaluator", "build_test_loader"))
+        return not all(method in vars(DefaultTrainer).values() for method in own)
+
+    @classmethod
+    def _test_one_by_one(cls, cfg: CfgNode, model: nn.Module) -> Results:
+        """As fast-reid evaluates: what each protocol's own evaluator makes of it, under whatever names."""
+        flip = cfg.TEST.FLIP.ENABLED
+        results = {
+            name: dict(inference_on_dataset(model, *cls.build_evaluator(cfg, name), flip_test=flip))
+            for name in cfg.DATASETS.TESTS
+        }
+        if comm.is_main_process():
+            write_json(Path(cfg.OUTPUT_DIR) / "results.json", results)
+            for name, figures in results.items():
+                print_csv_format({name: figures})
+        return comm.broadcast(results)
 
     def _evaluate(self) -> Results:
         """Of the averaged weights, if SOLVER.EMA keeps them."""
@@ -332,6 +361,22 @@ class DefaultTrainer(SimpleTrainer):
     def build_test_datasets(cls, cfg: CfgNode) -> Sequence[Any]:
         """The protocols of DATASETS.TESTS."""
         return build_datasets(cfg, cfg.DATASETS.TESTS)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[Iterable[dict[str, Any]], int]:
+        """Query, then gallery of a protocol, and how many of them are queries; fast-reid's method.
+
+        A subclass that overrides it or ``build_evaluator`` is evaluated through them, protocol by protocol.
+        """
+        return build_reid_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(
+        cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
+    ) -> tuple[Iterable[dict[str, Any]], DatasetEvaluator]:
+        """The loader of a protocol, and what scores it; fast-reid's method."""
+        data_loader, num_query = cls.build_test_loader(cfg, dataset_name)
+        return data_loader, ReidEvaluator(cfg, num_query, output_dir)
 
     @classmethod
     def build_feature_loader(cls, cfg: CfgNode, images: Sequence[Any]) -> Iterable[dict[str, Any]]:

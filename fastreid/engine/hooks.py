@@ -244,6 +244,8 @@ class BestCheckpointer(HookBase):
         if trainer.results is self._seen or not trainer.results:
             return
         self._seen = trainer.results
+        if not all("metric" in figures for figures in trainer.results.values()):
+            return  # of somebody's own evaluator: nothing says what is better
         metric = mean_metric(trainer.results)
         if trainer.best_metric is not None and metric <= trainer.best_metric:
             return

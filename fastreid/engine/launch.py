@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from fastreid.config import resolve_device
+
 logger = logging.getLogger(__name__)
 
 # How long a process waits for the others before it says that one hangs, and stops.
@@ -36,15 +38,16 @@ def launch(
     dist_url: str = "auto",
     args: tuple[Any, ...] = (),
     *,
-    device: str = "cuda",
+    device: str = "auto",
     timeout_minutes: float = TIMEOUT_MINUTES,
 ) -> Any:
     """Run ``main(*args)`` in ``num_gpus_per_machine`` processes on each of ``num_machines``.
 
     One process in all is a plain call, whose value is returned. Otherwise each process joins a
-    process group, nccl if ``device`` is CUDA and gloo if it is "cpu"; None is returned, and an
-    error in one process stops the others. ``dist_url`` "auto" takes a free local port. A process
-    that torchrun started joins its group instead, and returns the value of its own call.
+    process group, nccl if ``device`` is CUDA and gloo if it is "cpu" ("auto": CUDA if there is
+    any); None is returned, and an error in one process stops the others. ``dist_url`` "auto" takes
+    a free local port. A process that torchrun started joins its group instead, and returns the
+    value of its own call.
 
     Args:
         timeout_minutes: a process that waits longer than this for another stops with an error.
@@ -54,6 +57,7 @@ def launch(
             processes asked for beside those of torchrun; a process was killed.
         NoAnswerError: (in the process that waited) another one hangs.
     """
+    device = resolve_device(device) if device == "auto" else device
     if timeout_minutes <= 0:
         raise LaunchError(f"--timeout must be above 0 minutes, got {timeout_minutes:g}")
     if under_torchrun():

@@ -38,7 +38,7 @@ class Checkpointer:
     """
 
     def __init__(
-        self, model: nn.Module, save_dir: str | os.PathLike[str], *, average: Any = None, **checkpointables: Any
+        self, model: nn.Module, save_dir: str | os.PathLike[str] = "", *, average: Any = None, **checkpointables: Any
     ) -> None:
         """``model`` is the bare model, not its distributed wrapper.
 
@@ -78,6 +78,10 @@ class Checkpointer:
             logger.info("saved %s", path)
         comm.synchronize()
         return path
+
+    def load(self, path: str | os.PathLike[str]) -> LoadReport:
+        """Fill the model, and nothing else, from a file; fast-reid's method. See ``load_weights``."""
+        return load_weights(self.model, path)
 
     def last(self) -> Path | None:
         """Path of the newest checkpoint that is whole, or None if no run has written any.

@@ -149,7 +149,7 @@ def test_a_process_that_is_killed_ends_the_others_and_is_told():
             r"--machine-rank 2 must be in 0\.\.1",
         ),
         (
-            {"num_gpus_per_machine": 64},
+            {"num_gpus_per_machine": 64, "device": "cuda"},
             r"--num-gpus 64 but this machine shows \d+ CUDA devices",
         ),
         ({"num_gpus_per_machine": 1, "timeout_minutes": 0}, "--timeout must be above 0 minutes"),

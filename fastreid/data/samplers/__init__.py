@@ -2,6 +2,7 @@
 
 from fastreid.data.samplers.groups import BalancedIdentitySampler, ViewBalancedSampler
 from fastreid.data.samplers.identity import NaiveIdentitySampler
+from fastreid.data.samplers.inference import InferenceSampler
 from fastreid.data.samplers.uniform import TrainingSampler
 from fastreid.data.samplers.weighted import ImbalancedDatasetSampler, SetReWeightSampler
 from fastreid.utils.registry import Registry
@@ -18,6 +19,7 @@ __all__ = [
     "SAMPLER_REGISTRY",
     "BalancedIdentitySampler",
     "ImbalancedDatasetSampler",
+    "InferenceSampler",
     "NaiveIdentitySampler",
     "SetReWeightSampler",
     "TrainingSampler",

@@ -97,7 +97,7 @@ class MGN(ImageModel):
         for branch, stripes in STRIPES.items():
             maps[branch] = getattr(self, branch)(shared)
             if stripes:
-                maps |= zip(stripes, maps[branch].chunk(len(stripes), dim=2), strict=True)
+                maps |= zip(stripes, _cut(maps[branch], len(stripes)), strict=True)
         return maps
 
     def _head(self, name: str) -> nn.Module:
@@ -117,3 +117,14 @@ class MGN(ImageModel):
             for term, loss in self.loss_terms({"features": feature}, gt_labels, sees="features").items():
                 terms[f"{term}_{name}"] = loss / len(features)
         return terms
+
+
+def _cut(maps: Tensor, count: int) -> tuple[Tensor, ...]:
+    """Maps [B, C, h, w] from top to bottom in `count` parts; as in fast-reid the last may be lower."""
+    parts = maps.chunk(count, dim=2)
+    if len(parts) < count:
+        raise ConfigError(
+            f"a map of height {maps.shape[2]} cannot be cut into {count} stripes: INPUT.SIZE_TRAIN and SIZE_TEST must "
+            "be higher (16 pixels are one of its rows)"
+        )
+    return parts

@@ -10,10 +10,12 @@ from fastreid.data.numbered import NumberedSampler
 from fastreid.data.samplers import (
     BalancedIdentitySampler,
     ImbalancedDatasetSampler,
+    InferenceSampler,
     NaiveIdentitySampler,
     SetReWeightSampler,
     TrainingSampler,
     ViewBalancedSampler,
+    inference,
 )
 
 PEOPLE = [0] * 5 + [1] * 2 + [2] * 9 + [3] * 4
@@ -157,3 +159,17 @@ def test_sets_have_their_shares():
 def test_impossible_shares_are_refused_with_the_numbers(options, said):
     with pytest.raises(ConfigError, match=said):
         SetReWeightSampler(PEOPLE, sets=SETS, **HOW | options)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 9])
+def test_every_image_is_evaluated_once_in_order(monkeypatch, world_size):
+    shares = []
+    for rank in range(world_size):
+        monkeypatch.setattr(inference.comm, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(inference.comm, "get_world_size", lambda: world_size)
+        sampler = InferenceSampler(7)
+        shares.append(list(sampler))
+        assert len(sampler) == len(shares[-1])
+    assert [index for share in shares for index in share] == list(range(7))
+    with pytest.raises(ValueError, match="size=0"):
+        InferenceSampler(0)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastreid.config import get_cfg
+from fastreid.config import ConfigError, get_cfg
 from fastreid.modeling import build_model
 from fastreid.modeling.losses import triplet_loss
 from fastreid.modeling.meta_arch.mgn import HEADS
@@ -79,6 +79,11 @@ def test_losses_are_means_over_eight_heads_and_five_features():
     thirds = torch.cat([outputs[name] for name in ("b31", "b32", "b33")], dim=1)
     expected = triplet_loss(thirds, batch()["targets"], 0.3, False, False) / 5
     torch.testing.assert_close(losses["loss_triplet_b33"], expected)
+
+
+def test_images_that_are_too_low_for_three_stripes_are_refused():
+    with pytest.raises(ConfigError, match="a map of height 4 cannot be cut into 3 stripes"):
+        model_of().eval()(torch.zeros(1, 3, 64, 32))
 
 
 def test_every_parameter_that_trains_gets_a_gradient():

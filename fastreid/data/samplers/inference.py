@@ -1,0 +1,28 @@
+"""Evaluation's order: every image once, each process a part of its own."""
+
+from collections.abc import Iterator
+
+from torch.utils.data import Sampler
+
+from fastreid.utils import comm
+
+
+class InferenceSampler(Sampler[int]):
+    """The indices of this process's contiguous part of 0 … `size` - 1, in order; parts are equal but for the last ones.
+
+    Args:
+        size: images in all, at least 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"there must be an image to look at, got size={size}")
+        share = -(-size // comm.get_world_size())
+        first = share * comm.get_rank()
+        self._indices = range(first, min(first + share, size))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
