@@ -1,15 +1,17 @@
 """One config tree for every method: `get_cfg()` returns a copy of the defaults."""
 
 from fastreid.config.config import CfgNode, ConfigError, configurable
-from fastreid.config.unsupported import refuse_unsupported, require_defaults
+from fastreid.config.unsupported import refuse_unsupported, require_defaults, require_unread
 
 __all__ = [
     "CfgNode",
     "ConfigError",
     "configurable",
     "get_cfg",
+    "image_size",
     "refuse_unsupported",
     "require_defaults",
+    "require_unread",
     "resolve_device",
 ]
 
@@ -19,6 +21,13 @@ def get_cfg() -> CfgNode:
     from fastreid.config.defaults import _C
 
     return _C.clone()
+
+
+def image_size(cfg: CfgNode, *, is_train: bool = True) -> tuple[int, int]:
+    """(Height, width) of images as the network gets them: INPUT.CROP.SIZE if crops are cut out, else INPUT.SIZE_*."""
+    if cfg.INPUT.CROP.ENABLED:
+        return tuple(cfg.INPUT.CROP.SIZE)
+    return tuple(cfg.INPUT.SIZE_TRAIN if is_train else cfg.INPUT.SIZE_TEST)
 
 
 def resolve_device(name: str) -> str:

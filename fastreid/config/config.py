@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from yacs.config import CfgNode as YacsNode
 
-from fastreid.config.renames import modernise
+from fastreid.config.renames import ADD_ONS, modernise
 from fastreid.utils.suggest import near_matches
 
 BASE_KEY = "_BASE_"
@@ -128,6 +128,11 @@ def _merge(tree: dict, node: YacsNode, source: str, prefix: str) -> None:
 
 
 def _unknown_key(name: str, key: str, node: YacsNode, prefix: str, source: str) -> str:
+    if name in ADD_ONS:
+        return (
+            f"unknown key {name} in {source}: {ADD_ONS[name]}. Leave it out, or, if code of yours reads it, add it to "
+            "the config before the file is merged, as the project does"
+        )
     root_hint = near_matches(str(key), list(node.keys()))
     hint = f"; did you mean {' or '.join(prefix + found for found in root_hint)}?" if root_hint else ""
     return f"unknown key {name} in {source}{hint} Keys beside it: {', '.join(sorted(node.keys()))}"

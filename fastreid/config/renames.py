@@ -65,6 +65,22 @@ RETIRED: dict[str, Rename] = {
     "MODEL.SDMODEL.MOEMNTUM": Rename("MODEL.SDMODEL.MOMENTUM"),
 }
 
+# Keys that projects around fast-reid add to their own trees, and such as have no other name: what to do instead.
+ADD_ONS: dict[str, str] = {
+    "MODEL.LOSSES.BCE": "FastAttr's; attributes of people are not part of this version",
+    "TEST.THRES": "FastAttr's; attributes of people are not part of this version",
+    "DATASETS.REC_PATH": "FastFace's; record files are not read: unpack them, and name the images in DATASETS.NAMES",
+    "MODEL.BACKBONE.DROPOUT": "FastFace's, of a backbone that is not part of this version: see build_timm_backbone",
+    "MODEL.HEADS.PFC": "FastFace's; MODEL.HEADS.CLS_LAYER ArcSoftmax and CosSoftmax are over all classes",
+    "TEST.RECALLS": "FastRetri's; Rank-1, Rank-5 and Rank-10 are what is reported",
+    "DATASETS.RM_LT": "NAIC20's; let the class of the data set leave out the people with few images",
+    "TEST.SAVE_DISTMAT": "NAIC20's; fastreid.evaluation.score_features gives the distances",
+    "TEST.DSR": "PartialReID's; its head is not part of this version",
+    "TEST.EXPECTED_RESULTS": "detectron2's; compare results.json",
+    "SOLVER.FREEZE_FC_ITERS": "of an older fast-reid; SOLVER.FREEZE_ITERS freezes what MODEL.FREEZE_LAYERS names",
+    "SOLVER.SWA": "of an older fast-reid; SOLVER.EMA averages weights",
+}
+
 # Keys that only the release has.
 _SWITCHES: dict[str, Rename] = {
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.SWITCH": Rename(why="the release's stage 2 runs with 2 only", legal=(2,)),

@@ -1,16 +1,17 @@
-"""Keys that exist for compatibility but are not honoured yet: changing one is refused, never ignored."""
+"""Keys that cannot be honoured: changing one is refused with the reason, never ignored."""
 
 from collections.abc import Iterable
 
 from fastreid.config.config import CfgNode, ConfigError
 
+_CAMERAS = "camera ids enter no network here, as in SD-ReID and, although it has the key, in fast-reid"
 _DISTILLATION = "distillation is not part of this version"
 _TEACHER = "it averages the teacher of self-distillation, which is not part of this version; see SOLVER.EMA"
 
 REASONS: dict[str, str] = {
     "MODEL.QUEUE_SIZE": "it belongs to MoCo, which is not part of this version",
-    "MODEL.BACKBONE.SIE_COE": "camera ids never enter SD-ReID's network",
-    "MODEL.BACKBONE.CAMERA_NUM": "camera ids never enter SD-ReID's network",
+    "MODEL.BACKBONE.SIE_COE": _CAMERAS,
+    "MODEL.BACKBONE.CAMERA_NUM": _CAMERAS,
     "MODEL.BACKBONE.INNER_SUB": "the variant that subtracts the view token is not used by any SD-ReID recipe",
     "MODEL.LOSSES.CE.VIEW_OREG": "the orthogonality loss is VDT's; SD-ReID does not train with it",
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY": "no code path of the release reads it",
@@ -25,7 +26,7 @@ REASONS: dict[str, str] = {
 
 
 def refuse_unsupported(cfg: CfgNode) -> None:
-    """Check that no key of `REASONS` was changed from its default.
+    """Check that no key of `REASONS` was changed from its default, and that images have one height and width.
 
     Raises:
         ConfigError: naming every such key, its value and why it cannot be honoured.
@@ -39,6 +40,28 @@ def refuse_unsupported(cfg: CfgNode) -> None:
     ]
     if changed:
         raise ConfigError(f"not supported: {'; '.join(changed)}. Leave these keys at their defaults")
+    for key in ("INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST", "INPUT.CROP.SIZE"):
+        size = _read(cfg, key)
+        if len(size) != 2 or min(size) < 1:
+            raise ConfigError(f"{key} must be [height, width], got {list(size)}; the shorter side alone is not enough")
+
+
+def require_unread(cfg: CfgNode, group: str, reads: Iterable[str], why: str) -> None:
+    """Check that the keys of a group which the part that is being built does not read are as they were.
+
+    A key of somebody's own, which the tree of this library does not have, is not looked at.
+
+    Args:
+        group: as "MODEL.BACKBONE".
+        reads: last parts of the names of those it reads.
+        why: as for `require_defaults`.
+
+    Raises:
+        ConfigError: naming those that were changed.
+    """
+    from fastreid.config.defaults import _C
+
+    require_defaults(cfg, [f"{group}.{key}" for key in _read(_C, group) if key not in reads], why)
 
 
 def require_defaults(cfg: CfgNode, keys: Iterable[str], why: str) -> None:

@@ -288,11 +288,16 @@ class DefaultTrainer(SimpleTrainer):
             ),
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, self._is_evaluated),
             hooks.BestCheckpointer(self.checkpointer),
-            hooks.PeriodicWriter(self.build_writers, timer) if comm.is_main_process() else None,
+            hooks.PeriodicWriter(self.build_writers, timer=timer) if comm.is_main_process() else None,
             hooks.TellSkippedImages(),
             hooks.StopOnSignal(self.checkpointer),
             ManifestWriter(cfg, self._splits) if comm.is_main_process() else None,
         ]
+
+    @property
+    def scheduler(self) -> LRSchedule:
+        """``schedule``, by fast-reid's name."""
+        return self.schedule
 
     def _splits(self) -> Splits:
         """The images that are trained on, of all data sets together, and those of each data set and protocol."""

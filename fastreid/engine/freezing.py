@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import ConfigError
 from fastreid.engine.train_loop import HookBase
@@ -27,11 +28,16 @@ class LayerFreeze(HookBase):
     A parameter without a gradient is passed over by optimisers: no decay, no momentum, no step count.
     """
 
-    def __init__(
-        self, modules: Sequence[nn.Module], parameters: Sequence[nn.Parameter], iterations: int = WHOLE_RUN
-    ) -> None:
-        """``iterations`` WHOLE_RUN: for ever; such parameters had better not require a gradient at all."""
-        self._modules, self._parameters, self._iterations = modules, parameters, iterations
+    def __init__(self, model: nn.Module, freeze_layers: Sequence[str], freeze_iters: int = WHOLE_RUN) -> None:
+        """``freeze_layers`` as MODEL.FREEZE_LAYERS names them; ``freeze_iters`` WHOLE_RUN: for ever, and such
+        parameters had better not require a gradient at all.
+
+        Raises:
+            ConfigError: a name that the model does not have.
+        """
+        bare = model.module if isinstance(model, DistributedDataParallel) else model
+        self._modules, self._parameters = frozen_parts(bare, freeze_layers)
+        self._iterations = freeze_iters
         self._is_frozen = self._has_dropped = False
 
     def before_step(self) -> None:
@@ -74,7 +80,7 @@ def build_layer_freeze(cfg: Any, model: nn.Module) -> LayerFreeze | None:
     names, iterations = list(cfg.MODEL.FREEZE_LAYERS), cfg.SOLVER.FREEZE_ITERS
     if iterations < WHOLE_RUN:
         raise ConfigError(f"SOLVER.FREEZE_ITERS is a number of iterations, or -1 for the whole run, got {iterations}")
-    modules, parameters = frozen_parts(model, names)
+    _, parameters = frozen_parts(model, names)
     if bool(names) != bool(iterations):
         logger.warning(
             "nothing is frozen: MODEL.FREEZE_LAYERS is %s and SOLVER.FREEZE_ITERS is %d (-1 would be the whole run)",
@@ -93,4 +99,4 @@ def build_layer_freeze(cfg: Any, model: nn.Module) -> LayerFreeze | None:
         "%s: %d parameters frozen %s", ", ".join(names), sum(parameter.numel() for parameter in parameters),
         "for the whole run" if iterations == WHOLE_RUN else f"in the first {iterations} iterations",
     )  # fmt: skip
-    return LayerFreeze(modules, parameters, iterations)
+    return LayerFreeze(model, names, iterations)

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from fastreid.engine.callbacks import AutogradProfiler, CallbackHook  # noqa: F401  (fast-reid's place for them)
+from fastreid.engine.freezing import LayerFreeze  # noqa: F401
+from fastreid.engine.precise_bn import PreciseBN  # noqa: F401
 from fastreid.engine.train_loop import HookBase, TrainerBase
 from fastreid.solver import LRSchedule
 from fastreid.solver.ema import WeightAverage
@@ -57,10 +60,13 @@ class IterationTimer(HookBase):
 
 
 class LRScheduler(HookBase):
-    """Sets the learning rates of an iteration before it runs."""
+    """Sets the learning rates of an iteration before it runs: ``LRScheduler(schedule)``.
 
-    def __init__(self, schedule: LRSchedule) -> None:
-        self._schedule = schedule
+    Or, as in fast-reid, ``LRScheduler(optimizer, schedule)``; the schedule knows its optimiser.
+    """
+
+    def __init__(self, schedule: LRSchedule | torch.optim.Optimizer, scheduler: LRSchedule | None = None) -> None:
+        self._schedule = schedule if scheduler is None else scheduler
 
     def before_step(self) -> None:
         self._schedule.set_iteration(self.trainer.iter)
@@ -296,15 +302,26 @@ class PeriodicWriter(HookBase):
     def __init__(
         self,
         make_writers: Callable[[], Sequence[Writer]],
-        timer: IterationTimer,
-        *,
         period: int = 20,
+        *,
+        timer: IterationTimer | None = None,
     ) -> None:
-        """``make_writers`` is called when training starts: building a trainer writes nothing."""
+        """``make_writers`` is called when training starts: building a trainer writes nothing.
+
+        ``timer``: the one among the run's hooks, if left out.
+        """
+        if not callable(make_writers):
+            raise TypeError(
+                "PeriodicWriter takes the method, self.build_writers, and not what it returns: writers must know "
+                "where a resumed run starts, or they would drop what it had recorded"
+            )
         self._make_writers, self._timer, self._period = make_writers, timer, period
         self._writers: Sequence[Writer] = ()
 
     def before_train(self) -> None:
+        self._timer = self._timer or next((h for h in self.trainer.hooks if isinstance(h, IterationTimer)), None)
+        if self._timer is None:
+            raise RuntimeError("PeriodicWriter needs an IterationTimer among the hooks of the run")
         self._writers = self._make_writers()
         self._write_results()  # of an evaluation made up for
 

@@ -121,10 +121,12 @@ class PreciseBN(HookBase):
         data_loader: Iterable[dict[str, Any]],
         num_iter: int,
         *,
-        num_classes: int,
+        num_classes: int | None = None,
         average: WeightAverage | None = None,
     ) -> None:
         """``model`` is the bare model; ``data_loader`` one of its own, so that the training order does not change.
+
+        ``num_classes``: of the model, if the loader's people may be others than those it is trained on.
 
         Raises:
             ConfigError: ``num_iter`` below 1, or a model without batch norm.
@@ -152,5 +154,6 @@ class PreciseBN(HookBase):
     def _batches(self) -> Iterator[dict[str, Any]]:
         for batch in islice(self._data_loader, self._num_iter):
             # People of another data set have no class here. The losses are of no use, but must not fail.
-            people = batch["targets"] % self._num_classes
-            yield from split_batch({**batch, "targets": people}, self.trainer.accumulation_steps)
+            if self._num_classes:
+                batch = {**batch, "targets": batch["targets"] % self._num_classes}
+            yield from split_batch(batch, self.trainer.accumulation_steps)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError
+from fastreid.config import CfgNode, ConfigError, image_size
 from fastreid.data.build import build_feature_loader
 from fastreid.engine.defaults import DefaultTrainer
 from fastreid.evaluation.extraction import FeatureStore
@@ -50,12 +50,12 @@ class DefaultPredictor:
         self.cfg, self.model = cfg, build_for_evaluation(cfg)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Descriptors [B, D] on the CPU of images [B, 3, H, W] in 0..255, in the size of INPUT.SIZE_TEST.
+        """Descriptors [B, D] on the CPU of images [B, 3, H, W] in 0..255, in the size of evaluation.
 
         Raises:
             ValueError: another shape.
         """
-        height, width = self.cfg.INPUT.SIZE_TEST
+        height, width = image_size(self.cfg, is_train=False)
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, height, width):
             raise ValueError(
                 f"images must be [B, 3, {height}, {width}] (INPUT.SIZE_TEST), got {list(image.shape)}; "

@@ -11,6 +11,7 @@ import torch
 
 from fastreid.config import CfgNode, ConfigError, refuse_unsupported
 from fastreid.config.renames import NOTICES
+from fastreid.config.unread import tell_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
 from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
@@ -87,6 +88,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
             logger.warning("%s", notice)
     NOTICES.clear()
     refuse_unsupported(cfg)
+    tell_unread(cfg)
     if cfg.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
         raise ConfigError("DETERMINISTIC and CUDNN_BENCHMARK contradict each other: set one of them to False")
     Scoring.from_config(cfg)  # else what is wrong would be found after the training

@@ -1,6 +1,7 @@
 """When hooks act, and what they leave behind."""
 
 import contextlib
+import json
 import os
 import random
 from types import SimpleNamespace
@@ -8,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fastreid.engine import TrainerBase, hooks
+from fastreid.engine import TrainerBase, callbacks, hooks
 from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
+from tests.engine.toys import ToyTrainer, toy_cfg, train
 
 
 class Trainer(TrainerBase):
@@ -155,7 +157,7 @@ class Memory:
 def test_writer_gets_means_per_period_the_end_and_evaluations():
     memory, timer = Memory(), hooks.IterationTimer()
     evaluate = hooks.EvalHook(2, lambda: {"P": {"mAP": 7.0, "metric": 7.0}})
-    run([timer, evaluate, hooks.PeriodicWriter(lambda: [memory], timer, period=4)])
+    run([timer, evaluate, hooks.PeriodicWriter(lambda: [memory], 4)])
     assert [record["iteration"] for record in memory.records] == [4, 4, 8, 8, 10, 10]
     first, evaluation = memory.records[:2]
     assert list(first)[:4] == ["iteration", "epoch", "lr", "total_loss"]
@@ -171,3 +173,72 @@ def test_rate_is_set_before_the_step_it_is_for():
     schedule = SimpleNamespace(set_iteration=asked.append)
     run([hooks.LRScheduler(schedule)], epochs=2, iters=2, start=1)
     assert asked == [2, 3]
+
+
+def test_rates_of_fast_reids_two_arguments():
+    asked = []
+    run([hooks.LRScheduler(object(), SimpleNamespace(set_iteration=asked.append))], epochs=1, iters=2)
+    assert asked == [0, 1]
+
+
+def test_callbacks_are_called_with_the_trainer_at_their_points():
+    seen = []
+    points = {point: lambda trainer, point=point: seen.append((point, trainer.iter)) for point in callbacks.POINTS}
+    trainer = run([hooks.CallbackHook(**points)], epochs=1, iters=2)
+    names = [point for point, _ in seen]
+    assert names[:3] == ["before_train", "before_epoch", "before_step"]
+    assert names[-2:] == ["after_epoch", "after_train"]
+    assert seen.count(("after_step", 1)) == 1 and trainer.iter == 2
+    assert set(callbacks.POINTS) - set(names) == {"after_backward"}  # this trainer has none
+    with pytest.raises(TypeError, match="no point 'after_stepp'; there are before_train, "):
+        hooks.CallbackHook(after_stepp=print)
+
+
+def test_a_profile_of_chosen_iterations(tmp_path):
+    run([hooks.AutogradProfiler(lambda trainer: trainer.iter == 1, tmp_path / "profiles")], epochs=1, iters=3)
+    (trace,) = (tmp_path / "profiles").iterdir()
+    assert trace.name == "profiler-trace-iter1.json" and "traceEvents" in json.loads(trace.read_text())
+
+
+def test_a_writer_is_told_how_it_is_to_be_built():
+    with pytest.raises(TypeError, match="takes the method, self.build_writers"):
+        hooks.PeriodicWriter([Memory()], 200)
+    with pytest.raises(RuntimeError, match="needs an IterationTimer"):
+        run([hooks.PeriodicWriter(lambda: [Memory()])])
+
+
+class ForksTrainer(ToyTrainer):
+    """Its hooks are fast-reid's own list, built by fast-reid's constructors."""
+
+    def build_hooks(self):
+        cfg = self.cfg.clone()
+        ret = [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(self.optimizer, self.scheduler),
+        ]
+        if cfg.TEST.PRECISE_BN.ENABLED:
+            loader = self.build_train_loader(cfg)
+            ret.append(hooks.PreciseBN(self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
+        if len(cfg.MODEL.FREEZE_LAYERS) > 0 and cfg.SOLVER.FREEZE_ITERS > 0:
+            ret.append(hooks.LayerFreeze(self.model, cfg.MODEL.FREEZE_LAYERS, cfg.SOLVER.FREEZE_ITERS))
+
+        def test_and_save_results():
+            self._last_eval_results = self.test(self.cfg, self.model)
+            return self._last_eval_results
+
+        ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, test_and_save_results))
+        ret.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        ret.append(hooks.PeriodicWriter(self.build_writers, 200))
+        return ret
+
+
+def test_a_fork_that_builds_all_hooks_itself_trains_as_we_do(tmp_path):
+    keys = {"SOLVER__FREEZE_ITERS": 4, "MODEL__FREEZE_LAYERS": ["embed"], "TEST__PRECISE_BN__ENABLED": True}
+    keys |= {"TEST__PRECISE_BN__NUM_ITER": 2, "TEST__EVAL_PERIOD": 2}
+    ours, theirs = (
+        train(toy_cfg(tmp_path / kind.__name__, **keys), trainer_class=kind) for kind in (ToyTrainer, ForksTrainer)
+    )
+    states = ours.bare_model.state_dict(), theirs.bare_model.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert ours.results == theirs.results == theirs._last_eval_results
+    assert (tmp_path / "ForksTrainer/model_final.pth").is_file()

@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, image_size
 from fastreid.data.transforms.pixels import Pixels
-from fastreid.data.transforms.resize import Size, resize
+from fastreid.data.transforms.resize import Part, Size, resize
 
 _BICUBIC = InterpolationMode.BICUBIC
 
@@ -53,40 +53,47 @@ def build_transforms(cfg: CfgNode, is_train: bool = True) -> PersonTransform:
     """The transform of an RGB picture, or of uint8 [h, w, 3].
 
     Training: AutoAugment, resize, random resized crop, pad and crop, flip, rotation, colour jitter, affine,
-    AugMix, erasing; each by its `INPUT.*.ENABLED`. Test: resize only.
+    AugMix, erasing; each by its `INPUT.*.ENABLED`. Test: resize, and with `INPUT.CROP` a centre crop of its size.
     """
     if not is_train:
-        return PersonTransform(Place(tuple(cfg.INPUT.SIZE_TEST)))
+        size = tuple(cfg.INPUT.SIZE_TEST)
+        return PersonTransform(Place(size, kept=_middle(size, image_size(cfg, is_train=False))))
     keys = cfg.INPUT
     place = _pictures(cfg) if _needs_pictures(cfg) else _place(cfg)
-    erase = Erase(_size(cfg), keys.REA.PROB) if keys.REA.ENABLED else None
+    erase = Erase(image_size(cfg), keys.REA.PROB) if keys.REA.ENABLED else None
     return PersonTransform(place, erase, tuple(keys.REA.VALUE))
 
 
-def _size(cfg: CfgNode) -> Size:
-    """(height, width) of training images."""
-    return tuple(cfg.INPUT.CROP.SIZE if cfg.INPUT.CROP.ENABLED else cfg.INPUT.SIZE_TRAIN)
+def _middle(size: Size, crop: Size) -> Part:
+    """Where v2.CenterCrop cuts `crop` out of `size`; it reaches over the edge where the crop is larger."""
+    top, left = (
+        round((whole - part) / 2) if whole >= part else -((part - whole) // 2)
+        for whole, part in zip(size, crop, strict=True)
+    )
+    return top, left, *crop
 
 
 class Place:
     """Resize, then as training asks: pad with black and crop at random, mirror at random.
 
     Args:
-        size: (height, width) of the result.
+        size: (height, width) to resize to.
+        kept: the part of that which is the result; all of it if left out.
         padding: black pixels on each side, before a crop of `size`; 0 does not crop.
         flip: how likely the image is mirrored; None draws no number.
     """
 
-    def __init__(self, size: Size, *, padding: int = 0, flip: float | None = None) -> None:
+    def __init__(self, size: Size, *, kept: Part | None = None, padding: int = 0, flip: float | None = None) -> None:
         self.size, self.padding, self.flip = size, padding, flip
+        self.kept = (0, 0, *size) if kept is None else kept
 
     def __call__(self, picture: Image.Image | np.ndarray) -> Tensor:
         # As v2.RandomCrop and v2.RandomHorizontalFlip draw; asking them takes longer than all the rest.
-        top = left = 0
+        top, left, *shape = self.kept
         if self.padding:
             top, left = torch.randint(-self.padding, self.padding + 1, (2,)).tolist()
         mirrored = self.flip is not None and torch.rand(1).item() < self.flip
-        return torch.from_numpy(resize(np.asarray(picture), self.size, (top, left, *self.size), mirrored=mirrored))
+        return torch.from_numpy(resize(np.asarray(picture), self.size, (top, left, *shape), mirrored=mirrored))
 
 
 class Erase:
@@ -127,7 +134,7 @@ def _needs_pictures(cfg: CfgNode) -> bool:
 def _place(cfg: CfgNode) -> Place:
     keys = cfg.INPUT
     return Place(
-        _size(cfg),
+        image_size(cfg),
         padding=keys.PADDING.SIZE if keys.PADDING.ENABLED else 0,
         flip=keys.FLIP.PROB if keys.FLIP.ENABLED else None,
     )
@@ -154,7 +161,7 @@ def _geometry(cfg: CfgNode) -> list[v2.Transform]:
         steps.append(v2.RandomResizedCrop(size, scale, ratio, interpolation=_BICUBIC))
     if keys.PADDING.ENABLED:
         steps.append(v2.Pad(keys.PADDING.SIZE, padding_mode=keys.PADDING.MODE))
-        steps.append(v2.RandomCrop(_size(cfg)))
+        steps.append(v2.RandomCrop(image_size(cfg)))
     if keys.FLIP.ENABLED:
         steps.append(v2.RandomHorizontalFlip(keys.FLIP.PROB))
     if keys.ROTATION.ENABLED:

@@ -10,6 +10,9 @@ from fastreid.utils.weights import WeightsError, read_checkpoint, state_dict_in
 
 logger = logging.getLogger(__name__)
 
+# Keys of MODEL.BACKBONE that mean the same to every backbone; each declares its others, and refuses the rest.
+READ_BY_ALL = ("NAME", "FEAT_DIM", "PRETRAIN", "PRETRAIN_PATH", "PRETRAIN_MIN_COVERAGE")
+
 
 def load_pretrained(
     module: nn.Module,

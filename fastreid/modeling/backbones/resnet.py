@@ -8,14 +8,14 @@ from timm.models import ResNet as TimmResNet
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError, require_defaults
+from fastreid.config import CfgNode, ConfigError, require_unread
 from fastreid.layers import IBN, NonLocal, SqueezeExcite, get_norm
-from fastreid.modeling.backbones.pretrained import load_pretrained
+from fastreid.modeling.backbones.pretrained import READ_BY_ALL, load_pretrained
 from fastreid.utils.suggest import explain_choice
 from fastreid.utils.weights import WeightsError
 
-# Keys that shape ViTs, and the name of timm's models.
-OF_OTHERS = ("STEM", "STRIDE_SIZE", "DROP_PATH_RATIO", "DROP_RATIO", "ATT_DROP_RATE", "TIMM_NAME")
+# Keys of MODEL.BACKBONE.
+_READS = (*READ_BY_ALL, "DEPTH", "LAST_STRIDE", "NORM", "NORM_SPLIT", "WITH_IBN", "WITH_SE", "WITH_NL")
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -158,7 +158,7 @@ def _build(cfg: CfgNode, sizes: dict[str, ResNetSize]) -> ResNet:
     if keys.DEPTH not in sizes:
         raise ConfigError(explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, sizes))
     check_last_stride(keys)
-    require_defaults(cfg, [f"MODEL.BACKBONE.{key}" for key in OF_OTHERS], f"{keys.NAME} builds a ResNet")
+    require_unread(cfg, "MODEL.BACKBONE", _READS, f"{keys.NAME} builds a ResNet")
     model = ResNet(
         sizes[keys.DEPTH],
         last_stride=keys.LAST_STRIDE,

@@ -10,13 +10,11 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError, require_defaults
-from fastreid.modeling.backbones.pretrained import load_pretrained
-from fastreid.modeling.backbones.resnet import OF_OTHERS, check_last_stride, remove_strides
+from fastreid.config import CfgNode, ConfigError, image_size, require_unread
+from fastreid.modeling.backbones.pretrained import READ_BY_ALL, load_pretrained
+from fastreid.modeling.backbones.resnet import check_last_stride, remove_strides
 from fastreid.modeling.backbones.vit import fit_vit_names
 from fastreid.utils.suggest import explain_choice, near_matches
-
-_OF_RESNETS = ("NORM", "NORM_SPLIT", "WITH_IBN", "WITH_SE", "WITH_NL")
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _unpooled(name: str, image_size: tuple[int, int]) -> nn.Module:
 
 
 def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
-    """The model `MODEL.BACKBONE.TIMM_NAME` of timm, for images of `INPUT.SIZE_TRAIN`.
+    """The model `MODEL.BACKBONE.TIMM_NAME` of timm, for images of the size of training.
 
     Raises:
         ConfigError: no such model, with near matches; a key that only other backbones have.
@@ -137,11 +135,9 @@ def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
         near = near_matches(name, timm.list_models())
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ConfigError(f"MODEL.BACKBONE.TIMM_NAME {name!r} is none of timm's {len(timm.list_models())} models{hint}")
-    others = [*_OF_RESNETS, *(key for key in OF_OTHERS if key != "TIMM_NAME"), "LAST_STRIDE"]
-    require_defaults(
-        cfg, [f"MODEL.BACKBONE.{key}" for key in others], "build_timm_backbone takes timm's model as it is"
-    )
-    return _with_weights(TimmBackbone(name, tuple(cfg.INPUT.SIZE_TRAIN)), cfg)
+    reads = (*READ_BY_ALL, "TIMM_NAME")
+    require_unread(cfg, "MODEL.BACKBONE", reads, "build_timm_backbone takes timm's model as it is")
+    return _with_weights(TimmBackbone(name, image_size(cfg)), cfg)
 
 
 def family_builder(name: str, family: Family) -> Callable[[CfgNode], TimmBackbone]:
@@ -155,10 +151,10 @@ def family_builder(name: str, family: Family) -> Callable[[CfgNode], TimmBackbon
             choice = explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, family.models)
             raise ConfigError(f"{name}: {choice} (of fast-reid's own, timm lacks: {family.absent})")
         check_last_stride(keys)
-        others = [f"MODEL.BACKBONE.{key}" for key in (*_OF_RESNETS, *OF_OTHERS)]
-        require_defaults(cfg, others, f"{name} takes timm's model as it is, but for the last stride")
+        reads = (*READ_BY_ALL, "DEPTH", "LAST_STRIDE")
+        require_unread(cfg, "MODEL.BACKBONE", reads, f"{name} takes timm's model as it is, but for the last stride")
         last_stages = family.last_stages if keys.LAST_STRIDE == 1 else ()
-        return _with_weights(TimmBackbone(family.models[keys.DEPTH], tuple(cfg.INPUT.SIZE_TRAIN), last_stages), cfg)
+        return _with_weights(TimmBackbone(family.models[keys.DEPTH], image_size(cfg), last_stages), cfg)
 
     build.__name__, build.__doc__ = name, f"timm's {', '.join(dict.fromkeys(family.models.values()))}."
     return build

@@ -9,15 +9,15 @@ from timm.layers import resample_abs_pos_embed
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError, require_defaults
+from fastreid.config import CfgNode, ConfigError, image_size, require_unread
 from fastreid.layers import PATCH_STEMS
-from fastreid.modeling.backbones.pretrained import load_pretrained
+from fastreid.modeling.backbones.pretrained import READ_BY_ALL, load_pretrained
 from fastreid.structures import PersonFeatures
 from fastreid.utils.suggest import explain_choice
 from fastreid.utils.weights import WeightsError
 
-# Keys that shape ResNets.
-_OF_RESNETS = ("LAST_STRIDE", "NORM", "NORM_SPLIT", "WITH_IBN", "WITH_SE", "WITH_NL", "TIMM_NAME")
+# Keys of MODEL.BACKBONE.
+_READS = (*READ_BY_ALL, "DEPTH", "STEM", "STRIDE_SIZE", "DROP_PATH_RATIO", "DROP_RATIO", "ATT_DROP_RATE")
 
 
 @dataclass(frozen=True)
@@ -128,26 +128,26 @@ def _layer_of(name: str, num_blocks: int) -> int:
 
 
 def build_vit_backbone(cfg: CfgNode) -> ViT:
-    """A `ViT` from `MODEL.BACKBONE` and `INPUT.SIZE_TRAIN`, with its pretrained file loaded.
+    """A `ViT` from `MODEL.BACKBONE` for images of the size of training, with its pretrained file loaded.
 
     Raises:
         ConfigError: unknown DEPTH or STEM, another test size, a key of other backbones.
         WeightsError: `PRETRAIN_PATH` fills too little of the backbone.
     """
     keys = cfg.MODEL.BACKBONE
-    require_defaults(cfg, [f"MODEL.BACKBONE.{key}" for key in _OF_RESNETS], "build_vit_backbone builds a plain ViT")
+    require_unread(cfg, "MODEL.BACKBONE", _READS, "build_vit_backbone builds a plain ViT")
     if keys.DEPTH not in VIT_SIZES:
         raise ConfigError(explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, VIT_SIZES))
     if keys.STEM not in PATCH_STEMS:
         raise ConfigError(explain_choice("MODEL.BACKBONE.STEM", keys.STEM, PATCH_STEMS))
-    if list(cfg.INPUT.SIZE_TEST) != list(cfg.INPUT.SIZE_TRAIN):
+    if image_size(cfg, is_train=False) != image_size(cfg):
         raise ConfigError(
             f"a ViT's position table has one size: INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must equal "
             f"SIZE_TRAIN {cfg.INPUT.SIZE_TRAIN}"
         )
     size = VIT_SIZES[keys.DEPTH]
     vit = ViT(
-        img_size=tuple(cfg.INPUT.SIZE_TRAIN),
+        img_size=image_size(cfg),
         embed_layer=partial(PATCH_STEMS[keys.STEM], stride=tuple(keys.STRIDE_SIZE)),
         embed_dim=size.width,
         depth=size.num_blocks,
