@@ -10,6 +10,8 @@ this one, so that a run costs seconds and not the time to import torch. Unix onl
 
 import argparse
 import contextlib
+import errno
+import itertools
 import json
 import os
 import random
@@ -19,14 +21,16 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from tabulate import tabulate
 
 import fastreid.engine  # noqa: F401 - imported once, for all forks
+from fastreid.modeling.meta_arch import SDReIDStage1, SDReIDStage2
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("stage1", "stage2")
@@ -58,8 +62,14 @@ class Lab:
             if not (folder / f"whole/{stage}/model_final.pth").exists():
                 raise RuntimeError(f"{stage} does not train: see {folder}/log.txt")
 
-    def tool(self, name: str, *words: str, during: Callable[[int], None] | None = None) -> int:
-        """Run a tool in a fork of this process; its exit status, negative for a signal."""
+    def tool(
+        self,
+        name: str,
+        *words: str,
+        during: Callable[[int], None] | None = None,
+        inject: Callable[[], None] | None = None,
+    ) -> int:
+        """Run a tool in a fork of this process, after `inject` there; its exit status, negative for a signal."""
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
@@ -71,6 +81,8 @@ class Lab:
             sys.argv = [name, *words]
             status = 1
             try:
+                if inject:
+                    inject()
                 runpy.run_path(str(ROOT / name), run_name="__main__")
                 status = 0
             except SystemExit as error:
@@ -78,6 +90,7 @@ class Lab:
                 print(error)
             except BaseException as error:  # noqa: BLE001 - a fork must not come back
                 print(f"{type(error).__name__}: {error}")
+                status = 1
             finally:
                 sys.stdout.flush()
                 os._exit(status or 0)
@@ -85,18 +98,27 @@ class Lab:
             during(child)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    def train(self, stage: str, output: str, *keys: str, during: Callable[[int], None] | None = None) -> int:
-        words = ["--config-file", str(ROOT / f"configs/quickstart/{stage}.yml"), "--resume"]
+    def train(self, stage: str, output: str, *keys: str, options: Sequence[str] = (), **broken: Any) -> int:
+        """`broken`: `during` and `inject` of `tool`."""
+        words = ["--config-file", str(ROOT / f"configs/quickstart/{stage}.yml"), "--resume", *options]
         words += ["MODEL.DEVICE", "cpu", "DATASETS.ROOT", "data", "OUTPUT_DIR", output]
         words += ["SOLVER.MAX_EPOCH", "4", "SOLVER.IMS_PER_BATCH", "16", "SOLVER.CHECKPOINT_PERIOD", "1"]
         words += ["TEST.EVAL_PERIOD", "2", "DATALOADER.NUM_WORKERS", str(self.workers)]
         if stage == "stage2":
             words += ["MODEL.WEIGHTS", "whole/stage1/model_final.pth"]
-        return self.tool("tools/train_net.py", *words, *keys, *self.keys, during=during)
+        return self.tool("tools/train_net.py", *words, *keys, *self.keys, **broken)
 
-    def is_same(self, stage: str, output: str) -> str:
+    def said_since(self, position: int) -> str:
+        """What all runs printed after the log had so many bytes."""
+        return self.log.read_bytes()[position:].decode(errors="replace")
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    def is_same(self, stage: str, output: str, whole: str = "") -> str:
         """ "" if a run ended as the unbroken one did, else what differs."""
-        whole, mine = self.folder / f"whole/{stage}", self.folder / output
+        whole, mine = self.folder / (whole or f"whole/{stage}"), self.folder / output
         if not (mine / "model_final.pth").exists():
             return "it did not end"
         expected, found = (torch.load(run / "model_final.pth", weights_only=True)["model"] for run in (whole, mine))
@@ -154,6 +176,131 @@ def damaged(lab: Lab, stage: str, how: str, damage: Callable[[Path], None], time
     return tally
 
 
+def stopped(
+    lab: Lab, stage: str, how: str, sentence: str, times: int, begin: Callable[[], dict[str, Any]], whole: str = ""
+) -> Tally:
+    """A fault that must stop the run with a sentence; when it is mended, the run goes on.
+
+    `begin` makes the fault: what `Lab.train` is given, and under "mend" what undoes it.
+    """
+    tally = Tally(f"{how}: the run stops and says so; then --resume")
+    while tally.times < times:
+        output = f"broken/{stage}"
+        shutil.rmtree(lab.folder / output, ignore_errors=True)
+        fault, position = begin(), lab.log.stat().st_size
+        mend, keys = fault.pop("mend", lambda: None), fault.pop("keys", ())
+        status = lab.train(stage, output, *keys, **fault)
+        mend()
+        said = lab.said_since(position)
+        tally.times += 1
+        told = "" if status and sentence in said else f"it ended with {status} and did not say {sentence!r}"
+        again = [word for word in fault.get("options", ()) if word != "--timeout" and word != "0.2"]
+        lab.train(stage, output, options=again)
+        told = told or lab.is_same(stage, output, whole)
+        tally.same += not told
+        tally.lost += [told] if told else []
+    return tally
+
+
+def kill_a_child(seconds: float, number: int, *, which: int = -1) -> Callable[[int], None]:
+    """Signal one process that the run has started, as soon after that time as it has any."""
+
+    def kill(child: int) -> None:
+        time.sleep(seconds)
+        children = Path(f"/proc/{child}/task/{child}/children")
+        with contextlib.suppress(OSError, ProcessLookupError):
+            while not (numbers := children.read_text().split()):
+                time.sleep(0.05)
+            os.kill(int(numbers[which]), number)
+
+    return kill
+
+
+def loss_is_nan_at(number: int) -> Callable[[], None]:
+    """In the training pass of that number, counted from 1."""
+
+    def inject() -> None:
+        for model in (SDReIDStage1, SDReIDStage2):
+            model.forward = _spoilt(model.forward, number)
+
+    return inject
+
+
+def _spoilt(forward: Callable[..., Any], number: int) -> Callable[..., Any]:
+    passes = itertools.count(1)
+
+    def spoilt(self: Any, batch: Any) -> Any:
+        result = forward(self, batch)
+        if not self.training or next(passes) != number:
+            return result
+        return {name: loss * float("nan") for name, loss in result.items()}
+
+    return spoilt
+
+
+def disk_is_full_at(number: int) -> Callable[[], None]:
+    """When the checkpoint of that number, counted from 1, is half written."""
+
+    def inject() -> None:
+        save, calls = torch.save, itertools.count(1)
+
+        def full(content: Any, file: Any) -> None:
+            if next(calls) != number:
+                save(content, file)
+                return
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        torch.save = full
+
+    return inject
+
+
+def image_is_cut(lab: Lab, dice: random.Random) -> dict[str, Any]:
+    """One training image loses its second half."""
+    path = dice.choice(sorted((lab.folder / "data/CARGO/train").rglob("*.jpg")))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return {"mend": lambda: path.write_bytes(whole)}
+
+
+def stops(lab: Lab, stage: str, times: int, dice: random.Random) -> Iterator[Tally]:
+    """The faults that a run must not survive, one after the other."""
+    seconds, last = lab.seconds[stage], 12
+    yield stopped(
+        lab, stage, "a data worker killed at a random moment", "a data worker died", times,
+        lambda: {"during": kill_a_child(dice.uniform(0.2, seconds / 2), signal.SIGKILL)},
+    )  # fmt: skip
+    yield stopped(
+        lab, stage, "a training image cut in half", "cannot read image", times, lambda: image_is_cut(lab, dice)
+    )
+    yield stopped(
+        lab, stage, "the disk full while a checkpoint is written", "the disk is full", times,
+        lambda: {"inject": disk_is_full_at(dice.randint(1, 3))},
+    )  # fmt: skip
+    yield stopped(
+        lab, stage, "a loss NaN at a random iteration, SOLVER.MAX_NONFINITE 0", "non-finite loss", times,
+        lambda: {"inject": loss_is_nan_at(dice.randint(2, last)), "keys": ("SOLVER.MAX_NONFINITE", "0")},
+    )  # fmt: skip
+    whole, two = f"whole/two_{stage}", ("--num-gpus", "2")
+    start = time.perf_counter()
+    lab.train(stage, whole, options=two)
+    seconds = time.perf_counter() - start
+    yield stopped(
+        lab, stage, "one of two processes killed at a random moment", "terminated with signal SIGKILL", times,
+        lambda: {"options": two, "during": kill_a_child(dice.uniform(seconds / 2, seconds * 0.9), signal.SIGKILL)},
+        whole,
+    )  # fmt: skip
+    yield stopped(
+        lab, stage, "one of two processes stopped for good (--timeout 0.2 minutes)", "waited 0.2 minutes", times,
+        lambda: {
+            "options": (*two, "--timeout", "0.2"),
+            "during": kill_a_child(dice.uniform(seconds / 2, seconds * 0.8), signal.SIGSTOP),
+        },
+        whole,
+    )  # fmt: skip
+
+
 def truncate(path: Path) -> None:
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size * 2 // 3)
@@ -192,6 +339,7 @@ def main() -> None:
                 damaged(lab, stage, "newest checkpoint cut to two thirds", truncate, args.others, dice),
                 damaged(lab, stage, "a bit of the newest checkpoint flipped", flip_a_bit, args.others, dice),
                 damaged(lab, stage, "newest checkpoint deleted", Path.unlink, args.others, dice),
+                *stops(lab, stage, args.others, dice),
             ):
                 runs = tally.same + len(tally.lost)
                 rows.append(

@@ -328,6 +328,20 @@ def test_fast_reids_recipes_have_the_published_values(recipe, benchmark):
     assert len(path.read_text().splitlines()) <= 20
 
 
+@pytest.mark.parametrize("recipe", FAST_REID)
+def test_every_parameter_of_a_recipe_that_trains_gets_a_gradient(recipe):
+    cfg = merged(ROOT / f"configs/Market1501/{recipe}.yml")
+    sizes = ["INPUT.SIZE_TRAIN", [96, 48], "INPUT.SIZE_TEST", [96, 48]]
+    cfg.merge_from_list([*sizes, "MODEL.BACKBONE.PRETRAIN", False, "MODEL.DEVICE", "cpu"])
+    torch.manual_seed(0)
+    model = build_model(cfg, num_classes=2).train()
+    losses = model({"images": torch.rand(4, 3, 96, 48) * 255, "targets": torch.tensor([0, 0, 1, 1])})
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    # Several processes would wait for the gradients of others.
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
 # The overlay: what each field is in the release, and whether the method as described has another value.
 
 RELEASED_FIELDS = {

@@ -32,8 +32,9 @@ class NonLocal(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         values = self.g(maps).flatten(2)
         queries, keys = self.theta(maps).flatten(2), self.phi(maps).flatten(2)  # [B, c, N]
-        # Associativity: [c, c] matrices instead of [N, N] ones; the products are the same.
-        summary = torch.einsum("bcn,bdn->bcd", keys, values) / keys.shape[2]
+        # Associativity: [c, c] matrices instead of [N, N] ones; the products are the same. Divided before they are
+        # summed, as half precision has no room.
+        summary = torch.einsum("bcn,bdn->bcd", keys / keys.shape[2], values)
         mixed = torch.einsum("bcn,bcd->bdn", queries, summary)
         return maps + self.W(mixed.unflatten(2, maps.shape[2:]))
 

@@ -7,11 +7,13 @@ from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
 from fastreid.modeling.backbones import ViewPromptViT, build_backbone
 from fastreid.modeling.backbones.vit import ViT
 from fastreid.modeling.heads import VectorHead
+from fastreid.modeling.heads.vector_head import NORMS
 from fastreid.modeling.view_memory import ViewMemoryBank
 from fastreid.structures import PersonFeatures
+from fastreid.utils.suggest import explain_choice
 
 # Of heads on maps.
-_OTHER_HEADS = ("NAME", "NORM", "NORM_SPLIT", "EMBEDDING_DIM", "CLS_LAYER", "SCALE", "MARGIN")
+_OTHER_HEADS = ("NAME", "NORM_SPLIT", "EMBEDDING_DIM", "CLS_LAYER", "SCALE", "MARGIN")
 
 
 class PersonEncoder(nn.Module):
@@ -59,14 +61,22 @@ class PersonEncoder(nn.Module):
             [f"MODEL.HEADS.{key}" for key in _OTHER_HEADS],
             "SD-ReID has a BatchNorm neck and a linear classifier on vectors",
         )
+        if cfg.MODEL.HEADS.NORM not in NORMS:
+            raise ConfigError(explain_choice("MODEL.HEADS.NORM of a neck on vectors", cfg.MODEL.HEADS.NORM, NORMS))
         backbone = build_backbone(cfg)
         if isinstance(backbone, ViT):
             backbone = ViewPromptViT(backbone)
-        dim, views, with_bnneck = backbone.feature_dim, cfg.MODEL.SDMODEL.VIEW_NUM, cfg.MODEL.HEADS.WITH_BNNECK
+        if not hasattr(backbone, "num_blocks"):
+            raise ConfigError(
+                f"SD-ReID needs view and identity tokens of every block; {cfg.MODEL.BACKBONE.NAME} gives maps. Set "
+                "MODEL.BACKBONE.NAME build_vit_backbone"
+            )
+        dim, views = backbone.feature_dim, cfg.MODEL.SDMODEL.VIEW_NUM
+        neck = {"with_bnneck": cfg.MODEL.HEADS.WITH_BNNECK, "norm": cfg.MODEL.HEADS.NORM}
         return {
             "backbone": backbone,
-            "identity_head": VectorHead(dim, cfg.MODEL.HEADS.NUM_CLASSES, with_bnneck=with_bnneck),
-            "view_head": VectorHead(dim, views, with_bnneck=with_bnneck),
+            "identity_head": VectorHead(dim, cfg.MODEL.HEADS.NUM_CLASSES, **neck),
+            "view_head": VectorHead(dim, views, **neck),
             "memory": ViewMemoryBank(views, dim, cfg.MODEL.SDMODEL.MOMENTUM),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

@@ -130,6 +130,18 @@ def _cosine(cfg: Any, iters_per_epoch: int) -> Curve:
     return curve
 
 
+@SCHEDULE_REGISTRY.register(name="LinearLR")
+def _linear(cfg: Any, iters_per_epoch: int) -> Curve:
+    """lr + (ETA - lr) k / K after k of K steps; the last epoch runs at ETA."""
+    plateau, lowest = plateau_epochs(cfg, iters_per_epoch), cfg.SOLVER.ETA_MIN_LR
+    total = max(1, cfg.SOLVER.MAX_EPOCH - plateau)
+
+    def curve(lr: float, epoch: int) -> float:
+        return lr + (lowest - lr) * min(max(0, epoch + 1 - plateau), total) / total
+
+    return curve
+
+
 @SCHEDULE_REGISTRY.register(name="LinearWarmupMultiStepDecayLRScheduler")
 def _multi_step_decay(cfg: Any, iters_per_epoch: int) -> Curve:
     """SD-ReID stage 2: x DECAY_RATE from each of DECAY_EPOCHS (counted from 0) on."""

@@ -13,6 +13,7 @@ from tests.miniature import rendered
 from tests.modeling import toys
 
 PLAIN = ["MODEL.BACKBONE.STEM", "patch", "MODEL.HEADS.WITH_BNNECK", False]  # no batch norm anywhere
+SYNC_NECK = ["MODEL.BACKBONE.STEM", "patch", "MODEL.HEADS.NORM", "syncBN"]
 ALL_LOSSES = ["MODEL.LOSSES.NAME", ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")]
 STEPS = [
     *("SOLVER.OPT", "SGD", "SOLVER.BASE_LR", 0.01, "SOLVER.SCHED", "MultiStepLR", "SOLVER.WARMUP_ITERS", 0),
@@ -34,7 +35,7 @@ def runs(assets, data, output):
     """Name -> trainer class and config."""
     configs = {
         "plain": (DefaultTrainer, toys.stage1_cfg(), [*PLAIN, *ALL_LOSSES]),
-        "weighted": (DefaultTrainer, toys.stage1_cfg(), [*PLAIN, "MODEL.LOSSES.TRI.HARD_MINING", False]),
+        "weighted": (DefaultTrainer, toys.stage1_cfg(), [*SYNC_NECK, "MODEL.LOSSES.TRI.HARD_MINING", False]),
         "synchronised": (SyncTrainer, toys.stage1_cfg(), []),
         "first": (DefaultTrainer, toys.stage1_cfg(), []),
         "stage2": (DefaultTrainer, toys.stage2_cfg(assets), ["MODEL.WEIGHTS", f"{output}/first/model_final.pth"]),

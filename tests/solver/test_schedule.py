@@ -50,6 +50,13 @@ def test_cosine_after_warmup():
     assert lr.lr_at(119 * 110) == pytest.approx(0.2)  # the last epoch
 
 
+def test_linear_falls_evenly_to_the_last_epoch():
+    ours, _ = schedule(5, SCHED="LinearLR", WARMUP_ITERS=0, DELAY_EPOCHS=4, MAX_EPOCH=20, ETA_MIN_LR=0.2)
+    rates = [ours.lr_at(epoch * 5) for epoch in range(20)]
+    assert rates[:4] == [1.0] * 4 and rates[-1] == pytest.approx(0.2)
+    assert all(one - other == pytest.approx(0.8 / 16) for one, other in zip(rates[3:-1], rates[4:], strict=True))
+
+
 def test_cosine_is_torch_s_stepped_per_epoch():
     ours, _ = schedule(5, SCHED="CosineAnnealingLR", WARMUP_ITERS=0, DELAY_EPOCHS=4, MAX_EPOCH=20, ETA_MIN_LR=0.1)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
@@ -107,7 +114,7 @@ def test_state_is_the_iteration():
     assert optimizer.param_groups[0]["lr"] == first.lr_at(333)
 
 
-@pytest.mark.parametrize("sched", ["MultiStepLR", "CosineAnnealingLR"])
+@pytest.mark.parametrize("sched", ["MultiStepLR", "CosineAnnealingLR", "LinearLR"])
 def test_warmup_longer_than_training_or_one_epoch(sched):
     lr, _ = schedule(2, SCHED=sched, WARMUP_ITERS=1000, WARMUP_FACTOR=0.0, MAX_EPOCH=1)
     assert lr.lr_at(1) == pytest.approx(0.001)

@@ -110,17 +110,17 @@ class TimmBackbone(nn.Module):
 def _unpooled(name: str, image_size: tuple[int, int]) -> nn.Module:
     """timm's model without classifier; without pooling, too, if it is one of maps and lets it go."""
     options: dict[str, object] = {"pretrained": False, "num_classes": 0}
-    if timm.get_pretrained_cfg(name, allow_unregistered=True).fixed_input_size:
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
         options["img_size"] = tuple(image_size)
     state = torch.get_rng_state()
-    pooled = timm.create_model(name, **options)
-    if hasattr(pooled, "num_prefix_tokens"):  # tokens: its own pooling is part of it
-        return pooled
-    torch.set_rng_state(state)
     try:
-        return timm.create_model(name, global_pool="", **options)
+        model = timm.create_model(name, global_pool="", **options)
+        if not hasattr(model, "num_prefix_tokens"):  # tokens: their own pooling is part of the model
+            return model
     except (AssertionError, TypeError):  # one that cannot do without
-        return pooled
+        pass
+    torch.set_rng_state(state)
+    return timm.create_model(name, **options)
 
 
 def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:

@@ -92,3 +92,17 @@ def test_the_view_head_can_be_left_out():
 def test_wrong_settings_are_explained(option, value, message):
     with pytest.raises(KeyError, match=message):  # ConfigError and RegistryError are both one
         model_of(option, value)
+
+
+def test_a_backbone_of_maps_is_refused():
+    plain = [
+        "MODEL.BACKBONE.STEM",
+        "patch",
+        "MODEL.BACKBONE.STRIDE_SIZE",
+        (16, 16),
+        "MODEL.BACKBONE.DROP_PATH_RATIO",
+        0.1,
+    ]
+    with pytest.raises(KeyError, match="build_resnet_backbone gives maps. Set MODEL.BACKBONE.NAME build_vit_backbone"):
+        model_of("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x",
+                 "MODEL.BACKBONE.FEAT_DIM", 512, *plain)  # fmt: skip
