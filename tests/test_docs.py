@@ -1,5 +1,6 @@
 """What README and docs say is true: commands run, keys and files exist, tables agree with the code."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from packaging.version import Version
 
 from fastreid.config import ConfigError, get_cfg
@@ -22,6 +24,7 @@ from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.engine import default_argument_parser
 from fastreid.evaluation import evaluate_rank
 from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
+from fastreid.modeling import build_model
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.diffusion.guidance import GUIDANCE
 from fastreid.modeling.diffusion.noise import NoiseSource
@@ -46,6 +49,8 @@ RUN_ELSEWHERE = {
     "torchrun": "tests/engine/test_launch.py::test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind",
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
 }
+
+MIGRATING = "docs/migrating_from_fastreid.md"
 
 SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
@@ -84,6 +89,7 @@ def scratch(tmp_path_factory):
     for name in ("datasets", "pretrained", "logs"):
         shutil.copytree(finished.folder / name, copy.folder / name)
     write_own_data(copy.folder)
+    write_fork(copy.folder)
     for name in ("query", "gallery"):  # as another program might
         rows, cameras = np.eye(4, dtype=np.float32), np.full(4, len(name))
         np.savez(copy.folder / f"{name}.npz", features=rows, pids=np.arange(4), camids=cameras)
@@ -100,6 +106,20 @@ def write_own_data(folder: Path) -> None:
     (folder / "people.csv").write_text("\n".join(lines))
     (own_class,) = blocks(TEXTS["docs/datasets.md"], "python")
     (folder / "my_dataset.py").write_text(own_class)
+
+
+def write_fork(folder: Path) -> None:
+    """The config and the code of docs/migrating_from_fastreid.md, and a checkpoint as fast-reid writes them."""
+    for name, language in (("old.yml", "yaml"), ("my_fork.py", "python")):
+        (example,) = blocks(TEXTS[MIGRATING], language)
+        (folder / name).write_text(example)
+    cfg = merged(folder / "old.yml")
+    model = build_model(cfg, num_classes=751)
+    model = torch.nn.ModuleDict({"backbone": model.backbone, "heads": model.heads})
+    assert {"backbone.layer1.0.conv1.weight", "heads.bottleneck.0.weight", "heads.weight"} <= model.state_dict().keys()
+    optimizer = torch.optim.Adam(model.parameters())
+    old = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "lr_sched": {"last_epoch": 59}}
+    torch.save(old | {"warmup_sched": {"last_epoch": 1999}, "epoch": 59, "metric": 0.9}, folder / "old.pth")
 
 
 @pytest.mark.parametrize(("page", "command"), list(commands()), ids=lambda word: word[:90])
@@ -156,6 +176,10 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
     if "--help" in [*words, *added]:
         with pytest.raises(SystemExit, match="^0$"):
             scratch.tool(tool, *words, *added)
+        return
+    if tool == "my_fork.py":  # registers what only it should see
+        command = [sys.executable, tool, *words, *ADDED["tools/train_net.py"], *SHORTER["tools/train_net.py"]]
+        subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
     if tool in FORKING:  # a process that has used its threads must not
         command = [sys.executable, str(ROOT / tool), *words, *added]
@@ -365,6 +389,30 @@ def test_registered_names_are_all_named():
         "SOLVER.OPT": set(OPTIMIZER_REGISTRY),
         "SOLVER.SCHED": set(SCHEDULE_REGISTRY),
     }
+
+
+def test_the_config_of_a_fork_is_in_todays_names(scratch):
+    cfg = merged(scratch.folder / "old.yml")
+    assert (cfg.SOLVER.MAX_EPOCH, cfg.MODEL.BACKBONE.FEAT_DIM, cfg.INPUT.REA.VALUE[0]) == (60, 512, 123.675)
+    assert cfg.DATALOADER.SAMPLER_TRAIN == "NaiveIdentitySampler" and not cfg.SOLVER.AMP.ENABLED
+
+
+def test_names_of_fast_reid_are_where_the_page_says():
+    table = rows(MIGRATING, "## Where each name is", 2)
+    named = {module: words.split(", ") for module, words in (cells[0].split(": ") for cells in table)}
+    assert len(named) == 21 and sum(map(len, named.values())) > 60
+    for module, words in named.items():
+        found = importlib.import_module(module)
+        for name in words:
+            if not hasattr(found, name):
+                importlib.import_module(f"{module}.{name}")
+
+
+def test_every_refused_key_of_fast_reid_is_on_the_page():
+    section = TEXTS[MIGRATING].split("## What is not there")[1].split("\n## ")[0]
+    refused = [key for key in REASONS if not re.search("SDMODEL|VIEW_OREG|INNER_SUB|CAMERA_NUM", key)]
+    assert [key for key in refused if key not in section and f"`{key.partition('.')[0]}`" not in section
+            and f"{key.rpartition('.')[0]}.ENABLED" not in section] == []  # fmt: skip
 
 
 def test_options_of_train_net_are_all_named():
