@@ -97,6 +97,7 @@ TABLE = (
     _of_schedule("MultiStepLR", "ETA_MIN_LR", "DECAY_RATE", "DECAY_EPOCHS"),
     # And STEPS, which fast-reid's recipes with this schedule inherit.
     _of_schedule("CosineAnnealingLR", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
+    _of_schedule("LinearLR", "STEPS", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearWarmupMultiStepDecayLRScheduler", "STEPS", "GAMMA", "DELAY_EPOCHS", "ETA_MIN_LR"),
     Unread(
         ("SOLVER.WARMUP_FACTOR", "SOLVER.WARMUP_METHOD"),

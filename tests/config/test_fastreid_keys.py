@@ -521,6 +521,7 @@ UNREAD = [
     ({"SOLVER.OVERRIDE_LR": 0.5}, "SOLVER.BASE_LR"),
     ({"SOLVER.SCHED": "MultiStepLR"}, "SOLVER.ETA_MIN_LR"),
     ({"SOLVER.SCHED": "CosineAnnealingLR"}, "SOLVER.GAMMA"),
+    ({"SOLVER.SCHED": "LinearLR"}, "SOLVER.STEPS"),
     ({"SOLVER.SCHED": "LinearWarmupMultiStepDecayLRScheduler"}, "SOLVER.DELAY_EPOCHS"),
     ({"SOLVER.WARMUP_ITERS": 0}, "SOLVER.WARMUP_FACTOR"),
     (on("SOLVER.CLIP_GRADIENTS") | {"SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "value"}, "SOLVER.CLIP_GRADIENTS.NORM_TYPE"),
@@ -529,6 +530,7 @@ UNREAD = [
 
 CHANGED = {
     str: "{}x".format,
+    list: lambda value: [*value, 99],
     bool: lambda value: not value,
     int: lambda value: value + 1,
     float: lambda value: value + 1,
