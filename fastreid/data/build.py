@@ -4,6 +4,7 @@ import gc
 import inspect
 import os
 import signal
+import sys
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -184,6 +185,8 @@ def _loader(cfg: CfgNode, dataset: Dataset, **options: object) -> PersonLoader:
         collate_fn=collate if _skips(cfg) else None,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         timeout=cfg.DATALOADER.TIMEOUT if cfg.DATALOADER.NUM_WORKERS else 0,
+        # A process that was spawned, as those of several are, would spawn its workers, too: seconds for each loader.
+        multiprocessing_context="fork" if cfg.DATALOADER.NUM_WORKERS and sys.platform == "linux" else None,
         pin_memory=device.startswith("cuda"),
         persistent_workers=False,
         worker_init_fn=_begin_worker,
