@@ -59,8 +59,10 @@ SHORTER = {
     "benchmarks/rendered.py": ["--help"],
     "benchmarks/evaluation.py": ["--sizes", "tiny", "--dims", "16"],
     "benchmarks/faults.py": ["--help"],
+    "benchmarks/image_loading.py": ["--images", "64", "--rounds", "1"],
+    "benchmarks/train_loop.py": ["--models", "stage1", "--blocks", "1", "--steps", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }
-FORKING = ("benchmarks/evaluation.py", "benchmarks/faults.py")
+FORKING = tuple(f"benchmarks/{name}.py" for name in ("evaluation", "faults", "image_loading", "train_loop"))
 
 
 def blocks(text: str, language: str) -> list[str]:
