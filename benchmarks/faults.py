@@ -314,6 +314,17 @@ def flip_a_bit(path: Path) -> None:
         file.write(bytes([byte ^ 4]))
 
 
+def faults(lab: Lab, stage: str, args: argparse.Namespace, dice: random.Random) -> Iterator[Tally]:
+    """All faults of one stage, one after the other."""
+    yield signalled(lab, stage, signal.SIGKILL, -(-args.kills // len(STAGES)), dice)
+    yield signalled(lab, stage, signal.SIGTERM, args.others, dice)
+    yield signalled(lab, stage, signal.SIGINT, args.others, dice)
+    yield damaged(lab, stage, "newest checkpoint cut to two thirds", truncate, args.others, dice)
+    yield damaged(lab, stage, "a bit of the newest checkpoint flipped", flip_a_bit, args.others, dice)
+    yield damaged(lab, stage, "newest checkpoint deleted", Path.unlink, args.others, dice)
+    yield from stops(lab, stage, args.others, dice)
+
+
 def main() -> None:
     """Parse the command line, break, count, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -332,15 +343,7 @@ def main() -> None:
         lab = Lab(folder.resolve(), args.workers, args.keys)
         rows = []
         for stage in STAGES:
-            for tally in (
-                signalled(lab, stage, signal.SIGKILL, -(-args.kills // len(STAGES)), dice),
-                signalled(lab, stage, signal.SIGTERM, args.others, dice),
-                signalled(lab, stage, signal.SIGINT, args.others, dice),
-                damaged(lab, stage, "newest checkpoint cut to two thirds", truncate, args.others, dice),
-                damaged(lab, stage, "a bit of the newest checkpoint flipped", flip_a_bit, args.others, dice),
-                damaged(lab, stage, "newest checkpoint deleted", Path.unlink, args.others, dice),
-                *stops(lab, stage, args.others, dice),
-            ):
+            for tally in faults(lab, stage, args, dice):
                 runs = tally.same + len(tally.lost)
                 rows.append(
                     [stage, tally.how, tally.times, f"{tally.same} of {runs}", ", ".join(tally.lost) or "nothing"]
