@@ -44,6 +44,7 @@ from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights
+from fastreid.utils.env import set_rng_state
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer
 
@@ -214,7 +215,8 @@ class DefaultTrainer(SimpleTrainer):
         Raises:
             DivergenceError: always.
         """
-        # They changed no weight, so only the count goes back; random states do not.
+        # They changed no weight, so only the count and the random states go back.
+        set_rng_state(self.random_before)
         first_bad = self.iter + 1 - self.nonfinite_in_a_row
         counts = {"nonfinite_steps": self.nonfinite_steps, "nonfinite_in_a_row": 0}
         values = hooks.progress_of(self) | {"epoch": first_bad // self.iters_per_epoch - 1, "iteration": first_bad}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastreid.engine.accumulation import split_batch
 from fastreid.engine.nonfinite import ADVICE, BufferBackup, DivergenceError, describe, gradient_norm
 from fastreid.utils import comm
+from fastreid.utils.env import rng_state
 from fastreid.utils.events import EventStorage
 
 logger = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ class SimpleTrainer(TrainerBase):
         self.accumulation_steps, self.max_nonfinite = accumulation_steps, max_nonfinite
         self.took_step = True  # whether the last iteration changed the weights
         self._buffers = BufferBackup(model)
+        self.random_before = rng_state()
         self._batches: Iterator[dict[str, Any]] | None = None
 
     def run_step(self) -> None:
@@ -159,6 +161,8 @@ class SimpleTrainer(TrainerBase):
         batch = self._next_batch()
         data_time = time.perf_counter() - start
         self._buffers.remember()
+        if not self.nonfinite_in_a_row:
+            self.random_before = rng_state()  # of the first step of a row, which a resumed run takes again
         parts = split_batch(batch, self.accumulation_steps)
         rows = [self._forward_backward(part, is_last=part is parts[-1]) for part in parts]
         if comm.is_distributed() and self.iter == self.start_iter:

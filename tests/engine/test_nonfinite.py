@@ -95,6 +95,9 @@ def test_too_many_in_a_row_stop_with_the_run_before_the_first(tmp_path):
 
     resumed = train(cfg, resume=True)  # the images are well again
     assert (resumed.start_epoch, resumed.start_iter, resumed.iter, resumed.nonfinite_steps) == (1, 4, 12, 3)
+    whole = train(toy_cfg(tmp_path / "whole"))
+    for name, value in whole.bare_model.state_dict().items():
+        assert torch.equal(value, resumed.bare_model.state_dict()[name]), name
 
 
 def test_rare_bad_steps_never_stop_a_run(tmp_path):
