@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -69,17 +70,36 @@ def launch(
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     try:
-        mp.spawn(
+        started = mp.spawn(
             _worker,
             nprocs=num_gpus_per_machine,
             args=(main, world_size, num_gpus_per_machine, machine_rank, dist_url, device, timeout_minutes, args),
+            join=False,
         )
+        _wait_for_all(started, timeout_minutes)
     except mp.ProcessExitedException as error:
         raise LaunchError(
             f"{error}, and the others were stopped. If it was killed by SIGKILL, the memory was full: lower "
             "DATALOADER.NUM_WORKERS or SOLVER.IMS_PER_BATCH. Go on from the last checkpoint with --resume"
         ) from error
     return None
+
+
+def _wait_for_all(started: mp.ProcessContext, timeout_minutes: float) -> None:
+    """Until all have ended. One that hangs when others have nothing more to ask of it is noticed by nobody else."""
+    deadline = None
+    while not started.join(timeout=1):
+        if deadline is None and not all(process.is_alive() for process in started.processes):
+            deadline = time.monotonic() + 60 * timeout_minutes
+        if deadline is not None and time.monotonic() > deadline:
+            hanging = [number for number, process in enumerate(started.processes) if process.is_alive()]
+            for number in hanging:
+                started.processes[number].kill()
+            raise LaunchError(
+                f"waited {timeout_minutes:g} minutes (--timeout) for process {', '.join(map(str, hanging))} of "
+                f"{len(started.processes)}, which hangs at the end of its work, and killed it. Others had finished: "
+                "what is missing of the results comes with --resume"
+            )
 
 
 def under_torchrun() -> bool:

@@ -133,6 +133,19 @@ def test_a_process_that_hangs_is_not_waited_for_longer_than_asked():
         launch(hang_in_one, 2, args=("hangs",), device="cpu", timeout_minutes=0.05)
 
 
+def hang_at_the_end():
+    rank = comm.get_rank()
+    comm.synchronize()
+    if rank == 1:
+        signal.pause()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_process_that_hangs_when_others_have_finished_is_not_waited_for_either():
+    with pytest.raises(LaunchError, match=r"waited 0\.05 minutes \(--timeout\) for process 1 of 2, which hangs at the"):
+        launch(hang_at_the_end, 2, device="cpu", timeout_minutes=0.05)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_process_that_is_killed_ends_the_others_and_is_told():
     with pytest.raises(LaunchError, match="process 1 terminated with signal SIGKILL.*memory was full.*--resume"):
