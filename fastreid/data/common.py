@@ -11,7 +11,7 @@ from fastreid.data.images import ImageReadError, read_image, read_pixels
 from fastreid.data.transforms import PersonTransform
 from fastreid.structures import PersonImage
 
-__all__ = ["ImageReadError", "PersonDataset", "read_image"]
+__all__ = ["ImageReadError", "PersonDataset", "WrappedDataset", "read_image"]
 
 
 class PersonDataset(Dataset):
@@ -59,3 +59,18 @@ class PersonDataset(Dataset):
             "viewids": int(image.view),
             "img_paths": image.path,
         }
+
+
+class WrappedDataset(Dataset):
+    """A dataset around another one, whose attributes and length are its own, too; a subclass gives the items."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # before there is a dataset to ask: while a worker unpickles this
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+    def __len__(self) -> int:
+        return len(self._dataset)

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from fastreid.config import ConfigError
+from fastreid.data.common import WrappedDataset
 from fastreid.data.samplers.base import EndlessSampler
 
 
@@ -71,7 +72,7 @@ class NumberedSampler(Sampler[Draw]):
                 yield Draw(index, self._first + count // own * self._batch_size + self._rank * own + count % own)
 
 
-class NumberedDataset(Dataset):
+class NumberedDataset(WrappedDataset):
     """A dataset that draws random numbers from a seed of each draw.
 
     Args:
@@ -83,16 +84,9 @@ class NumberedDataset(Dataset):
     """
 
     def __init__(self, dataset: Dataset, seed: int, batch_size: int) -> None:
-        self._dataset, self._seed, self._batch_size = dataset, seed, batch_size
+        super().__init__(dataset)
+        self._seed, self._batch_size = seed, batch_size
         self._torch_alone = getattr(dataset, "draws_by_torch_alone", False)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # before there is a dataset to ask: while a worker unpickles this
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
 
     def __getitem__(self, draw: Draw) -> Any:
         return self.__getitems__([draw])[0]

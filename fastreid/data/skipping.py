@@ -11,31 +11,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
-from fastreid.data.common import PersonDataset
+from fastreid.data.common import PersonDataset, WrappedDataset
 from fastreid.data.images import ImageAccessError, ImageReadError
 from fastreid.utils.skipped import tell_skipped
 
 POLICIES = ("raise", "skip")
 
 
-class LeavingOut(Dataset):
-    """A dataset in which what cannot be read is an item with nothing but `skipped`: [(path, reason)].
-
-    Its attributes are those of the dataset.
-    """
-
-    def __init__(self, dataset: PersonDataset) -> None:
-        self._dataset = dataset
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # before there is a dataset to ask: while a worker unpickles this
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
+class LeavingOut(WrappedDataset):
+    """A dataset in which what cannot be read is an item with nothing but `skipped`: [(path, reason)]."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         skipped: list[tuple[str, str]] = []
