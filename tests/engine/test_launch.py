@@ -180,7 +180,9 @@ def torchrun(processes, *words, **options):
 
 
 # A model that holds the process group, and is held by a circle of references, as a trainer and its hooks are.
+# Linux lists a thread for a moment after it was joined, so those that are about to go are given time.
 LEAVES = """
+import time
 from pathlib import Path
 from torch import nn
 from fastreid.engine import launch
@@ -189,14 +191,23 @@ from fastreid.utils import comm
 def main():
     model = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
     model.friend = [model]
-    assert any("gloo" in name for name in threads())
+    assert gloo_threads()
     return comm.get_rank(), comm.get_world_size(), comm.get_local_rank()
 
-def threads():
-    return [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+def gloo_threads():
+    found = []
+    for path in Path("/proc/self/task").glob("*/comm"):
+        try:
+            found.append(path.read_text())
+        except OSError:  # it went while we looked
+            pass
+    return [name for name in found if "gloo" in name]
 
 me = launch(main, 1, device="cpu")
-assert not any("gloo" in name for name in threads()), threads()
+deadline = time.monotonic() + 20
+while gloo_threads() and time.monotonic() < deadline:
+    time.sleep(0.05)
+assert not gloo_threads(), gloo_threads()
 Path(f"{me[0]}.txt").write_text(repr(me))
 """
 
@@ -206,7 +217,7 @@ def test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind(tmp_pat
     """A thread that outlives the interpreter aborts the process."""
     (tmp_path / "leaves.py").write_text(LEAVES)
     done = torchrun(2, str(tmp_path / "leaves.py"), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["(0, 2, 0)", "(1, 2, 1)"]
 
 
