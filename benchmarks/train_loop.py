@@ -1,27 +1,30 @@
 #!/usr/bin/env python
 """Times a training step of the trainer, data and hooks and all, against the bare step on tensors that are ready.
 
-    python benchmarks/train_loop.py [--models stage1 stage2 vit] [--blocks 12] [--steps 8] [--workers 2] [--threads 2]
+    python benchmarks/train_loop.py [--models stage1 stage2 vit] [--rounds 60] [--workers 2] [--threads 2]
 
 The bare step is forward, backward and optimiser of the very same model, on batches that were loaded before: no data, no
-hooks, no clipping, no check of losses or gradients. Blocks of both take turns within one run of the trainer; the first
-step of a block is not timed. Data workers go on while bare steps run, until they are as far ahead as they may be; so
-each step of the trainer is accompanied by the loading of one batch. Checkpoints and evaluations are not timed.
+hooks, no clipping, no check of losses or gradients. Within one run of the trainer, these take turns: its step on a
+loaded batch, a bare step, its step on a batch that was ready, a bare step. Drawing a batch sets a worker to load
+another one, so that each step on a loaded batch is accompanied by the loading of one, and the others by none (as long
+as a step takes longer than the loading). Checkpoints and evaluations are not timed.
 
-Ratios are of seconds, and of CPU seconds of the training process, which other programs disturb less. What the workers
-take for a batch is measured before, in CPU seconds: on a machine without cores to spare it comes on top, divided by the
-cores. Images are a rendered CARGO (made in --root if it is not there), weights random.
+Ratios are of a step to the bare step after it: the median of all rounds, and between which two of them the median of
+endless rounds lies with 95 % certainty. What the workers take for a batch is measured before, in CPU seconds: on a
+machine without cores to spare it comes on top, divided by the cores. Images are a rendered CARGO (made in --root if it
+is not there), weights random.
 """
 
 import argparse
 import logging
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,83 +45,86 @@ MODELS = {
 
 
 class Enough(Exception):
-    """All blocks were timed."""
+    """All rounds were timed."""
 
 
-class Waiting:
-    """A loader that notes how long each batch was waited for, in seconds."""
+class EverySecondReady:
+    """A loader of which every second batch is one of a few that were loaded before.
+
+    Attributes: ready, those few; waited, how long each of the others was waited for, in seconds.
+    """
 
     def __init__(self, loader: Any) -> None:
-        self._loader, self.seconds = loader, []
+        self._loader, self.ready, self.waited = loader, [], []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         batches = iter(self._loader)
-        while True:
+        self.ready += islice(batches, 4)
+        for ready in cycle(self.ready):
             start = time.perf_counter()
             batch = next(batches)
-            self.seconds.append(time.perf_counter() - start)
+            self.waited.append(time.perf_counter() - start)
             yield batch
+            yield dict(ready)
 
 
 class Seconds(NamedTuple):
-    """On the clock, of CPU time in all threads of this process, and waiting for data."""
+    """On the clock, and of CPU time in all threads of this process."""
 
     wall: float
     cpu: float
-    waited: float = 0.0
+
+    @classmethod
+    def now(cls) -> "Seconds":
+        """When everything asked for so far is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return cls(time.perf_counter(), time.process_time())
 
     def __sub__(self, other: "Seconds") -> "Seconds":
-        return Seconds(*(ours - theirs for ours, theirs in zip(self, other, strict=True)))
+        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
 
 
 class TakingTurns(HookBase):
-    """Blocks of bare steps after blocks of the trainer's; the last of the hooks, so that all others are timed.
+    """A bare step after each of the trainer's; the last of the hooks, so that all others are timed.
 
-    Attributes: blocks, of each the seconds of the trainer's timed steps and of as many bare ones.
+    Attributes: loaded, ready: (the trainer's step, the bare one after it) of each round, by where its batch came from.
     """
 
-    def __init__(self, num_blocks: int, num_steps: int) -> None:
-        self.num_blocks, self.num_steps = num_blocks, num_steps
-        self.blocks: list[tuple[Seconds, Seconds]] = []
-        self._done = -num_steps  # the first block warms up
-
-    def before_train(self) -> None:
-        batches = iter(self.trainer.data_loader)
-        self._ready = [next(batches) for _ in range(4)]
+    def __init__(self, num_rounds: int, warmup: int = 3) -> None:
+        self.num_rounds, self._warmup = num_rounds, warmup
+        self.loaded: list[tuple[Seconds, Seconds]] = []
+        self.ready: list[tuple[Seconds, Seconds]] = []
 
     def between_steps(self) -> None:
-        self._done += 1
-        if self._done % self.num_steps == 1:
-            self._start = self._now()
-        elif self._done % self.num_steps == 0:
-            ours, bare = self._now() - self._start, self._bare_block()
-            if self._done > 0:
-                self.blocks.append((ours, bare))
-            if len(self.blocks) == self.num_blocks:
+        now, done = Seconds.now(), self.trainer.iter
+        if done > 2 * self._warmup:
+            ours, bare = now - self._start, self._bare_step()
+            (self.ready if done % 2 == 0 else self.loaded).append((ours, bare))
+            if len(self.ready) == self.num_rounds:
                 raise Enough
+        self._start = Seconds.now()
 
-    def _bare_block(self) -> Seconds:
-        for step in range(self.num_steps):
-            if step == 1:
-                start = self._now()
-            self._bare_step(self._ready[step % len(self._ready)])
-        return self._now() - start
-
-    def _bare_step(self, batch: dict[str, Any]) -> None:
-        trainer = self.trainer
+    def _bare_step(self) -> Seconds:
+        trainer, start = self.trainer, Seconds.now()
+        batch = trainer.data_loader.ready[trainer.iter % len(trainer.data_loader.ready)]
         with trainer.autocast():
             loss = sum(trainer.model(batch).values())
         loss.backward()
         trainer.optimizer.step()
         trainer.optimizer.zero_grad(set_to_none=True)
+        return Seconds.now() - start
 
-    def _now(self) -> Seconds:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return Seconds(time.perf_counter(), time.process_time(), sum(self.trainer.data_loader.seconds))
+
+def ratio(rounds: Sequence[tuple[Seconds, Seconds]], kind: int = 0) -> str:
+    """The median of the rounds' ratios, and its 95 % interval (that of order statistics)."""
+    ratios = sorted(ours[kind] / bare[kind] for ours, bare in rounds)
+    reach = 0.98 * math.sqrt(len(ratios))
+    low = max(math.floor(len(ratios) / 2 - reach), 0)
+    return f"{statistics.median(ratios):.3f} ({ratios[low]:.3f} to {ratios[-1 - low]:.3f})"
 
 
 def loading_seconds(loader: Any, rounds: int = 8) -> float:
@@ -141,34 +147,30 @@ def config(name: str, root: Path, output: str, keys: list[Any]) -> CfgNode:
     return cfg
 
 
-def measure(name: str, root: Path, num_blocks: int, num_steps: int, keys: list[Any]) -> list[str]:
+def measure(name: str, root: Path, num_rounds: int, keys: list[Any]) -> list[str]:
     """The row of one model."""
     with tempfile.TemporaryDirectory() as output:
         trainer = DefaultTrainer(config(name, root, output, keys))
         loading = loading_seconds(trainer.data_loader)
-        turns = TakingTurns(num_blocks, num_steps)
+        turns = TakingTurns(num_rounds)
         trainer.register_hooks([turns])
-        trainer.data_loader = Waiting(trainer.data_loader)
+        trainer.data_loader = EverySecondReady(trainer.data_loader)
         try:
             trainer.train()
         except Enough:
             pass
-    timed = num_steps - 1
-    wall, cpu = (sorted(ours[kind] / bare[kind] for ours, bare in turns.blocks) for kind in (0, 1))
-    ours, bare = (Seconds(*(statistics.median(kind) / timed for kind in zip(*column, strict=True)))
-                  for column in zip(*turns.blocks, strict=True))  # fmt: skip
-    best_ours, best_bare = (min(seconds.wall for seconds in column) for column in zip(*turns.blocks, strict=True))
+    bare = [seconds for _, seconds in turns.loaded + turns.ready]
     return [
         name,
         str(trainer.cfg.SOLVER.IMS_PER_BATCH),
-        f"{bare.wall:.3f}",
-        f"{ours.wall:.3f}",
-        f"{statistics.median(wall):.3f} ({wall[len(wall) // 4]:.3f} to {wall[-1 - len(wall) // 4]:.3f})",
-        f"{best_ours / best_bare:.3f}",
-        f"{statistics.median(cpu):.3f}",
-        f"{1000 * ours.waited:.1f}",
+        f"{statistics.median(seconds.wall for seconds in bare):.3f}",
+        f"{statistics.median(seconds.wall for seconds, _ in turns.loaded):.3f}",
+        ratio(turns.loaded),
+        ratio(turns.ready),
+        ratio(turns.loaded, kind=1),
+        f"{1000 * statistics.median(trainer.data_loader.waited):.1f}",
         f"{1000 * loading:.1f}",
-        f"{loading / bare.cpu:.3f}",
+        f"{loading / statistics.median(seconds.cpu for seconds in bare):.3f}",
     ]
 
 
@@ -185,8 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["stage1", "stage2"])
     parser.add_argument("--root", type=Path, default=Path("datasets/quickstart"), help="folder of the rendered CARGO")
-    parser.add_argument("--blocks", type=int, default=12, help="of each kind")
-    parser.add_argument("--steps", type=int, default=8, help="per block; the first is not timed")
+    parser.add_argument("--rounds", type=int, default=60, help="each of a step on loaded and one on ready tensors")
     parser.add_argument("--workers", type=int, default=2, help="data workers")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the training process")
     parser.add_argument("keys", nargs="*", metavar="KEY VALUE", help="config keys")
@@ -196,9 +197,9 @@ def main() -> None:
     prepare(args.root, args.models)
     print(f"{torch.get_num_threads()} threads and {args.workers} data workers, torch {torch.__version__}")
     keys = ["DATALOADER.NUM_WORKERS", args.workers, *args.keys]
-    rows = [measure(name, args.root, args.blocks, args.steps, keys) for name in args.models]
+    rows = [measure(name, args.root, args.rounds, keys) for name in args.models]
     headers = [
-        *("model", "images", "bare, s", "trainer, s", "ratio (quartiles)", "of the best blocks", "CPU ratio"),
+        *("model", "images", "bare, s", "trainer, s", "ratio (95 %)", "without loading", "of CPU time"),
         *("data wait, ms", "loading, CPU ms", "loading / bare CPU"),
     ]
     print(tabulate(rows, headers, disable_numparse=True))

@@ -60,7 +60,7 @@ SHORTER = {
     "benchmarks/evaluation.py": ["--sizes", "tiny", "--dims", "16"],
     "benchmarks/faults.py": ["--help"],
     "benchmarks/image_loading.py": ["--images", "64", "--rounds", "1"],
-    "benchmarks/train_loop.py": ["--models", "stage1", "--blocks", "1", "--steps", "2", "SOLVER.IMS_PER_BATCH", "16"],
+    "benchmarks/train_loop.py": ["--models", "stage1", "--rounds", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }
 FORKING = tuple(f"benchmarks/{name}.py" for name in ("evaluation", "faults", "image_loading", "train_loop"))
 

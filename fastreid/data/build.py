@@ -10,7 +10,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from fastreid.config import CfgNode, ConfigError, resolve_device
+from fastreid.config import CfgNode, ConfigError, image_size, resolve_device
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.common import PersonDataset
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
@@ -98,6 +98,7 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     loader = _loader(
         cfg,
         NumberedDataset(people_seen, cfg.MODEL.SEED, cfg.SOLVER.IMS_PER_BATCH),
+        image_size=image_size(cfg),
         batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
         sampler=NumberedSampler(sampler, cfg.SOLVER.IMS_PER_BATCH, rank=comm.get_rank(), world_size=world_size),
         drop_last=True,
@@ -151,7 +152,12 @@ def build_feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> DataLoa
     With DATALOADER.BAD_IMAGES "skip" it leaves out what cannot be read; afterwards `skipped` has {path: reason}.
     """
     dataset = PersonDataset(images, build_transforms(cfg, is_train=False), as_bytes=True)
-    return _loader(cfg, LeavingOut(dataset) if _skips(cfg) else dataset, batch_size=cfg.TEST.IMS_PER_BATCH)
+    return _loader(
+        cfg,
+        LeavingOut(dataset) if _skips(cfg) else dataset,
+        image_size=image_size(cfg, is_train=False),
+        batch_size=cfg.TEST.IMS_PER_BATCH,
+    )
 
 
 def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]:

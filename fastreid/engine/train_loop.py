@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastreid.engine.accumulation import split_batch
 from fastreid.engine.nonfinite import ADVICE, BufferBackup, DivergenceError, describe, gradient_norm
+from fastreid.solver.gradients import Clipper
 from fastreid.utils import comm
 from fastreid.utils.env import rng_state
 from fastreid.utils.events import EventStorage
@@ -127,7 +128,7 @@ class SimpleTrainer(TrainerBase):
         *,
         autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
         scaler: torch.amp.GradScaler | None = None,
-        clip_gradients: Callable[[Iterable[nn.Parameter]], object] | None = None,
+        clip_gradients: Clipper | None = None,
         accumulation_steps: int = 1,
         max_nonfinite: int = 0,
     ) -> None:
@@ -170,8 +171,9 @@ class SimpleTrainer(TrainerBase):
         names, values = list(rows[0]), torch.stack([torch.stack(list(row.values())) for row in rows])
         self._call("after_backward")
         self.scaler.unscale_(self.optimizer)
-        *means, norm = self._agree(values)
-        overflowed = not math.isfinite(norm)
+        norm = gradient_norm(self._parameters())
+        *means, mean_norm = self._agree(values, norm)
+        overflowed = not math.isfinite(mean_norm)
         # fp16: gradients beyond its range are what the scaler is for; but no scale is too large at 1.
         is_scale = overflowed and self.scaler.is_enabled() and self.scaler.get_scale() > 1
         if not all(map(math.isfinite, means)) or (overflowed and not is_scale):
@@ -181,7 +183,7 @@ class SimpleTrainer(TrainerBase):
         self.nonfinite_in_a_row = 0
         self.storage.put_scalars(total_loss=sum(means), **dict(zip(names, means, strict=True)), data_time=data_time)
         if self.clip_gradients is not None:
-            self.clip_gradients(self._parameters())
+            self.clip_gradients(self._parameters(), norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.took_step = not overflowed
@@ -222,13 +224,12 @@ class SimpleTrainer(TrainerBase):
             self.scaler.scale(sum(losses.values()) / self.accumulation_steps).backward()
         return {name: loss.detach().float() for name, loss in losses.items()}
 
-    def _agree(self, values: Tensor) -> list[float]:
+    def _agree(self, values: Tensor, norm: Tensor) -> list[float]:
         """Means over parts and processes of the losses [M, T], and the norm of the gradients: the same in all.
 
         One tensor, so that a GPU is waited for once. What is not finite in one process is so in the mean.
         """
-        norm = gradient_norm(self._parameters()).float().to(values.device)
-        mine = torch.cat([values.mean(dim=0), norm.reshape(1)])
+        mine = torch.cat([values.mean(dim=0), norm.float().to(values.device).reshape(1)])
         return (comm.all_reduce_sum(mine) / comm.get_world_size()).tolist()
 
     def _parameters(self) -> Iterator[nn.Parameter]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastreid.config import ConfigError
 from fastreid.utils.suggest import explain_choice
@@ -13,8 +13,14 @@ from fastreid.utils.suggest import explain_choice
 CLIP_TYPES = ("norm", "value")
 
 
-def build_gradient_clipper(cfg: Any) -> Callable[[Iterable[nn.Parameter]], object] | None:
-    """Return a function that clips the gradients of parameters in place, or None when it is off.
+class Clipper(Protocol):
+    """Clips the gradients of parameters in place; `norm` is their 2-norm all together, a scalar, where it is known."""
+
+    def __call__(self, parameters: Iterable[nn.Parameter], norm: Tensor | None = None) -> object: ...
+
+
+def build_gradient_clipper(cfg: Any) -> Clipper | None:
+    """Return what clips the gradients of a run, or None when it is off.
 
     SOLVER.CLIP_GRADIENTS: "norm" scales all gradients together so that their NORM_TYPE-norm is at
     most CLIP_VALUE; "value" cuts each entry to [-CLIP_VALUE, CLIP_VALUE]. fp16 gradients must be
@@ -31,6 +37,14 @@ def build_gradient_clipper(cfg: Any) -> Callable[[Iterable[nn.Parameter]], objec
     limit, norm_type = settings.CLIP_VALUE, settings.NORM_TYPE
     if limit <= 0:
         raise ConfigError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE must be above 0, got {limit}")
-    if settings.CLIP_TYPE == "norm":
-        return lambda parameters: nn.utils.clip_grad_norm_(parameters, limit, norm_type=norm_type)
-    return lambda parameters: nn.utils.clip_grad_value_(parameters, limit)
+
+    def clip_value(parameters: Iterable[nn.Parameter], norm: Tensor | None = None) -> None:
+        nn.utils.clip_grad_value_(parameters, limit)
+
+    def clip_norm(parameters: Iterable[nn.Parameter], norm: Tensor | None = None) -> None:
+        if norm is None or norm_type != 2:
+            nn.utils.clip_grad_norm_(parameters, limit, norm_type=norm_type)
+        elif limit / (norm + 1e-6) < 1:  # the factor; gradients in bounds would be multiplied by 1
+            nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+
+    return clip_norm if settings.CLIP_TYPE == "norm" else clip_value

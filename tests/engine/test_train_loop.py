@@ -97,7 +97,8 @@ def test_one_step_is_gradient_descent_on_the_sum():
 
 
 def test_gradients_are_clipped_between_backward_and_step():
-    def clip(parameters):
+    def clip(parameters, norm):
+        assert norm.item() == 6.0
         for parameter in parameters:
             assert parameter.grad.item() == 6.0
             parameter.grad.fill_(1.0)
@@ -112,7 +113,7 @@ def test_clipping_sees_unscaled_gradients_and_an_overflow_skips_the_step():
     trainer = simple(
         endless(2.0),
         scaler=torch.amp.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000),
-        clip_gradients=lambda parameters: seen.extend(p.grad.item() for p in parameters),
+        clip_gradients=lambda parameters, norm: seen.extend(p.grad.item() for p in parameters),
     )
     trainer.train(0, 1, 3)
     assert seen[0] == float("inf") and seen[-1] == 6.0

@@ -1,9 +1,12 @@
 """Clipping by norm and by value."""
 
+from unittest import mock
+
 import pytest
 import torch
 
 from fastreid.config import get_cfg
+from fastreid.engine.nonfinite import gradient_norm
 from fastreid.solver import build_gradient_clipper
 
 
@@ -33,6 +36,16 @@ def test_norm_leaves_small_gradients_alone():
     (a,) = parameters([0.3, 0.4])
     build_gradient_clipper(cfg_with(CLIP_VALUE=1.0))([a])
     assert a.grad.tolist() == pytest.approx([0.3, 0.4])
+
+
+@pytest.mark.parametrize("size", [0.5, 1.0, 1.0 + 1e-7, 7.0])
+def test_a_known_norm_gives_the_same_bits(size):
+    known, unknown = (parameters([0.6 * size, 0.0], [0.8 * size]) for _ in range(2))
+    clip = build_gradient_clipper(cfg_with(CLIP_VALUE=1.0))
+    clip(unknown)
+    with mock.patch("torch.nn.utils.clip_grad_norm_", side_effect=AssertionError("computed once more")):
+        clip(known, gradient_norm(known))
+    assert all(torch.equal(ours.grad, theirs.grad) for ours, theirs in zip(known, unknown, strict=True))
 
 
 def test_infinity_norm():
