@@ -14,9 +14,9 @@ from fastreid.config import ConfigError, get_cfg, refuse_unsupported
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import FeatureFileError, read_features
 from fastreid.evaluation.matching import NoValidQueryError
-from fastreid.evaluation.plots import Curves, draw_plots
+from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.results import write_json
-from fastreid.evaluation.roc import roc_curve
+from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.score import score_features
 from fastreid.evaluation.scoring import Scoring
 

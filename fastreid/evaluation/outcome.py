@@ -10,10 +10,9 @@ from typing import Any
 
 from fastreid.evaluation.breakdown import Row, breakdown_table
 from fastreid.evaluation.confidence import bootstrap_intervals
-from fastreid.evaluation.plots import Curves, draw_plots
 from fastreid.evaluation.ranked_lists import ranked_lists
 from fastreid.evaluation.results import print_csv_format, write_json, write_results
-from fastreid.evaluation.roc import roc_curve
+from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.score import ProtocolResult
 from fastreid.structures import PersonImage
 
@@ -76,5 +75,7 @@ def write_outcomes(outcomes: Mapping[str, Outcome], output_dir: Path) -> None:
         write_json(output_dir / "breakdown.json", {name: outcome.breakdown for name, outcome in outcomes.items()})
     curves = {name: outcome.curves for name, outcome in outcomes.items() if outcome.curves}
     if curves:
+        from fastreid.evaluation.plots import draw_plots  # Matplotlib takes long to import, and few ask for pictures
+
         draw_plots(curves, output_dir / "plots")
     print_csv_format(results)

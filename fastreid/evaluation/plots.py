@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -12,9 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-from scipy.stats import norm
+from scipy.special import ndtri
 
-from fastreid.evaluation.roc import RocCurve
+from fastreid.evaluation.roc import Curves, RocCurve
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +24,6 @@ LEAST_RATE = 1e-5
 RATES = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95)  # ticks of the DET curve
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all
 DASHES = ("-", "--", ":", "-.")
-
-
-@dataclass(frozen=True)
-class Curves:
-    """Of one protocol, from the distances of its score."""
-
-    cmc: np.ndarray  # [max_rank], 0..1
-    roc: RocCurve
 
 
 def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
@@ -103,13 +94,13 @@ def _det(curves: Mapping[str, Curves]) -> Figure:
     for name, curve, style in _styles(curves):
         accepted, rejected = np.clip(curve.roc.fpr, low, high), np.clip(1 - curve.roc.tpr, low, high)
         label = f"{name}: {100 * curve.roc.equal_error_rate:.1f}"
-        axes.step(*_drawn(norm.ppf(accepted), norm.ppf(rejected)), where="post", label=label, **style)
+        axes.step(*_drawn(ndtri(accepted), ndtri(rejected)), where="post", label=label, **style)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator(norm.ppf(RATES)))
+        axis.set_major_locator(FixedLocator(ndtri(RATES)))
         axis.set_major_formatter(FixedFormatter([f"{100 * rate:g}" for rate in RATES]))
         axis.set_minor_locator(NullLocator())
-    axes.set_xlim(norm.ppf(low), norm.ppf(0.6))
-    axes.set_ylim(norm.ppf(low), norm.ppf(0.96))
+    axes.set_xlim(ndtri(low), ndtri(0.6))
+    axes.set_ylim(ndtri(low), ndtri(0.96))
     axes.axline((0, 0), slope=1, color="#999999", linewidth=0.8)
     axes.legend(title="equal error, %", loc="lower left", frameon=False)
     return figure

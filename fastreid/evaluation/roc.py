@@ -96,6 +96,14 @@ class RocCurve:
         }
 
 
+@dataclass(frozen=True)
+class Curves:
+    """Of one protocol, from the distances of its score."""
+
+    cmc: np.ndarray  # [max_rank], 0..1
+    roc: RocCurve
+
+
 def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -> RocCurve:
     """Count all pairs that are left after removal (same person under the same camera; junk).
 

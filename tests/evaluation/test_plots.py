@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 
 from fastreid.evaluation import plots
-from fastreid.evaluation.plots import Curves, draw_plots
+from fastreid.evaluation.plots import draw_plots
+from fastreid.evaluation.roc import Curves
 from fastreid.evaluation.score import score_features
 from fastreid.evaluation.scoring import Scoring
 from tests.evaluation.test_roc import protocol

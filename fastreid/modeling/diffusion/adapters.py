@@ -1,9 +1,10 @@
 """Which parameters of the UNet train: chosen attentions, LoRA adapters, or everything."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
-from diffusers import UNet2DConditionModel
-from peft import LoraConfig
+import diffusers
 from torch import nn
 
 from fastreid.config import CfgNode, ConfigError
@@ -12,7 +13,7 @@ from fastreid.utils.suggest import explain_choice
 _ATTENTIONS_PER_BLOCK = 3
 
 
-def choose_trainable(unet: UNet2DConditionModel, keys: CfgNode) -> None:
+def choose_trainable(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
     """Freeze the UNet except what `UNET_CONFIG.TRAIN` names.
 
     Raises:
@@ -24,7 +25,7 @@ def choose_trainable(unet: UNet2DConditionModel, keys: CfgNode) -> None:
     _WAYS[keys.TRAIN](unet, keys)
 
 
-def _train_attentions(unet: UNet2DConditionModel, keys: CfgNode) -> None:
+def _train_attentions(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
     chosen = [
         projection
         for index in keys.TRAINABLE_BLOCK_IDX
@@ -46,7 +47,7 @@ def _train_attentions(unet: UNet2DConditionModel, keys: CfgNode) -> None:
         projection.requires_grad_(True)
 
 
-def _transformer_blocks(unet: UNet2DConditionModel, index: int) -> nn.ModuleList:
+def _transformer_blocks(unet: diffusers.UNet2DConditionModel, index: int) -> nn.ModuleList:
     """Transformer blocks of up-block attention `index`, three attentions to a block, attention or not."""
     block_index, attention_index = divmod(index, _ATTENTIONS_PER_BLOCK)
     attentions = [list(getattr(block, "attentions", [])) for block in unet.up_blocks]
@@ -59,7 +60,9 @@ def _transformer_blocks(unet: UNet2DConditionModel, index: int) -> nn.ModuleList
     return attentions[block_index][attention_index].transformer_blocks
 
 
-def _train_lora(unet: UNet2DConditionModel, keys: CfgNode) -> None:
+def _train_lora(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
+    from peft import LoraConfig  # takes longer to import than all of this library
+
     unet.add_adapter(
         LoraConfig(
             r=keys.LORA_RANK,
@@ -69,11 +72,11 @@ def _train_lora(unet: UNet2DConditionModel, keys: CfgNode) -> None:
     )
 
 
-def _train_all(unet: UNet2DConditionModel, keys: CfgNode) -> None:
+def _train_all(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
     unet.requires_grad_(True)
 
 
-_WAYS: dict[str, Callable[[UNet2DConditionModel, CfgNode], None]] = {
+_WAYS: dict[str, Callable[[diffusers.UNet2DConditionModel, CfgNode], None]] = {
     "cross_attention_kv": _train_attentions,
     "lora": _train_lora,
     "all": _train_all,

@@ -1,8 +1,10 @@
 """The Stable Diffusion UNet behind one call: noisy latents, time and a `Condition` to a prediction."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
-from diffusers import UNet2DConditionModel
+import diffusers
 from torch import Tensor, nn
 
 from fastreid.modeling.diffusion.assets import AssetError
@@ -21,7 +23,7 @@ class Denoiser(nn.Module):
         unet: takes 4-channel latents and cross-attention tokens of `context_dim` numbers.
     """
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
+    def __init__(self, unet: diffusers.UNet2DConditionModel) -> None:
         super().__init__()
         if unet.config.in_channels != CHANNELS or unet.config.out_channels != CHANNELS:
             raise AssetError(
@@ -37,7 +39,7 @@ class Denoiser(nn.Module):
         self.controlled_levels = sum(attention)
 
     @classmethod
-    def from_pretrained(cls, folder: str) -> "Denoiser":
+    def from_pretrained(cls, folder: str) -> Denoiser:
         """Read a Diffusers folder (`config.json` and weights).
 
         Raises:
@@ -49,7 +51,7 @@ class Denoiser(nn.Module):
                 "config.json and the weights of a UNet. `python tools/make_assets.py` writes random ones"
             )
         try:
-            unet = UNet2DConditionModel.from_pretrained(folder)
+            unet = diffusers.UNet2DConditionModel.from_pretrained(folder)
         except Exception as error:  # diffusers and safetensors raise whatever they met
             raise AssetError(f"cannot read the UNet in {folder!r}: {error}") from error
         return cls(unet)

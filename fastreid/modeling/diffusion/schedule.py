@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers  # a name of it is imported when it is used: some take seconds
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, PNDMScheduler
 from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError
@@ -16,11 +16,11 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 TIMESTEP_SPACINGS = ("leading", "trailing")
 # DDPM is DDIM with eta = 1 (Song et al. 2021, section 4.1). Written so, its noise is an argument of each step
 # rather than a draw from a generator, and a feature cannot depend on what else is in the batch.
-_SOLVERS: dict[str, tuple[type, dict[str, Any]]] = {
-    "ddpm": (DDIMScheduler, {"set_alpha_to_one": True}),
-    "ddim": (DDIMScheduler, {}),
-    "pndm": (PNDMScheduler, {}),
-    "euler": (EulerDiscreteScheduler, {}),
+_SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddpm": ("DDIMScheduler", {"set_alpha_to_one": True}),
+    "ddim": ("DDIMScheduler", {}),
+    "pndm": ("PNDMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
 }
 
 
@@ -68,8 +68,9 @@ class Schedule:
             "timestep_spacing": timestep_spacing,
             "clip_sample": False,  # features are not pixels in -1 … 1
         }
-        solver_class, own = _SOLVERS[solver]
-        self._forward = DDPMScheduler.from_config(config, **shared)
+        name, own = _SOLVERS[solver]
+        solver_class = getattr(diffusers, name)
+        self._forward = diffusers.DDPMScheduler.from_config(config, **shared)
         self._make_solver: Callable[[], Any] = lambda: solver_class.from_config(config, **shared, **own)
         self.num_timesteps, self.prediction_type = num_timesteps, prediction_type
         self.stochastic, self.cubic = solver == "ddpm", cubic
@@ -86,7 +87,7 @@ class Schedule:
         if not (Path(folder) / "scheduler_config.json").is_file():
             raise AssetError(f"no scheduler_config.json in {folder!r} (MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH)")
         return cls(
-            DDPMScheduler.load_config(folder),
+            diffusers.DDPMScheduler.load_config(folder),
             solver=keys.SCHEDULER_CONFIG.NAME,
             num_timesteps=keys.TRAIN_STEP,
             prediction_type=keys.PREDICTION_TYPE,
