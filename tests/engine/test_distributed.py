@@ -15,6 +15,7 @@ from tests.modeling import toys
 PLAIN = ["MODEL.BACKBONE.STEM", "patch", "MODEL.HEADS.WITH_BNNECK", False]  # no batch norm anywhere
 SYNC_NECK = ["MODEL.BACKBONE.STEM", "patch", "MODEL.HEADS.NORM", "syncBN"]
 ALL_LOSSES = ["MODEL.LOSSES.NAME", ("CrossEntropyLoss", "TripletLoss", "CircleLoss", "Cosface")]
+CLIPPED = ["SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.01]  # less than any step's norm
 STEPS = [
     *("SOLVER.OPT", "SGD", "SOLVER.BASE_LR", 0.01, "SOLVER.SCHED", "MultiStepLR", "SOLVER.WARMUP_ITERS", 0),
     *("SOLVER.MAX_EPOCH", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.IMS_PER_BATCH", 16, "SOLVER.AMP.ENABLED", False),
@@ -38,8 +39,12 @@ def runs(assets, data, output):
         "weighted": (DefaultTrainer, toys.stage1_cfg(), [*SYNC_NECK, "MODEL.LOSSES.TRI.HARD_MINING", False]),
         "synchronised": (SyncTrainer, toys.stage1_cfg(), []),
         "first": (DefaultTrainer, toys.stage1_cfg(), []),
-        "stage2": (DefaultTrainer, toys.stage2_cfg(assets), ["MODEL.WEIGHTS", f"{output}/first/model_final.pth"]),
-        "sharded": (DefaultTrainer, toys.stage2_cfg(assets), ["SOLVER.FSDP.ENABLED", True]),
+        "stage2": (
+            DefaultTrainer,
+            toys.stage2_cfg(assets),
+            [*CLIPPED, "MODEL.WEIGHTS", f"{output}/first/model_final.pth"],
+        ),
+        "sharded": (DefaultTrainer, toys.stage2_cfg(assets), [*CLIPPED, "SOLVER.FSDP.ENABLED", True]),
     }
     for name, (trainer, cfg, options) in configs.items():
         cfg.merge_from_list([*STEPS, *options, "DATASETS.ROOT", str(data), "OUTPUT_DIR", f"{output}/{name}"])
