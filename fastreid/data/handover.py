@@ -106,17 +106,15 @@ def unpack(sent: Parcel | dict[str, Any], places: Places | None, finish: Callabl
     Raises:
         RuntimeError: a worker has put its next images in the same place already.
     """
-    place = None
+    batch = sent
     if isinstance(sent, Parcel):
-        place, batch = sent.place, {name: torch.from_numpy(array) for name, array in sent.numbers.items()} | sent.others
-    else:
-        batch = sent
-    if place is not None:
-        worker, which, number = place
-        lying = Pixels(places.images[worker, which][: sent.count], torch.from_numpy(sent.erased))
-        batch = {"images": lying, **batch}
+        batch = {name: torch.from_numpy(array) for name, array in sent.numbers.items()} | sent.others
+        if sent.place is not None:
+            worker, which, number = sent.place
+            lying = Pixels(places.images[worker, which][: sent.count], torch.from_numpy(sent.erased))
+            batch = {"images": finish(lying), **batch}
+            if places.numbers[worker, which] != number:
+                raise RuntimeError(f"data worker {worker} is further ahead than this version of torch allowed it to be")
     if isinstance(batch.get("images"), Pixels):
         batch["images"] = finish(batch["images"])
-    if place is not None and places.numbers[worker, which] != number:
-        raise RuntimeError(f"data worker {worker} is further ahead than this version of torch allowed it to be")
     return batch

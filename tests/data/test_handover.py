@@ -33,9 +33,9 @@ class Leaky(Pictures):
     """Every third cannot be read, as with DATALOADER.BAD_IMAGES skip."""
 
     def __getitem__(self, index):
-        return (
-            {"skipped": [(f"{index}.jpg", "cut")]} if index % 3 == 0 else {**super().__getitem__(index), "skipped": []}
-        )
+        if index % 3 == 0:
+            return {"skipped": [(f"{index}.jpg", "cut")]}
+        return {**super().__getitem__(index), "skipped": []}
 
 
 def loader(images, num_workers=2, **options):
