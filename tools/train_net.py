@@ -9,40 +9,18 @@ import os
 import secrets
 import sys
 
-from fastreid.config import CfgNode, ConfigError, get_cfg, resolve_device
+from fastreid.config import CfgNode, get_cfg, resolve_device
 from fastreid.data.check import counts_table
-from fastreid.data.common import ImageReadError
-from fastreid.data.datasets import DatasetError
-from fastreid.data.workers import WorkerError, explain
+from fastreid.data.workers import explain
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
-from fastreid.engine.launch import LaunchError
 from fastreid.engine.manifest import evaluation_manifest, splits_of
-from fastreid.engine.nonfinite import DivergenceError
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
-from fastreid.evaluation import NoValidQueryError
-from fastreid.modeling.diffusion import AssetError
-from fastreid.utils.checkpoint import WeightsError
-from fastreid.utils.registry import RegistryError
-from fastreid.utils.user_code import UserCodeError, import_file
+from fastreid.utils.errors import UserError
+from fastreid.utils.user_code import import_file
 
 logger = logging.getLogger("fastreid.tools.train_net")
 # The config is read before there is a log; default_setup logs what it had to say, once for all processes.
 logging.getLogger("fastreid.config.renames").addHandler(logging.NullHandler())
-
-# Mistakes in what the user gave; each explains itself, so no traceback is shown.
-USER_ERRORS = (
-    AssetError,
-    ConfigError,
-    DatasetError,
-    DivergenceError,
-    ImageReadError,
-    LaunchError,
-    NoValidQueryError,
-    RegistryError,
-    UserCodeError,
-    WeightsError,
-    WorkerError,
-)
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
@@ -106,7 +84,7 @@ def run() -> None:
         device = cfg.MODEL.DEVICE
         machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
         launch(main, *machines, args=(args,), device=device, timeout_minutes=args.timeout)
-    except USER_ERRORS as error:
+    except UserError as error:
         logger.debug("stopped by", exc_info=True)  # to log.txt; the sentence is what helps
         sys.exit(f"train_net: error: {sentence_of(error)}")
     except RuntimeError as error:

@@ -11,12 +11,13 @@ import yaml
 from yacs.config import CfgNode as YacsNode
 
 from fastreid.config.renames import ADD_ONS, modernise
+from fastreid.utils.errors import UserError
 from fastreid.utils.suggest import near_matches
 
 BASE_KEY = "_BASE_"
 
 
-class ConfigError(ValueError, KeyError):
+class ConfigError(UserError, ValueError, KeyError):
     """A configuration file or command line that cannot be honoured; the message is one sentence.
 
     It is both a ValueError and a KeyError because yacs raises either for the same mistakes.

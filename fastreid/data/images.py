@@ -18,6 +18,8 @@ import logging
 import numpy as np
 from PIL import Image, ImageChops
 
+from fastreid.utils.errors import UserError
+
 try:
     import simplejpeg
 except ImportError:
@@ -46,7 +48,7 @@ _UPRIGHT = {
 _SIXTEEN_BITS_AS_I = ("PNG", "PPM")
 
 
-class ImageReadError(RuntimeError):
+class ImageReadError(UserError, RuntimeError):
     """An image file that is missing or cannot be decoded; DATALOADER.BAD_IMAGES "skip" leaves it out.
 
     Attributes: reason, what is wrong with the file.

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from fastreid.utils.errors import UserError
+
 Batch = TypeVar("Batch")
 
 _SECONDS_TO_HEAR = 2.0
@@ -40,7 +42,7 @@ _CAUSES = (
 )
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError, RuntimeError):
     """Data workers that cannot go on; says why, and what to do."""
 
 

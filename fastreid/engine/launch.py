@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fastreid.config import resolve_device
+from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +24,11 @@ logger = logging.getLogger(__name__)
 TIMEOUT_MINUTES = 30.0
 
 
-class LaunchError(ValueError):
+class LaunchError(UserError, ValueError):
     """A number of processes or machines that cannot be; a process that was ended from outside."""
 
 
-class NoAnswerError(RuntimeError):
+class NoAnswerError(UserError, RuntimeError):
     """Another process of the run did not answer in time."""
 
 

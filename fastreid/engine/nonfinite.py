@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from fastreid.config import ConfigError
+from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ ADVICE = "Lower SOLVER.BASE_LR, clip gradients, or set SOLVER.AMP.DTYPE fp32"
 _SHOWN = 3
 
 
-class DivergenceError(FloatingPointError):
+class DivergenceError(UserError, FloatingPointError):
     """More steps in a row than SOLVER.MAX_NONFINITE had a loss or a gradient that is not finite."""
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from fastreid.utils.errors import UserError
+
 NAMES = ("features", "pids", "camids")
 
 
-class FeatureFileError(ValueError):
+class FeatureFileError(UserError, ValueError):
     """A file of descriptors that is missing, unreadable, or lacks what scoring needs."""
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastreid.utils.errors import UserError
+
 JUNK_PERSON = -1  # gallery images of nobody in particular (Market-1501): removed for every query
 
 
-class NoValidQueryError(ValueError):
+class NoValidQueryError(UserError, ValueError):
     """No query of a protocol has its person in the gallery under another camera."""
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastreid.utils.errors import UserError
 from fastreid.utils.suggest import near_matches
 
 State = dict[str, torch.Tensor]
@@ -19,7 +20,7 @@ _SHOWN = 5
 _SAFE = ".safetensors"
 
 
-class WeightsError(RuntimeError):
+class WeightsError(UserError, RuntimeError):
     """A checkpoint that is missing, unreadable, or does not fill what it must."""
 
 

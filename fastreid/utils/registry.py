@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fastreid.utils.errors import UserError
 from fastreid.utils.suggest import explain_choice
 
 
-class RegistryError(KeyError):
+class RegistryError(UserError, KeyError):
     """A name that is not in a registry, or is in it already."""
 
     def __str__(self) -> str:

@@ -8,10 +8,12 @@ import sys
 import zlib
 from pathlib import Path
 
+from fastreid.utils.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
-class UserCodeError(RuntimeError):
+class UserCodeError(UserError, RuntimeError):
     """A user's file that is missing or fails when it is imported."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from fastreid.structures import PersonImage
+from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ _VIEW_NAMES = {"aerial": 0, "ground": 1, "wearable": 2}
 _FAST_REID_ARGUMENTS = {"transform", "mode", "verbose"}
 
 
-class DatasetError(RuntimeError):
+class DatasetError(UserError, RuntimeError):
     """A data set that is missing, incomplete or unreadable."""
 
 

@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
+from fastreid.utils.errors import UserError
+
 Figures = Mapping[str, float]
 
 
-class ReportError(RuntimeError):
+class ReportError(UserError, RuntimeError):
     """A report cannot be made from what is there; the message says what to do."""
 
 

@@ -1,0 +1,38 @@
+"""Text files of any editor: Unicode with a mark is read, other encodings are named with the place."""
+
+import codecs
+
+import pytest
+
+from fastreid.utils.text import TextError, read_text
+
+TEXT = "path,person\r\nä.jpg,李\n"
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [
+        (b"", "utf-8"),
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+        (codecs.BOM_UTF32_LE, "utf-32-le"),
+        (codecs.BOM_UTF32_BE, "utf-32-be"),
+    ],
+)
+def test_unicode_is_read_whatever_its_mark(tmp_path, mark, encoding):
+    (tmp_path / "people.csv").write_bytes(mark + TEXT.encode(encoding))
+    assert read_text(tmp_path / "people.csv") == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift-jis"])
+def test_another_encoding_is_named_with_file_line_and_byte(tmp_path, encoding):
+    (tmp_path / "people.csv").write_bytes("path,person\na.jpg,李雷\n".encode(encoding))
+    with pytest.raises(TextError, match=r"people\.csv is not text in UTF-8: byte 0x\w\w at position 18 \(line 2\)"):
+        read_text(tmp_path / "people.csv")
+
+
+def test_utf_16_cut_in_the_middle_of_a_character_is_refused(tmp_path):
+    (tmp_path / "people.csv").write_bytes(codecs.BOM_UTF16_LE + "ab".encode("utf-16-le")[:-1])
+    with pytest.raises(TextError, match="UTF-16"):
+        read_text(tmp_path / "people.csv")
