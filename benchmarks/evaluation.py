@@ -22,11 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import classical
-import numpy as np
-import torch
-from sklearn.cluster import DBSCAN
-from tabulate import tabulate
-
 from fastreid.evaluation import fused, jaccard_graph, roc_curve
 from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.fused import FusedDistances
@@ -34,6 +29,11 @@ from fastreid.evaluation.matching import match_labels
 from fastreid.evaluation.query_expansion import expand
 from fastreid.evaluation.rank import rank_queries
 from fastreid.evaluation.reranking import RerankedDistances
+
+import numpy as np
+import torch
+from sklearn.cluster import DBSCAN
+from tabulate import tabulate
 
 PANEL = 512
 GROWTH = (10_000, 32_000, 100_000, 320_000, 1_000_000)

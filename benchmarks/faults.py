@@ -26,11 +26,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from tabulate import tabulate
-
 import fastreid.engine  # noqa: F401 - imported once, for all forks
 from fastreid.modeling.meta_arch import SDReIDStage1, SDReIDStage2
+
+import torch
+from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("stage1", "stage2")

@@ -16,6 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fastreid.config import get_cfg
+from fastreid.data.common import PersonDataset
+from fastreid.data.images import decode_plain_jpeg, read_bytes, read_image, read_pixels, simplejpeg_is_as_pillow
+from fastreid.data.numbered import Draw, NumberedDataset, seed_generators
+from fastreid.data.transforms import build_transforms
+from fastreid.data.transforms.resize import compiled_resize, resize
+from fastreid.structures import PersonImage
+
 import numpy as np
 import torch
 from PIL import Image
@@ -24,14 +32,6 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import InterpolationMode, v2
-
-from fastreid.config import get_cfg
-from fastreid.data.common import PersonDataset
-from fastreid.data.images import decode_plain_jpeg, read_bytes, read_image, read_pixels, simplejpeg_is_as_pillow
-from fastreid.data.numbered import Draw, NumberedDataset, seed_generators
-from fastreid.data.transforms import build_transforms
-from fastreid.data.transforms.resize import compiled_resize, resize
-from fastreid.structures import PersonImage
 
 BATCH, SIZE, SEED = 64, (256, 128), 1
 # Name -> heights from and to, half as wide. Market-1501's images are all 128 x 64.

@@ -14,14 +14,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fastreid.modeling.diffusion import Denoiser, LatentShape, Sampler, Schedule, ViewRefinedDecoder
+from fastreid.modeling.diffusion.guidance import NullRows, get_guidance
+from fastreid.structures import Condition
+
 import torch
 from tabulate import tabulate
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-
-from fastreid.modeling.diffusion import Denoiser, LatentShape, Sampler, Schedule, ViewRefinedDecoder
-from fastreid.modeling.diffusion.guidance import NullRows, get_guidance
-from fastreid.structures import Condition
 
 NUM_VIEWS, NUM_STEPS, GUIDANCE_SCALE = 2, 5, 2.0
 # Tokens of the two sizes: the identity conditions of their ViTs, and the view.

@@ -28,12 +28,12 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from tabulate import tabulate
-
 from fastreid.config import CfgNode, get_cfg
 from fastreid.data.benchmarks.synthetic import render_benchmark
 from fastreid.engine import DefaultTrainer, HookBase
+
+import torch
+from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
 # Name -> recipe, and what is changed of it.

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.files import atomic_write
+
+import torch
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,8 +8,6 @@ import logging
 import sys
 from pathlib import Path
 
-from tabulate import tabulate
-
 from fastreid.config import ConfigError, get_cfg, refuse_unsupported
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import FeatureFileError, read_features
@@ -19,6 +17,8 @@ from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.score import score_features
 from fastreid.evaluation.scoring import Scoring
+
+from tabulate import tabulate
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,6 +17,8 @@ from pathlib import Path
 # The assets are made, not fetched: nothing here may wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import fastreid  # noqa: E402, F401
+
 import timm  # noqa: E402
 import torch  # noqa: E402
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402

@@ -17,9 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from fastreid.config import CfgNode, ConfigError, get_cfg, refuse_unsupported, require_defaults, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.evaluation import evaluate_protocols
@@ -32,6 +29,9 @@ from fastreid.utils.files import atomic_write
 from fastreid.utils.logger import setup_logger
 from fastreid.utils.user_code import import_file
 from fastreid.utils.weights import load_weights, own_state_dict
+
+import torch
+from torch import Tensor, nn
 
 logger = logging.getLogger("fastreid.tools.plain_train_net")
 

@@ -1,0 +1,134 @@
+#!/usr/bin/env python
+"""Times training steps with other limits on spinning threads, on an idle and on a busy machine.
+
+    python benchmarks/spinning.py [--model stage2] [--steps 46] [--rounds 3] [--busy 0 1 2]
+
+Each cell is a process of its own that trains the quickstart's model with two data workers: the median of its steps, and
+the CPU seconds that all of them took in the training process (workers not counted). Busy processes are endless loops in
+Python. Settings take turns. Of several rounds the median is shown.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastreid.engine import DefaultTrainer, HookBase
+from fastreid.utils.threads import SPIN_COUNT
+from train_loop import config, prepare
+
+import torch
+from tabulate import tabulate
+
+VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "300,000 (GNU's default)": {"GOMP_SPINCOUNT": "300000"},
+    **{f"{count:,}": {"GOMP_SPINCOUNT": str(count)} for count in (100_000, 30_000, 10_000, 3000, 1000)},
+    "OMP_WAIT_POLICY=PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+}
+
+
+class Done(Exception):
+    """All steps were timed."""
+
+
+class StepTimes(HookBase):
+    """Seconds of each step after the first few; the last of the hooks."""
+
+    def __init__(self, num_steps: int, warmup: int = 4) -> None:
+        self.seconds: list[float] = []
+        self._left, self._num_steps = warmup, num_steps
+
+    def between_steps(self) -> None:
+        now = time.perf_counter()
+        if self._left:
+            self._left -= 1
+            self._cpu = time.process_time()
+        else:
+            self.seconds.append(now - self._last)
+        self._last = now
+        if len(self.seconds) == self._num_steps:
+            self.cpu_seconds = time.process_time() - self._cpu
+            raise Done
+
+
+def train(model: str, root: Path, num_steps: int) -> dict[str, float]:
+    """Median seconds of a step, the slowest step, and CPU seconds of all, in this process."""
+    logging.getLogger("fastreid").setLevel(logging.ERROR)
+    times = StepTimes(num_steps)
+    with tempfile.TemporaryDirectory() as output:
+        trainer = DefaultTrainer(config(model, root, output, ["DATALOADER.NUM_WORKERS", 2]))
+        trainer.register_hooks([times])
+        try:
+            trainer.train()
+        except Done:
+            pass
+    return {"median": statistics.median(times.seconds), "slowest": max(times.seconds), "cpu": times.cpu_seconds}
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Endless loops in as many processes."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def measure(arguments: Sequence[str], setting: Mapping[str, str], num_busy: int) -> dict[str, float]:
+    """One process with a setting, beside `num_busy` others."""
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | dict(setting)
+    with busy(num_busy):
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", *arguments],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+        )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Parse the command line, measure, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=["stage1", "stage2"], default="stage2")
+    parser.add_argument("--root", type=Path, default=Path("datasets/quickstart"), help="folder of the rendered CARGO")
+    parser.add_argument("--steps", type=int, default=46, help="that are timed in each process")
+    parser.add_argument("--rounds", type=int, default=3, help="processes per setting and number of busy ones")
+    parser.add_argument("--busy", type=int, nargs="+", default=[0, 1, 2], help="numbers of busy processes")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(train(args.model, args.root, args.steps)))
+        return
+    prepare(args.root, [args.model])
+    arguments = ["--model", args.model, "--root", str(args.root), "--steps", str(args.steps)]
+    found = {
+        (name, num_busy, number): measure(arguments, setting, num_busy)
+        for number in range(args.rounds)
+        for num_busy in args.busy
+        for name, setting in SETTINGS.items()
+    }
+    print(f"{torch.get_num_threads()} threads, 2 data workers, {args.steps} steps; the default is {SPIN_COUNT:,}")
+    headers = ["spins", *(f"{n} busy: s a step, slowest, CPU s" for n in args.busy)]
+    print(tabulate([[name, *(cell(found, name, n, args.rounds) for n in args.busy)] for name in SETTINGS], headers))
+
+
+def cell(found: Mapping, name: str, num_busy: int, rounds: int) -> str:
+    """Medians over the rounds."""
+    of_all = [found[name, num_busy, number] for number in range(rounds)]
+    median, slowest, cpu = (statistics.median(one[key] for one in of_all) for key in ("median", "slowest", "cpu"))
+    return f"{median:.3f}, {slowest:.2f}, {cpu:.0f}"
+
+
+if __name__ == "__main__":
+    main()

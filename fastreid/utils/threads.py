@@ -1,0 +1,19 @@
+"""How long OpenMP's threads spin while they wait for work."""
+
+from __future__ import annotations
+
+import os
+
+# Rounds of a waiting loop, some tens of microseconds; chosen by benchmarks/spinning.py.
+SPIN_COUNT = 30000
+
+
+def bound_spin() -> None:
+    """Limit how long OpenMP's waiting threads spin before they sleep, unless the user has chosen.
+
+    By default they spin for milliseconds after each parallel loop, and on a busy machine take the cores from the
+    threads that they wait for. GNU's OpenMP, which PyTorch uses on Linux, reads the limit when it is loaded, so this
+    must be called before PyTorch is imported. Processes that are started later inherit it.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
