@@ -50,7 +50,8 @@ class NoiseSource:
         return torch.stack([self._row(f"{self.seed}/{key}/{row}", steps) for row in range(rows)], dim=1)
 
     def _row(self, name: str, steps: int) -> Tensor:
-        digest = hashlib.blake2b(name.encode(), digest_size=7).digest()
+        # A file name need not be Unicode.
+        digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         return torch.randn(steps, *self.shape, generator=generator)
 

@@ -98,6 +98,16 @@ def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers():
         NumberedSampler(identity(), 8, rank=0, world_size=4)
 
 
+@pytest.mark.parametrize("name", ["balanced", "views"])
+@pytest.mark.parametrize(("people_per_batch", "shown"), [(1, 4), (2, 4), (3, 3), (4, 4)])
+def test_a_pass_shows_as_many_people_as_fill_its_batches(name, people_per_batch, shown):
+    """All four where they fill whole batches, each once; in another order in the next pass."""
+    stream = iter(MAKERS[name](batch_size=4 * people_per_batch))
+    passes = [[PEOPLE[image] for image in islice(stream, 4 * shown)][::4] for _ in range(12)]
+    assert all(len(set(people)) == shown for people in passes) and len(set(map(tuple, passes))) > 1
+    assert set().union(*passes) == {0, 1, 2, 3}
+
+
 def test_balanced_prefers_other_cameras():
     stream = iter(MAKERS["balanced"]())
     for _ in range(50):

@@ -1,10 +1,13 @@
 """Sampling noise: the same for an image whatever its batch."""
 
+import hashlib
+
 import pytest
 import torch
 
 from fastreid.config import ConfigError
 from fastreid.modeling.diffusion.noise import NoiseSource
+from fastreid.utils import comm
 from tests.modeling import toys
 
 SHAPE = (4, 8, 6)
@@ -29,6 +32,33 @@ def test_shared_noise_is_one_draw_per_view():
     noise = NoiseSource("shared", 3, SHAPE).draw(toys.batch(), rows=2, steps=2)
     assert torch.equal(noise[:, 0], noise[:, 7]) and not torch.equal(noise[:, :, 0], noise[:, :, 1])
     assert noise.std().item() == pytest.approx(1, abs=0.1)
+
+
+def noise_named(name, steps=2):
+    """As it is defined: a generator seeded with the first 7 bytes of a hash of "seed/key/row"."""
+    seed = int.from_bytes(hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=7).digest(), "little")
+    return torch.randn(steps, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def test_figures_of_earlier_versions_can_be_repeated():
+    """Published figures depend on these very draws."""
+    batch = toys.batch()
+    batch["img_paths"] = [f"somewhere/{number}\udce9.jpg" for number in range(8)]
+    batch["images"] = batch["images"].clone()
+    batch["images"][5] = 255
+    drawn = {kind: NoiseSource(kind, 3, SHAPE).draw(batch, rows=2, steps=2) for kind in ("shared", "image", "name")}
+    pixels = bytes([255]) * batch["images"][5].numel()
+    assert torch.equal(drawn["shared"][:, 5, 1], noise_named("3/shared/1"))
+    assert torch.equal(
+        drawn["image"][:, 5, 1], noise_named(f"3/{hashlib.blake2b(pixels, digest_size=16).hexdigest()}/1")
+    )
+    assert torch.equal(drawn["name"][:, 5, 1], noise_named("3/5\udce9.jpg/1"))
+
+
+def test_fresh_noise_is_another_one_in_each_process(monkeypatch):
+    monkeypatch.setattr(comm, "get_rank", lambda: 2)
+    noise = NoiseSource("fresh", 3, SHAPE).draw(toys.batch(), rows=1, steps=2)
+    assert torch.equal(noise, torch.randn(2, 8, 1, *SHAPE, generator=torch.Generator().manual_seed(3 + 2)))
 
 
 @pytest.mark.parametrize("kind", ["image", "name", "fresh"])
