@@ -53,6 +53,12 @@ def test_every_row_is_tested_and_every_loss_group_has_a_row():
     assert groups == {LOSS_REGISTRY.get(name).group for name in ROWS}
 
 
+def test_a_loss_without_keys_has_scale_one():
+    cfg = get_cfg()
+    del cfg.MODEL.LOSSES["CENTER"]
+    assert loss_options(cfg)["center"]["scale"] == 1
+
+
 def test_keys_other_than_the_scale_are_read_too():
     options = ["MODEL.LOSSES.CE.EPSILON", 0.2, "MODEL.LOSSES.TRI.HARD_MINING", True, "MODEL.LOSSES.TRI.MARGIN", 0.0]
     found, given = terms_of(("TripletLoss", "CrossEntropyLoss"), *options)(outputs(), TARGETS), outputs()
