@@ -69,18 +69,19 @@ def test_weighted_mining_of_one_positive_and_one_negative_is_their_distance():
 @pytest.mark.parametrize("margin", [0.0, 2.5])
 def test_weighted_mining_prefers_far_positives_and_near_negatives(margin):
     """AGW's equation 5, written out anchor by anchor."""
-    gaps = []
-    for anchor, person in zip(LINE[:, 0].tolist(), PEOPLE, strict=True):
-        distances = [abs(anchor - other) for other in LINE[:, 0].tolist()]
-        positives = [d for d, other in zip(distances, PEOPLE, strict=True) if other == person]
-        negatives = [d for d, other in zip(distances, PEOPLE, strict=True) if other != person]
+    line, people, gaps = [0.0, 3.0, 4.5, 5.0, 6.0], [0, 0, 0, 1, 1], []
+    for anchor, person in zip(line, people, strict=True):
+        distances = [abs(anchor - other) for other in line]
+        positives = [d for d, other in zip(distances, people, strict=True) if other == person]
+        negatives = [d for d, other in zip(distances, people, strict=True) if other != person]
         far = [math.exp(d) for d in positives]
         near = [math.exp(-d) for d in negatives]
         positive = sum(w * d for w, d in zip(far, positives, strict=True)) / sum(far)
         negative = sum(w * d for w, d in zip(near, negatives, strict=True)) / sum(near)
         gaps.append(positive - negative)
-    expected = sum(max(gap + margin, 0) if margin else math.log1p(math.exp(gap)) for gap in gaps) / 4
-    assert triplet_loss(LINE, PEOPLE, margin, False, False).item() == pytest.approx(expected, rel=1e-4)
+    expected = sum(max(gap + margin, 0) if margin else math.log1p(math.exp(gap)) for gap in gaps) / 5
+    loss = triplet_loss(torch.tensor(line)[:, None], torch.tensor(people), margin, False, False)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_normalised_features_use_cosine_distance():
