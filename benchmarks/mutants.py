@@ -143,10 +143,11 @@ def wait_for(child: int) -> int:
 def copy_of_repository(folder: Path) -> Path:
     """What is tested: the package with its compiled modules, and the tests."""
     target = folder / "copy"
-    ignored = shutil.ignore_patterns(
-        ".git", ".venv", "logs", "datasets", "pretrained", "__pycache__", "build", ".*_cache"
-    )
-    shutil.copytree(ROOT, target, ignore=ignored)
+    for name in ("fastreid", "tests", "tools", "configs", "benchmarks", "docs", "go"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.glob("*.*"):
+        if path.is_file():
+            shutil.copy(path, target)
     return target
 
 

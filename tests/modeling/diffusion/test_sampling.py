@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from fastreid.config import ConfigError, get_cfg
 from fastreid.modeling.diffusion.guidance import NullRows, get_guidance
 from fastreid.modeling.diffusion.sampling import Sampler
 from fastreid.structures import Condition, ControlMaps
@@ -82,3 +83,32 @@ def test_the_conditional_rows_are_the_second_half():
     guided = run(predict, full_scale=2.0)
     plain = run(lambda noisy, timestep, condition: torch.full_like(noisy, 2.0))
     torch.testing.assert_close(guided, plain)
+
+
+def sampler_of(*options):
+    cfg = get_cfg()
+    cfg.merge_from_list(list(options))
+    return Sampler.from_config(cfg, make("ddim"))
+
+
+def test_every_field_is_read_from_its_key():
+    options = ("FULL_GUIDANCE_SCALE", 1.5, "DOWN_BLOCK_GUIDANCE_SCALE", 3.5, "MICRO_BATCH", 7, "NUM_INFERENCE_STEPS", 4)
+    keys = [f"TEST.SDMODEL.{word}" if isinstance(word, str) else word for word in options]
+    sampler = sampler_of(*keys, "TEST.SDMODEL.CONTROL_STEPS", "fading")
+    assert (sampler.full_scale, sampler.down_scale, sampler.micro_batch, sampler.num_steps) == (1.5, 3.5, 7, 4)
+    assert sampler.control_fades
+    assert not sampler_of("TEST.SDMODEL.CONTROL_STEPS", "every").control_fades
+    assert (Sampler.full_scale, Sampler.down_scale, Sampler.micro_batch) == (2.0, 2.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("CONTROL_STEPS", "fades", "Legal: every, fading"),
+        ("MICRO_BATCH", -1, "MICRO_BATCH"),
+        ("NUM_INFERENCE_STEPS", 10**6, "NUM_INFERENCE_STEPS"),
+    ],
+)
+def test_impossible_keys_are_refused(key, value, said):
+    with pytest.raises(ConfigError, match=said):
+        sampler_of(f"TEST.SDMODEL.{key}", value)
