@@ -1,7 +1,9 @@
 """Image files as RGB pixels: every kind that cameras and tools write is decoded right, or refused with its reason.
 
-What is decided here, for all of training and evaluation:
+What is decided here, for training, evaluation, reports and contact sheets:
 
+- Only the formats of `formats.py` are decoded, and only regular files are opened.
+- The size that a file states is checked before memory is taken for its pixels.
 - An EXIF orientation is applied: pixels are as viewers show them.
 - What is transparent lies on `BACKGROUND`.
 - 16-bit values keep their upper 8 bits. Values without a stated white (32-bit integers, floats, 12 bits) are refused.
@@ -11,13 +13,17 @@ What is decided here, for all of training and evaluation:
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import logging
+import os
+import stat
 
 import numpy as np
 from PIL import Image, ImageChops
 
+from fastreid.data.formats import readable_formats, webp_size
 from fastreid.utils.errors import UserError
 
 try:
@@ -30,6 +36,9 @@ logger = logging.getLogger(__name__)
 BACKGROUND = (255, 255, 255)
 """What transparent pixels lie on: white, as in viewers."""
 
+_MOST_BYTES = 2**30  # of a file: more than the pixels that are allowed take without any compression
+# Errors of opening a file that are about its name or kind, not about the disk.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO}
 # Markers of JPEG: its first two bytes, the one before the pixels, and those of EXIF, XMP and Adobe.
 _JPEG, _PIXELS, _SAY_MORE = b"\xff\xd8", 0xDA, (0xE1, 0xEE)
 _ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # tags of EXIF and TIFF
@@ -136,19 +145,34 @@ def read_bytes(path: str) -> bytes:
     """The content of an image file.
 
     Raises:
-        ImageReadError: missing or empty.
+        ImageReadError: missing, empty, not a regular file, or larger than any image that is decoded.
         ImageAccessError: there, but it cannot be opened or read.
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+            _check_kind(os.fstat(file.fileno()))
             content = file.readall()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageReadError.of(path, "there is no such file") from error
     except OSError as error:
-        raise ImageAccessError.of(path, error.strerror or error) from error
+        kind = ImageReadError if error.errno in _NO_FILE else ImageAccessError
+        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        raise kind.of(path, "there is no such file" if missing else error.strerror or error) from error
+    except ValueError as error:  # also of names that the system cannot have
+        raise ImageReadError.of(path, error) from error
     if not content:
         raise ImageReadError.of(path, "the file is empty")
     return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a FIFO would wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_kind(file: os.stat_result) -> None:
+    if not stat.S_ISREG(file.st_mode):
+        raise ValueError("not a regular file")
+    if file.st_size > _MOST_BYTES:
+        raise ValueError(f"its {file.st_size:,} bytes are more than the {_MOST_BYTES:,} that an image file may have")
 
 
 def decode(content: bytes, path: str) -> Image.Image:
@@ -158,8 +182,10 @@ def decode(content: bytes, path: str) -> Image.Image:
         ImageReadError: as `read_image`.
     """
     try:
-        with Image.open(io.BytesIO(content)) as file:
-            _check_size(file)
+        if size := webp_size(content):
+            _check_size(*size)
+        with Image.open(io.BytesIO(content), formats=readable_formats()) as file:
+            _check_size(file.width, file.height)
             file.load()
             picture = _rgb(file)
             # After loading: some formats have their EXIF behind the pixels, and TIFFs are turned in loading.
@@ -168,18 +194,21 @@ def decode(content: bytes, path: str) -> Image.Image:
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageReadError.of(path, "not an image, or of an unknown kind") from error
+        read = ", ".join(readable_formats())
+        raise ImageReadError.of(path, f"not an image, or of an unknown kind; what is read: {read}") from error
+    except Image.DecompressionBombError as error:  # Pillow's own check, of twice as many pixels
+        raise ImageReadError.of(path, f"{error}".replace("Image size", "its size")) from error
     except Exception as error:  # what decoders raise on garbage is anything
         raise ImageReadError.of(path, error or type(error).__name__) from error
 
 
-def _check_size(file: Image.Image) -> None:
-    pixels, limit = file.width * file.height, Image.MAX_IMAGE_PIXELS
+def _check_size(width: int, height: int) -> None:
+    pixels, limit = width * height, Image.MAX_IMAGE_PIXELS
     if not pixels:
-        raise ValueError(f"it has {file.width} x {file.height} pixels")
+        raise ValueError(f"it has {width} x {height} pixels")
     if limit and pixels > limit:
         raise ValueError(
-            f"its {file.width} x {file.height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS ({limit:,}), as in a "
+            f"its {width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS ({limit:,}), as in a "
             "decompression bomb"
         )
 

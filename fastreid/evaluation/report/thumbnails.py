@@ -8,6 +8,7 @@ from io import BytesIO
 
 from PIL import Image
 
+from fastreid.data.images import ImageReadError, read_image
 from fastreid.evaluation.report.runs import ReportError
 
 THUMBNAIL_SIZE = (88, 176)  # width, height in pixels: twice what the page shows, for dense screens
@@ -16,16 +17,15 @@ JPEG_QUALITY = 80
 
 @lru_cache(maxsize=4096)
 def thumbnail(path: str) -> str:
-    """The image as a "data:image/jpeg;base64,..." URI, never larger than it is.
+    """The image, as a model saw it, as a "data:image/jpeg;base64,..." URI, never larger than it is.
 
     Raises: ReportError naming an image that cannot be read.
     """
     try:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-    except OSError as error:
+        picture = read_image(path)
+    except ImageReadError as error:
         raise ReportError(
-            f"cannot read image {path}, which ranked_lists.json names ({error}); make the report "
+            f"cannot read image {path}, which ranked_lists.json names ({error.reason}); make the report "
             "in the folder the evaluation ran in, or evaluate again"
         ) from error
     picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
