@@ -12,7 +12,6 @@ from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_datasets, datasets_root
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.ag_reid import read_attributes
-from fastreid.data.benchmarks.sources import IMAGE_SUFFIXES
 from fastreid.data.check import (
     contact_sheet,
     counts_table,
@@ -26,6 +25,8 @@ from fastreid.data.datasets import DatasetError
 from fastreid.engine.summary import valid_queries_table
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.user_code import UserCodeError, import_file
+
+SHEET_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); returns the exit status."""
     parser = _parser()
     args = parser.parse_intermixed_args(argv)
-    if args.contact_sheet and args.contact_sheet.suffix.lower() not in IMAGE_SUFFIXES:
-        parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(sorted(IMAGE_SUFFIXES))} file")
+    if args.contact_sheet and args.contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
+        parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(SHEET_SUFFIXES)} file")
     logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
     try:
         return _check(args)

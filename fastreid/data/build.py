@@ -130,6 +130,8 @@ def _check_sources(sources: Sequence[ImageDataset]) -> None:
     named: dict[str, str] = {}
     for dataset in sources:
         home = BENCHMARK_OF[dataset.name].name if dataset.name in BENCHMARK_OF else dataset.name
+        if getattr(dataset, "place", ""):  # csv:people.csv and csv:./people.csv are one
+            home = os.path.realpath(dataset.place)
         if home in named:
             raise ConfigError(
                 f"DATASETS.NAMES has {named[home]} and {dataset.name}, which train on the same people; name one of them"

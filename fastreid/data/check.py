@@ -19,16 +19,18 @@ from fastreid.data.benchmarks.sources import View
 from fastreid.data.common import ImageReadError, read_image
 from fastreid.data.datasets import ImageDataset
 from fastreid.structures import PersonImage
+from fastreid.utils.plain import printable
 
 HEADERS = ("data set", "split", "images", "published", "people", "published", "of nobody", "cameras", "views")
 CELL, GAP, MARGIN = (64, 128), 4, (64, 30)
+_MOST_LETTERS = 10  # that fit a cell
 
 
 def counts_table(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]) -> str:
     """Images, people, cameras and views of training and of test sets, beside the published counts."""
     rows = [_counts(dataset, "train") for dataset in trained]
     rows += [_counts(dataset, split) for dataset in tested for split in ("query", "gallery")]
-    return tabulate(rows, headers=HEADERS, intfmt=",", missingval="-")
+    return printable(tabulate(rows, headers=HEADERS, intfmt=",", missingval="-", disable_numparse=[0]))
 
 
 def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
@@ -73,6 +75,22 @@ def list_checksums(names: Iterable[str], root: str) -> str:
     return "\n".join(f"{digest}  {file}" for file, digest in files.items())
 
 
+def check_first_images(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]) -> None:
+    """Decode the first image of every split that is used, to know before a long run that paths and files are right.
+
+    Raises:
+        ImageReadError: one of them cannot be decoded; names its data set and split.
+    """
+    splits = [(dataset, "train") for dataset in trained]
+    splits += [(dataset, split) for dataset in tested for split in ("query", "gallery")]
+    for dataset, split in splits:
+        for image in getattr(dataset, split)[:1]:
+            try:
+                read_image(image.path)
+            except ImageReadError as error:
+                raise type(error)(f"{dataset.name}, first image of {split}: {error}", error.reason) from error
+
+
 def unreadable(datasets: Iterable[ImageDataset], num_threads: int = 4) -> list[str]:
     """Decode every image -> a sentence for each that cannot be."""
     paths = sorted({image.path for dataset in datasets for split in SPLITS for image in getattr(dataset, split)})
@@ -104,14 +122,25 @@ def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int =
     sheet = Image.new("RGB", (MARGIN[0] + len(columns) * width, MARGIN[1] + len(people) * height), "white")
     draw = ImageDraw.Draw(sheet)
     for x, (view, camera) in enumerate(columns):
-        draw.multiline_text((MARGIN[0] + x * width, 2), f"cam {camera}\n{_view_name(view)}", "black")
+        draw.multiline_text((MARGIN[0] + x * width, 2), f"{_camera_name(dataset, camera)}\n{_view_name(view)}", "black")
     for y, person in enumerate(people):
-        draw.text((2, MARGIN[1] + y * height + CELL[1] // 2), f"{person}", "black")
+        name = dataset.person_names.get(person, str(person))
+        draw.text((2, MARGIN[1] + y * height + CELL[1] // 2), _drawable(name, person), "black")
         for x, key in enumerate(columns):
             if key in cells[person]:
                 corner = (MARGIN[0] + x * width, MARGIN[1] + y * height)
                 sheet.paste(_cell(cells[person][key].path), corner)
     return sheet
+
+
+def _camera_name(dataset: ImageDataset, camera: int) -> str:
+    name = dataset.camera_names.get(camera)
+    return f"cam {camera}" if name is None else _drawable(name, camera)
+
+
+def _drawable(name: str, number: int) -> str:
+    """The beginning of a name, or its number if Pillow's own font has no letters for it."""
+    return name[:_MOST_LETTERS] if name.isascii() and name.isprintable() else f"{number}"
 
 
 def _cell(path: str) -> Image.Image:

@@ -17,7 +17,9 @@ from fastreid.data.benchmarks.sources import Folder, View
 from fastreid.data.datasets.bases import DatasetError
 from fastreid.structures import PersonImage
 
-_FILE_NAME = re.compile(r"P(?P<person>\d+)T(?P<time>\d+)A(?P<altitude>\d+)C(?P<camera>\d+)F\d+.*")
+_FILE_NAME = re.compile(
+    r"P(?P<person>[0-9]{1,8})T(?P<time>[0-9]{1,8})A(?P<altitude>[0-9]{1,2})C(?P<camera>[0-9]+)F[0-9]+.*"
+)
 # Number in the file name -> view, which is the camera id too.
 V1_CAMERAS = {0: View.AERIAL, 3: View.GROUND}
 V2_CAMERAS = {0: View.AERIAL, 3: View.GROUND, 2: View.WEARABLE}

@@ -6,12 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import Folder, MissingImages, Source, View
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
+from fastreid.data.scan import tell_once
 from fastreid.structures import PersonImage
 
 logger = logging.getLogger(__name__)
@@ -21,6 +22,9 @@ NOBODY = -2
 # Person id of images that no ranking may hold: bad crops. They are not even loaded.
 JUNK = -1
 SPLITS = ("train", "query", "gallery")
+# Share of a split that may be left out for its cameras; of more it is another data set in the benchmark's form.
+_MOST_STRANGE = 1 / 3
+_OWN_CAMERAS = "Own images with cameras of their own are read from a table: csv:FILE with a column camera"
 
 
 class UnexpectedCamera(ValueError):
@@ -107,9 +111,19 @@ class Benchmark:
             DatasetError: when a split is asked for: its folder or list is missing or empty, names images that are not
                 there or views that are not its own, or file names have another form.
         """
+        self._tell_of_others(root)
         dataset = ImageDataset(*(partial(self._split, split, name, self.home(root)) for split in SPLITS), name)
         dataset._junk_pids = self.distractors  # fast-reid's name for them
         return dataset
+
+    def _tell_of_others(self, root: str | Path) -> None:
+        """Two copies, or two releases, below one root: only one is read."""
+        home = self.home(root)
+        candidates = [Path(root) / folder for folder in self.folders]
+        others = [place for place in candidates if place.is_dir() and not _is_around(place, home)]
+        if others:
+            also = ", ".join(map(str, others))
+            tell_once(logger, logging.WARNING, f"{self.name} is read from {home}, not from {also}, which is there, too")
 
     def _split(self, split: str, name: str, home: Path) -> list[PersonImage]:
         protocol = self.protocol(name)
@@ -119,7 +133,14 @@ class Benchmark:
         except MissingImages as error:
             raise DatasetError(f"{self.name}: {error} ({_what_is_in(home)}). {self._expected_tree()}") from None
         if split == "train":
-            images = [image for image in images if image.person >= 0]
+            people = [image for image in images if image.person >= 0]
+            if unnamed := len(images) - len(people):
+                tell_once(
+                    logger,
+                    logging.INFO,
+                    f"{home}, {source.name}: {unnamed:,} images of unnamed people are not trained on",
+                )
+            images = people
         else:
             images = protocol.apply(images, getattr(protocol, f"{split}_views"))
             if self.first_test_person:
@@ -130,7 +151,7 @@ class Benchmark:
                 difference = f"it is not the published {self.name}, and its figures compare with nothing else"
             else:
                 where = source.name if split == "train" else f"{split} of {name}"
-            _tell_once(f"{home}, {where}: {difference}")
+            tell_once(logger, logging.WARNING, f"{home}, {where}: {difference}")
         return images
 
     def sizes(self, name: str, split: str) -> Sizes:
@@ -152,12 +173,29 @@ class Benchmark:
                 f"{len(misnamed)} of {len(entries)} images in {home}, {source.name}, have no {self.name} file name, "
                 f"for example {misnamed[0].relative_to(home)}. {self._expected_tree()}"
             )
-        for camera, count in strange.items():
-            _tell_once(f"{home}, {source.name}: {count:,} images left out: {camera}")
+        self._check_cameras(home, source, strange, len(entries))
         if not images:
             raise MissingImages(f"no images of the cameras of {self.name} in {home}, {source.name}")
         self._check_views(home, source, images)
-        return [image for image in images if image.person != JUNK]
+        kept = [image for image in images if image.person != JUNK]
+        if junk := len(images) - len(kept):
+            tell_once(logger, logging.INFO, f"{home}, {source.name}: {junk:,} junk images (bad boxes) left out")
+        return kept
+
+    def _check_cameras(self, home: Path, source: Source, strange: Mapping[str, int], total: int) -> None:
+        """Tell how many images are left out for their camera; refuse if that is a large part."""
+        for camera, count in strange.items():
+            tell_once(
+                logger,
+                logging.WARNING,
+                f"{home}, {source.name}: {count:,} images left out: {camera} (of {total:,} images). {_OWN_CAMERAS}",
+            )
+        left_out = sum(strange.values())
+        if left_out > _MOST_STRANGE * total:
+            raise DatasetError(
+                f"{self.name}: {left_out:,} of {total:,} images in {home}, {source.name}, are of cameras that the "
+                f"benchmark does not have ({'; '.join(strange)}). {_OWN_CAMERAS}"
+            )
 
     def _check_views(self, home: Path, source: Source, images: list[PersonImage]) -> None:
         strangers = [image for image in images if source.views is not None and image.view not in source.views]
@@ -173,6 +211,11 @@ class Benchmark:
         return f"Expected below DATASETS.ROOT or $FASTREID_DATASETS:\n{self.layout}"
 
 
+def _is_around(place: Path, home: Path) -> bool:
+    """Whether `home` is `place`, by whatever name, or in it."""
+    return any(place.samefile(folder) for folder in (home, *home.parents) if folder.is_dir())
+
+
 def _what_is_in(home: Path) -> str:
     if not home.is_dir():
         if not home.parent.is_dir():
@@ -181,9 +224,3 @@ def _what_is_in(home: Path) -> str:
         return f"there is no {home.name} in {home.parent}, which holds {', '.join(beside) or 'nothing'}"
     found = sorted(p.name for p in home.iterdir())
     return f"{home} holds {', '.join(found[:12]) or 'nothing'}{' …' if len(found) > 12 else ''}"
-
-
-@cache
-def _tell_once(sentence: str) -> None:
-    """Protocols of a benchmark share folders."""
-    logger.warning("%s", sentence)

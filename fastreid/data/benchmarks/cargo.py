@@ -9,7 +9,7 @@ from fastreid.data.benchmarks.sources import Folder, View
 from fastreid.structures import PersonImage
 
 CAMERAS, LAST_AERIAL_CAMERA = range(1, 14), 5
-_FILE_NAME = re.compile(r"Cam(?P<camera>\d+)_[^_]+_(?P<person>\d+)_\d+")
+_FILE_NAME = re.compile(r"Cam(?P<camera>[0-9]+)_[^_]+_(?P<person>[0-9]{1,18})_[0-9]+")
 
 
 def read_cargo(path: Path) -> PersonImage:

@@ -19,10 +19,11 @@ from fastreid.data.benchmarks.person_camera import ground_image, person_and_came
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import Entry, FirstOf, Folder, MissingImages, Source
 from fastreid.structures import PersonImage
+from fastreid.utils.text import read_text
 
 # Each pair has two, and no two pairs share people.
 NUM_CAMERAS = 2
-_FILE_NAME = re.compile(r"(?P<pair>\d)_(?P<person>\d{3,})_(?P<camera>\d)_\d+")
+_FILE_NAME = re.compile(r"(?P<pair>[0-9])_(?P<person>[0-9]{3,17})_(?P<camera>[0-9])_[0-9]+")
 
 
 def read_cuhk03(path: Path) -> PersonImage:
@@ -99,7 +100,7 @@ class JsonSplit(Split):
     """
 
     def read(self, file: Path) -> Sequence[str]:
-        rows = json.loads(file.read_text(encoding="utf-8"))[0][self.part]
+        rows = json.loads(read_text(file))[0][self.part]
         return [path.replace("\\", "/").rpartition("/")[2] for path, *_ in rows]
 
 

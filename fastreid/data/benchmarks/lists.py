@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import logging
+import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastreid.data.benchmarks.sources import Entry, MissingImages, Source, View, images_below
+from fastreid.data.benchmarks.sources import Entry, MissingImages, Source, View
+from fastreid.data.scan import scan, tell_once
+from fastreid.utils.text import TextError, read_text
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = 3
+NUMBER = re.compile(r"[0-9]{1,18}")  # of a person or a camera: fits int64, and no digits of other scripts
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ class Lines(Source):
         rows, wrong = [], []
         for line in lines:
             name, *words = line.rsplit(maxsplit=self.numbers)
-            if len(words) != self.numbers or not all(word.isdecimal() for word in words):
+            if len(words) != self.numbers or not all(map(NUMBER.fullmatch, words)):
                 wrong.append(line)
             rows.append((name if Path(name).suffix else name + self.suffix, tuple(words)))
         if wrong:
@@ -114,12 +121,14 @@ def read_lines(file: Path) -> list[str]:
         MissingImages: no such file, or no text.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+        text = read_text(file)
+    except TextError as error:
         raise MissingImages(f"{file} is no text file ({error})") from None
     except OSError as error:
         raise MissingImages(f"no list file {file} ({error.strerror})") from None
-    return [line.strip().strip("\"'").replace("\\", "/").removeprefix("./") for line in text.splitlines()]
+    # Not splitlines: a name may hold what Unicode calls a line end.
+    lines = re.split(r"\r\n|\r|\n", text) if text else []
+    return [line.strip().strip("\"'").replace("\\", "/").removeprefix("./") for line in lines]
 
 
 def find_listed(home: Path, lines: Sequence[str], name: str) -> list[Path]:
@@ -128,6 +137,8 @@ def find_listed(home: Path, lines: Sequence[str], name: str) -> list[Path]:
     Raises:
         MissingImages: images of the list `name` that are not there, or there more than once.
     """
+    if again := sum(count - 1 for count in Counter(lines).values()):
+        tell_once(logger, logging.WARNING, f"{home}, {name}: {again:,} of {len(lines):,} lines name an image again")
     places = _find(home, lines)
     for count, why in ((0, "not there"), (2, "there more than once, in other folders than the line says")):
         gone = [line for line in lines if len(places[line][:2]) == count]
@@ -142,7 +153,7 @@ def find_listed(home: Path, lines: Sequence[str], name: str) -> list[Path]:
 def _find(home: Path, lines: Sequence[str]) -> dict[str, list[Path]]:
     """Line -> its file; or, if it is not where the line says, those of its name below the line's first folder."""
     # One walk of each folder instead of a question to the file system for each of 50,000 lines.
-    below = {top: images_below(home / top) for top in {line.partition("/")[0] for line in lines}}
+    below = {top: scan(home / top).images for top in {line.partition("/")[0] for line in lines}}
     exact = {path.relative_to(home).as_posix(): path for paths in below.values() for path in paths}
     by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for top, paths in below.items():

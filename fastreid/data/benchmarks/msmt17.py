@@ -15,7 +15,7 @@ from fastreid.structures import PersonImage
 NUM_CAMERAS = 15
 # V1, and V2 with masked faces.
 TRAIN_FOLDERS, TEST_FOLDERS = ("train", "mask_train_v2"), ("test", "mask_test_v2")
-_FILE_NAME = re.compile(r"\d+_\d+_(?P<camera>\d+)_.+")
+_FILE_NAME = re.compile(r"[0-9]+_[0-9]+_(?P<camera>[0-9]+)_.+")
 
 
 def read_msmt17(path: Path, person: int | None = None) -> PersonImage:

@@ -7,7 +7,7 @@ from fastreid.data.benchmarks.base import UnexpectedCamera
 from fastreid.data.benchmarks.sources import View
 from fastreid.structures import PersonImage
 
-_FILE_NAME = re.compile(r"(?P<person>-?\d+)_c(?P<camera>\d+).*")
+_FILE_NAME = re.compile(r"(?P<person>-1|[0-9]{1,18})_c(?P<camera>[0-9]{1,18}).*")
 
 
 def person_and_camera(path: Path) -> tuple[int, int]:

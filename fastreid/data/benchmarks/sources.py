@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from fastreid.data.datasets.bases import DatasetError
+from fastreid.data.scan import images_below, tell_once
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
-# Folders of thumbnails and file attributes that network drives and archives bring along.
-_LITTER = frozenset({"@eaDir", "__MACOSX"})
+logger = logging.getLogger(__name__)
 
 
 class View(IntEnum):
@@ -115,14 +114,7 @@ class FirstOf(Source):
         return any(form.is_there(home) for form in self.forms)
 
     def entries(self, home: Path) -> list[Entry]:
-        return next((form for form in self.forms if form.is_there(home)), self.forms[0]).entries(home)
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Every image file below a folder, in sorted order. Links are followed; what systems leave behind is not read."""
-    found = []
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in _LITTER]
-        paths = (Path(place, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    return sorted(found)
+        there = [form for form in self.forms if form.is_there(home)] or [self.forms[0]]
+        if others := " and ".join(form.name for form in there[1:]):
+            tell_once(logger, logging.INFO, f"{home}: {there[0].name} is read; {others} could be read instead")
+        return there[0].entries(home)

@@ -50,7 +50,7 @@ class Drawn(Source):
 
 
 def _lot(path: Path) -> str:
-    return sha256(path.stem.encode()).hexdigest()
+    return sha256(path.stem.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _list(name: str) -> Lines:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fastreid.data.benchmarks.base import Benchmark, Protocol
-from fastreid.data.benchmarks.lists import Lines, read_lines
+from fastreid.data.benchmarks.lists import NUMBER, Lines, read_lines
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import MissingImages, View
 from fastreid.structures import PersonImage
@@ -26,11 +26,11 @@ class WildLines(Lines):
             MissingImages: images of which no camera is known, or that are in no vehicle's folder.
         """
         fields = [line.split(";") for line in read_lines(home / INFO)]
-        cameras = {of[0]: int(of[1]) for of in fields if len(of) > 1 and of[1].strip().isdecimal()}
+        cameras = {of[0]: int(of[1]) for of in fields if len(of) > 1 and NUMBER.fullmatch(of[1].strip())}
         rows, unknown = [], []
         for name, _ in super().rows(home):
             vehicle, image = name.partition("/")[0], str(Path(name).with_suffix(""))
-            if vehicle.isdecimal() and image in cameras:
+            if NUMBER.fullmatch(vehicle) and image in cameras:
                 rows.append((name, (int(vehicle), cameras[image])))
             else:
                 unknown.append(image)

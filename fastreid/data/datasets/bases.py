@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastreid.structures import PersonImage
 from fastreid.utils.errors import UserError
+from fastreid.utils.names import is_canonical, places
 
 logger = logging.getLogger(__name__)
 
 Rows = Sequence[PersonImage | tuple]
 
-_WITH_NUMBER = re.compile(r".*_(-?\d+)")
+_WITH_NUMBER = re.compile(r"(.*_)(-[1-9][0-9]{0,17}|[0-9]{1,18})", re.DOTALL)
+_LEAST, _LARGEST = -(2**63), 2**63 - 1  # of int64
 
 # As VDT's and SD-ReID's tuples spell them.
 _VIEW_NAMES = {"aerial": 0, "ground": 1, "wearable": 2}
@@ -39,9 +42,10 @@ class ImageDataset:
     ``(path, person, camera)``, or ``(path, person, camera, view, …)`` with the view as a number or as "Aerial",
     "Ground", "Wearable"; entries after it are not read.
 
-    People and cameras of the *training* tuples may be strings: "mydata_7" is person 7, other names are numbered in
-    sorted order. In query and gallery they are whole numbers, as a person must have the same one in both. What is read
-    from `train`, `query` and `gallery` is `PersonImage`.
+    People and cameras of the *training* tuples may be strings: "mydata_7" is person 7 where all people are named by one
+    prefix and different numbers; other names are numbered in sorted order, so that names which differ are different
+    people. In query and gallery they are whole numbers, as a person must have the same one in both. What is read from
+    `train`, `query` and `gallery` is `PersonImage`.
 
     Args:
         train, query, gallery: lists of `PersonImage` or tuples, or functions that return them.
@@ -49,9 +53,21 @@ class ImageDataset:
         combineall: train on query and gallery too, whatever DATASETS.COMBINEALL says.
         others: fast-reid's transform, mode and verbose are taken; others are told to be of no use.
 
+    Attributes:
+        place: the file or folder that a user's own images were read from; "" of other data sets.
+        person_names, camera_names: {id: name} of people and cameras that were named in every list.
+        training_person_names, training_camera_names: the same of those that are named in training tuples alone; to be
+            read after `train`.
+
     Raises:
         DatasetError: when a list is first asked for: an entry of another form.
     """
+
+    place: str = ""
+    person_names: Mapping[int, str] = {}
+    camera_names: Mapping[int, str] = {}
+    training_person_names: Mapping[int, str] = {}
+    training_camera_names: Mapping[int, str] = {}
 
     # People who stand for nobody, beside -1; a subclass may name some.
     _junk_pids: Sequence[int] = ()
@@ -95,10 +111,7 @@ class ImageDataset:
         return self._read[split]
 
     def _converted(self, split: str, rows: list[PersonImage | tuple]) -> list[PersonImage]:
-        numbers = _training_numbers(rows) if split == "train" else ({}, {})
-        if split == "train":
-            # Then their numbers mean nothing in query and gallery.
-            self._people_are_named = not all(map(_WITH_NUMBER.fullmatch, numbers[0]))
+        numbers = self._training_numbers(rows) if split == "train" else ({}, {})
         images = []
         for row in rows:
             try:
@@ -109,6 +122,34 @@ class ImageDataset:
                     f"whole numbers in query and gallery ({error})"
                 ) from error
         return images
+
+    def _training_numbers(self, rows: Rows) -> tuple[dict[str, int], dict[str, int]]:
+        """Numbers for people and cameras that are named by strings; "market1501_7" is person 7."""
+        people, cameras = (self._names(rows, column) for column in (1, 2))
+        numbers = _numbers_within(people)
+        # Then their numbers mean nothing in query and gallery.
+        self._people_are_named = bool(people) and numbers is None
+        found = places(people) if numbers is None else numbers, places(cameras)
+        if self._people_are_named:
+            self.training_person_names = {number: name for name, number in found[0].items()}
+        self.training_camera_names = {number: name for name, number in found[1].items()}
+        return found
+
+    def _names(self, rows: Rows, column: int) -> set[str]:
+        """Strings in a column of the tuples.
+
+        Raises:
+            DatasetError: numbers are there, too, which a name's number could be equal to.
+        """
+        values = [_column(row, column) for row in rows]
+        names = {value for value in values if isinstance(value, str)}
+        other = next((value for value in values if value is not None and not isinstance(value, str)), None)
+        if names and other is not None:
+            raise DatasetError(
+                f"{type(self).__name__}: train has {'people' if column == 1 else 'cameras'} that are named "
+                f"({min(names)!r}) and others that are numbered ({other!r}); name all of them, or number all"
+            )
+        return names
 
     def __len__(self) -> int:
         """Training images, as in fast-reid."""
@@ -133,18 +174,19 @@ class ImageDataset:
         return len({row.camera if isinstance(row, PersonImage) else row[2] for row in data})
 
 
-def _training_numbers(rows: Rows) -> tuple[dict[str, int], dict[str, int]]:
-    """Numbers for people and cameras that are named by strings; "market1501_7" is person 7."""
-    tuples = [row for row in rows if not isinstance(row, PersonImage) and isinstance(row, tuple) and len(row) >= 3]
-    people, cameras = ({row[column] for row in tuples if isinstance(row[column], str)} for column in (1, 2))
-    if people and all(map(_WITH_NUMBER.fullmatch, people)):
-        return {name: int(_WITH_NUMBER.fullmatch(name)[1]) for name in people}, number_names(cameras)
-    return number_names(people), number_names(cameras)
+def _column(row: PersonImage | tuple, column: int) -> object:
+    if isinstance(row, PersonImage):
+        return row.person if column == 1 else row.camera
+    return row[column] if isinstance(row, tuple | list) and len(row) >= 3 else None
 
 
-def number_names(names: Iterable[str]) -> dict[str, int]:
-    """Each name -> its place in sorted order."""
-    return {name: number for number, name in enumerate(sorted(set(names)))}
+def _numbers_within(names: Iterable[str]) -> dict[str, int] | None:
+    """The number at the end of each name, where one prefix is before all of them and no number is there twice."""
+    found = {name: _WITH_NUMBER.fullmatch(name) for name in names}
+    if not all(found.values()) or len({match[1] for match in found.values()}) > 1:
+        return None
+    numbers = {name: int(match[2]) for name, match in found.items()}
+    return numbers if len(set(numbers.values())) == len(numbers) else None
 
 
 def _image(row: tuple, people: dict[str, int], cameras: dict[str, int]) -> PersonImage:
@@ -152,4 +194,28 @@ def _image(row: tuple, people: dict[str, int], cameras: dict[str, int]) -> Perso
     view = rest[0] if rest else 0
     if isinstance(view, str):
         view = _VIEW_NAMES.get(view.lower(), view)
-    return PersonImage(str(path), int(people.get(person, person)), int(cameras.get(camera, camera)), int(view))
+    person, camera = people.get(person, person), cameras.get(camera, camera)
+    return PersonImage(os.fsdecode(path), _whole(person), _whole(camera), _whole(view))
+
+
+def _whole(value: object) -> int:
+    """A whole number of any type; int() alone would take 7.9 and b"7" for 7, and "1_1" for 11.
+
+    Raises:
+        ValueError, TypeError: it is none, or too large for int64.
+    """
+    if isinstance(value, str):
+        if not is_canonical(value.removeprefix("-")) or value == "-0":
+            raise ValueError(f"{value!r} is not how a whole number is written")
+        return int(value)
+    if isinstance(value, bytes | bytearray):
+        raise TypeError(f"{value!r} is no number")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = int(value)
+        if number != value:
+            raise ValueError(f"{value!r} is no whole number") from None
+    if not _LEAST <= number <= _LARGEST:
+        raise ValueError(f"{value!r} does not fit 64 bits")
+    return number

@@ -1,0 +1,168 @@
+"""A folder of a user's own images: a folder for each person, whose name is the person's."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastreid.data.benchmarks.base import SPLITS
+from fastreid.data.benchmarks.person_camera import person_and_camera
+from fastreid.data.datasets.bases import DatasetError, ImageDataset
+from fastreid.data.own_rows import Row, dataset_of
+from fastreid.data.scan import Scan, is_litter, scan, shortened, tell_once
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5
+# Names of folders that are more likely a part of a data set than a person.
+_LIKE_SPLITS = frozenset(
+    {
+        *(*SPLITS, "training", "test", "testing", "val", "valid", "validation", "probe"),
+        *("bounding_box_train", "bounding_box_test", "image_train", "image_query", "image_test"),
+    }
+)
+
+
+def read_folders(home: Path) -> ImageDataset:
+    """`home/<person>/…`, all to train on, or `home/{train,query,gallery}/<person>/…`; no cameras, one view.
+
+    The name of a person's folder is the person's name, whatever it is: `007` and `7` are two, `-1` is a person.
+    Images in deeper folders are of the person of the outer one.
+
+    Raises:
+        DatasetError: no images, images outside a person's folder, or folders that cannot be looked into.
+    """
+    home = home.absolute()
+    splits = [split for split in SPLITS if os.path.isdir(home / split)]
+    layout = _Layout(home, bool(splits))
+    # Each split by itself, so that one of them may be a link to another.
+    scans = [scan(home / split) for split in splits] or [scan(home)]
+    for found in scans:
+        found.tell()
+    beside = scan(home, without=SPLITS).images if splits else []
+    rows = [layout.row(path) for found in scans for path in found.images if not layout.is_astray(path)]
+    astray = beside + [path for found in scans for path in found.images if layout.is_astray(path)]
+    if astray:
+        raise DatasetError(
+            f"{len(astray):,} images are not below {layout.form}, for example {astray[0]}.{layout.advice(astray)}"
+        )
+    if not rows:
+        raise DatasetError(f"no images below {layout.form}{_skipped(scans)}")
+    layout.tell_of_other_readings(rows)
+    layout.tell_of_empty(rows)
+    return dataset_of(home, rows)
+
+
+def _skipped(scans: Sequence[Scan]) -> str:
+    counts: Counter[str] = Counter()
+    for found in scans:
+        counts.update({reason: len(cases) for reason, cases in found.left_out.items()})
+    return f" (skipped {', '.join(f'{count:,} {reason}' for reason, count in counts.items())})" if counts else ""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a folder is read.
+
+    Attributes:
+        home: the folder, absolute.
+        has_splits: whether the people's folders are in train, query and gallery.
+    """
+
+    home: Path
+    has_splits: bool
+
+    @property
+    def form(self) -> str:
+        return f"{self.home}/{{train,query,gallery}}/PERSON/" if self.has_splits else f"{self.home}/PERSON/"
+
+    @property
+    def depth(self) -> int:
+        """Folders between `home` and an image of a person."""
+        return 2 if self.has_splits else 1
+
+    def is_astray(self, path: Path) -> bool:
+        return len(path.relative_to(self.home).parts) <= self.depth
+
+    def row(self, path: Path) -> Row:
+        parts = path.relative_to(self.home).parts
+        return Row(str(path), parts[self.depth - 1], split=parts[0] if self.has_splits else "train")
+
+    def advice(self, astray: Sequence[Path]) -> str:
+        """What to do about images that are nobody's."""
+        said = ""
+        if self.has_splits:
+            said += (
+                f" Because {self.home} has a folder train, query or gallery, people are looked for in these alone: "
+                "move other folders away, or rename a person who is called so."
+            )
+        if any(map(_is_like_market, astray)):
+            said += (
+                " Images named PERSON_cCAMERA… are of Market-1501's form: name the benchmark itself (Market1501), or "
+                "list them in a table with the cameras (csv:FILE)."
+            )
+        return said
+
+    def tell_of_other_readings(self, rows: Sequence[Row]) -> None:
+        """Warn where the same folders could mean something else."""
+        deeper = [row for row in rows if len(Path(row.path).relative_to(self.home).parts) > self.depth + 1]
+        people = {row.person for row in rows}
+        if named := sorted(person for person in people if person.lower() in _LIKE_SPLITS):
+            self._warn(
+                f"the folders {', '.join(named)} are read as people; parts of a data set are called "
+                f"{', '.join(SPLITS)}, in small letters, and are in {self.home} itself"
+            )
+        if deeper:
+            self._warn(
+                f"{len(deeper):,} of {len(rows):,} images are in deeper folders than PERSON/, for example "
+                f"{self._short(deeper[0].path)}, read as an image of {deeper[0].person!r}; if the inner folders are "
+                "people, name the folder around them"
+            )
+        if like := [row for row in rows if _is_like_market(Path(row.path))]:
+            self._warn(
+                f"{len(like):,} of {len(rows):,} images are named PERSON_cCAMERA… as in Market-1501, for example "
+                f"{self._short(like[0].path)}; the folder says the person, and the cameras are not read: csv:FILE with "
+                "a column camera has them"
+            )
+        if "-1" in people:
+            self._warn(
+                "the folder -1 is read as a person's; images of no person are for csv:FILE, where person -1 is none"
+            )
+
+    def tell_of_empty(self, rows: Sequence[Row]) -> None:
+        """Warn of people's folders without images: these people would be absent without a word."""
+        full = {(row.split, row.person) for row in rows}
+        empty = [
+            f"{split}/{entry.name}" if self.has_splits else entry.name
+            for split in (SPLITS if self.has_splits else ("train",))
+            for entry in self._people_folders(split)
+            if (split, entry.name) not in full
+        ]
+        if empty:
+            more = " …" if len(empty) > _SHOWN else ""
+            self._warn(f"{len(empty):,} folders hold no images: {', '.join(sorted(empty)[:_SHOWN])}{more}")
+
+    def _people_folders(self, split: str) -> list[os.DirEntry]:
+        place = self.home / split if self.has_splits else self.home
+        if not os.path.isdir(place):
+            return []
+        with os.scandir(place) as entries:
+            return [entry for entry in entries if not is_litter(entry.name) and os.path.isdir(entry.path)]
+
+    def _short(self, path: str) -> str:
+        return shortened(os.path.relpath(path, self.home))
+
+    def _warn(self, sentence: str) -> None:
+        tell_once(logger, logging.WARNING, f"{self.home}: {sentence}")
+
+
+def _is_like_market(path: Path) -> bool:
+    try:
+        person_and_camera(path)
+    except ValueError:
+        return False
+    return True

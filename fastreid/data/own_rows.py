@@ -1,0 +1,109 @@
+"""From rows of a user's own images to a data set: names of people and cameras become ids, and the names are kept."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastreid.data.benchmarks.base import JUNK, SPLITS
+from fastreid.data.datasets.bases import ImageDataset
+from fastreid.data.scan import tell_once
+from fastreid.structures import PersonImage
+from fastreid.utils.names import number_names
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An image of a user's.
+
+    Attributes:
+        path: absolute.
+        person: name.
+        camera: name; None where cameras are not known.
+        view: 0 aerial, 1 ground, 2 wearable.
+        split: train, query or gallery.
+    """
+
+    path: str
+    person: str
+    camera: str | None = None
+    view: int = 0
+    split: str = "train"
+
+
+def dataset_of(place: Path, rows: Sequence[Row], *, junk: str | None = None) -> ImageDataset:
+    """A data set of rows that were read from `place`; it keeps the names that are not their own ids.
+
+    Args:
+        junk: the name that stands for no person, where the format has one.
+    """
+    people = number_names((row.person for row in rows), junk)
+    has_cameras = any(row.camera is not None for row in rows)
+    cameras = number_names(row.camera for row in rows) if has_cameras else {}
+    splits: dict[str, list[PersonImage]] = {split: [] for split in SPLITS}
+    for row in rows:
+        # Without cameras: one for all queries and another for the gallery, so that nothing is ever removed.
+        camera = cameras[row.camera] if has_cameras else int(row.split == "gallery")
+        splits[row.split].append(PersonImage(row.path, people[row.person], camera, row.view))
+    _tell_of_splits(place, splits, has_cameras=has_cameras)
+    for what, names in (("people", people), ("cameras", cameras)):
+        _tell_of_similar(place, what, names)
+    dataset = ImageDataset(**splits)
+    dataset.place = str(place)
+    dataset.person_names = _names_of(people, junk)
+    dataset.camera_names = _names_of(cameras)
+    return dataset
+
+
+def _names_of(numbers: dict[str, int], junk: str | None = None) -> dict[int, str]:
+    """Id -> name; empty where every name is the number itself."""
+    names = {number: name for name, number in numbers.items() if name != junk}
+    return {} if all(str(number) == name for number, name in names.items()) else names
+
+
+def _tell_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_cameras: bool) -> None:
+    query, gallery = splits["query"], splits["gallery"]
+    if not has_cameras and (query or gallery):
+        logger.warning(
+            "%s has no cameras: the same-camera rule is off, gallery images of the query's own camera count", place
+        )
+    if bool(query) != bool(gallery):
+        there, absent = ("query", "gallery") if query else ("gallery", "query")
+        _warn(f"{place} has {there} images and no {absent} images: it cannot be evaluated")
+    if unnamed := sum(image.person == JUNK for image in splits["train"]):
+        logger.info("%s: %d training images of no person are not trained on", place, unnamed)
+    trained = {image.person for image in splits["train"]}
+    if both := (trained & {image.person for image in (*query, *gallery)}) - {JUNK}:
+        logger.warning("%s: %d people are both trained on and tested: figures will flatter", place, len(both))
+
+
+def _tell_of_similar(place: Path, what: str, numbers: dict[str, int]) -> None:
+    """Names that a reader may take for one: `Ann` and `ann`, `007` and `7`."""
+    groups: dict[str, list[str]] = {}
+    for name in numbers:
+        groups.setdefault(_alike(name), []).append(name)
+    similar = [sorted(names) for names in groups.values() if len(names) > 1]
+    if similar:
+        shown = ", ".join(" and ".join(map(repr, names)) for names in sorted(similar)[:_SHOWN])
+        more = " …" if len(similar) > _SHOWN else ""
+        _warn(f"{place}: {what} whose names differ in spelling only are different {what}: {shown}{more}")
+
+
+def _alike(name: str) -> str:
+    """What similar names have in common: letters without their case, whole numbers without their padding."""
+    folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    try:
+        return str(int(folded))
+    except ValueError:
+        return folded
+
+
+def _warn(sentence: str) -> None:
+    tell_once(logger, logging.WARNING, sentence)

@@ -1,0 +1,185 @@
+"""A table of a user's own images: a CSV file with a header."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastreid.data.benchmarks.base import SPLITS
+from fastreid.data.benchmarks.sources import View
+from fastreid.data.datasets.bases import DatasetError, ImageDataset
+from fastreid.data.formats import image_suffixes
+from fastreid.data.own_rows import Row, dataset_of
+from fastreid.data.scan import tell_once
+from fastreid.utils.suggest import near_matches
+from fastreid.utils.text import TextError, read_text
+
+logger = logging.getLogger(__name__)
+
+REQUIRED, OPTIONAL = ("path", "person"), ("camera", "view", "split")
+NO_PERSON = "-1"
+_VIEWS = {name: view for view in View for name in (view.name.lower(), str(int(view)))}
+_SHOWN = 5
+_OTHER_WORDS = {"pid": "person", "identity": "person", "camid": "camera", "viewid": "view", "set": "split"}
+_SPACE = " \t"
+_BELOW = re.compile(r"-[1-9][0-9]*")
+_OTHER_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
+
+Values = dict[str, str]
+
+
+def read_csv(file: Path) -> ImageDataset:
+    """A table with a header: path, person, and if wanted camera, view and split.
+
+    Paths are absolute or relative to the file's folder. People and cameras are names: if all of them are whole numbers
+    they keep them as ids, otherwise they are numbered in sorted order; person -1 stands for no person. Spaces and tabs
+    around a value are not part of it. View is aerial, ground, wearable or 0, 1, 2 (aerial if there is no such column);
+    split is train, query or gallery (train if there is none). Without a camera column no gallery image is ever removed
+    for being of the query's camera.
+
+    Raises:
+        DatasetError: naming the rows that are wrong, and what is legal.
+    """
+    file = file.absolute()
+    rows = _rows(file)
+    if not rows:
+        raise DatasetError(f"{file} has a header and no rows")
+    _check_values(file, rows)
+    return dataset_of(file, [_row(file, values) for _, values in rows], junk=NO_PERSON)
+
+
+def _row(file: Path, values: Values) -> Row:
+    return Row(
+        path=str(file.parent / values["path"]),
+        person=values["person"],
+        camera=values.get("camera"),
+        view=_VIEWS[values.get("view", "0").lower()],
+        split=values.get("split", "train").lower(),
+    )
+
+
+def _rows(file: Path) -> list[tuple[int, Values]]:
+    """The line at which each row ends, and its values without the spaces around them."""
+    try:
+        text = read_text(file)
+    except TextError as error:
+        raise DatasetError(f"{file} is not a CSV file in UTF-8: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"cannot read {file}: {error.strerror or error}") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DatasetError(f"{file} is not a CSV file: line {line} has a byte of value 0")
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+        header = [(name or "").strip().lower() for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        _check_header(file, header)
+        # Not enumerate: a quoted field may span lines.
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DatasetError(f"{file} is not a CSV file in UTF-8: {error}") from error
+    for line, row in rows:
+        if None in row or None in row.values():
+            raise DatasetError(
+                f"{file}, line {line}: {'more' if None in row else 'fewer'} values than the header has columns"
+            )
+    _tell_of_spaces(file, [row for _, row in rows])
+    return [(line, {name: value.strip(_SPACE) for name, value in row.items()}) for line, row in rows]
+
+
+def _tell_of_spaces(file: Path, rows: Sequence[Values]) -> None:
+    """Names that are one only because the spaces around them do not count."""
+    for column in ("person", "camera"):
+        written = {row[column] for row in rows if column in row}
+        merged = sorted(name for name in written if name != name.strip(_SPACE) and name.strip(_SPACE) in written)
+        if merged:
+            sentence = (
+                f"{file}: spaces around a {column}'s name are not part of it, so that these are read as the same "
+                f"{column} as without: {', '.join(map(repr, merged[:_SHOWN]))}{' …' if len(merged) > _SHOWN else ''}"
+            )
+            tell_once(logger, logging.WARNING, sentence)
+
+
+def _check_header(file: Path, header: list[str]) -> None:
+    legal = (*REQUIRED, *OPTIONAL)
+    missing = [name for name in REQUIRED if name not in header]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if missing or twice:
+        wrong = f"lacks {' and '.join(missing)}" if missing else f"names {', '.join(twice)} twice"
+        raise DatasetError(
+            f"the header of {file} {wrong}: it is {','.join(header) or '(empty)'}, expected "
+            f"path,person[,camera][,view][,split]{_separator_hint(header)}"
+        )
+    for name in header:
+        if name not in legal:
+            # A misspelt camera column would silently switch the same-camera rule off.
+            near = [_OTHER_WORDS[name]] if name in _OTHER_WORDS else near_matches(name, legal)
+            if near := [n for n in near if n not in header]:
+                raise DatasetError(
+                    f"{file} has a column {name!r}; did you mean {' or '.join(near)}? Legal: {', '.join(legal)}"
+                )
+            logger.info("%s: column %r is not read", file, name)
+
+
+def _separator_hint(header: Sequence[str]) -> str:
+    for separator, name in _OTHER_SEPARATORS.items():
+        if any(separator in column for column in header):
+            return f". Its columns seem to be separated by {name}: save it with commas"
+    return ""
+
+
+def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
+    """Every kind of mistake is told at once, each with its first lines."""
+    seen: dict[tuple[str, bool], int] = {}
+    mistakes: dict[str, list[str]] = {}
+    suffixes = image_suffixes()
+
+    def tell(what: str, line: int, value: str) -> None:
+        mistakes.setdefault(what, []).append(f"line {line}: {value!r}")
+
+    for line, row in rows:
+        for name in ("path", "person", "camera"):
+            if row.get(name, "x") == "":
+                tell(f"no {name}", line, row["path"])
+        if row.get("view", "0").lower() not in _VIEWS:
+            tell(f"view is not one of {', '.join(_VIEWS)}", line, row["view"])
+        if row.get("split", "train").lower() not in SPLITS:
+            tell(f"split is not one of {', '.join(SPLITS)}", line, row["split"])
+        path = file.parent / row["path"]
+        if row["path"] and (problem := _problem_of(path, suffixes)):
+            tell(problem, line, row["path"])
+        if _BELOW.fullmatch(row["person"]) and row["person"] != NO_PERSON:
+            tell("person is below -1", line, row["person"])
+        # Of query and gallery together: an image would find itself.
+        key = (os.path.normpath(path), row.get("split", "train").lower() == "train")
+        if key in seen:
+            tell("the same image again", line, f"{row['path']} (line {seen[key]})")
+        seen.setdefault(key, line)
+    if mistakes:
+        raise DatasetError(
+            f"{file}: "
+            + "; ".join(
+                f"{what} ({len(cases):,} rows): {', '.join(cases[:_SHOWN])}{' …' if len(cases) > _SHOWN else ''}"
+                for what, cases in mistakes.items()
+            )
+        )
+
+
+def _problem_of(path: Path, suffixes: frozenset[str]) -> str | None:
+    """Why a row's path is no image that can be read, from its name and kind alone."""
+    try:
+        is_there = path.is_file()
+    except OSError as error:
+        return f"cannot look at the image ({error.strerror})"
+    except ValueError:
+        is_there = False
+    if not is_there:
+        return "no such image (folders are separated by /)" if "\\" in path.name else "no such image"
+    if path.suffix.lower() not in suffixes:
+        return f"not named as one of {', '.join(sorted(suffixes))}"
+    return None
