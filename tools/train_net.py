@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import secrets
 import sys
 
 from fastreid.config import CfgNode, get_cfg, resolve_device
-from fastreid.data.check import counts_table
+from fastreid.data.check import check_first_images, counts_table
 from fastreid.data.workers import explain
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
-from fastreid.engine.manifest import evaluation_manifest, splits_of
+from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
 from fastreid.utils.errors import UserError
 from fastreid.utils.user_code import import_file
@@ -55,12 +56,14 @@ def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
     """Evaluate MODEL.WEIGHTS on DATASETS.TESTS."""
     model = build_for_evaluation(cfg, DefaultTrainer)
-    with evaluation_manifest(cfg, lambda: splits_of([], DefaultTrainer.build_test_datasets(cfg))):
+    tests = functools.cache(lambda: DefaultTrainer.build_test_datasets(cfg))
+    with evaluation_manifest(cfg, lambda: splits_of([], tests()), lambda: names_of([], tests())):
         return DefaultTrainer.test(cfg, model)
 
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
-    """Print the summaries of a dry run."""
+    """Print the summaries of a dry run, after opening an image of each split."""
+    check_first_images(trainer.train_datasets, trainer.test_datasets)
     print(model_summary(trainer.bare_model))
     print(f"\n{counts_table(trainer.train_datasets, trainer.test_datasets)}")
     print(f"\n{valid_queries_table(trainer.test_datasets)}\n")

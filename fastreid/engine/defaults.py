@@ -23,7 +23,7 @@ from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.freezing import build_layer_freeze
-from fastreid.engine.manifest import ManifestWriter, Splits, splits_of
+from fastreid.engine.manifest import ManifestWriter, Names, Splits, names_of, splits_of
 from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.precise_bn import PreciseBN
 from fastreid.engine.sharding import is_sharded, keep_whole, shard
@@ -293,7 +293,7 @@ class DefaultTrainer(SimpleTrainer):
             hooks.PeriodicWriter(self.build_writers, timer=timer) if comm.is_main_process() else None,
             hooks.TellSkippedImages(),
             hooks.StopOnSignal(self.checkpointer),
-            ManifestWriter(cfg, self._splits) if comm.is_main_process() else None,
+            ManifestWriter(cfg, self._splits, self._names) if comm.is_main_process() else None,
         ]
 
     @property
@@ -305,6 +305,10 @@ class DefaultTrainer(SimpleTrainer):
         """The images that are trained on, of all data sets together, and those of each data set and protocol."""
         shown = {"all training images": {"train": getattr(self.data_loader.dataset, "images", [])}}
         return shown | splits_of(self.train_datasets, self.test_datasets)
+
+    def _names(self) -> Names:
+        """Names of people and cameras whose ids are other than their names."""
+        return names_of(self.train_datasets, self.test_datasets)
 
     def _build_precise_bn(self) -> HookBase:
         """TEST.PRECISE_BN over training images of DATASET, "" for those of the run, in batches like the run's.

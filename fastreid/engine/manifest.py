@@ -21,6 +21,7 @@ from fastreid.utils.manifest import (
 )
 
 Splits = dict[str, dict[str, Iterable[Any]]]
+Names = dict[str, dict[str, dict[str, int]]]
 
 
 def splits_of(train: Iterable[Any], tests: Iterable[Any]) -> Splits:
@@ -29,11 +30,22 @@ def splits_of(train: Iterable[Any], tests: Iterable[Any]) -> Splits:
     return found | {data.name: {"query": data.query, "gallery": data.gallery} for data in tests}
 
 
+def names_of(train: Iterable[Any], tests: Iterable[Any]) -> Names:
+    """{data set: {"people" or "cameras": {name: id}}} where names are not the ids themselves; reads nothing anew."""
+    found: Names = {}
+    for data in (*train, *tests):
+        for what in ("person_names", "camera_names", "training_person_names", "training_camera_names"):
+            if names := getattr(data, what, {}):
+                what = what.removesuffix("_names").replace("person", "people").replace("camera", "cameras")
+                found.setdefault(data.name, {})[what.replace("_", " ")] = {name: id_ for id_, name in names.items()}
+    return found
+
+
 class ManifestWriter(HookBase):
     """OUTPUT_DIR/manifest.json of a training; a resumed one adds its session to those before. Main process only."""
 
-    def __init__(self, cfg: Any, make_splits: Callable[[], Splits]) -> None:
-        self._cfg, self._make_splits = cfg, make_splits
+    def __init__(self, cfg: Any, make_splits: Callable[[], Splits], make_names: Callable[[], Names] = dict) -> None:
+        self._cfg, self._make_splits, self._make_names = cfg, make_splits, make_names
         self._path = Path(cfg.OUTPUT_DIR) / TRAINING
         self._content: dict[str, Any] = {}
 
@@ -41,7 +53,7 @@ class ManifestWriter(HookBase):
         before = read_manifest(self._path) if self.trainer.start_iter else None
         sessions = before["sessions"] if before else []
         sessions = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
-        self._content = manifest_of(self._cfg, self._make_splits()) | {"sessions": sessions}
+        self._content = manifest_of(self._cfg, self._make_splits(), self._make_names()) | {"sessions": sessions}
         write_manifest(self._path, self._content)
 
     def after_train(self) -> None:
@@ -54,13 +66,15 @@ class ManifestWriter(HookBase):
 
 
 @contextlib.contextmanager
-def evaluation_manifest(cfg: Any, make_splits: Callable[[], Splits]) -> Iterator[None]:
+def evaluation_manifest(
+    cfg: Any, make_splits: Callable[[], Splits], make_names: Callable[[], Names] = dict
+) -> Iterator[None]:
     """OUTPUT_DIR/manifest_evaluation.json around an evaluation; the manifest of a training is left alone."""
     if not comm.is_main_process():
         yield
         return
     path = Path(cfg.OUTPUT_DIR) / EVALUATION
-    content = manifest_of(cfg, make_splits()) | {"sessions": [session()]}
+    content = manifest_of(cfg, make_splits(), make_names()) | {"sessions": [session()]}
     write_manifest(path, content)
     status = "stopped"
     try:

@@ -11,6 +11,7 @@ from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.datasets import ImageDataset
 from fastreid.evaluation.score import match_images
 from fastreid.solver import LRSchedule
+from fastreid.utils.plain import printable
 
 
 def model_summary(model: nn.Module) -> str:
@@ -67,6 +68,5 @@ def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
         pairs = benchmark.aliases.items() if benchmark else ()
         alias = next((b if a == dataset.name else a for a, b in pairs if dataset.name in (a, b)), None)
         rows.append((dataset.name, alias, len(dataset.query), valid, published))
-    return tabulate(
-        rows, headers=("protocol", "same as", "queries", "with a match", "published"), intfmt=",", missingval="-"
-    )
+    headers = ("protocol", "same as", "queries", "with a match", "published")
+    return printable(tabulate(rows, headers=headers, intfmt=",", missingval="-"))

@@ -37,6 +37,8 @@ def outcome_of(
     gallery: Sequence[PersonImage],
     *,
     with_plots: bool = False,
+    person_names: Mapping[int, str] | None = None,
+    camera_names: Mapping[int, str] | None = None,
 ) -> Outcome:
     """Tell what is to be known about a protocol beside its figures, and keep what is written."""
     skipped = len(query) - result.ranking.num_valid_queries
@@ -62,7 +64,7 @@ def outcome_of(
     curves = None
     if with_plots:
         curves = Curves(result.cmc, result.roc or roc_curve(result.distances, result.matches))
-    lists = ranked_lists(result, query, gallery)
+    lists = ranked_lists(result, query, gallery, person_names, camera_names)
     return Outcome(result.metrics, interval, lists, result.breakdown, curves)
 
 

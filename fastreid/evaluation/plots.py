@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
 from fastreid.evaluation.roc import Curves, RocCurve
+from fastreid.utils.plain import file_names, for_matplotlib
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,16 @@ DASHES = ("-", "--", ":", "-.")
 def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
     """Write cmc.png, roc.png and det.png, with all protocols, and one similarity_PROTOCOL.png each.
 
+    In file names "_" stands for what a file name cannot have.
+
     Raises:
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    files = file_names(curves)
     pictures = {"cmc": _cmc(curves), "roc": _roc(curves), "det": _det(curves)}
-    pictures |= {f"similarity_{name}": _similarity(name, curve.roc) for name, curve in curves.items()}
+    pictures |= {f"similarity_{files[name]}": _similarity(name, curve.roc) for name, curve in curves.items()}
     paths = []
     for name, figure in pictures.items():
         paths.append(folder / f"{name}.png")
@@ -62,11 +66,15 @@ def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, o
     ]
 
 
+def _label(name: str, share: float) -> str:
+    return for_matplotlib(f"{name}: {100 * share:.1f}")
+
+
 def _cmc(curves: Mapping[str, Curves]) -> Figure:
     figure, axes = _axes("Cumulative match curve", "rank", "queries matched, %")
     for name, curve, style in _styles(curves):
         ranks = np.arange(1, min(CMC_RANKS, len(curve.cmc)) + 1)
-        axes.plot(ranks, 100 * curve.cmc[: len(ranks)], marker=".", label=f"{name}: {100 * curve.cmc[0]:.1f}", **style)
+        axes.plot(ranks, 100 * curve.cmc[: len(ranks)], marker=".", label=_label(name, curve.cmc[0]), **style)
     axes.set_xticks([1, 5, 10, 15, 20])
     axes.set_ylim(top=101)
     axes.legend(title="Rank-1", loc="lower right", frameon=False)
@@ -76,7 +84,7 @@ def _cmc(curves: Mapping[str, Curves]) -> Figure:
 def _roc(curves: Mapping[str, Curves]) -> Figure:
     figure, axes = _axes("Receiver operating characteristic", "wrong pairs accepted", "right pairs accepted, %")
     for name, curve, style in _styles(curves):
-        label = f"{name}: {100 * curve.roc.tpr_at(1e-3)[0]:.1f}"
+        label = _label(name, curve.roc.tpr_at(1e-3)[0])
         # A logarithm has no zero: nothing accepted wrongly is drawn at the left edge.
         rates = np.maximum(curve.roc.fpr, LEAST_RATE)
         axes.step(*_drawn(rates, 100 * curve.roc.tpr), where="post", label=label, **style)
@@ -93,7 +101,7 @@ def _det(curves: Mapping[str, Curves]) -> Figure:
     low, high = RATES[0], 1 - RATES[0]
     for name, curve, style in _styles(curves):
         accepted, rejected = np.clip(curve.roc.fpr, low, high), np.clip(1 - curve.roc.tpr, low, high)
-        label = f"{name}: {100 * curve.roc.equal_error_rate:.1f}"
+        label = _label(name, curve.roc.equal_error_rate)
         axes.step(*_drawn(ndtri(accepted), ndtri(rejected)), where="post", label=label, **style)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator(ndtri(RATES)))
@@ -107,7 +115,7 @@ def _det(curves: Mapping[str, Curves]) -> Figure:
 
 
 def _similarity(name: str, roc: RocCurve) -> Figure:
-    figure, axes = _axes(f"{name}: distances of pairs", "distance", "share of pairs in a bin, %")
+    figure, axes = _axes(for_matplotlib(f"{name}: distances of pairs"), "distance", "share of pairs in a bin, %")
     shown = np.flatnonzero(roc.right_histogram + roc.wrong_histogram)
     for label, histogram, colour in (
         (f"{roc.num_right:,} of one person", roc.right_histogram, COLOURS[0]),

@@ -68,10 +68,17 @@ def evaluate_protocols(
         if result and store.skipped:
             result.metrics["missing_images"] = data.num_missing
         if result:
-            outcomes[data.name] = outcome_of(result, data.name, data.query, data.gallery, with_plots=cfg.TEST.PLOTS)
+            outcomes[data.name] = outcome_of(
+                result, data.name, data.query, data.gallery, with_plots=cfg.TEST.PLOTS, **names_of(data)
+            )
     if comm.is_main_process():
         write_outcomes(outcomes, Path(output_dir))
     return Results(comm.gather_plain({name: outcome.metrics for name, outcome in outcomes.items()})[0])
+
+
+def names_of(dataset: Any) -> dict[str, Mapping[int, str]]:
+    """{id: name} of a protocol's people and cameras, if it knows names that are not ids."""
+    return {which: getattr(dataset, which, {}) for which in ("person_names", "camera_names")}
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ class _Incomplete:
     query: list[PersonImage]
     gallery: list[PersonImage]
     num_missing: int
+    person_names: Mapping[int, str]
+    camera_names: Mapping[int, str]
 
     @classmethod
     def of(cls, dataset: Any, skipped: Mapping[str, str]) -> _Incomplete:
@@ -89,7 +98,7 @@ class _Incomplete:
         missing = len(dataset.query) + len(dataset.gallery) - len(query) - len(gallery)
         if missing:
             logger.warning("%s: %d of its images are missing", dataset.name, missing)
-        return cls(dataset.name, query, gallery, missing)
+        return cls(dataset.name, query, gallery, missing, **names_of(dataset))
 
 
 def check_protocol(dataset: Any, scoring: Scoring | None = None, *, with_pairs: bool = False) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,16 @@ LIST_LENGTH = 10
 
 
 def ranked_lists(
-    result: ProtocolResult, query: Sequence[PersonImage], gallery: Sequence[PersonImage]
+    result: ProtocolResult,
+    query: Sequence[PersonImage],
+    gallery: Sequence[PersonImage],
+    person_names: Mapping[int, str] | None = None,
+    camera_names: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
     """What a report shows of one protocol, from the very distances of the score.
+
+    Args:
+        person_names, camera_names: {id: name} of those whose name is not their id; shown instead of the id.
 
     Returns plain types: `chance` (percent), `ap_by_query` (path -> percent, valid queries) and
         `queries`, each with `kind` (best, median, worst), its figures, the image, and `gallery`:
@@ -26,6 +34,7 @@ def ranked_lists(
     """
     matches = match_images(query, gallery)
     ranking = result.ranking
+    describe = partial(_described, person_names=person_names or {}, camera_names=camera_names or {})
     shown = []
     for kind, row in pick_queries(ranking.ap):
         shown.append(
@@ -36,8 +45,8 @@ def ranked_lists(
                 "first_match_rank": int(ranking.first_match_rank[row]),
                 "num_positives": int(ranking.num_positives[row]),
                 "num_valid_gallery": int(ranking.num_valid_gallery[row]),
-                "query": _described(query[row]),
-                "gallery": _nearest(result.distances_of(row), removed_for(matches, row), query[row], gallery),
+                "query": describe(query[row]),
+                "gallery": _nearest(result.distances_of(row), removed_for(matches, row), query[row], gallery, describe),
             }
         )
     return {
@@ -63,14 +72,18 @@ def pick_queries(ap: np.ndarray, count: int = QUERIES_PER_KIND) -> list[tuple[st
 
 
 def _nearest(
-    distances: np.ndarray, removed: np.ndarray, query: PersonImage, gallery: Sequence[PersonImage]
+    distances: np.ndarray,
+    removed: np.ndarray,
+    query: PersonImage,
+    gallery: Sequence[PersonImage],
+    describe: Callable[[PersonImage], dict[str, Any]],
 ) -> list[dict[str, Any]]:
     kept = np.flatnonzero(~removed)
     order = kept[np.argsort(distances[kept], kind="stable")[:LIST_LENGTH]]
     return [
         {
             "rank": rank,
-            **_described(gallery[index]),
+            **describe(gallery[index]),
             "match": gallery[index].person == query.person,
             "distance": float(distances[index]),
         }
@@ -78,10 +91,15 @@ def _nearest(
     ]
 
 
-def _described(image: PersonImage) -> dict[str, Any]:
-    return {
+def _described(image: PersonImage, person_names: Mapping[int, str], camera_names: Mapping[int, str]) -> dict[str, Any]:
+    described = {
         "path": str(image.path),
         "person": int(image.person),
         "camera": int(image.camera),
         "view": int(image.view),
     }
+    if image.person in person_names:
+        described["person_name"] = person_names[image.person]
+    if image.camera in camera_names:
+        described["camera_name"] = camera_names[image.camera]
+    return described

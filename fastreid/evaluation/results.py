@@ -12,6 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 from fastreid.utils.files import atomic_write
+from fastreid.utils.plain import printable
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +40,14 @@ def write_results(output_dir: str | Path, results: Mapping[str, Metrics]) -> Non
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["protocol", *names])
         for protocol, metrics in results.items():
-            writer.writerow([protocol, *(metrics[name] for name in names)])
+            writer.writerow([printable(protocol), *(metrics[name] for name in names)])
 
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON in one piece; a NaN is an error, as it is not JSON."""
     with atomic_write(path) as file:
-        json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write(f"{printable(text)}\n")  # what is not UTF-8 becomes the escapes of JSON
 
 
 def print_csv_format(results: Mapping[str, Metrics]) -> None:

@@ -28,12 +28,15 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def manifest_of(cfg: Any, splits: Mapping[str, Mapping[str, Iterable[Any]]]) -> dict[str, Any]:
+def manifest_of(
+    cfg: Any, splits: Mapping[str, Mapping[str, Iterable[Any]]], names: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What stays the same in all sessions of a run.
 
     Args:
         cfg: the config as it is used.
         splits: {data set: {split: images}}; an image has path, person, camera and view.
+        names: {data set: {"people" or "cameras": {name: id}}} where names are not the ids themselves.
     """
     weights = {"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS}
     if cfg.MODEL.BACKBONE.PRETRAIN:
@@ -46,6 +49,7 @@ def manifest_of(cfg: Any, splits: Mapping[str, Mapping[str, Iterable[Any]]]) -> 
         "datasets": {
             name: {split: fingerprint(images) for split, images in parts.items()} for name, parts in splits.items()
         },
+        "names": dict(names or {}),
         "sessions": [],
     }
 
@@ -82,7 +86,7 @@ def fingerprint(images: Iterable[Any]) -> dict[str, Any]:
         "people": len({image.person for image in images}),
         "cameras": len({image.camera for image in images}),
         "views": len({int(image.view) for image in images}),
-        "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+        "sha256": hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest(),
     }
 
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from fastreid.evaluation.report.runs import Run
 from fastreid.evaluation.report.table import protocol_title
+from fastreid.utils.plain import for_matplotlib
 
 # matplotlib must be given colours; these stand-ins become the page's own variables in the SVG.
 INK, RULE = "#010203", "#040506"
@@ -63,7 +64,7 @@ def _series(records: Sequence[dict[str, Any]], names: Sequence[str], label: Any)
         points = [(record["iteration"], record[name]) for record in records if name in record]
         curve = tuple(map(list, zip(*points, strict=True)))
         if curve not in series.values():  # a loss of one term is its own total
-            series[label(name)] = curve
+            series[for_matplotlib(label(name))] = curve
     return series
 
 
@@ -86,10 +87,16 @@ def _for_the_page(svg: str, prefix: str, width: float) -> str:
     """Only the <svg> element, `width` pixels wide, ids made unique, colours left to the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)  # HTML knows them
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", svg)
-    for stand_in, colour in STAND_INS.items():
-        svg = svg.replace(stand_in, colour)
+    # Tags alone: a name between them may look like anything.
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag_for_the_page(tag[0], prefix), svg)
     label = f'role="img" aria-label="training curves of {prefix}" width="{width:.0f}"'
     return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg {label} \1>", svg, count=1)
+
+
+def _tag_for_the_page(tag: str, prefix: str) -> str:
+    tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", tag)  # HTML knows them
+    tag = re.sub(r'\bid="', f'id="{prefix}-', tag)
+    tag = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag)
+    for stand_in, colour in STAND_INS.items():
+        tag = tag.replace(stand_in, colour)
+    return tag

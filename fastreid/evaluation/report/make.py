@@ -9,6 +9,7 @@ from fastreid.evaluation.report.runs import check_comparable, read_run
 from fastreid.evaluation.report.table import text_table
 from fastreid.evaluation.results import write_json
 from fastreid.utils.files import atomic_write
+from fastreid.utils.plain import printable
 
 
 def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, results: str | Path) -> str:
@@ -26,5 +27,5 @@ def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, resu
     page = render_page(runs)
     write_json(results, {run.name: run.results for run in runs})
     with atomic_write(output) as file:
-        file.write(page)
+        file.write(printable(page))
     return text_table(runs)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from tabulate import tabulate
 
 from fastreid.evaluation.report.runs import Figures, Run
+from fastreid.utils.plain import printable
 
 FIGURES = ("Rank-1", "mAP", "mINP")
 PROTOCOL_TITLES = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CARGO_GG": "G↔G"}
@@ -14,7 +15,7 @@ PROTOCOL_TITLES = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CA
 
 def protocol_title(name: str) -> str:
     """How papers name a protocol ("A↔G"); a name without a title prints as it is."""
-    return PROTOCOL_TITLES.get(name, name)
+    return printable(PROTOCOL_TITLES.get(name, name))
 
 
 def ordered_protocols(results: Mapping[str, Figures]) -> list[str]:
