@@ -63,7 +63,11 @@ def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
     """Print the summaries of a dry run, after opening an image of each split."""
-    check_first_images(trainer.train_datasets, trainer.test_datasets)
+    alone = cfg.clone()
+    alone.defrost()
+    alone.DATALOADER.NUM_WORKERS = 0  # for one image at a time
+    load = functools.partial(trainer.build_feature_loader, alone)
+    check_first_images(trainer.train_datasets, trainer.test_datasets, load)
     print(model_summary(trainer.bare_model))
     print(f"\n{counts_table(trainer.train_datasets, trainer.test_datasets)}")
     print(f"\n{valid_queries_table(trainer.test_datasets)}\n")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
 from tabulate import tabulate
@@ -30,7 +31,7 @@ def counts_table(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]
     """Images, people, cameras and views of training and of test sets, beside the published counts."""
     rows = [_counts(dataset, "train") for dataset in trained]
     rows += [_counts(dataset, split) for dataset in tested for split in ("query", "gallery")]
-    return printable(tabulate(rows, headers=HEADERS, intfmt=",", missingval="-", disable_numparse=[0]))
+    return tabulate(rows, headers=HEADERS, intfmt=",", missingval="-", disable_numparse=[0])
 
 
 def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
@@ -40,7 +41,7 @@ def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
     views = ", ".join(_view_name(view) for view in sorted({image.view for image in images}))
     cameras = len({image.camera for image in images})
     nobody = len(images) - found.images or None
-    return (name, split, found.images, published.images, found.ids, published.ids, nobody, cameras, views)
+    return (printable(name), split, found.images, published.images, found.ids, published.ids, nobody, cameras, views)
 
 
 def _train_name(dataset: ImageDataset) -> str:
@@ -75,8 +76,15 @@ def list_checksums(names: Iterable[str], root: str) -> str:
     return "\n".join(f"{digest}  {file}" for file, digest in files.items())
 
 
-def check_first_images(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]) -> None:
+def check_first_images(
+    trained: Iterable[ImageDataset],
+    tested: Iterable[ImageDataset],
+    build_loader: Callable[[Sequence[PersonImage]], Iterable[Mapping[str, Any]]],
+) -> None:
     """Decode the first image of every split that is used, to know before a long run that paths and files are right.
+
+    Args:
+        build_loader: images -> batches, as the run reads them; with DATALOADER.BAD_IMAGES "skip" it logs what it skips.
 
     Raises:
         ImageReadError: one of them cannot be decoded; names its data set and split.
@@ -84,11 +92,12 @@ def check_first_images(trained: Iterable[ImageDataset], tested: Iterable[ImageDa
     splits = [(dataset, "train") for dataset in trained]
     splits += [(dataset, split) for dataset in tested for split in ("query", "gallery")]
     for dataset, split in splits:
-        for image in getattr(dataset, split)[:1]:
-            try:
-                read_image(image.path)
-            except ImageReadError as error:
-                raise type(error)(f"{dataset.name}, first image of {split}: {error}", error.reason) from error
+        first = getattr(dataset, split)[:1]
+        try:
+            for _ in build_loader(first) if first else ():
+                pass
+        except ImageReadError as error:
+            raise type(error)(f"{dataset.name}, first image of {split}: {error}", error.reason) from error
 
 
 def unreadable(datasets: Iterable[ImageDataset], num_threads: int = 4) -> list[str]:

@@ -13,7 +13,7 @@ from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.benchmarks.person_camera import person_and_camera
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.own_rows import Row, dataset_of
-from fastreid.data.scan import Scan, is_litter, scan, shortened, tell_once
+from fastreid.data.scan import Scan, is_litter, scan, shown, tell_once
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ class _Layout:
             return [entry for entry in entries if not is_litter(entry.name) and os.path.isdir(entry.path)]
 
     def _short(self, path: str) -> str:
-        return shortened(os.path.relpath(path, self.home))
+        return shown(os.path.relpath(path, self.home))
 
     def _warn(self, sentence: str) -> None:
         tell_once(logger, logging.WARNING, f"{self.home}: {sentence}")

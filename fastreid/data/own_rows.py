@@ -71,9 +71,7 @@ def _names_of(numbers: dict[str, int], junk: str | None = None) -> dict[int, str
 def _tell_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_cameras: bool) -> None:
     query, gallery = splits["query"], splits["gallery"]
     if not has_cameras and (query or gallery):
-        logger.warning(
-            "%s has no cameras: the same-camera rule is off, gallery images of the query's own camera count", place
-        )
+        _warn(f"{place} has no cameras: the same-camera rule is off, gallery images of the query's own camera count")
     if bool(query) != bool(gallery):
         there, absent = ("query", "gallery") if query else ("gallery", "query")
         _warn(f"{place} has {there} images and no {absent} images: it cannot be evaluated")
@@ -81,7 +79,7 @@ def _tell_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_ca
         logger.info("%s: %d training images of no person are not trained on", place, unnamed)
     trained = {image.person for image in splits["train"]}
     if both := (trained & {image.person for image in (*query, *gallery)}) - {JUNK}:
-        logger.warning("%s: %d people are both trained on and tested: figures will flatter", place, len(both))
+        _warn(f"{place}: {len(both)} people are both trained on and tested: figures will flatter")
 
 
 def _tell_of_similar(place: Path, what: str, numbers: dict[str, int]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastreid.data.datasets.bases import DatasetError
 from fastreid.data.formats import image_suffixes
+from fastreid.utils.plain import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +56,12 @@ class Scan:
     def _counted(self, reason: str, cases: list[str]) -> str:
         if reason == OTHER:
             counts = {case: cases.count(case) for case in sorted(set(cases))}
-            shown = [f"{case or 'no suffix'} ({count:,})" for case, count in list(counts.items())[: 4 * _SHOWN]]
-            more = len(counts) - len(shown)
+            parts = [f"{case or 'no suffix'} ({count:,})" for case, count in list(counts.items())[: 4 * _SHOWN]]
+            more = len(counts) - len(parts)
         else:
-            shown = [shortened(os.path.relpath(case, self.home)) for case in cases[:_SHOWN]]
-            more = len(cases) - len(shown)
-        return f"{len(cases):,} {reason}: {', '.join(shown)}{' …' if more else ''}"
+            parts = [shown(os.path.relpath(case, self.home)) for case in cases[:_SHOWN]]
+            more = len(cases) - len(parts)
+        return f"{len(cases):,} {reason}: {', '.join(parts)}{' …' if more else ''}"
 
 
 def scan(home: Path, without: Collection[str] = ()) -> Scan:
@@ -141,7 +142,7 @@ def _leads_nowhere(entry: os.DirEntry) -> bool:
 
 
 def _shut(error: OSError, place: str) -> DatasetError:
-    what = shortened(os.fspath(error.filename or place))
+    what = shown(os.fspath(error.filename or place))
     return DatasetError(
         f"cannot look into {what} ({error.strerror}), so that images may be missing; give this user the right to read "
         "it, or move it away"
@@ -159,9 +160,9 @@ def images_below(folder: Path) -> list[Path]:
     return found.images
 
 
-def shortened(path: str) -> str:
+def shown(path: str) -> str:
     """A path as messages show it: of a very long one, its two ends."""
-    return path if len(path) <= _LONGEST else f"{path[: _LONGEST // 2]}…{path[-_LONGEST // 2 :]}"
+    return shortened(path, _LONGEST)
 
 
 @cache

@@ -67,6 +67,6 @@ def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
         published = benchmark.protocol(dataset.name).valid_queries if benchmark else None
         pairs = benchmark.aliases.items() if benchmark else ()
         alias = next((b if a == dataset.name else a for a, b in pairs if dataset.name in (a, b)), None)
-        rows.append((dataset.name, alias, len(dataset.query), valid, published))
+        rows.append((printable(dataset.name), alias, len(dataset.query), valid, published))
     headers = ("protocol", "same as", "queries", "with a match", "published")
-    return printable(tabulate(rows, headers=headers, intfmt=",", missingval="-"))
+    return tabulate(rows, headers=headers, intfmt=",", missingval="-")

@@ -14,13 +14,14 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
 from fastreid.evaluation.roc import Curves, RocCurve
-from fastreid.utils.plain import file_names, for_matplotlib
+from fastreid.utils.plain import file_names, for_matplotlib, shortened
 
 logger = logging.getLogger(__name__)
 
 SIZE = (4.8, 3.6)  # inches
 DPI = 150
 CMC_RANKS = 20
+_MOST_LETTERS = 40  # of a protocol's name: a longer one would leave no room for the curves
 LEAST_RATE = 1e-5
 RATES = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95)  # ticks of the DET curve
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all
@@ -67,7 +68,7 @@ def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, o
 
 
 def _label(name: str, share: float) -> str:
-    return for_matplotlib(f"{name}: {100 * share:.1f}")
+    return for_matplotlib(f"{shortened(name, _MOST_LETTERS)}: {100 * share:.1f}")
 
 
 def _cmc(curves: Mapping[str, Curves]) -> Figure:
@@ -115,7 +116,11 @@ def _det(curves: Mapping[str, Curves]) -> Figure:
 
 
 def _similarity(name: str, roc: RocCurve) -> Figure:
-    figure, axes = _axes(for_matplotlib(f"{name}: distances of pairs"), "distance", "share of pairs in a bin, %")
+    figure, axes = _axes(
+        for_matplotlib(f"{shortened(name, _MOST_LETTERS)}: distances of pairs"),
+        "distance",
+        "share of pairs in a bin, %",
+    )
     shown = np.flatnonzero(roc.right_histogram + roc.wrong_histogram)
     for label, histogram, colour in (
         (f"{roc.num_right:,} of one person", roc.right_histogram, COLOURS[0]),

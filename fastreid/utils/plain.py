@@ -19,6 +19,11 @@ def for_matplotlib(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
+def shortened(text: str, longest: int) -> str:
+    """The text; of a longer one its two ends, more of the second, which tells paths apart."""
+    return text if len(text) <= longest else f"{text[: longest // 3]}…{text[len(text) - 2 * longest // 3 + 1 :]}"
+
+
 def file_names(names: Iterable[str]) -> dict[str, str]:
     """Each name -> a different one that a file can have in any folder, as like it as can be."""
     found: dict[str, str] = {}

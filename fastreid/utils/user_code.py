@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 import zlib
 from pathlib import Path
@@ -27,7 +28,7 @@ def import_file(path: str) -> None:
     if not file.is_file():
         raise UserCodeError(f"no file {file} to import (--import or the key IMPORTS)")
     # One name in every process, and an importable one: classes can be pickled.
-    name = f"fastreid_user_{file.stem}_{zlib.crc32(str(file).encode()):x}"
+    name = f"fastreid_user_{file.stem}_{zlib.crc32(os.fsencode(file)):x}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, file)

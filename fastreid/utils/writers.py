@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from fastreid.utils.events import Record
 from fastreid.utils.files import atomic_write
+from fastreid.utils.plain import printable
 from fastreid.utils.timing import format_seconds
 
 logger = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class TensorboardWriter:
         """Add the record's scalars at its iteration."""
         for name, value in record.items():
             if name not in _POSITION:
-                self._writer.add_scalar(name, value, record["iteration"])
+                self._writer.add_scalar(printable(name), value, record["iteration"])
 
     def close(self) -> None:
         """Flush and close the event file."""

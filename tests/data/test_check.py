@@ -1,9 +1,14 @@
 """What check_dataset shows: counts beside the published ones, valid queries, unreadable images, a contact sheet."""
 
+import os
+
 import pytest
 from PIL import Image
 
+from fastreid.config import get_cfg
+from fastreid.data import build_feature_loader
 from fastreid.data.check import (
+    check_first_images,
     contact_sheet,
     counts_table,
     list_checksums,
@@ -12,6 +17,8 @@ from fastreid.data.check import (
     unreadable,
 )
 from fastreid.data.datasets import ImageDataset
+from fastreid.data.images import ImageReadError
+from fastreid.data.own_images import read_folders
 from fastreid.engine.summary import valid_queries_table
 from fastreid.structures import PersonImage
 from tests.data.benchmarks.trees import load, touch
@@ -102,7 +109,60 @@ def test_the_contact_sheet_has_a_row_per_person_and_a_column_per_camera(cargo):
     assert sheet.getpixel((64 + 10, 30 + 20)) != (255, 255, 255)
 
 
+# What a dry run opens
+
+
+def loaded(images):
+    return build_feature_loader(cpu_cfg(), images)
+
+
+def cpu_cfg(*keys):
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", *keys])
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("split", "name"),
+    [("train", "Cam1/Cam1_day_1_1"), ("query", "Cam2/Cam2_day_10_1"), ("gallery", "Cam3/Cam3_day_10_3")],
+)
+def test_the_first_image_of_every_split_is_decoded(cargo, split, name, caplog):
+    dataset = load("CARGO", cargo)
+    check_first_images([dataset], [dataset], loaded)
+    broken = cargo / f"CARGO/{split}/{name}.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(
+        ImageReadError, match=f"^CARGO, first image of {split}: cannot read image {broken}: not an image"
+    ):
+        check_first_images([dataset], [dataset], loaded)
+    skip = cpu_cfg("DATALOADER.BAD_IMAGES", "skip")
+    check_first_images([dataset], [dataset], lambda images: build_feature_loader(skip, images))
+    assert f"skipping image {broken}" in caplog.text
+
+
+def test_a_split_without_images_has_no_first():
+    check_first_images([], [ImageDataset([], [], [], "Mine")], loaded)
+
+
+def test_the_contact_sheet_shows_names_that_can_be_drawn(tmp_path):
+    for name in ("ann", "\u674e", os.fsdecode(b"\xff"), "a\nb"):
+        path = tmp_path / "p" / name / "1.jpg"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (20, 40), "red").save(path)
+    assert contact_sheet(read_folders(tmp_path / "p")).size == (64 + 68, 30 + 4 * 132)
+
+
 # The tool
+
+
+def test_the_tool_counts_people_by_their_names_and_tells_what_was_skipped(tmp_path, caplog):
+    for name in ("1_11", "11_1", "007", "7"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 32)).save(tmp_path / "p" / name / "1.webp")
+    touch(tmp_path / "p", "7/notes.txt")
+    said = run_tool("tools/check_dataset.py", "folder:p", cwd=tmp_path)
+    assert rows(said[said.index("data set") :])[0][:5] == ["folder:p", "train", "4", "-", "4"]
+    assert "skipped 1 files with other suffixes: .txt (1)" in caplog.text
 
 
 def test_the_tool_shows_all_of_it(cargo, tmp_path):

@@ -1,6 +1,7 @@
 """Every kind of image file is decoded right, or refused with its path and a reason."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fastreid.data import images
+from fastreid.data.formats import webp_size
 from fastreid.data.images import BACKGROUND, ImageAccessError, ImageReadError, decode, read_image
 
 RANDOM = np.random.default_rng(0)
@@ -321,3 +323,77 @@ def test_a_decoder_of_other_bits_is_not_used(monkeypatch, caplog):
     images.simplejpeg_is_as_pillow.cache_clear()
     assert not images.simplejpeg_is_as_pillow() and "decodes 444 otherwise" in caplog.text
     images.simplejpeg_is_as_pillow.cache_clear()
+
+
+# Files that are more than pictures, and pictures that are larger than they look
+
+
+def test_programs_are_not_run(tmp_path, monkeypatch):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
+    with pytest.raises(ImageReadError, match="x.jpg: not an image, or of an unknown kind; what is read: JPEG, PNG"):
+        read_image(str(path))
+
+
+@pytest.mark.parametrize("kind", ["PCX", "TGA", "ICO", "SGI", "PDF"])
+def test_formats_that_are_not_meant_are_not_decoded(kind):
+    with pytest.raises(ImageReadError, match="of an unknown kind"):
+        decode(encoded(Image.fromarray(COLOURS), kind), "a.jpg")
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("extended", [True, False])
+def test_the_size_of_a_webp_is_read_before_its_canvas_is_made(monkeypatch, lossless, extended):
+    options = {"exif": Image.Exif()} if not extended else {"xmp": b"more"}
+    content = encoded(Image.new("RGB", (150, 130), "red"), "WEBP", lossless=lossless, **options)
+    assert webp_size(content) == (150, 130)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150 * 130 - 1)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ImageReadError, match="its 150 x 130 pixels are more than PIL.Image.MAX_IMAGE_PIXELS"):
+        decode(content, "a.webp")
+
+
+def test_other_files_have_no_size_of_a_webp():
+    assert webp_size(encoded(Image.fromarray(COLOURS))) is None
+    assert webp_size(b"RIFF\0\0\0\0WEBP") is None
+    assert webp_size(b"RIFF\0\0\0\0WEBPJUNK" + bytes(20)) is None
+
+
+def test_a_bomb_takes_no_memory_for_its_pixels():
+    content = png(60_000, 60_000, 8, 2, [b"\0" * 100])
+    with pytest.raises(ImageReadError, match="decompression bomb"):
+        pixels(content)
+
+
+def test_a_file_of_absurd_length_is_not_read(tmp_path):
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ImageReadError, match="its 1,099,511,627,776 bytes are more than the 1,073,741,824"):
+        read_image(str(tmp_path / "a.jpg"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    for name in ("pipe.jpg", "device.jpg"):
+        with pytest.raises(ImageReadError, match=f"{name}: not a regular file"):
+            read_image(str(tmp_path / name))
+
+
+def test_paths_that_no_file_can_have_are_refused(tmp_path):
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    for path in (tmp_path / "loop.jpg", tmp_path / ("x" * 300), f"{tmp_path}/a\0.jpg", tmp_path / "\ud800.jpg"):
+        with pytest.raises(ImageReadError, match="cannot read image") as error:
+            read_image(str(path))
+        assert not isinstance(error.value, ImageAccessError)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    path = os.path.join(os.fsencode(tmp_path), b"\xff\xe9.png")
+    with open(path, "wb") as file:
+        file.write(encoded(Image.fromarray(COLOURS)))
+    assert (np.asarray(read_image(os.fsdecode(path))) == COLOURS).all()

@@ -1,6 +1,9 @@
 """Plots are written, are pictures, and show what was scored."""
 
+import os
+
 import numpy as np
+import pytest
 from PIL import Image
 
 from fastreid.evaluation import plots
@@ -37,3 +40,15 @@ def test_lines_are_the_figures():
 def test_long_curves_are_thinned_to_their_ends():
     x, y = plots._drawn(np.arange(10**5), np.arange(10**5))
     assert len(x) == 4000 and (x[0], x[-1]) == (0, 10**5 - 1) and (x == y).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_are_text_whatever_is_in_them(tmp_path):
+    names = ["csv:/a_$b_$c.csv", "csv:/a_$b-$c.csv", "_hidden", "csv:<b>&\\$\\alpha$", "x" * 300, os.fsdecode(b"\xff")]
+    curve = curves(1)
+    paths = draw_plots(dict.fromkeys(names, curve), tmp_path)
+    assert len({path.name for path in paths}) == 3 + len(names) and all(path.parent == tmp_path for path in paths)
+    assert paths[3].name == "similarity_csv__a__b__c.csv.png"
+    for figure in (plots._cmc, plots._roc, plots._det):
+        shown = [text.get_text() for text in figure(dict.fromkeys(names, curve)).axes[0].get_legend().get_texts()]
+        assert len(shown) == len(names) and shown[0].startswith(r"csv:/a_\$b_\$c.csv: ")

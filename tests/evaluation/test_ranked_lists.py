@@ -54,3 +54,11 @@ def test_best_median_worst():
 def test_few_or_equal_queries_are_still_distinct(count):
     rows = [row for _, row in pick_queries(np.full(count, 0.5))]
     assert len(rows) == len(set(rows)) == min(count, 9)
+
+
+def test_names_stand_beside_the_ids_that_have_one(scored):
+    lists = ranked_lists(scored, QUERY, GALLERY, {3: "ann"}, {0: "roof"})
+    shown = [image for q in lists["queries"] for image in (q["query"], *q["gallery"])]
+    assert any(image["person"] == 3 for image in shown)
+    assert all(image.get("person_name") == ("ann" if image["person"] == 3 else None) for image in shown)
+    assert all(image.get("camera_name") == ("roof" if image["camera"] == 0 else None) for image in shown)

@@ -1,5 +1,6 @@
 """Market-1501 and DukeMTMC-reID: file names, bad boxes, people whom nobody asks for, half a million distractors."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,47 @@ def test_other_sizes_than_published_are_told(tmp_path, caplog):
     load("DukeMTMC", tmp_path)
     assert "bounding_box_train: 2 images where 16,522 are published and 2 people where 702" in caplog.text
     assert "gallery of DukeMTMC: 2 images where 17,661 are published and 2 people where 1,110" in caplog.text
+
+
+# Other data in the benchmark's form
+
+
+def own_files(cameras):
+    return [f"bounding_box_train/{n:04}_c{c}s1_{i:06}_01.jpg" for c in cameras for n in range(2, 7) for i in range(4)]
+
+
+def test_own_images_with_cameras_of_their_own_are_refused_with_the_remedy(tmp_path):
+    touch(tmp_path / "Market1501", *own_files((1, 7, 8, 12)))
+    with pytest.raises(DatasetError, match="60 of 80 images in .*bounding_box_train, are of cameras that .*csv:FILE"):
+        load("Market1501", tmp_path)
+
+
+def test_a_few_strange_cameras_are_counted_with_the_remedy(tmp_path, caplog):
+    touch(tmp_path / "Market1501", *FILES, *own_files((1, 2, 7)))
+    assert len(load("Market1501", tmp_path).train) == 42
+    assert "20 images left out: camera 7, where the benchmark has 1 to 6 (of 62 images). Own images" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["٠٠٠٢_c1s1_1.jpg", "0002_c١s1_1.jpg", "1_1_c1.jpg", "-2_c1s1_1.jpg", f"{'9' * 20}_c1.jpg"]
+)
+def test_numbers_are_digits_that_fit(tmp_path, name):
+    touch(tmp_path / "Market1501", *FILES, f"bounding_box_train/{name}")
+    with pytest.raises(DatasetError, match="1 of 3 images in .*, bounding_box_train, have no Market1501 file name"):
+        load("Market1501", tmp_path)
+
+
+def test_junk_and_other_files_are_counted(tmp_path, caplog):
+    touch(tmp_path / "Market1501", *FILES, "bounding_box_test/readme.txt")
+    with caplog.at_level(logging.INFO):
+        load("Market1501", tmp_path)
+    assert "bounding_box_test: 1 junk images (bad boxes) left out" in caplog.text
+    assert "bounding_box_test: skipped 1 files with other suffixes: .txt (1)" in caplog.text
+
+
+def test_a_second_copy_is_told(tmp_path, caplog):
+    home = touch(tmp_path / "Market-1501-v15.09.15", *FILES)
+    other = touch(tmp_path / "market1501", *FILES)
+    (tmp_path / "Market").symlink_to(home)
+    load("Market1501", tmp_path)
+    assert f"Market1501 is read from {home}, not from {other}, which is there, too" in caplog.text

@@ -1,9 +1,11 @@
 """List files: every form that is met, and what is said of lines that lead nowhere."""
 
+import logging
+
 import pytest
 
-from fastreid.data.benchmarks.lists import Listed
-from fastreid.data.benchmarks.sources import Folder, MissingImages
+from fastreid.data.benchmarks.lists import Lines, Listed
+from fastreid.data.benchmarks.sources import FirstOf, Folder, MissingImages
 from tests.data.benchmarks.trees import touch
 
 QUERIES, GALLERY = Listed("exp.txt", queries=True), Listed("exp.txt", queries=False)
@@ -61,6 +63,7 @@ def test_a_name_that_two_files_have_is_not_guessed(home):
         (b"", "names no gallery images .it is empty"),
         (b"query/1/a.jpg\n", "names no gallery images .its first line is 'query/1/a.jpg'"),
         (b"\xff\xfe\x00", "is no text file"),
+        (b"test/\xe9.jpg", "is no text file .*exp.txt is not text in UTF-8: byte 0xe9 at position 5 .line 1."),
     ],
 )
 def test_lists_that_cannot_be_used(home, content, said):
@@ -90,3 +93,30 @@ def test_a_list_file_that_is_a_folder(home):
     (home / "exp.txt").mkdir()
     with pytest.raises(MissingImages, match="no list file .*exp.txt .Is a directory"):
         QUERIES.paths(home)
+
+
+def test_a_list_in_utf_16_and_names_that_hold_other_line_ends(home):
+    touch(home, "test/3/x\u2028y.jpg")
+    (home / "exp.txt").write_text("query/1/a.jpg\ntest/3/x\u2028y.jpg\n", encoding="utf-16")
+    assert names(QUERIES, home) == ["query/1/a.jpg"] and names(GALLERY, home) == ["test/3/x\u2028y.jpg"]
+
+
+def test_lines_that_are_there_again_are_counted(home, caplog):
+    (home / "exp.txt").write_text("test/1/c.jpg\n" * 3 + "test/2/d.jpg\n")
+    assert len(GALLERY.paths(home)) == 4
+    assert "gallery of exp.txt: 2 of 4 lines name an image again" in caplog.text
+
+
+@pytest.mark.parametrize("word", ["٧", "1_1", "+1", "9" * 20])
+def test_numbers_in_lists_are_digits_that_fit(home, word):
+    (home / "list.txt").write_text(f"1/c.jpg {word}\n2/d.jpg 7\n")
+    with pytest.raises(MissingImages, match="1 of 2 lines of .*list.txt are not an image and 1 whole number"):
+        Lines(("list.txt",), ("test",), numbers=1).paths(home)
+
+
+def test_the_other_form_of_a_split_is_told(home, caplog):
+    (home / "list.txt").write_text("1/c.jpg 1\n")
+    both = FirstOf((Lines(("list.txt",), ("test",), numbers=1), Folder("test")))
+    with caplog.at_level(logging.INFO):
+        assert names(both, home) == ["test/1/c.jpg"]
+    assert "list.txt is read; test could be read instead" in caplog.text

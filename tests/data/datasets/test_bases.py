@@ -1,8 +1,11 @@
 """Data sets written for fast-reid and SD-ReID: from a file of the user's, unchanged."""
 
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from fastreid.config import get_cfg
 from fastreid.data import build_datasets
@@ -68,7 +71,15 @@ def test_images_pass_as_they_are():
     assert dataset.train == [image] and dataset.get_num_pids([image]) == dataset.get_num_cams([("b", 1, 2)]) == 1
 
 
-@pytest.mark.parametrize("row", [("a.jpg", 1), ("a.jpg", "x", 0), ("a.jpg", 1, 0, "top"), 3])
+@pytest.mark.parametrize(
+    "row",
+    [
+        *(("a.jpg", 1), ("a.jpg", "x", 0), ("a.jpg", 1, 0, "top"), 3, (None, 1, 0)),
+        # What int() would take for 7, 11, 1 or -1.
+        *(("a.jpg", person, 0) for person in ("007", "1_1", "+1", "٧", "-01", " 7", 7.5, b"7", 2**63, None)),
+        ("a.jpg", 1, "1_1"),
+    ],
+)
 def test_other_entries_are_shown(row):
     with pytest.raises(DatasetError, match="ImageDataset: query holds .*expected .path, person, camera"):
         _ = ImageDataset([], [row], []).query
@@ -123,3 +134,35 @@ def test_a_file_that_fails_names_its_line(tmp_path, text, said):
         import_file(str(tmp_path / "broken.py"))
     with pytest.raises(UserCodeError, match="no file .*absent.py"):
         import_file(str(tmp_path / "absent.py"))
+
+
+def test_whole_numbers_of_any_type():
+    rows = [("a.jpg", np.int32(7), 7.0, np.int64(1)), (Path("b.jpg"), "-1", "12", torch.tensor(1))]
+    images = ImageDataset([], rows, []).query
+    assert labels(images) == [(7, 7, 1), (-1, 12, 1)] and images[1].path == "b.jpg"
+    assert all(type(value) is int for image in images for value in (image.person, image.camera, image.view))
+
+
+@pytest.mark.parametrize(
+    "pair", [("a_7", "b_7"), ("x_07", "x_7"), ("x_1_11", "x_11_1"), ("x_٧", "x_7"), ("x_+1", "x_1")]
+)
+def test_people_whose_names_differ_are_different(pair):
+    dataset = ImageDataset([("a.jpg", pair[0], 0), ("b.jpg", pair[1], 0)], [("q.jpg", 7, 0)], [])
+    first, second = dataset.train
+    assert {first.person, second.person} == {0, 1}
+    assert (dataset.training_person_names[first.person], dataset.training_person_names[second.person]) == pair
+    assert len(set(people_trained_on(dataset, combineall=True))) == 3  # nor are they query's person 7
+
+
+def test_one_prefix_and_different_numbers_are_those_numbers():
+    dataset = ImageDataset([("a.jpg", "x_07", "c1"), ("b.jpg", "x_12", "c1"), ("c.jpg", "x_-1", "c0")], [], [])
+    assert labels(dataset.train) == [(7, 1, 0), (12, 1, 0), (-1, 0, 0)]
+    assert people_trained_on(dataset) == [7, 12] and dataset.training_person_names == {}
+    assert dataset.training_camera_names == {0: "c0", 1: "c1"}
+
+
+@pytest.mark.parametrize("other", [("b.jpg", 0, 0), PersonImage("b.jpg", 0, 0)])
+@pytest.mark.parametrize("named", [("a.jpg", "bob", 0), ("a.jpg", 5, "c1")])
+def test_names_and_numbers_in_one_list_are_refused(named, other):
+    with pytest.raises(DatasetError, match=r"train has (people|cameras) that are named .'(bob|c1)'. and others .*0"):
+        _ = ImageDataset([named, other], [], []).train

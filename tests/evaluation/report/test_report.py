@@ -1,14 +1,20 @@
 """The report holds every figure and picture it promises, and needs nothing from outside."""
 
+import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from fastreid.data.images import read_image
 from fastreid.evaluation.report import ReportError, make_report
 from fastreid.evaluation.report.runs import read_run
 from fastreid.evaluation.report.table import ordered_protocols
+from fastreid.evaluation.report.thumbnails import thumbnail
 from tests.evaluation.report.fake_runs import PROTOCOLS, write_runs
 
 
@@ -188,3 +194,56 @@ def test_a_run_that_was_never_trained_has_no_curves(runs):
     report_of(runs)
     assert "No training was recorded" in (runs[0].parent / "report.html").read_text()
     assert read_run("stage1", runs[0]).records == []
+
+
+# What a model saw, and what a user wrote
+
+
+def test_thumbnails_show_what_the_model_saw(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20), "red").save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(np.full((40, 20), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
+    Image.new("RGBA", (20, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    for name in ("turned.jpg", "deep.png", "clear.png"):
+        shown = decoded(thumbnail(str(tmp_path / name)))
+        seen = read_image(str(tmp_path / name))
+        assert shown.size == seen.size == (20, 40)
+        assert np.abs(np.asarray(shown, dtype=int) - np.asarray(seen)).max() <= 3
+    assert decoded(thumbnail(str(tmp_path / "deep.png"))).getpixel((5, 5))[0] == pytest.approx(40_000 >> 8, abs=3)
+
+
+def decoded(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+def test_a_program_is_no_thumbnail(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    with pytest.raises(ReportError, match="x.jpg, which ranked_lists.json names .not an image, or of an unknown kind"):
+        thumbnail(str(tmp_path / "x.jpg"))
+
+
+HOSTILE = ("csv:/a_$b_$c.csv", '<script>alert("&amp;")</script> id="x" url(#y) #010203 _\udcff')
+
+
+def test_names_are_text_everywhere(tmp_path):
+    stages = write_runs(tmp_path, HOSTILE)
+    for stage in stages:
+        change(stage / "ranked_lists.json", rename_people)
+    table = report_of(stages)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    outline = Outline(page)
+    assert not {"script", "b1"} & {tag for tag, _ in outline.tags} and "<script" not in page
+    assert "&lt;script&gt;" in page and "csv:/a_$b_$c.csv" in page and "csv:/a_$b_$c.csv" in table
+    (curves, *_) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    legend = re.findall(r"<text[^>]*>(.*?)</text>", curves)
+    assert "csv:/a_$b_$c.csv" in legend
+    assert any('id="x" url(#y) #010203 _\\udcff' in text for text in legend)  # not taken for ids and colours
+    assert "id&nbsp;&lt;b1&gt;$x$" in page
+    assert list(json.loads((tmp_path / "results.json").read_text())["stage1"]) == list(HOSTILE)
+
+
+def rename_people(lists):
+    for protocol in lists.values():
+        for query in protocol["queries"]:
+            query["query"]["person_name"] = "<b1>$x$"
