@@ -47,7 +47,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_intermixed_args(argv)
     if args.contact_sheet and args.contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
         parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(SHEET_SUFFIXES)} file")
+    if hasattr(sys.stdout, "reconfigure"):  # names of files may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
+    logging.getLogger("fastreid.data").setLevel(logging.INFO)  # also what is left out by rule, and how much
     try:
         return _check(args)
     except (ConfigError, DatasetError, ImageReadError, RegistryError, UserCodeError) as error:

@@ -194,8 +194,7 @@ def decode(content: bytes, path: str) -> Image.Image:
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
-        read = ", ".join(readable_formats())
-        raise ImageReadError.of(path, f"not an image, or of an unknown kind; what is read: {read}") from error
+        raise ImageReadError.of(path, "not an image, or of an unknown kind") from error
     except Image.DecompressionBombError as error:  # Pillow's own check, of twice as many pixels
         raise ImageReadError.of(path, f"{error}".replace("Image size", "its size")) from error
     except Exception as error:  # what decoders raise on garbage is anything

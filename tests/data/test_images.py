@@ -334,7 +334,7 @@ def test_programs_are_not_run(tmp_path, monkeypatch):
     from PIL import EpsImagePlugin
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("a program was started"))
-    with pytest.raises(ImageReadError, match="x.jpg: not an image, or of an unknown kind; what is read: JPEG, PNG"):
+    with pytest.raises(ImageReadError, match="x.jpg: not an image, or of an unknown kind"):
         read_image(str(path))
 
 

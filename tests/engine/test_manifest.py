@@ -1,12 +1,14 @@
 """What a run writes about itself."""
 
 import json
+import os
 import sys
 
 import pytest
 import torch
 
-from fastreid.engine.manifest import evaluation_manifest
+from fastreid.data.datasets import ImageDataset
+from fastreid.engine.manifest import evaluation_manifest, names_of
 from fastreid.utils.manifest import sha256_of
 from tests.engine.test_defaults import Interrupted
 from tests.engine.toys import ToyTrainer, toy_cfg, train
@@ -54,3 +56,27 @@ def test_an_evaluation_has_a_manifest_of_its_own(tmp_path):
         raise OSError
     assert manifest_in(tmp_path, "manifest_evaluation.json")["sessions"][0]["status"] == "stopped"
     assert manifest_in(tmp_path) == before
+
+
+def test_names_of_people_and_cameras_are_in_the_manifest(tmp_path):
+    own, tuples = ImageDataset([], [], [], "csv:a.csv"), ImageDataset([("a.jpg", "bob", "c1")], [], [], "Mine")
+    own.person_names, own.camera_names = {0: "007", 1: os.fsdecode(b"\xff")}, {0: "roof", 1: "street"}
+    assert tuples.train
+    with evaluation_manifest(toy_cfg(tmp_path), dict, lambda: names_of([tuples, own], [own])):
+        pass
+    assert manifest_in(tmp_path, "manifest_evaluation.json")["names"] == {
+        "csv:a.csv": {"people": {"007": 0, os.fsdecode(b"\xff"): 1}, "cameras": {"roof": 0, "street": 1}},
+        "Mine": {"training people": {"bob": 0}, "training cameras": {"c1": 0}},
+    }
+
+
+def test_a_training_of_own_images_has_their_names(tmp_path):
+    class Named(ToyTrainer):
+        @classmethod
+        def build_test_datasets(cls, cfg):
+            toys = super().build_test_datasets(cfg)
+            toys[0].person_names = {0: "ann"}
+            return toys
+
+    train(toy_cfg(tmp_path), trainer_class=Named)
+    assert manifest_in(tmp_path)["names"] == {toy_cfg(tmp_path).DATASETS.TESTS[0]: {"people": {"ann": 0}}}

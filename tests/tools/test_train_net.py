@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fastreid.data.images import ImageReadError
 from tests.engine.toys import ToyTrainer
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_net.py"
@@ -75,6 +76,19 @@ def test_dry_run_prints_summaries_and_trains_nothing(run, tmp_path, capsys):
     assert "Toy" in out and "train" in out  # data
     assert "2 epochs of 3 iterations, 6 in all" in out
     assert sorted(p.name for p in (tmp_path / "dry").iterdir()) == ["config.yaml", "log.txt"]
+
+
+def test_a_dry_run_opens_the_first_image_of_each_split(run, monkeypatch):
+    def fail_at_the_fifth(_cfg, images):
+        if images[0].path == "img004":
+            raise ImageReadError.of("img004", "there is no such file")
+        return []
+
+    monkeypatch.setattr(ToyTrainer, "build_feature_loader", staticmethod(fail_at_the_fifth))
+    with pytest.raises(
+        SystemExit, match="^train_net: error: Toy, first image of gallery: cannot read image img004: there"
+    ):
+        run("--dry-run", "OUTPUT_DIR", "dry")
 
 
 @pytest.mark.parametrize(

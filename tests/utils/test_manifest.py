@@ -1,6 +1,7 @@
 """Fingerprints of data, checksums of files, the version of the code."""
 
 import hashlib
+import os
 import subprocess
 
 import pytest
@@ -35,6 +36,11 @@ def test_a_fingerprint_is_of_names_and_ids_not_of_places_or_order():
 )
 def test_other_images_have_another_one(other):
     assert manifest.fingerprint(other)["sha256"] != manifest.fingerprint(images("/d"))["sha256"]
+
+
+def test_a_name_that_is_not_utf_8_has_the_fingerprint_of_its_bytes():
+    found = manifest.fingerprint([PersonImage(os.fsdecode(b"/d/\xff.jpg"), 1, 1)])
+    assert found["sha256"] == hashlib.sha256(b"\xff.jpg\t1\t1\t0").hexdigest()
 
 
 def test_checksum_of_a_file(tmp_path):
