@@ -108,6 +108,9 @@ def write_own_data(folder: Path) -> None:
     (folder / "people.csv").write_text("\n".join(lines))
     (own_class,) = blocks(TEXTS["docs/datasets.md"], "python")
     (folder / "my_dataset.py").write_text(own_class)
+    (folder / "datasets/mine").mkdir()
+    for name in "abc":  # a dry run opens them
+        shutil.copy(dataset.query[0].path, folder / f"datasets/mine/{name}.jpg")
 
 
 def write_fork(folder: Path) -> None:

@@ -184,17 +184,17 @@ class Benchmark:
 
     def _check_cameras(self, home: Path, source: Source, strange: Mapping[str, int], total: int) -> None:
         """Tell how many images are left out for their camera; refuse if that is a large part."""
-        for camera, count in strange.items():
-            tell_once(
-                logger,
-                logging.WARNING,
-                f"{home}, {source.name}: {count:,} images left out: {camera} (of {total:,} images). {_OWN_CAMERAS}",
-            )
         left_out = sum(strange.values())
         if left_out > _MOST_STRANGE * total:
             raise DatasetError(
                 f"{self.name}: {left_out:,} of {total:,} images in {home}, {source.name}, are of cameras that the "
                 f"benchmark does not have ({'; '.join(strange)}). {_OWN_CAMERAS}"
+            )
+        for camera, count in strange.items():
+            tell_once(
+                logger,
+                logging.WARNING,
+                f"{home}, {source.name}: {count:,} images left out: {camera} (of {total:,} images). {_OWN_CAMERAS}",
             )
 
     def _check_views(self, home: Path, source: Source, images: list[PersonImage]) -> None:
