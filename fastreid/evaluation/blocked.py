@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,12 +18,33 @@ from torch import Tensor
 
 from fastreid.evaluation.distances import MEMORY_BUDGET, Distances, rows_within
 from fastreid.evaluation.fused import is_available
-from fastreid.evaluation.metric import Rows, check_finite, check_pair, metric_named
+from fastreid.evaluation.metric import Rows, as_rows, check_finite, check_pair, metric_named
+from fastreid.evaluation.space import space_of, unit_factors
 
 SEGMENT_ROWS = 16_384  # images that are widened and moved to the device together
+PLACED_ROWS = 1024  # that are placed together on a CPU: they stay in its cache
+USUAL = 2.0**50  # longest row, and its inverse the shortest, of which float32 holds products with unit vectors
 
 # torch 2.9 has a setting for each backend, and refuses to mix it with the older one.
 _HAS_PRECISIONS = hasattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision")
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """Of one side, on the device: x' = x * boost * factor - centre; no boosts if no row needs one (`unit_factors`)."""
+
+    factors: Tensor  # float32 [N]
+    offsets: Tensor  # float32 [N]
+    boosts: Tensor | None
+    is_usual: bool  # whether float32 holds products of the rows as they are
+
+    def placed(self, rows: Tensor, first: int, centre: Tensor | None, normalizes: bool) -> Tensor:
+        """x' of rows first, first + 1, …"""
+        if normalizes:
+            some = slice(first, first + len(rows))
+            rows = rows if self.boosts is None else rows * self.boosts[some, None]
+            rows = rows * self.factors[some, None]
+        return rows if centre is None else rows - centre
 
 
 class BlockedDistances(Distances):
@@ -45,54 +67,94 @@ class BlockedDistances(Distances):
         # Where no compiled kernel counts, counting needs twice as much as the distances.
         blocks = 1 if self._device.type == "cpu" and is_available() else 3
         self.rows_at_once = rows_within(memory_budget / blocks, 4 * self.shape[1], max(1, self.shape[0]))
+        self._space = space_of(self._metric, self._query, self._gallery)
+        self._centre = on_device(self._space.centre, self._device) if self._space.is_centred else None
         if self._device.type == "cuda" and 4 * self._gallery.nbytes < torch.cuda.mem_get_info(self._device)[0]:
-            self._gallery = on_device(self._gallery, self._device)  # else it is moved for every block of queries
+            self._gallery = self._read(self._gallery)  # else it is moved for every block of queries
+            if self._space.origin is not None:  # both sides have lost it now
+                self._query = self._read(self._query)
+                self._space = replace(self._space, origin=None)
 
     @property
     def bounds(self) -> tuple[float, float]:
-        return self._metric.bounds(max(squares.max(initial=0.0) for squares in self._squares))
+        offsets = [scales.offsets for scales in self._scales if len(scales.offsets)]
+        return self._metric.bounds(max((float(own.max()) for own in offsets), default=0.0))
 
     @cached_property
-    def _squares(self) -> tuple[np.ndarray, np.ndarray]:
-        """Squared lengths of queries and gallery, float64."""
-        found = []
-        for side, features in (("query image", self._query), ("gallery image", self._gallery)):
-            starts = range(0, len(features), SEGMENT_ROWS)
-            segments = (on_device(features[start : start + SEGMENT_ROWS], self._device) for start in starts)
-            parts = [torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square().cpu() for rows in segments]
-            squares = torch.cat(parts).numpy() if parts else np.zeros(0)
-            check_finite(squares, 0, side, self._metric)
-            found.append(squares)
-        return found[0], found[1]
+    def _scales(self) -> tuple[_Scales, _Scales]:
+        """Of queries, then of the gallery."""
+        query, gallery = self._scales_of(self._query, "query image"), self._scales_of(self._gallery, "gallery image")
+        self._space.check_spread(gallery.offsets.cpu().numpy())
+        return query, gallery
 
-    @cached_property
-    def _scales(self) -> list[Tensor]:
-        """Factors and offsets of queries, then of the gallery, on the device."""
-        scales = [self._metric.scales_of(squares) for squares in self._squares]
-        return [torch.from_numpy(values).to(self._device) for both in scales for values in both]
+    def _scales_of(self, features: Rows, side: str) -> _Scales:
+        starts = range(0, len(features), SEGMENT_ROWS)
+        parts = [self._part_scales(self._read(features[s : s + SEGMENT_ROWS]), s, side) for s in starts]
+        factors, offsets, boosts = (torch.cat([part[at] for part in parts] or [torch.empty(0)]) for at in range(3))
+        usual = (factors < USUAL) & (factors > 1 / USUAL) & (boosts == 1)
+        has_boosts = bool((boosts != 1).any())
+        return _Scales(
+            factors.to(self._device),
+            offsets.to(self._device),
+            boosts.to(self._device) if has_boosts else None,
+            bool(usual.all()),
+        )
+
+    def _part_scales(self, rows: Tensor, first: int, side: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors, offsets and boosts of some rows, on the CPU."""
+        squares = _squared_lengths(rows)
+        check_finite(squares, first, side, self._metric if self._metric.normalizes else None)
+        boosts, factors = unit_factors(squares) if self._metric.normalizes else (None, np.ones(len(rows), np.float32))
+        offsets = np.full(len(rows), 0.5, np.float32)
+        some = _Scales(
+            *(torch.from_numpy(values).to(self._device) for values in (factors, offsets)),
+            None if boosts is None else torch.from_numpy(boosts).to(self._device),
+            is_usual=True,
+        )
+        if self._space.is_centred:
+            squares = _squared_lengths(some.placed(rows, 0, self._centre, self._metric.normalizes))
+            check_finite(np.nan_to_num(squares), first, side, self._metric)
+            offsets = self._space.offsets_of(squares)
+        boosts = np.ones(len(rows), np.float32) if boosts is None else boosts
+        return torch.from_numpy(factors), torch.from_numpy(offsets), torch.from_numpy(boosts)
 
     def block(self, first: int, stop: int, out: Any = None) -> Tensor:
-        factors, offsets, gallery_factors, gallery_offsets = self._scales
-        rows = on_device(self._query[first:stop], self._device) * factors[first:stop, None]
-        if isinstance(out, np.ndarray):  # somebody needs rows on the CPU
+        query, gallery = self._scales
+        normalizes = self._metric.normalizes
+        rows = query.placed(self._read(self._query[first:stop]), first, self._centre, normalizes)
+        if isinstance(out, np.ndarray):  # rows are needed on the CPU
             out = torch.from_numpy(out) if self._device.type == "cpu" else None
         if out is None:
             out = torch.empty(stop - first, self.shape[1], device=self._device)
+        # Cosines of usual rows need no copies of them: products are scaled instead.
+        as_they_are = self._centre is None and gallery.is_usual
         with exact_products():
-            for start, images in self._segments(self._gallery):
+            for start, images in self._segments(as_they_are):
+                images = images if as_they_are else gallery.placed(images, start, self._centre, normalizes)
                 torch.mm(rows, images.T, out=out[: stop - first, start : start + len(images)])
         out = out[: stop - first]
-        if self._metric.normalizes:  # the offsets of all are the same
-            return out.mul_(self._metric.slope * gallery_factors).add_(offsets[0] + gallery_offsets[0])
-        out.mul_(self._metric.slope).add_(offsets[first:stop, None]).add_(gallery_offsets)
-        return out.clamp_min_(self._metric.lowest)
+        if self._centre is None:
+            return out.mul_(self._metric.slope * gallery.factors if as_they_are else self._metric.slope).add_(1.0)
+        out.mul_(self._metric.slope).add_(query.offsets[first:stop, None]).add_(gallery.offsets)
+        return out.clamp_min_(self._space.lowest)
 
-    def _segments(self, features: Rows) -> Iterator[tuple[int, Tensor]]:
-        """All at once if they are at hand as they are needed."""
+    def _segments(self, as_they_are: bool) -> Iterator[tuple[int, Tensor]]:
+        """Gallery rows, all at once if they are at hand as they are needed."""
+        features = self._gallery
         is_here = features.device == self._device if isinstance(features, Tensor) else features.flags.writeable
-        at_once = len(features) if is_here and str(features.dtype).endswith("float32") else SEGMENT_ROWS
+        at_once = SEGMENT_ROWS if as_they_are or self._device.type != "cpu" else PLACED_ROWS
+        if as_they_are and is_here and str(features.dtype).endswith("float32"):
+            at_once = len(features)
         for start in range(0, len(features), max(1, at_once)):
-            yield start, on_device(features[start : start + at_once], self._device)
+            yield start, self._read(features[start : start + at_once])
+
+    def _read(self, rows: Rows) -> Tensor:
+        """float32 rows on the device; what has more digits is converted on the CPU."""
+        return on_device(self._space.read(as_rows(rows)) if self._space.reads(rows) else rows, self._device)
+
+
+def _squared_lengths(rows: Tensor) -> np.ndarray:
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square().cpu().numpy()
 
 
 def on_device(rows: Rows, device: torch.device) -> Tensor:

@@ -19,17 +19,9 @@ from numpy.typing import ArrayLike
 from fastreid.evaluation.distances import MANY_PAIRS, MEMORY_BUDGET, Distances, ranking_from, rows_within
 from fastreid.evaluation.histogram import PairCounter
 from fastreid.evaluation.matching import Matches, match_labels
-from fastreid.evaluation.metric import (
-    Metric,
-    Rows,
-    as_float32,
-    as_rows,
-    check_finite,
-    check_pair,
-    metric_named,
-    squared_lengths,
-)
+from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.progress import progress
+from fastreid.evaluation.space import Space, space_of
 from fastreid.structures.ranking import Ranking
 
 SEGMENT_ROWS = 32_768  # gallery images between two looks at the clock; float32 features are not copied
@@ -60,7 +52,7 @@ def rank_features(
     """Score descriptors; what `rank_queries` gives on `distance_rows`, bit for bit.
 
     Args:
-        query, gallery: [Q, D] and [G, D]; float32, or float16 or bfloat16, which are widened a segment at a time.
+        query, gallery: [Q, D] and [G, D]; float32, or other numbers, which are converted a segment at a time.
             Arrays, CPU tensors, or memory-mapped files (`numpy.load(…, mmap_mode="r")`).
         q_pids, g_pids, q_camids, g_camids: integer ids, [Q] and [G].
         metric: "cosine" (1 - cos) or "euclidean" (squared).
@@ -107,22 +99,26 @@ class FusedDistances(Distances):
         num_threads: int | None = None,
         instructions: str | None = None,
     ) -> None:
-        self._metric = metric_named(metric)
         self._query, self._gallery = as_rows(query), as_rows(gallery)
         check_pair(self._query, self._gallery)
+        self._space = space_of(metric_named(metric), self._query, self._gallery)
         self.shape = len(self._query), len(self._gallery)
         self._threads = num_threads or torch.get_num_threads()
         self._instructions = instructions
         self._budget = memory_budget * 2**20
         self.rows_at_once = rows_within(memory_budget / 3, 4 * self.shape[1], max(1, self.shape[0]))
-        self._scales: tuple[np.ndarray, np.ndarray] | None = None  # of the gallery, once somebody has needed all
+        self._scales: tuple[np.ndarray, np.ndarray] | None = None  # of the gallery, once all were needed
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        if self._metric.normalizes:
-            return self._metric.bounds(1.0)
-        sides = squared_lengths(self._query), squared_lengths(self._gallery)
-        return self._metric.bounds(max(squares.max(initial=0.0) for squares in sides))
+        metric = self._space.metric
+        if metric.normalizes:
+            return metric.bounds(1.0)
+        greatest = max((own.max() for *_, own in self._segments("")), default=np.float32(0))
+        for start in range(0, self.shape[0], rows := self._widened_rows(SEGMENT_ROWS)):
+            images = self._space.read(self._query[start : start + rows])
+            greatest = max(greatest, self._space.scales(images, start, "query image", self._threads)[2].max())
+        return metric.bounds(float(greatest))
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
         out = np.empty((stop - first, self.shape[1]), dtype=np.float32) if out is None else out[: stop - first]
@@ -197,28 +193,32 @@ class FusedDistances(Distances):
 
         first, last = int(rows[0]), int(rows[-1])
         is_range = last - first == len(rows) - 1
-        features = as_float32(self._query[first : last + 1] if is_range else self._query[rows])
-        factors, offsets = scales(self._metric, features, rows, "query image")
-        how = {"slope": self._metric.slope, "lowest": self._metric.lowest, "instructions": self._instructions}
-        return Queries(features, factors, offsets, **how)
+        features = self._space.read(self._query[first : last + 1] if is_range else self._query[rows])
+        scaled = self._space.scales(features, rows, "query image", self._threads)
+        return Queries(*scaled, **kernel_options(self._space), instructions=self._instructions)
 
     def _segments(self, told_as: str) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """First row, features, factors and offsets of one part of the gallery after the other."""
-        rows = SEGMENT_ROWS if _is_ready(self._gallery) else self._widened_rows(SEGMENT_ROWS)
+        is_ready = self._space.is_ready(self._gallery)
+        rows = SEGMENT_ROWS if is_ready else self._widened_rows(SEGMENT_ROWS)
         starts = range(0, self.shape[1], rows)
         many = told_as and self.shape[0] * self.shape[1] > MANY_PAIRS
-        found = []
+        found: list[tuple[np.ndarray, np.ndarray]] | None = [] if self._scales is None else None
         for start in progress(starts, len(starts), told_as) if many else starts:
-            images = as_float32(self._gallery[start : start + rows])
+            images = self._space.read(self._gallery[start : start + rows])
             if self._scales is None:
-                found.append(scales(self._metric, images, start, "gallery image"))
-                own = found[-1]
+                scaled = self._space.scales(images, start, "gallery image", self._threads)
+                # Rows that were copied once more need it each time.
+                found = None if found is None or scaled[0] is not images else [*found, scaled[1:]]
             else:
-                own = tuple(values[start : start + rows] for values in self._scales)
-            yield start, images, *own
+                scaled = images, *(values[start : start + rows] for values in self._scales)
             del images
+            yield start, *scaled
+            del scaled
         if found:
-            self._scales = np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+            factors, offsets = (np.concatenate(values) for values in zip(*found, strict=True))
+            self._space.check_spread(offsets)
+            self._scales = factors, offsets
 
     def _widened_rows(self, limit: int) -> int:
         """How many may be widened together: the next are while these are still looked at."""
@@ -235,8 +235,8 @@ class FusedDistances(Distances):
         distances = np.empty(len(image_of), dtype=np.float32)
         by_image = np.argsort(image_of, kind="stable")
         for pairs in np.array_split(by_image, max(1, -(-len(by_image) // self._widened_rows(8192)))):
-            few, rows, row_of = _rows_for(self._gallery, image_of[pairs])
-            factors, offsets = scales(self._metric, few, rows, "gallery image")
+            few, rows, row_of = self._rows_for(image_of[pairs])
+            few, factors, offsets = self._space.scales(few, rows, "gallery image", self._threads)
             distances[pairs] = queries.pairs(few, factors, offsets, query_of[pairs], row_of, self._threads)
         right, removed = np.split(distances, [len(query)])
         if not sort:
@@ -244,30 +244,16 @@ class FusedDistances(Distances):
         by_rank = np.lexsort((matches.positives, right, query))
         return matches.positives[by_rank], right[by_rank], removed
 
-
-def scales(metric: Metric, features: np.ndarray, rows: int | np.ndarray, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """float32 factors and offsets [N] of features [N, D] (`Metric`).
-
-    Raises:
-        ValueError: a row is not finite; `rows` are their numbers, or that of the first, for the message.
-    """
-    from fastreid.evaluation.rank_cylib import rank_cy
-
-    squares = rank_cy.squared_lengths(features)
-    check_finite(squares, rows, side, metric)
-    return metric.scales_of(squares)
+    def _rows_for(self, images: np.ndarray) -> tuple[np.ndarray, int | np.ndarray, np.ndarray]:
+        """float32 gallery rows that hold the ascending `images`, their numbers or the first's, and each image's row."""
+        first, last = (int(images[0]), int(images[-1])) if len(images) else (0, -1)
+        if self._space.is_ready(self._gallery):
+            return self._gallery[first : last + 1], first, images - first
+        # Of a file on disk, or of what must be converted, only the rows that are needed.
+        rows, row_of = np.unique(images, return_inverse=True)
+        return self._space.read(self._gallery[rows]), rows, row_of.astype(np.int64)
 
 
-def _is_ready(rows: Rows) -> bool:
-    """Whether kernels can read the rows where they are."""
-    return type(rows) is np.ndarray and rows.dtype == np.float32 and rows.flags.c_contiguous
-
-
-def _rows_for(gallery: Rows, images: np.ndarray) -> tuple[np.ndarray, int | np.ndarray, np.ndarray]:
-    """float32 rows that hold the ascending `images`, their numbers or that of the first, and each image's row."""
-    first, last = (int(images[0]), int(images[-1])) if len(images) else (0, -1)
-    if _is_ready(gallery):
-        return gallery[first : last + 1], first, images - first
-    # Of a file on disk, or of what must be widened, only the rows that are needed.
-    rows, row_of = np.unique(images, return_inverse=True)
-    return as_float32(gallery[rows]), rows, row_of.astype(np.int64)
+def kernel_options(space: Space) -> dict[str, Any]:
+    """What `rank_cy.Queries` is told of distances."""
+    return {"centre": space.centre, "slope": space.metric.slope, "lowest": space.lowest}

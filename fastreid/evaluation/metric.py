@@ -10,27 +10,21 @@ from numpy.typing import ArrayLike
 
 from fastreid.utils.suggest import explain_choice
 
-_EPSILON = 1e-12  # as torch.nn.functional.normalize
-_ROWS_AT_ONCE = 4096  # that are widened together
-
 Rows = np.ndarray | torch.Tensor
 
 
 @dataclass(frozen=True)
 class Metric:
-    """distance = max(lowest, offset(q) + offset(g) + slope * <factor(q) q, factor(g) g>)."""
+    """distance = max(lowest, offset(q) + offset(g) + slope * <q', g'>); what q' and the offsets are says `space`."""
 
     slope: float
     lowest: float
     normalizes: bool
 
-    def scales_of(self, squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """float32 factors and offsets [N] of descriptors with these squared lengths, float64 [N]."""
-        if self.normalizes:
-            # 0.5 + 0.5 - cosine: one offset for queries and images alike.
-            factors = 1.0 / np.maximum(np.sqrt(squares), _EPSILON)
-            return factors.astype(np.float32), np.full(len(squares), 0.5, np.float32)
-        return np.ones(len(squares), np.float32), squares.astype(np.float32)
+    @property
+    def longest(self) -> float:
+        """Of descriptors that float32 has room for, the greatest length (of what is left of them about the centre)."""
+        return 2.0**120 if self.normalizes else float(np.finfo(np.float32).max / 8) ** 0.5
 
     def bounds(self, squares: float) -> tuple[float, float]:
         """Between which distances lie, up to rounding, of descriptors of at most this squared length."""
@@ -83,30 +77,9 @@ def check_finite(squares: np.ndarray, rows: int | np.ndarray, side: str, metric:
         rows: numbers of the descriptors, or that of the first.
         metric: what is to be computed of them; float32 must hold it.
     """
-    limit = float(np.finfo(np.float32).max) / (1 if metric is None or metric.normalizes else 8)
-    fine = squares <= limit
+    fine = squares <= (np.finfo(np.float64).max if metric is None else metric.longest**2)
     if not fine.all():
         at = int(np.argmin(fine))
         row = rows + at if isinstance(rows, int) else int(rows[at])
         what = "too long for float32" if np.isfinite(squares[at]) else "not finite"
         raise ValueError(f"the descriptor of {side} {row} is {what}; did the model diverge?")
-
-
-def joined(query: ArrayLike, gallery: ArrayLike) -> np.ndarray:
-    """Descriptors of both as one float32 [Q + G, D].
-
-    Raises:
-        ValueError: shapes; a descriptor that is not finite, named by its side.
-    """
-    sides = as_rows(query), as_rows(gallery)
-    check_pair(*sides)
-    for side, rows in zip(("query image", "gallery image"), sides, strict=True):
-        check_finite(squared_lengths(rows), 0, side)
-    return np.concatenate([as_float32(rows) for rows in sides])
-
-
-def squared_lengths(rows: Rows) -> np.ndarray:
-    """float64 [N], of rows as they are stored."""
-    parts = (as_float32(rows[start : start + _ROWS_AT_ONCE]) for start in range(0, len(rows), _ROWS_AT_ONCE))
-    found = [np.einsum("nd,nd->n", part, part, dtype=np.float64) for part in parts]
-    return np.concatenate(found) if found else np.zeros(0)

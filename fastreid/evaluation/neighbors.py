@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from fastreid.evaluation import fused
 from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.distances import MANY_PAIRS
-from fastreid.evaluation.metric import Metric, as_float32, as_rows, check_pair, metric_named
+from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.progress import progress
+from fastreid.evaluation.space import Space, space_of
 from fastreid.utils.suggest import explain_choice
 
 _SEGMENT_ROWS = 8192  # images between two looks at the clock
@@ -79,21 +80,26 @@ def _compiled(
 ) -> Neighbors:
     from fastreid.evaluation.rank_cylib.rank_cy import NeighborLists, Queries, has_coarse
 
-    how, rows = metric_named(metric), as_float32(as_rows(features))
+    rows = as_rows(features)
     others = rows if gallery is None else as_rows(gallery)
     check_pair(rows, others)
-    scales = fused.scales(how, rows, 0, "image")
-    threads = num_threads or torch.get_num_threads()
+    space, threads = space_of(metric_named(metric), rows, others), num_threads or torch.get_num_threads()
+    rows, *scales = space.scales(space.read(rows), 0, "image", threads)
+    if gallery is None:
+        space.check_spread(scales[1])
     if gallery is None and has_coarse() and 4 * _rough_length(k) <= len(rows):
-        found = _rough_then_exact(rows, scales, k, how, threads, with_farthest)
+        found = _rough_then_exact(rows, scales, k, space, threads, with_farthest)
         if found:
             return found
-    queries = Queries(rows, *scales, slope=how.slope, lowest=how.lowest)
+    queries = Queries(rows, *scales, **fused.kernel_options(space))
     lists = NeighborLists(len(rows), k, with_farthest=with_farthest, num_threads=threads)
     for start in _told(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
-        images = as_float32(others[start : start + _SEGMENT_ROWS])
-        own = fused.scales(how, images, start, "gallery image")
-        queries.offer_to(lists, images, *own, start, each_pair_once=gallery is None)
+        some = slice(start, start + _SEGMENT_ROWS)
+        if gallery is None:
+            own = rows[some], scales[0][some], scales[1][some]
+        else:
+            own = space.scales(space.read(others[some]), start, "gallery image", threads)
+        queries.offer_to(lists, *own, start, each_pair_once=gallery is None)
     return Neighbors(*lists.read())
 
 
@@ -104,9 +110,9 @@ def _rough_length(k: int) -> int:
 
 def _rough_then_exact(
     rows: np.ndarray,
-    scales: tuple[np.ndarray, np.ndarray],
+    scales: list[np.ndarray],
     k: int,
-    how: Metric,
+    space: Space,
     threads: int,
     with_farthest: bool,
 ) -> Neighbors | None:
@@ -119,30 +125,32 @@ def _rough_then_exact(
     from fastreid.evaluation.rank_cylib.rank_cy import NeighborLists, Queries, rounded_pairs
 
     factors, offsets = scales
-    pairs, lengths, lost = rounded_pairs(rows, factors, threads)
+    pairs, lengths, lost = rounded_pairs(rows, factors, space.centre, threads)
+    slope, options = space.metric.slope, fused.kernel_options(space)
     # Both sums are chains of at most D rounded steps: three times that is ample. Numbers below float32's normal ones
     # count as zero. Then the distance itself is rounded.
     longest, most_lost, unit, dim = lengths.max(), lost.max(), 2.0**-24, rows.shape[1]
     of_product = lengths * most_lost + longest * lost + lost * most_lost + 3 * dim * unit * lengths * longest
     of_product += dim * 2.0**-124 * (1 + lengths + longest)
-    of_sum = 8 * unit * (np.abs(offsets) + np.abs(offsets).max() + abs(how.slope) * lengths * longest)
-    slack = 2 * (abs(how.slope) * of_product + of_sum)
+    of_sum = 8 * unit * (np.abs(offsets) + np.abs(offsets).max() + abs(slope) * lengths * longest)
+    slack = 2 * (abs(slope) * of_product + of_sum)
 
-    kind = {"slope": how.slope, "lowest": how.lowest, "coarse": True}
     sample = slice(0, None, max(1, len(rows) // _SAMPLE))
-    few = Queries(*(np.ascontiguousarray(values[sample]) for values in (pairs, factors, offsets)), **kind)
+    few = Queries(
+        *(np.ascontiguousarray(values[sample]) for values in (pairs, factors, offsets)), **options, coarse=True
+    )
     lists = NeighborLists(len(pairs[sample]), _rough_length(k), with_farthest=False, num_threads=threads)
     few.offer_to(lists, pairs, factors, offsets, 0)
     distances = lists.read()[1]
     if (distances[:, -1] <= distances[:, k - 1] + slack[sample]).mean() > _MANY_UNSURE:
         return None
-    rough = Queries(pairs, factors, offsets, **kind)
+    rough = Queries(pairs, factors, offsets, **options, coarse=True)
     num_far = _FAR if with_farthest else 0
     lists = NeighborLists(len(rows), _rough_length(k), with_farthest=False, num_threads=threads, num_far=num_far)
     for start in _told(range(0, len(rows), _SEGMENT_ROWS), len(rows) ** 2):
         some = slice(start, start + _SEGMENT_ROWS)
         rough.offer_to(lists, pairs[some], factors[some], offsets[some], start, each_pair_once=True)
-    queries = Queries(rows, factors, offsets, slope=how.slope, lowest=how.lowest, only_pairs=True)
+    queries = Queries(rows, factors, offsets, **options, only_pairs=True)
 
     def exact_of(images: np.ndarray, chosen: np.ndarray, missing: float) -> np.ndarray:
         """Exact distances of the chosen entries of lists, `missing` elsewhere."""
@@ -166,7 +174,7 @@ def _rough_then_exact(
     images, exact = np.take_along_axis(images, order, 1), np.take_along_axis(exact, order, 1)
     unsure = np.flatnonzero(~is_sure)
     for some in np.array_split(unsure, -(-len(unsure) // _SEGMENT_ROWS)) if len(unsure) else []:
-        few = Queries(rows[some], factors[some], offsets[some], slope=how.slope, lowest=how.lowest)
+        few = Queries(rows[some], factors[some], offsets[some], **options)
         lists = NeighborLists(len(some), k, with_farthest=with_farthest, num_threads=threads)
         few.offer_to(lists, rows, factors, offsets, 0)
         images[some], exact[some], of_some = lists.read()
@@ -211,19 +219,18 @@ def _faiss(
         import faiss
     except ImportError as error:
         raise ImportError("TEST.SEARCH faiss needs faiss: pip install faiss-cpu") from error
-    rows = as_float32(as_rows(features))
-    others = rows if gallery is None else as_float32(as_rows(gallery))
+    rows = as_rows(features)
+    others = rows if gallery is None else as_rows(gallery)
     check_pair(rows, others)
+    space = space_of(metric_named(metric), rows, others)
     blocked = BlockedDistances(rows, others, metric=metric)
-    blocked.bounds  # noqa: B018 - finds descriptors that are not finite
-    if metric_named(metric).normalizes:
-        rows, others = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (rows, others))
-        index = faiss.IndexFlatIP(rows.shape[1])
-    else:
-        index = faiss.IndexFlatL2(rows.shape[1])
-    index.add(others)
-    near, indices = index.search(rows, k)
-    near = 1 - near if metric_named(metric).normalizes else near
+    query = space.placed(*space.scales(space.read(rows), 0, "image" if gallery is None else "query image")[:2])
+    if gallery is not None:
+        others = space.placed(*space.scales(space.read(others), 0, "gallery image")[:2])
+    index = (faiss.IndexFlatL2 if space.is_centred else faiss.IndexFlatIP)(query.shape[1])
+    index.add(query if gallery is None else others)
+    near, indices = index.search(query, k)
+    near = -space.metric.slope / 2 * near if space.is_centred else 1 - near
     farthest = [np.asarray(block).max(axis=1) for _, block in blocked.blocks()] if with_farthest else None
     return _sorted(indices.astype(np.int32), near, None if farthest is None else np.concatenate(farthest))
 

@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from torch import Tensor
 
-from fastreid.evaluation.metric import as_float32, as_rows, joined
+from fastreid.evaluation.metric import as_float32, as_rows
 from fastreid.evaluation.neighbors import nearest_neighbors
+from fastreid.evaluation.space import joined
 
 
 def aqe(
@@ -36,7 +37,7 @@ def aqe(
     """
     if qe_times < 1:
         raise ValueError(f"qe_times must be at least 1, got {qe_times}")
-    rows = joined(query, gallery)
+    rows = joined(*(as_float32(as_rows(side)) for side in (query, gallery)), "cosine")
     for _ in range(qe_times):
         rows = expand(rows, qe_k, alpha, search=search, device=device)
     return torch.from_numpy(rows[: len(query)]), torch.from_numpy(rows[len(query) :])

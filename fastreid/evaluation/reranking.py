@@ -17,8 +17,9 @@ from scipy import sparse
 
 from fastreid.evaluation import fused
 from fastreid.evaluation.distances import Distances
-from fastreid.evaluation.metric import as_float32, as_rows, joined, squared_lengths
+from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.neighbors import Neighbors, nearest_neighbors
+from fastreid.evaluation.space import joined, space_of, squared_lengths
 from fastreid.utils.suggest import explain_choice
 
 _ROWS_AT_ONCE = 1024
@@ -80,7 +81,7 @@ def jaccard_distances(
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
     """Jaccard distances float32 [Q, G] by the neighbours among all images; arguments and errors as `jaccard_graph`."""
-    everyone, num_queries = joined(query, gallery), len(query)
+    everyone, num_queries = joined(query, gallery, metric), len(query)
     described = _describe(everyone, k1, k2, definition, metric, search, device, None)[0]
     near = _Jaccard(described[:num_queries], described[num_queries:]).between(0, num_queries, 1.0).tocoo()
     distances = np.ones((num_queries, len(gallery)), dtype=np.float32)
@@ -116,7 +117,7 @@ class RerankedDistances(Distances):
         """
         if not 0 <= weight <= 1:
             raise ValueError(f"the weight of the plain distance (TEST.RERANK.LAMBDA) must lie in 0 … 1, got {weight}")
-        everyone = joined(query, gallery)
+        everyone = joined(query, gallery, metric)
         described, nearest = _describe(everyone, k1, k2, "zhong", metric, search, device, None)
         self._plain, self._weight = plain, weight
         self.shape, self.rows_at_once = plain.shape, plain.rows_at_once
@@ -157,7 +158,9 @@ def _describe(
         if k < 1:
             raise ValueError(f"{name} must be at least 1, got {k}")
     how = DEFINITIONS[definition]
-    rows = as_float32(as_rows(features))
+    rows = as_rows(features)
+    check_pair(rows, rows)
+    rows = space_of(metric_named(metric), rows, rows).read(rows)
     wide = min(len(rows), k1 + how.neighbors_beyond_itself)
     options = {"metric": metric, "search": search, "device": device, "num_threads": num_threads}
     nearest = nearest_neighbors(rows, min(len(rows), max(wide, k2)), with_farthest=how.normalizes, **options)
@@ -227,18 +230,34 @@ def _distances_of_pairs(
     rows: np.ndarray, left: np.ndarray, right: np.ndarray, metric: str, num_threads: int | None
 ) -> np.ndarray:
     """float32 [pairs], as `metric` has them but for the last bits."""
-    squares = squared_lengths(rows)
+    space, threads = space_of(metric_named(metric), rows, rows), num_threads or torch.get_num_threads()
+    rows, factors, offsets = space.scales(rows, 0, "image", threads)
+    if space.metric.normalizes and not space.is_centred and _are_usual(factors):
+        lengths = np.sqrt(squared_lengths(rows, num_threads=threads))
+        lengths = np.where(lengths > 0, lengths, 1).astype(np.float32)
+        return 1 - _products(rows, space.centre, left, right, threads) / (lengths[left] * lengths[right])
+    centre = space.centre
+    if space.metric.normalizes:
+        rows, centre = space.placed(rows, factors), np.zeros_like(centre)
+    products = _products(rows, centre, left, right, threads)
+    distances = offsets[left] + offsets[right] + np.float32(space.metric.slope) * products
+    return np.maximum(distances, np.float32(space.lowest))
+
+
+def _are_usual(factors: np.ndarray) -> bool:
+    """Whether float32 holds products of rows with these factors."""
+    return bool(((factors > 2.0**-50) & (factors < 2.0**50)).all())
+
+
+def _products(rows: np.ndarray, centre: np.ndarray, left: np.ndarray, right: np.ndarray, threads: int) -> np.ndarray:
     if fused.is_available():
         from fastreid.evaluation.rank_cylib.rank_cy import products_of_rows
 
-        products = products_of_rows(rows, left, right, num_threads or torch.get_num_threads())
-    else:
-        parts = np.array_split(np.arange(len(left)), max(1, len(left) * rows.shape[1] // 2**24))
-        products = np.concatenate([np.einsum("nd,nd->n", rows[left[part]], rows[right[part]]) for part in parts])
-    if metric == "cosine":
-        lengths = np.maximum(np.sqrt(squares), 1e-12).astype(np.float32)
-        return 1 - products / (lengths[left] * lengths[right])
-    return np.maximum(squares[left] + squares[right] - 2.0 * products, 0).astype(np.float32)
+        return products_of_rows(rows, centre, left, right, threads)
+    parts = np.array_split(np.arange(len(left)), max(1, len(left) * rows.shape[1] // 2**24))
+    return np.concatenate(
+        [np.einsum("nd,nd->n", rows[left[part]] - centre, rows[right[part]] - centre) for part in parts]
+    )
 
 
 class _Jaccard:

@@ -13,10 +13,10 @@ static uint32_t to_bfloat16(float value) {
     return (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16; /* to nearest, ties to even; values are far from overflow */
 }
 
-/* Rows [count x dim] times their factors, rounded, in pairs [count x (dim + 1) / 2]; and the lengths of each row and of
- * what rounding took off it. */
-static void round_rows(const float *features, const float *factors, int64_t count, int64_t dim, float *pairs,
-                       double *lengths, double *residuals, int num_threads) {
+/* Rows [count x dim], placed and rounded, in pairs [count x (dim + 1) / 2]; and the lengths of each row and of what
+ * rounding took off it. */
+static void round_rows(const float *features, const float *factors, const float *centre, int64_t count, int64_t dim,
+                       float *pairs, double *lengths, double *residuals, int num_threads) {
     const int64_t half = (dim + 1) / 2;
 #pragma omp parallel for schedule(static) num_threads(num_threads)
     for (int64_t r = 0; r < count; r++) {
@@ -24,7 +24,8 @@ static void round_rows(const float *features, const float *factors, int64_t coun
         for (int64_t k = 0; k < half; k++) {
             uint32_t both = 0;
             for (int64_t part = 0; part < 2 && 2 * k + part < dim; part++) {
-                const float value = features[r * dim + 2 * k + part] * factors[r];
+                const int64_t at = 2 * k + part;
+                const float value = placed(features[r * dim + at], factors[r], centre[at]);
                 const uint32_t rounded = to_bfloat16(value), wide = rounded << 16;
                 float back;
                 memcpy(&back, &wide, sizeof back);

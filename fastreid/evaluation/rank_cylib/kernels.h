@@ -28,18 +28,23 @@ typedef tally (*tally_kernel)(const float *row, int64_t count, float threshold);
 typedef void (*distance_kernel)(float *row, int64_t count, float query_offset, const float *gallery_offsets, float slope,
                                 float lowest);
 
-/* Products of PAIRS pairs of rows, each scaled: as many chains at once as hide a fused multiply-add's latency. */
+/* Products of PAIRS pairs of rows, each `placed`: as many chains at once as hide a fused multiply-add's latency. */
 enum { PAIRS = 8 };
 typedef void (*pair_kernel)(const float *const *queries, const float *const *images, const float *query_factors,
-                            const float *image_factors, int64_t dim, float *products);
+                            const float *image_factors, const float *centre, int64_t dim, float *products);
+
+/* A number of a row as it is multiplied: times the row's factor, less the centre that all rows share. Two roundings,
+ * the same everywhere. */
+static inline float placed(float value, float factor, float centre) { return value * factor - centre; }
 
 #define DEFINE_PAIRS(name)                                                                                           \
     static void name(const float *const *queries, const float *const *images, const float *query_factors,            \
-                     const float *image_factors, int64_t dim, float *products) {                                     \
+                     const float *image_factors, const float *centre, int64_t dim, float *products) {                \
         float sums[PAIRS] = {0};                                                                                     \
         for (int64_t k = 0; k < dim; k++)                                                                            \
             for (int p = 0; p < PAIRS; p++)                                                                          \
-                sums[p] = fmaf(queries[p][k] * query_factors[p], images[p][k] * image_factors[p], sums[p]);          \
+                sums[p] = fmaf(placed(queries[p][k], query_factors[p], centre[k]),                                   \
+                               placed(images[p][k], image_factors[p], centre[k]), sums[p]);                          \
         memcpy(products, sums, sizeof sums);                                                                         \
     }
 DEFINE_PAIRS(pairs_portable)
@@ -101,7 +106,7 @@ __attribute__((target("avx2,fma"))) static inline void transpose8(__m256 *rows) 
 /* The same chains, a lane for each pair. */
 __attribute__((target("avx2,fma"))) static void
 pairs_avx2(const float *const *queries, const float *const *images, const float *query_factors,
-           const float *image_factors, int64_t dim, float *products) {
+           const float *image_factors, const float *centre, int64_t dim, float *products) {
     const __m256 of_queries = _mm256_loadu_ps(query_factors), of_images = _mm256_loadu_ps(image_factors);
     __m256 sums = _mm256_setzero_ps();
     int64_t k = 0;
@@ -113,13 +118,17 @@ pairs_avx2(const float *const *queries, const float *const *images, const float 
         }
         transpose8(a);
         transpose8(b);
-        for (int i = 0; i < 8; i++)
-            sums = _mm256_fmadd_ps(_mm256_mul_ps(a[i], of_queries), _mm256_mul_ps(b[i], of_images), sums);
+        for (int i = 0; i < 8; i++) {
+            const __m256 middle = _mm256_broadcast_ss(centre + k + i);
+            sums = _mm256_fmadd_ps(_mm256_sub_ps(_mm256_mul_ps(a[i], of_queries), middle),
+                                   _mm256_sub_ps(_mm256_mul_ps(b[i], of_images), middle), sums);
+        }
     }
     _mm256_storeu_ps(products, sums);
     for (; k < dim; k++)
         for (int p = 0; p < PAIRS; p++)
-            products[p] = fmaf(queries[p][k] * query_factors[p], images[p][k] * image_factors[p], products[p]);
+            products[p] = fmaf(placed(queries[p][k], query_factors[p], centre[k]),
+                               placed(images[p][k], image_factors[p], centre[k]), products[p]);
 }
 
 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,popcnt"))) static void
@@ -217,10 +226,10 @@ static kernels kernels_named(const char *name) {
     return found;
 }
 
-/* Rows of features [rows x dim], times a factor each (NULL: as they are, bit for bit), side by side:
- * [panels x dim x width], missing rows zero. */
+/* Rows of features [rows x dim], `placed` by a factor each and the centre (no factors: as they are, bit for bit), side by
+ * side: [panels x dim x width], missing rows zero. */
 static void pack_panel(const float *features, const int64_t *rows, int64_t count, int64_t dim, const float *factors,
-                       int width, float *panel) {
+                       const float *centre, int width, float *panel) {
     for (int64_t r = 0; r < width; r++) {
         if (r >= count) {
             for (int64_t k = 0; k < dim; k++)
@@ -231,8 +240,47 @@ static void pack_panel(const float *features, const int64_t *rows, int64_t count
         for (int64_t k = 0; k < dim && !factors; k++)
             panel[k * width + r] = row[k];
         for (int64_t k = 0; k < dim && factors; k++)
-            panel[k * width + r] = row[k] * factors[rows[r]];
+            panel[k * width + r] = placed(row[k], factors[rows[r]], centre[k]);
     }
+}
+
+/* Squared lengths of rows, placed if there are factors, summed in one order everywhere: eight partial sums, then those. */
+#define DEFINE_SQUARES(name)                                                                                          \
+    static double name(const float *row, const float *factor, const float *centre, int64_t dim) {                    \
+        double sums[8] = {0};                                                                                         \
+        int64_t k = 0;                                                                                                \
+        for (; factor && k + 8 <= dim; k += 8)                                                                        \
+            for (int lane = 0; lane < 8; lane++) {                                                                    \
+                const double value = placed(row[k + lane], *factor, centre[k + lane]);                                \
+                sums[lane] += value * value;                                                                          \
+            }                                                                                                         \
+        for (; !factor && k + 8 <= dim; k += 8)                                                                       \
+            for (int lane = 0; lane < 8; lane++) {                                                                    \
+                const double value = row[k + lane];                                                                   \
+                sums[lane] += value * value;                                                                          \
+            }                                                                                                         \
+        for (; k < dim; k++) {                                                                                        \
+            const double value = factor ? placed(row[k], *factor, centre[k]) : row[k];                                \
+            sums[k % 8] += value * value;                                                                             \
+        }                                                                                                             \
+        return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));             \
+    }
+DEFINE_SQUARES(squares_portable)
+#if defined(__GNUC__) && defined(__x86_64__)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_SQUARES(squares_avx512)
+__attribute__((target("avx2,fma"))) DEFINE_SQUARES(squares_avx2)
+#endif
+
+static void squares_of_placed(const float *features, const float *factors, const float *centre, int64_t count,
+                              int64_t dim, double *squares, int num_threads) {
+    double (*squares_of)(const float *, const float *, const float *, int64_t) = squares_portable;
+#if defined(__GNUC__) && defined(__x86_64__)
+    const char *name = kernels_named(NULL).name;
+    squares_of = !strcmp(name, "avx512") ? squares_avx512 : !strcmp(name, "avx2") ? squares_avx2 : squares_of;
+#endif
+#pragma omp parallel for schedule(static) num_threads(num_threads)
+    for (int64_t r = 0; r < count; r++)
+        squares[r] = squares_of(features + r * dim, factors ? factors + r : NULL, centre, dim);
 }
 
 /* Work of one call: which distances are made of the products, and who is compared with whom. */
@@ -240,10 +288,11 @@ typedef struct {
     kernels with;
     int64_t dim;
     float slope, lowest;
-    const float *queries;         /* [num_queries / QUERY_PANEL, rounded up, x dim x QUERY_PANEL], scaled */
+    const float *centre;          /* [dim] of all rows that have factors */
+    const float *queries;         /* [num_queries / QUERY_PANEL, rounded up, x dim x QUERY_PANEL], placed */
     const float *query_offsets;   /* [num_queries] */
     int64_t num_queries;
-    const float *gallery;         /* features [… x dim], not scaled */
+    const float *gallery;         /* features [… x dim], not placed */
     const float *gallery_factors; /* [rows of gallery], or NULL */
     const float *gallery_offsets; /* [rows of gallery] */
 } work;
@@ -268,7 +317,7 @@ static void pack_gallery(const work *job, const int64_t *rows, int64_t count, fl
     for (int64_t g = 0; g < count; g += GALLERY_PANEL) {
         const int64_t left = count - g;
         pack_panel(job->gallery, rows + g, left < GALLERY_PANEL ? left : GALLERY_PANEL, job->dim, job->gallery_factors,
-                   GALLERY_PANEL, panels + g * job->dim);
+                   job->centre, GALLERY_PANEL, panels + g * job->dim);
     }
     for (int64_t g = 0; g < count; g++)
         offsets[g] = job->gallery_offsets[rows[g]];
@@ -506,7 +555,7 @@ static void pair_distances(const work *job, const float *query_features, const f
             query_factor[p] = query_factors[query_of[pair]];
             image_factor[p] = job->gallery_factors[image_of[pair]];
         }
-        job->with.pairs(queries, images, query_factor, image_factor, job->dim, sums);
+        job->with.pairs(queries, images, query_factor, image_factor, job->centre, job->dim, sums);
         for (int64_t p = 0; p < PAIRS && first + p < num_pairs; p++) {
             const int64_t q = query_of[first + p], g = image_of[first + p];
             job->with.distances(sums + p, 1, job->query_offsets[q], job->gallery_offsets + g, job->slope, job->lowest);

@@ -142,16 +142,17 @@ static void read_lists(key_lists *lists, int64_t n, int32_t *indices, float *dis
     }
 }
 
-/* Product of two rows, in sixteen partial sums: one order everywhere, and one that every compiler can widen. */
+/* Product of two rows less the centre, in sixteen partial sums: one order everywhere, and one that every compiler can
+ * widen. */
 #define DEFINE_ROW_PRODUCT(name)                                                                                       \
-    static float name(const float *a, const float *b, int64_t dim) {                                                   \
+    static float name(const float *a, const float *b, const float *centre, int64_t dim) {                              \
         float sums[16] = {0};                                                                                          \
         int64_t k = 0;                                                                                                 \
         for (; k + 16 <= dim; k += 16)                                                                                 \
             for (int lane = 0; lane < 16; lane++)                                                                      \
-                sums[lane] = fmaf(a[k + lane], b[k + lane], sums[lane]);                                               \
+                sums[lane] = fmaf(a[k + lane] - centre[k + lane], b[k + lane] - centre[k + lane], sums[lane]);         \
         for (; k < dim; k++)                                                                                           \
-            sums[k % 16] = fmaf(a[k], b[k], sums[k % 16]);                                                             \
+            sums[k % 16] = fmaf(a[k] - centre[k], b[k] - centre[k], sums[k % 16]);                                     \
         for (int half = 8; half; half /= 2)                                                                            \
             for (int lane = 0; lane < half; lane++)                                                                    \
                 sums[lane] += sums[lane + half];                                                                       \
@@ -163,16 +164,16 @@ __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROW_PRODUCT
 __attribute__((target("avx2,fma"))) DEFINE_ROW_PRODUCT(row_product_avx2)
 #endif
 
-static void row_products(const float *features, int64_t dim, const int32_t *left, const int32_t *right, int64_t num_pairs,
-                         float *out, int num_threads) {
-    float (*product)(const float *, const float *, int64_t) = row_product_portable;
+static void row_products(const float *features, const float *centre, int64_t dim, const int32_t *left,
+                         const int32_t *right, int64_t num_pairs, float *out, int num_threads) {
+    float (*product)(const float *, const float *, const float *, int64_t) = row_product_portable;
 #if defined(__GNUC__) && defined(__x86_64__)
     const char *name = kernels_named(NULL).name;
     product = !strcmp(name, "avx512") ? row_product_avx512 : !strcmp(name, "avx2") ? row_product_avx2 : product;
 #endif
 #pragma omp parallel for schedule(static) num_threads(num_threads)
     for (int64_t pair = 0; pair < num_pairs; pair++)
-        out[pair] = product(features + left[pair] * dim, features + right[pair] * dim, dim);
+        out[pair] = product(features + left[pair] * dim, features + right[pair] * dim, centre, dim);
 }
 
 /* Jaccard distances 1 - s / (2 - s), s = sum over columns of the lesser of two rows' weights that each sum to one, of rows

@@ -21,7 +21,9 @@ cdef extern from "kernels.h" nogil:
         tally_kernel tally
     kernels kernels_named(const char* name)
     void pack_panel(const float* features, const int64_t* rows, int64_t count, int64_t dim, const float* factors,
-                    int width, float* panel)
+                    const float* centre, int width, float* panel)
+    void squares_of_placed(const float* features, const float* factors, const float* centre, int64_t count,
+                           int64_t dim, double* squares, int num_threads)
     ctypedef struct counts:
         int64_t* before
         int64_t* below
@@ -31,6 +33,7 @@ cdef extern from "kernels.h" nogil:
         int64_t dim
         float slope
         float lowest
+        const float* centre
         const float* queries
         const float* query_offsets
         int64_t num_queries
@@ -81,8 +84,8 @@ cdef extern from "neighbors.h" nogil:
         int each_pair_once
     row_consumer near_row_for(const char* instructions)
     void read_lists(key_lists* lists, int64_t n, int32_t* indices, float* distances, int num_threads)
-    void row_products(const float* features, int64_t dim, const int32_t* left, const int32_t* right,
-                      int64_t num_pairs, float* out, int num_threads)
+    void row_products(const float* features, const float* centre, int64_t dim, const int32_t* left,
+                      const int32_t* right, int64_t num_pairs, float* out, int num_threads)
     ctypedef struct sparse:
         const int64_t* starts
         const int32_t* indices
@@ -92,8 +95,8 @@ cdef extern from "neighbors.h" nogil:
                                      int64_t* counts, int num_threads)
 
 cdef extern from "coarse.h" nogil:
-    void round_rows(const float* features, const float* factors, int64_t count, int64_t dim, float* pairs,
-                    double* lengths, double* residuals, int num_threads)
+    void round_rows(const float* features, const float* factors, const float* centre, int64_t count, int64_t dim,
+                    float* pairs, double* lengths, double* residuals, int num_threads)
     int make_coarse(work* job)
 
 cdef extern from "histogram.h" nogil:
@@ -164,35 +167,33 @@ def all_finite(const real[:, ::1] values, int num_threads):
     return bool(fine)
 
 
-def squared_lengths(const float[:, ::1] features):
-    """float64 [N]: |x|^2, summed in one order everywhere (eight partial sums, then those)."""
-    lengths_array = np.empty(features.shape[0])
-    cdef double[::1] lengths = lengths_array
-    cdef double sums[8]
-    cdef double value
-    cdef Py_ssize_t row, k, lane
-    with nogil:
-        for row in range(features.shape[0]):
-            for lane in range(8):
-                sums[lane] = 0
-            for k in range(0, features.shape[1] - 7, 8):
-                for lane in range(8):
-                    value = features[row, k + lane]
-                    sums[lane] += value * value
-            for k in range(features.shape[1] // 8 * 8, features.shape[1]):
-                value = features[row, k]
-                sums[k % 8] += value * value
-            lengths[row] = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]))
-    return lengths_array
+def squared_lengths(const float[:, ::1] features, const float[::1] factors=None, const float[::1] centre=None,
+                    int num_threads=1):
+    """float64 [N]: |x|^2 of rows, summed in one order everywhere (eight partial sums, then those).
+
+    With `factors` [N] and `centre` [D], both, of placed rows.
+    """
+    squares_array = np.empty(features.shape[0])
+    cdef double[::1] squares = squares_array
+    if features.shape[0] and features.shape[1]:
+        with nogil:
+            squares_of_placed(&features[0, 0], NULL if factors is None else &factors[0],
+                              NULL if centre is None else &centre[0], features.shape[0], features.shape[1],
+                              &squares[0], num_threads)
+    else:
+        squares_array[:] = 0
+    return squares_array
 
 
-def products_of_rows(const float[:, ::1] features, const int32_t[::1] left, const int32_t[::1] right, int num_threads):
-    """float32 [pairs]: products of rows `left` and `right` of features [N, D]."""
+def products_of_rows(const float[:, ::1] features, const float[::1] centre, const int32_t[::1] left,
+                     const int32_t[::1] right, int num_threads):
+    """float32 [pairs]: products of rows `left` and `right` of features [N, D], less the centre [D]."""
     products = np.empty(left.shape[0], dtype=np.float32)
     cdef float[::1] out = products
     if left.shape[0]:
         with nogil:
-            row_products(&features[0, 0], features.shape[1], &left[0], &right[0], left.shape[0], &out[0], num_threads)
+            row_products(&features[0, 0], &centre[0], features.shape[1], &left[0], &right[0], left.shape[0],
+                         &out[0], num_threads)
     return products
 
 
@@ -277,16 +278,16 @@ cdef class Histogram:
         return np.asarray(self.bins).sum(axis=0), steps.cumsum(), ties
 
 
-def rounded_pairs(const float[:, ::1] features, const float[::1] factors, int num_threads):
-    """Scaled rows [N, D] as pairs of bfloat16 in float32 [N, (D + 1) // 2]; lengths, and those of what rounding took."""
+def rounded_pairs(const float[:, ::1] features, const float[::1] factors, const float[::1] centre, int num_threads):
+    """Placed rows [N, D] as pairs of bfloat16 in float32 [N, (D + 1) // 2]; lengths, and those of what rounding took."""
     cdef int64_t n = features.shape[0], half = (features.shape[1] + 1) // 2
     pairs_array, lengths_array, residuals_array = np.empty((n, half), dtype=np.float32), np.empty(n), np.empty(n)
     cdef float[:, ::1] pairs = pairs_array
     cdef double[::1] lengths = lengths_array, residuals = residuals_array
     if n and half:
         with nogil:
-            round_rows(&features[0, 0], &factors[0], n, features.shape[1], &pairs[0, 0], &lengths[0], &residuals[0],
-                       num_threads)
+            round_rows(&features[0, 0], &factors[0], &centre[0], n, features.shape[1], &pairs[0, 0], &lengths[0],
+                       &residuals[0], num_threads)
     return pairs_array, lengths_array, residuals_array
 
 
@@ -350,19 +351,20 @@ cdef class NeighborLists:
 cdef class Queries:
     """Queries, packed, that are compared with one gallery segment after the other.
 
-    features [Q, D] are multiplied by their `factors`; a distance is the greater of `lowest` and
-    offset of the query + offset of the image + slope * product.
+    features [Q, D], and those of the gallery later, are placed: multiplied by their `factors`, less the `centre` [D]. A
+    distance is the greater of `lowest` and offset of the query + offset of the image + slope * product.
     """
 
     cdef work job
     cdef const float[:, ::1] features
     cdef const float[::1] factors
     cdef const float[::1] offsets
+    cdef const float[::1] centre
     cdef float[::1] packed
     cdef bint is_coarse
 
     def __init__(self, const float[:, ::1] features, const float[::1] factors, const float[::1] offsets, *,
-                 float slope, float lowest, str instructions=None, bint coarse=False, bint only_pairs=False):
+                 const float[::1] centre, float slope, float lowest, str instructions=None, bint coarse=False, bint only_pairs=False):
         """With `coarse` features are `rounded_pairs`; ValueError if the CPU has no product of them.
 
         With `only_pairs` nothing but `pairs` may be called: nothing is packed.
@@ -370,12 +372,12 @@ cdef class Queries:
         cdef bytes wanted = b"" if instructions is None else instructions.encode()
         cdef Py_ssize_t num = features.shape[0], dim = features.shape[1], panels = -(-num // QUERY_PANEL), p
         cdef int64_t[::1] rows = np.arange(num)
-        self.features, self.factors, self.offsets = features, factors, offsets
+        self.features, self.factors, self.offsets, self.centre = features, factors, offsets, centre
         self.packed = np.empty(1 if only_pairs else max(1, panels * QUERY_PANEL * dim), dtype=np.float32)
         with nogil:
             for p in range(0 if only_pairs else panels):
                 pack_panel(&features[0, 0], &rows[p * QUERY_PANEL], min(num - p * QUERY_PANEL, QUERY_PANEL), dim,
-                           NULL if coarse else &factors[0], QUERY_PANEL, &self.packed[p * QUERY_PANEL * dim])
+                           NULL if coarse else &factors[0], &centre[0], QUERY_PANEL, &self.packed[p * QUERY_PANEL * dim])
         self.job.with_ = kernels_named(NULL if instructions is None else <const char*>wanted)
         if self.job.with_.name == NULL:
             raise ValueError(f"this CPU has no instruction set {instructions!r}")
@@ -383,7 +385,7 @@ cdef class Queries:
             raise ValueError("this CPU has no product of bfloat16 numbers")
         self.is_coarse = coarse
         self.job.dim, self.job.slope, self.job.lowest = dim, slope, lowest
-        self.job.queries, self.job.query_offsets = &self.packed[0], &offsets[0]
+        self.job.queries, self.job.query_offsets, self.job.centre = &self.packed[0], &offsets[0], &centre[0]
         self.job.num_queries = 0 if only_pairs else num
 
     def pairs(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
