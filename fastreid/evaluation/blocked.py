@@ -19,10 +19,10 @@ from torch import Tensor
 from fastreid.evaluation.distances import MEMORY_BUDGET, Distances, rows_within
 from fastreid.evaluation.fused import is_available
 from fastreid.evaluation.metric import Rows, as_rows, check_finite, check_pair, metric_named
-from fastreid.evaluation.space import space_of, unit_factors
+from fastreid.evaluation.space import space_of, squared_lengths, unit_factors
 
 SEGMENT_ROWS = 16_384  # images that are widened and moved to the device together
-PLACED_ROWS = 1024  # that are placed together on a CPU: they stay in its cache
+PLACED_ROWS = 4096  # that are placed together on a CPU: a copy of all would not fit its cache
 USUAL = 2.0**50  # longest row, and its inverse the shortest, of which float32 holds products with unit vectors
 
 # torch 2.9 has a setting for each backend, and refuses to mix it with the older one.
@@ -102,18 +102,17 @@ class BlockedDistances(Distances):
 
     def _part_scales(self, rows: Tensor, first: int, side: str) -> tuple[Tensor, Tensor, Tensor]:
         """Factors, offsets and boosts of some rows, on the CPU."""
-        squares = _squared_lengths(rows)
-        check_finite(squares, first, side, self._metric if self._metric.normalizes else None)
-        boosts, factors = unit_factors(squares) if self._metric.normalizes else (None, np.ones(len(rows), np.float32))
+        boosts, factors = None, np.ones(len(rows), np.float32)
         offsets = np.full(len(rows), 0.5, np.float32)
-        some = _Scales(
-            *(torch.from_numpy(values).to(self._device) for values in (factors, offsets)),
-            None if boosts is None else torch.from_numpy(boosts).to(self._device),
-            is_usual=True,
-        )
-        if self._space.is_centred:
-            squares = _squared_lengths(some.placed(rows, 0, self._centre, self._metric.normalizes))
-            check_finite(np.nan_to_num(squares), first, side, self._metric)
+        if self._metric.normalizes:
+            squares = _squared_lengths(rows)
+            check_finite(squares, first, side, self._metric)
+            boosts, factors = unit_factors(squares)
+            rows = rows if boosts is None else rows * torch.from_numpy(boosts[:, None]).to(self._device)
+        if self._centre is not None:
+            squares = _squared_lengths(rows, factors, self._centre)
+            if not self._metric.normalizes:
+                self._space.check_placed(squares, first, side, lambda: _squared_lengths(rows))
             offsets = self._space.offsets_of(squares)
         boosts = np.ones(len(rows), np.float32) if boosts is None else boosts
         return torch.from_numpy(factors), torch.from_numpy(offsets), torch.from_numpy(boosts)
@@ -153,7 +152,13 @@ class BlockedDistances(Distances):
         return on_device(self._space.read(as_rows(rows)) if self._space.reads(rows) else rows, self._device)
 
 
-def _squared_lengths(rows: Tensor) -> np.ndarray:
+def _squared_lengths(rows: Tensor, factors: np.ndarray | None = None, centre: Tensor | None = None) -> np.ndarray:
+    """float64 [N], as `space.squared_lengths`, where the rows are."""
+    if rows.device.type == "cpu":
+        middle = None if centre is None else centre.numpy()
+        return squared_lengths(rows.contiguous().numpy(), factors, middle, torch.get_num_threads())
+    if factors is not None:
+        rows = rows * torch.from_numpy(factors[:, None]).to(rows.device) - centre
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square().cpu().numpy()
 
 

@@ -256,4 +256,5 @@ class FusedDistances(Distances):
 
 def kernel_options(space: Space) -> dict[str, Any]:
     """What `rank_cy.Queries` is told of distances."""
-    return {"centre": space.centre, "slope": space.metric.slope, "lowest": space.lowest}
+    centre = space.centre if space.centre.any() else None  # zero needs no work
+    return {"centre": centre, "slope": space.metric.slope, "lowest": space.lowest}

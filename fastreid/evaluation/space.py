@@ -11,6 +11,7 @@ whole, and not moved by a few that lie far away. It depends on nothing but the r
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +90,7 @@ class Space:
             return features, factors, np.full(len(features), 0.5, np.float32)
         squares = squared_lengths(features, factors, self.centre, num_threads)
         if not self.metric.normalizes:
-            self._check(squares, features, rows, side)
+            self.check_placed(squares, rows, side, lambda: squared_lengths(features))
         return features, factors, self.offsets_of(squares)
 
     def offsets_of(self, squares: np.ndarray) -> np.ndarray:
@@ -117,9 +118,18 @@ class Space:
                 "TEST.METRIC cosine"
             )
 
-    def _check(self, squares: np.ndarray, features: np.ndarray, rows: int | np.ndarray, side: str) -> None:
+    def check_placed(
+        self, squares: np.ndarray, rows: int | np.ndarray, side: str, lengths: Callable[[], np.ndarray]
+    ) -> None:
+        """Raises: ValueError naming a row that is not finite or too far from the centre.
+
+        Args:
+            squares: |x'|^2.
+            rows, side: as `scales`.
+            lengths: gives |x|^2, by which a row that is not finite is known from one that is too far.
+        """
         if not (squares <= self.metric.longest**2).all():
-            check_finite(squared_lengths(features), rows, side)  # the difference to the centre may be too long, only
+            check_finite(lengths(), rows, side)
             check_finite(np.nan_to_num(squares), rows, side, self.metric)
 
 

@@ -226,8 +226,8 @@ static kernels kernels_named(const char *name) {
     return found;
 }
 
-/* Rows of features [rows x dim], `placed` by a factor each and the centre (no factors: as they are, bit for bit), side by
- * side: [panels x dim x width], missing rows zero. */
+/* Rows of features [rows x dim], `placed` by a factor each and the centre (NULL: zero, the same bits; no factors: as they
+ * are, bit for bit), side by side: [panels x dim x width], missing rows zero. */
 static void pack_panel(const float *features, const int64_t *rows, int64_t count, int64_t dim, const float *factors,
                        const float *centre, int width, float *panel) {
     for (int64_t r = 0; r < width; r++) {
@@ -239,8 +239,10 @@ static void pack_panel(const float *features, const int64_t *rows, int64_t count
         const float *row = features + rows[r] * dim;
         for (int64_t k = 0; k < dim && !factors; k++)
             panel[k * width + r] = row[k];
-        for (int64_t k = 0; k < dim && factors; k++)
+        for (int64_t k = 0; k < dim && factors && centre; k++)
             panel[k * width + r] = placed(row[k], factors[rows[r]], centre[k]);
+        for (int64_t k = 0; k < dim && factors && !centre; k++)
+            panel[k * width + r] = row[k] * factors[rows[r]];
     }
 }
 
@@ -288,7 +290,7 @@ typedef struct {
     kernels with;
     int64_t dim;
     float slope, lowest;
-    const float *centre;          /* [dim] of all rows that have factors */
+    const float *centre;          /* [dim] of all rows that have factors, or NULL for zero */
     const float *queries;         /* [num_queries / QUERY_PANEL, rounded up, x dim x QUERY_PANEL], placed */
     const float *query_offsets;   /* [num_queries] */
     int64_t num_queries;

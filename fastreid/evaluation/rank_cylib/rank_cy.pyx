@@ -364,7 +364,8 @@ cdef class Queries:
     cdef bint is_coarse
 
     def __init__(self, const float[:, ::1] features, const float[::1] factors, const float[::1] offsets, *,
-                 const float[::1] centre, float slope, float lowest, str instructions=None, bint coarse=False, bint only_pairs=False):
+                 const float[::1] centre=None, float slope, float lowest, str instructions=None, bint coarse=False,
+                 bint only_pairs=False):
         """With `coarse` features are `rounded_pairs`; ValueError if the CPU has no product of them.
 
         With `only_pairs` nothing but `pairs` may be called: nothing is packed.
@@ -372,12 +373,15 @@ cdef class Queries:
         cdef bytes wanted = b"" if instructions is None else instructions.encode()
         cdef Py_ssize_t num = features.shape[0], dim = features.shape[1], panels = -(-num // QUERY_PANEL), p
         cdef int64_t[::1] rows = np.arange(num)
-        self.features, self.factors, self.offsets, self.centre = features, factors, offsets, centre
+        self.features, self.factors, self.offsets = features, factors, offsets
+        self.centre = np.zeros(dim, dtype=np.float32) if centre is None else centre
+        self.job.centre = NULL if centre is None else &self.centre[0]
         self.packed = np.empty(1 if only_pairs else max(1, panels * QUERY_PANEL * dim), dtype=np.float32)
         with nogil:
             for p in range(0 if only_pairs else panels):
                 pack_panel(&features[0, 0], &rows[p * QUERY_PANEL], min(num - p * QUERY_PANEL, QUERY_PANEL), dim,
-                           NULL if coarse else &factors[0], &centre[0], QUERY_PANEL, &self.packed[p * QUERY_PANEL * dim])
+                           NULL if coarse else &factors[0], self.job.centre, QUERY_PANEL,
+                           &self.packed[p * QUERY_PANEL * dim])
         self.job.with_ = kernels_named(NULL if instructions is None else <const char*>wanted)
         if self.job.with_.name == NULL:
             raise ValueError(f"this CPU has no instruction set {instructions!r}")
@@ -385,7 +389,7 @@ cdef class Queries:
             raise ValueError("this CPU has no product of bfloat16 numbers")
         self.is_coarse = coarse
         self.job.dim, self.job.slope, self.job.lowest = dim, slope, lowest
-        self.job.queries, self.job.query_offsets, self.job.centre = &self.packed[0], &offsets[0], &centre[0]
+        self.job.queries, self.job.query_offsets = &self.packed[0], &offsets[0]
         self.job.num_queries = 0 if only_pairs else num
 
     def pairs(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
@@ -395,6 +399,7 @@ cdef class Queries:
         out_array = np.empty(query_of.shape[0], dtype=np.float32)
         cdef float[::1] out = out_array
         if query_of.shape[0]:
+            job.centre = &self.centre[0]
             job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
             with nogil:
                 pair_distances(&job, &self.features[0, 0], &self.factors[0], &query_of[0], &image_of[0],
