@@ -70,10 +70,13 @@ class BlockedDistances(Distances):
         self._space = space_of(self._metric, self._query, self._gallery)
         self._centre = on_device(self._space.centre, self._device) if self._space.is_centred else None
         if self._device.type == "cuda" and 4 * self._gallery.nbytes < torch.cuda.mem_get_info(self._device)[0]:
-            self._gallery = self._read(self._gallery)  # else it is moved for every block of queries
-            if self._space.origin is not None:  # both sides have lost it now
-                self._query = self._read(self._query)
-                self._space = replace(self._space, origin=None)
+            self._move_once()  # else the gallery is moved for every block of queries
+
+    def _move_once(self) -> None:
+        self._gallery = self._read(self._gallery)
+        if self._space.origin is not None:  # once both sides have lost it they are as any others
+            self._query = self._read(self._query)
+            self._space = replace(self._space, origin=None)
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -157,6 +160,10 @@ def _squared_lengths(rows: Tensor, factors: np.ndarray | None = None, centre: Te
     if rows.device.type == "cpu":
         middle = None if centre is None else centre.numpy()
         return squared_lengths(rows.contiguous().numpy(), factors, middle, torch.get_num_threads())
+    return _squared_lengths_on_device(rows, factors, centre)
+
+
+def _squared_lengths_on_device(rows: Tensor, factors: np.ndarray | None, centre: Tensor | None) -> np.ndarray:
     if factors is not None:
         rows = rows * torch.from_numpy(factors[:, None]).to(rows.device) - centre
     return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square().cpu().numpy()

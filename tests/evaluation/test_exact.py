@@ -8,7 +8,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastreid.evaluation import fused, neighbors
+from fastreid.evaluation import blocked, fused, neighbors
 from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.distance import build_dist
 from fastreid.evaluation.fused import FusedDistances, distance_rows
@@ -282,6 +282,26 @@ def _mapped(rows, folder):
     path = folder / f"{len(rows)}.npy"
     np.save(path, rows)
     return np.load(path, mmap_mode="r")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("stored", [np.float32, np.float64])
+def test_what_a_gpu_does_otherwise(metric, stored, monkeypatch):
+    """Its steps, on the CPU: the gallery is converted once, lengths are torch's, rows are placed in other parts."""
+    query, gallery = (rows_about(1000, n=n, dim=24, seed=n).astype(stored) for n in (20, 200))
+    expected = BlockedDistances(query, gallery, metric=metric).rows(0, 20)
+    monkeypatch.setattr(
+        blocked,
+        "_squared_lengths",
+        lambda rows, factors=None, centre=None: blocked._squared_lengths_on_device(rows, factors, centre),
+    )
+    monkeypatch.setattr(blocked, "PLACED_ROWS", 64)
+    moved = BlockedDistances(query, gallery, metric=metric)
+    moved._move_once()
+    assert isinstance(moved._gallery, torch.Tensor) and moved._gallery.dtype == torch.float32
+    np.testing.assert_allclose(moved.rows(0, 20), expected, rtol=1e-5)
+    tiny = BlockedDistances(query * stored(1e-40), gallery * stored(1e-40))
+    np.testing.assert_allclose(tiny.rows(0, 20), BlockedDistances(query, gallery).rows(0, 20), atol=1e-4)
 
 
 @pytest.mark.parametrize("distances", ENGINES.values())

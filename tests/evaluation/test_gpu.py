@@ -55,6 +55,35 @@ def test_tensorfloat_is_not_used_even_if_it_is_allowed():
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("offset", [300, 10_000])
+@pytest.mark.parametrize("stored", [np.float32, np.float64, "there"])
+def test_a_common_offset_changes_nothing_there(offset, stored):
+    query, gallery, *ids = protocol(5, q=100, g=1000, people=40, dim=64)
+    query, gallery = (np.round(side * 2**9) / 2**9 for side in (query, gallery))  # float32 holds it beside the offset
+    options = {"metric": "euclidean", "roc": True, "reranking": Reranking(k1=10, k2=3)}
+    expected = score_features(query, gallery, *ids, Scoring(**options))
+    moved = [side.astype(np.float64) + offset for side in (query, gallery)]
+    if stored == "there":
+        moved = [torch.from_numpy(side).float().cuda() for side in moved]
+    else:
+        moved = [side.astype(stored) for side in moved]
+    for budget in (64, 0.5):
+        there = Scoring(**options, engine="torch", device="cuda", memory_budget=budget)
+        assert score_features(*moved, *ids, there).metrics == pytest.approx(expected.metrics, abs=1e-2)
+    nearest = nearest_neighbors(moved[1], 9, metric="euclidean", device="cuda", search="torch").indices
+    true = nearest_neighbors(gallery, 9, metric="euclidean").indices
+    assert (np.sort(nearest, axis=1) == np.sort(true, axis=1)).mean() > 0.999
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-18, 1e18, 1e30])
+def test_a_cosine_does_not_know_how_long_rows_are_there_either(scale):
+    query, gallery, *_ = protocol(6, q=50, g=500, people=40, dim=64)
+    scaled = [(np.round(8 * side).astype(np.float64) * scale).astype(np.float32) for side in (query, gallery)]
+    expected = Scoring(engine="torch").distances(*scaled).rows(0, 50)
+    found = Scoring(engine="torch", device="cuda").distances(*scaled).rows(0, 50)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
 def test_neighbours_and_what_is_built_on_them():
     query, gallery, *ids = protocol(4, q=100, g=1000, people=40, dim=64)
     expected, found = (nearest_neighbors(gallery, 12, device=device) for device in ("cpu", "cuda"))

@@ -46,9 +46,20 @@ class Fusion:
         """[B, D] and [B, V, D] (None where it is not asked for) -> descriptor [B, …] in float32."""
         pieces = []
         if "person" in self.parts:
-            pieces.append(person if self.mode == "concat" else F.normalize(person, dim=1))
+            pieces.append(person if self.mode == "concat" else unit_rows(person, dim=1))
         if generated is not None and "generated" in self.parts:
             if self.mode == "weighted":
-                generated = F.normalize(generated, dim=2) * (self.weight / generated.shape[1]) ** 0.5
+                generated = unit_rows(generated, dim=2) * (self.weight / generated.shape[1]) ** 0.5
             pieces.append(generated.flatten(1))
         return torch.cat(pieces, dim=1).float()
+
+
+def unit_rows(rows: Tensor, dim: int) -> Tensor:
+    """Rows along `dim` as unit vectors in float32, however short or long they are; rows of zeros stay zeros.
+
+    `F.normalize` takes rows shorter than 1e-12 for zeros. The power of two that brings a row near one leaves its bits.
+    """
+    rows = rows.float()
+    greatest = rows.abs().amax(dim=dim, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    power = torch.frexp(greatest).mantissa / greatest  # exactly
+    return F.normalize(rows * power, dim=dim)
