@@ -142,6 +142,19 @@ def test_equal_distances_go_to_the_lower_gallery_index():
     assert rank_queries(same, [1], [1, 2, 3], [0], [1, 1, 1]).first_match_rank.tolist() == [1]
 
 
+@pytest.mark.parametrize("use_cython", [True, False])
+def test_queries_without_a_right_image_have_no_figures(use_cython):
+    """As the share of the queries that one process of several has may be."""
+    matches = match_labels([0, 1], [2, 3, -1], [0, 0], [1, 1, 1])
+    counted = count_matrix(np.random.default_rng(0).random((2, 3)), matches, use_cython=use_cython)
+    assert [part.shape for part in counted] == [(0,), (3, 0)]
+    ranking = rank.ranking_of(*counted, matches)
+    for figures in (ranking.ap, ranking.inp, ranking.ap_optimistic, ranking.ap_pessimistic):
+        assert np.isnan(figures).tolist() == [True, True]
+    assert ranking.first_match_rank.tolist() == ranking.num_positives.tolist() == [0, 0]
+    assert ranking.num_valid_gallery.tolist() == [2, 2]
+
+
 def test_curve_never_falls_when_fewer_items_than_ranks():
     """fast-reid's compiled curve gives [0, .5, 0, 0, 1, 1] on such an input."""
     distances = np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]])

@@ -74,6 +74,18 @@ def test_threshold_gives_the_rate_it_stands_for():
     assert figures["TPR@FPR=1e-2"] == pytest.approx(100 * curve.tpr_at(0.01)[0])
 
 
+def test_figures_are_percentages_of_the_curve():
+    """Right pairs at 0.1, 0.3 and 0.7, wrong ones at 0.2, 0.4, 0.5, 0.6, 0.8 and 0.9."""
+    matrix = np.array([[0.1, 0.3, 0.7, 0.2, 0.4, 0.5, 0.6, 0.8, 0.9]], dtype=np.float32)
+    curve = roc_curve(MatrixDistances(matrix), match_labels([0], [0, 0, 0, 1, 1, 2, 2, 3, 3], [0], [1] * 9))
+    assert curve.figures() == pytest.approx({
+        "TPR@FPR=1e-4": 100 / 3, "TPR@FPR=1e-3": 100 / 3, "TPR@FPR=1e-2": 100 / 3,
+        "AUC": 100 * (6 + 5 + 2) / 18,  # wrong pairs that are farther than each right one
+        "EER": 100 / 3,  # from 0.3 on: one of three is rejected, then, up to 0.4, two of six are accepted
+        "accuracy": 100 * (2 / 3 + 5 / 6) / 2, "threshold": 0.3,
+    })  # fmt: skip
+
+
 def test_perfect_descriptors_make_no_error():
     matrix = np.array([[0.1, 0.9, 0.8], [0.9, 0.2, 0.7]])
     curve = roc_curve(MatrixDistances(matrix), match_labels([0, 1], [0, 1, 2], [0, 0], [1, 1, 1]))
