@@ -192,13 +192,13 @@ def squared_lengths(
 ) -> np.ndarray:
     """float64 [N], |x|^2 of float32 rows or, with both factors and centre, |x'|^2; the same bits wherever compiled."""
     try:
-        from fastreid.evaluation.rank_cylib import rank_cy
+        from fastreid.evaluation.rank_cylib.rank_cy import squared_lengths as compiled
     except ImportError:
         starts = range(0, len(features), _ROWS_AT_ONCE)
         found = [_squared_lengths(*(x if x is None else x[s : s + _ROWS_AT_ONCE] for x in (features, factors)), centre)
                  for s in starts]  # fmt: skip
         return np.concatenate(found) if found else np.zeros(0)
-    return rank_cy.squared_lengths(features, factors, centre, num_threads)
+    return compiled(features, factors, centre, num_threads)
 
 
 def _squared_lengths(features: np.ndarray, factors: np.ndarray | None, centre: np.ndarray | None) -> np.ndarray:

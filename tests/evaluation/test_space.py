@@ -21,7 +21,7 @@ from fastreid.evaluation.reranking import RerankedDistances, jaccard_distances, 
 from fastreid.evaluation.roc import roc_curve
 from fastreid.evaluation.score import score_features
 from fastreid.evaluation.scoring import Expansion, Reranking, Scoring
-from fastreid.evaluation.space import Space, space_of
+from fastreid.evaluation.space import Space, space_of, squared_lengths
 from tests.evaluation.test_roc import protocol
 
 needs_kernels = pytest.mark.skipif(not fused.is_available(), reason="extension not compiled")
@@ -226,6 +226,18 @@ def test_jaccard_distances_do_not_see_an_offset(definition, search):
     )
 
 
+def test_lengths_have_one_definition(monkeypatch):
+    rows, factors = rows_about(3, n=1500, dim=19), np.random.default_rng(0).random(1500).astype(np.float32)
+    centre = np.full(19, 2.5, np.float32)
+    placed = (rows * factors[:, None] - centre).astype(np.float64)
+    for compiled in (True, False):
+        if not compiled:
+            monkeypatch.setitem(sys.modules, "fastreid.evaluation.rank_cylib.rank_cy", None)
+        np.testing.assert_allclose(squared_lengths(rows), (rows.astype(np.float64) ** 2).sum(1), rtol=1e-12)
+        np.testing.assert_allclose(squared_lengths(rows, factors, centre), (placed**2).sum(1), rtol=1e-12)
+        assert squared_lengths(rows[:0]).shape == (0,)
+
+
 def test_reranking_without_kernels(monkeypatch):
     people = np.arange(120) % 12
     rows = np.round(rows_about(0, n=120, dim=16, people=people) * 2**9) / 2**9
@@ -259,9 +271,13 @@ def test_every_storage_keeps_what_it_holds(kind, distances, tmp_path):
     }[kind]
     query, gallery = stored(query), stored(gallery)
     exact = [x.double().numpy() if isinstance(x, torch.Tensor) else x.astype(np.float64) for x in (query, gallery)]
-    found = distances(query, gallery, metric="euclidean").rows(0, 20)
-    expected = true_distances(*exact, "euclidean")
+    made = distances(query, gallery, metric="euclidean", memory_budget=0.01)
+    found, expected = made.rows(0, 20), true_distances(*exact, "euclidean")
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * expected.mean())
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 5, 20), rng.integers(0, 5, 200), np.arange(20) % 3, rng.integers(0, 3, 200)
+    true = rank_queries(expected, *ids).mean_ap
+    assert made.rank(match_labels(*ids)).mean_ap == pytest.approx(true, abs=1e-4)
 
 
 def _mapped(rows, folder):
