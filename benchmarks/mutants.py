@@ -14,8 +14,10 @@ heavy packages, which takes a second instead of ten.
 
 import argparse
 import difflib
+import itertools
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -30,11 +32,12 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 # Figures, losses, samplers and checkpoints: a wrong number in them is not seen by looking.
 MODULES = (
-    "evaluation/breakdown.py", "evaluation/chance.py", "evaluation/confidence.py", "evaluation/distances.py",
+    "evaluation/blocked.py", "evaluation/breakdown.py", "evaluation/chance.py", "evaluation/confidence.py",
+    "evaluation/distances.py",
     "evaluation/histogram.py", "evaluation/matching.py", "evaluation/metric.py", "evaluation/neighbors.py",
     "evaluation/outcome.py", "evaluation/protocols.py", "evaluation/query_expansion.py", "evaluation/rank.py",
     "evaluation/rank_numpy.py", "evaluation/rank_torch.py", "evaluation/reranking.py", "evaluation/roc.py",
-    "evaluation/score.py", "evaluation/single_shot.py",
+    "evaluation/score.py", "evaluation/single_shot.py", "evaluation/space.py",
     "modeling/losses/*.py", "modeling/diffusion/noise.py", "modeling/diffusion/schedule.py",
     "modeling/diffusion/guidance.py", "modeling/diffusion/sampling.py", "modeling/diffusion/targets.py",
     "data/samplers/*.py", "data/numbered.py",
@@ -45,6 +48,8 @@ OPERATORS = (
 )  # fmt: skip
 # Of annotations (X | None), or nothing that anybody would write by mistake.
 LEFT_OUT = ("BitOr", "BitAnd", "BitXor", "Shift", "Invert", "Is", "Pow", "FloorDiv", "Mod")
+# Of keyword-only arguments: no multiplication.
+SIGNATURE_STAR = re.compile(r"[(,]\s*\*")
 SECONDS = 300
 
 
@@ -71,10 +76,12 @@ def mutants_of(module: Path) -> Iterator[Mutant]:
         kind = name.partition("/")[2]
         if not kind.startswith(OPERATORS) or any(word in kind for word in LEFT_OUT):
             continue
-        operator, occurrence = get_operator(name)(), 0
-        while (mutated := mutate_code(source, operator, occurrence)) is not None:
-            yield Mutant(module, mutated)
-            occurrence += 1
+        operator = get_operator(name)()
+        for occurrence in itertools.count():
+            if (mutated := mutate_code(source, operator, occurrence)) is None:
+                break
+            if len(SIGNATURE_STAR.findall(mutated)) == len(SIGNATURE_STAR.findall(source)):
+                yield Mutant(module, mutated)
 
 
 def tests_of(module: Path, root: Path) -> list[list[str]]:

@@ -98,14 +98,31 @@ def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers():
         NumberedSampler(identity(), 8, rank=0, world_size=4)
 
 
-@pytest.mark.parametrize("name", ["balanced", "views"])
-@pytest.mark.parametrize(("people_per_batch", "shown"), [(1, 4), (2, 4), (3, 3), (4, 4)])
-def test_a_pass_shows_as_many_people_as_fill_its_batches(name, people_per_batch, shown):
-    """All four where they fill whole batches, each once; in another order in the next pass."""
-    stream = iter(MAKERS[name](batch_size=4 * people_per_batch))
-    passes = [[PEOPLE[image] for image in islice(stream, 4 * shown)][::4] for _ in range(12)]
-    assert all(len(set(people)) == shown for people in passes) and len(set(map(tuple, passes))) > 1
-    assert set().union(*passes) == {0, 1, 2, 3}
+@pytest.mark.parametrize("make", [BalancedIdentitySampler, ViewBalancedSampler])
+@pytest.mark.parametrize(("people", "people_per_batch", "shown"), [(4, 1, 4), (4, 2, 4), (5, 3, 3), (4, 4, 4)])
+def test_a_pass_shows_as_many_people_as_fill_its_batches(make, people, people_per_batch, shown):
+    """Each once; in another order in the next pass."""
+    persons = [image % people for image in range(8 * people)]
+    places = {
+        "cameras" if make is BalancedIdentitySampler else "views": [image // people for image in range(8 * people)]
+    }
+    stream = iter(make(persons, batch_size=4 * people_per_batch, num_instances=4, seed=0, **places))
+    passes = [[persons[image] for image in islice(stream, 4 * shown)][::4] for _ in range(12)]
+    assert all(len(set(found)) == shown for found in passes) and len(set(map(tuple, passes))) > 1
+    assert set().union(*passes) == set(range(people))
+
+
+def test_groups_of_one_image_are_legal_and_of_none_are_not():
+    assert sorted(islice(iter(identity(num_instances=1, batch_size=4)), 4)) != [0, 1, 2, 3]
+    with pytest.raises(ConfigError, match="NUM_INSTANCE=0"):
+        identity(num_instances=0)
+    assert MAKERS["uniform"]().group_size == 1 and MAKERS["naive"]().group_size == 4
+
+
+def test_as_many_images_as_are_asked_for_are_not_drawn_twice():
+    sampler = SetReWeightSampler([0] * 4, sets=[0] * 4, set_weight=[1], batch_size=4, num_instances=4, seed=0)
+    stream = iter(sampler)
+    assert all(sorted(islice(stream, 4)) == [0, 1, 2, 3] for _ in range(10))
 
 
 def test_balanced_prefers_other_cameras():
