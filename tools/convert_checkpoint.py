@@ -15,6 +15,7 @@ import torch
 
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import path_lock
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"convert_checkpoint: error: {error}")
     try:
         args.new.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(args.new, "wb") as file:
+        with path_lock(args.new), atomic_write(args.new, "wb") as file:
             torch.save({"model": {name: tensor.detach().clone() for name, tensor in state.items()}}, file)
     except OSError as error:
         sys.exit(f"convert_checkpoint: error: cannot write {args.new}: {error.strerror}")

@@ -14,6 +14,7 @@ from fastreid.data.check import counts_table
 from fastreid.data.workers import explain
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.manifest import evaluation_manifest, splits_of
+from fastreid.engine.setup import release_output_folder
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
 from fastreid.utils.errors import UserError
 from fastreid.utils.user_code import import_file
@@ -42,8 +43,14 @@ def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Run what the arguments ask for; return the last evaluation, {} of a dry run."""
     cfg = setup_cfg(args)
     default_setup(cfg, args)
-    if args.eval_only:
-        return evaluate(cfg)
+    try:
+        return evaluate(cfg) if args.eval_only else train(cfg, args)
+    finally:
+        release_output_folder(cfg)
+
+
+def train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Train, or describe what would be trained."""
     trainer = DefaultTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if args.dry_run:

@@ -26,6 +26,7 @@ from fastreid.engine.freezing import build_layer_freeze
 from fastreid.engine.manifest import ManifestWriter, Splits, splits_of
 from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.precise_bn import PreciseBN
+from fastreid.engine.setup import output_folder
 from fastreid.engine.sharding import is_sharded, keep_whole, shard
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
@@ -191,7 +192,14 @@ class DefaultTrainer(SimpleTrainer):
 
         Returns:
             The last evaluation's figures, {protocol: {"Rank-1": …}}; {} without DATASETS.TESTS.
+
+        Raises:
+            InUseError: another run writes to OUTPUT_DIR.
         """
+        with output_folder(self.cfg):
+            return self._train()
+
+    def _train(self) -> Results:
         if self.start_epoch >= self.max_epoch:
             logger.info(
                 "the run in %s has done its %d epochs: evaluating it",
@@ -233,10 +241,18 @@ class DefaultTrainer(SimpleTrainer):
         Returns:
             {protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"}},
             in percent.
+
+        Raises:
+            InUseError: another run writes to OUTPUT_DIR.
         """
         if not cfg.DATASETS.TESTS:
             logger.warning("DATASETS.TESTS is empty: nothing to evaluate")
             return {}
+        with output_folder(cfg):
+            return cls._test(cfg, model)
+
+    @classmethod
+    def _test(cls, cfg: CfgNode, model: nn.Module) -> Results:
         # Running statistics differ between processes; the checkpoint has the main one's.
         comm.copy_from_main(model.buffers())
         if cls._has_own_evaluators():
