@@ -14,6 +14,7 @@ from fastreid.data.check import counts_table
 from fastreid.data.workers import explain
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.manifest import evaluation_manifest, splits_of
+from fastreid.engine.resuming import seed_of_run
 from fastreid.engine.setup import release_output_folder
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
 from fastreid.utils.errors import UserError
@@ -87,7 +88,8 @@ def run() -> None:
     try:
         cfg = setup_cfg(args)
         if cfg.MODEL.SEED < 0:  # drawn once, for every process and everything that is seeded
-            args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31))]
+            drawn = seed_of_run(cfg.OUTPUT_DIR) if args.resume else None
+            args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31) if drawn is None else drawn)]
         device = cfg.MODEL.DEVICE
         machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
         launch(main, *machines, args=(args,), device=device, timeout_minutes=args.timeout)

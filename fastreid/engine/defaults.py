@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_test_loader, build_reid_train_loader
@@ -23,11 +22,13 @@ from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.freezing import build_layer_freeze
+from fastreid.engine.identity import Identity, model_identity, training_identity
 from fastreid.engine.manifest import ManifestWriter, Splits, splits_of
 from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.precise_bn import PreciseBN
-from fastreid.engine.setup import output_folder
-from fastreid.engine.sharding import is_sharded, keep_whole, shard
+from fastreid.engine.resuming import ANYWAY, check_resumable, take_options
+from fastreid.engine.setup import output_folder, write_config
+from fastreid.engine.sharding import is_sharded, keep_whole, replicated, shard
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
 from fastreid.evaluation import (
@@ -44,7 +45,7 @@ from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_schedul
 from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
-from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights
+from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights, read_checkpoint
 from fastreid.utils.env import set_rng_state
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer
@@ -62,8 +63,10 @@ class DefaultTrainer(SimpleTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         data_loader = self.build_train_loader(cfg)
+        self._given_cfg = cfg
         self.cfg = self.auto_scale_hyperparams(cfg, data_loader.dataset.num_classes)
         self.bare_model = self.build_model(self.cfg)
+        self._of_model = model_identity(self.bare_model)  # before it is sharded
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
         shard(self.cfg, self.bare_model, device)
@@ -72,7 +75,7 @@ class DefaultTrainer(SimpleTrainer):
             keep_whole(optimizer)
         use_scaler = amp_dtype(self.cfg, device) is torch.float16
         super().__init__(
-            _distributed(self.bare_model, device),
+            replicated(self.bare_model, device),
             data_loader,
             optimizer,
             autocast=functools.partial(autocast_for, self.cfg, device),
@@ -98,17 +101,24 @@ class DefaultTrainer(SimpleTrainer):
             check_protocol(protocol)  # now, not after the hours of training
         self.results: Results = {}
         self.best_metric: float | None = None
+        # What the run trains on; known when it starts.
+        self.identity: Identity | None = None
+        self.changed_at_resume: list[str] = []
         self.register_hooks(self.build_hooks())
 
-    def resume_or_load(self, resume: bool = False) -> None:
+    def resume_or_load(self, resume: bool | str = False) -> None:
         """Go on from the last checkpoint if asked and there is one; else load any MODEL.WEIGHTS.
+
+        Args:
+            resume: True, or "anyway" to go on though data or configuration are not the run's (--resume-anyway).
 
         Raises:
             WeightsError: the file is missing, unreadable, or of another model.
+            ResumeError: the run was trained on other data, or with another configuration.
         """
         path = self.checkpointer.last() if resume else None
         if path is not None:
-            self._resume(path)
+            self._resume(path, anyway=resume == ANYWAY)
             return
         if self.cfg.MODEL.WEIGHTS:
             load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True)
@@ -153,7 +163,18 @@ class DefaultTrainer(SimpleTrainer):
             self.bare_model.reshard()
         comm.copy_from_main(self.bare_model.buffers())
 
-    def _resume(self, path: os.PathLike[str]) -> None:
+    def _identify(self) -> Identity:
+        """What this run trains on, the same in all processes; the main one reads the images."""
+        if self.identity is None and comm.is_main_process():
+            data = self.data_loader.dataset
+            images, labels = getattr(data, "images", None), getattr(data, "labels", None)
+            self.identity = training_identity(self.cfg, images, labels, optimizer=self.optimizer) | self._of_model
+        self.identity = comm.broadcast(self.identity)
+        return self.identity
+
+    def _resume(self, path: os.PathLike[str], *, anyway: bool = False) -> None:
+        content = read_checkpoint(path, lazily=True)
+        self.changed_at_resume = check_resumable(path, content, self._identify(), self.optimizer, anyway=anyway)
         weights = Path(self.cfg.MODEL.WEIGHTS)
         if weights.is_file() and weights.stat().st_mtime > path.stat().st_mtime:
             logger.warning(
@@ -162,7 +183,9 @@ class DefaultTrainer(SimpleTrainer):
                 path,
                 weights,
             )
+        asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         values = self.checkpointer.resume(path)
+        take_options(self.optimizer, asked, self.changed_at_resume)
         self.start_epoch, self.start_iter = values["epoch"] + 1, values["iteration"]
         self.best_metric = hooks.best_metric_so_far(self.checkpointer, values["best_metric"])
         self.nonfinite_steps = values.get("nonfinite_steps", 0)
@@ -170,10 +193,14 @@ class DefaultTrainer(SimpleTrainer):
         if self.nonfinite_steps:
             self.storage.put_totals(nonfinite_steps=self.nonfinite_steps)
         per_epoch = values.get("iters_per_epoch", self.start_iter / self.start_epoch if self.start_epoch else 0)
-        if per_epoch != self.iters_per_epoch:
+        if per_epoch != self.iters_per_epoch and anyway and self.start_iter == self.start_epoch * per_epoch:
+            self.start_iter = self.start_epoch * self.iters_per_epoch  # an epoch is now longer or shorter
+            self.schedule.set_iteration(self.start_iter)
+        elif per_epoch != self.iters_per_epoch:
             raise ConfigError(
                 f"{path} was written after {self.start_iter} iterations, {per_epoch:g} to an epoch, but an epoch of "
-                f"this run has {self.iters_per_epoch}: resume with the same data and batch size"
+                f"this run has {self.iters_per_epoch}: resume with the same data and batch size (or, from the end of "
+                "an epoch, with --resume-anyway)"
             )
         # Samplers draw from a fixed seed: without this, the first epochs' order would come again.
         fast_forward = getattr(self.data_loader.sampler, "fast_forward", None)
@@ -206,6 +233,9 @@ class DefaultTrainer(SimpleTrainer):
                 self.cfg.OUTPUT_DIR,
                 self.max_epoch,
             )
+        self._identify()
+        if self.start_iter and (Path(self.cfg.OUTPUT_DIR) / "config.yaml").exists():
+            write_config(self._given_cfg)
         logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
         logger.info("protocols:\n%s", valid_queries_table(self.test_datasets))
         if not self.start_iter:
@@ -230,8 +260,8 @@ class DefaultTrainer(SimpleTrainer):
         values = hooks.progress_of(self) | {"epoch": first_bad // self.iters_per_epoch - 1, "iteration": first_bad}
         path = self.checkpointer.save("model_before_nonfinite", **(values | counts))
         super().give_up(
-            f"{message}; then go on with --resume. It starts from {path}, written just now: the run before the first "
-            f"of these steps, after iteration {first_bad}. An earlier one can be named in last_checkpoint"
+            f"{message}; then go on with --resume-anyway. It starts from {path}, written just now: the run before the "
+            f"first of these steps, after iteration {first_bad}. An earlier one can be named in last_checkpoint"
         )
 
     @classmethod
@@ -429,13 +459,3 @@ def _check_views(cfg: CfgNode, datasets: Sequence[Any]) -> None:
             f"the training images are of views {sorted(views)}, but MODEL.SDMODEL.VIEW_NUM is "
             f"{cfg.MODEL.SDMODEL.VIEW_NUM}: set it to {max(strange) + 1}"
         )
-
-
-def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
-    if comm.get_world_size() == 1 or is_sharded(model):
-        return model
-    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
-    # The option's name depends on the version of torch.
-    names = inspect.signature(DistributedDataParallel).parameters
-    option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    return DistributedDataParallel(model, device_ids=device_ids, **{option: False})

@@ -15,6 +15,7 @@ from fastreid.config import CfgNode, ConfigError, refuse_unsupported
 from fastreid.config.renames import NOTICES
 from fastreid.config.unread import tell_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
+from fastreid.engine.resuming import ANYWAY
 from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, make_deterministic, seed_everything
@@ -53,6 +54,13 @@ def default_argument_parser() -> argparse.ArgumentParser:
         "--resume",
         action="store_true",
         help="go on from OUTPUT_DIR/last_checkpoint, if there is one",
+    )
+    add(
+        "--resume-anyway",
+        dest="resume",
+        action="store_const",
+        const=ANYWAY,
+        help="as --resume, but go on though data or config changed since; what changed is recorded",
     )
     add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
     add("--dry-run", action="store_true", help="build everything, print summaries and stop")
@@ -152,8 +160,11 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     logger.info("environment:\n%s", collect_env())
     logger.info("arguments: %s", args)
     logger.debug("config:\n%s", cfg.dump())
-    if folder is not None:
-        _write_config(cfg, args)
+    path = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    # It says what was trained; a resumed run writes it when it is accepted.
+    only_looks = any(getattr(args, name, False) for name in ("eval_only", "dry_run", "resume"))
+    if folder is not None and not (only_looks and path.exists()):
+        write_config(cfg)
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))
     logger.info("seed %d", seed)
     seed_everything(seed + rank)
@@ -163,10 +174,10 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
         make_deterministic()
 
 
-def _write_config(cfg: CfgNode, args: argparse.Namespace) -> None:
+def write_config(cfg: CfgNode) -> None:
+    """Write OUTPUT_DIR/config.yaml, in the main process."""
     path = Path(cfg.OUTPUT_DIR) / "config.yaml"
-    only_looks = getattr(args, "eval_only", False) or getattr(args, "dry_run", False)
-    if comm.is_main_process() and not (only_looks and path.exists()):  # it says what was trained
+    if comm.is_main_process():
         with atomic_write(path) as file:
             file.write(cfg.dump())
         logger.info("config written to %s", os.path.abspath(path))
