@@ -16,6 +16,7 @@ import torch
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import path_lock
+from fastreid.utils.state_dicts import check_sizes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,6 +46,7 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
         content = content.state_dict()
     elif isinstance(content, Mapping) and isinstance(content.get("model"), torch.nn.Module):
         content = content["model"].state_dict()
+    check_sizes(content, old)
     return state_dict_in(content, old)
 
 

@@ -69,7 +69,7 @@ def train(cfg: CfgNode) -> nn.Module:
     device = torch.device(cfg.MODEL.DEVICE)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype(cfg, device) is torch.float16)
     if cfg.MODEL.WEIGHTS:
-        load_weights(model, cfg.MODEL.WEIGHTS, to_train=True)
+        load_weights(model, cfg.MODEL.WEIGHTS, to_train=True, min_coverage=cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE)
         getattr(model, "check_views", lambda: None)()
     elif hasattr(model, "required_prefixes"):
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
@@ -199,7 +199,7 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     if eval_only:
         cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
         model = build_model(cfg, num_classes=cfg.MODEL.HEADS.NUM_CLASSES or 1)
-        load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
+        load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True, min_coverage=cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE)
     else:
         model = train(cfg)
     for protocol, figures in evaluate(cfg, model).items():

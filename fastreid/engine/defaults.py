@@ -121,7 +121,8 @@ class DefaultTrainer(SimpleTrainer):
             self._resume(path, anyway=resume == ANYWAY)
             return
         if self.cfg.MODEL.WEIGHTS:
-            load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True)
+            coverage = self.cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
+            load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True, min_coverage=coverage)
             getattr(self.bare_model, "check_views", lambda: None)()
         elif required := getattr(self.bare_model, "required_prefixes", ()):
             raise WeightsError(

@@ -35,7 +35,8 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
     cfg.freeze()
     # Evaluation reads no classifier, and the training data may not be here to count its people.
     model = trainer.build_model(trainer.auto_scale_hyperparams(cfg, num_classes=1))
-    load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
+    coverage = cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
+    load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True, min_coverage=coverage)
     return model.eval()
 
 
