@@ -14,12 +14,12 @@ from fastreid.config import ConfigError, get_cfg, refuse_unsupported
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import FeatureFileError, read_features
 from fastreid.evaluation.matching import NoValidQueryError
-from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.score import score_features
 from fastreid.evaluation.scoring import Scoring
 from fastreid.utils.lock import path_lock
+from fastreid.utils.optional import optional
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     with path_lock(args.output, args.plots):
         if args.output:
             write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
-        if args.plots:
+        if args.plots and optional("matplotlib.figure", "no plots are drawn"):
+            from fastreid.evaluation.plots import draw_plots
+
             draw_plots({Path(args.gallery).stem: Curves(result.cmc, roc)}, args.plots)
 
 

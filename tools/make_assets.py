@@ -19,9 +19,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import timm  # noqa: E402
 import torch  # noqa: E402
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
 
 from fastreid.utils.lock import path_lock  # noqa: E402
+from fastreid.utils.optional import shield_diffusers  # noqa: E402
+
+shield_diffusers()
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
 
 _MANIFEST = "assets.json"
 # 192-d tokens and 4x8x6 latents, for the six-block ViT of configs/quickstart.

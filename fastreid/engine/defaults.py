@@ -31,6 +31,7 @@ from fastreid.engine.setup import output_folder, write_config
 from fastreid.engine.sharding import is_sharded, keep_whole, replicated, shard
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
+from fastreid.engine.views import check_views
 from fastreid.evaluation import (
     DatasetEvaluator,
     ReidEvaluator,
@@ -96,7 +97,7 @@ class DefaultTrainer(SimpleTrainer):
         )  # fmt: skip
         self.train_datasets = getattr(data_loader, "sources", [])
         self.test_datasets = self.build_test_datasets(self.cfg)
-        _check_views(self.cfg, self.train_datasets)
+        check_views(self.bare_model, self.train_datasets)
         for protocol in self.test_datasets:
             check_protocol(protocol)  # now, not after the hours of training
         self.results: Results = {}
@@ -367,7 +368,7 @@ class DefaultTrainer(SimpleTrainer):
                 logger.warning("batch norm statistics will be those of %s, which is not trained on", keys.DATASET)
         try:
             loader = self.build_train_loader(cfg)
-            _check_views(cfg, getattr(loader, "sources", []))
+            check_views(self.bare_model, getattr(loader, "sources", []))
         except (ConfigError, DatasetError, RegistryError) as error:
             raise ConfigError(
                 f'TEST.PRECISE_BN.DATASET is {keys.DATASET!r} ("" is the training set): {error}'
@@ -450,13 +451,3 @@ class DefaultTrainer(SimpleTrainer):
         cfg.MODEL.HEADS.NUM_CLASSES = asked or num_classes
         cfg.freeze()
         return cfg
-
-
-def _check_views(cfg: CfgNode, datasets: Sequence[Any]) -> None:
-    """Raise ConfigError if images are of a view that the model has no place for."""
-    views = {int(image.view) for dataset in datasets for image in dataset.train}
-    if strange := {view for view in views if not 0 <= view < cfg.MODEL.SDMODEL.VIEW_NUM}:
-        raise ConfigError(
-            f"the training images are of views {sorted(views)}, but MODEL.SDMODEL.VIEW_NUM is "
-            f"{cfg.MODEL.SDMODEL.VIEW_NUM}: set it to {max(strange) + 1}"
-        )

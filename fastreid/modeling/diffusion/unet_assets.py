@@ -12,6 +12,7 @@ import torch
 
 from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json
 from fastreid.utils.file_kind import what_it_is
+from fastreid.utils.optional import shield_diffusers
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def load_unet(folder: str) -> diffusers.UNet2DConditionModel:
     path = asset_folder(folder, "unet", "config.json", KEY, advice)
     check_config(read_json(path / "config.json"), folder)
     variant, is_safe = _find_weights(path, folder)
+    shield_diffusers()
     try:
         unet, info = diffusers.UNet2DConditionModel.from_pretrained(
             path, variant=variant, use_safetensors=is_safe, torch_dtype=torch.float32, local_files_only=True,
