@@ -79,7 +79,7 @@ def test_ten_thousand_files_take_little_time(tmp_path):
         images.append(PersonImage(str(path), i, 0))
     start = time.perf_counter()
     data_fingerprint(images, range(10_000))
-    assert time.perf_counter() - start < 20  # about 1 s on two idle cores
+    assert time.perf_counter() - start < 20  # 4 s on two busy cores
 
 
 class Partly(nn.Module):
