@@ -23,6 +23,7 @@ from fastreid.data.check import (
 from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
 from fastreid.engine.summary import valid_queries_table
+from fastreid.utils.lock import path_lock
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.user_code import UserCodeError, import_file
 
@@ -81,7 +82,8 @@ def _check(args: argparse.Namespace) -> int:
         or Path("logs/check_dataset") / f"{''.join(c if c.isalnum() else '_' for c in args.name)}.jpg"
     )
     sheet.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(datasets[0]).save(sheet, quality=90)
+    with path_lock(sheet, wait=True):
+        contact_sheet(datasets[0]).save(sheet, quality=90)
     print(f"contact sheet: {sheet}")
     return 1 if problems else 0
 

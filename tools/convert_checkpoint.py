@@ -13,6 +13,8 @@ from pathlib import Path
 
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import path_lock
+from fastreid.utils.state_dicts import check_sizes
 
 import torch
 
@@ -44,6 +46,7 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
         content = content.state_dict()
     elif isinstance(content, Mapping) and isinstance(content.get("model"), torch.nn.Module):
         content = content["model"].state_dict()
+    check_sizes(content, old)
     return state_dict_in(content, old)
 
 
@@ -58,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"convert_checkpoint: error: {error}")
     try:
         args.new.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(args.new, "wb") as file:
+        with path_lock(args.new), atomic_write(args.new, "wb") as file:
             torch.save({"model": {name: tensor.detach().clone() for name, tensor in state.items()}}, file)
     except OSError as error:
         sys.exit(f"convert_checkpoint: error: cannot write {args.new}: {error.strerror}")

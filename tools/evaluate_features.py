@@ -12,11 +12,12 @@ from fastreid.config import ConfigError, get_cfg, refuse_unsupported
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import FeatureFileError, read_features
 from fastreid.evaluation.matching import NoValidQueryError
-from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.score import score_features
 from fastreid.evaluation.scoring import Scoring
+from fastreid.utils.lock import path_lock
+from fastreid.utils.optional import optional
 
 from tabulate import tabulate
 
@@ -54,10 +55,13 @@ def main(argv: list[str] | None = None) -> None:
     print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
     for by, rows in result.breakdown.items():
         print(f"\nby {by}\n{breakdown_table(rows)}")
-    if args.output:
-        write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
-    if args.plots:
-        draw_plots({Path(args.gallery).stem: Curves(result.cmc, roc)}, args.plots)
+    with path_lock(args.output, args.plots):
+        if args.output:
+            write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
+        if args.plots and optional("matplotlib.figure", "no plots are drawn"):
+            from fastreid.evaluation.plots import draw_plots
+
+            draw_plots({Path(args.gallery).stem: Curves(result.cmc, roc)}, args.plots)
 
 
 def _scoring_keys(options: list[str]) -> list[str]:

@@ -18,9 +18,13 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import fastreid  # noqa: E402, F401
+from fastreid.utils.lock import path_lock  # noqa: E402
+from fastreid.utils.optional import shield_diffusers  # noqa: E402
 
 import timm  # noqa: E402
 import torch  # noqa: E402
+
+shield_diffusers()
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
 
 _MANIFEST = "assets.json"
@@ -107,18 +111,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     output = args.output or Path("pretrained") / f"random-{args.size}"
+    with path_lock(output, wait=True):  # another process may be making the same
+        make_if_absent(args.size, output, args.seed)
+
+
+def make_if_absent(size: str, output: Path, seed: int) -> None:
+    """Make the assets, unless `output` has them already."""
     if output.exists():
-        manifest, wanted = output / _MANIFEST, _request(args.size, args.seed)
+        manifest, wanted = output / _MANIFEST, _request(size, seed)
         if not manifest.is_file() or json.loads(manifest.read_text()) != wanted:
             sys.exit(
-                f"make_assets: {output} holds something else than size {args.size} with seed {args.seed}, as this "
+                f"make_assets: {output} holds something else than size {size} with seed {seed}, as this "
                 "version makes them; delete it or give another --output"
             )
         print(f"{output} exists, nothing to do (delete it to make it again)")
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    make_assets(args.size, output, args.seed)
-    print(f"wrote random weights of size {args.size} to {output}")
+    make_assets(size, output, seed)
+    print(f"wrote random weights of size {size} to {output}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from fastreid.solver.frozen import frozen_parts
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.env import rng_state, seed_everything, set_rng_state
 from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import folder_lock
 from fastreid.utils.logger import setup_logger
 from fastreid.utils.user_code import import_file
 from fastreid.utils.weights import load_weights, own_state_dict
@@ -68,7 +69,7 @@ def train(cfg: CfgNode) -> nn.Module:
     device = torch.device(cfg.MODEL.DEVICE)
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype(cfg, device) is torch.float16)
     if cfg.MODEL.WEIGHTS:
-        load_weights(model, cfg.MODEL.WEIGHTS, to_train=True)
+        load_weights(model, cfg.MODEL.WEIGHTS, to_train=True, min_coverage=cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE)
         getattr(model, "check_views", lambda: None)()
     elif hasattr(model, "required_prefixes"):
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
@@ -185,14 +186,20 @@ def main() -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
     args = parser.parse_args()
     cfg = read_config(args)
+    with folder_lock(cfg.OUTPUT_DIR):
+        run(cfg, eval_only=args.eval_only)
+
+
+def run(cfg: CfgNode, *, eval_only: bool) -> None:
+    """Set up log and seeds, train unless ``eval_only``, evaluate."""
     setup_logger(cfg.OUTPUT_DIR)
     seed_everything(cfg.MODEL.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
-    if args.eval_only:
+    if eval_only:
         cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
         model = build_model(cfg, num_classes=cfg.MODEL.HEADS.NUM_CLASSES or 1)
-        load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
+        load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True, min_coverage=cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE)
     else:
         model = train(cfg)
     for protocol, figures in evaluate(cfg, model).items():

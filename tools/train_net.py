@@ -15,6 +15,8 @@ from fastreid.data.check import check_first_images, counts_table
 from fastreid.data.workers import explain
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
+from fastreid.engine.resuming import seed_of_run
+from fastreid.engine.setup import release_output_folder
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
 from fastreid.utils.errors import UserError
 from fastreid.utils.user_code import import_file
@@ -43,8 +45,14 @@ def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Run what the arguments ask for; return the last evaluation, {} of a dry run."""
     cfg = setup_cfg(args)
     default_setup(cfg, args)
-    if args.eval_only:
-        return evaluate(cfg)
+    try:
+        return evaluate(cfg) if args.eval_only else train(cfg, args)
+    finally:
+        release_output_folder(cfg)
+
+
+def train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Train, or describe what would be trained."""
     trainer = DefaultTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if args.dry_run:
@@ -87,7 +95,8 @@ def run() -> None:
     try:
         cfg = setup_cfg(args)
         if cfg.MODEL.SEED < 0:  # drawn once, for every process and everything that is seeded
-            args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31))]
+            drawn = seed_of_run(cfg.OUTPUT_DIR) if args.resume else None
+            args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31) if drawn is None else drawn)]
         device = cfg.MODEL.DEVICE
         machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
         launch(main, *machines, args=(args,), device=device, timeout_minutes=args.timeout)

@@ -1,7 +1,14 @@
 """One config tree for every method: `get_cfg()` returns a copy of the defaults."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from fastreid.config.config import CfgNode, ConfigError, configurable
 from fastreid.config.unsupported import refuse_unsupported, require_defaults, require_unread
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "CfgNode",
@@ -30,14 +37,15 @@ def image_size(cfg: CfgNode, *, is_train: bool = True) -> tuple[int, int]:
     return tuple(cfg.INPUT.SIZE_TRAIN if is_train else cfg.INPUT.SIZE_TEST)
 
 
-def resolve_device(name: str) -> str:
-    """`"auto"` as "cuda" if torch sees one, else "cpu"; any other name must be a torch device.
+def resolve_device(name: str | torch.device) -> str:
+    """`"auto"` as "cuda" if torch sees one, else "cpu"; any other must be a torch device, or the name of one.
 
     Raises:
         ConfigError: not a torch device, or CUDA asked for where there is none.
     """
     import torch
 
+    name = str(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

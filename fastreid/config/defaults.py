@@ -141,8 +141,9 @@ _C.MODEL.SDMODEL.LINEAR_MEAN = False
 # Chance per image that training conditions on its view's centre instead of its own view token; at
 # inference only centres exist (B5: the release never trains on them, 0.0).
 _C.MODEL.SDMODEL.VIEW_CENTRE_PERCENT = 0.5
-# What the network predicts: "epsilon", "v_prediction" or "sample".
-_C.MODEL.SDMODEL.PREDICTION_TYPE = "epsilon"
+# What the network predicts: "auto" (what scheduler_config.json of the assets says), "epsilon", "v_prediction" or
+# "sample".
+_C.MODEL.SDMODEL.PREDICTION_TYPE = "auto"
 # Where view control enters the UNet: "down_and_up" (as described) or "down" (what the release does, B2).
 _C.MODEL.SDMODEL.VIEW_CONTROL = "down_and_up"
 # Residual of the UNet's middle block: "zero", or "learnt" (linear in the view token, starts at zero).

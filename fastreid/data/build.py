@@ -32,12 +32,13 @@ def datasets_root(cfg: CfgNode) -> str:
     return os.path.expanduser(cfg.DATASETS.ROOT or os.environ.get("FASTREID_DATASETS") or "datasets")
 
 
-def build_datasets(cfg: CfgNode, names: Sequence[str]) -> list[ImageDataset]:
+def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDataset]:
     """The named datasets, read from `datasets_root`; `csv:FILE` and `folder:FOLDER` are a user's own images.
 
     Raises:
         DatasetError: what is on disk is not what a name stands for.
     """
+    names = [names] if isinstance(names, str) else names  # else each letter would be a name
     return [_build_dataset(name, datasets_root(cfg)) for name in names]
 
 

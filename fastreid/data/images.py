@@ -28,7 +28,7 @@ from fastreid.utils.errors import UserError
 
 try:
     import simplejpeg
-except ImportError:
+except Exception:  # one that was built for other versions raises anything
     simplejpeg = None
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_test_loader, build_reid_train_loader
@@ -23,12 +22,16 @@ from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.freezing import build_layer_freeze
+from fastreid.engine.identity import Identity, model_identity, training_identity
 from fastreid.engine.manifest import ManifestWriter, Names, Splits, names_of, splits_of
 from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.precise_bn import PreciseBN
-from fastreid.engine.sharding import is_sharded, keep_whole, shard
+from fastreid.engine.resuming import ANYWAY, check_resumable, take_options
+from fastreid.engine.setup import output_folder, write_config
+from fastreid.engine.sharding import is_sharded, keep_whole, replicated, shard
 from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.train_loop import HookBase, SimpleTrainer
+from fastreid.engine.views import check_views
 from fastreid.evaluation import (
     DatasetEvaluator,
     ReidEvaluator,
@@ -43,7 +46,7 @@ from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_schedul
 from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
-from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights
+from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights, read_checkpoint
 from fastreid.utils.env import set_rng_state
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer
@@ -61,8 +64,10 @@ class DefaultTrainer(SimpleTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         data_loader = self.build_train_loader(cfg)
+        self._given_cfg = cfg
         self.cfg = self.auto_scale_hyperparams(cfg, data_loader.dataset.num_classes)
         self.bare_model = self.build_model(self.cfg)
+        self._of_model = model_identity(self.bare_model)  # before it is sharded
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
         shard(self.cfg, self.bare_model, device)
@@ -71,7 +76,7 @@ class DefaultTrainer(SimpleTrainer):
             keep_whole(optimizer)
         use_scaler = amp_dtype(self.cfg, device) is torch.float16
         super().__init__(
-            _distributed(self.bare_model, device),
+            replicated(self.bare_model, device),
             data_loader,
             optimizer,
             autocast=functools.partial(autocast_for, self.cfg, device),
@@ -92,25 +97,33 @@ class DefaultTrainer(SimpleTrainer):
         )  # fmt: skip
         self.train_datasets = getattr(data_loader, "sources", [])
         self.test_datasets = self.build_test_datasets(self.cfg)
-        _check_views(self.cfg, self.train_datasets)
+        check_views(self.bare_model, self.train_datasets)
         for protocol in self.test_datasets:
             check_protocol(protocol)  # now, not after the hours of training
         self.results: Results = {}
         self.best_metric: float | None = None
+        # What the run trains on; known when it starts.
+        self.identity: Identity | None = None
+        self.changed_at_resume: list[str] = []
         self.register_hooks(self.build_hooks())
 
-    def resume_or_load(self, resume: bool = False) -> None:
+    def resume_or_load(self, resume: bool | str = False) -> None:
         """Go on from the last checkpoint if asked and there is one; else load any MODEL.WEIGHTS.
+
+        Args:
+            resume: True, or "anyway" to go on though data or configuration are not the run's (--resume-anyway).
 
         Raises:
             WeightsError: the file is missing, unreadable, or of another model.
+            ResumeError: the run was trained on other data, or with another configuration.
         """
         path = self.checkpointer.last() if resume else None
         if path is not None:
-            self._resume(path)
+            self._resume(path, anyway=resume == ANYWAY)
             return
         if self.cfg.MODEL.WEIGHTS:
-            load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True)
+            coverage = self.cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
+            load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True, min_coverage=coverage)
             getattr(self.bare_model, "check_views", lambda: None)()
         elif required := getattr(self.bare_model, "required_prefixes", ()):
             raise WeightsError(
@@ -152,7 +165,18 @@ class DefaultTrainer(SimpleTrainer):
             self.bare_model.reshard()
         comm.copy_from_main(self.bare_model.buffers())
 
-    def _resume(self, path: os.PathLike[str]) -> None:
+    def _identify(self) -> Identity:
+        """What this run trains on, the same in all processes; the main one reads the images."""
+        if self.identity is None and comm.is_main_process():
+            data = self.data_loader.dataset
+            images, labels = getattr(data, "images", None), getattr(data, "labels", None)
+            self.identity = training_identity(self.cfg, images, labels, optimizer=self.optimizer) | self._of_model
+        self.identity = comm.broadcast(self.identity)
+        return self.identity
+
+    def _resume(self, path: os.PathLike[str], *, anyway: bool = False) -> None:
+        content = read_checkpoint(path, lazily=True)
+        self.changed_at_resume = check_resumable(path, content, self._identify(), self.optimizer, anyway=anyway)
         weights = Path(self.cfg.MODEL.WEIGHTS)
         if weights.is_file() and weights.stat().st_mtime > path.stat().st_mtime:
             logger.warning(
@@ -161,7 +185,9 @@ class DefaultTrainer(SimpleTrainer):
                 path,
                 weights,
             )
+        asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         values = self.checkpointer.resume(path)
+        take_options(self.optimizer, asked, self.changed_at_resume)
         self.start_epoch, self.start_iter = values["epoch"] + 1, values["iteration"]
         self.best_metric = hooks.best_metric_so_far(self.checkpointer, values["best_metric"])
         self.nonfinite_steps = values.get("nonfinite_steps", 0)
@@ -169,10 +195,14 @@ class DefaultTrainer(SimpleTrainer):
         if self.nonfinite_steps:
             self.storage.put_totals(nonfinite_steps=self.nonfinite_steps)
         per_epoch = values.get("iters_per_epoch", self.start_iter / self.start_epoch if self.start_epoch else 0)
-        if per_epoch != self.iters_per_epoch:
+        if per_epoch != self.iters_per_epoch and anyway and self.start_iter == self.start_epoch * per_epoch:
+            self.start_iter = self.start_epoch * self.iters_per_epoch  # an epoch is now longer or shorter
+            self.schedule.set_iteration(self.start_iter)
+        elif per_epoch != self.iters_per_epoch:
             raise ConfigError(
                 f"{path} was written after {self.start_iter} iterations, {per_epoch:g} to an epoch, but an epoch of "
-                f"this run has {self.iters_per_epoch}: resume with the same data and batch size"
+                f"this run has {self.iters_per_epoch}: resume with the same data and batch size (or, from the end of "
+                "an epoch, with --resume-anyway)"
             )
         # Samplers draw from a fixed seed: without this, the first epochs' order would come again.
         fast_forward = getattr(self.data_loader.sampler, "fast_forward", None)
@@ -191,13 +221,23 @@ class DefaultTrainer(SimpleTrainer):
 
         Returns:
             The last evaluation's figures, {protocol: {"Rank-1": …}}; {} without DATASETS.TESTS.
+
+        Raises:
+            InUseError: another run writes to OUTPUT_DIR.
         """
+        with output_folder(self.cfg):
+            return self._train()
+
+    def _train(self) -> Results:
         if self.start_epoch >= self.max_epoch:
             logger.info(
                 "the run in %s has done its %d epochs: evaluating it",
                 self.cfg.OUTPUT_DIR,
                 self.max_epoch,
             )
+        self._identify()
+        if self.start_iter and (Path(self.cfg.OUTPUT_DIR) / "config.yaml").exists():
+            write_config(self._given_cfg)
         logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
         logger.info("protocols:\n%s", valid_queries_table(self.test_datasets))
         if not self.start_iter:
@@ -222,8 +262,8 @@ class DefaultTrainer(SimpleTrainer):
         values = hooks.progress_of(self) | {"epoch": first_bad // self.iters_per_epoch - 1, "iteration": first_bad}
         path = self.checkpointer.save("model_before_nonfinite", **(values | counts))
         super().give_up(
-            f"{message}; then go on with --resume. It starts from {path}, written just now: the run before the first "
-            f"of these steps, after iteration {first_bad}. An earlier one can be named in last_checkpoint"
+            f"{message}; then go on with --resume-anyway. It starts from {path}, written just now: the run before the "
+            f"first of these steps, after iteration {first_bad}. An earlier one can be named in last_checkpoint"
         )
 
     @classmethod
@@ -233,10 +273,18 @@ class DefaultTrainer(SimpleTrainer):
         Returns:
             {protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"}},
             in percent.
+
+        Raises:
+            InUseError: another run writes to OUTPUT_DIR.
         """
         if not cfg.DATASETS.TESTS:
             logger.warning("DATASETS.TESTS is empty: nothing to evaluate")
             return {}
+        with output_folder(cfg):
+            return cls._test(cfg, model)
+
+    @classmethod
+    def _test(cls, cfg: CfgNode, model: nn.Module) -> Results:
         # Running statistics differ between processes; the checkpoint has the main one's.
         comm.copy_from_main(model.buffers())
         if cls._has_own_evaluators():
@@ -324,7 +372,7 @@ class DefaultTrainer(SimpleTrainer):
                 logger.warning("batch norm statistics will be those of %s, which is not trained on", keys.DATASET)
         try:
             loader = self.build_train_loader(cfg)
-            _check_views(cfg, getattr(loader, "sources", []))
+            check_views(self.bare_model, getattr(loader, "sources", []))
         except (ConfigError, DatasetError, RegistryError) as error:
             raise ConfigError(
                 f'TEST.PRECISE_BN.DATASET is {keys.DATASET!r} ("" is the training set): {error}'
@@ -407,23 +455,3 @@ class DefaultTrainer(SimpleTrainer):
         cfg.MODEL.HEADS.NUM_CLASSES = asked or num_classes
         cfg.freeze()
         return cfg
-
-
-def _check_views(cfg: CfgNode, datasets: Sequence[Any]) -> None:
-    """Raise ConfigError if images are of a view that the model has no place for."""
-    views = {int(image.view) for dataset in datasets for image in dataset.train}
-    if strange := {view for view in views if not 0 <= view < cfg.MODEL.SDMODEL.VIEW_NUM}:
-        raise ConfigError(
-            f"the training images are of views {sorted(views)}, but MODEL.SDMODEL.VIEW_NUM is "
-            f"{cfg.MODEL.SDMODEL.VIEW_NUM}: set it to {max(strange) + 1}"
-        )
-
-
-def _distributed(model: nn.Module, device: torch.device) -> nn.Module:
-    if comm.get_world_size() == 1 or is_sharded(model):
-        return model
-    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
-    # The option's name depends on the version of torch.
-    names = inspect.signature(DistributedDataParallel).parameters
-    option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    return DistributedDataParallel(model, device_ids=device_ids, **{option: False})

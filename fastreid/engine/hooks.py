@@ -183,6 +183,7 @@ def progress_of(trainer: TrainerBase) -> dict[str, Any]:
         "best_metric": trainer.best_metric,
         "nonfinite_steps": trainer.nonfinite_steps,
         "nonfinite_in_a_row": trainer.nonfinite_in_a_row,
+        "identity": getattr(trainer, "identity", None),
     }
 
 

@@ -40,7 +40,7 @@ def launch(
     dist_url: str = "auto",
     args: tuple[Any, ...] = (),
     *,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     timeout_minutes: float = TIMEOUT_MINUTES,
 ) -> Any:
     """Run ``main(*args)`` in ``num_gpus_per_machine`` processes on each of ``num_machines``.
@@ -59,7 +59,8 @@ def launch(
             processes asked for beside those of torchrun; a process was killed.
         NoAnswerError: (in the process that waited) another one hangs.
     """
-    device = resolve_device(device) if device == "auto" else device
+    device = resolve_device(device) if str(device) == "auto" else str(device)
+    args = tuple(args)
     if timeout_minutes <= 0:
         raise LaunchError(f"--timeout must be above 0 minutes, got {timeout_minutes:g}")
     if under_torchrun():

@@ -53,6 +53,8 @@ class ManifestWriter(HookBase):
         before = read_manifest(self._path) if self.trainer.start_iter else None
         sessions = before["sessions"] if before else []
         sessions = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
+        if changed := getattr(self.trainer, "changed_at_resume", []):
+            sessions[-1]["changed_at_resume"] = changed
         self._content = manifest_of(self._cfg, self._make_splits(), self._make_names()) | {"sessions": sessions}
         write_manifest(self._path, self._content)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +36,8 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
     cfg.freeze()
     # Evaluation reads no classifier, and the training data may not be here to count its people.
     model = trainer.build_model(trainer.auto_scale_hyperparams(cfg, num_classes=1))
-    load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True)
+    coverage = cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
+    load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True, min_coverage=coverage)
     return model.eval()
 
 
@@ -49,12 +51,15 @@ class DefaultPredictor:
         """Raises: ConfigError, WeightsError as `build_for_evaluation`."""
         self.cfg, self.model = cfg, build_for_evaluation(cfg)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor | np.ndarray) -> Tensor:
         """Descriptors [B, D] on the CPU of images [B, 3, H, W] in 0..255, in the size of evaluation.
 
         Raises:
-            ValueError: another shape.
+            ValueError: another shape, or what is no real numbers.
         """
+        image = torch.as_tensor(image)
+        if image.is_complex() or image.dtype is torch.bool:
+            raise ValueError(f"images must be numbers in 0..255, got {image.dtype}")
         height, width = image_size(self.cfg, is_train=False)
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, height, width):
             raise ValueError(
@@ -65,13 +70,14 @@ class DefaultPredictor:
         with torch.inference_mode():
             return self.model(batch).float().cpu()
 
-    def describe(self, paths: Sequence[str | Path]) -> Tensor:
-        """Descriptors [N, D] of image files, read and resized as in evaluation.
+    def describe(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Tensor:
+        """Descriptors [N, D] of image files, read and resized as in evaluation; a single path is one of them.
 
         Raises:
             ImageReadError: a file that is no image.
         """
-        images = [PersonImage(str(path), 0, 0) for path in paths]
+        paths = [paths] if isinstance(paths, str | os.PathLike) else paths
+        images = [PersonImage(os.fsdecode(path), 0, 0) for path in paths]
         if not images:
             return torch.empty(0, 0)
         unique = list({image.path: image for image in images}.values())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,10 +15,13 @@ from fastreid.config import CfgNode, ConfigError, refuse_unsupported
 from fastreid.config.renames import NOTICES
 from fastreid.config.unread import tell_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
+from fastreid.engine.resuming import ANYWAY
 from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, make_deterministic, seed_everything
+from fastreid.utils.errors import UserError
 from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import InUseError, acquire, release
 from fastreid.utils.logger import setup_logger
 
 logger = logging.getLogger(__name__)
@@ -50,6 +55,13 @@ def default_argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="go on from OUTPUT_DIR/last_checkpoint, if there is one",
     )
+    add(
+        "--resume-anyway",
+        dest="resume",
+        action="store_const",
+        const=ANYWAY,
+        help="as --resume, but go on though data or config changed since; what changed is recorded",
+    )
     add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
     add("--dry-run", action="store_true", help="build everything, print summaries and stop")
     add("--num-gpus", type=int, default=1, metavar="N", help="processes on each machine")
@@ -73,16 +85,69 @@ def default_argument_parser() -> argparse.ArgumentParser:
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Make OUTPUT_DIR, start the log, tell the environment and config, seed, set cuDNN.
+    """Make and hold OUTPUT_DIR, start the log, tell the environment and config, seed, set cuDNN.
+
+    No other process can write to OUTPUT_DIR until this one ends (`fastreid.utils.lock.release` lets it in sooner). A
+    dry run holds it only for as long as this takes, and writes nothing there if another process has it.
 
     Each process seeds with MODEL.SEED + its rank, for what need not agree (dropout); a negative seed is drawn afresh
     and logged.
 
     Raises:
+        InUseError: another process writes to OUTPUT_DIR; says which.
         ConfigError: a key that this version cannot honour was changed, or keys contradict each other.
     """
+    if not getattr(args, "dry_run", False):
+        hold_output_folder(cfg)
+        _set_up(cfg, args, cfg.OUTPUT_DIR)
+        return
+    try:
+        hold_output_folder(cfg)
+    except InUseError as error:
+        _set_up(cfg, args, None)
+        logger.warning("nothing is written: %s", str(error).partition(". Wait until")[0])
+        return
+    _set_up(cfg, args, cfg.OUTPUT_DIR)
+    release_output_folder(cfg)
+
+
+@contextlib.contextmanager
+def output_folder(cfg: CfgNode) -> Iterator[None]:
+    """Hold OUTPUT_DIR for the block; see `hold_output_folder`."""
+    hold_output_folder(cfg)
+    try:
+        yield
+    finally:
+        release_output_folder(cfg)
+
+
+def hold_output_folder(cfg: CfgNode) -> None:
+    """Lock OUTPUT_DIR in the main process, the only one that writes results; every process must call it.
+
+    Raises:
+        InUseError: in every process, if another run has it.
+        NotWritableError: likewise, if it cannot be written to.
+    """
+    error = None
+    if comm.is_main_process():
+        try:
+            acquire(cfg.OUTPUT_DIR)
+        except UserError as found:
+            error = type(found)(f"OUTPUT_DIR: {found}")
+    if error := comm.broadcast(error):
+        raise error
+
+
+def release_output_folder(cfg: CfgNode) -> None:
+    """Undo one `hold_output_folder`."""
+    if comm.is_main_process():
+        release(cfg.OUTPUT_DIR)
+
+
+def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
+    """All of `default_setup` but the lock; without a folder, nothing is written."""
     rank = comm.get_rank()
-    setup_logger(cfg.OUTPUT_DIR, rank=rank)
+    setup_logger(folder, rank=rank)
     if comm.is_main_process():
         for notice in NOTICES:  # told before there was a log to tell it to
             logger.warning("%s", notice)
@@ -96,11 +161,10 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     logger.info("arguments: %s", args)
     logger.debug("config:\n%s", cfg.dump())
     path = Path(cfg.OUTPUT_DIR) / "config.yaml"
-    only_looks = getattr(args, "eval_only", False) or getattr(args, "dry_run", False)
-    if comm.is_main_process() and not (only_looks and path.exists()):  # it says what was trained
-        with atomic_write(path) as file:
-            file.write(cfg.dump())
-        logger.info("config written to %s", os.path.abspath(path))
+    # It says what was trained; a resumed run writes it when it is accepted.
+    only_looks = any(getattr(args, name, False) for name in ("eval_only", "dry_run", "resume"))
+    if folder is not None and not (only_looks and path.exists()):
+        write_config(cfg)
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))
     logger.info("seed %d", seed)
     seed_everything(seed + rank)
@@ -108,3 +172,12 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if cfg.DETERMINISTIC:
         make_deterministic()
+
+
+def write_config(cfg: CfgNode) -> None:
+    """Write OUTPUT_DIR/config.yaml, in the main process."""
+    path = Path(cfg.OUTPUT_DIR) / "config.yaml"
+    if comm.is_main_process():
+        with atomic_write(path) as file:
+            file.write(cfg.dump())
+        logger.info("config written to %s", os.path.abspath(path))

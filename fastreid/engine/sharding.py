@@ -6,6 +6,7 @@ the optimiser gather what they write and share out what they read, so a checkpoi
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import ConfigError
 from fastreid.utils import comm
@@ -105,3 +107,14 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
         return value
     mesh, placements = parameter.device_mesh, parameter.placements
     return distribute_tensor(value.to(mesh.device_type), mesh, placements, src_data_rank=None)
+
+
+def replicated(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model with its gradients averaged over processes; as it is where there is one process, or it is sharded."""
+    if comm.get_world_size() == 1 or is_sharded(model):
+        return model
+    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
+    # The option's name depends on the version of torch.
+    names = inspect.signature(DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    return DistributedDataParallel(model, device_ids=device_ids, **{option: False})

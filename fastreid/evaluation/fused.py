@@ -31,7 +31,7 @@ def is_available() -> bool:
     """Whether the extension is compiled."""
     try:
         from fastreid.evaluation.rank_cylib import rank_cy  # noqa: F401
-    except ImportError:
+    except Exception:  # one that was built for other versions raises anything
         return False
     return True
 

@@ -61,7 +61,7 @@ class PairCounter:
         if device == "cpu":
             try:
                 from fastreid.evaluation.rank_cylib.rank_cy import Histogram
-            except ImportError:
+            except Exception:  # one that was built for other versions raises anything
                 pass
             else:
                 return Histogram(self._thresholds, *self._options, self._num_threads)

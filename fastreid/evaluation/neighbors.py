@@ -14,8 +14,10 @@ from fastreid.evaluation.distances import MANY_PAIRS
 from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.progress import progress
 from fastreid.evaluation.space import Space, space_of
+from fastreid.utils.optional import optional
 from fastreid.utils.suggest import explain_choice
 
+FAISS_EFFECT = "TEST.SEARCH auto finds the same neighbours without it (else: pip install faiss-cpu)"
 _SEGMENT_ROWS = 8192  # images between two looks at the clock
 _FAR = 8  # images that may be the farthest
 _SAMPLE = 256  # images that are tried first
@@ -50,17 +52,18 @@ def nearest_neighbors(
         gallery: [G, D], where to search; `features` themselves if not said, and then each pair is multiplied once.
         metric: "cosine" or "euclidean" (squared).
         search: "compiled" (the library's kernels, on the CPU), "torch" (on `device`), "faiss" (`IndexFlat`, on the
-            CPU), or "auto": compiled if it is built and the device a CPU, else torch. Of equal distances at the end of
-            a list torch and faiss may keep any.
+            CPU; "auto" if it is not installed), or "auto": compiled if it is built and the device a CPU, else torch. Of
+            equal distances at the end of a list torch and faiss may keep any.
         with_farthest: give each image's greatest distance, too.
         num_threads: of "compiled"; torch's if not said.
 
     Raises:
         ValueError: shapes, k outside of 1 … G, unknown names, a descriptor that is not finite.
-        ImportError: `search` is not installed.
     """
     if search not in SEARCHES and search != "auto":
         raise ValueError(explain_choice("neighbour search (TEST.SEARCH)", search, ["auto", *SEARCHES]))
+    if search == "faiss" and optional("faiss", FAISS_EFFECT) is None:
+        search = "auto"
     if search == "auto":
         search = "compiled" if fused.is_available() and torch.device(device).type == "cpu" else "torch"
     many = len(features) if gallery is None else len(gallery)
@@ -215,10 +218,8 @@ def _faiss(
     with_farthest: bool,
     num_threads: int | None,
 ) -> Neighbors:
-    try:
-        import faiss
-    except ImportError as error:
-        raise ImportError("TEST.SEARCH faiss needs faiss: pip install faiss-cpu") from error
+    import faiss
+
     rows = as_rows(features)
     others = rows if gallery is None else as_rows(gallery)
     check_pair(rows, others)

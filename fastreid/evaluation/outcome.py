@@ -15,6 +15,7 @@ from fastreid.evaluation.results import print_csv_format, write_json, write_resu
 from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.score import ProtocolResult
 from fastreid.structures import PersonImage
+from fastreid.utils.optional import optional
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def write_outcomes(outcomes: Mapping[str, Outcome], output_dir: Path) -> None:
     if any(outcome.breakdown for outcome in outcomes.values()):
         write_json(output_dir / "breakdown.json", {name: outcome.breakdown for name, outcome in outcomes.items()})
     curves = {name: outcome.curves for name, outcome in outcomes.items() if outcome.curves}
-    if curves:
+    if curves and optional("matplotlib.figure", "no plots are drawn"):
         from fastreid.evaluation.plots import draw_plots  # Matplotlib takes long to import, and few ask for pictures
 
         draw_plots(curves, output_dir / "plots")

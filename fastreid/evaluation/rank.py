@@ -159,7 +159,7 @@ def _compiled_check(distances: np.ndarray) -> bool:
         return False
     try:
         from fastreid.evaluation.rank_cylib.rank_cy import all_finite
-    except ImportError:
+    except Exception:  # one that was built for other versions raises anything
         return False
     return all_finite(distances, torch.get_num_threads())
 
@@ -218,7 +218,7 @@ def _positives_around(thresholds: np.ndarray, query: np.ndarray, starts: np.ndar
 def _compiled_counter() -> Any:
     try:
         from fastreid.evaluation.rank_cylib.rank_cy import count_before
-    except ImportError:
+    except Exception:  # one that was built for other versions raises anything
         logger.warning(
             "the compiled rank evaluation is missing, using the slower one in NumPy (same numbers); "
             "build it with a C compiler and: pip install -e . --no-build-isolation"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -14,9 +13,10 @@ from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.distances import MEMORY_BUDGET, Distances
 from fastreid.evaluation.fused import FusedDistances
 from fastreid.evaluation.metric import as_rows, check_pair, metric_named
-from fastreid.evaluation.neighbors import SEARCHES
+from fastreid.evaluation.neighbors import FAISS_EFFECT, SEARCHES
 from fastreid.evaluation.query_expansion import aqe, expand
 from fastreid.evaluation.reranking import RerankedDistances
+from fastreid.utils.optional import optional
 from fastreid.utils.suggest import explain_choice
 
 ENGINES = ("auto", "compiled", "torch")
@@ -89,8 +89,8 @@ class Scoring:
             raise ValueError(f"the memory budget (TEST.MEMORY_BUDGET) must be above 0 MiB, got {self.memory_budget}")
         if self.search == "compiled" and not fused.is_available():
             raise ValueError("TEST.SEARCH is compiled, but the extension is not built: take auto, or build it (README)")
-        if self.search == "faiss" and find_spec("faiss") is None:
-            raise ValueError("TEST.SEARCH faiss needs faiss: pip install faiss-cpu")
+        if self.search == "faiss" and optional("faiss", FAISS_EFFECT) is None:
+            object.__setattr__(self, "search", "auto")
         if self.single_shot and self.breakdown:
             raise ValueError(
                 "TEST.BREAKDOWN counts all gallery images, TEST.SINGLE_SHOT one of each person: choose one"

@@ -11,17 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastreid.utils.errors import UserError
+from fastreid.utils.file_kind import what_it_is
+from fastreid.utils.state_dicts import State, WeightsError, check_sizes, state_dict_in
 from fastreid.utils.suggest import near_matches
 
-State = dict[str, torch.Tensor]
+__all__ = ["State", "WeightsError", "read_checkpoint", "state_dict_in"]
 
 _SHOWN = 5
 _SAFE = ".safetensors"
-
-
-class WeightsError(UserError, RuntimeError):
-    """A checkpoint that is missing, unreadable, or does not fill what it must."""
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> Any:
@@ -31,23 +28,36 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> An
     tensor data on disk until it is touched (there it always is).
 
     Raises:
-        WeightsError: no such file, not a checkpoint (or half of one), or one with objects.
+        WeightsError: no such file, not a checkpoint (or half of one), one with objects, or with tensors that claim
+            more than the file has.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise WeightsError(_no_such_file(path))
     if path.suffix == _SAFE:
         return _read_safetensors(path)
+    content = _load(path, lazily)
+    check_sizes(content, path)
+    return content
+
+
+def _load(path: Path, lazily: bool) -> Any:
     try:
+        if found := what_it_is(path):
+            raise WeightsError(f"{path} cannot be read as a checkpoint: {found}")
         with torch.serialization.safe_globals(_harmless_types()):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily or None)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is not a file of tensors and plain types: it is damaged, or holds other "
             f"Python objects, which are not loaded as they could run code ({_first_line(error)}). "
             f"If you trust who wrote it: python tools/convert_checkpoint.py --trust {path} NEW_FILE"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what a damaged file makes of unpickling is anything
         raise WeightsError(
             f"{path} cannot be read as a checkpoint; it may be truncated, copy or train it again "
             f"({type(error).__name__}: {_first_line(error)})"
@@ -61,6 +71,9 @@ def _read_safetensors(path: Path) -> State:
     try:
         return load_file(path, device="cpu")
     except (SafetensorError, OSError, ValueError) as error:
+        found = what_it_is(path) if path.stat().st_size else None
+        if found:
+            raise WeightsError(f"{path} cannot be read as a safetensors file: {found}") from error
         raise WeightsError(
             f"{path} cannot be read as a safetensors file; it may be truncated, or another kind of file under this "
             f"name ({_first_line(error)})"
@@ -81,28 +94,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def _no_such_file(path: Path) -> str:
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in (".pth", ".pt", ".bin", _SAFE))
+        there = f"name one of {', '.join(inside[:_SHOWN])} in it" if inside else "it has no checkpoint in it"
+        return f"{path} is a folder, no weights file: {there}. Check MODEL.WEIGHTS"
     if not path.parent.is_dir():
         return f"no weights file {path}: the folder {path.parent} does not exist. Check MODEL.WEIGHTS"
     files = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".pth", ".pt", ".bin", _SAFE))
     near = near_matches(path.name, files) or files[:_SHOWN]
     there = f"the folder has {', '.join(near)}" if near else "the folder has no checkpoint"
     return f"no weights file {path}: {there}. Check MODEL.WEIGHTS, or run the training that writes it"
-
-
-def state_dict_in(content: Any, path: str | os.PathLike[str]) -> State:
-    """Find the state dict in a file: {"model": …}, {"state_dict": …} or bare; drop "module.".
-
-    Raises:
-        WeightsError: there is none.
-    """
-    if isinstance(content, dict):
-        for key in ("model", "state_dict"):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-    tensors = isinstance(content, dict) and bool(content)
-    if not tensors or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise WeightsError(
-            f"{path} holds no state dict: expected names with tensors, or a dict with them under 'model'"
-        )
-    return {str(name).removeprefix("module."): value for name, value in content.items()}

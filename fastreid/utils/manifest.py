@@ -77,10 +77,8 @@ def fingerprint(images: Iterable[Any]) -> dict[str, Any]:
     Names count from the folder that all of them are in, so that it does not matter where a data set lies.
     """
     images = list(images)
-    folders = {os.path.dirname(image.path) for image in images}
-    # Folders may be named from different starts; then they have nothing in common.
-    common = os.path.commonpath(folders) if len({os.path.isabs(f) for f in folders}) == 1 else ""
-    lines = sorted(f"{_name(i.path, common)}\t{i.person}\t{i.camera}\t{int(i.view)}" for i in images)
+    names = names_of(images)
+    lines = sorted(f"{name}\t{i.person}\t{i.camera}\t{int(i.view)}" for name, i in zip(names, images, strict=True))
     return {
         "images": len(images),
         "people": len({image.person for image in images}),
@@ -88,6 +86,15 @@ def fingerprint(images: Iterable[Any]) -> dict[str, Any]:
         "views": len({int(image.view) for image in images}),
         "sha256": hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest(),
     }
+
+
+def names_of(images: Iterable[Any]) -> list[str]:
+    """Paths of images from the folder that all of them are in, so that it does not matter where a data set lies."""
+    paths = [image.path for image in images]
+    folders = {os.path.dirname(path) for path in paths}
+    # Folders may be named from different starts; then they have nothing in common.
+    common = os.path.commonpath(folders) if len({os.path.isabs(f) for f in folders}) == 1 else ""
+    return [_name(path, common) for path in paths]
 
 
 def _name(path: str, common: str) -> str:

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from fastreid.utils.checkpoint_file import State, WeightsError, read_checkpoint, state_dict_in
+from fastreid.utils.state_dicts import without_wrapper
 
 logger = logging.getLogger(__name__)
 
 # Of identities; the number of views is no accident of the training data: the view head must fit.
 _CLASSIFIER_ENDS = ("classifier.weight", "classifier.bias", "heads.weight", "_head.weight", "class_centres")
 _SHOWN = 5
+# The least share of a backbone's values that a file must fill; MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE.
+MIN_COVERAGE = 0.98
 
 
 @dataclass
@@ -59,22 +62,36 @@ def own_state_dict(model: nn.Module) -> State:
 
 
 def load_weights(
-    model: nn.Module, path: str | os.PathLike[str], *, to_train: bool = False, to_evaluate: bool = False
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    to_train: bool = False,
+    to_evaluate: bool = False,
+    min_coverage: float = MIN_COVERAGE,
 ) -> LoadReport:
     """Copy a file's tensors into the model where name and shape agree, and log the rest.
 
-    A model may translate names of other origin first (``adapt_checkpoint``). A classifier of another class count is
-    left out with a line saying so. Below the model's
+    A model may translate names of other origin first (``adapt_checkpoint``). A prefix that a wrapper added to all names
+    is dropped. A classifier of another class count is left out with a line saying so. Below the model's
     ``required_prefixes`` (if it defines them) everything must match. Parts of which the file has
     nothing are worth a warning, unless the model is about to be trained (``to_train``) and says
     by its required prefixes what it expects. A model that is about to be evaluated (``to_evaluate``)
     must be filled whole, but for its classifiers.
 
+    Args:
+        min_coverage: least share of the backbone's values that the file must fill, 0 to 1; of the whole model's, but
+            for its classifiers, if it has no part that is called backbone.
+
     Raises:
-        WeightsError: unreadable file; nothing matched; a required tensor does not match.
+        WeightsError: unreadable file; nothing matched; a required tensor does not match; too little of the backbone is
+            filled. The model is then as it was.
     """
     state = state_dict_in(read_checkpoint(path), path)
     state = getattr(model, "adapt_checkpoint", dict)(state)
+    own = model.state_dict()
+    wrapper, state = without_wrapper(state, lambda names: sum(name in own for name in names))
+    if wrapper:
+        logger.info("%s: %r is dropped from its names", path, wrapper)
     report, fitting = compare(model, state, str(path))
     required = tuple(getattr(model, "required_prefixes", ()))
     fine = report.clean and (not report.absent_parts or bool(to_train and required))
@@ -91,8 +108,39 @@ def load_weights(
         )
     if not report.matched:
         raise WeightsError(f"nothing in {path} fits this model ({report}); is it another model's?")
+    _check_coverage(model, report, fitting, min_coverage)
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def _check_coverage(model: nn.Module, report: LoadReport, fitting: State, min_coverage: float) -> None:
+    """A model whose backbone is left at random gives features that look like others, and are worth nothing."""
+    sizes = {name: value.numel() for name, value in model.state_dict().items()}
+    whose, names = backbone_names(model)
+    share = sum(sizes[name] for name in names if name in fitting) / max(1, sum(sizes[name] for name in names))
+    if share < min_coverage:
+        raise WeightsError(
+            f"{report.path} fills only {share:.1%} of the {whose} of this {type(model).__name__}, at least "
+            f"{min_coverage:.0%} is asked for (MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE): {report}. It is another model's, "
+            "or another MODEL.BACKBONE's; published weights of a backbone alone belong in "
+            "MODEL.BACKBONE.PRETRAIN_PATH"
+        )
+
+
+def backbone_names(model: nn.Module) -> tuple[str, list[str]]:
+    """What a checkpoint must fill: ("backbone", names below it), or ("model", all names but classifiers').
+
+    A model whose backbone has several parts lists them as ``backbone_prefixes``.
+    """
+    names = list(own_state_dict(model))
+    prefixes = getattr(model, "backbone_prefixes", None)
+    if prefixes:
+        found = [name for name in names if name.startswith(tuple(prefixes))]
+    else:
+        found = [name for name in names if "backbone" in name.split(".")[:-1]]
+    if found:
+        return "backbone", found
+    return "model", [name for name in names if not name.endswith(_CLASSIFIER_ENDS)]
 
 
 def compare(model: nn.Module, state: State, path: str) -> tuple[LoadReport, State]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from fastreid.utils.events import Record
 from fastreid.utils.files import atomic_write
+from fastreid.utils.optional import summary_writer
 from fastreid.utils.plain import printable
 from fastreid.utils.timing import format_seconds
 
@@ -113,8 +114,7 @@ class TensorboardWriter:
     """Every number of every record as a TensorBoard scalar over iterations."""
 
     def __init__(self, folder: str | os.PathLike[str], *, start_iter: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+        SummaryWriter = summary_writer()
         self._writer = SummaryWriter(str(folder), purge_step=start_iter + 1 if start_iter else None)
 
     def write(self, record: Record) -> None:

@@ -59,3 +59,11 @@ def test_files_without_weights(tmp_path, content, said):
     with pytest.raises(SystemExit, match=f"convert_checkpoint: error: .*{said}"):
         convert(tmp_path, "--trust", "old.pth", "new.pth")
     assert not (tmp_path / "new.pth").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("--trust",)])
+def test_a_small_file_does_not_fill_the_disk(tmp_path, words):
+    torch.save({"model": {"w": torch.zeros(1).expand(2_000_000_000)}}, tmp_path / "old.pth")
+    with pytest.raises(SystemExit, match="convert_checkpoint: error: the tensors in .* claim 8,000,000,000 bytes"):
+        convert(tmp_path, *words, "old.pth", "new.pth")
+    assert not (tmp_path / "new.pth").exists()

@@ -57,3 +57,13 @@ def test_ending_it_half_way_leaves_nothing(tmp_path, workers):
     _, err = run.communicate(timeout=30)
     assert run.returncode == 1 and "terminated" in err and "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_two_at_once_render_it_once(tmp_path):
+    few = "--train-ids 4 --test-ids 2 --images-per-id 4 --workers 1".split()
+    command = [sys.executable, str(TOOL), "--root", str(tmp_path), *few]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted("already there" in out for out, _ in said) == [False, True]
+    assert [path.name for path in tmp_path.iterdir()] == ["CARGO"]

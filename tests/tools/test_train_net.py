@@ -3,13 +3,16 @@
 import importlib.util
 import json
 import logging
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from fastreid.data.images import ImageReadError
-from tests.engine.toys import ToyTrainer
+from fastreid.utils.lock import InUseError
+from tests.engine.toys import ToyTrainer, toy_cfg
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_net.py"
 
@@ -106,3 +109,44 @@ def test_a_dry_run_opens_the_first_image_of_each_split(run, monkeypatch):
 def test_mistakes_are_answered_in_a_sentence(run, words, message):
     with pytest.raises(SystemExit, match=f"train_net: error: .*{message}"):
         run(*words)
+
+
+def held_by_another(folder):
+    """A process that writes to the folder, as a run would; ends when it is killed."""
+    code = f"from fastreid.utils.lock import acquire\nacquire({str(folder)!r}); print('held', flush=True); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    return process
+
+
+@pytest.mark.parametrize("words", [(), ("--resume",), ("--eval-only", "MODEL.WEIGHTS", "x.pth")])
+def test_a_second_run_in_a_folder_reads_who_has_it(run, tmp_path, words):
+    with held_by_another(tmp_path / "run") as other:
+        with pytest.raises(SystemExit) as stopped:
+            run(*words, "OUTPUT_DIR", "run")
+        other.kill()
+    assert f"train_net: error: OUTPUT_DIR: run is in use by process {other.pid} on " in str(stopped.value)
+    assert os.listdir(tmp_path / "run") == [".fastreid.lock"]  # nothing was written
+    if not words:
+        run("OUTPUT_DIR", "run")  # a killed process holds nothing
+        assert not (tmp_path / "run" / ".fastreid.lock").exists()
+
+
+def test_a_dry_run_leaves_a_folder_that_is_in_use_alone(run, tmp_path, capsys):
+    with held_by_another(tmp_path / "run") as other:
+        run("--dry-run", "OUTPUT_DIR", "run")
+        other.kill()
+    out = capsys.readouterr().out
+    assert f"nothing is written: OUTPUT_DIR: run is in use by process {other.pid}" in out
+    assert "2 epochs of 3 iterations" in out and os.listdir(tmp_path / "run") == [".fastreid.lock"]
+
+
+def test_trainers_hold_the_folder_without_the_tool(tool, tmp_path):
+    cfg = toy_cfg(tmp_path / "run")
+    trainer = ToyTrainer(cfg)
+    with held_by_another(tmp_path / "run") as other:
+        with pytest.raises(InUseError, match=f"in use by process {other.pid}"):
+            trainer.train()
+        with pytest.raises(InUseError, match=f"in use by process {other.pid}"):
+            ToyTrainer.test(cfg, trainer.model)
+        other.kill()

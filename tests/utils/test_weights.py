@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.checkpoint_file import WeightsError
 from fastreid.utils.weights import load_weights
 
@@ -65,15 +66,14 @@ def test_weights_in_safetensors_load(tmp_path, info):
 
 
 def test_anything_off_is_a_warning_with_counts_and_names(tmp_path, info):
-    state = Stage1(width=5).state_dict()
+    state = Stage1(views=5).state_dict()
     state["stranger"] = torch.zeros(1)
-    state["person.view_head.classifier.weight"] = torch.zeros(2, 4)
-    del state["person.backbone.bias"]
+    del state["person.identity_head.classifier.weight"]
     load_weights(Stage1(), saved(tmp_path, state))
     warning = next(r for r in info.records if r.levelno == logging.WARNING).getMessage()
-    assert "1 tensors matched" in warning
-    assert "1 of another shape (person.backbone.weight: file [5, 2], model [4, 2])" in warning
-    assert "1 missing in the file (person.backbone.bias)" in warning
+    assert "2 tensors matched" in warning
+    assert "1 of another shape (person.view_head.classifier.weight: file [5, 4], model [2, 4])" in warning
+    assert "1 missing in the file (person.identity_head.classifier.weight)" in warning
     assert "1 in the file only (stranger)" in warning
 
 
@@ -119,3 +119,89 @@ def test_nothing_matching_is_an_error_and_changes_nothing(tmp_path):
     with pytest.raises(WeightsError, match="nothing in .* fits this model"):
         load_weights(target, saved(tmp_path, {"blocks.0": torch.ones(2)}))
     assert all(torch.equal(before[name], value) for name, value in target.state_dict().items())
+
+
+class Net(nn.Module):
+    """A model without a part that is called backbone."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(*(nn.Linear(4, 4) for _ in range(20)))
+        self.heads = nn.Linear(4, 7)
+
+
+class Split(nn.Module):
+    """A model whose backbone has two parts."""
+
+    backbone_prefixes = ("stem.", "branch.")
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.branch, self.heads = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 400)
+
+
+def tracker_loads(model, path):
+    Checkpointer(model).load(path)
+
+
+@pytest.mark.parametrize("load", [load_weights, tracker_loads])
+@pytest.mark.parametrize(
+    ("make", "kept", "said"),
+    [
+        (Stage1, "person.backbone.bias", "fills only 33.3% of the backbone of this Stage1, at least 98%"),
+        (Stage2, "person.identity_head.classifier.weight", "must fill everything below person.backbone"),
+        (Net, "body.0.", "fills only 4.9% of the model of this Net"),
+        (Split, "stem.", "fills only 50.0% of the backbone of this Split"),
+    ],
+)
+def test_a_backbone_that_is_left_at_random_is_refused(tmp_path, load, make, kept, said):
+    torch.manual_seed(1)
+    path = saved(tmp_path, {name: value for name, value in make().state_dict().items() if name.startswith(kept)})
+    model = make()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=said):
+        load(model, path)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_whoever_wants_less_says_so(tmp_path):
+    path = saved(tmp_path, {"person.backbone.bias": torch.ones(4)})
+    with pytest.raises(WeightsError):
+        load_weights(Stage1(), path, min_coverage=0.4)
+    model = Stage1()
+    load_weights(model, path, min_coverage=0.3)
+    assert torch.equal(model.person.backbone.bias, torch.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("place", "prefix"),
+    [
+        ("state_dict", "model."), ("state_dict", "net."), ("teacher", "module."), ("teacher", "module.encoder."),
+        ("student", "_orig_mod."), ("model_state_dict", "module._orig_mod."), ("net", ""), ("state_dict_ema", ""),
+        ("model_ema", "module."), ("params", "student."), ("weights", "wrapped.model."), ("model", "model.module."),
+    ],
+)  # fmt: skip
+def test_files_of_other_programs_load(tmp_path, place, prefix):
+    source, target = Stage1(), Stage1()
+    state = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
+    path = saved(tmp_path, {"epoch": 3, place: state | {"steps": 7, "note": None}, "optimizer": {"state": {}}})
+    assert len(load_weights(target, path).matched) == 4
+    for name, value in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], value)
+
+
+def test_parts_of_names_in_the_middle_that_wrappers_add(tmp_path):
+    source, target = Stage1(), Stage1()
+    state = {n.replace("backbone.", "backbone._orig_mod."): v for n, v in source.state_dict().items()}
+    assert load_weights(target, saved(tmp_path, state)).clean
+
+
+def test_a_prefix_that_is_the_model_s_own_stays(tmp_path):
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = Stage1()
+
+    source, target = Wrapped(), Wrapped()
+    assert load_weights(target, saved(tmp_path, source.state_dict())).clean
+    assert torch.equal(target.model.person.backbone.weight, source.model.person.backbone.weight)

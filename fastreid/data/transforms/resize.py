@@ -55,7 +55,7 @@ def compiled_resize() -> Callable[..., np.ndarray] | None:
     """
     try:
         from fastreid.data.resize_cylib.resize_cy import resize as compiled
-    except ImportError:
+    except Exception:  # one that was built for other versions raises anything
         logger.warning(
             "the compiled resize is missing: Pillow resizes, to the same pixels but slower; install a C compiler and "
             "run python setup.py build_ext --inplace"

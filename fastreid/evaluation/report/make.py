@@ -9,6 +9,7 @@ from fastreid.evaluation.report.runs import check_comparable, read_run
 from fastreid.evaluation.report.table import text_table
 from fastreid.evaluation.results import write_json
 from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import path_lock
 from fastreid.utils.plain import printable
 
 
@@ -20,12 +21,14 @@ def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, resu
         output: the HTML page.
         results: JSON file, {"stage1": {protocol: figures}, "stage2": ...}.
     Returns: the table as text.
-    Raises: ReportError if an input is missing, broken, or about other data than its partner.
+    Raises:
+        ReportError: an input is missing, broken, or about other data than its partner.
+        InUseError: another process writes the page or the figures.
     """
     runs = read_run("stage1", stage1), read_run("stage2", stage2)
     check_comparable(*runs)
     page = render_page(runs)
-    write_json(results, {run.name: run.results for run in runs})
-    with atomic_write(output) as file:
+    with path_lock(output, results), atomic_write(output) as file:
+        write_json(results, {run.name: run.results for run in runs})
         file.write(printable(page))
     return text_table(runs)

@@ -9,7 +9,6 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fastreid.evaluation.report.curves import curves_svg
 from fastreid.evaluation.report.runs import Run
 from fastreid.evaluation.report.summary import summary_rows
 from fastreid.evaluation.report.table import (
@@ -19,6 +18,7 @@ from fastreid.evaluation.report.table import (
     table_rows,
 )
 from fastreid.evaluation.report.thumbnails import thumbnail
+from fastreid.utils.optional import optional
 
 VIEW_NAMES = {0: "aerial", 1: "ground", 2: "wearable"}
 KINDS = ("best", "median", "worst")
@@ -46,9 +46,17 @@ def render_page(runs: Sequence[Run]) -> str:
         rows=table_rows(runs),
         titles={protocol: protocol_title(protocol) for protocol in protocols},
         summary=summary_rows(runs),
-        curves={run.title: Markup(curves_svg(run)) for run in runs},
+        curves={run.title: _curves(run) for run in runs},
         sections=[_section(protocol, runs) for protocol in protocols],
     )
+
+
+def _curves(run: Run) -> Markup:
+    if not optional("matplotlib.figure", "the report is without curves"):
+        return Markup("<p>Curves are drawn by Matplotlib, which could not be imported.</p>")
+    from fastreid.evaluation.report.curves import curves_svg
+
+    return Markup(curves_svg(run))
 
 
 def view_name(view: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from fastreid.utils.state_dicts import without_wrapper
 from fastreid.utils.weights import WeightsError, read_checkpoint, state_dict_in
 
 logger = logging.getLogger(__name__)
@@ -33,14 +34,24 @@ def load_pretrained(
     Raises:
         WeightsError: no file, or coverage below `min_coverage`: training would silently start from scratch.
     """
-    if not path or not Path(path).is_file():
+    if not path or not Path(path).expanduser().exists():
         raise WeightsError(
             f"MODEL.BACKBONE.PRETRAIN is True but there is no file {path!r} (MODEL.BACKBONE.PRETRAIN_PATH). "
             "Put the published weights there, or set MODEL.BACKBONE.PRETRAIN False to start from random ones"
         )
     own = module.state_dict()
-    state = adapt(module, state_dict_in(read_checkpoint(path), path))
-    fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+
+    def fitting_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
+
+    def values_filled(state: dict[str, Tensor]) -> int:
+        return sum(value.numel() for value in fitting_of(adapt(module, state)).values())
+
+    wrapper, state = without_wrapper(state_dict_in(read_checkpoint(path), path), values_filled)
+    if wrapper:
+        logger.info("%s: %r is dropped from its names", path, wrapper)
+    state = adapt(module, state)
+    fitting = fitting_of(state)
     misshaped = [
         f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
         for name, value in state.items()

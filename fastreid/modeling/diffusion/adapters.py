@@ -61,7 +61,13 @@ def _transformer_blocks(unet: diffusers.UNet2DConditionModel, index: int) -> nn.
 
 
 def _train_lora(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
-    from peft import LoraConfig  # takes longer to import than all of this library
+    try:
+        from peft import LoraConfig  # takes longer to import than all of this library
+    except Exception as error:  # a broken package raises anything
+        raise ConfigError(
+            f"MODEL.SDMODEL.UNET_CONFIG.TRAIN lora needs peft, which cannot be imported ({type(error).__name__}: "
+            f"{error}): pip install --upgrade peft, or take another way to train"
+        ) from error
 
     unet.add_adapter(
         LoraConfig(

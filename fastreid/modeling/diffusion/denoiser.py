@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import diffusers
 from torch import Tensor, nn
 
 from fastreid.modeling.diffusion.assets import AssetError
 from fastreid.modeling.diffusion.latent import CHANNELS
+from fastreid.modeling.diffusion.unet_assets import load_unet
 from fastreid.structures import Condition
 
 
@@ -45,16 +44,7 @@ class Denoiser(nn.Module):
         Raises:
             AssetError: no such folder, damaged files, or a UNet that features or control do not fit.
         """
-        if not (Path(folder) / "config.json").is_file():
-            raise AssetError(
-                f"no UNet in {folder!r} (MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH): expected "
-                "config.json and the weights of a UNet. `python tools/make_assets.py` writes random ones"
-            )
-        try:
-            unet = diffusers.UNet2DConditionModel.from_pretrained(folder)
-        except Exception as error:  # diffusers and safetensors raise whatever they met
-            raise AssetError(f"cannot read the UNet in {folder!r}: {error}") from error
-        return cls(unet)
+        return cls(load_unet(folder))
 
     @property
     def context_dim(self) -> int:

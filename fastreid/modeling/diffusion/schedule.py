@@ -1,7 +1,6 @@
 """Noise schedules on diffusers: add noise, name the training target, step back. It does not know what it noises."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import diffusers  # a name of it is imported when it is used: some take seconds
@@ -9,10 +8,14 @@ import torch
 from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError
-from fastreid.modeling.diffusion.assets import AssetError
+from fastreid.modeling.diffusion.scheduler_assets import (
+    PREDICTION_TYPES,
+    check_steps,
+    prediction_type,
+    read_scheduler,
+)
 from fastreid.utils.suggest import explain_choice
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 TIMESTEP_SPACINGS = ("leading", "trailing")
 # DDPM is DDIM with eta = 1 (Song et al. 2021, section 4.1). Written so, its noise is an argument of each step
 # rather than a draw from a generator, and a feature cannot depend on what else is in the batch.
@@ -22,6 +25,10 @@ _SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "pndm": ("PNDMScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
 }
+
+
+# Keys of the assets that decide how noise is added, beside T.
+_BETAS = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 
 
 class Schedule:
@@ -67,30 +74,32 @@ class Schedule:
             "prediction_type": prediction_type,
             "timestep_spacing": timestep_spacing,
             "clip_sample": False,  # features are not pixels in -1 … 1
+            "thresholding": False,
         }
         name, own = _SOLVERS[solver]
         solver_class = getattr(diffusers, name)
         self._forward = diffusers.DDPMScheduler.from_config(config, **shared)
         self._make_solver: Callable[[], Any] = lambda: solver_class.from_config(config, **shared, **own)
         self.num_timesteps, self.prediction_type = num_timesteps, prediction_type
+        self.betas = {name: config[name] for name in _BETAS if name in config}
         self.stochastic, self.cubic = solver == "ddpm", cubic
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "Schedule":
-        """From `MODEL.SDMODEL`; betas from the assets' own `scheduler_config.json`.
+        """From `MODEL.SDMODEL`; betas, and the prediction type if no key says otherwise, from the assets.
 
         Raises:
-            AssetError: no such file.
+            AssetError: no `scheduler_config.json`, a damaged one, or one that has no schedule of betas.
+            ConfigError: a key that the assets contradict.
         """
         keys = cfg.MODEL.SDMODEL
-        folder = keys.SCHEDULER_CONFIG.PRETRAINED_PATH
-        if not (Path(folder) / "scheduler_config.json").is_file():
-            raise AssetError(f"no scheduler_config.json in {folder!r} (MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH)")
+        config = read_scheduler(keys.SCHEDULER_CONFIG.PRETRAINED_PATH)
+        check_steps(config, keys.TRAIN_STEP, keys.SCHEDULER_CONFIG.NAME)
         return cls(
-            diffusers.DDPMScheduler.load_config(folder),
+            config,
             solver=keys.SCHEDULER_CONFIG.NAME,
             num_timesteps=keys.TRAIN_STEP,
-            prediction_type=keys.PREDICTION_TYPE,
+            prediction_type=prediction_type(config, keys),
             timestep_spacing=keys.SCHEDULER_CONFIG.TIMESTEP_SPACING,
             cubic=keys.SCHEDULER_CONFIG.CUBIC_SAMPLING,
         )

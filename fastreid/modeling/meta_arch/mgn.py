@@ -36,6 +36,9 @@ class MGN(ImageModel):
             five: the branches, the stripes of b2 side by side, and those of b3.
     """
 
+    # Branches are copies of the backbone's last stages.
+    backbone_prefixes = ("backbone.", *(f"{branch}." for branch in STRIPES))
+
     @configurable
     def __init__(
         self,

@@ -297,6 +297,13 @@ class SDReIDStage2(nn.Module):
         generated = samples.view(size, self.num_views, self.num_draws, -1).mean(dim=2)
         return self.person.neck(generated.flatten(0, 1)).view_as(generated) if self.generated_neck else generated
 
+    def training_facts(self) -> dict[str, Any]:
+        """What the assets decide of the training, for the identity of a run."""
+        return {
+            "the prediction type of stage 2": self.schedule.prediction_type,
+            "the schedule of betas of stage 2": self.schedule.betas,
+        }
+
     def checkpoint_state_dict(self) -> dict[str, Tensor]:
         """All but the UNet's frozen weights, which always come from the assets."""
         return {name: value for name, value in self.state_dict().items() if name not in self._from_assets}

@@ -23,6 +23,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from fastreid.utils.lock import path_lock
+
 from .config import RenderConfig
 from .layouts import get_layout
 from .plan import RenderRequest
@@ -167,7 +169,12 @@ def render_benchmark(
     workers = _usable_cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers is {workers}; give at least 1, or None for all usable cores")
-    target = Path(root) / name
+    target = Path(root).expanduser() / name
+    with path_lock(target, wait=True):  # another process may be rendering the same
+        return _render_if_absent(target, request, workers, overwrite)
+
+
+def _render_if_absent(target: Path, request: RenderRequest, workers: int, overwrite: bool) -> RenderSummary:
     found = _already_there(target, request, overwrite)
     if found is not None:
         logger.info("%s is already rendered with these parameters: nothing to do", target)

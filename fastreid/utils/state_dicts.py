@@ -1,0 +1,161 @@
+"""Finding the state dict in a file, whoever wrote it, and the names of the model in those of the file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from fastreid.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+State = dict[str, torch.Tensor]
+
+# Where programs put the state dict in their files; the first that has tensors counts. Of self-supervised training
+# (DINO, iBOT, PersonViT) the teacher is what is published.
+PLACES = (
+    "model", "state_dict", "model_state_dict", "model_state", "teacher", "student", "net", "network",
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "ema_model", "params_ema", "params", "weights",
+    "target_encoder", "encoder", "backbone", "module",
+)  # fmt: skip
+# Parts of names that wrappers add, wherever they stand: torch.compile, FSDP, activation checkpointing.
+_INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_DEPTH = 4
+_MANY = 16
+_SHOWN = 10
+_FREE_BYTES = 2**20
+_MAX_SHARING = 4
+
+
+class WeightsError(UserError, RuntimeError):
+    """A checkpoint that is missing, unreadable, or does not fill what it must."""
+
+
+def state_dict_in(content: Any, path: str | os.PathLike[str]) -> State:
+    """Find the state dict in what a file holds: bare, or under a name of `PLACES`; drop "module." from its names.
+
+    What is no tensor among its values (an epoch, None) is left out.
+
+    Raises:
+        WeightsError: there is none; says what is there.
+    """
+    found = _find(content, _DEPTH)
+    if found is None:
+        raise WeightsError(
+            f"{path} holds no state dict: expected names with tensors, or a dict with them under "
+            f"{', '.join(map(repr, PLACES[:8]))} or the like; it holds {_described(content)}"
+        )
+    place, named = found
+    if place and place not in ("model", "state_dict"):
+        logger.info("%s: weights are taken from %r", path, place)
+    state = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
+    if others := [str(name) for name in named if str(name) not in state]:
+        logger.debug("%s: no tensors, and left out: %s", path, ", ".join(others[:_SHOWN]))
+    for inserted in _INSERTED:
+        state = {name.replace(inserted, ""): value for name, value in state.items()}
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _find(content: Any, depth: int) -> tuple[str, Mapping[str, Any]] | None:
+    """(place, names with tensors among them); the place is "" for the content itself."""
+    if not isinstance(content, Mapping) or not depth:
+        return None
+    parts = {name: part for name, part in content.items() if isinstance(name, str) and isinstance(part, Mapping)}
+    for place in PLACES:
+        if (inner := _find(parts.get(place), depth - 1)) is not None:
+            return ".".join(filter(None, (place, inner[0]))), inner[1]
+    if any(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()):
+        return "", content
+    states = [name for name, part in parts.items() if _is_state(part)]
+    return (states[0], parts[states[0]]) if len(states) == 1 else None
+
+
+def _is_state(part: Mapping[Any, Any]) -> bool:
+    tensors = sum(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in part.items())
+    return 2 * tensors > len(part)
+
+
+def _described(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    if not content:
+        return "an empty dict"
+    words = [f"{name} ({_kind(value)})" for name, value in list(content.items())[:_SHOWN]]
+    more = f" and {len(content) - _SHOWN} more" if len(content) > _SHOWN else ""
+    return f"a dict with {', '.join(words)}{more}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"dict of {', '.join(map(str, list(value)[:3]))}{', …' if len(value) > 3 else ''}" if value else "dict"
+    return type(value).__name__
+
+
+def without_wrapper(state: State, score: Callable[[State], float]) -> tuple[str, State]:
+    """Drop the prefix that some wrapper put before the names, if they fit a model better without it.
+
+    Args:
+        state: names with tensors.
+        score: how well names fit, larger is better.
+
+    Returns:
+        The prefix, "" if none is dropped, and the state without it; names that do not begin so are left as they are.
+    """
+    best, found = score(state), ("", state)
+    for prefix in _prefixes(state):
+        stripped = {name.removeprefix(prefix): value for name, value in state.items()}
+        if (value := score(stripped)) > best:
+            best, found = value, (prefix, stripped)
+    return found
+
+
+def _prefixes(names: Collection[str]) -> list[str]:
+    """Beginnings of names up to a dot, the most frequent first, of equally frequent ones the shorter."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        parts = name.split(".")[:-1]
+        counts.update(".".join(parts[: depth + 1]) + "." for depth in range(min(len(parts), _DEPTH)))
+    return sorted(counts, key=lambda prefix: (-counts[prefix], len(prefix)))[:_MANY]
+
+
+def check_sizes(content: Any, path: str | os.PathLike[str]) -> None:
+    """Refuse tensors that claim far more values than are stored: a file of a kilobyte could fill any disk or memory.
+
+    Weights that are shared by several names, and views of one buffer, pass.
+
+    Raises:
+        WeightsError: there are such; names the largest.
+    """
+    stored: dict[int, int] = {}
+    claimed: dict[str, int] = {}
+    for name, tensor in _tensors(content, ""):
+        if tensor.device.type == "meta":
+            raise WeightsError(f"{name} in {path} has a shape and no values (a meta tensor): save the model itself")
+        if tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
+            stored[storage._cdata] = storage.nbytes()
+            claimed[name] = tensor.numel() * tensor.element_size()
+    if sum(claimed.values()) > _MAX_SHARING * sum(stored.values()) + _FREE_BYTES:
+        name = max(claimed, key=claimed.__getitem__)
+        raise WeightsError(
+            f"the tensors in {path} claim {sum(claimed.values()):,} bytes, and {sum(stored.values()):,} are stored "
+            f"({name} alone claims {claimed[name]:,}): the file is damaged, or made to fill memory and disk"
+        )
+
+
+def _tensors(content: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors with their places; containers may be nested deeply, and may contain themselves."""
+    waiting, seen = [(name, content)], set()
+    while waiting:
+        name, content = waiting.pop()
+        if isinstance(content, torch.Tensor):
+            yield name or "the tensor", content
+        elif isinstance(content, Mapping | list | tuple) and id(content) not in seen:
+            seen.add(id(content))
+            items = content.items() if isinstance(content, Mapping) else enumerate(content)
+            waiting += [(f"{name}.{key}" if name else str(key), value) for key, value in items]
