@@ -31,7 +31,9 @@ def counts_table(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]
     """Images, people, cameras and views of training and of test sets, beside the published counts."""
     rows = [_counts(dataset, "train") for dataset in trained]
     rows += [_counts(dataset, split) for dataset in tested for split in ("query", "gallery")]
-    return tabulate(rows, headers=HEADERS, intfmt=",", missingval="-", disable_numparse=[0])
+    # A name is no number; of a table without rows tabulate knows no columns.
+    names = [0] if rows else False
+    return tabulate(rows, headers=HEADERS, intfmt=",", missingval="-", disable_numparse=names)
 
 
 def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
