@@ -17,7 +17,7 @@ from fastreid.utils import comm
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
 from fastreid.utils.env import rng_state, set_rng_state
 from fastreid.utils.files import atomic_write
-from fastreid.utils.seal import damage_in, save_sealed
+from fastreid.utils.seal import damage_in, is_sealed, save_sealed
 from fastreid.utils.weights import LoadReport, load_weights, own_state_dict
 
 __all__ = ["Checkpointer", "LoadReport", "WeightsError", "load_weights", "read_checkpoint"]
@@ -115,7 +115,7 @@ class Checkpointer:
         tried = []
         for path in self._candidates(named):
             tried.append(path.name)
-            if wrong := damage_in(path):
+            if wrong := _damage(path):
                 logger.warning("%s cannot be resumed from: %s", path, wrong)
                 continue
             if path != named:
@@ -181,7 +181,7 @@ class Checkpointer:
         if self._path is None or not comm.is_main_process():
             return
         regular = [path for path, position in self._by_position(_REGULAR) if position == self._position]
-        current = next((path for path in regular if not damage_in(path)), self._path)
+        current = next((path for path in regular if not _damage(path)), self._path)
         if current != self._named():
             self._note(current)
         if current.name != INTERRUPTED:
@@ -205,7 +205,7 @@ class Checkpointer:
     def checkpoint_of(self, iteration: int) -> Path | None:
         """A whole checkpoint of that iteration that was written at the end of an epoch; None if there is none."""
         found = (path for path, position in self._by_position(_REGULAR) if position[1] == iteration)
-        return next((path for path in found if not damage_in(path)), None)
+        return next((path for path in found if not _damage(path)), None)
 
     def resume(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Put back everything that ``save`` wrote and return the plain values given to it.
@@ -243,6 +243,18 @@ class Checkpointer:
                 raise WeightsError(
                     f"the {key} in {path} does not fit this run; resume with the config it was trained with ({error})"
                 ) from error
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint, or ""."""
+    wrong = damage_in(path)
+    if wrong or is_sealed(path):
+        return wrong
+    try:  # of an earlier version: its own checksums do not cover all that torch reads
+        read_checkpoint(path, lazily=True)
+    except Exception as error:  # a damaged file may raise anything
+        return f"it cannot be read ({error})"
+    return ""
 
 
 def _rank(path: Path) -> int:

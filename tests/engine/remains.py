@@ -2,6 +2,7 @@
 
 import functools
 import json
+import multiprocessing.util
 import os
 import sys
 import traceback
@@ -46,13 +47,17 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
 
 
-def in_a_fork(do: Callable[[], Any]) -> int:
-    """Exit status of a fork of this process that does something: 0 if it came to the end."""
+def in_a_fork(do: Callable[[], Any], during: Callable[[int], Any] = lambda pid: None) -> int:
+    """Exit status of a fork of this process that does something: 0 if it came to the end.
+
+    It leads a process group of its own; ``during(pid)`` is called in this process meanwhile.
+    """
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            os.setsid()
             torch.set_num_threads(1)
             do()
             status = 0
@@ -61,7 +66,10 @@ def in_a_fork(do: Callable[[], Any]) -> int:
         except BaseException:
             traceback.print_exc()
         finally:
+            sys.stderr.flush()
+            multiprocessing.util._exit_function()  # as at the end of any process: its children are ended
             os._exit(status)
+    during(child)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

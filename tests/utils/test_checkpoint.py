@@ -189,6 +189,17 @@ def test_equal_content_is_equal_bytes(tmp_path):
     assert again.save("x", epoch=1, iteration=3).read_bytes() == path.read_bytes()
 
 
+def test_a_file_of_an_earlier_version_that_torch_cannot_read_is_passed_over(tmp_path, caplog):
+    checkpointer = saved(tmp_path, 0, 1)
+    newest = tmp_path / "model_0001.pth"
+    torch.save(torch.load(newest, weights_only=True), newest)
+    assert checkpointer.last() == newest
+    content = newest.read_bytes()
+    end = content.rindex(b"PK\x06\x06") + 16  # the disk that the archive ends on
+    newest.write_bytes(content[:end] + b"\x04" + content[end + 1 :])
+    assert checkpointer.last().name == "model_0000.pth" and "unsupported multidisk archive" in caplog.text
+
+
 def test_damage_is_noticed_by_every_reader(tmp_path):
     checkpointer = saved(tmp_path, 0)
     path = tmp_path / "model_0000.pth"
