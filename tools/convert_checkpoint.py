@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
-from fastreid.utils.files import atomic_write
+from fastreid.utils.files import DiskError
+from fastreid.utils.seal import save_sealed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,9 +58,10 @@ def main(argv: list[str] | None = None) -> None:
     except WeightsError as error:
         sys.exit(f"convert_checkpoint: error: {error}")
     try:
-        args.new.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(args.new, "wb") as file:
-            torch.save({"model": {name: tensor.detach().clone() for name, tensor in state.items()}}, file)
+        copies = {name: tensor.detach().clone() for name, tensor in state.items()}
+        save_sealed({"model": copies}, args.new, advice="Make room and run it again")
+    except DiskError as error:
+        sys.exit(f"convert_checkpoint: error: {error}")
     except OSError as error:
         sys.exit(f"convert_checkpoint: error: cannot write {args.new}: {error.strerror}")
     print(f"{args.new}: {len(state)} tensors")

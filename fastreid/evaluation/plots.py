@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
 from fastreid.evaluation.roc import Curves, RocCurve
+from fastreid.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
     """Write cmc.png, roc.png and det.png, with all protocols, and one similarity_PROTOCOL.png each.
 
     Raises:
+        DiskError: the disk is full or broken.
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
@@ -39,7 +41,8 @@ def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
     paths = []
     for name, figure in pictures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=DPI, metadata={"Software": None})
+        with atomic_write(paths[-1], "wb") as file:
+            figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     logger.info("plots written to %s", folder.resolve())
     return paths
 

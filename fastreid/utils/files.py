@@ -120,6 +120,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def save_picture(picture: Any, path: str | os.PathLike[str], **options: Any) -> None:
+    """Write a Pillow image in one piece, in the format that the name's ending says.
+
+    Raises:
+        DiskError: the disk is full or broken.
+        ValueError: no format has this ending.
+    """
+    from PIL import Image
+
+    kind = Image.registered_extensions().get(Path(path).suffix.lower())
+    if kind is None:
+        raise ValueError(f"{os.fspath(path)}: pictures are written as .jpg, .png, .webp and others; name one of these")
+    with atomic_write(path, "wb") as file:
+        picture.save(file, format=kind, **options)
+
+
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
     """Delete the temporary files that a process killed in ``atomic_write`` left in ``folder``; return their names.
 

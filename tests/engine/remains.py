@@ -18,7 +18,8 @@ TIMES = ("time", "data_time", "eta_seconds")
 
 def remains_of(folder: Path) -> dict[str, Any]:
     """{file name: content}, without times and dates; of checkpoints the bytes."""
-    found = {path.name: _content(path) for path in sorted(folder.iterdir()) if "tfevents" not in path.name}
+    compared = (path for path in sorted(folder.iterdir()) if "tfevents" not in path.name and path.name != "log.txt")
+    found = {path.name: _content(path) for path in compared if path.is_file()}
     return found | {"TensorBoard": _scalars(folder)}
 
 

@@ -35,7 +35,7 @@ def test_killed_at_every_file_of_an_evaluation(tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_every_file_of_a_run(tmp_path):
-    keys = {"TEST__EVAL_PERIOD": 2, "SOLVER__KEEP_CHECKPOINTS": 2, "TEST__BREAKDOWN": True}
+    keys = {"TEST__EVAL_PERIOD": 2, "SOLVER__KEEP_CHECKPOINTS": 2, "TEST__BREAKDOWN": ["camera"]}
     assert kill_everywhere(tmp_path, also_between=True, **keys) > 60
 
 

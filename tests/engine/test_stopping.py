@@ -153,7 +153,10 @@ def test_a_real_run_in_a_group_that_is_told_to_stop(tmp_path, tmp_path_factory, 
     command += ["--num-gpus", str(processes), "MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(data)]
     command += ["OUTPUT_DIR", str(tmp_path), "SOLVER.IMS_PER_BATCH", "16", "SOLVER.CHECKPOINT_PERIOD", "1"]
     command += ["DATALOADER.NUM_WORKERS", "2", "SOLVER.MAX_EPOCH", "50"]
-    run = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(
+        command, cwd=ROOT, env=environment, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
     until(lambda: (tmp_path / "model_0000.pth").exists(), seconds=300)
     time.sleep(0.5)
     os.killpg(run.pid, signal.SIGTERM)
