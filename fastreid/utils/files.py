@@ -102,7 +102,8 @@ def _number_of(error: Exception) -> int | None:
 
 def _free_mib(path: Path) -> float:
     """Space left on the disk that ``path`` is, or would be, on."""
-    folder = next((parent for parent in path.absolute().parents if parent.is_dir()), Path("/"))
+    path = path.absolute()
+    folder = next((place for place in (path, *path.parents) if place.is_dir()), Path("/"))
     return shutil.disk_usage(folder).free / 2**20
 
 

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -168,13 +169,25 @@ class TensorboardWriter:
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder = Path(folder)
+        # Its thread passes errors on to this one, which need not hear of them twice.
+        self._hook = threading.excepthook
+        threading.excepthook = self._of_thread
         is_used = any(self._folder.glob("events.out.tfevents.*"))
-        with explained_disk_errors(self._folder):
-            self._writer = SummaryWriter(str(folder), purge_step=start_iter if start_iter or is_used else None)
+        try:
+            with explained_disk_errors(self._folder):
+                self._writer = SummaryWriter(str(folder), purge_step=start_iter if start_iter or is_used else None)
+        except BaseException:
+            threading.excepthook = self._hook
+            raise
         self._held = [record for record in written if _is_evaluation(record)]
         for record in written:
             if not _is_evaluation(record):
                 self._add(record)
+
+    def _of_thread(self, error: Any) -> None:
+        is_passed_on = isinstance(error.exc_value, OSError) and type(error.thread).__module__.startswith("tensorboard")
+        if not is_passed_on:
+            self._hook(error)
 
     def write(self, record: Record) -> None:
         """Add the record's scalars at its iteration and flush them.
@@ -197,8 +210,11 @@ class TensorboardWriter:
 
     def close(self) -> None:
         """Flush and close the event file."""
-        for record in self._held:
-            self._add(record)
-        self._held = []
-        with explained_disk_errors(self._folder):
-            self._writer.close()
+        try:
+            for record in self._held:
+                self._add(record)
+            with explained_disk_errors(self._folder):
+                self._writer.close()
+        finally:
+            self._held = []
+            threading.excepthook = self._hook
