@@ -360,10 +360,12 @@ class DefaultTrainer(SimpleTrainer):
         """Console, OUTPUT_DIR/metrics.json and TensorBoard files in OUTPUT_DIR."""
         folder, start = self.cfg.OUTPUT_DIR, self.start_iter
         lines = JSONWriter(os.path.join(folder, "metrics.json"), start_iter=start)
+        # An evaluation that was made up for is about to be written.
+        written = lines.last_records(evaluations=not self.storage.has_results)
         return [
             ConsoleWriter(max_iter=self.max_iter, max_epoch=self.max_epoch, start_iter=start),
             lines,
-            TensorboardWriter(folder, start_iter=start, written=lines.last_records),
+            TensorboardWriter(folder, start_iter=start, written=written),
         ]
 
     @classmethod

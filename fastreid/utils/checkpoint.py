@@ -154,6 +154,12 @@ class Checkpointer:
             if path != named and (number is None or position[0] <= number):
                 yield path
 
+    @classmethod
+    def newest_in(cls, folder: str | os.PathLike[str]) -> Path | None:
+        """The checkpoint in ``folder`` with the highest epoch and iteration, whole or not; None if there is none."""
+        found = cls(nn.Identity(), folder)._by_position(_RESUMABLE)
+        return found[0][0] if found else None
+
     def _by_position(self, names: re.Pattern[str]) -> list[tuple[Path, Position]]:
         """Checkpoints with such names and what they hold, the newest first."""
         found = [(path, _position_in(path)) for path in self.save_dir.glob("model_*.pth") if names.fullmatch(path.name)]

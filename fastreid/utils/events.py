@@ -54,6 +54,11 @@ class EventStorage:
             for measure, value in measures.items()
         }
 
+    @property
+    def has_results(self) -> bool:
+        """Whether there are results that ``pop_results`` would return."""
+        return bool(self._results)
+
     def pop_results(self) -> Record:
         """Return the results put since the last call ({} of none) and forget them."""
         results, self._results = self._results, {}

@@ -72,18 +72,18 @@ def _progress_bar(total: int, start: int) -> Any:
 
 
 class JSONWriter:
-    """One JSON object per line, appended to ``path``; of an evaluation that is done again only the last one stays.
-
-    Attributes: last_records, those at ``start_iter`` that were there when the run was resumed.
-    """
+    """One JSON object per line, appended to ``path``; of an evaluation that is done again only the last one stays."""
 
     def __init__(self, path: str | os.PathLike[str], *, start_iter: int = 0) -> None:
         """Keep the lines up to ``start_iter``; what came after is about to be done again."""
         self._path, self._start_iter = Path(path), start_iter
         lines = _drop_lines_after(self._path, start_iter)
-        records = [json.loads(line) for line in lines if start_iter and _iteration_of(line) == start_iter]
-        self.last_records: list[Record] = records
+        self._last = [json.loads(line) for line in lines if start_iter and _iteration_of(line) == start_iter]
         self._file = self._open()
+
+    def last_records(self, *, evaluations: bool = True) -> list[Record]:
+        """Those at ``start_iter`` that were there when the run was resumed; with ``evaluations`` among them or not."""
+        return [record for record in self._last if evaluations or not _is_evaluation(record)]
 
     def _open(self) -> Any:
         with explained_disk_errors(self._path):
@@ -161,10 +161,9 @@ class TensorboardWriter:
     """Every number of every record as a TensorBoard scalar over iterations."""
 
     def __init__(self, folder: str | os.PathLike[str], *, start_iter: int = 0, written: Sequence[Record] = ()) -> None:
-        """``written``: records at ``start_iter`` that a resumed run has; TensorBoard drops its own from there on.
+        """``written``: records at ``start_iter`` that a resumed run goes on from.
 
-        It cannot drop those after one of an iteration. An evaluation among them is written again with the next record,
-        unless that is the same evaluation, done again.
+        TensorBoard drops whole iterations, ``start_iter`` and all after it, so these are written again.
         """
         from torch.utils.tensorboard import SummaryWriter
 
@@ -179,10 +178,8 @@ class TensorboardWriter:
         except BaseException:
             threading.excepthook = self._hook
             raise
-        self._held = [record for record in written if _is_evaluation(record)]
         for record in written:
-            if not _is_evaluation(record):
-                self._add(record)
+            self.write(record)
 
     def _of_thread(self, error: Any) -> None:
         is_passed_on = isinstance(error.exc_value, OSError) and type(error.thread).__module__.startswith("tensorboard")
@@ -195,13 +192,6 @@ class TensorboardWriter:
         Raises:
             DiskError: the disk is full or broken.
         """
-        if _is_evaluation(record):
-            self._held = [old for old in self._held if old["iteration"] != record["iteration"]]
-        for each in (*self._held, record):
-            self._add(each)
-        self._held = []
-
-    def _add(self, record: Record) -> None:
         with explained_disk_errors(self._folder):
             for name, value in record.items():
                 if name not in _POSITION:
@@ -211,10 +201,7 @@ class TensorboardWriter:
     def close(self) -> None:
         """Flush and close the event file."""
         try:
-            for record in self._held:
-                self._add(record)
             with explained_disk_errors(self._folder):
                 self._writer.close()
         finally:
-            self._held = []
             threading.excepthook = self._hook

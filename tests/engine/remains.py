@@ -1,51 +1,20 @@
 """What a run leaves in its folder, so that two runs can be compared file by file; and runs that are killed."""
 
 import functools
-import json
 import multiprocessing.util
 import os
+import runpy
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 
-# What depends on the clock, not on the run.
-TIMES = ("time", "data_time", "eta_seconds")
+from tests.miniature import ROOT
 
-
-def remains_of(folder: Path) -> dict[str, Any]:
-    """{file name: content}, without times and dates; of checkpoints the bytes."""
-    compared = (path for path in sorted(folder.iterdir()) if "tfevents" not in path.name and path.name != "log.txt")
-    found = {path.name: _content(path) for path in compared if path.is_file()}
-    return found | {"TensorBoard": _scalars(folder)}
-
-
-def _content(path: Path) -> Any:
-    if path.suffix == ".pth":
-        return path.read_bytes()
-    text = path.read_text()
-    if path.name == "metrics.json":
-        records = [json.loads(line) for line in text.splitlines()]
-        return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
-    if path.name == "manifest.json":
-        return {name: value for name, value in json.loads(text).items() if name not in ("sessions", "config")}
-    return text
-
-
-def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    names = [name for name in events.Tags()["scalars"] if name not in TIMES]
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in sorted(names)}
-
-
-def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """Names of files that are not in both, or differ."""
-    return [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
+_BENCHMARK = runpy.run_path(str(ROOT / "benchmarks/remains.py"))
+remains_of, differences = _BENCHMARK["remains_of"], _BENCHMARK["differences"]
 
 
 def in_a_fork(do: Callable[[], Any], during: Callable[[int], Any] = lambda pid: None) -> int:

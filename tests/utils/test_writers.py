@@ -84,7 +84,8 @@ def test_an_evaluation_that_is_done_again_is_there_once(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("".join(json.dumps(record) + "\n" for record in (TRAINING, EVALUATION)))
     writer = JSONWriter(path, start_iter=20)
-    assert writer.last_records == [TRAINING, EVALUATION]
+    assert writer.last_records() == [TRAINING, EVALUATION]
+    assert writer.last_records(evaluations=False) == [TRAINING]
     again = EVALUATION | {"CARGO/mAP": 51.0}
     writer.write(again)
     assert lines(path) == [TRAINING, again]
@@ -115,7 +116,8 @@ def test_tensorboard_of_a_resumed_run_has_everything_once(tmp_path, is_again):
     first = TensorboardWriter(tmp_path)
     for record in (TRAINING | {"iteration": 10}, TRAINING, EVALUATION, TRAINING | {"iteration": 30}):
         first.write(record)  # what is written is flushed; a killed process closes nothing
-    resumed = TensorboardWriter(tmp_path, start_iter=20, written=[TRAINING, EVALUATION])
+    resumed = TensorboardWriter(tmp_path, start_iter=20, written=[TRAINING] if is_again else [TRAINING, EVALUATION])
+    assert scalars(tmp_path, "lr")[-1][0] == 20  # at once: the run may be killed before its next record
     if is_again:
         resumed.write(EVALUATION)
     resumed.write(TRAINING | {"iteration": 40})
