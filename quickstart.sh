@@ -8,19 +8,14 @@ make_environment requirements.txt
 
 data=datasets/quickstart logs=logs/quickstart
 
-finished() { # RUN [EARLIER_RUN]: evaluated after its last checkpoint, and trained after the run it builds on
-  [ "$logs/$1/results.json" -nt "$logs/$1/model_final.pth" ] &&
-    { [ -z "${2:-}" ] || [ "$logs/$1/model_final.pth" -nt "$logs/$2/model_final.pth" ]; }
-}
-
 train() { # STAGE [EARLIER_STAGE]
-  if finished "$@"; then
-    echo "    done before, see $logs/$1"
-  else
-    # A run that builds on an older stage 1 cannot be gone on with.
-    [ -z "${2:-}" ] || [ "$logs/$1/last_checkpoint" -nt "$logs/$2/model_final.pth" ] || rm -rf "${logs:?}/$1"
-    python tools/train_net.py --config-file "configs/quickstart/$1.yml" --resume DATASETS.ROOT "$data"
-  fi
+  local state=0
+  python -m fastreid.engine.finished "$logs/$1" ${2:+--weights "$logs/$2/model_final.pth"} || state=$?
+  case $state in
+    0) echo "    done before, see $logs/$1"; return ;;
+    3) rm -rf "${logs:?}/$1" ;; # it builds on another stage 1, and cannot be gone on with
+  esac
+  python tools/train_net.py --config-file "configs/quickstart/$1.yml" --resume DATASETS.ROOT "$data"
 }
 
 SECONDS=0

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import classical
 from fastreid.evaluation import fused, jaccard_graph, roc_curve
 from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.fused import FusedDistances
@@ -36,6 +35,8 @@ import numpy as np
 import torch
 from sklearn.cluster import DBSCAN
 from tabulate import tabulate
+
+import classical
 
 PANEL = 512
 GROWTH = (10_000, 32_000, 100_000, 320_000, 1_000_000)

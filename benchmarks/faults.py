@@ -1,39 +1,48 @@
 #!/usr/bin/env python
-"""Breaks training runs on purpose and compares what they end with to a run that nobody broke.
+"""Breaks training runs on purpose and compares what they leave to what a run left that nothing broke.
 
     python benchmarks/faults.py [--kills 50] [--others 3] [--workers 2] [--folder DIR] [KEY VALUE ...]
 
 A rendered benchmark of a few people and a tiny random UNet, both stages. For each fault: how often, how it was made, in
-how many cases the weights and figures at the end were the very same bits, and what was lost. Processes are forked from
-this one, so that a run costs seconds and not the time to import torch. Unix only.
+how many cases every file at the end was the same (checkpoints bit by bit; without times and the log), and what was
+lost. Processes are forked from this one, so that a run costs seconds and not the time to import torch. Unix only; real
+full disks need the right to mount a tmpfs.
 """
 
 import argparse
 import contextlib
-import errno
 import itertools
-import json
 import os
 import random
-import runpy
 import shutil
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fastreid.engine  # noqa: F401 - imported once, for all forks
-from fastreid.modeling.meta_arch import SDReIDStage1, SDReIDStage2
+import fastreid  # noqa: F401
 
 import torch
 from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("stage1", "stage2")
+from fault_lab import (
+    STAGES,
+    Lab,
+    at_event,
+    can_mount,
+    kill_a_child,
+    kill_after,
+    loss_is_nan_at,
+    make_room,
+    mount_small_disk,
+    size_of,
+    unmount,
+)
+
+YEAR = 365 * 24 * 3600
 
 
 @dataclass
@@ -45,215 +54,141 @@ class Tally:
     same: int = 0
     lost: list[str] = field(default_factory=list)
 
-
-class Lab:
-    """A folder with data, assets and an unbroken run of each stage."""
-
-    def __init__(self, folder: Path, workers: int, keys: list[str]) -> None:
-        self.folder, self.workers, self.keys = folder, workers, keys
-        few = ["--train-ids", "8", "--test-ids", "4", "--images-per-id", "8", "--workers", "1"]
-        self.tool("tools/render_benchmark.py", "--root", "data", *few)
-        self.tool("tools/make_assets.py", "--size", "tiny", "--output", "pretrained/random-tiny")
-        self.seconds = {}
-        for stage in STAGES:
-            start = time.perf_counter()
-            self.train(stage, f"whole/{stage}")
-            self.seconds[stage] = time.perf_counter() - start
-            if not (folder / f"whole/{stage}/model_final.pth").exists():
-                raise RuntimeError(f"{stage} does not train: see {folder}/log.txt")
-
-    def tool(
-        self,
-        name: str,
-        *words: str,
-        during: Callable[[int], None] | None = None,
-        inject: Callable[[], None] | None = None,
-    ) -> int:
-        """Run a tool in a fork of this process, after `inject` there; its exit status, negative for a signal."""
-        sys.stdout.flush()
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            os.chdir(self.folder)
-            log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.argv = [name, *words]
-            status = 1
-            try:
-                if inject:
-                    inject()
-                runpy.run_path(str(ROOT / name), run_name="__main__")
-                status = 0
-            except SystemExit as error:
-                status = error.code if isinstance(error.code, int) else int(error.code is not None)
-                print(error)
-            except BaseException as error:  # noqa: BLE001 - a fork must not come back
-                print(f"{type(error).__name__}: {error}")
-                status = 1
-            finally:
-                sys.stdout.flush()
-                os._exit(status or 0)
-        if during:
-            during(child)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-    def train(self, stage: str, output: str, *keys: str, options: Sequence[str] = (), **broken: Any) -> int:
-        """`broken`: `during` and `inject` of `tool`."""
-        words = ["--config-file", str(ROOT / f"configs/quickstart/{stage}.yml"), "--resume", *options]
-        words += ["MODEL.DEVICE", "cpu", "DATASETS.ROOT", "data", "OUTPUT_DIR", output]
-        words += ["SOLVER.MAX_EPOCH", "4", "SOLVER.IMS_PER_BATCH", "16", "SOLVER.CHECKPOINT_PERIOD", "1"]
-        words += ["TEST.EVAL_PERIOD", "2", "DATALOADER.NUM_WORKERS", str(self.workers)]
-        if stage == "stage2":
-            words += ["MODEL.WEIGHTS", "whole/stage1/model_final.pth"]
-        return self.tool("tools/train_net.py", *words, *keys, *self.keys, **broken)
-
-    def said_since(self, position: int) -> str:
-        """What all runs printed after the log had so many bytes."""
-        return self.log.read_bytes()[position:].decode(errors="replace")
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log.txt"
-
-    def is_same(self, stage: str, output: str, whole: str = "") -> str:
-        """ "" if a run ended as the unbroken one did, else what differs."""
-        whole, mine = self.folder / (whole or f"whole/{stage}"), self.folder / output
-        if not (mine / "model_final.pth").exists():
-            return "it did not end"
-        expected, found = (torch.load(run / "model_final.pth", weights_only=True)["model"] for run in (whole, mine))
-        for name, value in expected.items():
-            if not torch.equal(value, found[name]):
-                return f"{name} differs"
-        figures = [json.loads((run / "results.json").read_text()) for run in (whole, mine)]
-        return "" if figures[0] == figures[1] else "figures differ"
+    def note(self, lost: str) -> None:
+        """Count a run that was broken and left to finish; `lost` is "" if it ended as the unbroken one did."""
+        self.same += not lost
+        self.lost += [lost] if lost else []
 
 
-def kill_after(seconds: float, number: int) -> Callable[[int], None]:
-    """Signal the whole process group, workers too, some time after it began."""
-
-    def kill(child: int) -> None:
-        time.sleep(seconds)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, number) if number == signal.SIGKILL else os.kill(child, number)
-
-    return kill
+def fresh(lab: Lab, stage: str) -> str:
+    """The folder, relative to the lab's, for a run that is about to be broken; empty."""
+    output = f"broken/{stage}"
+    shutil.rmtree(lab.folder / output, ignore_errors=True)
+    return output
 
 
-def signalled(lab: Lab, stage: str, number: int, times: int, dice: random.Random) -> Tally:
-    """Killed at a random moment, up to three times in a row, then left to finish."""
-    tally = Tally(f"{signal.Signals(number).name} at random moments, up to three a run, then --resume")
+def signalled(
+    lab: Lab,
+    stage: str,
+    number: int,
+    times: int,
+    dice: random.Random,
+    *,
+    how: str = "",
+    group: bool = False,
+    afterwards: Callable[[Path], None] = lambda folder: None,
+) -> Tally:
+    """Signalled at a random moment, up to three times in a row, then left to finish."""
+    tally = Tally(how or f"{signal.Signals(number).name} at random moments, up to three a run, then --resume")
     while tally.times < times:
-        output = f"broken/{stage}"
-        shutil.rmtree(lab.folder / output, ignore_errors=True)
+        output = fresh(lab, stage)
         for _ in range(min(dice.randint(1, 3), times - tally.times)):
-            status = lab.train(stage, output, during=kill_after(dice.uniform(0.2, lab.seconds[stage]), number))
-            tally.times += status != 0  # a run may be done before
+            kill = kill_after(dice.uniform(0.2, lab.seconds[stage]), number, group=group)
+            tally.times += lab.train(stage, output, during=kill) != 0  # a run may be done before
+            afterwards(lab.folder / output)
         lab.train(stage, output)
-        told = lab.is_same(stage, output)
-        tally.same += not told
-        tally.lost += [told] if told else []
+        tally.note(lab.what_differs(output, f"whole/{stage}"))
     return tally
 
 
-def damaged(lab: Lab, stage: str, how: str, damage: Callable[[Path], None], times: int, dice: random.Random) -> Tally:
-    """The newest checkpoint of a run that was killed late is broken; the one before must take over."""
-    tally = Tally(f"{how}, then --resume")
-    while tally.times < times:
-        output = f"broken/{stage}"
-        shutil.rmtree(lab.folder / output, ignore_errors=True)
-        shutil.copytree(lab.folder / f"whole/{stage}", lab.folder / output)
-        for name in ("model_final.pth", "results.json"):
-            (lab.folder / output / name).unlink()
-        newest = sorted((lab.folder / output).glob("model_0*.pth"))[-1]
-        (lab.folder / output / "last_checkpoint").write_text(newest.name)
-        damage(newest)
+def clock_jumps(dice: random.Random) -> Callable[[Path], None]:
+    """Every file gets a date within a year of now, before or after."""
+
+    def jump(folder: Path) -> None:
+        for path in folder.rglob("*"):
+            date = time.time() + dice.uniform(-YEAR, YEAR)
+            os.utime(path, (date, date))
+
+    return jump
+
+
+def killed_at_files(lab: Lab, stage: str, times: int, dice: random.Random) -> Tally:
+    """Killed at file events of a run, spread over all of them, so in saves and evaluations, too."""
+    tally = Tally("SIGKILL when a file of a save or an evaluation is put in place, then --resume")
+    step = lab.events[stage] / max(1, times)
+    for part in range(times):
+        output, number = fresh(lab, stage), int(step * (part + dice.random()))
+        tally.times += lab.train(stage, output, inject=lambda: at_event(number)) != 0  # noqa: B023
         lab.train(stage, output)
-        told = lab.is_same(stage, output)
+        tally.note(lab.what_differs(output, f"whole/{stage}"))
+    return tally
+
+
+def damaged(lab: Lab, stage: str, how: str, damage: Callable[[Path], None], times: int, name: str = "") -> Tally:
+    """A file of a run that was killed late is broken: the newest checkpoint, or that of the name."""
+    tally = Tally(f"{how}, then --resume")
+    for _ in range(times):
+        output = fresh(lab, stage)
+        folder = lab.folder / output
+        shutil.copytree(lab.folder / f"whole/{stage}", folder)
+        for done in ("model_final.pth", "results.json"):
+            (folder / done).unlink()
+        newest = sorted(folder.glob("model_0*.pth"))[-1]
+        (folder / "last_checkpoint").write_text(newest.name)
+        damage(folder / name if name else newest)
+        lab.train(stage, output)
         tally.times += 1
-        tally.same += not told
-        tally.lost += [told] if told else []
+        tally.note(lab.what_differs(output, f"whole/{stage}"))
     return tally
 
 
 def stopped(
-    lab: Lab, stage: str, how: str, sentence: str, times: int, begin: Callable[[], dict[str, Any]], whole: str = ""
+    lab: Lab,
+    stage: str,
+    how: str,
+    sentence: str,
+    times: int,
+    begin: Callable[[str], dict[str, Any]],
+    *,
+    whole: str = "",
+    extra: Collection[str] = (),
+    ignored: Collection[str] = (),
 ) -> Tally:
     """A fault that must stop the run with a sentence; when it is mended, the run goes on.
 
-    `begin` makes the fault: what `Lab.train` is given, and under "mend" what undoes it.
+    `begin` makes the fault for a run in that folder: what `Lab.train` is given, under "mend" what undoes it, and under
+    "end" what cleans up after the comparison.
     """
     tally = Tally(f"{how}: the run stops and says so; then --resume")
-    while tally.times < times:
-        output = f"broken/{stage}"
-        shutil.rmtree(lab.folder / output, ignore_errors=True)
-        fault, position = begin(), lab.log.stat().st_size
-        mend, keys = fault.pop("mend", lambda: None), fault.pop("keys", ())
-        status = lab.train(stage, output, *keys, **fault)
-        mend()
-        said = lab.said_since(position)
-        tally.times += 1
-        told = "" if status and sentence in said else f"it ended with {status} and did not say {sentence!r}"
-        again = [word for word in fault.get("options", ()) if word != "--timeout" and word != "0.2"]
-        lab.train(stage, output, options=again)
-        told = told or lab.is_same(stage, output, whole)
-        tally.same += not told
-        tally.lost += [told] if told else []
+    for _ in range(times):
+        output = fresh(lab, stage)
+        fault, position = begin(output), lab.log.stat().st_size
+        mend, end, keys = fault.pop("mend", _nothing), fault.pop("end", _nothing), fault.pop("keys", ())
+        try:
+            status = lab.train(stage, output, *keys, **fault)
+            mend()
+            said = lab.said_since(position)
+            tally.times += 1
+            lost = "" if status and sentence in said else f"it ended with {status} and did not say {sentence!r}"
+            lost = lost or ("a traceback" if "Traceback (most recent" in said else "")
+            again = [word for word in fault.get("options", ()) if word not in ("--timeout", "0.2")]
+            lab.train(stage, output, options=again)
+            tally.note(lost or lab.what_differs(output, whole or f"whole/{stage}", extra=extra, ignored=ignored))
+        finally:
+            end()
     return tally
 
 
-def kill_a_child(seconds: float, number: int, *, which: int = -1) -> Callable[[int], None]:
-    """Signal one process that the run has started, as soon after that time as it has any."""
-
-    def kill(child: int) -> None:
-        time.sleep(seconds)
-        children = Path(f"/proc/{child}/task/{child}/children")
-        with contextlib.suppress(OSError, ProcessLookupError):
-            while not (numbers := children.read_text().split()):
-                time.sleep(0.05)
-            os.kill(int(numbers[which]), number)
-
-    return kill
+def _nothing() -> None:
+    pass
 
 
-def loss_is_nan_at(number: int) -> Callable[[], None]:
-    """In the training pass of that number, counted from 1."""
+def two_at_once(lab: Lab, stage: str, times: int, dice: random.Random) -> Tally:
+    """A second run in the same folder is refused, and the first one does not notice."""
+    tally = Tally("a second run in the same folder while the first one runs: it is refused, and says so")
+    for _ in range(times):
+        output, position, ended = fresh(lab, stage), lab.log.stat().st_size, []
 
-    def inject() -> None:
-        for model in (SDReIDStage1, SDReIDStage2):
-            model.forward = _spoilt(model.forward, number)
+        def second(child: int) -> None:
+            time.sleep(dice.uniform(0.3, 0.7) * lab.seconds[stage])
+            ended.append(lab.train(stage, output))  # noqa: B023
 
-    return inject
-
-
-def _spoilt(forward: Callable[..., Any], number: int) -> Callable[..., Any]:
-    passes = itertools.count(1)
-
-    def spoilt(self: Any, batch: Any) -> Any:
-        result = forward(self, batch)
-        if not self.training or next(passes) != number:
-            return result
-        return {name: loss * float("nan") for name, loss in result.items()}
-
-    return spoilt
-
-
-def disk_is_full_at(number: int) -> Callable[[], None]:
-    """When the checkpoint of that number, counted from 1, is half written."""
-
-    def inject() -> None:
-        save, calls = torch.save, itertools.count(1)
-
-        def full(content: Any, file: Any) -> None:
-            if next(calls) != number:
-                save(content, file)
-                return
-            file.write(b"half of it")
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        torch.save = full
-
-    return inject
+        lab.train(stage, output, during=second)
+        tally.times += 1
+        is_refused = ended[0] and "is in use by" in lab.said_since(position)
+        lost = "" if is_refused else f"the second one ended with {ended[0]}"
+        tally.note(lost or lab.what_differs(output, f"whole/{stage}"))
+    return tally
 
 
 def image_is_cut(lab: Lab, dice: random.Random) -> dict[str, Any]:
@@ -264,71 +199,123 @@ def image_is_cut(lab: Lab, dice: random.Random) -> dict[str, Any]:
     return {"mend": lambda: path.write_bytes(whole)}
 
 
+def disk_is_small(lab: Lab, stage: str, output: str, dice: random.Random) -> dict[str, Any]:
+    """OUTPUT_DIR is a disk that gets full at some file of the run."""
+    folder = lab.folder / output
+    mount_small_disk(folder, int(dice.uniform(0.02, 0.9) * size_of(lab.folder / f"whole/{stage}")))
+    return {"mend": lambda: make_room(folder), "end": lambda: unmount(folder)}
+
+
 def stops(lab: Lab, stage: str, times: int, dice: random.Random) -> Iterator[Tally]:
     """The faults that a run must not survive, one after the other."""
     seconds, last = lab.seconds[stage], 12
     yield stopped(
         lab, stage, "a data worker killed at a random moment", "a data worker died", times,
-        lambda: {"during": kill_a_child(dice.uniform(0.2, seconds / 2), signal.SIGKILL)},
+        lambda output: {"during": kill_a_child(dice.uniform(0.2, seconds / 2), signal.SIGKILL)},
     )  # fmt: skip
     yield stopped(
-        lab, stage, "a training image cut in half", "cannot read image", times, lambda: image_is_cut(lab, dice)
-    )
-    yield stopped(
-        lab, stage, "the disk full while a checkpoint is written", "the disk is full", times,
-        lambda: {"inject": disk_is_full_at(dice.randint(1, 3))},
+        lab, stage, "a training image cut in half", "cannot read image", times,
+        lambda output: image_is_cut(lab, dice),
     )  # fmt: skip
+    if can_mount(lab.folder / "disk"):
+        yield stopped(
+            lab, stage, "a disk (tmpfs) that gets full at some file", "the disk is full", times,
+            lambda output: disk_is_small(lab, stage, output, dice),
+        )  # fmt: skip
+    else:
+        yield Tally("a disk that gets full: not tried, no tmpfs can be mounted here")
     yield stopped(
         lab, stage, "a loss NaN at a random iteration, SOLVER.MAX_NONFINITE 0", "non-finite loss", times,
-        lambda: {"inject": loss_is_nan_at(dice.randint(2, last)), "keys": ("SOLVER.MAX_NONFINITE", "0")},
+        lambda output: {"inject": loss_is_nan_at(dice.randint(2, last)), "keys": ("SOLVER.MAX_NONFINITE", "0")},
+        extra=("model_before_nonfinite.pth",), ignored=("nonfinite_steps",),
     )  # fmt: skip
+    yield from stops_of_two(lab, stage, times, dice)
+
+
+def stops_of_two(lab: Lab, stage: str, times: int, dice: random.Random) -> Iterator[Tally]:
+    """Faults of a run of two processes, compared with an unbroken one of two."""
     whole, two = f"whole/two_{stage}", ("--num-gpus", "2")
     start = time.perf_counter()
     lab.train(stage, whole, options=two)
     seconds = time.perf_counter() - start
     yield stopped(
         lab, stage, "one of two processes killed at a random moment", "terminated with signal SIGKILL", times,
-        lambda: {"options": two, "during": kill_a_child(dice.uniform(seconds / 2, seconds * 0.9), signal.SIGKILL)},
-        whole,
+        lambda output: {
+            "options": two,
+            "during": kill_a_child(dice.uniform(seconds / 2, seconds * 0.9), signal.SIGKILL),
+        },
+        whole=whole,
+    )  # fmt: skip
+    yield stopped(
+        lab, stage, "SIGTERM to the group of two processes and their workers", "stopped by a signal", times,
+        lambda output: {
+            "options": two,
+            "during": kill_after(dice.uniform(seconds / 2, seconds * 0.8), signal.SIGTERM, group=True),
+        },
+        whole=whole,
     )  # fmt: skip
     yield stopped(
         lab, stage, "one of two processes stopped for good (--timeout 0.2 minutes)", "waited 0.2 minutes", times,
-        lambda: {
+        lambda output: {
             "options": (*two, "--timeout", "0.2"),
             "during": kill_a_child(dice.uniform(seconds / 2, seconds * 0.8), signal.SIGSTOP),
         },
-        whole,
+        whole=whole,
     )  # fmt: skip
 
 
-def truncate(path: Path) -> None:
-    with open(path, "r+b") as file:
-        file.truncate(path.stat().st_size * 2 // 3)
+def cut(dice: random.Random) -> Callable[[Path], None]:
+    """A file loses its end."""
+
+    def damage(path: Path) -> None:
+        with open(path, "r+b") as file:
+            file.truncate(dice.randrange(path.stat().st_size))
+
+    return damage
 
 
-def flip_a_bit(path: Path) -> None:
-    with open(path, "r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        byte = file.read(1)[0]
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte ^ 4]))
+def flip_a_bit(dice: random.Random) -> Callable[[Path], None]:
+    """Of a byte anywhere in a file; every other time in the last 2,000, where the archive's directory is."""
+    turns = itertools.count()
+
+    def damage(path: Path) -> None:
+        size = path.stat().st_size
+        position = dice.randrange(size if next(turns) % 2 else min(2000, size))
+        with open(path, "r+b") as file:
+            file.seek(-1 - position, os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 1 << dice.randrange(8)]))
+
+    return damage
 
 
 def faults(lab: Lab, stage: str, args: argparse.Namespace, dice: random.Random) -> Iterator[Tally]:
     """All faults of one stage, one after the other."""
-    yield signalled(lab, stage, signal.SIGKILL, -(-args.kills // len(STAGES)), dice)
-    yield signalled(lab, stage, signal.SIGTERM, args.others, dice)
-    yield signalled(lab, stage, signal.SIGINT, args.others, dice)
-    yield damaged(lab, stage, "newest checkpoint cut to two thirds", truncate, args.others, dice)
-    yield damaged(lab, stage, "a bit of the newest checkpoint flipped", flip_a_bit, args.others, dice)
-    yield damaged(lab, stage, "newest checkpoint deleted", Path.unlink, args.others, dice)
-    yield from stops(lab, stage, args.others, dice)
+    kills, others = -(-args.kills // len(STAGES)), args.others
+    yield signalled(lab, stage, signal.SIGKILL, kills, dice)
+    yield killed_at_files(lab, stage, kills, dice)
+    yield signalled(lab, stage, signal.SIGTERM, others, dice)
+    yield signalled(lab, stage, signal.SIGINT, others, dice)
+    how = "SIGTERM to the whole process group at random moments, up to three a run, then --resume"
+    yield signalled(lab, stage, signal.SIGTERM, others, dice, how=how, group=True)
+    how = "SIGKILL at random moments, then dates of all files a year ahead or back, then --resume"
+    yield signalled(lab, stage, signal.SIGKILL, others, dice, how=how, afterwards=clock_jumps(dice))
+    yield damaged(lab, stage, "newest checkpoint cut at a random byte", cut(dice), others)
+    yield damaged(lab, stage, "a bit of the newest checkpoint flipped, anywhere", flip_a_bit(dice), others)
+    yield damaged(lab, stage, "newest checkpoint deleted", Path.unlink, others)
+    yield damaged(lab, stage, "a bit of model_best.pth flipped, anywhere", flip_a_bit(dice), others, "model_best.pth")
+    yield damaged(lab, stage, "last_checkpoint deleted", Path.unlink, others, "last_checkpoint")
+    yield two_at_once(lab, stage, others, dice)
+    yield from stops(lab, stage, others, dice)
 
 
 def main() -> None:
     """Parse the command line, break, count, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50, help="SIGKILLs, over both stages")
+    parser.add_argument(
+        "--kills", type=int, default=50, help="SIGKILLs over both stages, at random moments and at files"
+    )
     parser.add_argument("--others", type=int, default=3, help="times of each other fault and stage")
     parser.add_argument("--workers", type=int, default=2, help="data workers of the runs")
     parser.add_argument("--folder", type=Path, help="work here and leave it; a temporary one if not given")
@@ -345,12 +332,11 @@ def main() -> None:
         for stage in STAGES:
             for tally in faults(lab, stage, args, dice):
                 runs = tally.same + len(tally.lost)
-                rows.append(
-                    [stage, tally.how, tally.times, f"{tally.same} of {runs}", ", ".join(tally.lost) or "nothing"]
-                )
+                lost = "; ".join(tally.lost) or "nothing"
+                rows.append([stage, tally.how, tally.times, f"{tally.same} of {runs}", lost])
                 print(tabulate(rows[-1:], tablefmt="plain"), flush=True)
         print()
-        print(tabulate(rows, ["stage", "fault", "times", "runs that ended with the same bits", "lost"]))
+        print(tabulate(rows, ["stage", "fault", "times", "runs that left the same files", "lost"]))
 
 
 if __name__ == "__main__":

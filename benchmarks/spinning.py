@@ -23,10 +23,11 @@ from pathlib import Path
 
 from fastreid.engine import DefaultTrainer, HookBase
 from fastreid.utils.threads import SPIN_COUNT
-from train_loop import config, prepare
 
 import torch
 from tabulate import tabulate
+
+from train_loop import config, prepare
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 SETTINGS: Mapping[str, Mapping[str, str]] = {

@@ -36,7 +36,7 @@ _PYTHON = """#!/usr/bin/env bash
 echo "$*" >>{log}
 case "$1" in
   -c) exec {python} "$@" ;;
-  -m) exit 0 ;;
+  -m) case "$2" in fastreid.*) exec {python} "$@" ;; esac; exit 0 ;;
 esac
 case "$ON_TOOL" in
   note) exit 0 ;;

@@ -23,6 +23,7 @@ from fastreid.data.check import (
 from fastreid.data.common import ImageReadError
 from fastreid.data.datasets import DatasetError
 from fastreid.engine.summary import valid_queries_table
+from fastreid.utils.files import save_picture
 from fastreid.utils.lock import path_lock
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.user_code import UserCodeError, import_file
@@ -83,7 +84,7 @@ def _check(args: argparse.Namespace) -> int:
     )
     sheet.parent.mkdir(parents=True, exist_ok=True)
     with path_lock(sheet, wait=True):
-        contact_sheet(datasets[0]).save(sheet, quality=90)
+        save_picture(contact_sheet(datasets[0]), sheet, quality=90)
     print(f"contact sheet: {sheet}")
     return 1 if problems else 0
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
-from fastreid.utils.files import atomic_write
+from fastreid.utils.files import DiskError
 from fastreid.utils.lock import path_lock
+from fastreid.utils.seal import save_sealed
 from fastreid.utils.state_dicts import check_sizes
 
 import torch
@@ -61,8 +62,11 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"convert_checkpoint: error: {error}")
     try:
         args.new.parent.mkdir(parents=True, exist_ok=True)
-        with path_lock(args.new), atomic_write(args.new, "wb") as file:
-            torch.save({"model": {name: tensor.detach().clone() for name, tensor in state.items()}}, file)
+        copies = {name: tensor.detach().clone() for name, tensor in state.items()}
+        with path_lock(args.new):
+            save_sealed({"model": copies}, args.new, advice="Make room and run it again")
+    except DiskError as error:
+        sys.exit(f"convert_checkpoint: error: {error}")
     except OSError as error:
         sys.exit(f"convert_checkpoint: error: cannot write {args.new}: {error.strerror}")
     print(f"{args.new}: {len(state)} tensors")

@@ -25,6 +25,9 @@ import timm  # noqa: E402
 import torch  # noqa: E402
 
 shield_diffusers()
+from fastreid.utils.files import explained_disk_errors, sync_folder  # noqa: E402
+from fastreid.utils.seal import save_sealed  # noqa: E402
+
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
 
 _MANIFEST = "assets.json"
@@ -87,10 +90,23 @@ def make_assets(size: str, output: Path, seed: int = 0) -> None:
     """Write the assets of `size` to `output`, which then holds `unet/`, `vae/` and `scheduler/`.
 
     They are written beside it and moved at the end: an interruption leaves no half of them.
+
+    Raises: DiskError if the disk is full or broken.
     """
     torch.manual_seed(seed)
     draft = output.with_name(f".{output.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with explained_disk_errors(output):
+            _write_assets(size, draft, seed)
+            draft.rename(output)
+            sync_folder(output.parent)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _write_assets(size: str, draft: Path, seed: int) -> None:
     tiny = size == "tiny"
     UNet2DConditionModel(**_UNETS[size]).save_pretrained(draft / "unet")
     vae = _vae((32, 32), 1, 16) if tiny else _vae((128, 256, 512, 512), 2, 512)
@@ -98,9 +114,8 @@ def make_assets(size: str, output: Path, seed: int = 0) -> None:
     _scheduler().save_pretrained(draft / "scheduler")
     if not tiny:
         vit = timm.create_model("vit_base_patch16_224", pretrained=False)
-        torch.save(vit.state_dict(), draft / "vit_base_p16_224.pth")
+        save_sealed(vit.state_dict(), draft / "vit_base_p16_224.pth")
     (draft / _MANIFEST).write_text(json.dumps(_request(size, seed)))
-    draft.rename(output)
 
 
 def main() -> None:

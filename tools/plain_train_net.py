@@ -25,9 +25,9 @@ from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_op
 from fastreid.solver.frozen import frozen_parts
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.env import rng_state, seed_everything, set_rng_state
-from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import folder_lock
 from fastreid.utils.logger import setup_logger
+from fastreid.utils.seal import save_sealed
 from fastreid.utils.user_code import import_file
 from fastreid.utils.weights import load_weights, own_state_dict
 
@@ -163,8 +163,7 @@ def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimi
 
 def save(cfg: CfgNode, model: nn.Module, name: str) -> None:
     """OUTPUT_DIR/name.pth, which MODEL.WEIGHTS can name; nothing of it can be resumed."""
-    with atomic_write(Path(cfg.OUTPUT_DIR) / f"{name}.pth", "wb") as file:
-        torch.save({"model": own_state_dict(model)}, file)
+    save_sealed({"model": own_state_dict(model)}, Path(cfg.OUTPUT_DIR) / f"{name}.pth")
 
 
 def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastreid.data.benchmarks.synthetic import RenderConfig, RenderRequest, render_benchmark
 from fastreid.data.benchmarks.synthetic.contact_sheet import contact_sheet
+from fastreid.utils.files import save_picture
 from fastreid.utils.lock import path_lock
 
 
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         people = _sheet_people(summary.request)
         sheet.parent.mkdir(parents=True, exist_ok=True)
         with path_lock(sheet, wait=True):
-            contact_sheet(summary.request, people).save(sheet, quality=90)
+            save_picture(contact_sheet(summary.request, people), sheet, quality=90)
         print(f"{sheet}: people {', '.join(map(str, people))} as every camera may see them")
 
 

@@ -3,7 +3,6 @@
 import gc
 import inspect
 import os
-import signal
 import sys
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler
 from fastreid.data.skipping import POLICIES, LeavingOut, Replacing, collate
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize
+from fastreid.data.workers import leave_signals_to_parent
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.suggest import explain_choice
@@ -171,8 +171,7 @@ def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader,
 
 
 def _begin_worker(worker: int) -> None:
-    # A terminal sends Ctrl-C to all; the run finishes its iteration, and for that needs its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_parent()
     gc.freeze()  # what was there before is not looked through, nor copied page by page, at every collection
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from fastreid.data.handover import Collate, Packing, Places, unpack
 from fastreid.data.transforms import Pixels
-from fastreid.data.workers import explained
+from fastreid.data.workers import explained, signals_blocked
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class PersonLoader(DataLoader):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         places = self._packing.places = self._places()
-        parcels = super().__iter__()  # now, not with the first batch: it draws a seed
+        with signals_blocked() if self.num_workers else contextlib.nullcontext():
+            parcels = super().__iter__()  # now, not with the first batch: it draws a seed
         self._packing.places = None  # the workers have it; here it lives as long as the iterator
         return self._finished(parcels, places)
 

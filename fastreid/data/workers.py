@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -44,6 +48,38 @@ _CAUSES = (
 
 class WorkerError(UserError, RuntimeError):
     """Data workers that cannot go on; says why, and what to do."""
+
+
+@contextlib.contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Block SIGTERM and Ctrl-C in this thread, and so in processes that it starts, until they decide about them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave_signals_to_parent() -> None:
+    """In a data worker: ignore Ctrl-C, and a SIGTERM that does not come from the process that it works for.
+
+    A terminal sends Ctrl-C to all processes of a run, and a scheduler SIGTERM. The run finishes its iteration, and for
+    that it needs its workers. Its own SIGTERM still ends a worker. A worker whose parent has died ends by itself: torch
+    looks for that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # which says who sent it; macOS does not
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="signals", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent and os.getppid() == parent:
+        pass
+    os._exit(0)
 
 
 def explain(error: BaseException) -> str | None:

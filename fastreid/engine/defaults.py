@@ -21,6 +21,7 @@ from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
+from fastreid.engine.evaluating import RECORD, last_evaluation, restore_best
 from fastreid.engine.freezing import build_layer_freeze
 from fastreid.engine.identity import Identity, model_identity, training_identity
 from fastreid.engine.manifest import ManifestWriter, Names, Splits, names_of, splits_of
@@ -48,6 +49,8 @@ from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights, read_checkpoint
 from fastreid.utils.env import set_rng_state
+from fastreid.utils.files import remove_leftovers
+from fastreid.utils.manifest import sha256_of
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer
 
@@ -100,11 +103,10 @@ class DefaultTrainer(SimpleTrainer):
         check_views(self.bare_model, self.train_datasets)
         for protocol in self.test_datasets:
             check_protocol(protocol)  # now, not after the hours of training
-        self.results: Results = {}
-        self.best_metric: float | None = None
         # What the run trains on; known when it starts.
         self.identity: Identity | None = None
         self.changed_at_resume: list[str] = []
+        self.started_from: str | None = None
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool | str = False) -> None:
@@ -122,6 +124,7 @@ class DefaultTrainer(SimpleTrainer):
             self._resume(path, anyway=resume == ANYWAY)
             return
         if self.cfg.MODEL.WEIGHTS:
+            self.started_from = comm.broadcast(self._checksum_of_weights())
             coverage = self.cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
             load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True, min_coverage=coverage)
             getattr(self.bare_model, "check_views", lambda: None)()
@@ -133,14 +136,23 @@ class DefaultTrainer(SimpleTrainer):
         elif resume:
             logger.info("nothing to resume in %s: starting anew", self.cfg.OUTPUT_DIR)
 
-    def _set_aside_earlier_run(self) -> None:
-        """A run that starts anew must not be resumed as, or judged by, one that used the folder before."""
+    def _checksum_of_weights(self) -> str | None:
+        """Of the file MODEL.WEIGHTS, for a run to know it by; None if there is none, and in other processes."""
+        return sha256_of(self.cfg.MODEL.WEIGHTS) if self.cfg.MODEL.WEIGHTS and comm.is_main_process() else None
+
+    def _clear_folder(self) -> None:
+        """Remove what a process that was killed left half-written; set aside what an earlier, other run left.
+
+        A run that starts anew must not be resumed as, or judged by, one that used the folder before.
+        """
         folder = Path(self.cfg.OUTPUT_DIR)
         if comm.is_main_process():
-            (folder / "last_checkpoint").unlink(missing_ok=True)
-            if (folder / "model_best.pth").exists():
-                os.replace(folder / "model_best.pth", folder / "model_best_before.pth")
-                logger.warning("model_best.pth of an earlier run in %s is now model_best_before.pth", folder)
+            remove_leftovers(folder)
+            remove_leftovers(folder / "plots")
+            if not self.start_iter:
+                (folder / RECORD).unlink(missing_ok=True)
+                if moved := self.checkpointer.set_aside():
+                    logger.warning("checkpoints of an earlier run in %s are now %s", folder, ", ".join(moved))
         comm.synchronize()
 
     def _calibrate(self) -> None:
@@ -177,21 +189,18 @@ class DefaultTrainer(SimpleTrainer):
     def _resume(self, path: os.PathLike[str], *, anyway: bool = False) -> None:
         content = read_checkpoint(path, lazily=True)
         self.changed_at_resume = check_resumable(path, content, self._identify(), self.optimizer, anyway=anyway)
-        weights = Path(self.cfg.MODEL.WEIGHTS)
-        if weights.is_file() and weights.stat().st_mtime > path.stat().st_mtime:
-            logger.warning(
-                "going on from %s, which is older than MODEL.WEIGHTS %s: to start from those instead, "
-                "leave out --resume or give another OUTPUT_DIR",
-                path,
-                weights,
-            )
         asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         values = self.checkpointer.resume(path)
         take_options(self.optimizer, asked, self.changed_at_resume)
         self.start_epoch, self.start_iter = values["epoch"] + 1, values["iteration"]
-        self.best_metric = hooks.best_metric_so_far(self.checkpointer, values["best_metric"])
+        self._check_weights(path, values.get("started_from"))
+        best = values["best_metric"], values.get("best_iteration")
+        done = comm.broadcast(self._last_evaluation())
+        # A checkpoint is written before its evaluation.
+        self.best_metric, self.best_iteration = (done["best_metric"], done["best_iteration"]) if done else best
         self.nonfinite_steps = values.get("nonfinite_steps", 0)
         self.nonfinite_in_a_row = values.get("nonfinite_in_a_row", 0)
+        self.storage.load_state(values.get("scalars", {}))
         if self.nonfinite_steps:
             self.storage.put_totals(nonfinite_steps=self.nonfinite_steps)
         per_epoch = values.get("iters_per_epoch", self.start_iter / self.start_epoch if self.start_epoch else 0)
@@ -215,6 +224,23 @@ class DefaultTrainer(SimpleTrainer):
             self.max_epoch,
             self.start_iter,
         )
+
+    def _check_weights(self, path: os.PathLike[str], started_from: str | None) -> None:
+        """Warn if MODEL.WEIGHTS is now another file than the one that the run started from."""
+        self.started_from = started_from
+        now = self._checksum_of_weights()
+        if now and started_from and now != started_from:
+            logger.warning(
+                "going on from %s, but MODEL.WEIGHTS %s is not the file that this run started from: to start from it "
+                "instead, leave out --resume or give another OUTPUT_DIR",
+                path,
+                self.cfg.MODEL.WEIGHTS,
+            )
+
+    def _last_evaluation(self) -> dict[str, Any] | None:
+        """The record of the evaluation of the checkpoint that was resumed, if it was finished. Main process only."""
+        done = last_evaluation(self.cfg.OUTPUT_DIR) if comm.is_main_process() else None
+        return dataclasses.asdict(done) if done and done.iteration == self.start_iter else None
 
     def train(self) -> Results:
         """Train from ``start_epoch`` to the end; of a finished run, just evaluate.
@@ -240,8 +266,11 @@ class DefaultTrainer(SimpleTrainer):
             write_config(self._given_cfg)
         logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
         logger.info("protocols:\n%s", valid_queries_table(self.test_datasets))
-        if not self.start_iter:
-            self._set_aside_earlier_run()
+        self._clear_folder()
+        if self.start_iter:
+            best = restore_best(self.checkpointer, self.best_metric, self.best_iteration)
+            self.best_metric, self.best_iteration = best
+        else:
             self._calibrate()
         self.model.train()
         super().train(self.start_epoch, self.max_epoch, self.iters_per_epoch, start_iter=self.start_iter)
@@ -319,10 +348,8 @@ class DefaultTrainer(SimpleTrainer):
             return self.test(self.cfg, self.bare_model)
 
     def _is_evaluated(self) -> bool:
-        """Whether the last evaluation came after the last checkpoint, which is written first."""
-        results, last = Path(self.cfg.OUTPUT_DIR) / "results.json", self.checkpointer.last()
-        evaluated = last is not None and results.is_file() and results.stat().st_mtime >= last.stat().st_mtime
-        return comm.broadcast(evaluated)  # machines need not share the folder
+        """Whether the checkpoint that was resumed was evaluated, and all of it written."""
+        return comm.broadcast(self._last_evaluation() is not None)  # machines need not share the folder
 
     def build_hooks(self) -> list[HookBase | None]:
         """The hooks in their order; writers only in the main process."""
@@ -336,11 +363,12 @@ class DefaultTrainer(SimpleTrainer):
             hooks.PeriodicCheckpointer(
                 self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, keep=cfg.SOLVER.KEEP_CHECKPOINTS
             ),
+            hooks.StopOnSignal(self.checkpointer),
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate, self._is_evaluated),
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer=timer) if comm.is_main_process() else None,
+            hooks.EvaluationRecorder(cfg.OUTPUT_DIR) if comm.is_main_process() else None,
             hooks.TellSkippedImages(),
-            hooks.StopOnSignal(self.checkpointer),
             ManifestWriter(cfg, self._splits, self._names) if comm.is_main_process() else None,
         ]
 
@@ -383,10 +411,13 @@ class DefaultTrainer(SimpleTrainer):
     def build_writers(self) -> Sequence[Writer]:
         """Console, OUTPUT_DIR/metrics.json and TensorBoard files in OUTPUT_DIR."""
         folder, start = self.cfg.OUTPUT_DIR, self.start_iter
+        lines = JSONWriter(os.path.join(folder, "metrics.json"), start_iter=start)
+        # An evaluation that was made up for is about to be written.
+        written = lines.last_records(evaluations=not self.storage.has_results)
         return [
             ConsoleWriter(max_iter=self.max_iter, max_epoch=self.max_epoch, start_iter=start),
-            JSONWriter(os.path.join(folder, "metrics.json"), start_iter=start),
-            TensorboardWriter(folder, start_iter=start),
+            lines,
+            TensorboardWriter(folder, start_iter=start, written=written),
         ]
 
     @classmethod

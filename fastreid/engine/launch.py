@@ -5,10 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -16,12 +20,15 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fastreid.config import resolve_device
+from fastreid.engine.stopping import Interrupted
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 # How long a process waits for the others before it says that one hangs, and stops.
 TIMEOUT_MINUTES = 30.0
+# Exit status of a process that stopped because it was asked to, and saved the run.
+STOPPED = 75
 
 
 class LaunchError(UserError, ValueError):
@@ -54,7 +61,10 @@ def launch(
     Args:
         timeout_minutes: a process that waits longer than this for another stops with an error.
 
+    SIGTERM and Ctrl-C are passed on to the processes, which save the run and end.
+
     Raises:
+        Interrupted: the processes were asked to stop, and did.
         LaunchError: more GPUs than there are, an impossible rank, or "auto" for several machines;
             processes asked for beside those of torchrun; a process was killed.
         NoAnswerError: (in the process that waited) another one hangs.
@@ -87,21 +97,65 @@ def launch(
     return None
 
 
+class _Requests:
+    """Passes SIGTERM and Ctrl-C on to the processes of the run; `told` says whether there was one.
+
+    They save the run before they end. Without this, the launcher would end first, and take them with it.
+    """
+
+    def __init__(self, started: mp.ProcessContext) -> None:
+        self._started, self.told = started, False
+
+    def __enter__(self) -> _Requests:
+        is_main = threading.current_thread() is threading.main_thread()  # only there may signals be handled
+        numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
+        self._before = {number: signal.signal(number, self._pass_on) for number in numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, number: int, frame: Any) -> None:
+        self.told = True
+        for process in self._started.processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+
 def _wait_for_all(started: mp.ProcessContext, timeout_minutes: float) -> None:
     """Until all have ended. One that hangs when others have nothing more to ask of it is noticed by nobody else."""
     deadline = None
-    while not started.join(timeout=1):
-        if deadline is None and not all(process.is_alive() for process in started.processes):
-            deadline = time.monotonic() + 60 * timeout_minutes
-        if deadline is not None and time.monotonic() > deadline:
-            hanging = [number for number, process in enumerate(started.processes) if process.is_alive()]
-            for number in hanging:
-                started.processes[number].kill()
-            raise LaunchError(
-                f"waited {timeout_minutes:g} minutes (--timeout) for process {', '.join(map(str, hanging))} of "
-                f"{len(started.processes)}, which hangs at the end of its work, and killed it. Others had finished: "
-                "what is missing of the results comes with --resume"
-            )
+    with _Requests(started) as requests:
+        while running := [process for process in started.processes if process.is_alive()]:
+            codes = [process.exitcode for process in started.processes]
+            if any(code not in (None, 0, STOPPED) for code in codes):
+                break
+            if deadline is None and len(running) < len(codes):
+                deadline = time.monotonic() + 60 * timeout_minutes
+            if deadline is not None and time.monotonic() > deadline:
+                _give_up(started, timeout_minutes)
+            wait([process.sentinel for process in running], timeout=1)
+        if STOPPED in [process.exitcode for process in started.processes]:
+            raise Interrupted(1)  # the main one has said how to go on
+        try:
+            while not started.join():
+                pass
+        except mp.ProcessExitedException as error:
+            if requests.told:
+                raise Interrupted("stopped by a signal before the training began, or in its last moments") from error
+            raise
+
+
+def _give_up(started: mp.ProcessContext, timeout_minutes: float) -> None:
+    hanging = [number for number, process in enumerate(started.processes) if process.is_alive()]
+    for number in hanging:
+        started.processes[number].kill()
+    raise LaunchError(
+        f"waited {timeout_minutes:g} minutes (--timeout) for process {', '.join(map(str, hanging))} of "
+        f"{len(started.processes)}, which hangs at the end of its work, and killed it. Others had finished: "
+        "what is missing of the results comes with --resume"
+    )
 
 
 def under_torchrun() -> bool:
@@ -161,7 +215,14 @@ def _worker(
 ) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
     rank = machine_rank * num_per_machine + local_rank
-    _in_group(main, dist_url, world_size, rank, local_rank, num_per_machine, device, timeout_minutes, args)
+    try:
+        _in_group(main, dist_url, world_size, rank, local_rank, num_per_machine, device, timeout_minutes, args)
+    except Interrupted as stopped:
+        if rank == 0:
+            print(stopped, file=sys.stderr, flush=True)
+        sys.exit(STOPPED)
+    except KeyboardInterrupt:
+        sys.exit(130)  # torch would call it a success
 
 
 def _in_group(

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,11 @@ class TrainerBase:
         self.storage = EventStorage()
         self.iter = self.epoch = self.start_epoch = self.start_iter = 0
         self.max_epoch, self.iters_per_epoch = 0, 1
-        self.is_between_epochs = False
+        # Of the last evaluation, and of the best one so far; hooks set them.
+        self.results: Any = {}
+        self.best_metric: float | None = None
+        self.best_iteration: int | None = None
+        self.is_evaluating = False
         # Steps that were skipped because a loss or a gradient was not finite: of the run, and up to now in a row.
         self.nonfinite_steps = self.nonfinite_in_a_row = 0
 
@@ -93,19 +97,29 @@ class TrainerBase:
             self._call("before_train")
             for self.epoch in range(start_epoch, max_epoch):
                 self._run_epoch()
-        finally:
-            self._call("after_train")
+        except BaseException:
+            self._clean_up()
+            raise
+        self._call("after_train")
+
+    def _clean_up(self) -> None:
+        """Call ``after_train`` of all hooks; what goes wrong there is logged and does not hide the first error."""
+        for hook in self.hooks:
+            try:
+                hook.after_train()
+            except Exception as error:
+                what = f"{type(error).__name__}: {error}"
+                logger.warning("%s.after_train failed, too: %s", type(hook).__name__, what)
+                logger.debug("failed in after_train", exc_info=True)
 
     def _run_epoch(self) -> None:
         self._call("before_epoch")
-        self.is_between_epochs = False
         while self.iter < (self.epoch + 1) * self.iters_per_epoch:
             self._call("before_step")
             self.run_step()
             self._call("after_step")
             self.iter += 1
             self._call("between_steps")
-        self.is_between_epochs = True
         self._call("after_epoch")
 
     def _call(self, point: str) -> None:
@@ -115,6 +129,30 @@ class TrainerBase:
     def run_step(self) -> None:
         """One iteration."""
         raise NotImplementedError(f"{type(self).__name__} must define run_step")
+
+
+class EvaluationCut(BaseException):
+    """Raised by a signal in the middle of an evaluation; ``stop`` saves the run and ends it.
+
+    It is to be called when what the evaluation changed, such as random states, is as before.
+    """
+
+    def __init__(self, stop: Callable[[], NoReturn]) -> None:
+        super().__init__("stopped by a signal")
+        self.stop = stop
+
+
+_STARTING = {
+    "best_metric": None, "best_iteration": None, "started_from": None, "nonfinite_steps": 0, "nonfinite_in_a_row": 0,
+    "identity": None,
+}  # fmt: skip
+
+
+def progress_of(trainer: TrainerBase) -> dict[str, Any]:
+    """How far a run is, as checkpoints have it. A trainer need not know all of it."""
+    known = {name: getattr(trainer, name, start) for name, start in _STARTING.items()}
+    place = {"epoch": trainer.epoch, "iteration": trainer.iter, "iters_per_epoch": trainer.iters_per_epoch}
+    return {**place, **known, "scalars": trainer.storage.state()}
 
 
 class SimpleTrainer(TrainerBase):

@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
 from fastreid.evaluation.roc import Curves, RocCurve
+from fastreid.utils.files import atomic_write
 from fastreid.utils.plain import file_names, for_matplotlib, shortened
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
     In file names "_" stands for what a file name cannot have.
 
     Raises:
+        DiskError: the disk is full or broken.
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
@@ -44,7 +46,8 @@ def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
     paths = []
     for name, figure in pictures.items():
         paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=DPI, metadata={"Software": None})
+        with atomic_write(paths[-1], "wb") as file:
+            figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     logger.info("plots written to %s", folder.resolve())
     return paths
 

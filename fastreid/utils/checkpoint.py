@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import logging
 import os
-import shutil
-import zipfile
-import zlib
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from fastreid.utils import comm
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
 from fastreid.utils.env import rng_state, set_rng_state
 from fastreid.utils.files import atomic_write
+from fastreid.utils.seal import damage_in, is_sealed, save_sealed
 from fastreid.utils.weights import LoadReport, load_weights, own_state_dict
 
 __all__ = ["Checkpointer", "LoadReport", "WeightsError", "load_weights", "read_checkpoint"]
@@ -27,6 +25,14 @@ __all__ = ["Checkpointer", "LoadReport", "WeightsError", "load_weights", "read_c
 logger = logging.getLogger(__name__)
 
 LAST = "last_checkpoint"
+INTERRUPTED, BEST = "model_interrupted.pth", "model_best.pth"
+
+Position = tuple[int, int]
+"""How far a run was: (last epoch that was finished, iterations done)."""
+
+_NUMBERED = re.compile(r"model_(\d+)\.pth")
+_REGULAR = re.compile(r"model_(\d+|final)\.pth")
+_RESUMABLE = re.compile(r"model_(\d+|final|interrupted|before_nonfinite|best)\.pth")
 
 
 class Checkpointer:
@@ -49,6 +55,9 @@ class Checkpointer:
         self.save_dir = Path(save_dir)
         self._average = average
         self._checkpointables = checkpointables if average is None else {"average": average, **checkpointables}
+        # Of what was saved or resumed last.
+        self._path: Path | None = None
+        self._position: Position | None = None
 
     def save(self, name: str, *, is_last: bool = True, **values: Any) -> Path:
         """Write ``save_dir/name.pth``; if ``is_last``, name it in the text file last_checkpoint.
@@ -56,6 +65,7 @@ class Checkpointer:
         Every process must call it; the main one writes.
 
         Raises:
+            DiskError: the disk is full or broken; earlier checkpoints are as they were.
             TypeError: something is neither a tensor nor a plain type; nothing is written.
         """
         path = self.save_dir / f"{name}.pth"
@@ -70,52 +80,138 @@ class Checkpointer:
         }
         if comm.is_main_process():
             content = _plain(content, where=path.name)
-            with _room_for(path), atomic_write(path, "wb") as file:
-                torch.save(content, file)
+            save_sealed(content, path)
             if is_last:
-                with atomic_write(self.save_dir / LAST) as file:
-                    file.write(path.name)
+                self._note(path)
             logger.info("saved %s", path)
+        if is_last and "epoch" in values:
+            self._path, self._position = path, (values["epoch"], values.get("iteration", 0))
         comm.synchronize()
         return path
+
+    def copy(self, source: Path, target: Path, **values: Any) -> None:
+        """Write a checkpoint again under another name, with other ``values``. Main process only."""
+        save_sealed(_plain(read_checkpoint(source) | values, where=target.name), target)
+
+    def _note(self, path: Path) -> None:
+        with atomic_write(self.save_dir / LAST) as file:
+            file.write(path.name)
 
     def load(self, path: str | os.PathLike[str]) -> LoadReport:
         """Fill the model, and nothing else, from a file; fast-reid's method. See ``load_weights``."""
         return load_weights(self.model, path)
 
     def last(self) -> Path | None:
-        """Path of the newest checkpoint that is whole, or None if no run has written any.
+        """Path of the checkpoint to go on from, or None if no run has written any.
 
-        What is damaged is told and passed over: every part of a file is compared with the CRC-32 beside it.
+        It is the one that the file last_checkpoint names, if that is whole: every byte is compared with the file's
+        checksum. Else it is the newest one that is whole, by the epoch and iteration in it; if last_checkpoint names a
+        numbered one, only those before it count. What is damaged is logged and passed over.
 
         Raises:
-            WeightsError: there were checkpoints, and none is whole.
+            WeightsError: there are checkpoints, and none is whole.
         """
-        note = self.save_dir / LAST
-        if not note.exists():
+        named = self._named()
+        tried = []
+        for path in self._candidates(named):
+            tried.append(path.name)
+            if wrong := _damage(path):
+                logger.warning("%s cannot be resumed from: %s", path, wrong)
+                continue
+            if path != named:
+                logger.warning("going on from %s, the newest checkpoint that is whole", path)
+            return path
+        if not tried:
             return None
-        named = self.save_dir / note.read_text(encoding="utf-8").strip()
-        candidates = [named, *(path for path in self._numbered() if path != named and not _is_newer(path, named))]
-        for path in candidates:
-            wrong = _damage(path)
-            if not wrong:
-                return path
-            logger.warning("%s cannot be resumed from: %s", path, wrong)
         raise WeightsError(
-            f"no checkpoint in {self.save_dir} is whole (of {', '.join(path.name for path in candidates)}): put one "
-            f"back, or delete {note} to start anew"
+            f"no checkpoint in {self.save_dir} is whole (of {', '.join(tried)}): put one back, or leave out "
+            "--resume to start anew"
         )
 
-    def remove_all_but(self, keep: int) -> None:
-        """Leave the ``keep`` newest model_NNNN.pth; 0 leaves all."""
-        if keep and comm.is_main_process():
-            for path in self._numbered()[keep:]:
-                path.unlink()
+    def _named(self) -> Path | None:
+        """What last_checkpoint names; None if the file is lost or is not the name of a file."""
+        note = self.save_dir / LAST
+        try:
+            name = note.read_text(encoding="utf-8").strip()
+            path = self.save_dir / name
+            path.is_file()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):  # not UTF-8, or no file can have this name
+            name = ""
+        if not name or "\n" in name:
+            logger.warning("%s does not name a checkpoint", note)
+            return None
+        return path
 
-    def _numbered(self) -> list[Path]:
-        """model_NNNN.pth, the one written last first: an earlier run in the folder may have had higher numbers."""
-        found = [path for path in self.save_dir.glob("model_*.pth") if path.stem.removeprefix("model_").isdecimal()]
-        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name), reverse=True)
+    def _candidates(self, named: Path | None) -> Iterator[Path]:
+        """The checkpoint that is named, then others from the newest on."""
+        if named is not None:
+            yield named
+        number = None if named is None else _number_in(named)
+        for path, position in self._by_position(_RESUMABLE):
+            # Who names a checkpoint in last_checkpoint may want to go back: later ones are not taken instead.
+            if path != named and (number is None or position[0] <= number):
+                yield path
+
+    @classmethod
+    def newest_in(cls, folder: str | os.PathLike[str]) -> Path | None:
+        """The checkpoint in ``folder`` with the highest epoch and iteration, whole or not; None if there is none."""
+        found = cls(nn.Identity(), folder)._by_position(_RESUMABLE)
+        return found[0][0] if found else None
+
+    def _by_position(self, names: re.Pattern[str]) -> list[tuple[Path, Position]]:
+        """Checkpoints with such names and what they hold, the newest first."""
+        found = [(path, _position_in(path)) for path in self.save_dir.glob("model_*.pth") if names.fullmatch(path.name)]
+        return sorted(found, key=lambda item: (item[1], _rank(item[0])), reverse=True)
+
+    def remove_all_but(self, keep: int) -> None:
+        """Leave the ``keep`` newest model_NNNN.pth; 0 leaves all.
+
+        Newest by the epoch and iteration in them, counted back from the one that was saved or resumed last: later ones
+        are of a run that went back to an earlier checkpoint, and will be written again.
+        """
+        if not keep or not comm.is_main_process():
+            return
+        numbered = self._by_position(_NUMBERED)
+        reached = [path for path, position in numbered if self._position is None or position <= self._position]
+        for path in reached[keep:]:
+            path.unlink()
+
+    def tidy(self, keep: int) -> None:
+        """Do what a process that was killed after a save did not come to; called once a run has been resumed.
+
+        Removes a model_interrupted.pth that a later checkpoint, or one of the same iteration, stands for, and
+        checkpoints beyond the ``keep`` newest; writes a last_checkpoint that was lost.
+        """
+        if self._path is None or not comm.is_main_process():
+            return
+        regular = [path for path, position in self._by_position(_REGULAR) if position == self._position]
+        current = next((path for path in regular if not _damage(path)), self._path)
+        if current != self._named():
+            self._note(current)
+        if current.name != INTERRUPTED:
+            (self.save_dir / INTERRUPTED).unlink(missing_ok=True)
+        self.remove_all_but(keep)
+
+    def set_aside(self) -> list[str]:
+        """Rename the checkpoints of an earlier run in the folder to NAME_before.pth; return their new names.
+
+        The newest comes last: of a process that is killed meanwhile, the earlier run remains and can be resumed.
+        """
+        paths = [path for path, _ in reversed(self._by_position(_RESUMABLE))]
+        moved = [path.with_stem(f"{path.stem}_before") for path in paths]
+        for path, aside in zip(paths[:-1], moved[:-1], strict=True):
+            os.replace(path, aside)
+        (self.save_dir / LAST).unlink(missing_ok=True)
+        if paths:
+            os.replace(paths[-1], moved[-1])
+        return [path.name for path in moved]
+
+    def checkpoint_of(self, iteration: int) -> Path | None:
+        """A whole checkpoint of that iteration that was written at the end of an epoch; None if there is none."""
+        found = (path for path, position in self._by_position(_REGULAR) if position[1] == iteration)
+        return next((path for path in found if not _damage(path)), None)
 
     def resume(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Put back everything that ``save`` wrote and return the plain values given to it.
@@ -137,7 +233,10 @@ class Checkpointer:
             set_rng_state(states[comm.get_rank()])
         else:
             logger.warning("%s is of %d processes: random states start afresh", path, len(states))
-        return {key: value for key, value in content.items() if key not in names}
+        values = {key: value for key, value in content.items() if key not in names}
+        if "epoch" in values:
+            self._path, self._position = Path(path), (values["epoch"], values.get("iteration", 0))
+        return values
 
     def _load(self, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
         load_model = getattr(self.model, "load_checkpoint_state_dict", self.model.load_state_dict)
@@ -153,57 +252,54 @@ class Checkpointer:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a file that torch.save wrote, or "": it is an archive, with a CRC-32 for each of its parts."""
-    if not path.is_file():
-        return "it is gone"
+    """What is wrong with a checkpoint, or ""."""
+    wrong = damage_in(path)
+    if wrong or is_sealed(path):
+        return wrong
+    try:  # of an earlier version: its own checksums do not cover all that torch reads
+        read_checkpoint(path, lazily=True)
+    except Exception as error:  # a damaged file may raise anything
+        return f"it cannot be read ({error})"
+    return ""
+
+
+def _rank(path: Path) -> int:
+    """Of checkpoints at the same place: those of the end of an epoch come before others, model_best.pth is the last."""
+    return 2 if _REGULAR.fullmatch(path.name) else int(path.name != BEST)
+
+
+def _number_in(path: Path) -> int | None:
+    """The epoch in the name of a numbered checkpoint."""
+    found = _NUMBERED.fullmatch(path.name)
+    return int(found[1]) if found else None
+
+
+def _position_in(path: Path) -> Position:
+    """Epoch and iteration of a checkpoint; of one that cannot be read, the epoch in its name.
+
+    The file need not be whole: whoever takes it must look for damage.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
-        return f"it is truncated or no checkpoint ({error})"
-    return f"{broken} in it is not what was written" if broken else ""
-
-
-def _is_newer(path: Path, than: Path) -> bool:
-    """Somebody went back on purpose to a checkpoint before it; one that is gone tells nothing."""
-    return than.is_file() and path.stat().st_mtime > than.stat().st_mtime
-
-
-@contextlib.contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    """Explain a disk that is full; what was there before still is."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        free = shutil.disk_usage(path.parent).free / 2**20
-        raise OSError(
-            error.errno,
-            f"{path} could not be written: the disk is full ({free:,.0f} MiB are free). Earlier checkpoints are as "
-            "they were: make room (SOLVER.KEEP_CHECKPOINTS keeps fewer) and go on with --resume",
-        ) from error
-    except RuntimeError as error:  # torch's own writer hides what the system said
-        if shutil.disk_usage(path.parent).free > 2**20:
-            raise
-        raise OSError(
-            errno.ENOSPC,
-            f"{path} could not be written: the disk is full. Earlier checkpoints are as they were: make room "
-            "(SOLVER.KEEP_CHECKPOINTS keeps fewer) and go on with --resume",
-        ) from error
+        content = read_checkpoint(path, lazily=True)
+        return int(content["epoch"]), int(content.get("iteration", 0))
+    except Exception:  # a damaged file may raise anything
+        number = _number_in(path)
+        return (-1 if number is None else number), 0
 
 
 def _plain(value: Any, *, where: str) -> Any:
     """Return ``value`` with plain dicts; refuse what weights_only loading would refuse."""
     if isinstance(value, dict):
-        return {key: _plain(item, where=f"{where}/{key}") for key, item in value.items()}
+        return {_plain(key, where=where): _plain(item, where=f"{where}/{key}") for key, item in value.items()}
     for kind in (list, tuple):
         if isinstance(value, kind):
             return kind(_plain(item, where=where) for item in value)
     if isinstance(value, torch.Tensor):
         return value.detach()
+    if isinstance(value, str):
+        return sys.intern(str(value))  # pickle writes a string once and refers to it: equal content, equal bytes
     # kind(value): a NumPy float is a float, but pickles as an object.
-    for kind in (bool, int, float, str):
+    for kind in (bool, int, float):
         if isinstance(value, kind):
             return kind(value)
     if value is None:

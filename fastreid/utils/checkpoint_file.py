@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fastreid.utils.file_kind import what_it_is
+from fastreid.utils.seal import damage_in, is_sealed
 from fastreid.utils.state_dicts import State, WeightsError, check_sizes, state_dict_in
 from fastreid.utils.suggest import near_matches
 
@@ -25,7 +26,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> An
     """Return what a checkpoint file holds, tensors on the CPU, running no code from the file.
 
     A name that ends in .safetensors is read as such a file: names with tensors, nothing else. ``lazily`` leaves
-    tensor data on disk until it is touched (there it always is).
+    tensor data on disk until it is touched (there it always is). A file that this library wrote is compared with its
+    checksum first, unless ``lazily``.
 
     Raises:
         WeightsError: no such file, not a checkpoint (or half of one), one with objects, or with tensors that claim
@@ -36,6 +38,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> An
         raise WeightsError(_no_such_file(path))
     if path.suffix == _SAFE:
         return _read_safetensors(path)
+    if not lazily and is_sealed(path) and (wrong := damage_in(path)):
+        raise WeightsError(f"{path} is damaged: {wrong}. Copy it again, or take another checkpoint")
     content = _load(path, lazily)
     check_sizes(content, path)
     return content

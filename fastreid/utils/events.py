@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# What depends on the machine's clock, not on the run.
+_TIMES = ("time", "data_time")
+
 Record = dict[str, Any]
 """A flat line of metrics.json: "iteration" (number done so far), "epoch" (from 0), then numbers."""
 
@@ -34,6 +37,15 @@ class EventStorage:
         self._sums, self._counts = {}, {}
         return means | self._totals
 
+    def state(self) -> dict[str, list[float]]:
+        """{scalar: [sum, count]} since the last record, without times: a resumed run then writes the same records."""
+        return {name: [total, self._counts[name]] for name, total in self._sums.items() if name not in _TIMES}
+
+    def load_state(self, state: Mapping[str, list[float]]) -> None:
+        """Go on from what ``state`` returned."""
+        self._sums = {name: total for name, (total, _) in state.items()}
+        self._counts = {name: int(count) for name, (_, count) in state.items()}
+
     def put_results(self, results: Mapping[str, Mapping[str, float]]) -> None:
         """Keep an evaluation {protocol: {measure: value}} as "protocol/measure"."""
         self._results = {
@@ -41,6 +53,11 @@ class EventStorage:
             for protocol, measures in results.items()
             for measure, value in measures.items()
         }
+
+    @property
+    def has_results(self) -> bool:
+        """Whether there are results that ``pop_results`` would return."""
+        return bool(self._results)
 
     def pop_results(self) -> Record:
         """Return the results put since the last call ({} of none) and forget them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -38,6 +39,27 @@ class _TerminalHandler(logging.Handler):
             self.handleError(record)
 
 
+class _LogFile(logging.FileHandler):
+    """log.txt; a disk that takes no more of it is named once, and is no reason to stop."""
+
+    def __init__(self, path: Path) -> None:
+        # Names of files need not be text.
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            print(f"cannot write {self.baseFilename}: {error.strerror}; going on without it", file=sys.stderr)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written before cannot be now
+            super().close()
+
+
 def _write_line(line: str) -> None:
     bars = sys.modules.get("tqdm")
     if bars is not None:  # let a progress bar step aside, and come back below the line
@@ -70,7 +92,7 @@ def setup_logger(
 def _file_handler(folder: Path, rank: int) -> logging.Handler:
     folder.mkdir(parents=True, exist_ok=True)
     name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-    handler = logging.FileHandler(folder / name, encoding="utf-8")
+    handler = _LogFile(folder / name)
     handler.setFormatter(logging.Formatter(_PLAIN, _TIME))
     return handler
 

@@ -1,5 +1,6 @@
 """Data workers that die, hang or run out of shared memory: an error in time, with what to do."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from fastreid.data.workers import WorkerError, explain, explained
+from fastreid.data.workers import WorkerError, explain, explained, leave_signals_to_parent, signals_blocked
 
 
 class Fateful(Dataset):
@@ -105,3 +106,26 @@ def test_other_errors_pass_as_they_are():
     assert list(explained([1, 2])) == [1, 2]
     assert explain(ValueError("shared memory")) is None and explain(RuntimeError("mat1 and mat2")) is None
     assert explain(OSError(28, "No space left on device", "logs/model.pth")) is None  # that is the disk
+
+
+def serve(ready):
+    leave_signals_to_parent()
+    os.write(ready, b"1")
+    time.sleep(60)
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not say who sent a signal")
+def test_a_worker_is_ended_by_its_parent_only():
+    reader, writer = os.pipe()
+    worker = multiprocessing.get_context("fork").Process(target=serve, args=(writer,), daemon=True)
+    with signals_blocked():
+        worker.start()
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # before it could decide
+    os.read(reader, 1)
+    for name in ("TERM", "INT", "TERM"):
+        subprocess.run(["kill", f"-{name}", str(worker.pid)], check=True)
+    worker.join(0.3)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(5)
+    assert worker.exitcode == 0

@@ -129,20 +129,6 @@ def test_best_follows_the_mean_metric_and_says_where_it_comes_from(tmp_path, cap
     assert "chosen on the test protocols" in caplog.text
 
 
-def test_a_resumed_run_does_not_overwrite_a_better_one(tmp_path):
-    checkpointer = best_run(tmp_path, [10.0, 30.0], epochs=2)
-    # The checkpoint of epoch 1 was written before its evaluation and knows only of 10.
-    best = hooks.best_metric_so_far(checkpointer, 10.0)
-    assert best == 30.0
-    best_run(tmp_path, [20.0, 25.0, 28.0], start=2, best=best)
-    assert read_checkpoint(tmp_path / "model_best.pth")["epoch"] == 1
-
-
-def test_best_so_far_without_files(tmp_path):
-    assert hooks.best_metric_so_far(checkpointer_in(tmp_path), None) is None
-    assert hooks.best_metric_so_far(checkpointer_in(tmp_path), 3.0) == 3.0
-
-
 class Memory:
     def __init__(self):
         self.records, self.closed = [], False

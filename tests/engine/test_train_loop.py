@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from fastreid.engine import HookBase, SimpleTrainer, TrainerBase
+from fastreid.engine import HookBase, SimpleTrainer, TrainerBase, hooks
+from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
+from fastreid.utils.writers import JSONWriter
 
 
 class Recorder(HookBase):
@@ -181,3 +183,84 @@ def test_processes_do_not_wait_for_a_gradient_that_never_comes(monkeypatch):
     monkeypatch.setattr("fastreid.utils.comm.all_reduce_sum", lambda tensor: tensor.detach().clone())
     with pytest.raises(RuntimeError, match=r"2 parameters have no part in the loss: idle\.weight, idle\.bias\. "):
         trainer.train(0, 1, 3)
+
+
+class Fails(HookBase):
+    """Its work fails, or its clean-up."""
+
+    def __init__(self, point, error):
+        setattr(self, point, self._fail)
+        self.error = error
+
+    def _fail(self):
+        raise self.error
+
+
+def test_clean_up_does_not_hide_the_error_that_came_first(caplog):
+    trainer, recorder = Silent(), Recorder()
+    trainer.register_hooks(
+        [Fails("after_train", OSError("no room")), Fails("after_step", ValueError("first")), recorder]
+    )
+    with pytest.raises(ValueError, match="first"):
+        trainer.train(0, 1, 2)
+    assert "Fails.after_train failed, too: OSError: no room" in caplog.text
+    assert recorder.events[-1][0] == "after_train"  # hooks after it clean up all the same
+
+
+def test_an_error_in_a_clean_up_alone_is_raised():
+    trainer = Silent()
+    trainer.register_hooks([Fails("after_train", OSError("no room"))])
+    with pytest.raises(OSError, match="no room"):
+        trainer.train(0, 1, 2)
+
+
+@pytest.mark.parametrize("is_evaluated", [False, True])
+def test_hooks_work_with_a_simple_trainer(tmp_path, is_evaluated):
+    """As users of fast-reid combine them by hand."""
+    model = nn.Linear(2, 1)
+
+    class Losses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = model
+
+        def forward(self, batch):
+            return {"loss": self.linear(batch["images"]).square().mean()}
+
+    batches = iter(lambda: {"images": torch.ones(3, 2)}, None)
+    trainer = SimpleTrainer(Losses(), batches, torch.optim.SGD(model.parameters(), lr=0.1))
+    checkpointer = Checkpointer(model, tmp_path, optimizer=trainer.optimizer)
+    evaluation = [
+        hooks.EvalHook(1, lambda: {"P": {"metric": 5.0}}),
+        hooks.BestCheckpointer(checkpointer),
+        hooks.EvaluationRecorder(tmp_path),
+    ]
+    trainer.register_hooks([
+        hooks.IterationTimer(),
+        hooks.PeriodicCheckpointer(checkpointer, 1),
+        hooks.StopOnSignal(checkpointer),
+        *(evaluation if is_evaluated else []),
+        hooks.PeriodicWriter(lambda: [JSONWriter(tmp_path / "metrics.json")], 1),
+        hooks.TellSkippedImages(),
+    ])  # fmt: skip
+    trainer.train(0, 2, 3)
+    content = read_checkpoint(tmp_path / "model_final.pth")
+    assert (content["epoch"], content["iteration"]) == (1, 6)
+    assert content["best_metric"] == (5.0 if is_evaluated else None)
+    assert (tmp_path / "model_best.pth").exists() is is_evaluated
+
+
+def test_hooks_work_with_a_trainer_that_knows_nothing(tmp_path):
+    class Bare(TrainerBase):
+        def run_step(self):
+            pass
+
+        def __getattribute__(self, name):
+            if name in ("best_metric", "best_iteration", "nonfinite_steps", "nonfinite_in_a_row", "results"):
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    trainer = Bare()
+    trainer.register_hooks([hooks.PeriodicCheckpointer(Checkpointer(nn.Linear(1, 1), tmp_path), 1)])
+    trainer.train(0, 2, 1)
+    assert read_checkpoint(tmp_path / "model_0000.pth")["best_metric"] is None

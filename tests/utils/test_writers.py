@@ -3,6 +3,8 @@
 import json
 import logging
 
+import pytest
+
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter
 
 TRAINING = {
@@ -76,3 +78,54 @@ def test_tensorboard_has_every_number(tmp_path):
     assert {"lr", "total_loss", "loss_identity", "CARGO/mAP"} <= set(events.Tags()["scalars"])
     (scalar,) = events.Scalars("total_loss")
     assert (scalar.step, scalar.value) == (20, 6.25)
+
+
+def test_an_evaluation_that_is_done_again_is_there_once(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("".join(json.dumps(record) + "\n" for record in (TRAINING, EVALUATION)))
+    writer = JSONWriter(path, start_iter=20)
+    assert writer.last_records() == [TRAINING, EVALUATION]
+    assert writer.last_records(evaluations=False) == [TRAINING]
+    again = EVALUATION | {"CARGO/mAP": 51.0}
+    writer.write(again)
+    assert lines(path) == [TRAINING, again]
+    later = [TRAINING | {"iteration": 40}, EVALUATION | {"iteration": 40}]
+    for record in later:
+        writer.write(record)
+    writer.close()
+    assert lines(path) == [TRAINING, again, *later]
+
+
+def test_a_last_line_without_its_end_is_not_glued_to_the_next(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text('{"iteration": 10}\n{"iteration": 20}')
+    writer = JSONWriter(path, start_iter=20)
+    writer.write({"iteration": 25, "lr": 1})
+    writer.close()
+    assert [line["iteration"] for line in lines(path)] == [10, 20, 25]
+
+
+def scalars(folder, name):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return [(event.step, event.value) for event in EventAccumulator(str(folder)).Reload().Scalars(name)]
+
+
+@pytest.mark.parametrize("is_again", [True, False])
+def test_tensorboard_of_a_resumed_run_has_everything_once(tmp_path, is_again):
+    first = TensorboardWriter(tmp_path)
+    for record in (TRAINING | {"iteration": 10}, TRAINING, EVALUATION, TRAINING | {"iteration": 30}):
+        first.write(record)  # what is written is flushed; a killed process closes nothing
+    resumed = TensorboardWriter(tmp_path, start_iter=20, written=[TRAINING] if is_again else [TRAINING, EVALUATION])
+    assert scalars(tmp_path, "lr")[-1][0] == 20  # at once: the run may be killed before its next record
+    if is_again:
+        resumed.write(EVALUATION)
+    resumed.write(TRAINING | {"iteration": 40})
+    resumed.close()
+    assert scalars(tmp_path, "lr") == [
+        (10, pytest.approx(0.008)),
+        (20, pytest.approx(0.008)),
+        (40, pytest.approx(0.008)),
+    ]
+    assert scalars(tmp_path, "CARGO/mAP") == [(20, 50.0)]
+    first.close()

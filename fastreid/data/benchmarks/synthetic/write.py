@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from fastreid.utils.files import explained_disk_errors, sync_folder
 from fastreid.utils.lock import path_lock
 
 from .config import RenderConfig
@@ -164,6 +165,7 @@ def render_benchmark(
     Raises:
         ValueError: an unknown name or an impossible count.
         FileExistsError: `root/name` holds something else.
+        DiskError: the disk is full or broken.
     """
     request = RenderRequest(name, train_ids, test_ids, images_per_id, seed, config or RenderConfig())
     workers = _usable_cores() if workers is None else workers
@@ -180,7 +182,8 @@ def _render_if_absent(target: Path, request: RenderRequest, workers: int, overwr
         logger.info("%s is already rendered with these parameters: nothing to do", target)
         return RenderSummary(target, request, found["images"], 0.0, reused=True)
     start = time.monotonic()
-    images = _render_into(target, request, workers)
+    with explained_disk_errors(target):
+        images = _render_into(target, request, workers)
     return RenderSummary(target, request, images, time.monotonic() - start, reused=False)
 
 
@@ -205,4 +208,5 @@ def _render_into(target: Path, request: RenderRequest, workers: int) -> dict[str
         if target.exists():
             target.rename(Path(workshop) / "replaced")
         folder.rename(target)
+        sync_folder(target.parent)
     return dict(images)

@@ -1,0 +1,170 @@
+"""Hooks around an evaluation: when it is due, the best checkpoint, and the record that all of it is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+from fastreid.engine.train_loop import EvaluationCut, HookBase, progress_of
+from fastreid.utils import comm
+from fastreid.utils.checkpoint import BEST, Checkpointer
+from fastreid.utils.env import rng_state, set_rng_state
+from fastreid.utils.files import atomic_write
+from fastreid.utils.seal import damage_in
+
+logger = logging.getLogger(__name__)
+
+RECORD = "last_evaluation.json"
+
+Results = Mapping[str, Mapping[str, float]]
+
+
+class EvalHook(HookBase):
+    """Evaluates every ``period`` epochs (0: never) and after the last.
+
+    A resumed run first makes up for an evaluation that was cut off; of a finished run there is nothing else to do.
+    Random states are put back afterwards, so that evaluating more often does not change training.
+    """
+
+    def __init__(
+        self, period: int, evaluate: Callable[[], Results], is_evaluated: Callable[[], bool] = lambda: True
+    ) -> None:
+        """``is_evaluated`` says of a resumed run whether its last checkpoint was."""
+        self._period, self._evaluate, self._is_evaluated = period, evaluate, is_evaluated
+
+    def before_train(self) -> None:
+        done, at_its_end = self.trainer.start_epoch, not self.trainer.start_iter % self.trainer.iters_per_epoch
+        missed = done and at_its_end and self._is_due(done) and not self._is_evaluated()
+        if done >= self.trainer.max_epoch or missed:
+            self._run()
+
+    def after_epoch(self) -> None:
+        if self._is_due(self.trainer.epoch + 1):
+            self._run()
+
+    def _is_due(self, done: int) -> bool:
+        return done == self.trainer.max_epoch or (self._period > 0 and done % self._period == 0)
+
+    def _run(self) -> None:
+        trainer, state, cut = self.trainer, rng_state(), None
+        try:
+            trainer.is_evaluating = True
+            trainer.results = self._evaluate()
+        except EvaluationCut as error:
+            cut = error
+        finally:
+            trainer.is_evaluating = False
+            set_rng_state(state)
+        if cut is not None:
+            cut.stop()
+        trainer.storage.put_results(trainer.results)
+
+
+class _AfterEvaluation(HookBase):
+    """Does something once after each evaluation, also after one that a resumed run makes up for."""
+
+    _seen: Results | None = None
+
+    def before_train(self) -> None:
+        self._look()
+
+    def after_epoch(self) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        results = self.trainer.results
+        if results and results is not self._seen:
+            self._act(results)
+            self._seen = results
+
+    def _act(self, results: Results) -> None:
+        raise NotImplementedError
+
+
+class BestCheckpointer(_AfterEvaluation):
+    """Keeps model_best.pth: the highest "metric", averaged over protocols, of all evaluations."""
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self._checkpointer = checkpointer
+
+    def _act(self, results: Results) -> None:
+        trainer = self.trainer
+        if not all("metric" in figures for figures in results.values()):
+            return  # of a user-defined evaluator: nothing says what is better
+        metric = mean_metric(results)
+        if trainer.best_metric is not None and metric <= trainer.best_metric:
+            return
+        best = {"best_metric": metric, "best_iteration": trainer.iter}
+        self._checkpointer.save(BEST.removesuffix(".pth"), is_last=False, **(progress_of(trainer) | best))
+        # Only now: a run that is stopped before must not count as one that has the file.
+        trainer.best_metric, trainer.best_iteration = metric, trainer.iter
+        logger.info(
+            "model_best.pth: metric %.2f over %s. It is chosen on the test protocols; "
+            "model_final.pth is not", metric, ", ".join(results),
+        )  # fmt: skip
+
+
+def mean_metric(results: Results) -> float:
+    """Mean over protocols of "metric", (mAP + Rank-1) / 2 in percent."""
+    return fmean(figures["metric"] for figures in results.values())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of which everything is written: figures, best checkpoint, and the line in metrics.json."""
+
+    iteration: int
+    epoch: int
+    best_metric: float | None
+    best_iteration: int | None
+
+
+class EvaluationRecorder(_AfterEvaluation):
+    """Writes last_evaluation.json when all else of an evaluation is written; it comes after the hooks that do.
+
+    An evaluation that is not in there was cut off, at whatever file, and is made up for by a resumed run. Main process
+    only.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._path = Path(folder) / RECORD
+
+    def _act(self, results: Results) -> None:
+        trainer = self.trainer
+        done = Evaluation(trainer.iter, trainer.epoch, trainer.best_metric, trainer.best_iteration)
+        with atomic_write(self._path) as file:
+            file.write(json.dumps(asdict(done)) + "\n")
+
+
+def last_evaluation(folder: str | Path) -> Evaluation | None:
+    """The evaluation that was finished last; None if there is none, or its record cannot be read."""
+    try:
+        return Evaluation(**json.loads((Path(folder) / RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def restore_best(
+    checkpointer: Checkpointer, best_metric: float | None, best_iteration: int | None
+) -> tuple[float | None, int | None]:
+    """See that a resumed run has its model_best.pth; return the best metric and its iteration, as they now are.
+
+    A file that is damaged or lost is written again from the checkpoint of the same iteration. If there is none, a
+    warning says so and the run has no best one: the next evaluation makes it.
+    """
+    restored = best_metric, best_iteration
+    if comm.is_main_process() and best_metric is not None:
+        path = checkpointer.save_dir / BEST
+        if wrong := damage_in(path):
+            source = None if best_iteration is None else checkpointer.checkpoint_of(best_iteration)
+            if source is None:
+                logger.warning("%s cannot be used: %s. The next evaluation writes it anew", path, wrong)
+                restored = None, None
+            else:
+                logger.warning("%s cannot be used: %s. It is written again from %s", path, wrong, source)
+                checkpointer.copy(source, path, best_metric=best_metric, best_iteration=best_iteration)
+    return comm.broadcast(restored)

@@ -1,0 +1,141 @@
+"""Checkpoint files with a checksum over every byte of them, which torch reads like any other.
+
+torch.save writes a zip archive. Its own checksums cover the tensors, but not the archive's directory, which says where
+they are. The last thing in an archive may be a comment, which torch skips: ours is the CRC-32 of all bytes before it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from fastreid.utils.files import atomic_write
+
+_MARK = b"fastreid crc-32 "
+_DIGITS = 8
+_LENGTH = len(_MARK) + _DIGITS
+# The end record of a zip archive without a comment; its last two bytes are the comment's length.
+_END_LENGTH, _END_MARK = 22, b"PK\x05\x06"
+_BLOCK = 1 << 20
+_ADVICE = (
+    "Earlier checkpoints are as they were: make room (SOLVER.KEEP_CHECKPOINTS keeps fewer) and go on with --resume"
+)
+
+
+def save_sealed(content: Any, path: str | os.PathLike[str], *, advice: str = _ADVICE) -> None:
+    """``torch.save`` in one piece, with a checksum over the whole file.
+
+    Args:
+        advice: what to do about a full disk, for the error message.
+
+    Raises:
+        DiskError: the disk is full or broken; a file that was at ``path`` is as it was.
+    """
+    with atomic_write(path, "wb", advice=advice) as file:
+        sealing = _Sealing(file)
+        try:
+            torch.save(content, sealing)
+        except RuntimeError:
+            if sealing.error is None:
+                raise
+            raise sealing.error from None  # torch's writer hides what the system said
+        sealing.finish()
+
+
+class _Sealing:
+    """A file to which torch writes an archive; ``finish`` appends the checksum as the archive's comment."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._checksum = file, 0
+        self._held = b""  # what may be the end record, in which the comment's length is yet to be set
+        self.error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        if len(data) < _END_LENGTH:
+            both = self._held + bytes(data)
+            self._put(both[:-_END_LENGTH])
+            self._held = both[-_END_LENGTH:]
+        else:
+            self._put(self._held)
+            self._put(memoryview(data)[:-_END_LENGTH])
+            self._held = bytes(data[-_END_LENGTH:])
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: what is held back must wait for ``finish``."""
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._checksum = zlib.crc32(data, self._checksum)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def finish(self) -> None:
+        if not self._held.startswith(_END_MARK):
+            raise RuntimeError("this version of torch does not end a file with the end record of a zip archive")
+        self._put(self._held[:-2] + struct.pack("<H", _LENGTH) + _MARK)
+        self._file.write(_as_text(self._checksum))
+
+
+def _as_text(checksum: int) -> bytes:
+    return f"{checksum:0{_DIGITS}x}".encode()
+
+
+def is_sealed(path: str | os.PathLike[str]) -> bool:
+    """Whether a file ends with a seal of ours, perhaps a damaged one."""
+    tail = _tail(Path(path), _LENGTH)
+    return len(tail) == _LENGTH and sum(a != b for a, b in zip(tail, _MARK, strict=False)) <= 1
+
+
+def damage_in(path: str | os.PathLike[str]) -> str:
+    """What is wrong with a checkpoint file of this library, "" if it is whole.
+
+    A file with a seal is compared with it, every byte. One of an earlier version has none: of that the archive's own
+    checksums are compared.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            return "it is gone"
+        if _tail(path, _LENGTH).startswith(_MARK):
+            return "" if _is_as_written(path) else "it is not what was written: its checksum differs"
+        return _damage_of_archive(path)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+def _tail(path: Path, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - length))
+        return file.read()
+
+
+def _is_as_written(path: Path) -> bool:
+    checksum, left = 0, path.stat().st_size - _DIGITS
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(_BLOCK, left))):
+            checksum, left = zlib.crc32(block, checksum), left - len(block)
+        return file.read() == _as_text(checksum)
+
+
+def _damage_of_archive(path: Path) -> str:
+    end = _tail(path, _END_LENGTH)
+    if not end.startswith(_END_MARK) or end[-2:] != b"\0\0":
+        return "it is truncated or no checkpoint"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(part.external_attr or part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                return "its directory is not what was written"
+            broken = archive.testzip()
+    except Exception as error:  # a damaged directory can make zipfile raise anything
+        return f"it is truncated or no checkpoint ({error})"
+    return f"{broken} in it is not what was written" if broken else ""
