@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from fastreid.config import ConfigError, get_cfg
+from fastreid.config import get_cfg
 from fastreid.data import build_datasets, datasets_root
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.ag_reid import read_attributes
@@ -21,11 +21,9 @@ from fastreid.data.check import (
     trained_apart,
     unreadable,
 )
-from fastreid.data.common import ImageReadError
-from fastreid.data.datasets import DatasetError
 from fastreid.engine.summary import valid_queries_table
-from fastreid.utils.registry import RegistryError
-from fastreid.utils.user_code import UserCodeError, import_file
+from fastreid.utils.errors import reported_as
+from fastreid.utils.user_code import import_file
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,14 +41,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); returns the exit status."""
     parser = _parser()
-    args = parser.parse_intermixed_args(argv)
-    if args.contact_sheet and args.contact_sheet.suffix.lower() not in IMAGE_SUFFIXES:
-        parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(sorted(IMAGE_SUFFIXES))} file")
-    logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
-    try:
+    with reported_as("check_dataset"):
+        args = parser.parse_intermixed_args(argv)
+        if args.contact_sheet and args.contact_sheet.suffix.lower() not in IMAGE_SUFFIXES:
+            parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(sorted(IMAGE_SUFFIXES))} file")
+        logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
         return _check(args)
-    except (ConfigError, DatasetError, ImageReadError, RegistryError, UserCodeError) as error:
-        sys.exit(f"check_dataset: error: {error}")
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -7,13 +7,13 @@ Reading such a file runs whatever code its writer put into it: hence --trust.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
+from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import atomic_write
 
 
@@ -49,20 +49,15 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: the process's own)."""
-    args = _parser().parse_args(argv)
-    if args.new.exists() and not args.overwrite:
-        sys.exit(f"convert_checkpoint: {args.new} exists; name another file, or add --overwrite")
-    try:
+    with reported_as("convert_checkpoint"):
+        args = _parser().parse_args(argv)
+        if args.new.exists() and not args.overwrite:
+            raise UserError(f"{args.new} exists; name another file, or add --overwrite")
         state = convert(args.old, trust=args.trust)
-    except WeightsError as error:
-        sys.exit(f"convert_checkpoint: error: {error}")
-    try:
         args.new.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(args.new, "wb") as file:
             torch.save({"model": {name: tensor.detach().clone() for name, tensor in state.items()}}, file)
-    except OSError as error:
-        sys.exit(f"convert_checkpoint: error: cannot write {args.new}: {error.strerror}")
-    print(f"{args.new}: {len(state)} tensors")
+        print(f"{args.new}: {len(state)} tensors")
 
 
 if __name__ == "__main__":

@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 from tabulate import tabulate
 
 from fastreid.config import ConfigError, get_cfg, refuse_unsupported
 from fastreid.evaluation.breakdown import breakdown_table
-from fastreid.evaluation.feature_files import FeatureFileError, read_features
-from fastreid.evaluation.matching import NoValidQueryError
+from fastreid.evaluation.feature_files import read_features
 from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.score import score_features
 from fastreid.evaluation.scoring import Scoring
+from fastreid.utils.errors import UserError, reported_as
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +37,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: the process's own)."""
-    args = _parser().parse_args(argv)
+    with reported_as("evaluate_features"):
+        _evaluate(_parser().parse_args(argv))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = get_cfg()
     try:
@@ -49,8 +52,8 @@ def main(argv: list[str] | None = None) -> None:
         views = {"q_viewids": query.viewids, "g_viewids": gallery.viewids}
         result = score_features(query.rows, gallery.rows, *ids, Scoring.from_config(cfg), **views)
         roc = result.roc or (roc_curve(result.distances, result.matches) if args.plots else None)
-    except (ConfigError, FeatureFileError, NoValidQueryError, ImportError, ValueError) as error:
-        sys.exit(f"evaluate_features: error: {error}")
+    except (ImportError, ValueError) as error:
+        raise UserError(str(error)) from error
     print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
     for by, rows in result.breakdown.items():
         print(f"\nby {by}\n{breakdown_table(rows)}")

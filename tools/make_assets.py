@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 # The assets are made, not fetched: nothing here may wait for a network.
@@ -20,6 +19,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import timm  # noqa: E402
 import torch  # noqa: E402
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
+
+from fastreid.utils.errors import UserError, reported_as  # noqa: E402
+from fastreid.utils.text import read_text  # noqa: E402
 
 _MANIFEST = "assets.json"
 # 192-d tokens and 4x8x6 latents, for the six-block ViT of configs/quickstart.
@@ -93,12 +95,25 @@ def make_assets(size: str, output: Path, seed: int = 0) -> None:
     if not tiny:
         vit = timm.create_model("vit_base_patch16_224", pretrained=False)
         torch.save(vit.state_dict(), draft / "vit_base_p16_224.pth")
-    (draft / _MANIFEST).write_text(json.dumps(_request(size, seed)))
+    (draft / _MANIFEST).write_text(json.dumps(_request(size, seed)), encoding="utf-8")
     draft.rename(output)
+
+
+def _noted(manifest: Path) -> object:
+    """The request that the assets of a folder were made by; None if that cannot be read."""
+    try:
+        return json.loads(read_text(manifest))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def main() -> None:
     """Parse the command line and write the assets, unless they are there."""
+    with reported_as("make_assets"):
+        _make_what_is_asked_for()
+
+
+def _make_what_is_asked_for() -> None:
     parser = argparse.ArgumentParser(description="Write Stable Diffusion assets with random weights.")
     parser.add_argument("--size", choices=("tiny", "sd15"), default="tiny")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: pretrained/random-SIZE")
@@ -107,9 +122,9 @@ def main() -> None:
     output = args.output or Path("pretrained") / f"random-{args.size}"
     if output.exists():
         manifest, wanted = output / _MANIFEST, _request(args.size, args.seed)
-        if not manifest.is_file() or json.loads(manifest.read_text()) != wanted:
-            sys.exit(
-                f"make_assets: {output} holds something else than size {args.size} with seed {args.seed}, as this "
+        if _noted(manifest) != wanted:
+            raise UserError(
+                f"{output} holds something else than size {args.size} with seed {args.seed}, as this "
                 "version makes them; delete it or give another --output"
             )
         print(f"{output} exists, nothing to do (delete it to make it again)")

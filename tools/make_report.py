@@ -8,9 +8,9 @@ python tools/make_report.py --stage1 logs/quickstart/stage1 --stage2 logs/quicks
 from __future__ import annotations
 
 import argparse
-import sys
 
-from fastreid.evaluation.report import ReportError, make_report
+from fastreid.evaluation.report import make_report
+from fastreid.utils.errors import reported_as
 
 
 def main() -> None:
@@ -19,12 +19,10 @@ def main() -> None:
     parser.add_argument("--stage2", required=True, help="output folder of stage 2")
     parser.add_argument("--output", required=True, help="the HTML page to write")
     parser.add_argument("--results", required=True, help="JSON file for the figures of both stages")
-    args = parser.parse_args()
-    try:
+    with reported_as("make_report"):
+        args = parser.parse_args()
         print(make_report(args.stage1, args.stage2, args.output, args.results))
-    except ReportError as error:
-        sys.exit(f"make_report: {error}")
-    print(f"\nThe report is in {args.output}")
+        print(f"\nThe report is in {args.output}")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from fastreid.data.benchmarks.synthetic import RenderConfig, RenderRequest, render_benchmark
 from fastreid.data.benchmarks.synthetic.contact_sheet import contact_sheet
+from fastreid.utils.errors import UserError, reported_as
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,7 +48,11 @@ def _terminate(*_: object) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line `argv` (default: the process's own)."""
-    args = vars(_parser().parse_args(argv))
+    with reported_as("render_benchmark"):
+        _render(vars(_parser().parse_args(argv)))
+
+
+def _render(args: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, _terminate)
     sheet = args.pop("contact_sheet")
@@ -54,7 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         summary = render_benchmark(**args, config=RenderConfig(**knobs))
     except (ValueError, FileExistsError) as error:
-        sys.exit(f"render_benchmark: {error}")
+        if getattr(error, "errno", None):  # the system's, not the renderer's
+            raise
+        raise UserError(str(error)) from error
     images = ", ".join(f"{count} {split}" for split, count in summary.images.items())
     took = "already there" if summary.reused else f"rendered in {summary.seconds:.1f} s"
     print(f"{summary.folder}: {images} images, {took}")

@@ -16,6 +16,7 @@ from fastreid.engine.launch import TIMEOUT_MINUTES
 from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, make_deterministic, seed_everything
+from fastreid.utils.errors import sentence_of
 from fastreid.utils.files import atomic_write
 from fastreid.utils.logger import setup_logger
 
@@ -72,6 +73,13 @@ def default_argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _open_log(folder: str, rank: int) -> None:
+    try:
+        setup_logger(folder, rank=rank)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {folder!r} cannot be used: {sentence_of(error) or error}") from error
+
+
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Make OUTPUT_DIR, start the log, tell the environment and config, seed, set cuDNN.
 
@@ -79,10 +87,11 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
     and logged.
 
     Raises:
-        ConfigError: a key that this version cannot honour was changed, or keys contradict each other.
+        ConfigError: a key that this version cannot honour was changed, keys contradict each other, or OUTPUT_DIR
+            cannot be written.
     """
     rank = comm.get_rank()
-    setup_logger(cfg.OUTPUT_DIR, rank=rank)
+    _open_log(cfg.OUTPUT_DIR, rank)
     if comm.is_main_process():
         for notice in NOTICES:  # told before there was a log to tell it to
             logger.warning("%s", notice)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 from pathlib import Path
+
+from fastreid.utils.console import as_writable, close_quietly
 
 PACKAGE = "fastreid"
 _PLAIN = "[%(asctime)s] %(levelname)s %(name)s: %(message)s"
@@ -29,13 +32,44 @@ class _TerminalFormatter(logging.Formatter):
 
 
 class _TerminalHandler(logging.Handler):
-    """Writes to whatever sys.stdout is now, so that redirection and progress bars keep working."""
+    """Writes to whatever sys.stdout is now, so that redirection and progress bars keep working.
+
+    A terminal that is closed, or whose reader is gone (``| head``), gets nothing more: the run goes on, and log.txt
+    has every line.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stdout is None or sys.stdout.closed:
+            return
         try:
-            _write_line(self.format(record))
+            _write_line(as_writable(self.format(record), sys.stdout))
+        except OSError as error:
+            close_quietly()
+            if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+                print(f"cannot write to standard output ({error.strerror}); going on without it", file=sys.stderr)
         except Exception:  # logging must never stop a run; handleError reports it on stderr
             self.handleError(record)
+
+
+class _LogFile(logging.FileHandler):
+    """log.txt; a disk that takes no more of it is named once, and is no reason to stop."""
+
+    def __init__(self, path: Path) -> None:
+        # Names of files need not be text.
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            print(f"cannot write {self.baseFilename}: {error.strerror}; going on without it", file=sys.stderr)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # what could not be written before cannot be now
+            super().close()
 
 
 def _write_line(line: str) -> None:
@@ -59,7 +93,7 @@ def setup_logger(
     _drop_handlers(logger)
     logger.setLevel(logging.DEBUG)  # each handler keeps what is meant for it
     terminal = _TerminalHandler(level if rank == 0 else logging.WARNING)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colour = sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     terminal.setFormatter(_TerminalFormatter(colour=colour))
     logger.addHandler(terminal)
     if output_dir is not None:
@@ -70,7 +104,7 @@ def setup_logger(
 def _file_handler(folder: Path, rank: int) -> logging.Handler:
     folder.mkdir(parents=True, exist_ok=True)
     name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-    handler = logging.FileHandler(folder / name, encoding="utf-8")
+    handler = _LogFile(folder / name)
     handler.setFormatter(logging.Formatter(_PLAIN, _TIME))
     return handler
 
