@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from fastreid.config import get_cfg
+from fastreid.config import check_ranges, get_cfg, user_path
 from fastreid.data import build_datasets, datasets_root
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.ag_reid import read_attributes
@@ -31,9 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("name", metavar="NAME", help="a benchmark (all its protocols), a protocol, csv:FILE or folder:FOLDER")
     add("--import", dest="imports", action="append", default=[], metavar="FILE", help="Python file to import first")
-    add("--contact-sheet", type=Path, metavar="FILE", help="default: logs/check_dataset/NAME.jpg")
+    add("--contact-sheet", type=user_path, metavar="FILE", help="default: logs/check_dataset/NAME.jpg")
     add("--read-images", action="store_true", help="decode every image, too")
-    add("--attributes", type=Path, metavar="FILE", help="also read AG-ReID's attributes from this .mat file")
+    add("--attributes", type=user_path, metavar="FILE", help="also read AG-ReID's attributes from this .mat file")
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys, such as DATASETS.ROOT datasets")
     return parser
 
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 def _check(args: argparse.Namespace) -> int:
     cfg = get_cfg()
     cfg.merge_from_list(args.opts)
+    check_ranges(cfg)
     for file in (*args.imports, *cfg.IMPORTS):
         import_file(file)
     root, names = datasets_root(cfg), protocols_named(args.name)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from fastreid.config import user_path
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import atomic_write
@@ -21,8 +22,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trust", action="store_true", help="run the code in the file, if there is any")
     parser.add_argument("--overwrite", action="store_true", help="replace NEW if it exists")
-    parser.add_argument("old", type=Path, metavar="OLD", help="the file to read; it is left as it is")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the file to write: {'model': names with tensors}")
+    parser.add_argument("old", type=user_path, metavar="OLD", help="the file to read; it is left as it is")
+    parser.add_argument("new", type=user_path, metavar="NEW", help="the file to write: {'model': names with tensors}")
     return parser
 
 

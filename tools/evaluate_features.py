@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 
 from tabulate import tabulate
 
-from fastreid.config import ConfigError, get_cfg, refuse_unsupported
+from fastreid.config import ConfigError, get_cfg, refuse_unsupported, user_path
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import read_features
 from fastreid.evaluation.plots import draw_plots
@@ -27,10 +26,10 @@ def _parser() -> argparse.ArgumentParser:
         "or .npy with the features, and a .csv of the same name with columns pid, camid and, if there are, viewid.",
     )
     add = parser.add_argument
-    add("--query", required=True, metavar="FILE")
-    add("--gallery", required=True, metavar="FILE")
-    add("--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    add("--plots", type=Path, metavar="FOLDER", help="draw match curve, ROC, DET and distances there")
+    add("--query", type=user_path, required=True, metavar="FILE")
+    add("--gallery", type=user_path, required=True, metavar="FILE")
+    add("--output", type=user_path, metavar="FILE", help="write the figures as JSON, too")
+    add("--plots", type=user_path, metavar="FOLDER", help="draw match curve, ROC, DET and distances there")
     add("options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys: TEST.RERANK.ENABLED True")
     return parser
 
@@ -60,7 +59,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.output:
         write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
     if args.plots:
-        draw_plots({Path(args.gallery).stem: Curves(result.cmc, roc)}, args.plots)
+        draw_plots({args.gallery.stem: Curves(result.cmc, roc)}, args.plots)
 
 
 def _scoring_keys(options: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ import timm  # noqa: E402
 import torch  # noqa: E402
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
 
+from fastreid.config import user_path  # noqa: E402
 from fastreid.utils.errors import UserError, reported_as  # noqa: E402
 from fastreid.utils.text import read_text  # noqa: E402
 
@@ -116,7 +117,7 @@ def main() -> None:
 def _make_what_is_asked_for() -> None:
     parser = argparse.ArgumentParser(description="Write Stable Diffusion assets with random weights.")
     parser.add_argument("--size", choices=("tiny", "sd15"), default="tiny")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: pretrained/random-SIZE")
+    parser.add_argument("--output", type=user_path, metavar="DIR", help="default: pretrained/random-SIZE")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     output = args.output or Path("pretrained") / f"random-{args.size}"

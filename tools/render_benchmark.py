@@ -8,9 +8,9 @@ import logging
 import signal
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
+from fastreid.config import user_path
 from fastreid.data.benchmarks.synthetic import RenderConfig, RenderRequest, render_benchmark
 from fastreid.data.benchmarks.synthetic.contact_sheet import contact_sheet
 from fastreid.utils.errors import UserError, reported_as
@@ -19,7 +19,7 @@ from fastreid.utils.errors import UserError, reported_as
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--root", default="datasets", help="folder in which the benchmark's own folder is made")
+    add("--root", type=user_path, default="datasets", help="folder in which the benchmark's own folder is made")
     add("--name", default="CARGO", help="benchmark whose layout is written")
     add("--train-ids", type=int, default=300, help="people to train on")
     add("--test-ids", type=int, default=100, help="other people to test on")
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="decides every picture")
     add("--workers", type=int, help="processes; all usable cores if not given")
     add("--overwrite", action="store_true", help="replace one rendered with other parameters")
-    add("--contact-sheet", type=Path, metavar="FILE", help="draw people x cameras into FILE as well")
+    add("--contact-sheet", type=user_path, metavar="FILE", help="draw people x cameras into FILE as well")
     knobs = parser.add_argument_group("how hard it is (see fastreid's RenderConfig)")
     for field in fields(RenderConfig):
         flag = f"--{field.name.replace('_', '-')}"

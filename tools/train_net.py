@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 
-from fastreid.config import CfgNode, get_cfg, resolve_device
+from fastreid.config import CfgNode, check_ranges, get_cfg, resolve_device
 from fastreid.data.check import counts_table
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.manifest import evaluation_manifest, splits_of
@@ -27,6 +27,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for path in filter(None, [args.config_file, *args.overlay]):
         cfg.merge_from_file(path)
     cfg.merge_from_list(args.opts)
+    check_ranges(cfg)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     # As absolute paths, so that the config.yaml of the run can be given from anywhere.
     cfg.IMPORTS = list(dict.fromkeys(os.path.abspath(os.path.expanduser(f)) for f in (*cfg.IMPORTS, *args.imports)))

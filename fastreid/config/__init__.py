@@ -1,18 +1,22 @@
 """One config tree for every method: `get_cfg()` returns a copy of the defaults."""
 
 from fastreid.config.config import CfgNode, ConfigError, configurable
-from fastreid.config.unsupported import refuse_unsupported, require_defaults, require_unread
+from fastreid.config.paths import expand_paths, user_path
+from fastreid.config.unsupported import check_ranges, refuse_unsupported, require_defaults, require_unread
 
 __all__ = [
     "CfgNode",
     "ConfigError",
+    "check_ranges",
     "configurable",
+    "expand_paths",
     "get_cfg",
     "image_size",
     "refuse_unsupported",
     "require_defaults",
     "require_unread",
     "resolve_device",
+    "user_path",
 ]
 
 

@@ -110,7 +110,7 @@ def _reports(started: mp.ProcessContext) -> Iterator[str]:
 def _sentence_in(traceback: str) -> str | None:
     """The message of the `RankError` at the end of a process's traceback; None if it ends otherwise."""
     _, mark, sentence = traceback.strip().rpartition(f"\n{RankError.__module__}.{RankError.__name__}: ")
-    return sentence if mark and "\n" not in sentence else None
+    return sentence if mark else None
 
 
 def _wait_for_all(started: mp.ProcessContext, timeout_minutes: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from fastreid.config import CfgNode, ConfigError, refuse_unsupported
+from fastreid.config import CfgNode, ConfigError, expand_paths, refuse_unsupported
 from fastreid.config.renames import NOTICES
 from fastreid.config.unread import tell_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
@@ -80,8 +80,15 @@ def _open_log(folder: str, rank: int) -> None:
         raise ConfigError(f"OUTPUT_DIR {folder!r} cannot be used: {sentence_of(error) or error}") from error
 
 
+def _expand(cfg: CfgNode) -> None:
+    try:
+        expand_paths(cfg)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Make OUTPUT_DIR, start the log, tell the environment and config, seed, set cuDNN.
+    """Expand `~` in paths, make OUTPUT_DIR, start the log, tell the environment and config, seed, set cuDNN.
 
     Each process seeds with MODEL.SEED + its rank, for what need not agree (dropout); a negative seed is drawn afresh
     and logged.
@@ -91,6 +98,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
             cannot be written.
     """
     rank = comm.get_rank()
+    _expand(cfg)
     _open_log(cfg.OUTPUT_DIR, rank)
     if comm.is_main_process():
         for notice in NOTICES:  # told before there was a log to tell it to

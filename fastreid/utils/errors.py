@@ -24,13 +24,13 @@ class UserError(Exception):
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """What a user should read about an error, in one paragraph; None for a fault of the library.
+    """What a user should read about an error; None for a fault of the library.
 
     It is the message of a `UserError`, and a sentence about what the file, the disk or the machine refused for
     others. An error of a data worker is unwrapped: torch puts its traceback into the message.
     """
     if isinstance(error, UserError):
-        return _one_paragraph(_without_traceback(str(error)))
+        return _without_traceback(str(error)).strip()
     for explain in (*EXPLANATIONS, machine_sentence):
         if sentence := explain(error):
             return _one_paragraph(sentence)

@@ -63,6 +63,8 @@ def _of_os_error(error: OSError) -> str | None:
             return None
         number, said, file = int(found[-1][0]), found[-1][1], found[-1][2] or None
     shown = "a file" if file is None else str(file) if isinstance(file, int) else os.fsdecode(file)
+    if number == errno.EEXIST and os.path.isfile(shown):
+        return f"{shown} is a file, where a folder is wanted: move it away, or name another folder"
     if number in _REFUSALS:
         sentence = _REFUSALS[number].format(file=shown).replace(", at a file", "")
         return f"{sentence} ({said})" if said else sentence
@@ -75,6 +77,8 @@ def _of_runtime_error(error: RuntimeError) -> str | None:
         return f"{_ON_GPU}{_LESS}{_detail(text)}"
     if "can't allocate memory" in text or "not enough memory: you tried to allocate" in text:
         return f"{_ON_CPU}{_LESS}{_detail(text)}"
+    if text == "Could not determine home directory.":  # of pathlib
+        return "a path begins with ~ and the name of a user that is not known: write the folder itself"
     if _CUT_OFF.search(text):
         return f"a file could not be written to its end, as when no space is left on the disk: free some{_detail(text)}"
     return None

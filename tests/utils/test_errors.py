@@ -39,11 +39,6 @@ def test_the_log_has_the_traceback(caplog):
     assert "Traceback" in caplog.text and "no file x" in caplog.text
 
 
-def test_several_lines_become_one_paragraph():
-    with pytest.raises(SystemExit, match=r"^tool: error: line 3: what is this$"), reported_as("tool"):
-        raise UserError("line 3:\n    what is this\n")
-
-
 @pytest.mark.parametrize(
     ("number", "said"),
     [
