@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from fastreid.config import ConfigError, get_cfg, refuse_unsupported, user_path
 from fastreid.evaluation.breakdown import breakdown_table
-from fastreid.evaluation.feature_files import read_features
+from fastreid.evaluation.feature_files import read_feature_pair
 from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
@@ -46,7 +46,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     try:
         cfg.merge_from_list(_scoring_keys(args.options))
         refuse_unsupported(cfg)
-        query, gallery = read_features(args.query), read_features(args.gallery)
+        query, gallery = read_feature_pair(args.query, args.gallery)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
         views = {"q_viewids": query.viewids, "g_viewids": gallery.viewids}
         result = score_features(query.rows, gallery.rows, *ids, Scoring.from_config(cfg), **views)
