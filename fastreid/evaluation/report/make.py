@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastreid.evaluation.report.page import render_page
-from fastreid.evaluation.report.runs import check_comparable, read_run
+from fastreid.evaluation.report.runs import ReportError, check_comparable, read_run
 from fastreid.evaluation.report.table import text_table
 from fastreid.evaluation.results import write_json
 from fastreid.utils.files import atomic_write
@@ -22,9 +22,15 @@ def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, resu
     Raises: ReportError if an input is missing, broken, or about other data than its partner.
     """
     runs = read_run("stage1", stage1), read_run("stage2", stage2)
-    check_comparable(*runs)
-    page = render_page(runs)
+    try:
+        check_comparable(*runs)
+        page, table = render_page(runs), text_table(runs)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ReportError(
+            f"the files of {stage1} or {stage2} are not as this version writes them ({type(error).__name__}: {error}): "
+            "evaluate both again (train_net.py --resume), then make the report"
+        ) from error
     write_json(results, {run.name: run.results for run in runs})
     with atomic_write(output) as file:
         file.write(page)
-    return text_table(runs)
+    return table
