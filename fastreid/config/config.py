@@ -42,6 +42,8 @@ class CfgNode(YacsNode):
             )
         pairs = []
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
+            if str(key).startswith("-"):
+                raise ConfigError(f"{key} stands among the config keys: options come before the first KEY VALUE pair")
             if str(key).count(".") > MAX_DEPTH:
                 raise ConfigError(f"unknown key {key:.200} … in the command line")
             tree: Any = parsed(value)

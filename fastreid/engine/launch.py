@@ -19,7 +19,7 @@ import torch.multiprocessing as mp
 
 from fastreid.config import resolve_device
 from fastreid.utils.console import make_writable
-from fastreid.utils.errors import UserError, sentence_of
+from fastreid.utils.errors import UserError, hush_clean_up, sentence_of
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +194,7 @@ def _worker(
         if (sentence := sentence_of(error)) is None:
             raise
         logger.debug("stopped by", exc_info=True)
+        hush_clean_up()
         raise RankError(sentence) from error  # as text, which is all that the first process gets to know
 
 

@@ -30,10 +30,10 @@ def sentence_of(error: BaseException) -> str | None:
     others. An error of a data worker is unwrapped: torch puts its traceback into the message.
     """
     if isinstance(error, UserError):
-        return _without_traceback(str(error)).strip()
+        return _shortened(_without_traceback(str(error)).strip())
     for explain in (*EXPLANATIONS, machine_sentence):
         if sentence := explain(error):
-            return _one_paragraph(sentence)
+            return _shortened(_one_paragraph(sentence))
     return None
 
 
@@ -62,7 +62,16 @@ def reported_as(tool: str) -> Iterator[None]:
         if (sentence := sentence_of(error)) is None or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             raise
         close_quietly(if_broken=True)
+        hush_clean_up()
         raise SystemExit(f"{tool}: error: {sentence}") from error
+
+
+def hush_clean_up() -> None:
+    """Send what destructors of half-made objects raise, as torch's of data workers, to the log: it is a consequence."""
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = lambda raised: logger.debug(
+            "in %r", raised.object, exc_info=(raised.exc_type, raised.exc_value, raised.exc_traceback)
+        )
 
 
 def _log_traceback() -> None:
@@ -80,3 +89,8 @@ def _without_traceback(text: str) -> str:
 
 def _one_paragraph(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text.strip())
+
+
+def _shortened(text: str) -> str:
+    """Without the middle of words that are no names any more, as those of a file that was damaged."""
+    return re.sub(r"\S{1000,}", lambda word: f"{word[0][:300]} … {word[0][-30:]}", text)

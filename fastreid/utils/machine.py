@@ -60,7 +60,8 @@ def _of_os_error(error: OSError) -> str | None:
     if number is None:  # torch makes it anew from the message of a data worker
         found = _IN_WORKER.findall(str(error))
         if not found:
-            return None
+            # Libraries raise plain ones about files that they cannot parse.
+            return f"a file cannot be used: {error}" if type(error) is OSError and str(error) else None
         number, said, file = int(found[-1][0]), found[-1][1], found[-1][2] or None
     shown = "a file" if file is None else str(file) if isinstance(file, int) else os.fsdecode(file)
     if number == errno.EEXIST and os.path.isfile(shown):

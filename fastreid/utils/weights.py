@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from fastreid.utils.checkpoint_file import State, WeightsError, read_checkpoint, state_dict_in
+from fastreid.utils.tensor_kinds import check_kinds
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def load_weights(
         WeightsError: unreadable file; nothing matched; a required tensor does not match.
     """
     state = state_dict_in(read_checkpoint(path), path)
+    check_kinds(state, path)
     state = getattr(model, "adapt_checkpoint", dict)(state)
     report, fitting = compare(model, state, str(path))
     required = tuple(getattr(model, "required_prefixes", ()))

@@ -178,6 +178,7 @@ def test_true_and_false_in_any_case(write, word):
         (["SOLVER.MAX_EPOCH", "1e2"], "must be a int like 120, got the float 100.0; write 100$"),
         (["SOLVER.BASE_LR", "fast"], "must be a float"),
         (["A." * 5000 + "B", "1"], "unknown key"),
+        (["--num-gpus", "2"], "--num-gpus stands among the config keys: options come before"),
         (["SOLVER.STEPS", "[" * 5000], "must be a list"),
         (["MODEL.WEIGHTS", "~nobody-has-this-name/x"], "no user whose home folder is"),
     ],

@@ -60,6 +60,7 @@ def test_what_the_system_refuses(number, said):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
+        (OSError("'x/config.json' is not a valid JSON file"), "a file cannot be used: 'x/config.json' is not"),
         (OSError(errno.ENOSPC, "No space left on device"), "no space is left on the disk for a file"),
         (MemoryError("Unable to allocate 8 TiB"), "the memory is full: lower .* \\(Unable to allocate 8 TiB\\)"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "the memory of the GPU is full: lower SOLVER"),
@@ -77,9 +78,16 @@ def test_what_the_machine_lacks(error, said):
         raise error
 
 
-@pytest.mark.parametrize("error", [OSError("of code"), ImportError("x", name="fastreid.x"), RuntimeError("mat1")])
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("of code"), ImportError("x", name="fastreid.x"), RuntimeError("mat1")]
+)
 def test_faults_of_code_are_none_of_the_users(error):
     assert sentence_of(error) is None
+
+
+def test_what_is_endless_is_shortened():
+    assert len(sentence_of(UserError(f"no file {'x' * 10**6} there"))) < 400
+    assert sentence_of(UserError(f"no file {'x' * 900} there")).count("x") == 900
 
 
 def test_ctrl_c_has_its_status(capsys):

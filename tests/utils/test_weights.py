@@ -119,3 +119,14 @@ def test_nothing_matching_is_an_error_and_changes_nothing(tmp_path):
     with pytest.raises(WeightsError, match="nothing in .* fits this model"):
         load_weights(target, saved(tmp_path, {"blocks.0": torch.ones(2)}))
     assert all(torch.equal(before[name], value) for name, value in target.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"), [(torch.Tensor.to_sparse, "sparse"), (lambda weight: weight + 1j, "complex")]
+)
+def test_tensors_of_a_kind_that_no_weights_are_of_are_refused(tmp_path, change, kind):
+    state = Person().state_dict()
+    state["backbone.weight"] = change(state["backbone.weight"])
+    torch.save({"model": state}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=f"backbone.weight in .*a.pth is a {kind} tensor"):
+        load_weights(Person(), tmp_path / "a.pth")
