@@ -37,6 +37,10 @@ _REFUSALS: dict[int, str] = {
 _ON_GPU = "the memory of the GPU is full: lower SOLVER.IMS_PER_BATCH (or raise SOLVER.ACCUMULATION_STEPS), or "
 _ON_CPU = "the memory is full: lower SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS or "
 _LESS = "TEST.IMS_PER_BATCH and TEST.MEMORY_BUDGET in an evaluation"
+_SHARED = (
+    "the shared memory (/dev/shm), which processes of a run need, is full: make it larger (docker run --shm-size 8g, "
+    "mount -o remount,size=8G /dev/shm), or set DATALOADER.NUM_WORKERS to 0"
+)
 # A torch write that ends early has no errno: its archive writer notices the position only.
 _CUT_OFF = re.compile(r"unexpected pos \d+ vs|PytorchStreamWriter failed writing")
 _IN_WORKER = re.compile(r"^\w*(?:Error|Exception): \[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?\s*$", re.MULTILINE)
@@ -63,6 +67,8 @@ def _of_os_error(error: OSError) -> str | None:
             # Libraries raise plain ones about files that they cannot parse.
             return f"a file cannot be used: {error}" if type(error) is OSError and str(error) else None
         number, said, file = int(found[-1][0]), found[-1][1], found[-1][2] or None
+    if number == errno.ENOSPC and file is None and _shared_memory_is_full():
+        return f"{_SHARED} ({said})"
     shown = "a file" if file is None else str(file) if isinstance(file, int) else os.fsdecode(file)
     if number == errno.EEXIST and os.path.isfile(shown):
         return f"{shown} is a file, where a folder is wanted: move it away, or name another folder"
@@ -70,6 +76,15 @@ def _of_os_error(error: OSError) -> str | None:
         sentence = _REFUSALS[number].format(file=shown).replace(", at a file", "")
         return f"{sentence} ({said})" if said else sentence
     return f"cannot use {shown}: {said or os.strerror(number)}"
+
+
+def _shared_memory_is_full() -> bool:
+    """Whether less than a megabyte is left in /dev/shm, where processes make what has no name on the disk."""
+    try:
+        room = os.statvfs("/dev/shm")
+    except (AttributeError, OSError):
+        return False
+    return room.f_bavail * room.f_frsize < 2**20
 
 
 def _of_runtime_error(error: RuntimeError) -> str | None:
