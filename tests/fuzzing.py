@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import random
 import resource
 import shutil
@@ -176,13 +177,17 @@ def bounded_memory() -> Iterator[None]:
 
 
 def failures(kind: str, count: int, make: Callable[[random.Random, Path], Case], folder: Path) -> list[str]:
-    """Run `count` cases of a kind; of those that fail, the seed, the saved input and what happened."""
+    """Run `count` cases of a kind; of those that fail, the seed, the saved input and what happened.
+
+    Other cases are drawn if the environment variable FASTREID_FUZZ_SEED is set.
+    """
+    seed = os.environ.get("FASTREID_FUZZ_SEED", "")
     found = []
     with bounded_memory():
         for number in range(count):
             place = folder / f"{kind}-{number}"
             place.mkdir()
-            case = make(random.Random(f"{kind} {number}"), place)
+            case = make(random.Random(f"{seed}{kind} {number}"), place)
             if wrong := failure_of(case, place):
                 kept = folder / "kept" / place.name
                 shutil.copytree(place, kept, symlinks=True)

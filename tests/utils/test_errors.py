@@ -90,6 +90,13 @@ def test_what_is_endless_is_shortened():
     assert sentence_of(UserError(f"no file {'x' * 900} there")).count("x") == 900
 
 
+def test_a_full_shared_memory_is_not_taken_for_the_disk(monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda _: type("Room", (), {"f_bavail": 16, "f_frsize": 4096}))
+    said = sentence_of(OSError(errno.ENOSPC, "No space left on device"))
+    assert said.startswith("the shared memory (/dev/shm)") and "NUM_WORKERS to 0" in said
+    assert "for out/x" in sentence_of(OSError(errno.ENOSPC, "No space left on device", "out/x"))
+
+
 def test_ctrl_c_has_its_status(capsys):
     with pytest.raises(SystemExit) as stop, reported_as("tool"):
         raise KeyboardInterrupt
