@@ -6,6 +6,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Where several are asked for, those that wait must not spin: on a busy machine a test took minutes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory):
+    """A folder with a small table of images, a config that trains on it, and the run in out/."""
+    from tests.tiny import make_people
+
+    folder = tmp_path_factory.mktemp("people")
+    make_people(folder)
+    return folder

@@ -8,7 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
-from fastreid.config import ConfigError, get_cfg
+from fastreid.config import check_ranges, get_cfg, user_path
 from fastreid.data import build_datasets, datasets_root
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.ag_reid import read_attributes
@@ -20,13 +20,11 @@ from fastreid.data.check import (
     trained_apart,
     unreadable,
 )
-from fastreid.data.common import ImageReadError
-from fastreid.data.datasets import DatasetError
 from fastreid.engine.summary import valid_queries_table
+from fastreid.utils.errors import reported_as
 from fastreid.utils.files import save_picture
 from fastreid.utils.lock import path_lock
-from fastreid.utils.registry import RegistryError
-from fastreid.utils.user_code import UserCodeError, import_file
+from fastreid.utils.user_code import import_file
 
 SHEET_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -36,9 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("name", metavar="NAME", help="a benchmark (all its protocols), a protocol, csv:FILE or folder:FOLDER")
     add("--import", dest="imports", action="append", default=[], metavar="FILE", help="Python file to import first")
-    add("--contact-sheet", type=Path, metavar="FILE", help="default: logs/check_dataset/NAME.jpg")
+    add("--contact-sheet", type=user_path, metavar="FILE", help="default: logs/check_dataset/NAME.jpg")
     add("--read-images", action="store_true", help="decode every image, too")
-    add("--attributes", type=Path, metavar="FILE", help="also read AG-ReID's attributes from this .mat file")
+    add("--attributes", type=user_path, metavar="FILE", help="also read AG-ReID's attributes from this .mat file")
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys, such as DATASETS.ROOT datasets")
     return parser
 
@@ -46,22 +44,19 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); returns the exit status."""
     parser = _parser()
-    args = parser.parse_intermixed_args(argv)
-    if args.contact_sheet and args.contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
-        parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(SHEET_SUFFIXES)} file")
-    if hasattr(sys.stdout, "reconfigure"):  # names of files may be no text
-        sys.stdout.reconfigure(errors="backslashreplace")
-    logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
-    logging.getLogger("fastreid.data").setLevel(logging.INFO)  # also what is left out by rule, and how much
-    try:
+    with reported_as("check_dataset"):
+        args = parser.parse_intermixed_args(argv)
+        if args.contact_sheet and args.contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
+            parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(SHEET_SUFFIXES)} file")
+        logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
+        logging.getLogger("fastreid.data").setLevel(logging.INFO)  # also what is left out by rule, and how much
         return _check(args)
-    except (ConfigError, DatasetError, ImageReadError, RegistryError, UserCodeError) as error:
-        sys.exit(f"check_dataset: error: {error}")
 
 
 def _check(args: argparse.Namespace) -> int:
     cfg = get_cfg()
     cfg.merge_from_list(args.opts)
+    check_ranges(cfg)
     for file in (*args.imports, *cfg.IMPORTS):
         import_file(file)
     root, names = datasets_root(cfg), protocols_named(args.name)

@@ -7,12 +7,12 @@ Reading such a file runs whatever code its writer put into it: hence --trust.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from fastreid.config import user_path
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
-from fastreid.utils.files import DiskError
+from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.lock import path_lock
 from fastreid.utils.seal import save_sealed
 from fastreid.utils.state_dicts import check_sizes
@@ -24,8 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trust", action="store_true", help="run the code in the file, if there is any")
     parser.add_argument("--overwrite", action="store_true", help="replace NEW if it exists")
-    parser.add_argument("old", type=Path, metavar="OLD", help="the file to read; it is left as it is")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the file to write: {'model': names with tensors}")
+    parser.add_argument("old", type=user_path, metavar="OLD", help="the file to read; it is left as it is")
+    parser.add_argument("new", type=user_path, metavar="NEW", help="the file to write: {'model': names with tensors}")
     return parser
 
 
@@ -53,23 +53,16 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: the process's own)."""
-    args = _parser().parse_args(argv)
-    if args.new.exists() and not args.overwrite:
-        sys.exit(f"convert_checkpoint: {args.new} exists; name another file, or add --overwrite")
-    try:
+    with reported_as("convert_checkpoint"):
+        args = _parser().parse_args(argv)
+        if args.new.exists() and not args.overwrite:
+            raise UserError(f"{args.new} exists; name another file, or add --overwrite")
         state = convert(args.old, trust=args.trust)
-    except WeightsError as error:
-        sys.exit(f"convert_checkpoint: error: {error}")
-    try:
         args.new.parent.mkdir(parents=True, exist_ok=True)
         copies = {name: tensor.detach().clone() for name, tensor in state.items()}
         with path_lock(args.new):
             save_sealed({"model": copies}, args.new, advice="Make room and run it again")
-    except DiskError as error:
-        sys.exit(f"convert_checkpoint: error: {error}")
-    except OSError as error:
-        sys.exit(f"convert_checkpoint: error: cannot write {args.new}: {error.strerror}")
-    print(f"{args.new}: {len(state)} tensors")
+        print(f"{args.new}: {len(state)} tensors")
 
 
 if __name__ == "__main__":

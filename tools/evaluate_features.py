@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from pathlib import Path
 
-from fastreid.config import ConfigError, get_cfg, refuse_unsupported
+from fastreid.config import ConfigError, get_cfg, refuse_unsupported, user_path
 from fastreid.evaluation.breakdown import breakdown_table
-from fastreid.evaluation.feature_files import FeatureFileError, read_features
-from fastreid.evaluation.matching import NoValidQueryError
+from fastreid.evaluation.feature_files import read_feature_pair
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.score import score_features
 from fastreid.evaluation.scoring import Scoring
+from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.lock import path_lock
 from fastreid.utils.optional import optional
 
@@ -29,29 +27,33 @@ def _parser() -> argparse.ArgumentParser:
         "or .npy with the features, and a .csv of the same name with columns pid, camid and, if there are, viewid.",
     )
     add = parser.add_argument
-    add("--query", required=True, metavar="FILE")
-    add("--gallery", required=True, metavar="FILE")
-    add("--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
-    add("--plots", type=Path, metavar="FOLDER", help="draw match curve, ROC, DET and distances there")
+    add("--query", type=user_path, required=True, metavar="FILE")
+    add("--gallery", type=user_path, required=True, metavar="FILE")
+    add("--output", type=user_path, metavar="FILE", help="write the figures as JSON, too")
+    add("--plots", type=user_path, metavar="FOLDER", help="draw match curve, ROC, DET and distances there")
     add("options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys: TEST.RERANK.ENABLED True")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: the process's own)."""
-    args = _parser().parse_args(argv)
+    with reported_as("evaluate_features"):
+        _evaluate(_parser().parse_args(argv))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = get_cfg()
     try:
         cfg.merge_from_list(_scoring_keys(args.options))
         refuse_unsupported(cfg)
-        query, gallery = read_features(args.query), read_features(args.gallery)
+        query, gallery = read_feature_pair(args.query, args.gallery)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
         views = {"q_viewids": query.viewids, "g_viewids": gallery.viewids}
         result = score_features(query.rows, gallery.rows, *ids, Scoring.from_config(cfg), **views)
         roc = result.roc or (roc_curve(result.distances, result.matches) if args.plots else None)
-    except (ConfigError, FeatureFileError, NoValidQueryError, ImportError, ValueError) as error:
-        sys.exit(f"evaluate_features: error: {error}")
+    except (ImportError, ValueError) as error:
+        raise UserError(str(error)) from error
     print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
     for by, rows in result.breakdown.items():
         print(f"\nby {by}\n{breakdown_table(rows)}")
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.plots and optional("matplotlib.figure", "no plots are drawn"):
             from fastreid.evaluation.plots import draw_plots
 
-            draw_plots({Path(args.gallery).stem: Curves(result.cmc, roc)}, args.plots)
+            draw_plots({args.gallery.stem: Curves(result.cmc, roc)}, args.plots)
 
 
 def _scoring_keys(options: list[str]) -> list[str]:

@@ -11,23 +11,23 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 # The assets are made, not fetched: nothing here may wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import fastreid  # noqa: E402, F401
+from fastreid.config import user_path  # noqa: E402
+from fastreid.utils.errors import UserError, reported_as  # noqa: E402
+from fastreid.utils.files import explained_disk_errors, sync_folder  # noqa: E402
 from fastreid.utils.lock import path_lock  # noqa: E402
 from fastreid.utils.optional import shield_diffusers  # noqa: E402
+from fastreid.utils.seal import save_sealed  # noqa: E402
+from fastreid.utils.text import read_text  # noqa: E402
 
 import timm  # noqa: E402
 import torch  # noqa: E402
 
 shield_diffusers()
-from fastreid.utils.files import explained_disk_errors, sync_folder  # noqa: E402
-from fastreid.utils.seal import save_sealed  # noqa: E402
-
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
 
 _MANIFEST = "assets.json"
@@ -115,28 +115,39 @@ def _write_assets(size: str, draft: Path, seed: int) -> None:
     if not tiny:
         vit = timm.create_model("vit_base_patch16_224", pretrained=False)
         save_sealed(vit.state_dict(), draft / "vit_base_p16_224.pth")
-    (draft / _MANIFEST).write_text(json.dumps(_request(size, seed)))
+    (draft / _MANIFEST).write_text(json.dumps(_request(size, seed)), encoding="utf-8")
+
+
+def _noted(manifest: Path) -> object:
+    """The request that the assets of a folder were made by; None if that cannot be read."""
+    try:
+        return json.loads(read_text(manifest))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
 
 
 def main() -> None:
     """Parse the command line and write the assets, unless they are there."""
     parser = argparse.ArgumentParser(description="Write Stable Diffusion assets with random weights.")
     parser.add_argument("--size", choices=("tiny", "sd15"), default="tiny")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: pretrained/random-SIZE")
+    parser.add_argument("--output", type=user_path, metavar="DIR", help="default: pretrained/random-SIZE")
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    output = args.output or Path("pretrained") / f"random-{args.size}"
-    with path_lock(output, wait=True):  # another process may be making the same
-        make_if_absent(args.size, output, args.seed)
+    with reported_as("make_assets"):
+        args = parser.parse_args()
+        output = args.output or Path("pretrained") / f"random-{args.size}"
+        with path_lock(output, wait=True):  # another process may be making the same
+            make_if_absent(args.size, output, args.seed)
 
 
 def make_if_absent(size: str, output: Path, seed: int) -> None:
-    """Make the assets, unless `output` has them already."""
+    """Make the assets, unless `output` has them already.
+
+    Raises: UserError if it holds something else.
+    """
     if output.exists():
-        manifest, wanted = output / _MANIFEST, _request(size, seed)
-        if not manifest.is_file() or json.loads(manifest.read_text()) != wanted:
-            sys.exit(
-                f"make_assets: {output} holds something else than size {size} with seed {seed}, as this "
+        if _noted(output / _MANIFEST) != _request(size, seed):
+            raise UserError(
+                f"{output} holds something else than size {size} with seed {seed}, as this "
                 "version makes them; delete it or give another --output"
             )
         print(f"{output} exists, nothing to do (delete it to make it again)")

@@ -19,12 +19,14 @@ from typing import Any
 
 from fastreid.config import CfgNode, ConfigError, get_cfg, refuse_unsupported, require_defaults, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
+from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.env import rng_state, seed_everything, set_rng_state
+from fastreid.utils.errors import reported_as
 from fastreid.utils.lock import folder_lock
 from fastreid.utils.logger import setup_logger
 from fastreid.utils.seal import save_sealed
@@ -151,12 +153,12 @@ def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimi
     """Every LOG_PERIOD iterations the losses; at once if one is not finite.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        DivergenceError: a loss is not finite.
     """
     values = {name: float(loss.detach()) for name, loss in losses.items()}
     told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     if not all(map(math.isfinite, values.values())):
-        raise FloatingPointError(f"iteration {iteration}: {told}")
+        raise DivergenceError(f"iteration {iteration}: {told}. {ADVICE}")
     if iteration % LOG_PERIOD == 0:
         logger.info("iteration %d: %s, lr %.3g", iteration, told, optimizer.param_groups[0]["lr"])
 
@@ -179,14 +181,16 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    """Parse the command line, train or evaluate."""
     parser = argparse.ArgumentParser(description="Train or evaluate a re-identification model in one plain loop.")
     parser.add_argument("--config-file", default="", metavar="FILE", help="YAML file of config keys")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
-    args = parser.parse_args()
-    cfg = read_config(args)
-    with folder_lock(cfg.OUTPUT_DIR):
-        run(cfg, eval_only=args.eval_only)
+    with reported_as("plain_train_net"):
+        args = parser.parse_args()
+        cfg = read_config(args)
+        with folder_lock(cfg.OUTPUT_DIR):
+            run(cfg, eval_only=args.eval_only)
 
 
 def run(cfg: CfgNode, *, eval_only: bool) -> None:

@@ -8,10 +8,12 @@ import logging
 import signal
 import sys
 from dataclasses import fields
-from pathlib import Path
+from typing import Any
 
+from fastreid.config import user_path
 from fastreid.data.benchmarks.synthetic import RenderConfig, RenderRequest, render_benchmark
 from fastreid.data.benchmarks.synthetic.contact_sheet import contact_sheet
+from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import save_picture
 from fastreid.utils.lock import path_lock
 
@@ -19,7 +21,7 @@ from fastreid.utils.lock import path_lock
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--root", default="datasets", help="folder in which the benchmark's own folder is made")
+    add("--root", type=user_path, default="datasets", help="folder in which the benchmark's own folder is made")
     add("--name", default="CARGO", help="benchmark whose layout is written")
     add("--train-ids", type=int, default=300, help="people to train on")
     add("--test-ids", type=int, default=100, help="other people to test on")
@@ -27,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="decides every picture")
     add("--workers", type=int, help="processes; all usable cores if not given")
     add("--overwrite", action="store_true", help="replace one rendered with other parameters")
-    add("--contact-sheet", type=Path, metavar="FILE", help="draw people x cameras into FILE as well")
+    add("--contact-sheet", type=user_path, metavar="FILE", help="draw people x cameras into FILE as well")
     knobs = parser.add_argument_group("how hard it is (see fastreid's RenderConfig)")
     for field in fields(RenderConfig):
         flag = f"--{field.name.replace('_', '-')}"
@@ -48,7 +50,11 @@ def _terminate(*_: object) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line `argv` (default: the process's own)."""
-    args = vars(_parser().parse_args(argv))
+    with reported_as("render_benchmark"):
+        _render(vars(_parser().parse_args(argv)))
+
+
+def _render(args: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, _terminate)
     sheet = args.pop("contact_sheet")
@@ -56,7 +62,9 @@ def main(argv: list[str] | None = None) -> None:
     try:
         summary = render_benchmark(**args, config=RenderConfig(**knobs))
     except (ValueError, FileExistsError) as error:
-        sys.exit(f"render_benchmark: {error}")
+        if getattr(error, "errno", None):  # the system's, not the renderer's
+            raise
+        raise UserError(str(error)) from error
     images = ", ".join(f"{count} {split}" for split, count in summary.images.items())
     took = "already there" if summary.reused else f"rendered in {summary.seconds:.1f} s"
     print(f"{summary.folder}: {images} images, {took}")

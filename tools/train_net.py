@@ -8,17 +8,15 @@ import functools
 import logging
 import os
 import secrets
-import sys
 
-from fastreid.config import CfgNode, get_cfg, resolve_device
+from fastreid.config import CfgNode, check_ranges, get_cfg, resolve_device
 from fastreid.data.check import check_first_images, counts_table
-from fastreid.data.workers import explain
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
 from fastreid.engine.resuming import seed_of_run
 from fastreid.engine.setup import release_output_folder
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import reported_as
 from fastreid.utils.user_code import import_file
 
 logger = logging.getLogger("fastreid.tools.train_net")
@@ -32,6 +30,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for path in filter(None, [args.config_file, *args.overlay]):
         cfg.merge_from_file(path)
     cfg.merge_from_list(args.opts)
+    check_ranges(cfg)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     # As absolute paths, so that the config.yaml of the run can be given from anywhere.
     cfg.IMPORTS = list(dict.fromkeys(os.path.abspath(os.path.expanduser(f)) for f in (*cfg.IMPORTS, *args.imports)))
@@ -91,32 +90,15 @@ def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
 
 def run() -> None:
     """Parse the command line and run ``main`` in as many processes as it asks for."""
-    args = default_argument_parser().parse_args()
-    try:
+    with reported_as("train_net"):
+        args = default_argument_parser().parse_args()
         cfg = setup_cfg(args)
         if cfg.MODEL.SEED < 0:  # drawn once, for every process and everything that is seeded
-            drawn = seed_of_run(cfg.OUTPUT_DIR) if args.resume else None
+            drawn = seed_of_run(os.path.expanduser(cfg.OUTPUT_DIR)) if args.resume else None
             args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31) if drawn is None else drawn)]
         device = cfg.MODEL.DEVICE
         machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
         launch(main, *machines, args=(args,), device=device, timeout_minutes=args.timeout)
-    except UserError as error:
-        logger.debug("stopped by", exc_info=True)  # to log.txt; the sentence is what helps
-        sys.exit(f"train_net: error: {sentence_of(error)}")
-    except RuntimeError as error:
-        # That a data worker died may be heard in the middle of anything.
-        if not (sentence := explain(error)):
-            raise
-        logger.debug("stopped by", exc_info=True)
-        sys.exit(f"train_net: error: {sentence}")
-
-
-def sentence_of(error: BaseException) -> str:
-    """What an error says; of one from a data worker, without the traceback that torch puts before it."""
-    text = str(error)
-    if "Original Traceback" not in text:
-        return text
-    return text.strip().splitlines()[-1].partition(": ")[2]
 
 
 if __name__ == "__main__":

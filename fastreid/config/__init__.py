@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastreid.config.config import CfgNode, ConfigError, configurable
-from fastreid.config.unsupported import refuse_unsupported, require_defaults, require_unread
+from fastreid.config.paths import expand_paths, user_path
+from fastreid.config.unsupported import check_ranges, refuse_unsupported, require_defaults, require_unread
 
 if TYPE_CHECKING:
     import torch
@@ -13,13 +14,16 @@ if TYPE_CHECKING:
 __all__ = [
     "CfgNode",
     "ConfigError",
+    "check_ranges",
     "configurable",
+    "expand_paths",
     "get_cfg",
     "image_size",
     "refuse_unsupported",
     "require_defaults",
     "require_unread",
     "resolve_device",
+    "user_path",
 ]
 
 

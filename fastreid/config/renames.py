@@ -130,13 +130,13 @@ def modernise(trees: list[tuple[str, dict]]) -> list[tuple[str, dict]]:
     is_official = architecture in NAMES["MODEL.META_ARCHITECTURE"]
     is_stage2 = is_official and NAMES["MODEL.META_ARCHITECTURE"][architecture] == "SDReIDStage2"
     translated = [
-        (source, _tree(_translated(values, source, is_official=is_official, is_stage2=is_stage2)))
+        (source, _tree(_translated(values, source, is_official=is_official, is_stage2=is_stage2), source))
         for source, values in chain
     ]
     if not is_official:
         return translated
     defaults = OFFICIAL_DEFAULTS | ({"MODEL.SDMODEL.VIEW_NUM": 3} if "_3view" in architecture else {})
-    in_front = [("the release's defaults", _tree(defaults))]
+    in_front = [("the release's defaults", _tree(defaults, "the release's defaults"))]
     if is_stage2:
         tell(f"{where} is a file of the SD-ReID release: released behaviour is selected (configs/_base_/released.yml)")
         with open(RELEASED, encoding="utf-8") as file:
@@ -189,13 +189,17 @@ def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _tree(values: Mapping[str, Any]) -> dict:
+def _tree(values: Mapping[str, Any], source: str) -> dict:
     tree: dict = {}
     for key, value in values.items():
         *groups, last = key.split(".")
         node = tree
         for group in groups:
             node = node.setdefault(group, {})
+            if not isinstance(node, dict):
+                break
+        if not isinstance(node, dict) or last in node:
+            raise ValueError(f"{source} sets {key} both as a value and as a group of keys; keep one")
         node[last] = value
     return tree
 

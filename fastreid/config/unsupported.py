@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from fastreid.config.config import CfgNode, ConfigError
+from fastreid.config.ranges import RULES, problem_with
 
 _CAMERAS = "camera ids enter no network here, as in SD-ReID and, although it has the key, in fast-reid"
 _DISTILLATION = "distillation is not part of this version"
@@ -26,10 +27,10 @@ REASONS: dict[str, str] = {
 
 
 def refuse_unsupported(cfg: CfgNode) -> None:
-    """Check that no key of `REASONS` was changed from its default, and that images have one height and width.
+    """Check that no key of `REASONS` was changed from its default, and that every value is in its range.
 
     Raises:
-        ConfigError: naming every such key, its value and why it cannot be honoured.
+        ConfigError: naming every such key, its value and why it cannot be honoured or what it may be.
     """
     from fastreid.config.defaults import _C
 
@@ -40,10 +41,17 @@ def refuse_unsupported(cfg: CfgNode) -> None:
     ]
     if changed:
         raise ConfigError(f"not supported: {'; '.join(changed)}. Leave these keys at their defaults")
-    for key in ("INPUT.SIZE_TRAIN", "INPUT.SIZE_TEST", "INPUT.CROP.SIZE"):
-        size = _read(cfg, key)
-        if len(size) != 2 or min(size) < 1:
-            raise ConfigError(f"{key} must be [height, width], got {list(size)}; the shorter side alone is not enough")
+    check_ranges(cfg)
+
+
+def check_ranges(cfg: CfgNode) -> None:
+    """Check every value, those that Python code set too, against `fastreid.config.ranges`.
+
+    Raises:
+        ConfigError: naming every key that is out of its range, and the range.
+    """
+    if problems := [problem for key in RULES if (problem := problem_with(key, _read(cfg, key)))]:
+        raise ConfigError("; ".join(problems))
 
 
 def require_unread(cfg: CfgNode, group: str, reads: Iterable[str], why: str) -> None:

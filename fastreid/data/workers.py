@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import EXPLANATIONS, UserError
 
 Batch = TypeVar("Batch")
 
@@ -93,6 +93,14 @@ def explain(error: BaseException) -> str | None:
         if re.search(pattern, said, re.DOTALL):
             return f"{what}: {help_} ({said.splitlines()[-1]})"
     return None
+
+
+def _explain_anywhere(error: BaseException) -> str | None:
+    """That a data worker died may be heard in the middle of anything; then torch raises a RuntimeError."""
+    return explain(error) if isinstance(error, RuntimeError) else None
+
+
+EXPLANATIONS.append(_explain_anywhere)
 
 
 def explained(batches: Iterable[Batch]) -> Iterator[Batch]:

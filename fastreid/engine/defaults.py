@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastreid.config import CfgNode, ConfigError, resolve_device
+from fastreid.config import CfgNode, ConfigError, check_ranges, resolve_device
 from fastreid.data import build_datasets, build_feature_loader, build_reid_test_loader, build_reid_train_loader
 from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
@@ -66,6 +66,7 @@ class DefaultTrainer(SimpleTrainer):
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        check_ranges(cfg)
         data_loader = self.build_train_loader(cfg)
         self._given_cfg = cfg
         self.cfg = self.auto_scale_hyperparams(cfg, data_loader.dataset.num_classes)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
+import pickle
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from multiprocessing.connection import wait
 from typing import Any
@@ -21,7 +23,8 @@ import torch.multiprocessing as mp
 
 from fastreid.config import resolve_device
 from fastreid.engine.stopping import Interrupted
-from fastreid.utils.errors import UserError
+from fastreid.utils.console import make_writable
+from fastreid.utils.errors import UserError, hush_clean_up, sentence_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +40,10 @@ class LaunchError(UserError, ValueError):
 
 class NoAnswerError(UserError, RuntimeError):
     """Another process of the run did not answer in time."""
+
+
+class RankError(UserError, RuntimeError):
+    """What stopped one of several processes, and is no fault of the library; says it in one sentence."""
 
 
 def launch(
@@ -67,7 +74,8 @@ def launch(
         Interrupted: the processes were asked to stop, and did.
         LaunchError: more GPUs than there are, an impossible rank, or "auto" for several machines;
             processes asked for beside those of torchrun; a process was killed.
-        NoAnswerError: (in the process that waited) another one hangs.
+        RankError: a process was stopped by what a user or the machine can cause, or another one hangs.
+        torch.multiprocessing.ProcessRaisedException: any other error in a process, with its traceback.
     """
     device = resolve_device(device) if str(device) == "auto" else str(device)
     args = tuple(args)
@@ -94,6 +102,12 @@ def launch(
             f"{error}, and the others were stopped. If it was killed by SIGKILL, the memory was full: lower "
             "DATALOADER.NUM_WORKERS or SOLVER.IMS_PER_BATCH. Go on from the last checkpoint with --resume"
         ) from error
+    except mp.ProcessRaisedException as error:
+        # One that misses the process that failed first may have been heard before it.
+        for text in (str(error), *_reports(started)):
+            if sentence := _sentence_in(text):
+                raise RankError(sentence) from error
+        raise
     return None
 
 
@@ -121,6 +135,19 @@ class _Requests:
         for process in self._started.processes:
             if process.is_alive():
                 os.kill(process.pid, number)
+
+
+def _reports(started: mp.ProcessContext) -> Iterator[str]:
+    """The tracebacks that processes of the run left."""
+    for name in started.error_files:
+        with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError), open(name, "rb") as file:
+            yield str(pickle.load(file))  # torch wrote it, in a process of ours
+
+
+def _sentence_in(traceback: str) -> str | None:
+    """The message of the `RankError` at the end of a process's traceback; None if it ends otherwise."""
+    _, mark, sentence = traceback.strip().rpartition(f"\n{RankError.__module__}.{RankError.__name__}: ")
+    return sentence if mark else None
 
 
 def _wait_for_all(started: mp.ProcessContext, timeout_minutes: float) -> None:
@@ -215,6 +242,7 @@ def _worker(
 ) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
     rank = machine_rank * num_per_machine + local_rank
+    make_writable()
     try:
         _in_group(main, dist_url, world_size, rank, local_rank, num_per_machine, device, timeout_minutes, args)
     except Interrupted as stopped:
@@ -223,6 +251,12 @@ def _worker(
         sys.exit(STOPPED)
     except KeyboardInterrupt:
         sys.exit(130)  # torch would call it a success
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        logger.debug("stopped by", exc_info=True)
+        hush_clean_up()
+        raise RankError(sentence) from error  # as text, which is all that the first process gets to know
 
 
 def _in_group(

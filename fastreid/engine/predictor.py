@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError, image_size
+from fastreid.config import CfgNode, ConfigError, check_ranges, image_size
 from fastreid.data.build import build_feature_loader
 from fastreid.engine.defaults import DefaultTrainer
 from fastreid.evaluation.extraction import FeatureStore
@@ -25,9 +25,10 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
         trainer: whose `build_model` makes it.
 
     Raises:
-        ConfigError: no MODEL.WEIGHTS.
+        ConfigError: no MODEL.WEIGHTS, or a key out of its range.
         WeightsError: the file is missing, unreadable, or of another model.
     """
+    check_ranges(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("a predictor or --eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
     cfg = cfg.clone()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fastreid.config import CfgNode, ConfigError, refuse_unsupported
+from fastreid.config import CfgNode, ConfigError, expand_paths, refuse_unsupported
 from fastreid.config.renames import NOTICES
 from fastreid.config.unread import tell_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
@@ -19,7 +19,7 @@ from fastreid.engine.resuming import ANYWAY
 from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, make_deterministic, seed_everything
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import UserError, sentence_of
 from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import InUseError, acquire, release
 from fastreid.utils.logger import setup_logger
@@ -84,8 +84,22 @@ def default_argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _open_log(folder: str | None, rank: int) -> None:
+    try:
+        setup_logger(folder, rank=rank)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {folder!r} cannot be used: {sentence_of(error) or error}") from error
+
+
+def _expand(cfg: CfgNode) -> None:
+    try:
+        expand_paths(cfg)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Make and hold OUTPUT_DIR, start the log, tell the environment and config, seed, set cuDNN.
+    """Expand `~` in paths, make and hold OUTPUT_DIR, start the log, log environment and config, seed, set cuDNN.
 
     No other process can write to OUTPUT_DIR until this one ends (`fastreid.utils.lock.release` lets it in sooner). A
     dry run holds it only for as long as this takes, and writes nothing there if another process has it.
@@ -95,8 +109,10 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
     Raises:
         InUseError: another process writes to OUTPUT_DIR; says which.
-        ConfigError: a key that this version cannot honour was changed, or keys contradict each other.
+        ConfigError: a key that this version cannot honour was changed, keys contradict each other, or OUTPUT_DIR
+            cannot be written.
     """
+    _expand(cfg)
     if not getattr(args, "dry_run", False):
         hold_output_folder(cfg)
         _set_up(cfg, args, cfg.OUTPUT_DIR)
@@ -147,7 +163,7 @@ def release_output_folder(cfg: CfgNode) -> None:
 def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     """All of `default_setup` but the lock; without a folder, nothing is written."""
     rank = comm.get_rank()
-    setup_logger(folder, rank=rank)
+    _open_log(folder, rank)
     if comm.is_main_process():
         for notice in NOTICES:  # told before there was a log to tell it to
             logger.warning("%s", notice)

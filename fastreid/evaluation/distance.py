@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from fastreid.evaluation.blocked import BlockedDistances
+from fastreid.evaluation.checked import in_place
 
 
 def build_dist(query: Tensor, gallery: Tensor, metric: str = "cosine") -> np.ndarray:
@@ -15,7 +16,7 @@ def build_dist(query: Tensor, gallery: Tensor, metric: str = "cosine") -> np.nda
         metric: "cosine" (1 - cos) or "euclidean" (squared, as in fast-reid).
 
     Raises:
-        ValueError: an unknown metric, descriptors of different length or that are not finite.
+        ValueError: an unknown metric, descriptors of different length or that are not finite real numbers.
     """
-    distances = BlockedDistances(query, gallery, metric=metric)
+    distances = BlockedDistances(in_place(query), in_place(gallery), metric=metric)
     return distances.rows(0, len(query))

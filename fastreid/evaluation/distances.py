@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from fastreid.evaluation.checked import real_rows
 from fastreid.evaluation.histogram import PairCounter
 from fastreid.evaluation.matching import Matches
 from fastreid.evaluation.progress import progress
@@ -137,7 +138,7 @@ class MatrixDistances(Distances):
     """Distances that somebody else computed, as a matrix [Q, G]; a file that is mapped into memory stays one."""
 
     def __init__(self, matrix: ArrayLike, *, memory_budget: float = MEMORY_BUDGET) -> None:
-        self._matrix = np.asanyarray(matrix)
+        self._matrix = real_rows(matrix, "distances")
         if self._matrix.ndim != 2:
             raise ValueError(f"distances must be a matrix [Q, G], got shape {list(self._matrix.shape)}")
         self.shape = self._matrix.shape

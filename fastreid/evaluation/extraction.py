@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastreid.evaluation.checked import FeatureError
 from fastreid.evaluation.progress import progress
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
@@ -122,5 +123,8 @@ def _checked_rows(output: Any, paths: Sequence[str]) -> Tensor:
     finite = rows.isfinite().all(dim=1)
     if not finite.all():
         path = paths[int((~finite).nonzero()[0, 0])]
-        raise ValueError(f"the descriptor of image {path} is not finite; did the model diverge?")
+        raise FeatureError(
+            f"the descriptor of image {path} is not finite ({int((~finite).sum())} of {len(paths)} of its batch are "
+            "not): did the model diverge, or does MODEL.WEIGHTS hold NaN?"
+        )
     return rows

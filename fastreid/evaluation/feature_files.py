@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import zipfile
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from fastreid.utils.errors import UserError
+from fastreid.evaluation.checked import FeatureError, real_rows
+from fastreid.evaluation.feature_ids import read_ids
+from fastreid.utils.errors import sentence_of
+from fastreid.utils.names import is_canonical, number_names
 
 NAMES = ("features", "pids", "camids")
+_JUNK = "-1"
+_DECIMAL = re.compile(r"[+-]?[0-9]+\.0*")
 
 
-class FeatureFileError(UserError, ValueError):
+class FeatureFileError(FeatureError):
     """A file of descriptors that is missing, unreadable, or lacks what scoring needs."""
 
 
@@ -36,65 +41,156 @@ def read_features(path: str | Path) -> Features:
     .csv file of the same name that has columns `pid` and `camid` (and `viewid`), one row per feature.
 
     Raises:
+        FeatureFileError: saying what is missing or wrong; people or cameras have names, which `read_feature_pair`
+            reads.
+    """
+    features = _read(Path(path).expanduser())
+    for name in ("pids", "camids"):
+        ids = getattr(features, name)
+        if ids.dtype.kind == "U" and (names := sorted(name for name in set(ids.tolist()) if not _is_number(name))):
+            raise FeatureFileError(
+                f"{path}: {name} has names, such as {names[0]!r}: the same name must get the same id in query and "
+                "gallery, so read both files together (fastreid.evaluation.feature_files.read_feature_pair)"
+            )
+    return _numbered([features])[0]
+
+
+def read_feature_pair(query: str | Path, gallery: str | Path) -> tuple[Features, Features]:
+    """Read the files of both sides as `read_features` does; people and cameras may have names in them.
+
+    Names that differ as text are different; if all of both files are whole numbers, they are the ids. Person -1 is
+    junk, as always.
+
+    Raises:
         FeatureFileError: saying what is missing or wrong.
     """
-    path = Path(path)
+    first, second = _numbered([_read(Path(path).expanduser()) for path in (query, gallery)])
+    return first, second
+
+
+def _is_number(name: str) -> bool:
+    return is_canonical(name) or name == _JUNK
+
+
+def _read(path: Path) -> Features:
+    """As stored: ids are whole numbers, or names."""
     if path.suffix not in _READERS:
         raise FeatureFileError(f"{path}: features are read from {', '.join(_READERS)} files")
     if not path.is_file():
         raise FeatureFileError(f"no file {path}")
     try:
         arrays = _READERS[path.suffix](path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise FeatureFileError(f"cannot read {path}: {error}") from error
+        rows = real_rows(arrays["features"]) if "features" in arrays else None
+    except FeatureFileError:
+        raise
+    except Exception as error:  # NumPy, zipfile and zlib raise whatever the bytes led them to
+        raise FeatureFileError(f"cannot read {path}: {sentence_of(error) or error or type(error).__name__}") from error
     if missing := [name for name in NAMES if name not in arrays]:
         raise FeatureFileError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'nothing'}, expected {', '.join(NAMES)}"
         )
-    rows, pids, camids = (arrays[name] for name in NAMES)
-    if rows.ndim != 2 or pids.shape != (len(rows),) or camids.shape != (len(rows),):
+    _check_shapes(path, rows, arrays)
+    ids = {name: _ids(path, name, arrays[name]) for name in ("pids", "camids", "viewids") if name in arrays}
+    return Features(rows, **ids)
+
+
+def _check_shapes(path: Path, rows: np.ndarray | Tensor, arrays: Mapping[str, np.ndarray]) -> None:
+    shapes = {name: list(arrays[name].shape) for name in ("pids", "camids", "viewids") if name in arrays}
+    if rows.ndim != 2 or any(shape != [len(rows)] for shape in shapes.values()):
+        said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise FeatureFileError(
-            f"{path}: features are {list(rows.shape)}, pids {list(pids.shape)}, camids {list(camids.shape)}; expected "
-            "[N, D], [N] and [N]"
+            f"{path}: features are {list(rows.shape)}, {said}; expected [N, D] for features and [N] for ids"
         )
-    viewids = arrays.get("viewids")
-    if viewids is not None and viewids.shape != (len(rows),):
-        raise FeatureFileError(f"{path}: viewids are {list(viewids.shape)}, expected [{len(rows)}]")
-    for name, ids in (("pids", pids), ("camids", camids), ("viewids", viewids)):
-        if ids is not None and ids.dtype.kind not in "iu":
-            raise FeatureFileError(f"{path}: {name} must be whole numbers, they are {ids.dtype}")
-    return Features(rows, pids, camids, viewids)
+    if not len(rows) or not rows.shape[1]:
+        raise FeatureFileError(f"{path} holds no features: they are {list(rows.shape)}")
+
+
+def _ids(path: Path, name: str, ids: np.ndarray | Tensor) -> np.ndarray:
+    """Ids as whole numbers, or, of people and cameras, as names."""
+    ids = np.asarray(ids)
+    if ids.dtype.kind in "iu":
+        if ids.size and int(ids.max()) > np.iinfo(np.int64).max:
+            raise FeatureFileError(f"{path}: {name} has {int(ids.max())}; ids are at most {np.iinfo(np.int64).max}")
+        return ids
+    if ids.dtype.kind != "U":
+        raise FeatureFileError(f"{path}: {name} must be whole numbers or names, they are {ids.dtype}")
+    for row, value in enumerate(ids.tolist()):
+        if problem := _problem_with(name, value):
+            raise FeatureFileError(f"{path}: row {row} of {name} {problem}")
+    return ids.astype(np.int64) if name == "viewids" else ids
+
+
+def _problem_with(name: str, value: str) -> str | None:
+    if not value:
+        return "is empty"
+    if _DECIMAL.fullmatch(value):
+        return f"is {value!r}, a number with a decimal point; write {value.partition('.')[0]} (as pandas does with int)"
+    if name == "pids" and re.fullmatch(r"-[0-9]+", value) and value != _JUNK:
+        return f"is {value!r}; below 0 there is only -1, for junk"
+    if name == "viewids" and not is_canonical(value):
+        return f"is {value!r}; views are whole numbers, 0 or more"
+    return None
+
+
+def _numbered(sides: list[Features]) -> list[Features]:
+    """The same with ids for names, from one map for all sides."""
+    for name, junk in (("pids", _JUNK), ("camids", None)):
+        columns = [getattr(side, name) for side in sides]
+        if any(ids.dtype.kind == "U" for ids in columns):
+            table = number_names({str(value) for ids in columns for value in ids.tolist()}, junk)
+            columns = [_looked_up(ids.tolist(), table) for ids in columns]
+            sides = [replace(side, **{name: ids}) for side, ids in zip(sides, columns, strict=True)]
+    return sides
+
+
+def _looked_up(names: Iterable[object], table: Mapping[str, int]) -> np.ndarray:
+    return np.array([table[str(name)] for name in names], dtype=np.int64)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    with open(path, "rb") as stream:
+        file = np.load(stream, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise FeatureFileError(f"{path} is one array without a name; call the file .npy, with the ids in a .csv")
+        wanted = [name for name in (*NAMES, "viewids") if name in file.files]
+        arrays = {name: _of_archive(path, name, file) for name in wanted}
+        # Others are named, if something is missing, but not read: they may be anything.
+        return arrays if len(arrays) >= len(NAMES) else dict.fromkeys(file.files) | arrays
+
+
+def _of_archive(path: Path, name: str, file: Mapping[str, np.ndarray]) -> np.ndarray:
+    try:
+        array = file[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise FeatureFileError(
+            f"{path}: {name} are Python objects, which are not read, as they may run code: save numbers, or text for "
+            "names, with a dtype of their own"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise FeatureFileError(f"{path}: {name} is no array of NumPy's")
+    return array
 
 
 def _read_npy(path: Path) -> dict[str, np.ndarray]:
-    table = path.with_suffix(".csv")
-    with open(table, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        if not {"pid", "camid"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{table} has columns {reader.fieldnames}, expected pid and camid")
-        columns = [column for column in ("pid", "camid", "viewid") if column in reader.fieldnames]
-        ids = [[int(row[column]) for column in columns] for row in reader]
-    of_column = np.array(ids, dtype=np.int64).reshape(-1, len(columns)).T
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    return {"features": rows} | {f"{column}s": values for column, values in zip(columns, of_column, strict=True)}
+    return {"features": np.load(path, mmap_mode="r", allow_pickle=False), **read_ids(path.with_suffix(".csv"))}
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(error) from error
+    tensors = load_file(path)
     # NumPy has no bfloat16: such descriptors stay a tensor.
-    return {name: tensor if tensor.dtype == torch.bfloat16 else tensor.numpy() for name, tensor in tensors.items()}
+    return {name: tensor if tensor.dtype == torch.bfloat16 else _array(tensor) for name, tensor in tensors.items()}
+
+
+def _array(tensor: Tensor) -> np.ndarray | Tensor:
+    try:
+        return tensor.numpy()
+    except TypeError:  # of a kind that NumPy lacks: refused, by name, if it is asked for
+        return tensor
 
 
 _READERS = {".npz": _read_npz, ".npy": _read_npy, ".safetensors": _read_safetensors}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from fastreid.evaluation.checked import real_rows
 from fastreid.utils.suggest import explain_choice
 
 Rows = np.ndarray | torch.Tensor
@@ -47,10 +48,7 @@ def metric_named(name: str) -> Metric:
 
 def as_rows(features: ArrayLike) -> Rows:
     """Tensors as arrays, but for bfloat16, which NumPy lacks; a file that is mapped into memory stays one."""
-    if isinstance(features, torch.Tensor):
-        features = features.detach().cpu()
-        return features if features.dtype == torch.bfloat16 else features.numpy()
-    return np.asanyarray(features)
+    return real_rows(features)
 
 
 def as_float32(rows: Rows) -> np.ndarray:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fastreid.evaluation import rank_numpy, rank_torch
+from fastreid.evaluation.checked import in_place
 from fastreid.evaluation.matching import Matches, match_labels
 from fastreid.evaluation.single_shot import single_shot_cmc
 from fastreid.structures.ranking import Ranking
@@ -97,7 +98,8 @@ def count_matrix(
         distmat: [Q, G]; a tensor is counted on its device.
         checked: somebody has called `check_distances`.
     """
-    if not isinstance(distmat, Tensor):
+    distmat = in_place(distmat, "distances")
+    if isinstance(distmat, np.ndarray):
         distmat = np.asarray(distmat)
     elif distmat.device.type == "cpu":
         distmat = (distmat.float() if distmat.dtype == torch.bfloat16 else distmat).numpy()

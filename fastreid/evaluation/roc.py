@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastreid.evaluation.checked import real_rows
 from fastreid.evaluation.distances import Distances
 from fastreid.evaluation.histogram import PairCounter
 from fastreid.evaluation.matching import Matches, match_labels
@@ -149,7 +150,7 @@ def evaluate_roc(
     The list of all pairs, for few images: `roc_curve` needs none.
     """
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-    distances = np.asarray(distmat)
+    distances = np.asarray(real_rows(distmat, "distances"))
     check_distances(distances, matches)
     wrong = np.ones(distances.shape, dtype=bool)
     wrong[:, matches.junk] = False

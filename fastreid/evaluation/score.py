@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastreid.evaluation.breakdown import Row, break_down
 from fastreid.evaluation.chance import chance_level
+from fastreid.evaluation.checked import FeatureError, naming_rows
 from fastreid.evaluation.distances import Distances, MatrixDistances
 from fastreid.evaluation.matching import Matches, match_labels
 from fastreid.evaluation.roc import RocCurve, roc_curve
@@ -112,7 +113,8 @@ def _scored(
     for side, size, of_side in zip(("query", "gallery"), sizes, views or (), strict=False):
         if of_side.shape != (size,) or of_side.dtype.kind not in "iu":
             raise ValueError(f"{side} view ids must be [{size}] integers, got {of_side.dtype} {list(of_side.shape)}")
-    return _outcome(scoring.distances(query, gallery), matches, ids, scoring, views, shared)
+    with naming_rows(query, gallery):
+        return _outcome(scoring.distances(query, gallery), matches, ids, scoring, views, shared)
 
 
 def score_distances(
@@ -210,11 +212,11 @@ def _figures(ranking: Ranking, cmc: np.ndarray) -> dict[str, float | int]:
 
 def _check_features(side: str, features: Tensor, images: Sequence[PersonImage]) -> None:
     if len(features) != len(images):
-        raise ValueError(f"{len(features)} {side} descriptors for {len(images)} {side} images")
+        raise FeatureError(f"{len(features)} {side} descriptors for {len(images)} {side} images")
     finite = features.isfinite().flatten(1).all(dim=1)
     if not finite.all():
         row = int((~finite).nonzero()[0, 0])
-        raise ValueError(
+        raise FeatureError(
             f"the descriptor of {side} image {images[row].path} is not finite "
             f"({int((~finite).sum())} of {len(images)} are not); did the model diverge?"
         )

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from fastreid.config import ConfigError, resolve_device
 from fastreid.evaluation import fused
 from fastreid.evaluation.blocked import BlockedDistances
+from fastreid.evaluation.checked import in_place
 from fastreid.evaluation.distances import MEMORY_BUDGET, Distances
 from fastreid.evaluation.fused import FusedDistances
 from fastreid.evaluation.metric import as_rows, check_pair, metric_named
@@ -152,6 +153,7 @@ class Scoring:
         Raises:
             ValueError: shapes, a descriptor that is not finite, more neighbours than images.
         """
+        query, gallery = in_place(query), in_place(gallery)
         check_pair(as_rows(query), as_rows(gallery))
         self.check_sizes(len(query), len(gallery))
         if self.augmentation:

@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from fastreid.utils.console import as_writable, close_quietly
+
 PACKAGE = "fastreid"
 _PLAIN = "[%(asctime)s] %(levelname)s %(name)s: %(message)s"
 _TIME = "%m/%d %H:%M:%S"
@@ -30,11 +32,21 @@ class _TerminalFormatter(logging.Formatter):
 
 
 class _TerminalHandler(logging.Handler):
-    """Writes to whatever sys.stdout is now, so that redirection and progress bars keep working."""
+    """Writes to whatever sys.stdout is now, so that redirection and progress bars keep working.
+
+    A terminal that is closed, or whose reader is gone (``| head``), gets nothing more: the run goes on, and log.txt
+    has every line.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stdout is None or sys.stdout.closed:
+            return
         try:
-            _write_line(self.format(record))
+            _write_line(as_writable(self.format(record), sys.stdout))
+        except OSError as error:
+            close_quietly()
+            if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+                print(f"cannot write to standard output ({error.strerror}); going on without it", file=sys.stderr)
         except Exception:  # logging must never stop a run; handleError reports it on stderr
             self.handleError(record)
 
@@ -81,7 +93,7 @@ def setup_logger(
     _drop_handlers(logger)
     logger.setLevel(logging.DEBUG)  # each handler keeps what is meant for it
     terminal = _TerminalHandler(level if rank == 0 else logging.WARNING)
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    colour = sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty() and "NO_COLOR" not in os.environ
     terminal.setFormatter(_TerminalFormatter(colour=colour))
     logger.addHandler(terminal)
     if output_dir is not None:

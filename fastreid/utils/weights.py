@@ -10,6 +10,7 @@ from torch import nn
 
 from fastreid.utils.checkpoint_file import State, WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.state_dicts import without_wrapper
+from fastreid.utils.tensor_kinds import check_kinds
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def load_weights(
             filled. The model is then as it was.
     """
     state = state_dict_in(read_checkpoint(path), path)
+    check_kinds(state, path)
     state = getattr(model, "adapt_checkpoint", dict)(state)
     own = model.state_dict()
     wrapper, state = without_wrapper(state, lambda names: sum(name in own for name in names))

@@ -1,13 +1,25 @@
 """The config tree: inheritance, and errors that help; fast-reid's keys have a file of their own."""
 
+import os
+
 import pytest
 
-from fastreid.config import CfgNode, ConfigError, configurable, get_cfg, refuse_unsupported, resolve_device
+from fastreid.config import (
+    CfgNode,
+    ConfigError,
+    configurable,
+    expand_paths,
+    get_cfg,
+    refuse_unsupported,
+    resolve_device,
+)
+from fastreid.config.paths import PATH_KEYS
+from fastreid.config.ranges import RULES
 from fastreid.config.unsupported import REASONS
 
 
 def read(cfg, key):
-    for part in key.split("."):
+    for part in filter(None, key.split(".")):
         cfg = cfg[part]
     return cfg
 
@@ -60,6 +72,35 @@ def test_lists_tuples_whole_floats_and_yaml_tuples_convert(write):
         ("_BASE_: a.yml", "circular"),
         ("_BASE_:", "must be a path or a list of paths, got None"),
         ("_BASE_: [1]", r"must be a path or a list of paths, got \[1\]"),
+        ("_BASE_: .", r"\(named by _BASE_ in .*a\.yml\) is a folder"),
+        ("_BASE_: 'a\0b'", "not valid YAML|cannot read"),
+        (
+            "SOLVER: {BASE_LR: 1}\nTEST: {PLOTS: True}\nSOLVER: {MAX_EPOCH: 2}",
+            "SOLVER stands in it twice, in line 1 and in line 3",
+        ),
+        ("SOLVER:\n  BASE_LR: 1\n  BASE_LR: 2", r"SOLVER\.BASE_LR stands in it twice, in line 2 and in line 3"),
+        ("SOLVER: {BASE_LR: 1}\nSOLVER.BASE_LR: 2", r"SOLVER\.BASE_LR stands in it twice, in line 1 and in line 2"),
+        ("SOLVER.BASE_LR: 2\nSOLVER: 1", "SOLVER both as a value and as a group"),
+        ("SOLVER: {OPT_ARGS: [{a: 1, a: 2}]}", "a stands in it twice, in line 1"),
+        ("MODEL: {SEED: 5, WEIGHTS: 7}", r"""MODEL.WEIGHTS in .*quote .*MODEL\.WEIGHTS "'7'\""""),
+        ("MODEL: {WEIGHTS: 2020-01-01}", "MODEL.WEIGHTS in .* must be a str"),
+        ("SOLVER: {BASE_LR: 0.1, MAX_EPOCH: 3.0}", "must be a int.*; write 3$"),
+        ("DATASETS: {NAMES: Market1501}", r"""write a list, also of one: DATASETS.NAMES "\['Market1501'\]\""""),
+        ("MODEL: {SEED: !!int x}", "not valid YAML"),
+        ("MODEL: {SEED: !!python/object:os.system {}}", "not valid YAML, line 1, column 15: could not determine"),
+        ("? [a, b]\n: 1", "the key in line 1 is no word"),
+        ("a: &x [*x]", "an alias of what begins in line 1 is a part of it"),
+        ("MODEL: " + "[" * 3000 + "]" * 3000, "line 1 is nested deeper than 32 levels"),
+        ("\n".join(f"{' ' * depth}a:" for depth in range(300)), "is nested deeper than 32 levels"),
+        (
+            "b: &x0 [1]\n" + "\n".join(f"a{n}: &x{n + 1} [*x{n}]" for n in range(3000)),
+            "deeper than 32 levels, with its",
+        ),
+        ("x0: &x0 [1]\n" + "\n".join(f"a{n}: &x{n + 1} [*x{n}, *x{n}]" for n in range(31)), "more than 10,000 values"),
+        (
+            "x0: &x0 {a: 1}\n" + "\n".join(f"a{n}: &x{n + 1} {{<<: [*x{n}, *x{n}]}}" for n in range(25)),
+            "10,000 values|32 lev",
+        ),
         ("_BASE_: aa.yml", r"no config file .*aa\.yml \(named by _BASE_ in .*a\.yml\); did you mean a\.yml"),
     ],
 )
@@ -68,6 +109,101 @@ def test_mistakes_in_a_file_are_explained_and_change_nothing(write, text, messag
     with pytest.raises(ConfigError, match=message):
         cfg.merge_from_file(write("a.yml", text))
     assert cfg == get_cfg()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_files_of_windows_editors(tmp_path, encoding):
+    (tmp_path / "a.yml").write_bytes("# \u5317\u4eac\nMODEL: {WEIGHTS: caf\xe9.pth}\r\n".encode(encoding))
+    cfg = get_cfg()
+    cfg.merge_from_file(str(tmp_path / "a.yml"))
+    assert cfg.MODEL.WEIGHTS == "caf\xe9.pth"
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "latin-1"])
+def test_another_encoding_names_the_byte(tmp_path, encoding):
+    (tmp_path / "a.yml").write_bytes("MODEL:\n  WEIGHTS: \xe9\n".encode(encoding))
+    with pytest.raises(ConfigError, match=r"a\.yml is not text in UTF-8: byte 0x\w\w at position 18 \(line 2\)"):
+        get_cfg().merge_from_file(str(tmp_path / "a.yml"))
+
+
+def test_many_ways_to_one_file_are_read_once(write):
+    """2^24 of them, were each followed; what is named last wins, as if they were."""
+    write("0.yml", "SOLVER: {MAX_EPOCH: 3}\nMODEL: {SEED: 1}")
+    for level in range(24):
+        write(f"{level + 1}.yml", f"_BASE_: [{level}.yml, {level}.yml]")
+    last = write("last.yml", "_BASE_: [0.yml, other.yml, 24.yml]")
+    write("other.yml", "MODEL: {SEED: 2}\nSOLVER: {BASE_LR: 0.5}")
+    cfg = get_cfg()
+    cfg.merge_from_file(last)
+    assert (cfg.SOLVER.MAX_EPOCH, cfg.MODEL.SEED, cfg.SOLVER.BASE_LR) == (3, 1, 0.5)
+
+
+def test_a_chain_has_an_end(write, tmp_path):
+    for level in range(150):
+        write(f"{level}.yml", f"_BASE_: {level + 1}.yml")
+    with pytest.raises(ConfigError, match="leads to more than 100 files"):
+        get_cfg().merge_from_file(str(tmp_path / "0.yml"))
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="is circular"):
+        get_cfg().merge_from_file(write("b.yml", "_BASE_: again/again/b.yml"))
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(write, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for base, said in (("/dev/zero", "a pipe or a device"), ("pipe", "a pipe or a device"), ("/", "is a folder")):
+        with pytest.raises(ConfigError, match=f"named by _BASE_ in .*a.yml.*{said}"):
+            get_cfg().merge_from_file(write("a.yml", f"_BASE_: {base}"))
+    with pytest.raises(ConfigError, match="has 300,000 bytes; a config has at most 262,144"):
+        get_cfg().merge_from_file(write("a.yml", "#" * 300_000))
+    with pytest.raises(ConfigError, match="cannot read the config file .*longer than the file system takes"):
+        get_cfg().merge_from_file("x" * 5000)
+
+
+@pytest.mark.parametrize("word", ["True", "true", "TRUE", "yes", "on"])
+def test_true_and_false_in_any_case(write, word):
+    opposite = {"True": "False", "true": "false", "TRUE": "FALSE", "yes": "no", "on": "off"}[word]
+    cfg = get_cfg()
+    cfg.merge_from_list(["TEST.PLOTS", word, "MODEL.LOSSES.CE.VIEW_ID", opposite])
+    assert cfg.TEST.PLOTS is True and cfg.MODEL.LOSSES.CE.VIEW_ID is False
+    cfg.merge_from_file(write("a.yml", f"TEST: {{PLOTS: '{opposite}'}}\nINPUT: {{DO_FLIP: '{word}'}}"))
+    assert cfg.TEST.PLOTS is False and cfg.INPUT.FLIP.ENABLED is True
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["MODEL.WEIGHTS", "5"], r"""; quote .*: MODEL\.WEIGHTS "'5'" \('5' in a file\)$"""),
+        (["OUTPUT_DIR", "None"], r"""; quote .*: OUTPUT_DIR "'None'\""""),
+        (["TEST.PLOTS", "1"], "must be a bool"),
+        (["SOLVER.MAX_EPOCH", "1e2"], "must be a int like 120, got the float 100.0; write 100$"),
+        (["SOLVER.BASE_LR", "fast"], "must be a float"),
+        (["A." * 5000 + "B", "1"], "unknown key"),
+        (["--num-gpus", "2"], "--num-gpus stands among the config keys: options come before"),
+        (["SOLVER.STEPS", "[" * 5000], "must be a list"),
+        (["MODEL.WEIGHTS", "~nobody-has-this-name/x"], "no user whose home folder is"),
+    ],
+)
+def test_values_on_the_command_line_say_what_to_type_and_change_nothing(words, message):
+    cfg = get_cfg()
+    with pytest.raises(ConfigError, match=message):
+        cfg.merge_from_list(["SOLVER.BASE_LR", "0.5", *words])
+    assert cfg == get_cfg()
+
+
+def test_the_home_folder_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = [key for key in RULES if key.rpartition(".")[2].endswith(("PATH", "_DIR", "WEIGHTS", "ROOT", "IMPORTS"))]
+    assert set(paths) <= set(PATH_KEYS)
+    for key in PATH_KEYS:
+        is_list = isinstance(read(get_cfg(), key), list)
+        merged, code = get_cfg(), get_cfg()
+        merged.merge_from_list([key, "['~/x']" if is_list else "~/x"])
+        assert read(merged, key) == ([f"{tmp_path}/x"] if is_list else f"{tmp_path}/x")
+        *groups, last = key.split(".")
+        read(code, ".".join(groups))[last] = ["~/x"] if is_list else "~/x"
+        code.freeze()
+        expand_paths(code)
+        assert code == merged and code.is_frozen()
 
 
 def test_mistakes_on_the_command_line_are_explained():

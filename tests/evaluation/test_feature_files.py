@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from fastreid.evaluation import score_features
-from fastreid.evaluation.feature_files import FeatureFileError, read_features
+from fastreid.evaluation.feature_files import FeatureFileError, read_feature_pair, read_features
 from tests.evaluation.test_fused import protocol
 from tests.miniature import run_tool
 
@@ -110,3 +110,119 @@ def test_half_precision_stays_half(data, tmp_path):
     tensors = {"features": torch.from_numpy(features).bfloat16(), "pids": torch.from_numpy(pids)}
     save_file(tensors | {"camids": torch.from_numpy(cams)}, tmp_path / "q.safetensors")
     assert read_features(tmp_path / "q.safetensors").rows.dtype == torch.bfloat16
+
+
+def test_arrays_that_cannot_be_scored(tmp_path):
+    good = {"features": np.ones((3, 2)), "pids": np.arange(3), "camids": np.arange(3)}
+    objects = np.array([[1.0, None]] * 3, dtype=object)
+    for spoiled, said in (
+        ({"features": np.ones((3, 2), complex)}, r"real numbers, but all 3 rows are complex numbers \(complex128\)"),
+        ({"features": np.full((3, 2), "x")}, "all 3 rows are text"),
+        ({"features": np.full((3, 2), np.datetime64("2020"))}, "all 3 rows are dates"),
+        ({"features": objects}, "features are Python objects, which are not read, as they may run code"),
+        ({"pids": np.array(["a", None, "b"], dtype=object)}, "pids are Python objects"),
+        ({"features": np.ones((3, 0))}, "holds no features"),
+        ({"features": np.ones((0, 2)), "pids": np.arange(0), "camids": np.arange(0)}, "holds no features"),
+        ({"camids": np.arange(4)}, r"camids \[4\]; expected"),
+        ({"viewids": np.arange(2)}, r"viewids \[2\]; expected"),
+        ({"pids": np.array([1, 2, 2**64 - 1], dtype=np.uint64)}, "ids are at most"),
+        ({"pids": np.array([1.0, 2.0, 3.0])}, "pids must be whole numbers or names, they are float64"),
+    ):
+        np.savez(tmp_path / "a.npz", **(good | spoiled))
+        with pytest.raises(FeatureFileError, match=said):
+            read_features(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", **good, paths=objects)  # what is not asked for may be anything
+    assert read_features(tmp_path / "a.npz").rows.shape == (3, 2)
+
+
+def test_empty_files(tmp_path):
+    for name in ("a.npz", "a.npy", "a.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(FeatureFileError, match=f"cannot read .*{name}: ."):
+            read_features(tmp_path / name)
+    np.savez(tmp_path / "a.npz")
+    with pytest.raises(FeatureFileError, match="lacks features, pids, camids; it has nothing"):
+        read_features(tmp_path / "a.npz")
+    with open(tmp_path / "a.npz", "wb") as file:
+        np.save(file, np.ones((2, 2)))
+    with pytest.raises(FeatureFileError, match=r"one array without a name; call the file \.npy"):
+        read_features(tmp_path / "a.npz")
+
+
+def write_table(folder, text, name="a", encoding="utf-8"):
+    lines = len(text.strip().splitlines()) - 1
+    np.save(folder / f"{name}.npy", np.eye(max(1, lines), 8)[:lines])
+    (folder / f"{name}.csv").write_bytes(text.encode(encoding))
+    return folder / f"{name}.npy"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pid,camid\n1,2\n3\n", r"a\.csv, line 3: 1 values, where the header has 2 columns"),
+        ("pid,camid\n1,2,3\n", "line 2: 3 values"),
+        ("pid,camid\n1,2\n0.0,2\n", "row 1 of pids is '0.0', a number with a decimal point; write 0"),
+        ("pid,camid\n1,2\n1,3.\n", r"row 1 of camids is '3\.', a number"),
+        ("pid,camid\n1,2\n,2\n", "row 1 of pids is empty"),
+        ("pid,camid\n-2,2\n", "row 0 of pids is '-2'; below 0 there is only -1, for junk"),
+        ("pid,camid,viewid\n1,2,aerial\n", "row 0 of viewids is 'aerial'; views are whole numbers"),
+        ("pid;camid\n1;2\n", "has columns .'pid;camid'., expected pid and camid once each, separated by commas"),
+        ("pid,camid,pid\n1,2,3\n", "once each"),
+        ('pid,camid\n"1,2\n', "is no CSV file"),
+        ("", "has columns"),
+        ("pid,camid\nann,1\nbob,2\n", "pids has names, such as 'ann'.*read_feature_pair"),
+    ],
+)
+def test_wrong_tables(tmp_path, text, said):
+    with pytest.raises(FeatureFileError, match=said):
+        read_features(write_table(tmp_path, text))
+
+
+def test_tables_of_other_programs(tmp_path):
+    for text, encoding in (
+        ("pid, camid\n1, 2\n 3 ,4\n", "utf-8-sig"),
+        ("camid,pid\r\n2,1\r\n4,3\r\n\r\n", "utf-16"),
+        ('path,PID,CamID\n"a\n,b",1,2\nc,3,4\n', "utf-8"),
+    ):
+        features = read_features(write_table(tmp_path, text.replace("a\n,b", "a,b"), encoding=encoding))
+        assert (features.pids.tolist(), features.camids.tolist()) == ([1, 3], [2, 4])
+    with pytest.raises(FeatureFileError, match=r"a\.csv is not text in UTF-8: byte 0xe9 at position 10 \(line 2\)"):
+        read_features(write_table(tmp_path, "pid,camid\n\xe9,1\n", encoding="latin-1"))
+    (tmp_path / "a.csv").unlink()
+    with pytest.raises(FeatureFileError, match=r"there is no .*a\.csv with the ids"):
+        read_features(tmp_path / "a.npy")
+
+
+def test_names_that_differ_are_two_people_and_both_sides_share_them(tmp_path):
+    query = write_table(tmp_path, "pid,camid\n1_1,a\n007,a\n11,a\n-1,b\n", "q")
+    gallery = write_table(tmp_path, "pid,camid\n11,b\n7,1\n007,b\n1_1,01\nzoe,01\n-1,a\n", "g")
+    first, second = read_feature_pair(query, gallery)
+    assert first.pids[0] == second.pids[3] and first.pids[1] == second.pids[2] and first.pids[2] == second.pids[0]
+    assert len({*first.pids, *second.pids}) == 6 and first.pids[3] == second.pids[5] == -1
+    assert len(set(second.camids)) == 4 and first.camids[3] == second.camids[0] and first.camids[0] == second.camids[5]
+    # And in an archive.
+    arrays = {"features": np.eye(2), "pids": np.array(["ann", "bob"]), "camids": np.arange(2)}
+    np.savez(tmp_path / "n.npz", **arrays)
+    one, two = read_feature_pair(tmp_path / "n.npz", write_table(tmp_path, "pid,camid\nbob,0\nann,0\n", "m"))
+    assert one.pids.tolist() == two.pids[::-1].tolist() and two.camids.tolist() == [0, 0]
+
+
+def test_the_tool_scores_names(data, tmp_path):
+    (query, q_pids, q_cams), (gallery, g_pids, g_cams) = sides(data).values()
+    as_names = {"q": (query, [f"p{p}" for p in q_pids], q_cams), "g": (gallery, [f"p{p}" for p in g_pids], g_cams)}
+    files = [write(tmp_path, "npy", name, *side) for name, side in as_names.items()]
+    words = ["--query", files[0], "--gallery", files[1], "--output", str(tmp_path / "out.json")]
+    run_tool("tools/evaluate_features.py", *words, cwd=tmp_path)
+    unnamed = [np.where(np.asarray(pids) < 0, 10**6, pids) for pids in (q_pids, g_pids)]
+    expected = score_features(query, gallery, *unnamed, q_cams, g_cams).metrics
+    assert json.loads((tmp_path / "out.json").read_text()) == expected
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_the_tool_says_which_rows_and_how_many(data, value, tmp_path):
+    arrays = sides(data)
+    arrays["query"][0][[2, 3], 1] = float(value)
+    files = [word for name, side in arrays.items() for word in (f"--{name}", write(tmp_path, "npz", name, *side))]
+    said = r"evaluate_features: error: the descriptor of query image 2 is not finite \(2 of \d+ are not\)"
+    with pytest.raises(SystemExit, match=said):
+        run_tool("tools/evaluate_features.py", *files, cwd=tmp_path)

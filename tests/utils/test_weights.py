@@ -205,3 +205,14 @@ def test_a_prefix_that_is_the_model_s_own_stays(tmp_path):
     source, target = Wrapped(), Wrapped()
     assert load_weights(target, saved(tmp_path, source.state_dict())).clean
     assert torch.equal(target.model.person.backbone.weight, source.model.person.backbone.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"), [(torch.Tensor.to_sparse, "sparse"), (lambda weight: weight + 1j, "complex")]
+)
+def test_tensors_of_a_kind_that_no_weights_are_of_are_refused(tmp_path, change, kind):
+    state = Person().state_dict()
+    state["backbone.weight"] = change(state["backbone.weight"])
+    torch.save({"model": state}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match=f"backbone.weight in .*a.pth is a {kind} tensor"):
+        load_weights(Person(), tmp_path / "a.pth")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastreid.evaluation.report.page import render_page
-from fastreid.evaluation.report.runs import check_comparable, read_run
+from fastreid.evaluation.report.runs import ReportError, check_comparable, read_run
 from fastreid.evaluation.report.table import text_table
 from fastreid.evaluation.results import write_json
 from fastreid.utils.files import atomic_write
@@ -26,9 +26,15 @@ def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, resu
         InUseError: another process writes the page or the figures.
     """
     runs = read_run("stage1", stage1), read_run("stage2", stage2)
-    check_comparable(*runs)
-    page = render_page(runs)
+    try:
+        check_comparable(*runs)
+        page, table = render_page(runs), text_table(runs)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ReportError(
+            f"the files of {stage1} or {stage2} are not as this version writes them ({type(error).__name__}: {error}): "
+            "evaluate both again (train_net.py --resume), then make the report"
+        ) from error
     with path_lock(output, results), atomic_write(output) as file:
         write_json(results, {run.name: run.results for run in runs})
         file.write(printable(page))
-    return text_table(runs)
+    return table

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fastreid.utils.errors import UserError
+from fastreid.config.files import read_tree
+from fastreid.utils.errors import UserError, sentence_of
+from fastreid.utils.text import read_text
 
 Figures = Mapping[str, float]
 
@@ -47,10 +47,10 @@ def read_run(name: str, folder: str | Path) -> Run:
     run = Run(
         name=name,
         title=name.replace("stage", "stage "),
-        results=_parsed(name, folder / "results.json", json.loads),
-        lists=_parsed(name, folder / "ranked_lists.json", json.loads),
+        results=_parsed(name, folder / "results.json", _groups),
+        lists=_parsed(name, folder / "ranked_lists.json", _groups),
         records=_parsed(name, folder / "metrics.json", _json_lines),
-        config=_parsed(name, folder / "config.yaml", yaml.safe_load),
+        config=_parsed(name, folder / "config.yaml", lambda _: read_tree(str(folder / "config.yaml"))),
         config_text=text,
     )
     if set(run.results) != set(run.lists):
@@ -83,15 +83,28 @@ def check_comparable(first: Run, second: Run) -> None:
 def _parsed(name: str, path: Path, parse: Callable[[str], Any]) -> Any:
     command = _command(name, path.parent)
     try:
-        return parse(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return parse(read_text(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ReportError(f"{path} is missing; it is written by: {command}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ReportError(f"cannot read {path}: {sentence_of(error) or error}") from error
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is broken ({error}); write it again with: {command}") from error
 
 
 def _json_lines(text: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    records = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(record, dict) for record in records):
+        raise ValueError("a line of it is no record")
+    return records
+
+
+def _groups(text: str) -> dict[str, Any]:
+    """What a run wrote by protocol."""
+    groups = json.loads(text)
+    if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
+        raise ValueError("it holds no figures by protocol")
+    return groups
 
 
 def _command(name: str, folder: Path) -> str:

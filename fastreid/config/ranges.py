@@ -1,0 +1,344 @@
+"""What each key of the config may be, beyond the type of its default: one table, checked before a run starts.
+
+Names that a registry knows (backbones, losses, optimisers) are checked where they are looked up, as users add to them.
+Choices are here only where nothing else checks them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_MAX_SIDE = 16384  # pixels
+_MAX_INT = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A condition on a value, and the words that say it."""
+
+    says: str
+    holds: Callable[[Any], bool]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_INT
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _number(says: str, holds: Callable[[float], bool]) -> Rule:
+    """Of one number; NaN and infinity are none."""
+    return Rule(says, lambda value: _is_number(value) and math.isfinite(value) and holds(value))
+
+
+def _at_least(low: float, why: str = "") -> Rule:
+    return _number(f"{low:g} or more{why}", lambda value: value >= low)
+
+
+def _between(low: float, high: float, says: str = "") -> Rule:
+    return _number(says or f"from {low:g} to {high:g}", lambda value: low <= value <= high)
+
+
+def _each(rule: Rule, what: str, count: int | None = None) -> Rule:
+    """Of a list or tuple whose elements obey `rule`."""
+    return Rule(
+        what, lambda values: (count is None or len(values) == count) and all(rule.holds(value) for value in values)
+    )
+
+
+def _whole(low: int, high: int = _MAX_INT) -> Rule:
+    return _number("", lambda value: isinstance(value, int) and low <= value <= high)
+
+
+def _one_of(*choices: Any) -> Rule:
+    return Rule(f"one of {', '.join(map(str, choices))}", lambda value: value in choices)
+
+
+ANY = Rule("", lambda value: True)  # checked by whoever reads it, in its own words
+FLAG = Rule("True or False", lambda value: isinstance(value, bool))
+TEXT = Rule("text without null characters", _is_text)
+NAME = Rule("a name, not an empty text", lambda value: _is_text(value) and bool(value.strip()))
+NAMES = _each(NAME, "a list of names")
+FINITE = _number("a finite number", lambda value: True)
+POSITIVE = _number("above 0", lambda value: value > 0)
+COUNT = _at_least(1)
+NOT_NEGATIVE = _at_least(0)
+PERIOD = _at_least(-1, " (0 and -1: never)")
+SHARE = _between(0, 1)
+SHARE_BELOW_1 = _number("from 0 to below 1", lambda value: 0 <= value < 1)
+SHARE_ABOVE_0 = _number("above 0, up to 1", lambda value: 0 < value <= 1)
+SIZE = _each(_whole(1, _MAX_SIDE), "[height, width]", 2)  # in pixels
+COLOUR = _each(_between(0, 255), "three numbers from 0 to 255, of red, green and blue", 3)
+SPREAD = _each(POSITIVE, "three numbers above 0, of red, green and blue", 3)
+EPOCHS = _each(_whole(0), "a list of whole numbers, 0 or more")
+RANGE = Rule(
+    "[lowest, highest], two numbers above 0",
+    lambda values: len(values) == 2 and all(map(POSITIVE.holds, values)) and values[0] <= values[1],
+)
+
+_MODEL = {
+    "DEVICE": NAME,
+    "SEED": _number(f"a whole number below 2^63 (negative: drawn anew), at least {-(2**31)}", lambda v: v >= -(2**31)),
+    "META_ARCHITECTURE": NAME,
+    "FREEZE_LAYERS": NAMES,
+    "QUEUE_SIZE": NOT_NEGATIVE,
+    "WEIGHTS": TEXT,
+    "PIXEL_MEAN": COLOUR,
+    "PIXEL_STD": SPREAD,
+    "BACKBONE.NAME": NAME,
+    "BACKBONE.DEPTH": NAME,
+    "BACKBONE.STEM": NAME,
+    "BACKBONE.TIMM_NAME": TEXT,
+    "BACKBONE.LAST_STRIDE": _one_of(1, 2),
+    "BACKBONE.FEAT_DIM": COUNT,
+    "BACKBONE.NORM": NAME,
+    "BACKBONE.NORM_SPLIT": COUNT,
+    "BACKBONE.WITH_IBN": FLAG,
+    "BACKBONE.WITH_SE": FLAG,
+    "BACKBONE.WITH_NL": FLAG,
+    "BACKBONE.SIE_COE": FINITE,
+    "BACKBONE.CAMERA_NUM": NOT_NEGATIVE,
+    "BACKBONE.INNER_SUB": FLAG,
+    "BACKBONE.STRIDE_SIZE": _each(_whole(1, 1024), "(rows, columns), whole numbers from 1", 2),
+    "BACKBONE.DROP_PATH_RATIO": SHARE_BELOW_1,
+    "BACKBONE.DROP_RATIO": SHARE_BELOW_1,
+    "BACKBONE.ATT_DROP_RATE": SHARE_BELOW_1,
+    "BACKBONE.PRETRAIN": FLAG,
+    "BACKBONE.PRETRAIN_PATH": TEXT,
+    "BACKBONE.PRETRAIN_MIN_COVERAGE": SHARE,
+    "HEADS.NAME": NAME,
+    "HEADS.NORM": NAME,
+    "HEADS.NORM_SPLIT": COUNT,
+    "HEADS.NUM_CLASSES": NOT_NEGATIVE,
+    "HEADS.EMBEDDING_DIM": NOT_NEGATIVE,
+    "HEADS.WITH_BNNECK": FLAG,
+    "HEADS.NECK_FEAT": NAME,
+    "HEADS.POOL_LAYER": NAME,
+    "HEADS.CLS_LAYER": NAME,
+    "HEADS.MARGIN": NOT_NEGATIVE,
+    "HEADS.SCALE": COUNT,
+}
+_LOSSES = {
+    "NAME": NAMES,
+    "CE.EPSILON": _number("up to 1 (below 0: chosen by the loss itself)", lambda value: value <= 1),
+    "CE.ALPHA": SHARE,
+    "CE.SCALE": NOT_NEGATIVE,
+    "CE.VIEW_ID": FLAG,
+    "CE.VIEW_OREG": FLAG,
+    "CE.VIEW_LAMBDA": NOT_NEGATIVE,
+    "FL.ALPHA": NOT_NEGATIVE,
+    "FL.GAMMA": NOT_NEGATIVE,
+    "FL.SCALE": NOT_NEGATIVE,
+    "TRI.MARGIN": NOT_NEGATIVE,
+    "TRI.NORM_FEAT": FLAG,
+    "TRI.HARD_MINING": FLAG,
+    "TRI.SCALE": NOT_NEGATIVE,
+    "CIRCLE.MARGIN": SHARE,
+    "CIRCLE.GAMMA": POSITIVE,
+    "CIRCLE.SCALE": NOT_NEGATIVE,
+    "COSFACE.MARGIN": NOT_NEGATIVE,
+    "COSFACE.GAMMA": POSITIVE,
+    "COSFACE.SCALE": NOT_NEGATIVE,
+    "CENTER.ALPHA": SHARE,
+    "CENTER.SCALE": NOT_NEGATIVE,
+}
+_SDMODEL = {
+    "FIRST_STAGE_CONFIG.PRETRAINED_PATH": TEXT,
+    "VIEW_NUM": COUNT,
+    "MOMENTUM": SHARE_ABOVE_0,
+    "TRAIN_STEP": COUNT,
+    "U_COND_PERCENT": SHARE,
+    "U_COND_DOWN_BLOCK_GUIDANCE": FLAG,
+    "U_COND_UP_BLOCK_GUIDANCE": FLAG,
+    "NULL_CONDITION": NAME,
+    "TARGET": NAME,
+    "STANDARDIZE_LATENT": FLAG,
+    "WHITEN_CONDITIONS": FLAG,
+    "LINEAR_MEAN": FLAG,
+    "VIEW_CENTRE_PERCENT": SHARE,
+    "PREDICTION_TYPE": TEXT,
+    "VIEW_CONTROL": NAME,
+    "MID_RESIDUAL": NAME,
+    "CONDITION_NOISE": NOT_NEGATIVE,
+    "SCHEDULER_CONFIG.NAME": NAME,
+    "SCHEDULER_CONFIG.PRETRAINED_PATH": TEXT,
+    "SCHEDULER_CONFIG.CUBIC_SAMPLING": FLAG,
+    "SCHEDULER_CONFIG.TIMESTEP_SPACING": NAME,
+    "UNET_CONFIG.PRETRAINED_PATH": TEXT,
+    "UNET_CONFIG.TRAIN": NAME,
+    "UNET_CONFIG.LORA_RANK": COUNT,
+    "UNET_CONFIG.TRAINABLE_BLOCK_IDX": _each(_whole(0), "a list of whole numbers, 0 or more"),
+    **{f"UNET_CONFIG.TRAIN_{kind}_ATTN_{part}": FLAG for kind in ("SELF", "CROSS") for part in "QKV"},
+    "CON_LEARNER_CONFIG.N_CTX": NOT_NEGATIVE,
+    "CON_LEARNER_CONFIG.CTX_DIM": NOT_NEGATIVE,
+    "CON_LEARNER_CONFIG.OUT_CHANNELS": _each(_whole(1), "a list of whole numbers above 0"),
+    "CON_LEARNER_CONFIG.DEPTH": COUNT,
+    "CON_LEARNER_CONFIG.HEADS": COUNT,
+    "CON_LEARNER_CONFIG.POSE_QUERY": FLAG,
+    "CON_LEARNER_CONFIG.IN_CHANNEL": COUNT,
+}
+_INPUT = {
+    "SIZE_TRAIN": SIZE,
+    "SIZE_TEST": SIZE,
+    "CROP.SIZE": SIZE,
+    "CROP.SCALE": RANGE,
+    "CROP.RATIO": RANGE,
+    "PADDING.MODE": _one_of("constant", "edge", "reflect", "symmetric"),
+    "PADDING.SIZE": _between(0, _MAX_SIDE),
+    "ROTATION.DEGREES": _between(0, 180),
+    "CJ.BRIGHTNESS": NOT_NEGATIVE,
+    "CJ.CONTRAST": NOT_NEGATIVE,
+    "CJ.SATURATION": NOT_NEGATIVE,
+    "CJ.HUE": _between(0, 0.5),
+    "REA.VALUE": COLOUR,
+    "RPT.PROB": ANY,  # refused, with a reason, when it is changed
+    **{f"{step}.PROB": SHARE for step in ("FLIP", "CJ", "AUTOAUG", "AUGMIX", "REA")},
+    **{
+        f"{step}.ENABLED": FLAG
+        for step in ("CROP", "FLIP", "PADDING", "ROTATION", "CJ", "AFFINE", "AUTOAUG", "AUGMIX", "REA", "RPT")
+    },
+}
+_DATA = {
+    "DATASETS.ROOT": TEXT,
+    "DATASETS.NAMES": NAMES,
+    "DATASETS.TESTS": NAMES,
+    "DATASETS.COMBINEALL": FLAG,
+    "DATALOADER.SAMPLER_TRAIN": NAME,
+    "DATALOADER.NUM_INSTANCE": COUNT,
+    "DATALOADER.NUM_WORKERS": _between(0, 4096),
+    "DATALOADER.SET_WEIGHT": _each(_whole(1), "a list of whole numbers above 0"),
+    "DATALOADER.TIMEOUT": NOT_NEGATIVE,
+    "DATALOADER.BAD_IMAGES": NAME,
+}
+_SOLVER = {
+    "AMP.ENABLED": FLAG,
+    "AMP.DTYPE": NAME,
+    "OPT": NAME,
+    "OPT_ARGS": ANY,
+    "MAX_EPOCH": COUNT,
+    "BASE_LR": POSITIVE,
+    "OVERRIDE_LR": NOT_NEGATIVE,
+    "HEADS_LR_FACTOR": NOT_NEGATIVE,
+    "LAYER_DECAY": SHARE_ABOVE_0,
+    "MOMENTUM": SHARE_BELOW_1,
+    "NESTEROV": FLAG,
+    "WEIGHT_DECAY": NOT_NEGATIVE,
+    "WEIGHT_DECAY_NORM": NOT_NEGATIVE,
+    "BIAS_LR_FACTOR": NOT_NEGATIVE,
+    "WEIGHT_DECAY_BIAS": NOT_NEGATIVE,
+    "SCHED": NAME,
+    "DELAY_EPOCHS": NOT_NEGATIVE,
+    "GAMMA": POSITIVE,
+    "STEPS": EPOCHS,
+    "DECAY_RATE": POSITIVE,
+    "DECAY_EPOCHS": EPOCHS,
+    "ETA_MIN_LR": NOT_NEGATIVE,
+    "WARMUP_FACTOR": NOT_NEGATIVE,
+    "WARMUP_ITERS": NOT_NEGATIVE,
+    "WARMUP_METHOD": NAME,
+    "FREEZE_ITERS": _at_least(-1, " (-1: the whole run)"),
+    "CHECKPOINT_PERIOD": PERIOD,
+    "KEEP_CHECKPOINTS": NOT_NEGATIVE,
+    "IMS_PER_BATCH": COUNT,
+    "EMA.ENABLED": FLAG,
+    "EMA.MOMENTUM": SHARE_BELOW_1,
+    "EMA.WARMUP": FLAG,
+    "FSDP.ENABLED": FLAG,
+    "ACCUMULATION_STEPS": COUNT,
+    "MAX_NONFINITE": NOT_NEGATIVE,
+    "CLIP_GRADIENTS.ENABLED": FLAG,
+    "CLIP_GRADIENTS.CLIP_TYPE": NAME,
+    "CLIP_GRADIENTS.CLIP_VALUE": POSITIVE,
+    # The largest of all entries is the norm of infinite order.
+    "CLIP_GRADIENTS.NORM_TYPE": Rule("above 0, or infinity", lambda v: v == math.inf or POSITIVE.holds(v)),
+}
+_TEST = {
+    "EVAL_PERIOD": PERIOD,
+    "IMS_PER_BATCH": COUNT,
+    "METRIC": NAME,
+    "MEMORY_BUDGET": POSITIVE,
+    "AMP.ENABLED": FLAG,
+    "ENGINE": NAME,
+    "SEARCH": NAME,
+    "SINGLE_SHOT": FLAG,
+    "BREAKDOWN": NAMES,
+    "PLOTS": FLAG,
+    "ROC.ENABLED": FLAG,
+    "FLIP.ENABLED": FLAG,
+    "DBA.ENABLED": FLAG,
+    "DBA.K": COUNT,
+    "DBA.ALPHA": NOT_NEGATIVE,
+    "AQE.ENABLED": FLAG,
+    "AQE.ALPHA": NOT_NEGATIVE,
+    "AQE.QE_TIME": COUNT,
+    "AQE.QE_K": COUNT,
+    "RERANK.ENABLED": FLAG,
+    "RERANK.K1": COUNT,
+    "RERANK.K2": COUNT,
+    "RERANK.LAMBDA": SHARE,
+    "PRECISE_BN.ENABLED": FLAG,
+    "PRECISE_BN.DATASET": TEXT,
+    "PRECISE_BN.NUM_ITER": COUNT,
+    "SDMODEL.NUM_INFERENCE_STEPS": COUNT,
+    "SDMODEL.INVERSE_TYPE": NAME,
+    "SDMODEL.FULL_GUIDANCE_SCALE": FINITE,
+    "SDMODEL.DOWN_BLOCK_GUIDANCE_SCALE": FINITE,
+    "SDMODEL.NOISE": NAME,
+    "SDMODEL.NOISE_SEED": _at_least(-1, " (-1: MODEL.SEED)"),
+    "SDMODEL.NUM_DRAWS": COUNT,
+    "SDMODEL.NUM_VIEWS": NOT_NEGATIVE,
+    "SDMODEL.CONTROL_STEPS": NAME,
+    "SDMODEL.MICRO_BATCH": NOT_NEGATIVE,
+    "SDMODEL.PARTS": NAMES,
+    "SDMODEL.FUSION": NAME,
+    "SDMODEL.GENERATED_WEIGHT": NOT_NEGATIVE,
+    "SDMODEL.GENERATED_NECK": FLAG,
+}
+_OTHER = {
+    "KD.MODEL_CONFIG": ANY,  # refused, with a reason, when they are changed
+    "KD.MODEL_WEIGHTS": ANY,
+    "KD.EMA.ENABLED": FLAG,
+    "KD.EMA.MOMENTUM": ANY,
+    "IMPORTS": NAMES,
+    "OUTPUT_DIR": TEXT,
+    "CUDNN_BENCHMARK": FLAG,
+    "DETERMINISTIC": FLAG,
+}
+RULES: dict[str, Rule] = {
+    **_OTHER,
+    **_DATA,
+    **{f"MODEL.{key}": rule for key, rule in _MODEL.items()},
+    **{f"MODEL.LOSSES.{key}": rule for key, rule in _LOSSES.items()},
+    **{f"MODEL.SDMODEL.{key}": rule for key, rule in _SDMODEL.items()},
+    **{f"INPUT.{key}": rule for key, rule in _INPUT.items()},
+    **{f"SOLVER.{key}": rule for key, rule in _SOLVER.items()},
+    **{f"TEST.{key}": rule for key, rule in _TEST.items()},
+}
+
+
+def problem_with(key: str, value: Any) -> str | None:
+    """A sentence if `value` cannot be that of `key`, given by its full name; None if it can, or the key is unknown."""
+    rule = RULES.get(key)
+    if rule is None or rule.holds(value):
+        return None
+    shown = list(value) if isinstance(value, tuple) else value
+    return f"{key} must be {rule.says}, got {shortened(shown)}{_remedy(key, value, rule)}"
+
+
+def shortened(value: Any) -> str:
+    """A value for a message."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} …"
+
+
+def _remedy(key: str, value: Any, rule: Rule) -> str:
+    """What to type if there are numbers where names are wanted."""
+    if rule is not NAMES or not all(isinstance(entry, str | int | float) for entry in value):
+        return ""
+    names = ", ".join(repr(str(entry)) for entry in value)
+    return f'; quote what looks like a number: {key} "[{names}]"'

@@ -1,0 +1,75 @@
+"""Values from files and command lines in the type of a key's default, and what to type where they cannot be."""
+
+from __future__ import annotations
+
+import ast
+import math
+import warnings
+from typing import Any
+
+from fastreid.config.error import ConfigError
+from fastreid.config.paths import PATH_KEYS, with_home
+from fastreid.config.ranges import shortened
+
+# YAML's words, which its files may use; on the command line, too, and in any case.
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def parsed(value: Any) -> Any:
+    """A word of the command line as a Python literal where it is one, else as itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a word may look like a faulty literal
+            return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: nested too deeply
+        return value
+
+
+def typed(value: Any, default: Any, name: str, source: str) -> Any:
+    """`value` in the type of `default`: int -> float, list <-> tuple, and words for True and False are converted.
+
+    In keys that are paths, `~` is expanded.
+
+    Raises:
+        ConfigError: another type; says what to type where that can be known.
+    """
+    if isinstance(value, str) and isinstance(default, bool):
+        value = _WORDS.get(value.strip().lower(), value)
+    elif isinstance(value, str) and not isinstance(default, str):
+        value = parsed(value)  # YAML reads (1, 2) and 1e-3 as strings
+    value = _converted(value, default)
+    if type(value) is not type(default):
+        raise ConfigError(
+            f"{name} in {source} must be a {type(default).__name__} like {default!r}, "
+            f"got the {type(value).__name__} {shortened(value)}{_remedy(value, default, name)}"
+        )
+    if name not in PATH_KEYS:
+        return value
+    try:
+        return with_home(value)
+    except ValueError as error:
+        raise ConfigError(f"{name} in {source}: {error}") from None
+
+
+def _converted(value: Any, default: Any) -> Any:
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        # Python has whole numbers that no float holds; what is out of range is refused as such.
+        return float(value) if abs(value) <= 2**1000 else math.copysign(math.inf, value)
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, list) and isinstance(value, tuple):
+        return list(value)
+    return value
+
+
+def _remedy(value: Any, default: Any, name: str) -> str:
+    """What to type instead."""
+    if isinstance(default, str) and (value is None or isinstance(value, bool | int | float)):
+        return f"""; quote what is text but looks like a number: {name} "'{value}'" ('{value}' in a file)"""
+    if isinstance(default, list | tuple) and isinstance(value, str | int | float):
+        return f"""; write a list, also of one: {name} "[{value!r}]\""""
+    if isinstance(default, int) and isinstance(value, float) and value.is_integer():
+        return f"; write {int(value)}"
+    return ""
