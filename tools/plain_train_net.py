@@ -17,7 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastreid.config import CfgNode, ConfigError, get_cfg, refuse_unsupported, require_defaults, resolve_device
+from fastreid.config import (
+    CfgNode,
+    ConfigError,
+    expand_paths,
+    get_cfg,
+    refuse_unsupported,
+    require_defaults,
+    resolve_device,
+)
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.evaluation import evaluate_protocols
@@ -48,6 +56,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     if args.config_file:
         cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(args.opts)
+    expand_paths(cfg)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     refuse_unsupported(cfg)
     require_defaults(cfg, LEFT_OUT, "plain_train_net leaves some things to train_net")

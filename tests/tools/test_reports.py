@@ -25,7 +25,7 @@ def refused(folder, *words, said):
         (["MODEL.PIXEL_MEAN", "[1, 2]"], "MODEL.PIXEL_MEAN must be three numbers"),
         (["DATASETS.NAMES", "(1501,)"], r"DATASETS.NAMES must be a list of names, got \[1501\]; quote"),
         (["MODEL.WEIGHTS", "5"], "MODEL.WEIGHTS in the command line must be a str .*quote"),
-        (["OUTPUT_DIR", "people.csv"], "OUTPUT_DIR 'people.csv' cannot be used: people.csv is a file, where a folder"),
+        (["OUTPUT_DIR", "people.csv"], "OUTPUT_DIR: the folder people.csv cannot be made: it is a file"),
         (["OUTPUT_DIR", "people.csv/x"], "OUTPUT_DIR .* has a file where a folder is wanted"),
         (["OUTPUT_DIR", "/proc/x"], "OUTPUT_DIR '/proc/x' cannot be used"),
         (["OUTPUT_DIR", "x" * 5000], "OUTPUT_DIR .* is longer than the file system takes"),
