@@ -34,14 +34,14 @@ def training_identity(
     """Fingerprints of what a run trains on, in plain types.
 
     Args:
-        cfg: the config as it is used.
+        cfg: the config as it is used; where the run writes is not a part of it.
         images, labels: in the order of the dataset, with the class of each; None if they are not known.
         model: its weights that come from elsewhere at each start (not from checkpoints) are part of it, and so is
             what its ``training_facts()``, if it has that method, returns.
         optimizer: its class is part of it.
     """
     identity: Identity = {
-        "config": flatten(cfg),
+        "config": {key: value for key, value in flatten(cfg).items() if key != "OUTPUT_DIR"},
         "data": None if images is None or labels is None else data_fingerprint(images, labels),
         "history": [],
     }

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import UserError, sentence_of
 
 try:
     import fcntl
@@ -126,8 +126,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = "it is a file" if folder.is_file() else error.strerror
-        raise NotWritableError(f"the folder {folder} cannot be made: {reason}; name another one") from error
+        raise NotWritableError(sentence_of(error) or f"the folder {folder} cannot be made: {error}") from error
 
 
 def _try(path: Path, what: Path) -> int | None:

@@ -141,9 +141,9 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
 
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotWritableError, match=r"the folder .*file cannot be made: it is a file; name another one"):
+    with pytest.raises(NotWritableError, match=r"file is a file, where a folder is wanted: move it away"):
         acquire(tmp_path / "file")
-    with pytest.raises(NotWritableError, match="cannot be made: Not a directory"):
+    with pytest.raises(NotWritableError, match="has a file where a folder is wanted"):
         acquire(tmp_path / "file" / "run")
 
 
