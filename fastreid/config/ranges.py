@@ -68,6 +68,7 @@ FINITE = _number("a finite number", lambda value: True)
 POSITIVE = _number("above 0", lambda value: value > 0)
 COUNT = _at_least(1)
 NOT_NEGATIVE = _at_least(0)
+LOOP = _between(1, 10**6, "from 1 to 1,000,000")  # what is counted through before anything is computed
 PERIOD = _at_least(-1, " (0 and -1: never)")
 SHARE = _between(0, 1)
 SHARE_BELOW_1 = _number("from 0 to below 1", lambda value: 0 <= value < 1)
@@ -151,7 +152,7 @@ _SDMODEL = {
     "FIRST_STAGE_CONFIG.PRETRAINED_PATH": TEXT,
     "VIEW_NUM": COUNT,
     "MOMENTUM": SHARE_ABOVE_0,
-    "TRAIN_STEP": COUNT,
+    "TRAIN_STEP": LOOP,
     "U_COND_PERCENT": SHARE,
     "U_COND_DOWN_BLOCK_GUIDANCE": FLAG,
     "U_COND_UP_BLOCK_GUIDANCE": FLAG,
@@ -220,7 +221,7 @@ _SOLVER = {
     "AMP.DTYPE": NAME,
     "OPT": NAME,
     "OPT_ARGS": ANY,
-    "MAX_EPOCH": COUNT,
+    "MAX_EPOCH": LOOP,
     "BASE_LR": POSITIVE,
     "OVERRIDE_LR": NOT_NEGATIVE,
     "HEADS_LR_FACTOR": NOT_NEGATIVE,
@@ -275,7 +276,7 @@ _TEST = {
     "DBA.ALPHA": NOT_NEGATIVE,
     "AQE.ENABLED": FLAG,
     "AQE.ALPHA": NOT_NEGATIVE,
-    "AQE.QE_TIME": COUNT,
+    "AQE.QE_TIME": _between(1, 1000),
     "AQE.QE_K": COUNT,
     "RERANK.ENABLED": FLAG,
     "RERANK.K1": COUNT,

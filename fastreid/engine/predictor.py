@@ -16,6 +16,7 @@ from fastreid.engine.defaults import DefaultTrainer
 from fastreid.evaluation.extraction import FeatureStore
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import load_weights
+from fastreid.utils.errors import ArgumentError
 
 
 def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTrainer) -> nn.Module:
@@ -63,7 +64,7 @@ class DefaultPredictor:
             raise ValueError(f"images must be numbers in 0..255, got {image.dtype}")
         height, width = image_size(self.cfg, is_train=False)
         if image.ndim != 4 or tuple(image.shape[1:]) != (3, height, width):
-            raise ValueError(
+            raise ArgumentError(
                 f"images must be [B, 3, {height}, {width}] (INPUT.SIZE_TEST), got {list(image.shape)}; "
                 "describe(paths) reads and resizes files"
             )

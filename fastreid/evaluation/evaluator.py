@@ -18,6 +18,7 @@ from fastreid.evaluation.score import score
 from fastreid.evaluation.scoring import Scoring
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
+from fastreid.utils.errors import ArgumentError
 
 
 class DatasetEvaluator(ABC):
@@ -49,9 +50,9 @@ class ReidEvaluator(DatasetEvaluator):
             for and there is no folder for them.
         """
         if cfg.TEST.PLOTS and not output_dir:
-            raise ValueError("TEST.PLOTS needs an output_dir to draw into")
+            raise ArgumentError("TEST.PLOTS needs an output_dir to draw into")
         if output_dir and len(cfg.DATASETS.TESTS) != 1:
-            raise ValueError(
+            raise ArgumentError(
                 f"an evaluator sees one protocol but DATASETS.TESTS names {cfg.DATASETS.TESTS}: "
                 "give no output_dir, or use fastreid.evaluation.evaluate_protocols"
             )
@@ -81,7 +82,7 @@ class ReidEvaluator(DatasetEvaluator):
             return OrderedDict()
         split = self._num_query
         if not 0 < split < len(images):
-            raise ValueError(f"num_query={split} leaves no query or no gallery among {len(images)} images")
+            raise ArgumentError(f"num_query={split} leaves no query or no gallery among {len(images)} images")
         query, gallery = images[:split], images[split:]
         result = score(features[:split], features[split:], query, gallery, self._scoring)
         name = self._protocols[0] if self._protocols else "the protocol"

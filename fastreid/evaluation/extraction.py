@@ -15,6 +15,7 @@ from fastreid.evaluation.checked import FeatureError
 from fastreid.evaluation.progress import progress
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.skipped import tell_skipped
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class FeatureStore:
             self._rows.update(zip(names, rows, strict=True))
             self.skipped.update(skipped)
         if not self._rows:
-            raise ValueError(f"no image could be embedded; {tell_skipped(self.skipped)}")
+            raise ArgumentError(f"no image could be embedded; {tell_skipped(self.skipped)}")
         seconds = time.perf_counter() - start
         logger.info("%d descriptors in %.1f s (%.0f images/s)", len(self), seconds, len(self) / seconds)
         return dict(self._rows)
@@ -92,7 +93,7 @@ def my_share(images: Sequence[PersonImage]) -> list[PersonImage]:
     What is missing to that is embedded once more.
     """
     if not images:
-        raise ValueError("no images to embed")
+        raise ArgumentError("no images to embed")
     world_size = comm.get_world_size()
     missing = -len(images) % world_size
     return [*images, *(images[:1] * missing)][comm.get_rank() :: world_size]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastreid.utils.errors import UserError
+from fastreid.utils.errors import ArgumentError, UserError
 
 JUNK_PERSON = -1  # gallery images of nobody in particular (Market-1501): removed for every query
 
@@ -91,7 +91,7 @@ class Matches:
         """Raises: ValueError if these are other numbers of images than the ids'."""
         ids = len(self.num_positives), self.num_gallery
         if ids != (num_query, num_gallery):
-            raise ValueError(
+            raise ArgumentError(
                 f"{num_query} query and {num_gallery} gallery descriptors, but ids of {ids[0]} and {ids[1]}"
             )
 
@@ -158,11 +158,11 @@ def _paired_ids(side: str, pids: ArrayLike, camids: ArrayLike) -> tuple[np.ndarr
     pids, camids = np.asarray(pids), np.asarray(camids)
     for what, ids in (("person", pids), ("camera", camids)):
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-            raise ValueError(
+            raise ArgumentError(
                 f"{side} {what} ids must be a flat array of integers, got {ids.dtype} of shape {list(ids.shape)}"
             )
         if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"{side} {what} id {ids.max()} is too large: ids are 64-bit integers with a sign")
+            raise ArgumentError(f"{side} {what} id {ids.max()} is too large: ids are 64-bit integers with a sign")
     if len(pids) != len(camids):
-        raise ValueError(f"{len(pids)} {side} person ids but {len(camids)} {side} camera ids")
+        raise ArgumentError(f"{len(pids)} {side} person ids but {len(camids)} {side} camera ids")
     return pids.astype(np.int64), camids.astype(np.int64)

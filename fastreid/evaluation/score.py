@@ -21,6 +21,7 @@ from fastreid.evaluation.single_shot import single_shot_cmc
 from fastreid.structures import PersonImage
 from fastreid.structures.ranking import Ranking
 from fastreid.utils import comm
+from fastreid.utils.errors import ArgumentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def score_features(
     views = None if q_viewids is None or g_viewids is None else [np.asarray(q_viewids), np.asarray(g_viewids)]
     scoring = scoring or Scoring()
     if "view" in scoring.breakdown and views is None:
-        raise ValueError("a breakdown by view (TEST.BREAKDOWN) needs the view ids of queries and gallery")
+        raise ArgumentError("a breakdown by view (TEST.BREAKDOWN) needs the view ids of queries and gallery")
     return _scored(query, gallery, [q_pids, g_pids, q_camids, g_camids], scoring, views, shared=False)
 
 
@@ -112,7 +113,7 @@ def _scored(
     matches.require_valid_query()
     for side, size, of_side in zip(("query", "gallery"), sizes, views or (), strict=False):
         if of_side.shape != (size,) or of_side.dtype.kind not in "iu":
-            raise ValueError(f"{side} view ids must be [{size}] integers, got {of_side.dtype} {list(of_side.shape)}")
+            raise ArgumentError(f"{side} view ids must be [{size}] integers, got {of_side.dtype} {list(of_side.shape)}")
     with naming_rows(query, gallery):
         return _outcome(scoring.distances(query, gallery), matches, ids, scoring, views, shared)
 
@@ -132,7 +133,7 @@ def score_distances(
     """
     scoring = scoring or Scoring()
     if scoring.augmentation or scoring.expansion or scoring.reranking or "view" in scoring.breakdown:
-        raise ValueError(
+        raise ArgumentError(
             "expansion and re-ranking need descriptors, a breakdown by view needs views: see score_features"
         )
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)

@@ -17,6 +17,7 @@ from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.neighbors import FAISS_EFFECT, SEARCHES
 from fastreid.evaluation.query_expansion import aqe, expand
 from fastreid.evaluation.reranking import RerankedDistances
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import optional
 from fastreid.utils.suggest import explain_choice
 
@@ -79,35 +80,35 @@ class Scoring:
     def __post_init__(self) -> None:
         metric_named(self.metric)
         if self.engine not in ENGINES:
-            raise ValueError(explain_choice("evaluation engine (TEST.ENGINE)", self.engine, ENGINES))
+            raise ArgumentError(explain_choice("evaluation engine (TEST.ENGINE)", self.engine, ENGINES))
         if self.search not in ("auto", *SEARCHES):
-            raise ValueError(explain_choice("neighbour search (TEST.SEARCH)", self.search, ["auto", *SEARCHES]))
+            raise ArgumentError(explain_choice("neighbour search (TEST.SEARCH)", self.search, ["auto", *SEARCHES]))
         if self.engine == "compiled" and not fused.is_available():
-            raise ValueError("TEST.ENGINE is compiled, but the extension is not built: take auto, or build it (README)")
+            raise ArgumentError("TEST.ENGINE is compiled, but the extension is not built: take auto, or build it")
         if self.max_rank < max(REPORTED_RANKS):
-            raise ValueError(f"max_rank must be at least {max(REPORTED_RANKS)}, got {self.max_rank}")
+            raise ArgumentError(f"max_rank must be at least {max(REPORTED_RANKS)}, got {self.max_rank}")
         if not self.memory_budget > 0:
-            raise ValueError(f"the memory budget (TEST.MEMORY_BUDGET) must be above 0 MiB, got {self.memory_budget}")
+            raise ArgumentError(f"the memory budget (TEST.MEMORY_BUDGET) must be above 0 MiB, got {self.memory_budget}")
         if self.search == "compiled" and not fused.is_available():
-            raise ValueError("TEST.SEARCH is compiled, but the extension is not built: take auto, or build it (README)")
+            raise ArgumentError("TEST.SEARCH is compiled, but the extension is not built: take auto, or build it")
         if self.search == "faiss" and optional("faiss", FAISS_EFFECT) is None:
             object.__setattr__(self, "search", "auto")
         if self.single_shot and self.breakdown:
-            raise ValueError(
+            raise ArgumentError(
                 "TEST.BREAKDOWN counts all gallery images, TEST.SINGLE_SHOT one of each person: choose one"
             )
         for group in self.breakdown:
             if group not in GROUPS:
-                raise ValueError(explain_choice("breakdown (TEST.BREAKDOWN)", group, GROUPS))
+                raise ArgumentError(explain_choice("breakdown (TEST.BREAKDOWN)", group, GROUPS))
         self._check_neighbours()
 
     def _check_neighbours(self) -> None:
         for name, means in (("TEST.DBA", self.augmentation), ("TEST.AQE", self.expansion)):
             if means and (means.k < 1 or means.times < 1 or means.alpha < 0):
-                raise ValueError(f"{name}: at least one neighbour, once, and ALPHA of at least 0, got {means}")
+                raise ArgumentError(f"{name}: at least one neighbour, once, and ALPHA of at least 0, got {means}")
         again = self.reranking
         if again and (again.k1 < 1 or again.k2 < 1 or not 0 <= again.weight <= 1):
-            raise ValueError(f"TEST.RERANK: K1 and K2 of at least 1, LAMBDA in 0 … 1, got {again}")
+            raise ArgumentError(f"TEST.RERANK: K1 and K2 of at least 1, LAMBDA in 0 … 1, got {again}")
 
     @classmethod
     def from_config(cls, cfg: Any) -> Scoring:
@@ -139,7 +140,7 @@ class Scoring:
             ("TEST.AQE.QE_K", self.expansion, num_query + num_gallery),
         ):
             if means and means.k > there:
-                raise ValueError(f"{key} is {means.k}, but there are only {there} images")
+                raise ArgumentError(f"{key} is {means.k}, but there are only {there} images")
 
     @property
     def search_options(self) -> dict[str, Any]:

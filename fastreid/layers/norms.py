@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.registry import Registry
 
 NORM_REGISTRY = Registry("normalisation layer in NORM")
@@ -33,7 +34,7 @@ class GhostBatchNorm(nn.BatchNorm2d):
             return super().forward(maps)
         parts, batch = self.num_splits, len(maps)
         if batch % parts:
-            raise ValueError(f"GhostBN has {parts} parts (NORM_SPLIT), and a batch of {batch} images does not divide")
+            raise ArgumentError(f"GhostBN has {parts} parts (NORM_SPLIT); a batch of {batch} images does not divide")
         self.num_batches_tracked.add_(1)
         means, variances = self.running_mean.repeat(parts), self.running_var.repeat(parts)
         # Image i goes to part i mod `parts`; the parts stand beside each other as channels.
@@ -105,7 +106,7 @@ def get_norm(
         ValueError: GN with channels that are no multiple of its 32 groups; parts of another norm than GhostBN.
     """
     if num_splits != 1 and norm != "GhostBN":
-        raise ValueError(f"NORM_SPLIT is {num_splits}, but only NORM GhostBN normalises parts of a batch, not {norm}")
+        raise ArgumentError(f"NORM_SPLIT is {num_splits}, but only NORM GhostBN splits a batch, not {norm}")
     make: Callable[[int, int], nn.Module] = NORM_REGISTRY.get(norm)
     layer = make(out_channels, num_splits)
     nn.init.constant_(layer.weight, weight_init)

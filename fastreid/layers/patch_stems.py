@@ -5,6 +5,8 @@ import math
 import torch.nn as nn
 from torch import Tensor
 
+from fastreid.utils.errors import ArgumentError
+
 
 class _Stem(nn.Module):
     """Images [B, 3, H, W] of a fixed size -> tokens [B, N, D] in row order."""
@@ -16,7 +18,7 @@ class _Stem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         if tuple(images.shape[-2:]) != self.img_size:
-            raise ValueError(
+            raise ArgumentError(
                 f"the backbone was built for {self.img_size[0]}x{self.img_size[1]} images, "
                 f"got {images.shape[-2]}x{images.shape[-1]}; INPUT.SIZE_TRAIN and SIZE_TEST must agree"
             )
@@ -59,7 +61,7 @@ class ConvStem(_Stem):
     ) -> None:
         step = stride[0]
         if stride[0] != stride[1] or step < 2 or step & (step - 1):
-            raise ValueError(f'STEM "conv" needs a square STRIDE_SIZE of 2, 4, 8, 16 …, got {tuple(stride)}')
+            raise ArgumentError(f'STEM "conv" needs a square STRIDE_SIZE of 2, 4, 8, 16 …, got {tuple(stride)}')
         depth = step.bit_length() - 1
         widths = [in_chans, *(max(8, embed_dim >> (depth - 1 - i)) for i in range(depth))]
         layers: list[nn.Module] = []

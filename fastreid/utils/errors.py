@@ -23,6 +23,10 @@ class UserError(Exception):
     """Base class of errors that a user can cause and repair; the message says what is wrong, where, and what to do."""
 
 
+class ArgumentError(UserError, ValueError):
+    """An argument that cannot be, where it usually is the value of a key or comes from a user's data."""
+
+
 def sentence_of(error: BaseException) -> str | None:
     """What a user should read about an error; None for a fault of the library.
 

@@ -45,7 +45,7 @@ def test_no_text_may_have_null_characters():
         ("MODEL.PIXEL_STD", [True, True, True], "must be three numbers above 0"),
         ("SOLVER.BASE_LR", 0.0, "must be above 0"),
         ("SOLVER.BASE_LR", math.nan, "got nan"),
-        ("SOLVER.MAX_EPOCH", 0, "must be 1 or more"),
+        ("SOLVER.MAX_EPOCH", 0, "must be from 1 to 1,000,000"),
         ("SOLVER.MOMENTUM", 1.0, "must be from 0 to below 1"),
         ("SOLVER.STEPS", [30, 55.5], "whole numbers"),
         ("INPUT.SIZE_TRAIN", [256, -128], r"must be \[height, width\], got \[256, -128\]"),

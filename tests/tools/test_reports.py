@@ -27,7 +27,7 @@ def refused(folder, *words, said):
         (["MODEL.WEIGHTS", "5"], "MODEL.WEIGHTS in the command line must be a str .*quote"),
         (["OUTPUT_DIR", "people.csv"], "OUTPUT_DIR: people.csv is a file, where a folder"),
         (["OUTPUT_DIR", "people.csv/x"], "OUTPUT_DIR: .* has a file where a folder is wanted"),
-        (["OUTPUT_DIR", "/proc/x"], "OUTPUT_DIR: /proc/x "),
+        (["OUTPUT_DIR", "/proc/x"], "OUTPUT_DIR: there is no /proc/x"),
         (["OUTPUT_DIR", "x" * 5000], "OUTPUT_DIR: .* is longer than the file system takes"),
         (["MODEL.BACKBONE.TIMM_NAME", "no_such"], "MODEL.BACKBONE.TIMM_NAME 'no_such' is none of timm's"),
     ],

@@ -13,6 +13,7 @@ from fastreid.config import CfgNode, ConfigError, image_size, require_unread
 from fastreid.layers import PATCH_STEMS
 from fastreid.modeling.backbones.pretrained import READ_BY_ALL, load_pretrained
 from fastreid.structures import PersonFeatures
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.suggest import explain_choice
 from fastreid.utils.weights import WeightsError
 
@@ -78,7 +79,7 @@ class ViewPromptViT(nn.Module):
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         if len(vit.blocks) < 2:
-            raise ValueError(
+            raise ArgumentError(
                 f"the view prompt enters before the last block, so 2 blocks are needed, got {len(vit.blocks)}"
             )
         self.vit = vit

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fastreid.config import ConfigError
 from fastreid.utils.draws import BatchDraws
+from fastreid.utils.errors import ArgumentError
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class ConditionWhitening(nn.Module):
             ValueError: fewer than two images.
         """
         if len(id_conditions) < 2:
-            raise ValueError(f"conditions are whitened by two or more images' statistics, got {len(id_conditions)}")
+            raise ArgumentError(f"conditions are whitened by two or more images' statistics, got {len(id_conditions)}")
         tokens = id_conditions.transpose(0, 1).double()  # [L-1, N, D]
         mean = tokens.mean(dim=1)
         tokens = tokens - mean[:, None]

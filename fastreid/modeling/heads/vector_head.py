@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.layers.sync_batch_norm import SyncBatchNorm
+from fastreid.utils.errors import ArgumentError
 
 
 class HeadOutput(NamedTuple):
@@ -31,7 +32,7 @@ class VectorHead(nn.Module):
     def __init__(self, feature_dim: int, num_classes: int, *, with_bnneck: bool = True, norm: str = "BN") -> None:
         super().__init__()
         if num_classes < 1:
-            raise ValueError(f"a classifier needs at least one class, got num_classes={num_classes}")
+            raise ArgumentError(f"a classifier needs at least one class, got num_classes={num_classes}")
         self.bottleneck: nn.Module = NORMS[norm](feature_dim) if with_bnneck else nn.Identity()
         if with_bnneck:
             self.bottleneck.bias.requires_grad_(False)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.utils import comm
+from fastreid.utils.errors import ArgumentError
 
 
 class CenterLoss(nn.Module):
@@ -22,7 +23,7 @@ class CenterLoss(nn.Module):
     def __init__(self, num_classes: int, feature_dim: int, alpha: float) -> None:
         super().__init__()
         if not 0 <= alpha <= 1:
-            raise ValueError(f"MODEL.LOSSES.CENTER.ALPHA must be in 0…1, got {alpha}")
+            raise ArgumentError(f"MODEL.LOSSES.CENTER.ALPHA must be in 0…1, got {alpha}")
         self.alpha = alpha
         self.register_buffer("class_centres", torch.zeros(num_classes, feature_dim))
 
