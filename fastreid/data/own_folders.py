@@ -93,7 +93,7 @@ class _Layout:
         return Row(str(path), parts[self.depth - 1], split=parts[0] if self.has_splits else "train")
 
     def advice(self, astray: Sequence[Path]) -> str:
-        """What to do about images that are nobody's."""
+        """What to do about images of no known person."""
         said = ""
         if self.has_splits:
             said += (

@@ -134,7 +134,7 @@ def _separator_hint(header: Sequence[str]) -> str:
 
 
 def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
-    """Every kind of mistake is told at once, each with its first lines."""
+    """Report every kind of mistake at once, each with its first lines."""
     seen: dict[tuple[str, bool], int] = {}
     mistakes: dict[str, list[str]] = {}
     suffixes = image_suffixes()

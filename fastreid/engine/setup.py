@@ -20,7 +20,7 @@ from fastreid.evaluation.scoring import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, make_deterministic, seed_everything
 from fastreid.utils.errors import UserError, sentence_of
-from fastreid.utils.files import atomic_write
+from fastreid.utils.files import atomic_write, remove_leftovers
 from fastreid.utils.lock import InUseError, acquire, release
 from fastreid.utils.logger import setup_logger
 
@@ -179,6 +179,8 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     path = Path(cfg.OUTPUT_DIR) / "config.yaml"
     # It says what was trained; a resumed run writes it when it is accepted.
     only_looks = any(getattr(args, name, False) for name in ("eval_only", "dry_run", "resume"))
+    if folder is not None and comm.is_main_process():
+        remove_leftovers(folder)  # first: half-written files of a killed run may fill the disk
     if folder is not None and not (only_looks and path.exists()):
         write_config(cfg)
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))

@@ -22,7 +22,7 @@ _SECONDS_OF_ONE_REQUEST = 3.0
 
 
 class Interrupted(SystemExit):
-    """A run that was told to stop, and did so in order."""
+    """A run that was asked to stop, and has saved its state."""
 
 
 class StopOnSignal(HookBase):
@@ -30,7 +30,7 @@ class StopOnSignal(HookBase):
 
     After the last iteration of an epoch its checkpoint is written first. An evaluation is not waited for: the resumed
     run makes up for it. The second signal stops at once. With several processes all look every ``period`` iterations
-    whether one was told to stop, so that they stop at the same one; an evaluation is finished there.
+    whether one was asked to stop, so that they stop at the same one; an evaluation is finished there.
 
     It comes after PeriodicCheckpointer and before EvalHook.
     """

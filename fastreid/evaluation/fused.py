@@ -255,6 +255,6 @@ class FusedDistances(Distances):
 
 
 def kernel_options(space: Space) -> dict[str, Any]:
-    """What `rank_cy.Queries` is told of distances."""
+    """Arguments of `rank_cy.Queries` about distances."""
     centre = space.centre if space.centre.any() else None  # zero needs no work
     return {"centre": centre, "slope": space.metric.slope, "lowest": space.lowest}

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fastreid.evaluation import rank_numpy, rank_torch
-from fastreid.evaluation.checked import in_place
+from fastreid.evaluation.checked import in_place, real_rows
 from fastreid.evaluation.matching import Matches, match_labels
 from fastreid.evaluation.single_shot import single_shot_cmc
 from fastreid.structures.ranking import Ranking
@@ -54,7 +54,7 @@ def evaluate_rank(
     cmc = ranking.cmc(max_rank)
     if use_metric_cuhk03:
         matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-        curves = single_shot_cmc([(0, np.asarray(distmat))], matches, g_pids, max_rank)
+        curves = single_shot_cmc([(0, np.asarray(real_rows(distmat, "distances")))], matches, g_pids, max_rank)
         cmc = curves[ranking.valid].mean(axis=0)
     return cmc, ranking.ap[ranking.valid], ranking.inp[ranking.valid]
 
@@ -102,6 +102,7 @@ def count_matrix(
     if isinstance(distmat, np.ndarray):
         distmat = np.asarray(distmat)
     elif distmat.device.type == "cpu":
+        distmat = distmat.detach()
         distmat = (distmat.float() if distmat.dtype == torch.bfloat16 else distmat).numpy()
     if not checked:
         check_distances(distmat, matches)

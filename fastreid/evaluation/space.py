@@ -230,7 +230,7 @@ def _as_float64(rows: Rows) -> np.ndarray:
 
 
 def _fitted(rows: np.ndarray) -> np.ndarray:
-    """Finite numbers stay finite in float32: that a row is too long is told, not that it is infinite."""
+    """Finite numbers stay finite in float32, so that the error says that a row is too long, not infinite."""
     limit = np.finfo(np.float32).max
     return np.where(np.isfinite(rows), rows.clip(-limit, limit), rows) if (np.abs(rows) > limit).any() else rows
 

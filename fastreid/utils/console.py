@@ -22,7 +22,7 @@ def make_writable() -> None:
 
 
 def as_writable(text: str, stream: TextIO) -> str:
-    """`text` with what `stream` cannot encode as escapes; for streams that nobody has made writable."""
+    """`text` with what `stream` cannot encode as escapes; for streams that `make_writable` has not changed."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

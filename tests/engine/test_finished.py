@@ -1,4 +1,4 @@
-"""Whether a run is finished is told by what its files hold."""
+"""Whether a run is finished follows from what its files hold."""
 
 import os
 

@@ -332,7 +332,7 @@ def test_whole_numbers_are_exact_and_so_are_their_ties(distances):
 def test_rows_that_lie_far_away_leave_the_others_their_digits(distances):
     query, gallery = rows_about(0, n=20), rows_about(0, n=300, seed=1)
     expected = true_distances(query, gallery, "euclidean")
-    gallery[::8] *= np.float32(1e6)  # an eighth: a mean would lie among nobody
+    gallery[::8] *= np.float32(1e6)  # an eighth: a mean would lie far from all
     found = distances(query, gallery, metric="euclidean").rows(0, 20)
     near = np.arange(300) % 8 > 0
     np.testing.assert_allclose(found[:, near], expected[:, near], rtol=1e-5)
