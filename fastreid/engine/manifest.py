@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from fastreid.utils.manifest import (
     session,
     write_manifest,
 )
+
+logger = logging.getLogger(__name__)
 
 Splits = dict[str, dict[str, Iterable[Any]]]
 Names = dict[str, dict[str, dict[str, int]]]
@@ -50,13 +53,25 @@ class ManifestWriter(HookBase):
         self._content: dict[str, Any] = {}
 
     def before_train(self) -> None:
-        before = read_manifest(self._path) if self.trainer.start_iter else None
-        sessions = before["sessions"] if before else []
+        sessions = self._earlier_sessions() if self.trainer.start_iter else []
         sessions = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
         if changed := getattr(self.trainer, "changed_at_resume", []):
             sessions[-1]["changed_at_resume"] = changed
         self._content = manifest_of(self._cfg, self._make_splits(), self._make_names()) | {"sessions": sessions}
         write_manifest(self._path, self._content)
+
+    def _earlier_sessions(self) -> list[dict[str, Any]]:
+        """The sessions that a resumed run has had; a manifest that cannot be read is kept under another name."""
+        if not self._path.exists():
+            return []
+        before = read_manifest(self._path) or {}
+        sessions = before.get("sessions")
+        if isinstance(sessions, list) and all(isinstance(entry, dict) for entry in sessions):
+            return sessions
+        aside = self._path.with_name(f"{self._path.stem}_damaged{self._path.suffix}")
+        self._path.replace(aside)
+        logger.warning("%s cannot be read; it is now %s, and sessions are recorded anew", self._path, aside.name)
+        return []
 
     def after_train(self) -> None:
         if not self._content:  # stopped by another hook before

@@ -79,12 +79,18 @@ def folder_lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterat
 def path_lock(*targets: str | os.PathLike[str] | None, wait: bool = False) -> Iterator[None]:
     """Hold files, or folders that are written beside their place and renamed, for the block; None is skipped.
 
+    A file in a folder that another process holds as a whole, such as the OUTPUT_DIR of a run, counts as held by it.
+
     Raises:
         InUseError, NotWritableError: as `folder_lock`.
     """
     with contextlib.ExitStack() as held:
         # In one order, so that two processes that want the same two cannot wait for each other.
         for target in sorted({os.path.realpath(os.path.expanduser(target)) for target in targets if target}):
+            whole = Path(target).parent / NAME
+            if whole.exists():
+                _acquire(whole, whole.parent, wait=wait)
+                held.callback(_release, whole)
             lock = Path(target).with_name(f".{Path(target).name}.lock")
             _acquire(lock, Path(target), wait=wait)
             held.callback(_release, lock)

@@ -22,6 +22,7 @@ _DIGITS = 8
 _LENGTH = len(_MARK) + _DIGITS
 # The end record of a zip archive without a comment; its last two bytes are the comment's length.
 _END_LENGTH, _END_MARK = 22, b"PK\x05\x06"
+_MOST_COMMENT = 0xFFFF
 _BLOCK = 1 << 20
 _ADVICE = (
     "Earlier checkpoints are as they were: make room (SOLVER.KEEP_CHECKPOINTS keeps fewer) and go on with --resume"
@@ -90,9 +91,17 @@ def _as_text(checksum: int) -> bytes:
 
 
 def is_sealed(path: str | os.PathLike[str]) -> bool:
-    """Whether a file ends with a seal of ours, perhaps a damaged one."""
-    tail = _tail(Path(path), _LENGTH)
-    return len(tail) == _LENGTH and sum(a != b for a, b in zip(tail, _MARK, strict=False)) <= 1
+    """Whether a file was written with a seal of ours, also if that is now damaged, cut, or not at its end."""
+    tail = _tail(Path(path), _END_LENGTH + _MOST_COMMENT)
+    end = tail.rfind(_END_MARK)
+    record, comment = (tail[end : end + _END_LENGTH], tail[end + _END_LENGTH :]) if end >= 0 else (b"", b"")
+    says_so = len(record) == _END_LENGTH and record[-2:] == struct.pack("<H", _LENGTH)
+    return says_so or _is_like_mark(comment) or _is_like_mark(tail[-_LENGTH:])
+
+
+def _is_like_mark(comment: bytes) -> bool:
+    """Whether it begins with the mark, but for one byte."""
+    return len(comment) >= len(_MARK) and sum(a != b for a, b in zip(comment, _MARK, strict=False)) <= 1
 
 
 def damage_in(path: str | os.PathLike[str]) -> str:
@@ -105,7 +114,7 @@ def damage_in(path: str | os.PathLike[str]) -> str:
     try:
         if not path.is_file():
             return "it is gone"
-        if _tail(path, _LENGTH).startswith(_MARK):
+        if is_sealed(path):
             return "" if _is_as_written(path) else "it is not what was written: its checksum differs"
         return _damage_of_archive(path)
     except OSError as error:

@@ -146,7 +146,7 @@ def _drop_lines_after(path: Path, iteration: int) -> list[str]:
     new = "".join(line + "\n" for line in kept)
     if new != text:
         dropped = len(text.splitlines()) - len(kept)
-        logger.info("%s: dropped %d lines of after iteration %d", path, dropped, iteration)
+        logger.info("%s: dropped %d lines: of later than iteration %d, or not whole", path, dropped, iteration)
         with atomic_write(path) as file:
             file.write(new)
     return kept

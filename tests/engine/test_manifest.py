@@ -48,6 +48,18 @@ def test_a_resumed_training_adds_its_session(tmp_path):
     assert len(manifest_in(tmp_path)["sessions"]) == 1
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 1, "sessions": 3}', '{"format": 1}'])
+def test_a_damaged_manifest_is_kept_and_reported(tmp_path, content, caplog):
+    cfg = toy_cfg(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg, trainer_class=Interrupted)
+    (tmp_path / "manifest.json").write_text(content)
+    train(cfg, resume=True)
+    assert "manifest.json cannot be read; it is now manifest_damaged.json" in caplog.text
+    assert (tmp_path / "manifest_damaged.json").read_text() == content
+    assert len(manifest_in(tmp_path)["sessions"]) == 1
+
+
 def test_an_evaluation_has_a_manifest_of_its_own(tmp_path):
     train(toy_cfg(tmp_path))
     before = manifest_in(tmp_path)

@@ -130,6 +130,18 @@ def test_files_are_held_from_beside_them(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_in_a_folder_that_is_held_is_held(tmp_path, holder):
+    process, _ = holder()
+    with pytest.raises(InUseError, match=f"run is in use by process {process.pid}"), path_lock(tmp_path / "run/x.pth"):
+        pass
+    process.kill()
+    process.wait()
+    with path_lock(tmp_path / "run/x.pth"):  # SIGKILL left the lock file behind
+        pass
+    with folder_lock(tmp_path / "run"), path_lock(tmp_path / "run/x.pth"):
+        pass
+
+
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
     def no_locks(descriptor):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fastreid.utils.checkpoint import Checkpointer
+from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
 from fastreid.utils.files import DiskError
 from fastreid.utils.seal import damage_in, is_sealed, save_sealed
 
@@ -50,6 +51,19 @@ def test_every_byte_is_needed_and_none_may_follow(path):
         assert damage_in(path)
     path.write_bytes(content[1:])
     assert damage_in(path)
+
+
+def test_loading_refuses_what_resuming_refuses(path):
+    """A cut seal must not count as a file of another program."""
+    content = path.read_bytes()
+    damaged = [content[:-cut] for cut in range(1, 80)] + [content + more for more in (b"\0", b"\0" * 100)]
+    middle = len(content) // 2
+    damaged += [content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 : -7]]
+    for number, found in enumerate(damaged):
+        path.write_bytes(found)
+        with pytest.raises(WeightsError):
+            read_checkpoint(path)
+        assert damage_in(path), number
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
