@@ -27,6 +27,10 @@ class ArgumentError(UserError, ValueError):
     """An argument that cannot be, where it usually is the value of a key or comes from a user's data."""
 
 
+class Cancelled(SystemExit, KeyboardInterrupt):
+    """Ctrl-C as a quiet exit; code that calls a tool still finds it to be a KeyboardInterrupt."""
+
+
 def sentence_of(error: BaseException) -> str | None:
     """What a user should read about an error; None for a fault of the library.
 
@@ -57,7 +61,7 @@ def reported_as(tool: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _log_traceback()
         print(f"{tool}: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise Cancelled(130) from None
     except Exception as error:
         _log_traceback()
         if isinstance(error, BrokenPipeError) and reader_is_gone():

@@ -100,7 +100,8 @@ def test_a_full_shared_memory_is_not_taken_for_the_disk(monkeypatch):
 def test_ctrl_c_has_its_status(capsys):
     with pytest.raises(SystemExit) as stop, reported_as("tool"):
         raise KeyboardInterrupt
-    assert stop.value.code == 130 and capsys.readouterr().err == "tool: interrupted\n"
+    assert stop.value.code == 130 and isinstance(stop.value, KeyboardInterrupt)
+    assert capsys.readouterr().err == "tool: interrupted\n"
 
 
 def test_a_status_passes():
@@ -205,3 +206,10 @@ def test_output_on_a_full_disk(tmp_path, code, status, said):
         done = run_python(code.format(folder=tmp_path), stdout=full)
     assert done.returncode == status and done.stderr.startswith(said) and done.stderr.count("\n") == 1
     assert code == PRINTS or "line 2999" in (tmp_path / "log.txt").read_text()
+
+
+def test_ctrl_c_leaves_no_traceback():
+    done = run_python(
+        "from fastreid.utils.errors import reported_as\nwith reported_as('tool'):\n    raise KeyboardInterrupt"
+    )
+    assert (done.returncode, done.stderr) == (130, "tool: interrupted\n")

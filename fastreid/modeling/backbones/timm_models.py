@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import timm
@@ -14,6 +15,7 @@ from fastreid.config import CfgNode, ConfigError, image_size, require_unread
 from fastreid.modeling.backbones.pretrained import READ_BY_ALL, load_pretrained
 from fastreid.modeling.backbones.resnet import check_last_stride, remove_strides
 from fastreid.modeling.backbones.vit import fit_vit_names
+from fastreid.utils.errors import sentence_of
 from fastreid.utils.suggest import explain_choice, near_matches
 
 
@@ -80,12 +82,13 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, image_size: tuple[int, int], last_stages: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.model = _unpooled(name, image_size)
+        with _sizes_explained(name, image_size):
+            self.model = _unpooled(name, image_size)
         for stage in last_stages:
             remove_strides(self.model.get_submodule(stage))
         # One image tells what the model gives; models differ.
         was_training = self.model.training
-        with torch.no_grad():
+        with torch.no_grad(), _sizes_explained(name, image_size):
             shape = self.eval()(torch.zeros(1, 3, *image_size)).shape
         self.train(was_training)
         self.feature_dim = shape[1]
@@ -105,6 +108,21 @@ class TimmBackbone(nn.Module):
         if features.ndim == 2:
             return features[..., None, None]
         return features.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else features
+
+
+@contextmanager
+def _sizes_explained(name: str, image_size: tuple[int, int]) -> Iterator[None]:
+    """Raises: ConfigError for what timm or torch says of images of a size that a model cannot take."""
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
+        if sentence_of(error):  # no memory
+            raise
+        height, width = image_size
+        raise ConfigError(
+            f"timm's {name} cannot take images of height {height} and width {width} (INPUT.SIZE_TRAIN): "
+            f"{' '.join(str(error).split()):.300}"
+        ) from error
 
 
 def _unpooled(name: str, image_size: tuple[int, int]) -> nn.Module:
@@ -127,7 +145,7 @@ def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
     """The model `MODEL.BACKBONE.TIMM_NAME` of timm, for images of the size of training.
 
     Raises:
-        ConfigError: no such model, with near matches; a key that only other backbones have.
+        ConfigError: no such model, with near matches; a key that only other backbones have; a size that it cannot take.
         WeightsError: `PRETRAIN_PATH` fills too little of it.
     """
     name = cfg.MODEL.BACKBONE.TIMM_NAME
@@ -137,6 +155,13 @@ def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
         raise ConfigError(f"MODEL.BACKBONE.TIMM_NAME {name!r} is none of timm's {len(timm.list_models())} models{hint}")
     reads = (*READ_BY_ALL, "TIMM_NAME")
     require_unread(cfg, "MODEL.BACKBONE", reads, "build_timm_backbone takes timm's model as it is")
+    if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False) and (
+        image_size(cfg, is_train=False) != image_size(cfg)
+    ):
+        raise ConfigError(
+            f"{name}'s table of positions has one size: INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must equal SIZE_TRAIN "
+            f"{cfg.INPUT.SIZE_TRAIN}"
+        )
     return _with_weights(TimmBackbone(name, image_size(cfg)), cfg)
 
 

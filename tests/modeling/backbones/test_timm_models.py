@@ -4,9 +4,9 @@ import pytest
 import timm
 import torch
 
-from fastreid.config import get_cfg
+from fastreid.config import ConfigError, get_cfg
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone
-from fastreid.modeling.backbones.timm_models import FAMILIES
+from fastreid.modeling.backbones.timm_models import FAMILIES, build_timm_backbone
 from fastreid.utils.weights import WeightsError
 
 SIZE = [128, 64]
@@ -105,3 +105,21 @@ def test_weights_come_from_a_local_file(tmp_path):
 def test_the_registry_has_fast_reids_names():
     kinds = "resnet resnext resnest osnet mobilenetv2 mobilenetv3 shufflenetv2 repvgg regnet effnet vit".split()
     assert {f"build_{kind}_backbone" for kind in kinds} <= set(BACKBONE_REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        (
+            [33, 32],
+            [33, 32],
+            r"test_vit cannot take images of height 33 and width 32 \(INPUT.SIZE_TRAIN\)",
+        ),
+        ([32, 32], [64, 32], r"INPUT.SIZE_TEST \[64, 32\] must equal SIZE_TRAIN \[32, 32\]"),
+    ],
+)
+def test_sizes_that_a_model_cannot_take(train, test, said):
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.SIZE_TRAIN", train, "INPUT.SIZE_TEST", test, "MODEL.BACKBONE.TIMM_NAME", "test_vit"])
+    with pytest.raises(ConfigError, match=said):
+        build_timm_backbone(cfg)
