@@ -123,7 +123,7 @@ def test_zero_iterations_or_no_layers_freeze_nothing_and_say_so(tmp_path, caplog
         ("['embedd']", 0, "no part 'embedd'"),
         ("['embed', 'neck', 'heads']", 3, "leaves nothing to train"),
         ("['embed', 'neck', 'heads']", -1, "leaves nothing to train"),
-        ("['embed']", -2, "or -1 for the whole run, got -2"),
+        ("['embed']", -2, "must be -1 or more .-1: the whole run., got -2"),
     ],
 )
 def test_mistakes_are_explained(tmp_path, layers, iterations, message):

@@ -171,5 +171,5 @@ def test_buffers_come_back_but_those_that_shall_stay():
 
 
 def test_a_negative_limit_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="MAX_NONFINITE counts steps, 0 or more, got -1"):
+    with pytest.raises(ConfigError, match="MAX_NONFINITE must be 0 or more, got -1"):
         ToyTrainer(toy_cfg(tmp_path, SOLVER__MAX_NONFINITE=-1))

@@ -130,5 +130,5 @@ def test_mistakes_are_found_before_training(tmp_path):
 
     with pytest.raises(ConfigError, match="PRECISE_BN is enabled, but Linear has no batch norm"):
         NoNorm(pbn_cfg(tmp_path))
-    with pytest.raises(ConfigError, match="NUM_ITER counts batches, 1 or more, got 0"):
+    with pytest.raises(ConfigError, match="NUM_ITER must be 1 or more, got 0"):
         ToyTrainer(pbn_cfg(tmp_path, TEST__PRECISE_BN__NUM_ITER=0))
