@@ -17,6 +17,7 @@ from fastreid.engine.nonfinite import ADVICE, BufferBackup, DivergenceError, des
 from fastreid.solver.gradients import Clipper
 from fastreid.utils import comm
 from fastreid.utils.env import rng_state
+from fastreid.utils.errors import UserError
 from fastreid.utils.events import EventStorage
 
 logger = logging.getLogger(__name__)
@@ -155,6 +156,10 @@ def progress_of(trainer: TrainerBase) -> dict[str, Any]:
     return {**place, **known, "scalars": trainer.storage.state()}
 
 
+class UntrainedError(UserError, RuntimeError):
+    """Parameters that no loss reaches in a run of several processes."""
+
+
 class SimpleTrainer(TrainerBase):
     """One iteration: data, forward, backward, clipping, optimiser step."""
 
@@ -232,7 +237,7 @@ class SimpleTrainer(TrainerBase):
         idle = [name for name, p in self.model.named_parameters() if p.requires_grad and p.grad is None]
         if idle:
             named = f"{', '.join(idle[:8])}{' …' if idle[8:] else ''}"
-            raise RuntimeError(
+            raise UntrainedError(
                 f"{len(idle)} parameters have no part in the loss: {named}. In a "
                 "run of several processes every parameter must, or be frozen by requires_grad_(False) when the model "
                 "is built"
