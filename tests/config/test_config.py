@@ -13,6 +13,7 @@ from fastreid.config import (
     refuse_unsupported,
     resolve_device,
 )
+from fastreid.config.devices import _is_usable
 from fastreid.config.paths import PATH_KEYS
 from fastreid.config.ranges import RULES
 from fastreid.config.unsupported import REASONS
@@ -271,8 +272,38 @@ def test_configurable_without_from_config_is_an_error():
 
 def test_devices():
     assert resolve_device("auto") in ("cpu", "cuda") and resolve_device("cpu") == "cpu"
-    with pytest.raises(ConfigError, match="no torch device"):
+    with pytest.raises(ConfigError, match="no torch device; devices here: auto, cpu"):
         resolve_device("gpu")
+    with pytest.raises(ConfigError, match="no torch device"):
+        resolve_device("")
+
+
+@pytest.mark.parametrize("name", ["xla", "mkldnn", "vulkan", "hpu", "meta", "opengl", "ipu", "lazy", "privateuseone"])
+def test_a_device_that_this_torch_cannot_use_is_refused(name):
+    with pytest.raises(ConfigError, match=f"MODEL.DEVICE is '{name}', a device that .* devices here: auto, cpu"):
+        resolve_device(name)
+
+
+def test_a_cuda_device_with_too_high_a_number_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    _is_usable.cache_clear()
+    assert resolve_device("cuda:1") == "cuda:1"
+    with pytest.raises(ConfigError, match=r"'cuda:2', .* auto, cpu, cuda, cuda:0, cuda:1"):
+        resolve_device("cuda:2")
+    _is_usable.cache_clear()
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_mps_is_taken_where_it_is(monkeypatch, available):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: available)
+    _is_usable.cache_clear()
+    if available:
+        assert resolve_device("mps") == "mps"
+    else:
+        with pytest.raises(ConfigError, match="'mps', a device that torch cannot use here"):
+            resolve_device("mps")
+    _is_usable.cache_clear()
 
 
 def test_it_is_a_yacs_node():
