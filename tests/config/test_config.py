@@ -309,3 +309,22 @@ def test_mps_is_taken_where_it_is(monkeypatch, available):
 def test_it_is_a_yacs_node():
     cfg = CfgNode({"A": 1})
     assert cfg.A == 1 and "A: 1" in cfg.dump()
+
+
+def test_an_option_after_the_keys_is_told_whatever_the_count():
+    for words in (["OUTPUT_DIR", "dry", "--dry-run"], ["OUTPUT_DIR", "--dry-run", "dry"]):
+        with pytest.raises(ConfigError, match="--dry-run stands among the config keys: options come before"):
+            get_cfg().merge_from_list(words)
+
+
+def test_a_list_with_a_word_that_is_no_number_gets_a_remedy_that_works():
+    with pytest.raises(ConfigError) as error:
+        get_cfg().merge_from_list(["MODEL.PIXEL_MEAN", "[nan,1,1]"])
+    remedy = str(error.value).rpartition(" as in ")[2]
+    assert "['[" not in str(error.value)
+    get_cfg().merge_from_list([remedy.split(" ", 1)[0], remedy.split(" ", 1)[1].strip('"')])
+
+
+def test_an_unknown_key_like_no_other_is_a_sentence():
+    with pytest.raises(ConfigError, match=r"unknown key QQQQ in the command line\. Keys beside it: "):
+        get_cfg().merge_from_list(["QQQQ", "1"])
