@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from fastreid.config.config import CfgNode, ConfigError, configurable
+from fastreid.config.devices import resolve_device
 from fastreid.config.paths import expand_paths, user_path
 from fastreid.config.unsupported import check_ranges, refuse_unsupported, require_defaults, require_unread
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = [
     "CfgNode",
@@ -39,23 +35,3 @@ def image_size(cfg: CfgNode, *, is_train: bool = True) -> tuple[int, int]:
     if cfg.INPUT.CROP.ENABLED:
         return tuple(cfg.INPUT.CROP.SIZE)
     return tuple(cfg.INPUT.SIZE_TRAIN if is_train else cfg.INPUT.SIZE_TEST)
-
-
-def resolve_device(name: str | torch.device) -> str:
-    """`"auto"` as "cuda" if torch sees one, else "cpu"; any other must be a torch device, or the name of one.
-
-    Raises:
-        ConfigError: not a torch device, or CUDA asked for where there is none.
-    """
-    import torch
-
-    name = str(name)
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"MODEL.DEVICE {name!r} is no torch device: {error}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"MODEL.DEVICE is {name!r} but torch sees no CUDA device; use auto or cpu")
-    return name

@@ -36,14 +36,17 @@ class CfgNode(YacsNode):
         Raises:
             ConfigError: an odd count, an unknown key or a value of another type. Nothing is changed then.
         """
-        if len(cfg_list) % 2:
+        is_odd = len(cfg_list) % 2
+        for number, word in enumerate(map(str, cfg_list)):
+            # A value may begin with a dash, as -1 does; an option that is one makes the count odd.
+            if word.startswith("-") and (number % 2 == 0 or (is_odd and word.startswith("--"))):
+                raise ConfigError(f"{word} stands among the config keys: options come before the first KEY VALUE pair")
+        if is_odd:
             raise ConfigError(
                 f"options come in pairs KEY VALUE, got {len(cfg_list)} words: {' '.join(map(str, cfg_list))}"
             )
         pairs = []
         for key, value in zip(cfg_list[::2], cfg_list[1::2], strict=True):
-            if str(key).startswith("-"):
-                raise ConfigError(f"{key} stands among the config keys: options come before the first KEY VALUE pair")
             if str(key).count(".") > MAX_DEPTH:
                 raise ConfigError(f"unknown key {key:.200} … in the command line")
             tree: Any = parsed(value)
@@ -90,7 +93,7 @@ def _unknown_key(name: str, key: str, node: YacsNode, prefix: str, source: str) 
             "the config before the file is merged, as the project does"
         )
     root_hint = near_matches(str(key), list(node.keys()))
-    hint = f"; did you mean {' or '.join(prefix + found for found in root_hint)}?" if root_hint else ""
+    hint = f"; did you mean {' or '.join(prefix + found for found in root_hint)}?" if root_hint else "."
     return f"unknown key {name:.200} in {source}{hint} Keys beside it: {', '.join(sorted(node.keys()))}"
 
 

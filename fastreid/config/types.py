@@ -68,6 +68,9 @@ def _remedy(value: Any, default: Any, name: str) -> str:
     """What to type instead."""
     if isinstance(default, str) and (value is None or isinstance(value, bool | int | float)):
         return f"""; quote what is text but looks like a number: {name} "'{value}'" ('{value}' in a file)"""
+    if isinstance(default, list | tuple) and isinstance(value, str) and value.strip()[:1] in ("[", "("):
+        example = list(default) or ["word", 1]
+        return f"""; only numbers and quoted words may stand in a list, as in {name} "{example}\""""
     if isinstance(default, list | tuple) and isinstance(value, str | int | float):
         return f"""; write a list, also of one: {name} "[{value!r}]\""""
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():

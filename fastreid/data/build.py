@@ -39,13 +39,18 @@ def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDatase
         DatasetError: what is on disk is not what a name stands for.
     """
     names = [names] if isinstance(names, str) else names  # else each letter would be a name
-    return [_build_dataset(name, datasets_root(cfg)) for name in names]
+    return [_build_dataset(name, datasets_root(cfg), _key_with(cfg, name)) for name in names]
 
 
-def _build_dataset(name: str, root: str) -> ImageDataset:
+def _key_with(cfg: CfgNode, name: str) -> str:
+    """The key whose value names this data set, if one does."""
+    return next((f"DATASETS.{key}" for key in ("NAMES", "TESTS") if name in cfg.DATASETS[key]), "")
+
+
+def _build_dataset(name: str, root: str, key: str) -> ImageDataset:
     if ":" in name:
         return load_own_images(name, root)
-    make = DATASET_REGISTRY.get(name)
+    make = DATASET_REGISTRY.get(name, key=key)
     takes = inspect.signature(make).parameters
     # Not every class that users wrote for fast-reid asks where the data sets are.
     takes_root = "root" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
@@ -61,10 +66,12 @@ def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
     `sources`, its dataset `num_classes`. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
 
     Raises:
-        ConfigError: the batch does not divide over the processes, the sampler cannot fill one, a benchmark is named
-            twice, or a key has no legal value.
+        ConfigError: no data set is named, the batch does not divide over the processes, the sampler cannot fill one, a
+            benchmark is named twice, or a key has no legal value.
         DatasetError: a data set without training images.
     """
+    if not cfg.DATASETS.NAMES:
+        raise ConfigError("DATASETS.NAMES is empty: name at least one data set to train on")
     sources = build_datasets(cfg, cfg.DATASETS.NAMES)
     _check_sources(sources)
     images, people, sets = [], [], []
@@ -115,7 +122,7 @@ def _build_sampler(cfg: CfgNode, labels: Sequence[int], **known: Any) -> Any:
     Raises:
         ConfigError: DATALOADER.SET_WEIGHT is given and the sampler does not ask for it.
     """
-    make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)
+    make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN, key="DATALOADER.SAMPLER_TRAIN")
     asked = inspect.signature(make).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values())
     if known["set_weight"] and "set_weight" not in asked and not takes_all:

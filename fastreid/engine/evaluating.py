@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from fastreid.engine.train_loop import EvaluationCut, HookBase, progress_of
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import BEST, Checkpointer
 from fastreid.utils.env import rng_state, set_rng_state
+from fastreid.utils.errors import UserError
 from fastreid.utils.files import atomic_write
 from fastreid.utils.seal import damage_in
 
@@ -23,6 +25,10 @@ RECORD = "last_evaluation.json"
 Results = Mapping[str, Mapping[str, float]]
 
 
+class ResultsError(UserError, TypeError):
+    """A user-defined evaluation returned what is no {protocol: {figure: number}}."""
+
+
 class EvalHook(HookBase):
     """Evaluates every ``period`` epochs (0: never) and after the last.
 
@@ -31,9 +37,12 @@ class EvalHook(HookBase):
     """
 
     def __init__(
-        self, period: int, evaluate: Callable[[], Results], is_evaluated: Callable[[], bool] = lambda: True
+        self, period: int, evaluate: Callable[[], Results | None], is_evaluated: Callable[[], bool] = lambda: True
     ) -> None:
-        """``is_evaluated`` says of a resumed run whether its last checkpoint was."""
+        """Evaluate by ``evaluate()``, which returns {protocol: {figure: number}}, or None if it has no figures.
+
+        ``is_evaluated`` says of a resumed run whether its last checkpoint was.
+        """
         self._period, self._evaluate, self._is_evaluated = period, evaluate, is_evaluated
 
     def before_train(self) -> None:
@@ -53,7 +62,7 @@ class EvalHook(HookBase):
         trainer, state, cut = self.trainer, rng_state(), None
         try:
             trainer.is_evaluating = True
-            trainer.results = self._evaluate()
+            trainer.results = _checked(self._evaluate())
         except EvaluationCut as error:
             cut = error
         finally:
@@ -62,6 +71,18 @@ class EvalHook(HookBase):
         if cut is not None:
             cut.stop()
         trainer.storage.put_results(trainer.results)
+
+
+def _checked(results: Results | None) -> Results:
+    """Raises: ResultsError if an evaluation returned anything but figures of protocols, or None for none."""
+    if results is None:
+        return {}
+    if not isinstance(results, Mapping) or not all(isinstance(figures, Mapping) for figures in results.values()):
+        raise ResultsError(
+            "the function that EvalHook calls must return {protocol: {figure: number}}, as {'Market1501': {'mAP': "
+            f"80.5}}}}, or None, but it returned {reprlib.repr(results)}"
+        )
+    return results
 
 
 class _AfterEvaluation(HookBase):

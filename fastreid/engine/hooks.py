@@ -18,6 +18,7 @@ from fastreid.solver import LRSchedule
 from fastreid.solver.ema import WeightAverage
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import INTERRUPTED, Checkpointer
+from fastreid.utils.errors import UserError
 from fastreid.utils.events import Record
 from fastreid.utils.skipped import tell_skipped
 from fastreid.utils.timing import RunningMedian, format_seconds
@@ -54,6 +55,10 @@ class IterationTimer(HookBase):
         logger.info("%d iterations in %s, evaluations included", done, format_seconds(seconds))
 
 
+class ScheduleError(UserError, TypeError):
+    """A scheduler that cannot set the learning rate of any iteration, as those of torch."""
+
+
 class LRScheduler(HookBase):
     """Sets the learning rates of an iteration before it runs: ``LRScheduler(schedule)``.
 
@@ -62,6 +67,12 @@ class LRScheduler(HookBase):
 
     def __init__(self, schedule: LRSchedule | torch.optim.Optimizer, scheduler: LRSchedule | None = None) -> None:
         self._schedule = schedule if scheduler is None else scheduler
+        if not hasattr(self._schedule, "set_iteration"):
+            raise ScheduleError(
+                f"LRScheduler takes an LRSchedule, as build_lr_scheduler(cfg, optimizer, iters_per_epoch) gives it, "
+                f"and not {type(self._schedule).__name__}. For a scheduler of torch, add a hook whose after_step or "
+                "after_epoch calls scheduler.step(); for a curve of your own, register it in SCHEDULE_REGISTRY"
+            )
 
     def before_step(self) -> None:
         self._schedule.set_iteration(self.trainer.iter)

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from fastreid.config import resolve_device
 from fastreid.evaluation.distances import MEMORY_BUDGET, Distances, rows_within
 from fastreid.evaluation.fused import is_available
 from fastreid.evaluation.metric import Rows, as_rows, check_finite, check_pair, metric_named
@@ -180,7 +181,7 @@ def on_device(rows: Rows, device: torch.device) -> Tensor:
 
 def _resolved(device: str | torch.device) -> torch.device:
     """With the number that a tensor on it will name."""
-    device = torch.device(device)
+    device = torch.device(resolve_device(device, key="device"))
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device

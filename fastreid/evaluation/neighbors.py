@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from fastreid.config import resolve_device
 from fastreid.evaluation import fused
 from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.distances import MANY_PAIRS
@@ -64,12 +65,13 @@ def nearest_neighbors(
         raise ValueError(explain_choice("neighbour search (TEST.SEARCH)", search, ["auto", *SEARCHES]))
     if search == "faiss" and optional("faiss", FAISS_EFFECT) is None:
         search = "auto"
+    device = torch.device(resolve_device(device, key="device"))
     if search == "auto":
-        search = "compiled" if fused.is_available() and torch.device(device).type == "cpu" else "torch"
+        search = "compiled" if fused.is_available() and device.type == "cpu" else "torch"
     many = len(features) if gallery is None else len(gallery)
     if not 1 <= k <= many:
         raise ValueError(f"k must lie between 1 and the number of images, {many}, got {k}")
-    return SEARCHES[search](features, gallery, k, metric, torch.device(device), with_farthest, num_threads)
+    return SEARCHES[search](features, gallery, k, metric, device, with_farthest, num_threads)
 
 
 def _compiled(

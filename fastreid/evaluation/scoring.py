@@ -56,7 +56,7 @@ class Scoring:
         engine: "compiled" (the library's kernels: the same bits everywhere), "torch" (its product, on `device`), or
             "auto": compiled if it is built.
         search: of neighbours, as `nearest_neighbors`.
-        device: of torch, for engine and search.
+        device: of torch, for engine and search; "auto" is CUDA if there is any.
         memory_budget: MiB beside the descriptors.
         max_rank: length of the match curve, at least 10.
         single_shot: CMC as on CUHK03, one gallery image per person.
@@ -100,6 +100,7 @@ class Scoring:
         for group in self.breakdown:
             if group not in GROUPS:
                 raise ArgumentError(explain_choice("breakdown (TEST.BREAKDOWN)", group, GROUPS))
+        object.__setattr__(self, "device", resolve_device(self.device, key="device (MODEL.DEVICE)"))
         self._check_neighbours()
 
     def _check_neighbours(self) -> None:

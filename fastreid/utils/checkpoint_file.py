@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ __all__ = ["State", "WeightsError", "read_checkpoint", "state_dict_in"]
 
 _SHOWN = 5
 _SAFE = ".safetensors"
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_REFUSED = re.compile(r"(?:Unsupported|Unsafe|disallowed|blocked) (?:global|class)\S* (?:GLOBAL )?(\S+)")
+_REASON = re.compile(r"WeightsUnpickler error:[ \t]*(\S.*)")
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> Any:
@@ -56,7 +60,7 @@ def _load(path: Path, lazily: bool) -> Any:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} is not a file of tensors and plain types: it is damaged, or holds other "
-            f"Python objects, which are not loaded as they could run code ({_first_line(error)}). "
+            f"Python objects, which are not loaded as they could run code ({_refused_in(error)}). "
             f"If you trust who wrote it: python tools/convert_checkpoint.py --trust {path} NEW_FILE"
         ) from error
     except MemoryError:
@@ -94,7 +98,16 @@ def _harmless_types() -> list[Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:200]
+    return (_TERMINAL_CODES.sub("", str(error)).splitlines() or [""])[0][:200]
+
+
+def _refused_in(error: BaseException) -> str:
+    """Which object of a file torch did not load, without torch's advice to load it all the same."""
+    if found := _REFUSED.search(str(error)):
+        return f"{found[1]:.200} is not allowed"
+    if found := _REASON.search(str(error)):
+        return _TERMINAL_CODES.sub("", found[1])[:200]
+    return _first_line(error)
 
 
 def _no_such_file(path: Path) -> str:

@@ -29,6 +29,13 @@ class DiskError(UserError, OSError):
         return str(self.args[1])
 
 
+class IsAFolderError(UserError, IsADirectoryError):
+    """A folder that stands where a file is to be written."""
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, advice: str = _ADVICE) -> Iterator[IO[Any]]:
     """Yield a file that takes the place of ``path`` when the block ends without an error.
@@ -42,11 +49,15 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, advice: str =
 
     Raises:
         DiskError: the disk is full, broken or read-only.
+        IsAFolderError: ``path`` is a folder; nothing is written.
         ValueError: ``mode`` is neither ``"w"`` nor ``"wb"``.
     """
     if mode not in ("w", "wb"):
         raise ValueError(f"atomic_write mode must be 'w' or 'wb', got {mode!r}")
     target = Path(path)
+    if target.is_dir():
+        sentence = f"{target} is a folder, where a file is to be written: name a file, or move the folder away"
+        raise IsAFolderError(errno.EISDIR, sentence)
     with explained_disk_errors(target, advice=advice):
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")

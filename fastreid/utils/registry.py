@@ -55,8 +55,11 @@ class Registry:
     def _decorator(self, name: str | None) -> Callable[[Any], Any]:
         return lambda obj: self.register(obj, name=name)
 
-    def get(self, name: str) -> Any:
+    def get(self, name: str, *, key: str = "") -> Any:
         """Return the object registered under ``name``.
+
+        Args:
+            key: the config key that ``name`` is the value of, for the error message.
 
         Raises:
             RegistryError: there is none; the message names near matches and every legal name.
@@ -64,7 +67,9 @@ class Registry:
         try:
             return self._objects[name]
         except KeyError:
-            raise RegistryError(explain_choice(self.name, name, self._objects)) from None
+            raise RegistryError(
+                explain_choice(f"{self.name} in {key}" if key else self.name, name, self._objects)
+            ) from None
 
     def __contains__(self, name: object) -> bool:
         return name in self._objects

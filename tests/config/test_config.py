@@ -13,6 +13,7 @@ from fastreid.config import (
     refuse_unsupported,
     resolve_device,
 )
+from fastreid.config.devices import _is_usable
 from fastreid.config.paths import PATH_KEYS
 from fastreid.config.ranges import RULES
 from fastreid.config.unsupported import REASONS
@@ -271,10 +272,59 @@ def test_configurable_without_from_config_is_an_error():
 
 def test_devices():
     assert resolve_device("auto") in ("cpu", "cuda") and resolve_device("cpu") == "cpu"
-    with pytest.raises(ConfigError, match="no torch device"):
+    with pytest.raises(ConfigError, match="no torch device; devices here: auto, cpu"):
         resolve_device("gpu")
+    with pytest.raises(ConfigError, match="no torch device"):
+        resolve_device("")
+
+
+@pytest.mark.parametrize("name", ["xla", "mkldnn", "vulkan", "hpu", "meta", "opengl", "ipu", "lazy", "privateuseone"])
+def test_a_device_that_this_torch_cannot_use_is_refused(name):
+    with pytest.raises(ConfigError, match=f"MODEL.DEVICE is '{name}', a device that .* devices here: auto, cpu"):
+        resolve_device(name)
+
+
+def test_a_cuda_device_with_too_high_a_number_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    _is_usable.cache_clear()
+    assert resolve_device("cuda:1") == "cuda:1"
+    with pytest.raises(ConfigError, match=r"'cuda:2', .* auto, cpu, cuda, cuda:0, cuda:1"):
+        resolve_device("cuda:2")
+    _is_usable.cache_clear()
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_mps_is_taken_where_it_is(monkeypatch, available):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: available)
+    _is_usable.cache_clear()
+    if available:
+        assert resolve_device("mps") == "mps"
+    else:
+        with pytest.raises(ConfigError, match="'mps', a device that torch cannot use here"):
+            resolve_device("mps")
+    _is_usable.cache_clear()
 
 
 def test_it_is_a_yacs_node():
     cfg = CfgNode({"A": 1})
     assert cfg.A == 1 and "A: 1" in cfg.dump()
+
+
+def test_an_option_after_the_keys_is_told_whatever_the_count():
+    for words in (["OUTPUT_DIR", "dry", "--dry-run"], ["OUTPUT_DIR", "--dry-run", "dry"]):
+        with pytest.raises(ConfigError, match="--dry-run stands among the config keys: options come before"):
+            get_cfg().merge_from_list(words)
+
+
+def test_a_list_with_a_word_that_is_no_number_gets_a_remedy_that_works():
+    with pytest.raises(ConfigError) as error:
+        get_cfg().merge_from_list(["MODEL.PIXEL_MEAN", "[nan,1,1]"])
+    remedy = str(error.value).rpartition(" as in ")[2]
+    assert "['[" not in str(error.value)
+    get_cfg().merge_from_list([remedy.split(" ", 1)[0], remedy.split(" ", 1)[1].strip('"')])
+
+
+def test_an_unknown_key_like_no_other_is_a_sentence():
+    with pytest.raises(ConfigError, match=r"unknown key QQQQ in the command line\. Keys beside it: "):
+        get_cfg().merge_from_list(["QQQQ", "1"])

@@ -15,6 +15,7 @@ from fastreid.data import (
     datasets_root,
 )
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
+from fastreid.utils.registry import RegistryError
 
 
 @pytest.fixture
@@ -53,6 +54,19 @@ def test_the_same_people_are_not_trained_on_twice(cfg, names):
     cfg.merge_from_list(["DATASETS.NAMES", names])
     with pytest.raises(ConfigError, match=f"has {' and '.join(names)}, which train on the same people; name one"):
         build_reid_train_loader(cfg)
+
+
+def test_no_data_set_to_train_on_names_the_key(cfg):
+    cfg.merge_from_list(["DATASETS.NAMES", ()])
+    with pytest.raises(ConfigError, match="DATASETS.NAMES is empty"):
+        build_reid_train_loader(cfg)
+
+
+@pytest.mark.parametrize("key", ["DATASETS.NAMES", "DATASETS.TESTS"])
+def test_an_unknown_data_set_names_its_key(cfg, key):
+    cfg.merge_from_list(["DATASETS.NAMES", (), "DATASETS.TESTS", (), key, ("CARG0",)])
+    with pytest.raises(RegistryError, match=f"unknown dataset in {key} 'CARG0'"):
+        build_datasets(cfg, ["CARG0"])
 
 
 def test_a_set_without_training_images_says_so(cfg, tmp_path):

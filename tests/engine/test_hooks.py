@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fastreid.engine import TrainerBase, callbacks, hooks
+from fastreid.engine.evaluating import ResultsError
 from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
 from tests.engine.toys import ToyTrainer, toy_cfg, train
 
@@ -165,6 +166,25 @@ def test_rates_of_fast_reids_two_arguments():
     asked = []
     run([hooks.LRScheduler(object(), SimpleNamespace(set_iteration=asked.append))], epochs=1, iters=2)
     assert asked == [0, 1]
+
+
+@pytest.mark.parametrize("with_optimizer", [False, True])
+def test_a_scheduler_of_torch_is_refused_with_the_remedy(with_optimizer):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    with pytest.raises(hooks.ScheduleError, match=r"not StepLR\. .*scheduler\.step\(\)"):
+        hooks.LRScheduler(optimizer, scheduler) if with_optimizer else hooks.LRScheduler(scheduler)
+
+
+def test_an_evaluation_may_have_no_figures(tmp_path):
+    trainer = run([hooks.EvalHook(1, lambda: None), hooks.BestCheckpointer(None)], epochs=1)
+    assert trainer.results == {}
+
+
+@pytest.mark.parametrize("results", [{"a": 3}, 5, [("P", {"mAP": 1.0})]])
+def test_an_evaluation_that_returns_anything_else_is_refused(results):
+    with pytest.raises(ResultsError, match="must return {protocol: {figure: number}}.*but it returned"):
+        run([hooks.EvalHook(1, lambda: results)], epochs=1)
 
 
 def test_callbacks_are_called_with_the_trainer_at_their_points():

@@ -8,9 +8,11 @@ import torch
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.evaluation import fused
+from fastreid.evaluation.blocked import BlockedDistances
 from fastreid.evaluation.confidence import bootstrap_intervals
 from fastreid.evaluation.fused import FusedDistances
 from fastreid.evaluation.matching import match_labels
+from fastreid.evaluation.neighbors import nearest_neighbors
 from fastreid.evaluation.protocols import check_protocol
 from fastreid.evaluation.rank import rank_queries
 from fastreid.evaluation.score import score_distances, score_features
@@ -229,3 +231,13 @@ def test_a_protocol_that_cannot_be_scored_so_is_named_before_the_model_runs():
     check_protocol(data)
     with pytest.raises(ConfigError, match="TOY: TEST.ROC and TEST.PLOTS need pairs of two people"):
         check_protocol(data, with_pairs=True)
+
+
+@pytest.mark.parametrize("device", ["x", "mkldnn", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused_by_scoring_and_searching(device):
+    with pytest.raises(ConfigError, match=rf"device \(MODEL.DEVICE\).*'{device}'.* auto, cpu"):
+        Scoring(device=device)
+    with pytest.raises(ConfigError, match=f"device.*'{device}'.* auto, cpu"):
+        nearest_neighbors(np.eye(3, dtype=np.float32), 1, device=device)
+    with pytest.raises(ConfigError, match=f"device.*'{device}'.* auto, cpu"):
+        BlockedDistances(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), device=device)

@@ -1,5 +1,6 @@
 """Every way a checkpoint file can be wrong has its own sentence."""
 
+import argparse
 import gzip
 import io
 import tarfile
@@ -232,3 +233,15 @@ def test_a_tensor_without_values_is_refused(tmp_path):
     torch.save({"w": torch.empty(3, device="meta")}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"w in .*x\.pth has a shape and no values"):
         read_checkpoint(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "refused"),
+    [(np.ones(3), "multiarray._reconstruct"), (argparse.Namespace(a=1), "argparse.Namespace"), (print, "print")],
+)
+def test_what_is_not_loaded_is_named_without_torchs_advice(tmp_path, content, refused):
+    torch.save({"model": content}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError) as error:
+        read_checkpoint(tmp_path / "x.pth")
+    assert f"{refused} is not allowed)" in str(error.value)
+    assert "\x1b" not in str(error.value) and "options" not in str(error.value)

@@ -4,8 +4,10 @@ import os
 import stat
 
 import pytest
+import torch
 
-from fastreid.utils.files import atomic_write
+from fastreid.utils.checkpoint import Checkpointer
+from fastreid.utils.files import IsAFolderError, atomic_write
 
 
 def test_writes_text_and_bytes_and_makes_the_folder(tmp_path):
@@ -54,3 +56,19 @@ def test_permissions_are_the_usual_ones_or_those_of_the_old_file(tmp_path):
 def test_other_modes_are_refused(tmp_path):
     with pytest.raises(ValueError, match="'w' or 'wb'"), atomic_write(tmp_path / "x", "a"):
         pass
+
+
+def test_a_folder_in_the_place_of_the_file_is_named_and_not_the_temporary_file(tmp_path):
+    (tmp_path / "last_checkpoint").mkdir()
+    with pytest.raises(IsAFolderError, match="last_checkpoint is a folder, where a file is to be written"):
+        with atomic_write(tmp_path / "last_checkpoint"):
+            raise AssertionError("nothing is to be written")
+    with pytest.raises(IsAFolderError, match=r"^\. is a folder"), atomic_write(""):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["last_checkpoint"]
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path):
+    (tmp_path / "model_best.pth").mkdir()
+    with pytest.raises(IsAFolderError, match="model_best.pth is a folder"):
+        Checkpointer(torch.nn.Linear(1, 1), tmp_path).save("model_best", is_last=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jinja2 import UndefinedError
+
 from fastreid.evaluation.report.page import render_page
 from fastreid.evaluation.report.runs import ReportError, check_comparable, read_run
 from fastreid.evaluation.report.table import text_table
@@ -29,12 +31,21 @@ def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, resu
     try:
         check_comparable(*runs)
         page, table = render_page(runs), text_table(runs)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, UndefinedError) as error:
         raise ReportError(
-            f"the files of {stage1} or {stage2} are not as this version writes them ({type(error).__name__}: {error}): "
+            f"the files of {stage1} or {stage2} are not as this version writes them ({_in_words(error)}): "
             "evaluate both again (train_net.py --resume), then make the report"
         ) from error
     with path_lock(output, results), atomic_write(output) as file:
         write_json(results, {run.name: run.results for run in runs})
         file.write(printable(page))
     return table
+
+
+def _in_words(error: Exception) -> str:
+    """What files lack that made this error of reading them."""
+    if isinstance(error, KeyError):
+        return f"they have no {error.args[0]}" if error.args else "something is missing in them"
+    if isinstance(error, IndexError):
+        return "a list in them is too short"
+    return f"a value in them is of another kind: {error}"

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from fastreid.evaluation.report.runs import Run
+from fastreid.evaluation.report.runs import ReportError, Run
 from fastreid.evaluation.report.summary import summary_rows
 from fastreid.evaluation.report.table import (
     FIGURES,
@@ -67,6 +67,8 @@ def view_name(view: int) -> str:
 def _section(protocol: str, runs: Sequence[Run]) -> dict[str, Any]:
     """One protocol: how the runs compare query by query, and the lists of each kind."""
     lists = [run.lists[protocol] for run in runs]
+    for path in lists[0]["ap_by_query"]:
+        require_queries(path, runs, lists)
     return {
         "name": protocol,
         "title": protocol_title(protocol),
@@ -84,12 +86,23 @@ def _section(protocol: str, runs: Sequence[Run]) -> dict[str, Any]:
 def _with_other(query: dict, runs: Sequence[Run], lists: Sequence[dict], own: int) -> dict:
     """A query with its AP in the other runs, as each run chooses its own best and worst."""
     path = query["query"]["path"]
+    require_queries(path, runs, lists)
     others = [
         (run.title, each["ap_by_query"][path])
         for i, (run, each) in enumerate(zip(runs, lists, strict=True))
         if i != own
     ]
     return {**query, "others": others}
+
+
+def require_queries(path: str, runs: Sequence[Run], lists: Sequence[dict]) -> None:
+    """Raises: ReportError if a run has no AP of a query."""
+    for run, each in zip(runs, lists, strict=True):
+        if path not in each["ap_by_query"]:
+            raise ReportError(
+                f"ranked_lists.json of {run.title} has no query {path}, which another stage's has: evaluate both again "
+                "(train_net.py --resume), then make the report"
+            )
 
 
 def _changes(before: dict[str, float], after: dict[str, float]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastreid.config.files import read_tree
 from fastreid.utils.errors import UserError, sentence_of
-from fastreid.utils.text import read_text
+from fastreid.utils.text import TextError, read_text
 
 Figures = Mapping[str, float]
 
@@ -88,6 +88,8 @@ def _parsed(name: str, path: Path, parse: Callable[[str], Any]) -> Any:
         raise ReportError(f"{path} is missing; it is written by: {command}") from error
     except OSError as error:
         raise ReportError(f"cannot read {path}: {sentence_of(error) or error}") from error
+    except TextError as error:  # no editor saved it: it is written anew, not converted
+        raise ReportError(f"{str(error).partition('; save the file')[0]}; write it again with: {command}") from error
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is broken ({error}); write it again with: {command}") from error
 

@@ -29,7 +29,7 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
     Raises:
         ConfigError: MODEL.BACKBONE.FEAT_DIM is not the default, and not what the backbone has.
     """
-    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME)(cfg)
+    backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME, key="MODEL.BACKBONE.NAME")(cfg)
     asked, found = cfg.MODEL.BACKBONE.FEAT_DIM, getattr(backbone, "feature_dim", None)
     if found not in (None, asked) and asked != ANY_DIM and cfg.MODEL.HEADS.POOL_LAYER != "Flatten":
         raise ConfigError(

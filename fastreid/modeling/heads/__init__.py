@@ -20,7 +20,7 @@ def build_heads(cfg: CfgNode) -> nn.Module:
     Raises:
         RegistryError: no such head; lists all.
     """
-    return REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME)(cfg)
+    return REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME, key="MODEL.HEADS.NAME")(cfg)
 
 
 __all__ = ["REID_HEADS_REGISTRY", "ClasHead", "EmbeddingHead", "HeadOutput", "VectorHead", "build_heads"]

@@ -4,7 +4,7 @@ from fastreid.modeling.losses.center import CenterLoss
 from fastreid.modeling.losses.cross_entropy import cross_entropy_loss
 from fastreid.modeling.losses.focal import focal_loss
 from fastreid.modeling.losses.pairwise import pairwise_circleloss, pairwise_cosface
-from fastreid.modeling.losses.table import LOSS_REGISTRY, Loss, LossTerms, loss_options
+from fastreid.modeling.losses.table import LOSS_REGISTRY, Loss, LossTerms, loss_options, require_losses
 from fastreid.modeling.losses.triplet import triplet_loss
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "loss_options",
     "pairwise_circleloss",
     "pairwise_cosface",
+    "require_losses",
     "triplet_loss",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, ConfigError
 from fastreid.modeling.losses.center import CenterLoss
 from fastreid.modeling.losses.cross_entropy import cross_entropy_loss
 from fastreid.modeling.losses.focal import focal_loss
@@ -80,6 +80,17 @@ def loss_options(cfg: CfgNode) -> dict[str, Any]:
         if isinstance(row.compute, type):
             found[row.group.lower()] |= {"num_classes": heads.NUM_CLASSES, "feature_dim": feature_dim}
     return found
+
+
+def require_losses(options: Mapping[str, Any]) -> None:
+    """Check that a model that trains with nothing but the losses of the table has one; options as `loss_options`.
+
+    Raises:
+        ConfigError: MODEL.LOSSES.NAME is empty.
+    """
+    if not options["loss_names"]:
+        legal = ", ".join(LOSS_REGISTRY)
+        raise ConfigError(f"MODEL.LOSSES.NAME is empty: this model has nothing to train with. Legal: {legal}")
 
 
 class LossTerms(nn.ModuleDict):

@@ -29,7 +29,8 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
         cfg.defrost()
         cfg.MODEL.HEADS.NUM_CLASSES = num_classes
         cfg.freeze()
-    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE, key="MODEL.META_ARCHITECTURE")
+    model = make(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE))
 
 

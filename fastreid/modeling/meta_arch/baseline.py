@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, configurable
 from fastreid.modeling.backbones import build_backbone, with_feature_dim
 from fastreid.modeling.heads import EmbeddingHead, build_heads
-from fastreid.modeling.losses import LossTerms, loss_options
+from fastreid.modeling.losses import LossTerms, loss_options, require_losses
 from fastreid.modeling.meta_arch.image_model import ImageModel
 
 
@@ -41,6 +41,8 @@ class Baseline(ImageModel):
         self.loss_kwargs = loss_kwargs
         # A subclass with losses of its own may name some that only it knows, and use what these do not see.
         has_own = type(self).losses is not Baseline.losses
+        if loss_kwargs and not has_own and type(self).forward is Baseline.forward:
+            require_losses(loss_kwargs)
         self.loss_terms = LossTerms(loss_kwargs, others_too=has_own) if loss_kwargs else None
         if self.loss_terms is not None and not has_own and isinstance(heads, EmbeddingHead):
             heads.learn_for(self.loss_terms.seen)

@@ -13,7 +13,7 @@ from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
 from fastreid.modeling.backbones import ResNet, build_backbone, with_feature_dim
 from fastreid.modeling.backbones.resnet import remove_strides
 from fastreid.modeling.heads import EmbeddingHead, build_heads
-from fastreid.modeling.losses import LossTerms, loss_options
+from fastreid.modeling.losses import LossTerms, loss_options, require_losses
 from fastreid.modeling.meta_arch.image_model import ImageModel
 
 # Branch -> its stripes, from top to bottom. The descriptor is the three branches, then the stripes, in this order.
@@ -51,6 +51,11 @@ class MGN(ImageModel):
         loss_kwargs: dict[str, Any],
     ) -> None:
         super().__init__(pixel_mean, pixel_std)
+        if (type(self).forward, type(self).losses) == (
+            MGN.forward,
+            MGN.losses,
+        ):  # a subclass may have losses of its own
+            require_losses(loss_kwargs)
         self.backbone = backbone
         for branch in STRIPES:
             self.add_module(branch, branches[branch])

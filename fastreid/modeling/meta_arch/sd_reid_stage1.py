@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.modeling.backbones import with_feature_dim
-from fastreid.modeling.losses import LossTerms, cross_entropy_loss, loss_options
+from fastreid.modeling.losses import LossTerms, cross_entropy_loss, loss_options, require_losses
 from fastreid.modeling.person import PersonEncoder
 from fastreid.modeling.release import from_release
 from fastreid.utils.suggest import explain_choice
@@ -57,11 +57,15 @@ class SDReIDStage1(nn.Module):
             raise ConfigError(explain_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after")))
         person = PersonEncoder(cfg)
         cross_entropy = cfg.MODEL.LOSSES.CE
+        options = loss_options(with_feature_dim(cfg, person))
+        view_weight = cross_entropy.VIEW_LAMBDA if cross_entropy.VIEW_ID else 0.0
+        if not view_weight:
+            require_losses(options)
         return {
             "person": person,
-            "loss_terms": LossTerms(loss_options(with_feature_dim(cfg, person))),
+            "loss_terms": LossTerms(options),
             "after_neck": cfg.MODEL.HEADS.NECK_FEAT == "after",
-            "view_weight": cross_entropy.VIEW_LAMBDA if cross_entropy.VIEW_ID else 0.0,
+            "view_weight": view_weight,
         }
 
     @property

@@ -162,6 +162,26 @@ def test_broken_file_is_named(runs):
         report_of(runs)
 
 
+def test_bytes_that_are_no_text_are_to_be_written_again_not_converted(runs):
+    (runs[0] / "metrics.json").write_bytes(b'{"iteration": 20}\n\xff\xfe')
+    with pytest.raises(ReportError, match="metrics.json is not text in UTF-8.*write it again with") as error:
+        report_of(runs)
+    assert "save the file" not in str(error.value)
+
+
+def test_what_ranked_lists_lack_is_named_in_words(runs):
+    change(runs[1] / "ranked_lists.json", lambda lists: lists["CARGO"]["ap_by_query"].popitem())
+    with pytest.raises(ReportError, match=r"ranked_lists.json of stage 2 has no query .*\.jpg, which .*evaluate both"):
+        report_of(runs)
+
+
+def test_what_results_lack_is_named_in_words(runs):
+    change(runs[0] / "results.json", lambda results: results["CARGO"].pop("valid_queries"))
+    with pytest.raises(ReportError, match=r"have no valid_queries\)") as error:
+        report_of(runs)
+    assert "Error" not in str(error.value)
+
+
 def test_missing_picture_is_named(runs):
     (runs[0].parent / "images" / "0_0.jpg").unlink()
     with pytest.raises(ReportError, match="0_0.jpg, which ranked_lists.json names"):

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from fastreid.config import get_cfg
+from fastreid.config import ConfigError, get_cfg
 from fastreid.modeling import build_model
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, Baseline
+from fastreid.utils.registry import RegistryError
 from fastreid.utils.weights import WeightsError, load_weights
 
 SMALL = ["MODEL.BACKBONE.DEPTH", "18x", "MODEL.HEADS.NUM_CLASSES", 4, "MODEL.DEVICE", "cpu"]
@@ -65,6 +66,25 @@ def test_without_a_loss_of_logits_there_is_no_classifier_to_train():
     sum(model(batch()).values()).backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
     assert not model.heads.weight.requires_grad
+
+
+def test_without_any_loss_there_is_nothing_to_train_with(monkeypatch):
+    with pytest.raises(ConfigError, match="MODEL.LOSSES.NAME is empty.*CrossEntropyLoss"):
+        model_of("MODEL.LOSSES.NAME", ())
+
+    class WithOwn(Baseline):
+        def losses(self, outputs, gt_labels):
+            return {"loss_own": outputs["features"].sum()}
+
+    monkeypatch.setattr(META_ARCH_REGISTRY, "_objects", {"WithOwn": WithOwn})
+    model = model_of("MODEL.META_ARCHITECTURE", "WithOwn", "MODEL.LOSSES.NAME", ()).train()
+    assert list(model(batch())) == ["loss_own"]
+
+
+@pytest.mark.parametrize("key", ["MODEL.HEADS.NAME", "MODEL.BACKBONE.NAME", "MODEL.META_ARCHITECTURE"])
+def test_an_unknown_part_names_its_key(key):
+    with pytest.raises(RegistryError, match=f"unknown .* in {key} 'x'"):
+        model_of(key, "x")
 
 
 def test_images_are_normalised_and_left_as_they_were():

@@ -106,3 +106,8 @@ def test_every_parameter_that_trains_gets_a_gradient():
 def test_what_does_not_go_together_is_explained(options, message):
     with pytest.raises(KeyError, match=message):
         model_of(*options)
+
+
+def test_without_any_loss_there_is_nothing_to_train_with():
+    with pytest.raises(ConfigError, match="MODEL.LOSSES.NAME is empty"):
+        model_of("MODEL.LOSSES.NAME", ())

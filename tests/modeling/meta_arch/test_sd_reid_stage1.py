@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from fastreid.config import ConfigError
 from fastreid.modeling import build_model
 from fastreid.modeling.losses import pairwise_circleloss, pairwise_cosface
 from tests.modeling import toys
@@ -106,3 +107,10 @@ def test_a_backbone_of_maps_is_refused():
     with pytest.raises(KeyError, match="build_resnet_backbone gives maps. Set MODEL.BACKBONE.NAME build_vit_backbone"):
         model_of("MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x",
                  "MODEL.BACKBONE.FEAT_DIM", 512, *plain)  # fmt: skip
+
+
+def test_the_view_loss_may_be_the_only_one_but_one_there_must_be():
+    model = model_of("MODEL.LOSSES.NAME", (), "MODEL.LOSSES.CE.VIEW_LAMBDA", 0.5).train()
+    assert list(model(toys.batch())) == ["loss_view"]
+    with pytest.raises(ConfigError, match="MODEL.LOSSES.NAME is empty"):
+        model_of("MODEL.LOSSES.NAME", (), "MODEL.LOSSES.CE.VIEW_LAMBDA", 0.0)
