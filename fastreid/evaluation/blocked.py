@@ -20,6 +20,7 @@ from fastreid.evaluation.distances import MEMORY_BUDGET, Distances, rows_within
 from fastreid.evaluation.fused import is_available
 from fastreid.evaluation.metric import Rows, as_rows, check_finite, check_pair, metric_named
 from fastreid.evaluation.space import space_of, squared_lengths, unit_factors
+from fastreid.utils.errors import ArgumentError
 
 SEGMENT_ROWS = 16_384  # images that are widened and moved to the device together
 PLACED_ROWS = 4096  # that are placed together on a CPU: a copy of all would not fit its cache
@@ -178,9 +179,27 @@ def on_device(rows: Rows, device: torch.device) -> Tensor:
     return rows.detach().to(device, torch.float32)
 
 
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, if distances can be computed on it.
+
+    Raises:
+        ArgumentError: not the name of a device, one that this machine lacks, or "meta", which holds no numbers.
+    """
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ArgumentError(f"{device!r:.60} is no torch device, such as cpu or cuda:0: {error}") from None
+    if found.type == "meta":
+        raise ArgumentError("device meta holds no numbers, so nothing can be computed on it: take cpu or cuda")
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= there:
+        raise ArgumentError(f"device is {str(device)!r}, but torch sees {there or 'no'} CUDA devices; take cpu")
+    return found
+
+
 def _resolved(device: str | torch.device) -> torch.device:
     """With the number that a tensor on it will name."""
-    device = torch.device(device)
+    device = usable_device(device)
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
