@@ -107,13 +107,17 @@ def _compiled(
             return found
     queries = Queries(rows, *scales, **fused.kernel_options(space))
     lists = NeighborLists(len(rows), k, with_farthest=with_farthest, num_threads=threads)
+    greatest = np.zeros(1, np.float32)
     for start in _told(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
         some = slice(start, start + _SEGMENT_ROWS)
         if gallery is None:
             own = rows[some], scales[0][some], scales[1][some]
         else:
             own = space.scales(space.read(others[some]), start, "gallery image", threads)
+            greatest = np.maximum(greatest, own[2].max())
         queries.offer_to(lists, *own, start, each_pair_once=gallery is None)
+    if gallery is not None:
+        space.check_spread(greatest)
     return Neighbors(*lists.read())
 
 
@@ -236,9 +240,12 @@ def _faiss(
     check_pair(rows, others)
     space = space_of(metric_named(metric), rows, others)
     blocked = BlockedDistances(rows, others, metric=metric)
-    query = space.placed(*space.scales(space.read(rows), 0, "image" if gallery is None else "query image")[:2])
+    *query, offsets = space.scales(space.read(rows), 0, "image" if gallery is None else "query image")
+    query = space.placed(*query)
     if gallery is not None:
-        others = space.placed(*space.scales(space.read(others), 0, "gallery image")[:2])
+        *others, offsets = space.scales(space.read(others), 0, "gallery image")
+        others = space.placed(*others)
+    space.check_spread(offsets)
     index = (faiss.IndexFlatL2 if space.is_centred else faiss.IndexFlatIP)(query.shape[1])
     index.add(query if gallery is None else others)
     near, indices = index.search(query, k)
