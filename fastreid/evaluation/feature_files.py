@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +15,12 @@ from torch import Tensor
 from fastreid.evaluation.checked import FeatureError, real_rows
 from fastreid.evaluation.feature_ids import read_ids
 from fastreid.utils.errors import sentence_of
+from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.names import is_canonical, number_names
 
 NAMES = ("features", "pids", "camids")
 _JUNK = "-1"
+_WANTED = "a file that numpy.savez, numpy.save or safetensors wrote"
 _DECIMAL = re.compile(r"[+-]?[0-9]+\.0*")
 
 
@@ -84,7 +88,7 @@ def _read(path: Path) -> Features:
     except FeatureFileError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise whatever the bytes led them to
-        raise FeatureFileError(f"cannot read {path}: {sentence_of(error) or error or type(error).__name__}") from error
+        raise FeatureFileError(f"cannot read {path}: {_reason(path, error)}") from error
     if missing := [name for name in NAMES if name not in arrays]:
         raise FeatureFileError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'nothing'}, expected {', '.join(NAMES)}"
@@ -92,6 +96,25 @@ def _read(path: Path) -> Features:
     _check_shapes(path, rows, arrays)
     ids = {name: _ids(path, name, arrays[name]) for name in ("pids", "camids", "viewids") if name in arrays}
     return Features(rows, **ids)
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file could not be read; NumPy's own message advises to load what it does not know as a pickle."""
+    if sentence := sentence_of(error):
+        return sentence
+    if isinstance(error, MemoryError) or getattr(error, "errno", None):
+        return str(error) or type(error).__name__
+    found = what_it_is(path, _WANTED)
+    if found and f"({path.suffix})" not in found:
+        return found
+    if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError):
+        return f"it is damaged, or was cut off ({error}): copy or download it again"
+    if "pickle" in str(error):
+        return (
+            f"it is no {path.suffix} file: it is damaged, or holds Python objects (a pickle), which are not read, as "
+            f"they may run code; give {_WANTED}"
+        )
+    return str(error) or type(error).__name__
 
 
 def _check_shapes(path: Path, rows: np.ndarray | Tensor, arrays: Mapping[str, np.ndarray]) -> None:
@@ -174,7 +197,11 @@ def _of_archive(path: Path, name: str, file: Mapping[str, np.ndarray]) -> np.nda
 
 
 def _read_npy(path: Path) -> dict[str, np.ndarray]:
-    return {"features": np.load(path, mmap_mode="r", allow_pickle=False), **read_ids(path.with_suffix(".csv"))}
+    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(rows, np.lib.npyio.NpzFile):
+        rows.close()
+        raise FeatureFileError(f"{path} is an archive of NumPy arrays; call the file {path.with_suffix('.npz').name}")
+    return {"features": rows, **read_ids(path.with_suffix(".csv"))}
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
