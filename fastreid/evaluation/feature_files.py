@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +19,12 @@ from fastreid.utils.errors import sentence_of
 from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.names import is_canonical, number_names
 
+logger = logging.getLogger(__name__)
+
 NAMES = ("features", "pids", "camids")
 _JUNK = "-1"
+_ONLY_JUNK, _VIEWS = "below 0 there is only -1, for junk", "views are whole numbers, 0 or more"
+_SHOWN = 5
 _WANTED = "a file that numpy.savez, numpy.save or safetensors wrote"
 _DECIMAL = re.compile(r"[+-]?[0-9]+\.0*")
 
@@ -56,19 +61,20 @@ def read_features(path: str | Path) -> Features:
                 f"{path}: {name} has names, such as {names[0]!r}: the same name must get the same id in query and "
                 "gallery, so read both files together (fastreid.evaluation.feature_files.read_feature_pair)"
             )
-    return _numbered([features])[0]
+    return _numbered([features], [path])[0]
 
 
 def read_feature_pair(query: str | Path, gallery: str | Path) -> tuple[Features, Features]:
     """Read the files of both sides as `read_features` does; people and cameras may have names in them.
 
-    Names that differ as text are different; if all of both files are whole numbers, they are the ids. Person -1 is
-    junk, as always.
+    Names that differ as text are different; if all of both files are whole numbers, they are the ids. A warning names
+    values that are none among others that are. Person -1 is junk, as always.
 
     Raises:
         FeatureFileError: saying what is missing or wrong.
     """
-    first, second = _numbered([_read(Path(path).expanduser()) for path in (query, gallery)])
+    paths = query, gallery
+    first, second = _numbered([_read(Path(path).expanduser()) for path in paths], paths)
     return first, second
 
 
@@ -134,6 +140,7 @@ def _ids(path: Path, name: str, ids: np.ndarray | Tensor) -> np.ndarray:
     if ids.dtype.kind in "iu":
         if ids.size and int(ids.max()) > np.iinfo(np.int64).max:
             raise FeatureFileError(f"{path}: {name} has {int(ids.max())}; ids are at most {np.iinfo(np.int64).max}")
+        _refuse_negative(path, name, ids)
         return ids
     if ids.dtype.kind != "U":
         raise FeatureFileError(f"{path}: {name} must be whole numbers or names, they are {ids.dtype}")
@@ -143,27 +150,48 @@ def _ids(path: Path, name: str, ids: np.ndarray | Tensor) -> np.ndarray:
     return ids.astype(np.int64) if name == "viewids" else ids
 
 
+def _refuse_negative(path: Path, name: str, ids: np.ndarray) -> None:
+    """Raises: FeatureFileError for what a table may not have either, as it would be scored as a person or a view."""
+    least, rule = {"pids": (-1, _ONLY_JUNK), "viewids": (0, _VIEWS)}.get(name, (None, ""))
+    if least is not None and (wrong := np.flatnonzero(ids < least)).size:
+        raise FeatureFileError(f"{path}: row {wrong[0]} of {name} is {ids[wrong[0]]}; {rule}")
+
+
 def _problem_with(name: str, value: str) -> str | None:
     if not value:
         return "is empty"
     if _DECIMAL.fullmatch(value):
         return f"is {value!r}, a number with a decimal point; write {value.partition('.')[0]} (as pandas does with int)"
     if name == "pids" and re.fullmatch(r"-[0-9]+", value) and value != _JUNK:
-        return f"is {value!r}; below 0 there is only -1, for junk"
+        return f"is {value!r}; {_ONLY_JUNK}"
     if name == "viewids" and not is_canonical(value):
-        return f"is {value!r}; views are whole numbers, 0 or more"
+        return f"is {value!r}; {_VIEWS}"
     return None
 
 
-def _numbered(sides: list[Features]) -> list[Features]:
-    """The same with ids for names, from one map for all sides."""
+def _numbered(sides: list[Features], paths: Sequence[str | Path]) -> list[Features]:
+    """The same with ids for names, from one map for all sides, which `paths` are of."""
     for name, junk in (("pids", _JUNK), ("camids", None)):
         columns = [getattr(side, name) for side in sides]
         if any(ids.dtype.kind == "U" for ids in columns):
+            _warn_of_odd(name, columns, paths)
             table = number_names({str(value) for ids in columns for value in ids.tolist()}, junk)
             columns = [_looked_up(ids.tolist(), table) for ids in columns]
             sides = [replace(side, **{name: ids}) for side, ids in zip(sides, columns, strict=True)]
     return sides
+
+
+def _warn_of_odd(name: str, columns: Sequence[np.ndarray], paths: Sequence[str | Path]) -> None:
+    """Tell of values, such as `1_0` or `nan`, because of which numbers are read as names."""
+    values = [sorted({str(value) for value in ids.tolist()}) for ids in columns]
+    if not any(_is_number(value) and value != _JUNK for of_side in values for value in of_side):
+        return
+    for path, of_side in zip(paths, values, strict=True):
+        if odd := [value for value in of_side if not _is_number(value)]:
+            logger.warning(
+                "%s: %s are read as names, not numbers, because of %d values that are no whole numbers: %s%s",
+                path, name, len(odd), ", ".join(map(ascii, odd[:_SHOWN])), ", …" if len(odd) > _SHOWN else "",
+            )  # fmt: skip
 
 
 def _looked_up(names: Iterable[object], table: Mapping[str, int]) -> np.ndarray:
