@@ -62,6 +62,8 @@ def in_place(features: ArrayLike, what: str = "descriptors") -> Rows:
     """
     if not isinstance(features, torch.Tensor):
         return real_rows(features, what)
+    if features.is_meta:
+        raise FeatureError(f"{what} are a tensor on the device meta, which holds no numbers")
     if features.dtype not in _TORCH or features.layout is not torch.strided:
         raise FeatureError(
             f"{what} must be a dense tensor of real numbers, got {features.dtype} ({features.layout}); convert "

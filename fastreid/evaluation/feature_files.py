@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Mapping
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +16,16 @@ from torch import Tensor
 from fastreid.evaluation.checked import FeatureError, real_rows
 from fastreid.evaluation.feature_ids import read_ids
 from fastreid.utils.errors import sentence_of
+from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.names import is_canonical, number_names
+
+logger = logging.getLogger(__name__)
 
 NAMES = ("features", "pids", "camids")
 _JUNK = "-1"
+_ONLY_JUNK, _VIEWS = "below 0 there is only -1, for junk", "views are whole numbers, 0 or more"
+_SHOWN = 5
+_WANTED = "a file that numpy.savez, numpy.save or safetensors wrote"
 _DECIMAL = re.compile(r"[+-]?[0-9]+\.0*")
 
 
@@ -52,19 +61,20 @@ def read_features(path: str | Path) -> Features:
                 f"{path}: {name} has names, such as {names[0]!r}: the same name must get the same id in query and "
                 "gallery, so read both files together (fastreid.evaluation.feature_files.read_feature_pair)"
             )
-    return _numbered([features])[0]
+    return _numbered([features], [path])[0]
 
 
 def read_feature_pair(query: str | Path, gallery: str | Path) -> tuple[Features, Features]:
     """Read the files of both sides as `read_features` does; people and cameras may have names in them.
 
-    Names that differ as text are different; if all of both files are whole numbers, they are the ids. Person -1 is
-    junk, as always.
+    Names that differ as text are different; if all of both files are whole numbers, they are the ids. A warning names
+    values that are none among others that are. Person -1 is junk, as always.
 
     Raises:
         FeatureFileError: saying what is missing or wrong.
     """
-    first, second = _numbered([_read(Path(path).expanduser()) for path in (query, gallery)])
+    paths = query, gallery
+    first, second = _numbered([_read(Path(path).expanduser()) for path in paths], paths)
     return first, second
 
 
@@ -84,7 +94,7 @@ def _read(path: Path) -> Features:
     except FeatureFileError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise whatever the bytes led them to
-        raise FeatureFileError(f"cannot read {path}: {sentence_of(error) or error or type(error).__name__}") from error
+        raise FeatureFileError(f"cannot read {path}: {_reason(path, error)}") from error
     if missing := [name for name in NAMES if name not in arrays]:
         raise FeatureFileError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'nothing'}, expected {', '.join(NAMES)}"
@@ -92,6 +102,25 @@ def _read(path: Path) -> Features:
     _check_shapes(path, rows, arrays)
     ids = {name: _ids(path, name, arrays[name]) for name in ("pids", "camids", "viewids") if name in arrays}
     return Features(rows, **ids)
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why a file could not be read; NumPy's own message advises to load what it does not know as a pickle."""
+    if sentence := sentence_of(error):
+        return sentence
+    if isinstance(error, MemoryError) or getattr(error, "errno", None):
+        return str(error) or type(error).__name__
+    found = what_it_is(path, _WANTED)
+    if found and f"({path.suffix})" not in found:
+        return found
+    if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError):
+        return f"it is damaged, or was cut off ({error}): copy or download it again"
+    if "pickle" in str(error):
+        return (
+            f"it is no {path.suffix} file: it is damaged, or holds Python objects (a pickle), which are not read, as "
+            f"they may run code; give {_WANTED}"
+        )
+    return str(error) or type(error).__name__
 
 
 def _check_shapes(path: Path, rows: np.ndarray | Tensor, arrays: Mapping[str, np.ndarray]) -> None:
@@ -111,6 +140,7 @@ def _ids(path: Path, name: str, ids: np.ndarray | Tensor) -> np.ndarray:
     if ids.dtype.kind in "iu":
         if ids.size and int(ids.max()) > np.iinfo(np.int64).max:
             raise FeatureFileError(f"{path}: {name} has {int(ids.max())}; ids are at most {np.iinfo(np.int64).max}")
+        _refuse_negative(path, name, ids)
         return ids
     if ids.dtype.kind != "U":
         raise FeatureFileError(f"{path}: {name} must be whole numbers or names, they are {ids.dtype}")
@@ -120,27 +150,48 @@ def _ids(path: Path, name: str, ids: np.ndarray | Tensor) -> np.ndarray:
     return ids.astype(np.int64) if name == "viewids" else ids
 
 
+def _refuse_negative(path: Path, name: str, ids: np.ndarray) -> None:
+    """Raises: FeatureFileError for what a table may not have either, as it would be scored as a person or a view."""
+    least, rule = {"pids": (-1, _ONLY_JUNK), "viewids": (0, _VIEWS)}.get(name, (None, ""))
+    if least is not None and (wrong := np.flatnonzero(ids < least)).size:
+        raise FeatureFileError(f"{path}: row {wrong[0]} of {name} is {ids[wrong[0]]}; {rule}")
+
+
 def _problem_with(name: str, value: str) -> str | None:
     if not value:
         return "is empty"
     if _DECIMAL.fullmatch(value):
         return f"is {value!r}, a number with a decimal point; write {value.partition('.')[0]} (as pandas does with int)"
     if name == "pids" and re.fullmatch(r"-[0-9]+", value) and value != _JUNK:
-        return f"is {value!r}; below 0 there is only -1, for junk"
+        return f"is {value!r}; {_ONLY_JUNK}"
     if name == "viewids" and not is_canonical(value):
-        return f"is {value!r}; views are whole numbers, 0 or more"
+        return f"is {value!r}; {_VIEWS}"
     return None
 
 
-def _numbered(sides: list[Features]) -> list[Features]:
-    """The same with ids for names, from one map for all sides."""
+def _numbered(sides: list[Features], paths: Sequence[str | Path]) -> list[Features]:
+    """The same with ids for names, from one map for all sides, which `paths` are of."""
     for name, junk in (("pids", _JUNK), ("camids", None)):
         columns = [getattr(side, name) for side in sides]
         if any(ids.dtype.kind == "U" for ids in columns):
+            _warn_of_odd(name, columns, paths)
             table = number_names({str(value) for ids in columns for value in ids.tolist()}, junk)
             columns = [_looked_up(ids.tolist(), table) for ids in columns]
             sides = [replace(side, **{name: ids}) for side, ids in zip(sides, columns, strict=True)]
     return sides
+
+
+def _warn_of_odd(name: str, columns: Sequence[np.ndarray], paths: Sequence[str | Path]) -> None:
+    """Tell of values, such as `1_0` or `nan`, because of which numbers are read as names."""
+    values = [sorted({str(value) for value in ids.tolist()}) for ids in columns]
+    if not any(_is_number(value) and value != _JUNK for of_side in values for value in of_side):
+        return
+    for path, of_side in zip(paths, values, strict=True):
+        if odd := [value for value in of_side if not _is_number(value)]:
+            logger.warning(
+                "%s: %s are read as names, not numbers, because of %d values that are no whole numbers: %s%s",
+                path, name, len(odd), ", ".join(map(ascii, odd[:_SHOWN])), ", …" if len(odd) > _SHOWN else "",
+            )  # fmt: skip
 
 
 def _looked_up(names: Iterable[object], table: Mapping[str, int]) -> np.ndarray:
@@ -174,7 +225,11 @@ def _of_archive(path: Path, name: str, file: Mapping[str, np.ndarray]) -> np.nda
 
 
 def _read_npy(path: Path) -> dict[str, np.ndarray]:
-    return {"features": np.load(path, mmap_mode="r", allow_pickle=False), **read_ids(path.with_suffix(".csv"))}
+    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(rows, np.lib.npyio.NpzFile):
+        rows.close()
+        raise FeatureFileError(f"{path} is an archive of NumPy arrays; call the file {path.with_suffix('.npz').name}")
+    return {"features": rows, **read_ids(path.with_suffix(".csv"))}
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from fastreid.evaluation.distances import MANY_PAIRS, MEMORY_BUDGET, Distances, ranking_from, rows_within
@@ -23,6 +22,7 @@ from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.progress import progress
 from fastreid.evaluation.space import Space, space_of
 from fastreid.structures.ranking import Ranking
+from fastreid.utils.counts import thread_count
 
 SEGMENT_ROWS = 32_768  # gallery images between two looks at the clock; float32 features are not copied
 
@@ -61,7 +61,7 @@ def rank_features(
         instructions: "avx512", "avx2" or "portable"; the widest of this CPU if not said.
 
     Raises:
-        ValueError: shapes, an unknown metric, a descriptor that is not finite.
+        ValueError: shapes, an unknown metric, a descriptor that is not finite, an impossible number of threads.
         NoValidQueryError: no query has a match.
         ImportError: the extension is not built; `rank_queries` needs none.
     """
@@ -99,11 +99,11 @@ class FusedDistances(Distances):
         num_threads: int | None = None,
         instructions: str | None = None,
     ) -> None:
+        self._threads = thread_count(num_threads)
         self._query, self._gallery = as_rows(query), as_rows(gallery)
         check_pair(self._query, self._gallery)
         self._space = space_of(metric_named(metric), self._query, self._gallery)
         self.shape = len(self._query), len(self._gallery)
-        self._threads = num_threads or torch.get_num_threads()
         self._instructions = instructions
         self._budget = memory_budget * 2**20
         self.rows_at_once = rows_within(memory_budget / 3, 4 * self.shape[1], max(1, self.shape[0]))

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from fastreid.utils.counts import thread_count
+
 NUM_BINS = 128
 _AT_ONCE = 1 << 22  # distances: bounds torch's temporaries to some 100 MiB
 
@@ -26,12 +28,12 @@ class PairCounter:
         """Args:
         thresholds: at which exact numbers are wanted, ascending.
         bounds: of the bins.
-        num_threads: torch's if not said.
+        num_threads: torch's for 0.
         """
         self.edges = np.linspace(*bounds, num_bins + 1)
         self._thresholds = np.ascontiguousarray(thresholds, dtype=np.float32)
         self._options = (*bounds, num_bins)
-        self._num_threads = num_threads or torch.get_num_threads()
+        self._num_threads = thread_count(num_threads)
         self._parts: dict[str, Any] = {}
 
     def add(self, distances: np.ndarray | Tensor, sign: int = 1) -> None:

@@ -11,10 +11,13 @@ from numpy.typing import ArrayLike
 from fastreid.config import resolve_device
 from fastreid.evaluation import fused
 from fastreid.evaluation.blocked import BlockedDistances
+from fastreid.evaluation.checked import in_place
 from fastreid.evaluation.distances import MANY_PAIRS
 from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.progress import progress
 from fastreid.evaluation.space import Space, space_of
+from fastreid.utils.counts import thread_count, whole_number
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import optional
 from fastreid.utils.suggest import explain_choice
 
@@ -56,11 +59,14 @@ def nearest_neighbors(
             CPU; "auto" if it is not installed), or "auto": compiled if it is built and the device a CPU, else torch. Of
             equal distances at the end of a list torch and faiss may keep any.
         with_farthest: give each image's greatest distance, too.
-        num_threads: of "compiled"; torch's if not said.
+        num_threads: of "compiled"; torch's if not said, or 0.
 
     Raises:
-        ValueError: shapes, k outside of 1 … G, unknown names, a descriptor that is not finite.
+        ValueError: shapes, k outside of 1 … G or no whole number, unknown names, a device that this machine lacks, an
+            impossible number of threads, a descriptor that is not finite.
     """
+    threads = thread_count(num_threads)
+    k = whole_number(k, "k")
     if search not in SEARCHES and search != "auto":
         raise ValueError(explain_choice("neighbour search (TEST.SEARCH)", search, ["auto", *SEARCHES]))
     if search == "faiss" and optional("faiss", FAISS_EFFECT) is None:
@@ -68,10 +74,15 @@ def nearest_neighbors(
     device = torch.device(resolve_device(device, key="device"))
     if search == "auto":
         search = "compiled" if fused.is_available() and device.type == "cpu" else "torch"
+    features, gallery = in_place(features), None if gallery is None else in_place(gallery)
+    if gallery is None and (features.ndim != 2 or not features.shape[1]):
+        raise ArgumentError(f"descriptors must be [N, D], one row for each image, got shape {list(features.shape)}")
+    if gallery is not None:
+        check_pair(features, gallery)
     many = len(features) if gallery is None else len(gallery)
     if not 1 <= k <= many:
-        raise ValueError(f"k must lie between 1 and the number of images, {many}, got {k}")
-    return SEARCHES[search](features, gallery, k, metric, device, with_farthest, num_threads)
+        raise ArgumentError(f"k must lie between 1 and the number of images, {many}, got {k}")
+    return SEARCHES[search](features, gallery, k, metric, device, with_farthest, threads)
 
 
 def _compiled(
@@ -88,7 +99,7 @@ def _compiled(
     rows = as_rows(features)
     others = rows if gallery is None else as_rows(gallery)
     check_pair(rows, others)
-    space, threads = space_of(metric_named(metric), rows, others), num_threads or torch.get_num_threads()
+    space, threads = space_of(metric_named(metric), rows, others), thread_count(num_threads)
     rows, *scales = space.scales(space.read(rows), 0, "image", threads)
     if gallery is None:
         space.check_spread(scales[1])
@@ -98,13 +109,17 @@ def _compiled(
             return found
     queries = Queries(rows, *scales, **fused.kernel_options(space))
     lists = NeighborLists(len(rows), k, with_farthest=with_farthest, num_threads=threads)
+    greatest = np.zeros(1, np.float32)
     for start in _told(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
         some = slice(start, start + _SEGMENT_ROWS)
         if gallery is None:
             own = rows[some], scales[0][some], scales[1][some]
         else:
             own = space.scales(space.read(others[some]), start, "gallery image", threads)
+            greatest = np.maximum(greatest, own[2].max())
         queries.offer_to(lists, *own, start, each_pair_once=gallery is None)
+    if gallery is not None:
+        space.check_spread(greatest)
     return Neighbors(*lists.read())
 
 
@@ -227,9 +242,12 @@ def _faiss(
     check_pair(rows, others)
     space = space_of(metric_named(metric), rows, others)
     blocked = BlockedDistances(rows, others, metric=metric)
-    query = space.placed(*space.scales(space.read(rows), 0, "image" if gallery is None else "query image")[:2])
+    *query, offsets = space.scales(space.read(rows), 0, "image" if gallery is None else "query image")
+    query = space.placed(*query)
     if gallery is not None:
-        others = space.placed(*space.scales(space.read(others), 0, "gallery image")[:2])
+        *others, offsets = space.scales(space.read(others), 0, "gallery image")
+        others = space.placed(*others)
+    space.check_spread(offsets)
     index = (faiss.IndexFlatL2 if space.is_centred else faiss.IndexFlatIP)(query.shape[1])
     index.add(query if gallery is None else others)
     near, indices = index.search(query, k)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -11,6 +14,8 @@ from torch import Tensor
 from fastreid.evaluation.metric import as_float32, as_rows
 from fastreid.evaluation.neighbors import nearest_neighbors
 from fastreid.evaluation.space import joined
+from fastreid.utils.counts import whole_number
+from fastreid.utils.errors import ArgumentError
 
 
 def aqe(
@@ -33,10 +38,10 @@ def aqe(
             weighs nothing. 0 is the plain mean (Chum et al., ICCV 2007).
         search, device: as `nearest_neighbors`.
     Returns: float32 descriptors [Q, D] and [G, D].
-    Raises: ValueError as `nearest_neighbors`, and for qe_times below 1.
+    Raises: ValueError as `nearest_neighbors`, for qe_times below 1, and for an alpha that is negative or not finite.
     """
-    if qe_times < 1:
-        raise ValueError(f"qe_times must be at least 1, got {qe_times}")
+    qe_times, qe_k = whole_number(qe_times, "qe_times", 1), whole_number(qe_k, "qe_k", 1)
+    alpha = _power(alpha)
     rows = joined(*(as_float32(as_rows(side)) for side in (query, gallery)), "cosine")
     for _ in range(qe_times):
         rows = expand(rows, qe_k, alpha, search=search, device=device)
@@ -51,11 +56,22 @@ def expand(
     Of a gallery this is database-side augmentation (Arandjelović and Zisserman, CVPR 2012): it needs no query, so it
     can be done once.
     """
-    if alpha < 0:
-        raise ValueError(f"alpha must be at least 0, got {alpha}")
+    k, alpha = whole_number(k, "k"), _power(alpha)
     rows = as_float32(as_rows(features))
     nearest = nearest_neighbors(rows, k, search=search, device=device)
     cosine = np.maximum(1 - nearest.distances, 0)
     weights = np.power(cosine, np.float32(alpha)) / np.float32(k)
     starts = np.arange(len(rows) + 1) * k
     return sparse.csr_matrix((weights.ravel(), nearest.indices.ravel(), starts), shape=(len(rows), len(rows))) @ rows
+
+
+def _power(alpha: Any) -> float:
+    try:
+        power = math.nan if isinstance(alpha, str | bytes | bool) else float(alpha)
+    except (TypeError, ValueError, OverflowError):
+        power = math.nan
+    if power < 0:
+        raise ArgumentError(f"alpha must be at least 0, got {alpha}")
+    if not 0 <= power <= float(np.finfo(np.float32).max):
+        raise ArgumentError(f"alpha must be a finite number of at least 0, got {alpha!r:.60}")
+    return power

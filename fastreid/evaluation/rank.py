@@ -21,6 +21,7 @@ from fastreid.evaluation.checked import in_place, real_rows
 from fastreid.evaluation.matching import Matches, match_labels
 from fastreid.evaluation.single_shot import single_shot_cmc
 from fastreid.structures.ranking import Ranking
+from fastreid.utils.counts import thread_count, whole_number
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,7 @@ def evaluate_rank(
     Returns: (cmc [max_rank], AP [valid queries], INP [valid queries]), float64 in 0..1.
     Raises: ValueError (shapes, a NaN or infinite distance), NoValidQueryError.
     """
-    if max_rank < 1:
-        raise ValueError(f"max_rank must be at least 1, got {max_rank}")
+    max_rank = whole_number(max_rank, "max_rank", 1)
     ranking = rank_queries(distmat, q_pids, g_pids, q_camids, g_camids, use_cython=use_cython)
     cmc = ranking.cmc(max_rank)
     if use_metric_cuhk03:
@@ -70,6 +70,7 @@ def rank_queries(
     num_threads: int | None = None,
 ) -> Ranking:
     """The `Ranking` of every query; arguments and errors as `evaluate_rank`. `num_threads`: torch's if not said."""
+    num_threads = thread_count(num_threads)
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
     counted = count_matrix(distmat, matches, use_cython=use_cython, num_threads=num_threads)
     matches.require_valid_query()
@@ -98,6 +99,7 @@ def count_matrix(
         distmat: [Q, G]; a tensor is counted on its device.
         checked: somebody has called `check_distances`.
     """
+    threads = thread_count(num_threads)
     distmat = in_place(distmat, "distances")
     if isinstance(distmat, np.ndarray):
         distmat = np.asarray(distmat)
@@ -125,7 +127,7 @@ def count_matrix(
         matches.removed,
         matches.removed_starts,
         matches.junk,
-        num_threads or torch.get_num_threads(),
+        threads,
     )
     return to_positives[by_rank], counts
 

@@ -15,11 +15,13 @@ import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
 
+from fastreid.config import resolve_device
 from fastreid.evaluation import fused
 from fastreid.evaluation.distances import Distances
 from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.neighbors import Neighbors, nearest_neighbors
 from fastreid.evaluation.space import joined, space_of, squared_lengths
+from fastreid.utils.counts import thread_count, whole_number
 from fastreid.utils.suggest import explain_choice
 
 _ROWS_AT_ONCE = 1024
@@ -154,9 +156,8 @@ def _describe(
     """Descriptions V [N, N] of all images by their k-reciprocal neighbours, and the neighbours they come from."""
     if definition not in DEFINITIONS:
         raise ValueError(explain_choice("definition of the Jaccard distance", definition, DEFINITIONS))
-    for name, k in (("k1", k1), ("k2", k2)):
-        if k < 1:
-            raise ValueError(f"{name} must be at least 1, got {k}")
+    k1, k2 = whole_number(k1, "k1", 1), whole_number(k2, "k2", 1)
+    num_threads, device = thread_count(num_threads), torch.device(resolve_device(device, key="device"))
     how = DEFINITIONS[definition]
     rows = as_rows(features)
     check_pair(rows, rows)
@@ -230,7 +231,7 @@ def _distances_of_pairs(
     rows: np.ndarray, left: np.ndarray, right: np.ndarray, metric: str, num_threads: int | None
 ) -> np.ndarray:
     """float32 [pairs], as `metric` has them but for the last bits."""
-    space, threads = space_of(metric_named(metric), rows, rows), num_threads or torch.get_num_threads()
+    space, threads = space_of(metric_named(metric), rows, rows), thread_count(num_threads)
     rows, factors, offsets = space.scales(rows, 0, "image", threads)
     if space.metric.normalizes and not space.is_centred and _are_usual(factors):
         lengths = np.sqrt(squared_lengths(rows, num_threads=threads))
@@ -271,7 +272,7 @@ class _Jaccard:
         lengths = np.append(np.diff(by_column.indptr)[rows.indices], 0)
         touched = np.add.reduceat(lengths, rows.indptr[:-1]) * (np.diff(rows.indptr) > 0)
         self._room = np.minimum(touched, self._num_others).astype(np.int64)
-        self._num_threads = num_threads or torch.get_num_threads()
+        self._num_threads = thread_count(num_threads)
 
     def between(self, first: int, last: int, max_distance: float) -> sparse.csr_matrix:
         """Rows first … last - 1; distances that are not stored are greater than `max_distance`, or 1."""

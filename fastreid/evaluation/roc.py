@@ -16,6 +16,7 @@ from fastreid.evaluation.distances import Distances
 from fastreid.evaluation.histogram import PairCounter
 from fastreid.evaluation.matching import Matches, match_labels
 from fastreid.evaluation.rank import check_distances
+from fastreid.utils.counts import thread_count
 
 REPORTED_RATES = (1e-4, 1e-3, 1e-2)
 
@@ -111,8 +112,9 @@ def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -
     Distances are compared in float32, as all engines make them; those of a float64 matrix are rounded to it.
 
     Raises:
-        ValueError: a distance is not finite, no right or no wrong pair.
+        ValueError: a distance is not finite, no right or no wrong pair, an impossible number of threads.
     """
+    num_threads = thread_count(num_threads)
     right, removed = distances.same_person(matches)
     if not len(right):
         raise ValueError(

@@ -17,6 +17,7 @@ from fastreid.evaluation.metric import as_rows, check_pair, metric_named
 from fastreid.evaluation.neighbors import FAISS_EFFECT, SEARCHES
 from fastreid.evaluation.query_expansion import aqe, expand
 from fastreid.evaluation.reranking import RerankedDistances
+from fastreid.utils.counts import whole_number
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import optional
 from fastreid.utils.suggest import explain_choice
@@ -85,8 +86,7 @@ class Scoring:
             raise ArgumentError(explain_choice("neighbour search (TEST.SEARCH)", self.search, ["auto", *SEARCHES]))
         if self.engine == "compiled" and not fused.is_available():
             raise ArgumentError("TEST.ENGINE is compiled, but the extension is not built: take auto, or build it")
-        if self.max_rank < max(REPORTED_RANKS):
-            raise ArgumentError(f"max_rank must be at least {max(REPORTED_RANKS)}, got {self.max_rank}")
+        whole_number(self.max_rank, "max_rank", max(REPORTED_RANKS))
         if not self.memory_budget > 0:
             raise ArgumentError(f"the memory budget (TEST.MEMORY_BUDGET) must be above 0 MiB, got {self.memory_budget}")
         if self.search == "compiled" and not fused.is_available():
@@ -105,10 +105,10 @@ class Scoring:
 
     def _check_neighbours(self) -> None:
         for name, means in (("TEST.DBA", self.augmentation), ("TEST.AQE", self.expansion)):
-            if means and (means.k < 1 or means.times < 1 or means.alpha < 0):
+            if means and not (_counts(means.k, means.times) and 0 <= means.alpha < float("inf")):
                 raise ArgumentError(f"{name}: at least one neighbour, once, and ALPHA of at least 0, got {means}")
         again = self.reranking
-        if again and (again.k1 < 1 or again.k2 < 1 or not 0 <= again.weight <= 1):
+        if again and not (_counts(again.k1, again.k2) and 0 <= again.weight <= 1):
             raise ArgumentError(f"TEST.RERANK: K1 and K2 of at least 1, LAMBDA in 0 … 1, got {again}")
 
     @classmethod
@@ -173,3 +173,11 @@ class Scoring:
             return plain
         again = {"k1": self.reranking.k1, "k2": self.reranking.k2, "weight": self.reranking.weight}
         return RerankedDistances(plain, query, gallery, metric=self.metric, **again, **self.search_options)
+
+
+def _counts(*values: Any) -> bool:
+    """Whether all are whole numbers of at least 1."""
+    try:
+        return all(whole_number(value, "", 1) for value in values)
+    except ArgumentError:
+        return False

@@ -67,6 +67,7 @@ class Space:
                 part = _as_float64(rows[start : start + _ROWS_AT_ONCE])
                 part = _near_one(part) if self.origin is None else _fitted(part - self.origin)
                 read[start : start + len(part)] = part
+                _mark_lost(part, read[start : start + len(part)])
         return read
 
     def scales(
@@ -233,6 +234,17 @@ def _fitted(rows: np.ndarray) -> np.ndarray:
     """Finite numbers stay finite in float32, so that the error says that a row is too long, not infinite."""
     limit = np.finfo(np.float32).max
     return np.where(np.isfinite(rows), rows.clip(-limit, limit), rows) if (np.abs(rows) > limit).any() else rows
+
+
+def _mark_lost(rows: np.ndarray, rounded: np.ndarray) -> None:
+    """Leave one of float32's least normal numbers in rows that rounding made zeros and that are none.
+
+    Next to rows of any other length it changes no distance; where all rows are so short, `Space.check_spread` sees that
+    they differ.
+    """
+    lost = ~rounded.any(axis=1)
+    lost[lost] = rows[lost].any(axis=1)
+    rounded[lost, 0] = np.finfo(np.float32).tiny
 
 
 def _near_one(rows: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 _HEAD = 1024
 _SHOWN = 60
+_STATE_DICT = "a PyTorch state dict"
 # First bytes -> what the file is, and what to do about it.
 _SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer, which stands for the file", "fetch the file itself: git lfs pull"),
@@ -31,8 +32,12 @@ _PAGE = (
 _TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # ends the index of a TensorFlow checkpoint
 
 
-def what_it_is(path: str | os.PathLike[str]) -> str | None:
-    """``it is …: what to do`` for a file that is recognised as no checkpoint of PyTorch; None for all others."""
+def what_it_is(path: str | os.PathLike[str], wanted: str = _STATE_DICT) -> str | None:
+    """``it is …: what to do`` for a file that is recognised as no checkpoint of PyTorch; None for all others.
+
+    Args:
+        wanted: what to give instead.
+    """
     path = Path(path)
     size = path.stat().st_size
     if not size:
@@ -42,7 +47,7 @@ def what_it_is(path: str | os.PathLike[str]) -> str | None:
         file.seek(max(0, size - 8))
         tail = file.read()
     found = _by_content(path, head, tail, size)
-    return f"it is {found[0]}: {found[1]}" if found else None
+    return f"it is {found[0]}: {found[1].replace(_STATE_DICT, wanted)}" if found else None
 
 
 def _by_content(path: Path, head: bytes, tail: bytes, size: int) -> tuple[str, str] | None:

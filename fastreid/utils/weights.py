@@ -10,7 +10,7 @@ from torch import nn
 
 from fastreid.utils.checkpoint_file import State, WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.state_dicts import without_wrapper
-from fastreid.utils.tensor_kinds import check_kinds
+from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_of_nonfinite
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def load_weights(
     ``required_prefixes`` (if it defines them) everything must match. Parts of which the file has
     nothing are worth a warning, unless the model is about to be trained (``to_train``) and says
     by its required prefixes what it expects. A model that is about to be evaluated (``to_evaluate``)
-    must be filled whole, but for its classifiers.
+    must be filled whole, but for its classifiers. Weights that are NaN or infinite are loaded, with a warning.
 
     Args:
         min_coverage: least share of the backbone's values that the file must fill, 0 to 1; of the whole model's, but
@@ -85,7 +85,7 @@ def load_weights(
 
     Raises:
         WeightsError: unreadable file; nothing matched; a required tensor does not match; too little of the backbone is
-            filled. The model is then as it was.
+            filled; whole numbers for a floating-point parameter. The model is then as it was.
     """
     state = state_dict_in(read_checkpoint(path), path)
     check_kinds(state, path)
@@ -111,6 +111,8 @@ def load_weights(
     if not report.matched:
         raise WeightsError(f"nothing in {path} fits this model ({report}); is it another model's?")
     _check_coverage(model, report, fitting, min_coverage)
+    check_whole_numbers(model, fitting, path)
+    warn_of_nonfinite(model, fitting, path)
     model.load_state_dict(fitting, strict=False)
     return report
 

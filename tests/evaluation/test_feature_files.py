@@ -226,3 +226,79 @@ def test_the_tool_says_which_rows_and_how_many(data, value, tmp_path):
     said = r"evaluate_features: error: the descriptor of query image 2 is not finite \(2 of \d+ are not\)"
     with pytest.raises(SystemExit, match=said):
         run_tool("tools/evaluate_features.py", *files, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "safetensors"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<!DOCTYPE html><html><body>log in</body></html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "a Git LFS pointer"),
+        (b"pid,camid\n1,2\n", "a text file that begins 'pid,camid'"),
+        (b"", "it is empty"),
+        (b"PK\x03\x04 and then junk" * 20, "cannot read"),
+        (b"PK", "cannot read"),
+        (b"\x1f\x8b\x08\x00" * 9, "a gzip archive: unpack it first"),
+        (b"\x80\x04]\x94.", "cannot read"),
+        (b"\x00\xff" * 40, "cannot read"),
+    ],
+)
+def test_other_files_are_called_what_they_are(tmp_path, kind, content, said):
+    (tmp_path / f"q.{kind}").write_bytes(content)
+    (tmp_path / "q.csv").write_text("pid,camid\n1,2\n")
+    with pytest.raises(FeatureFileError, match=said) as caught:
+        read_features(tmp_path / f"q.{kind}")
+    message = str(caught.value)
+    assert message.startswith("cannot read") and f"q.{kind}" in message
+    assert not any(word in message for word in ("allow_pickle", "unsafe", "state dict", "trust"))
+
+
+def test_numpy_files_under_the_wrong_name(tmp_path):
+    good = {"features": np.ones((3, 2)), "pids": np.arange(3), "camids": np.arange(3)}
+    np.savez(tmp_path / "a.npz", **good)
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(FeatureFileError, match=r"archive of NumPy arrays; call the file a\.npz"):
+        read_features(tmp_path / "a.npy")
+    np.savez(tmp_path / "b.npz", **good)
+    whole = (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "b.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FeatureFileError, match=r"b\.npz: it is damaged, or was cut off"):
+        read_features(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "npy"])
+def test_ids_below_zero_are_refused_in_every_format(tmp_path, kind):
+    for pids, said in (([0, -1, 1], None), ([0, -1, -2], "row 2 of pids is '?-2'?; below 0 there is only -1")):
+        path = write(tmp_path, kind, "q", np.eye(3, 4), np.array(pids), np.array([0, 1, 2]))
+        if said is None:
+            assert read_features(path).pids.tolist() == pids
+            continue
+        with pytest.raises(FeatureFileError, match=said):
+            read_features(path)
+
+
+def test_views_below_zero_are_refused(tmp_path):
+    arrays = {"features": np.eye(3, 4), "pids": np.arange(3), "camids": np.arange(3), "viewids": np.array([0, -1, 1])}
+    np.savez(tmp_path / "q.npz", **arrays)
+    with pytest.raises(FeatureFileError, match=r"row 1 of viewids is -1; views are whole numbers, 0 or more"):
+        read_features(tmp_path / "q.npz")
+
+
+@pytest.mark.parametrize("odd", ["1_0", "+1", "nan", "1e0", "1\xa0", "007"])
+@pytest.mark.parametrize("column", ["pids", "camids"])
+def test_values_that_turn_numbers_into_names_are_named(tmp_path, odd, column, caplog):
+    line = f"{odd},1" if column == "pids" else f"1,{odd}"
+    query = write_table(tmp_path, f"pid,camid\n1,2\n2,1\n{line}\n", "q")
+    gallery = write_table(tmp_path, "pid,camid\n1,1\n2,2\n", "g")
+    read_feature_pair(query, gallery)
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert record.levelname == "WARNING" and message.startswith(str(query))
+    assert f"{column} are read as names" in message and ascii(odd) in message
+
+
+def test_names_alone_and_numbers_alone_need_no_warning(tmp_path, caplog):
+    for text in ("pid,camid\nann,c1\nbob,c2\n-1,c1\n", "pid,camid\n1,2\n-1,3\n"):
+        path = write_table(tmp_path, text)
+        read_feature_pair(path, path)
+    assert not caplog.records

@@ -363,6 +363,29 @@ def test_what_float32_has_no_room_for_is_refused(distances, stored):
     assert (distances(same, same, metric="euclidean").rows(0, 5) == 0).all()  # no spread is no fault
 
 
+@pytest.mark.parametrize("distances", ENGINES.values())
+@pytest.mark.parametrize("size", [1e-25, 1e-40, 1e-46, 1e-100, 1e-200, 1e-300])
+def test_spreads_that_float32_rounds_to_zero_are_refused(distances, size):
+    query, gallery, *_ = (x.astype(np.float64) for x in protocol(1, q=5, g=40, dim=6))
+    matches = match_labels([0] * 5, [0, 1] * 20, [0] * 5, [1] * 40)
+    for offset in (0.0, size * 1000):
+        with pytest.raises(ValueError, match="float32 has no room"):
+            distances(query * size + offset, gallery * size + offset, metric="euclidean").rank(matches)
+    gallery[8:] *= size  # next to rows of usual lengths, those that are near to zero are as good as zeros
+    zeros = np.where(np.arange(40)[:, None] < 8, gallery, 0)
+    found, expected = (distances(query, rows, metric="euclidean").rows(0, 5) for rows in (gallery, zeros))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("search", ["auto", "torch"])
+@pytest.mark.parametrize("size", [1e-25, 1e-200])
+def test_searches_refuse_spreads_without_room(search, size):
+    query, gallery, *_ = (x.astype(np.float64) for x in protocol(1, q=5, g=40, dim=6))
+    for arguments in ({"gallery": gallery * size}, {}):
+        with pytest.raises(ValueError, match="float32 has no room"):
+            nearest_neighbors(query * size, 3, metric="euclidean", search=search, **arguments)
+
+
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("few", [1, 2, 3])
 def test_few_rows(metric, few):

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from fastreid.utils.state_dicts import without_wrapper
+from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_of_nonfinite
 from fastreid.utils.weights import WeightsError, read_checkpoint, state_dict_in
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ def load_pretrained(
         The share that was filled.
 
     Raises:
-        WeightsError: no file, or coverage below `min_coverage`: training would silently start from scratch.
+        WeightsError: no file, or coverage below `min_coverage`: training would silently start from scratch;
+            tensors that are no weights.
     """
     if not path or not Path(path).expanduser().exists():
         raise WeightsError(
@@ -47,7 +49,9 @@ def load_pretrained(
     def values_filled(state: dict[str, Tensor]) -> int:
         return sum(value.numel() for value in fitting_of(adapt(module, state)).values())
 
-    wrapper, state = without_wrapper(state_dict_in(read_checkpoint(path), path), values_filled)
+    state = state_dict_in(read_checkpoint(path), path)
+    check_kinds(state, path)
+    wrapper, state = without_wrapper(state, values_filled)
     if wrapper:
         logger.info("%s: %r is dropped from its names", path, wrapper)
     state = adapt(module, state)
@@ -68,6 +72,8 @@ def load_pretrained(
             f"only {coverage:.1%} of the backbone would be pretrained (PRETRAIN_MIN_COVERAGE is {min_coverage:.0%}). "
             f"{report}. Is this file for another model or another MODEL.BACKBONE.DEPTH?"
         )
+    check_whole_numbers(module, fitting, path)
+    warn_of_nonfinite(module, fitting, path)
     module.load_state_dict(fitting, strict=False)
     logger.info("pretrained backbone %s", report)
     return coverage

@@ -53,3 +53,14 @@ def test_another_model_is_still_refused(tmp_path):
     torch.save({"teacher": {"backbone.conv1.weight": torch.ones(64, 3, 7, 7)}}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="only 0.0% of the backbone would be pretrained"):
         load_pretrained(small_vit(), str(tmp_path / "x.pth"), adapt=fit_vit_names, min_coverage=0.98)
+
+
+def test_numbers_that_are_no_weights_are_named(tmp_path, caplog):
+    state = small_vit().state_dict()
+    torch.save(state | {"norm.bias": torch.full((24,), torch.nan)}, tmp_path / "x.pth")
+    load_pretrained(small_vit(), str(tmp_path / "x.pth"), adapt=fit_vit_names, min_coverage=0.98)
+    assert "norm.bias" in caplog.text and "NaN or infinite" in caplog.text
+    for wrong in (torch.zeros(24, dtype=torch.int8), torch.zeros(24).to_sparse(), torch.zeros(24, dtype=torch.cfloat)):
+        torch.save(state | {"norm.bias": wrong}, tmp_path / "x.pth")
+        with pytest.raises(WeightsError, match=r"norm\.bias"):
+            load_pretrained(small_vit(), str(tmp_path / "x.pth"), adapt=fit_vit_names, min_coverage=0.98)

@@ -1,0 +1,50 @@
+"""Whole numbers that a caller gives: counts, and numbers of threads, checked before compiled code takes them."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+
+from fastreid.utils.errors import ArgumentError
+
+MOST_THREADS = 4096
+
+
+def whole_number(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
+    """The value as a Python int, if it is a whole number from `low` to `high`; True and False are not numbers here.
+
+    Args:
+        name: what the number is, for the error.
+        low, high: None for no bound.
+
+    Raises:
+        ArgumentError: another type (2.5, 2.0, "5", None, True), or out of the range.
+    """
+    is_bool = isinstance(value, bool) or getattr(value, "dtype", None) in (bool, torch.bool)
+    try:
+        if is_bool:
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(
+            f"{name} must be a whole number, such as {max(low or 1, 1)}, got {value!r:.60} ({type(value).__name__})"
+        ) from None
+    if (low is not None and number < low) or (high is not None and number > high):
+        allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ArgumentError(f"{name} must be {allowed}, got {number}")
+    return number
+
+
+def thread_count(value: Any, name: str = "num_threads") -> int:
+    """How many threads to start: the value itself, or torch's number for None and 0.
+
+    OpenMP ends the whole process for numbers that cannot be, so they never reach it.
+
+    Raises:
+        ArgumentError: neither None nor a whole number from 0 to 4096.
+    """
+    if value is None:
+        return torch.get_num_threads()
+    return whole_number(value, f"{name} (0 or None for torch's number)", 0, MOST_THREADS) or torch.get_num_threads()
