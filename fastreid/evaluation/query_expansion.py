@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastreid.evaluation.metric import as_float32, as_rows
 from fastreid.evaluation.neighbors import nearest_neighbors
-from fastreid.evaluation.space import joined
+from fastreid.evaluation.space import has_more_digits, joined
 from fastreid.utils.counts import whole_number
 from fastreid.utils.errors import ArgumentError
 
@@ -42,7 +42,7 @@ def aqe(
     """
     qe_times, qe_k = whole_number(qe_times, "qe_times", 1), whole_number(qe_k, "qe_k", 1)
     alpha = _power(alpha)
-    rows = joined(*(as_float32(as_rows(side)) for side in (query, gallery)), "cosine")
+    rows = joined(_float32(query, "query image"), _float32(gallery, "gallery image"), "cosine")
     for _ in range(qe_times):
         rows = expand(rows, qe_k, alpha, search=search, device=device)
     return torch.from_numpy(rows[: len(query)]), torch.from_numpy(rows[len(query) :])
@@ -57,12 +57,26 @@ def expand(
     can be done once.
     """
     k, alpha = whole_number(k, "k"), _power(alpha)
-    rows = as_float32(as_rows(features))
+    rows = _float32(features, "image")
     nearest = nearest_neighbors(rows, k, search=search, device=device)
     cosine = np.maximum(1 - nearest.distances, 0)
     weights = np.power(cosine, np.float32(alpha)) / np.float32(k)
     starts = np.arange(len(rows) + 1) * k
     return sparse.csr_matrix((weights.ravel(), nearest.indices.ravel(), starts), shape=(len(rows), len(rows))) @ rows
+
+
+def _float32(features: ArrayLike, side: str) -> np.ndarray:
+    """Raises: ArgumentError naming a descriptor of which rounding to float32 leaves zeros alone."""
+    rows = as_rows(features)
+    rounded = as_float32(rows)
+    if has_more_digits(rows) and rounded.ndim == 2:
+        zeros = np.flatnonzero(~rounded.any(axis=1))
+        if (lost := zeros[np.asarray(rows)[zeros].any(axis=1)]).size:
+            raise ArgumentError(
+                f"the descriptor of {side} {lost[0]} is so short that float32 has no room for it ({lost.size} of "
+                f"{len(rows)} are): multiply all descriptors by one number"
+            )
+    return rounded
 
 
 def _power(alpha: Any) -> float:

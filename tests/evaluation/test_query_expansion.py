@@ -43,3 +43,17 @@ def test_wrong_arguments_are_named():
         aqe(rows[:2], rows[2:], 0)
     with pytest.raises(ValueError, match="number of images, 4, got 5"):
         aqe(rows[:2], rows[2:], 1, 5)
+
+
+def test_descriptors_that_float32_rounds_to_zeros_are_named():
+    rows = np.random.default_rng(0).standard_normal((12, 4))
+    short = np.where(np.arange(12)[:, None] == 5, rows * 1e-200, rows)
+    for call, side in (
+        (lambda: aqe(rows, short, qe_k=3), "gallery image"),
+        (lambda: aqe(short, rows, qe_k=3), "query image"),
+        (lambda: expand(short, 3, 3.0), "image"),
+    ):
+        with pytest.raises(ValueError, match=f"of {side} 5 is so short that float32 has no room"):
+            call()
+    zero = np.where(np.arange(12)[:, None] == 5, 0.0, rows)
+    assert np.isfinite(expand(zero, 3, 3.0)).all()
