@@ -21,11 +21,15 @@ def test_label_smoothing_spreads_eps_over_the_other_classes():
 
 
 def test_adaptive_smoothing_takes_alpha_times_the_probability_of_the_true_class():
-    logits = torch.tensor([[1.0, 0.0]])
-    p = logits.softmax(1)[0, 0].item()
-    smooth = 0.2 * p
-    expected = -((1 - smooth) * math.log(p) + smooth * math.log(1 - p))
-    assert cross_entropy_loss(logits, torch.tensor([0]), eps=-1.0).item() == pytest.approx(expected)
+    """Of each image its own."""
+    logits, targets = torch.tensor([[1.0, 0.0, 0.5], [0.0, 2.0, -1.0]]), [0, 2]
+    expected = 0.0
+    for row, target in zip(logits, targets, strict=True):
+        log_p = row.log_softmax(0).tolist()
+        smooth = 0.2 * math.exp(log_p[target])
+        others = sum(log_p) - log_p[target]
+        expected -= ((1 - smooth) * log_p[target] + smooth / 2 * others) / 2
+    assert cross_entropy_loss(logits, torch.tensor(targets), eps=-1.0).item() == pytest.approx(expected)
 
 
 def test_losses_are_float32_under_half_precision():
