@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from fastreid.config import get_cfg
+from fastreid.config import ConfigError, get_cfg
 from fastreid.modeling import losses as module
 from fastreid.modeling.losses import LOSS_REGISTRY, CenterLoss, Loss, LossTerms, focal_loss, loss_options
+from fastreid.modeling.losses.table import require_losses
 
 TARGETS = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -51,6 +52,12 @@ def test_every_row_is_tested_and_every_loss_group_has_a_row():
     assert set(LOSS_REGISTRY) == set(ROWS)
     groups = {key for key, value in get_cfg().MODEL.LOSSES.items() if isinstance(value, dict)}
     assert groups == {LOSS_REGISTRY.get(name).group for name in ROWS}
+
+
+def test_an_empty_list_of_losses_is_refused_by_its_key():
+    with pytest.raises(ConfigError, match="MODEL.LOSSES.NAME"):
+        require_losses({"loss_names": ()})
+    require_losses({"loss_names": ("CenterLoss",)})
 
 
 def test_a_loss_without_keys_has_scale_one():
