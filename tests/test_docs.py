@@ -59,10 +59,14 @@ SHORTER = {
     "benchmarks/rendered.py": ["--help"],
     "benchmarks/evaluation.py": ["--sizes", "tiny", "--dims", "16"],
     "benchmarks/faults.py": ["--help"],
+    "benchmarks/mutants.py": ["--each", "1", "modeling/losses/focal.py"],
+    "benchmarks/spinning.py": ["--help"],
     "benchmarks/image_loading.py": ["--images", "64", "--rounds", "1"],
     "benchmarks/train_loop.py": ["--models", "stage1", "--rounds", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }
-FORKING = tuple(f"benchmarks/{name}.py" for name in ("evaluation", "faults", "image_loading", "train_loop"))
+FORKING = tuple(
+    f"benchmarks/{name}.py" for name in ("evaluation", "faults", "image_loading", "mutants", "spinning", "train_loop")
+)
 
 
 def blocks(text: str, language: str) -> list[str]:
