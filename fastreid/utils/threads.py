@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Rounds of a waiting loop, some tens of microseconds; chosen by benchmarks/spinning.py.
+# Rounds of a waiting loop, some tens of microseconds; benchmarks/spinning.py compares other numbers.
 SPIN_COUNT = 30000
 
 
