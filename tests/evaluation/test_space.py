@@ -371,7 +371,7 @@ def test_spreads_that_float32_rounds_to_zero_are_refused(distances, size):
     for offset in (0.0, size * 1000):
         with pytest.raises(ValueError, match="float32 has no room"):
             distances(query * size + offset, gallery * size + offset, metric="euclidean").rank(matches)
-    gallery[8:] *= size  # next to rows of usual lengths, those that are near to zero are as good as zeros
+    gallery[8:] *= size  # next to rows of usual lengths, those near to zero count as zeros
     zeros = np.where(np.arange(40)[:, None] < 8, gallery, 0)
     found, expected = (distances(query, rows, metric="euclidean").rows(0, 5) for rows in (gallery, zeros))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
