@@ -22,14 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from fastreid.evaluation import fused, jaccard_graph, roc_curve
-from fastreid.evaluation.blocked import BlockedDistances
-from fastreid.evaluation.fused import FusedDistances
-from fastreid.evaluation.matching import match_labels
-from fastreid.evaluation.query_expansion import expand
-from fastreid.evaluation.rank import rank_queries
-from fastreid.evaluation.reranking import RerankedDistances
-from fastreid.evaluation.space import Space
+from fastreid.evaluation import jaccard_graph, roc_curve
+from fastreid.retrieval import compiled_engine
+from fastreid.retrieval.compiled_engine import CompiledDistances, rank_features
+from fastreid.retrieval.coordinates import Space
+from fastreid.retrieval.matching import match_labels
+from fastreid.retrieval.query_expansion import expand
+from fastreid.retrieval.ranking import rank_queries
+from fastreid.retrieval.reranking import RerankedDistances
+from fastreid.retrieval.torch_engine import TorchDistances
 
 import numpy as np
 import torch
@@ -94,18 +95,18 @@ def product(data: Protocol, device: str = "cpu") -> None:
 
 def by_library(data: Protocol, device: str = "cpu") -> float:
     """Ours with torch's product in place of the library's kernel."""
-    return BlockedDistances(*data[:2], memory_budget=256, device=device).rank(match_labels(*data[2:])).mean_ap
+    return TorchDistances(*data[:2], memory_budget=256, device=device).rank(match_labels(*data[2:])).mean_ap
 
 
 def by_euclidean(data: Protocol) -> float:
     """Ours by Euclidean distances, which are computed about a point among the descriptors."""
-    return fused.rank_features(*data, metric="euclidean").mean_ap
+    return rank_features(*data, metric="euclidean").mean_ap
 
 
 def about_the_origin(data: Protocol) -> float:
     """The same without that point, and so without what looking for it and taking it off costs."""
     origin = np.zeros(data[0].shape[1], dtype=np.float32)
-    with mock.patch.object(fused, "space_of", lambda metric, query, gallery: Space(metric, origin)):
+    with mock.patch.object(compiled_engine, "space_of", lambda metric, query, gallery: Space(metric, origin)):
         return by_euclidean(data)
 
 
@@ -154,7 +155,7 @@ def ranking(name: str, dim: int, rounds: int, device: str) -> list[list[object]]
     ids = data[2:]
     jobs = {
         "classical": lambda: classical.mean_ap(classical.distance_matrix(*data[:2]), *ids),
-        "ours": lambda: fused.rank_features(*data).mean_ap,
+        "ours": lambda: rank_features(*data).mean_ap,
         "ours, euclidean": lambda: by_euclidean(data),  # of unit vectors: the same order
         "ours, euclidean about the origin": lambda: about_the_origin(data),
         "ours, torch's product": lambda: by_library(data),
@@ -178,7 +179,7 @@ def reranking(name: str, dim: int, rounds: int, device: str) -> list[list[object
     jobs = {
         "classical": lambda: classical.mean_ap(classical.reranked(query, gallery), *ids),
         "ours": lambda: (
-            RerankedDistances(FusedDistances(query, gallery), query, gallery).rank(match_labels(*ids)).mean_ap
+            RerankedDistances(CompiledDistances(query, gallery), query, gallery).rank(match_labels(*ids)).mean_ap
         ),
     }
     if len(query) + len(gallery) > 30_000:
@@ -217,7 +218,7 @@ def expansion(name: str, dim: int, rounds: int, device: str) -> list[list[object
 def roc(name: str, dim: int, rounds: int, device: str) -> list[list[object]]:
     """The exact ROC curve of all pairs, against ranking."""
     query, gallery, *ids = make(SIZES[name], dim)
-    matches, distances = match_labels(*ids), FusedDistances(query, gallery)
+    matches, distances = match_labels(*ids), CompiledDistances(query, gallery)
     jobs = {
         "ranking": lambda: distances.rank(matches).mean_ap,
         "ROC curve": lambda: roc_curve(distances, matches).auc,
@@ -271,7 +272,7 @@ def growth(dim: int, sizes: Sequence[int]) -> None:
             ids = _write(path, size, dim)
             query = np.load(path, mmap_mode="r")[: size.queries].copy()
             gallery = np.load(path, mmap_mode="r")
-            figures.append(measured(lambda q=query, g=gallery, i=ids: fused.rank_features(q, g, *i).mean_ap)[:2])
+            figures.append(measured(lambda q=query, g=gallery, i=ids: rank_features(q, g, *i).mean_ap)[:2])
             del gallery
     rows = [[f"{n:,}", f"{s:.2f}", f"{m:,.0f}"] for n, (s, m) in zip(sizes, figures, strict=True)]
     print(tabulate(rows, ["gallery", "seconds", "MiB, mapped pages included"], disable_numparse=True))

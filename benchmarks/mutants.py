@@ -32,14 +32,12 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 # Figures, losses, samplers and checkpoints: a wrong number in them is not seen by looking.
 MODULES = (
-    "evaluation/blocked.py", "evaluation/breakdown.py", "evaluation/chance.py", "evaluation/confidence.py",
-    "evaluation/distances.py",
-    "evaluation/histogram.py", "evaluation/matching.py", "evaluation/metric.py", "evaluation/neighbors.py",
-    "evaluation/outcome.py", "evaluation/protocols.py", "evaluation/query_expansion.py", "evaluation/rank.py",
-    "evaluation/rank_numpy.py", "evaluation/rank_torch.py", "evaluation/reranking.py", "evaluation/roc.py",
-    "evaluation/score.py", "evaluation/single_shot.py", "evaluation/space.py",
+    "retrieval/*.py",
+    "evaluation/breakdown.py", "evaluation/chance.py", "evaluation/confidence.py", "evaluation/outcome.py",
+    "evaluation/protocols.py", "evaluation/rank.py", "evaluation/roc.py", "evaluation/score.py",
+    "evaluation/single_shot.py",
     "modeling/losses/*.py", "modeling/diffusion/noise.py", "modeling/diffusion/schedule.py",
-    "modeling/diffusion/guidance.py", "modeling/diffusion/sampling.py", "modeling/diffusion/targets.py",
+    "modeling/diffusion/guidance.py", "modeling/diffusion/sampling.py", "methods/sd_reid/targets.py",
     "data/samplers/*.py", "data/numbered.py",
     "utils/checkpoint.py", "utils/checkpoint_file.py", "utils/weights.py",
 )  # fmt: skip

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fastreid.modeling.diffusion import Denoiser, LatentShape, Sampler, Schedule, ViewRefinedDecoder
+from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
+from fastreid.modeling.diffusion import Denoiser, LatentShape, Sampler, Schedule
 from fastreid.modeling.diffusion.guidance import NullRows, get_guidance
 from fastreid.structures import Condition
 

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastreid.config import CfgNode, get_cfg
-from fastreid.data.benchmarks.synthetic import render_benchmark
 from fastreid.engine import DefaultTrainer, HookBase
+from fastreid.rendering import render_benchmark
 
 import torch
 from tabulate import tabulate

@@ -24,7 +24,7 @@ make_environment() { # REQUIREMENTS_FILE…
     { echo "$python is missing or older than 3.10; name another with PYTHON_BIN=…" >&2; return 1; }
   step "making .venv"
   .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
-  wanted="$(cat "$@" setup.py pyproject.toml fastreid/{evaluation/rank,data/resize}_cylib/*.{pyx,h} | cksum) $*"
+  wanted="$(cat "$@" setup.py pyproject.toml fastreid/{retrieval/rank,data/resize}_cylib/*.{pyx,h} | cksum) $*"
   if ! { [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp"; }; then
     step "installing $* (the first time takes minutes and about 6 GB)"
     local options=()

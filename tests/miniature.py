@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from fastreid.data.benchmarks.synthetic import LAYOUTS, render_benchmark
+from fastreid.rendering import LAYOUTS, render_benchmark
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = tuple(path.name for path in ROOT.glob("*.sh"))

@@ -18,20 +18,20 @@ from packaging.version import Version
 from fastreid.config import ConfigError, get_cfg
 from fastreid.config.unsupported import REASONS
 from fastreid.data.benchmarks import BENCHMARKS
-from fastreid.data.benchmarks.synthetic import RenderConfig
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.engine import default_argument_parser
 from fastreid.evaluation import evaluate_rank
 from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
+from fastreid.methods.sd_reid.targets import TARGETS
 from fastreid.modeling import build_model
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.diffusion.guidance import GUIDANCE
 from fastreid.modeling.diffusion.noise import NoiseSource
-from fastreid.modeling.diffusion.targets import TARGETS
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.losses import LOSS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.rendering import RenderConfig
 from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
 from tests.test_configs import RELEASED, TINY_MODEL, asset_keys, leaves, merged, save_model

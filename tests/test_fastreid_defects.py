@@ -27,11 +27,11 @@ from fastreid.data.datasets import DATASET_REGISTRY, ImageDataset
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.transforms import build_transforms
 from fastreid.evaluation import NoValidQueryError
-from fastreid.evaluation.extraction import FeatureStore
 from fastreid.modeling import build_model
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
+from fastreid.retrieval.extraction import FeatureStore
 from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 from fastreid.solver.layer_decay import layer_factors
 from fastreid.structures import PersonImage
@@ -73,7 +73,7 @@ def test_2_a_few_steps_change_every_weight_and_lower_the_loss(tmp_path, opt, sca
 WITHOUT_COMPILER = """
 import json, subprocess, sys
 from unittest import mock
-sys.modules["fastreid.evaluation.rank_cylib.rank_cy"] = None  # importing it fails
+sys.modules["fastreid.retrieval.rank_cylib.rank_cy"] = None  # importing it fails
 from tests.engine.toys import ToyTrainer, toy_cfg, train
 
 class Trainer(ToyTrainer):

@@ -11,8 +11,8 @@ from dataclasses import fields
 from typing import Any
 
 from fastreid.config import user_path
-from fastreid.data.benchmarks.synthetic import RenderConfig, RenderRequest, render_benchmark
-from fastreid.data.benchmarks.synthetic.contact_sheet import contact_sheet
+from fastreid.rendering import RenderConfig, RenderRequest, render_benchmark
+from fastreid.rendering.contact_sheet import contact_sheet
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import save_picture
 from fastreid.utils.lock import path_lock

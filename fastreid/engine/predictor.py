@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, ConfigError, check_ranges, image_size
 from fastreid.data.build import build_feature_loader
 from fastreid.engine.defaults import DefaultTrainer
-from fastreid.evaluation.extraction import FeatureStore
+from fastreid.retrieval.extraction import FeatureStore
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import load_weights
 from fastreid.utils.errors import ArgumentError

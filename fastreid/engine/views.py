@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fastreid.config import ConfigError
-from fastreid.modeling.view_memory import ViewMemoryBank
+from fastreid.methods.sd_reid.view_memory import ViewMemoryBank
 
 
 def check_views(model: nn.Module, datasets: Sequence[Any]) -> None:

@@ -1,21 +1,22 @@
 """Evaluation: one exact definition of the figures, and everything that is read from them."""
 
 from fastreid.evaluation.confidence import bootstrap_intervals
-from fastreid.evaluation.distance import build_dist
-from fastreid.evaluation.distances import MatrixDistances
 from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator, inference_on_dataset
-from fastreid.evaluation.extraction import FeatureStore, evaluation_mode
-from fastreid.evaluation.fused import distance_rows, rank_features
-from fastreid.evaluation.matching import NoValidQueryError, match_labels
-from fastreid.evaluation.neighbors import nearest_neighbors
+from fastreid.evaluation.options import Expansion, Reranking, Scoring
 from fastreid.evaluation.protocols import check_protocol, evaluate_protocols
-from fastreid.evaluation.query_expansion import aqe
-from fastreid.evaluation.rank import evaluate_rank, rank_queries
-from fastreid.evaluation.reranking import jaccard_distances, jaccard_graph
+from fastreid.evaluation.rank import evaluate_rank
 from fastreid.evaluation.results import print_csv_format
 from fastreid.evaluation.roc import evaluate_roc, roc_curve
 from fastreid.evaluation.score import ProtocolResult, score, score_distances, score_features
-from fastreid.evaluation.scoring import Expansion, Reranking, Scoring
+from fastreid.retrieval.compiled_engine import distance_rows, rank_features
+from fastreid.retrieval.distance_matrix import build_dist
+from fastreid.retrieval.distances import MatrixDistances
+from fastreid.retrieval.extraction import FeatureStore, evaluation_mode
+from fastreid.retrieval.matching import NoValidQueryError, match_labels
+from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.retrieval.query_expansion import aqe
+from fastreid.retrieval.ranking import rank_queries
+from fastreid.retrieval.reranking import jaccard_distances, jaccard_graph
 
 __all__ = [
     "DatasetEvaluator",

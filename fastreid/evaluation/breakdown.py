@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 from tabulate import tabulate
 
-from fastreid.evaluation.distances import Distances
-from fastreid.evaluation.matching import Matches
+from fastreid.retrieval.distances import Distances
+from fastreid.retrieval.matching import Matches
 
 VIEWS = {0: "aerial", 1: "ground", 2: "wearable"}
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastreid.evaluation.extraction import evaluation_mode, mirrored
+from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.outcome import outcome_of, write_outcomes
-from fastreid.evaluation.progress import progress
 from fastreid.evaluation.score import score
-from fastreid.evaluation.scoring import Scoring
+from fastreid.retrieval.extraction import evaluation_mode, mirrored
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.errors import ArgumentError
+from fastreid.utils.progress import progress
 
 
 class DatasetEvaluator(ABC):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from fastreid.evaluation.checked import FeatureError, real_rows
 from fastreid.evaluation.feature_ids import read_ids
+from fastreid.retrieval.checked import FeatureError, real_rows
 from fastreid.utils.errors import sentence_of
 from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.names import is_canonical, number_names

@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from fastreid.config import ConfigError
-from fastreid.evaluation.extraction import FeatureStore, my_share
+from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.outcome import outcome_of, write_outcomes
 from fastreid.evaluation.score import match_images, score
-from fastreid.evaluation.scoring import Scoring
+from fastreid.retrieval.extraction import FeatureStore, my_share
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.skipped import tell_skipped

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastreid.evaluation.rank import removed_for
 from fastreid.evaluation.score import ProtocolResult, match_images
+from fastreid.retrieval.ranking import removed_for
 from fastreid.structures import PersonImage
 
 QUERIES_PER_KIND = 3

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastreid.evaluation.checked import real_rows
-from fastreid.evaluation.distances import Distances
-from fastreid.evaluation.histogram import PairCounter
-from fastreid.evaluation.matching import Matches, match_labels
-from fastreid.evaluation.rank import check_distances
+from fastreid.retrieval.checked import real_rows
+from fastreid.retrieval.distances import Distances
+from fastreid.retrieval.histogram import PairCounter
+from fastreid.retrieval.matching import Matches, match_labels
+from fastreid.retrieval.ranking import check_distances
 from fastreid.utils.counts import thread_count
 
 REPORTED_RATES = (1e-4, 1e-3, 1e-2)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from fastreid.evaluation.breakdown import Row, break_down
 from fastreid.evaluation.chance import chance_level
-from fastreid.evaluation.checked import FeatureError, naming_rows
-from fastreid.evaluation.distances import Distances, MatrixDistances
-from fastreid.evaluation.matching import Matches, match_labels
+from fastreid.evaluation.options import REPORTED_RANKS, Scoring
 from fastreid.evaluation.roc import RocCurve, roc_curve
-from fastreid.evaluation.scoring import REPORTED_RANKS, Scoring
 from fastreid.evaluation.single_shot import single_shot_cmc
+from fastreid.retrieval.checked import FeatureError, naming_rows
+from fastreid.retrieval.distances import Distances, MatrixDistances
+from fastreid.retrieval.matching import Matches, match_labels
 from fastreid.structures import PersonImage
 from fastreid.structures.ranking import Ranking
 from fastreid.utils import comm

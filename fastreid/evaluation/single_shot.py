@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastreid.evaluation.matching import Matches
-from fastreid.evaluation.rank_numpy import first_positive_after
+from fastreid.retrieval.matching import Matches
+from fastreid.retrieval.ranking_numpy import first_positive_after
 
 
 def single_shot_cmc(

@@ -1,5 +1,5 @@
-"""Networks: backbones, heads, losses, diffusion, and the wholes made of them."""
+"""What several methods share: backbones, heads, losses, diffusion, and the interface of a model."""
 
-from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, build_model
+from fastreid.modeling.model import META_ARCH_REGISTRY, build_model
 
 __all__ = ["META_ARCH_REGISTRY", "build_model"]

@@ -7,7 +7,7 @@ from torch import nn
 
 from fastreid.config import ConfigError
 from fastreid.engine.views import check_views
-from fastreid.modeling.view_memory import ViewMemoryBank
+from fastreid.methods.sd_reid.view_memory import ViewMemoryBank
 from fastreid.structures import PersonImage
 from tests.engine.toys import ToyTrainer, toy_cfg
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from fastreid.evaluation import aqe, evaluate_rank, match_labels, nearest_neighbors, rank_features, rank_queries
-from fastreid.evaluation.distances import MatrixDistances
-from fastreid.evaluation.fused import distance_rows, is_available
-from fastreid.evaluation.query_expansion import expand
-from fastreid.evaluation.reranking import jaccard_distances, jaccard_graph
+from fastreid.evaluation.options import Expansion, Reranking, Scoring
 from fastreid.evaluation.roc import roc_curve
-from fastreid.evaluation.scoring import Expansion, Reranking, Scoring
+from fastreid.retrieval.compiled_engine import distance_rows, is_available
+from fastreid.retrieval.distances import MatrixDistances
+from fastreid.retrieval.query_expansion import expand
+from fastreid.retrieval.reranking import jaccard_distances, jaccard_graph
 from fastreid.utils.errors import ArgumentError, UserError
 
 RANDOM = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastreid.evaluation.chance import chance_level, expected_ap, expected_inp, expected_rank1
-from fastreid.evaluation.rank import rank_queries
+from fastreid.retrieval.ranking import rank_queries
 
 
 def all_orders(num_positives, num_gallery):

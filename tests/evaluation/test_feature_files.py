@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.evaluation.test_fused import protocol
 
 from fastreid.evaluation import score_features
 from fastreid.evaluation.feature_files import FeatureFileError, read_feature_pair, read_features
-from tests.evaluation.test_fused import protocol
 from tests.miniature import run_tool
 
 

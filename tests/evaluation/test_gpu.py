@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation.fused import FusedDistances
-from fastreid.evaluation.matching import match_labels
-from fastreid.evaluation.neighbors import nearest_neighbors
-from fastreid.evaluation.rank import count_matrix
-from fastreid.evaluation.reranking import jaccard_graph
+from fastreid.evaluation.options import Expansion, Reranking, Scoring
 from fastreid.evaluation.roc import roc_curve
 from fastreid.evaluation.score import score_features
-from fastreid.evaluation.scoring import Expansion, Reranking, Scoring
+from fastreid.retrieval.compiled_engine import CompiledDistances
+from fastreid.retrieval.matching import match_labels
+from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.retrieval.ranking import count_matrix
+from fastreid.retrieval.reranking import jaccard_graph
 from tests.evaluation.test_roc import protocol
 
 pytestmark = [
@@ -35,7 +35,7 @@ def test_figures_are_those_of_the_cpu(metric, budget):
 def test_a_matrix_is_counted_there_as_here():
     query, gallery, *ids = protocol(2, q=100, g=2000, people=40)
     matches = match_labels(*ids)
-    matrix = np.round(FusedDistances(query, gallery).rows(0, 100), 2)  # many equal distances
+    matrix = np.round(CompiledDistances(query, gallery).rows(0, 100), 2)  # many equal distances
     expected = count_matrix(matrix, matches)
     for here, there in zip(expected, count_matrix(torch.from_numpy(matrix).cuda(), matches), strict=True):
         np.testing.assert_array_equal(here, there)
@@ -46,7 +46,7 @@ def test_a_matrix_is_counted_there_as_here():
 
 def test_tensorfloat_is_not_used_even_if_it_is_allowed():
     query, gallery, *ids = protocol(3, q=64, g=512, dim=256)
-    expected = FusedDistances(query, gallery).rows(0, 64)
+    expected = CompiledDistances(query, gallery).rows(0, 64)
     torch.set_float32_matmul_precision("medium")
     try:
         found = Scoring(engine="torch", device="cuda").distances(query, gallery).rows(0, 64)

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from fastreid.evaluation import plots
+from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.roc import Curves
 from fastreid.evaluation.score import score_features
-from fastreid.evaluation.scoring import Scoring
 from tests.evaluation.test_roc import protocol
 
 

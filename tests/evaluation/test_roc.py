@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from fastreid.evaluation import histogram
-from fastreid.evaluation.blocked import BlockedDistances
-from fastreid.evaluation.distances import MatrixDistances
-from fastreid.evaluation.fused import FusedDistances
-from fastreid.evaluation.histogram import PairCounter
-from fastreid.evaluation.matching import match_labels
 from fastreid.evaluation.roc import evaluate_roc, roc_curve
+from fastreid.retrieval import histogram
+from fastreid.retrieval.compiled_engine import CompiledDistances
+from fastreid.retrieval.distances import MatrixDistances
+from fastreid.retrieval.histogram import PairCounter
+from fastreid.retrieval.matching import match_labels
+from fastreid.retrieval.torch_engine import TorchDistances
 
 
 def protocol(seed, q=12, g=60, people=5, cameras=3, dim=6):
@@ -28,7 +28,7 @@ def protocol(seed, q=12, g=60, people=5, cameras=3, dim=6):
 @given(
     st.integers(0, 10**6),
     st.sampled_from(["cosine", "euclidean"]),
-    st.sampled_from([FusedDistances, BlockedDistances]),
+    st.sampled_from([CompiledDistances, TorchDistances]),
     st.booleans(),
 )
 def test_curve_is_that_of_all_pairs(seed, metric, engine, rounded):
@@ -63,7 +63,7 @@ def test_curve_is_that_of_all_pairs(seed, metric, engine, rounded):
 
 def test_threshold_gives_the_rate_it_stands_for():
     query, gallery, *ids = protocol(4, q=40, g=400)
-    distances = FusedDistances(query, gallery)
+    distances = CompiledDistances(query, gallery)
     curve = roc_curve(distances, match_labels(*ids))
     scores, labels = evaluate_roc(distances.rows(0, 40), *ids)
     rate, threshold = curve.tpr_at(0.05)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation import blocked
-from fastreid.evaluation.distance import build_dist
+from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.score import score
-from fastreid.evaluation.scoring import Scoring
+from fastreid.retrieval import torch_engine
+from fastreid.retrieval.distance_matrix import build_dist
 from fastreid.structures import PersonImage
 
 QUERY = [PersonImage("q0", 0, 0), PersonImage("q1", 1, 0), PersonImage("q2", 2, 0)]
@@ -36,7 +36,7 @@ def test_metric_is_the_mean_of_map_and_rank1():
 
 
 def test_distances_in_blocks_equal_plain_formulas(monkeypatch):
-    monkeypatch.setattr(blocked, "SEGMENT_ROWS", 3)
+    monkeypatch.setattr(torch_engine, "SEGMENT_ROWS", 3)
     torch.manual_seed(0)
     query, gallery = torch.randn(7, 16), torch.randn(5, 16)
     kept = query.clone()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastreid.evaluation.rank import evaluate_rank
+from fastreid.evaluation import evaluate_rank
 
 
 def over_all_draws(row, pid, cam, g_pids, g_cams, max_rank):

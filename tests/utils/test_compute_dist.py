@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation import fused, jaccard_graph
+from fastreid.evaluation import jaccard_graph
+from fastreid.retrieval import compiled_engine
 from fastreid.utils.compute_dist import build_dist
 
 FEATURES = torch.randn(60, 12, generator=torch.Generator().manual_seed(0))
@@ -13,7 +14,7 @@ QUERY, GALLERY = FEATURES[:20], FEATURES[20:]
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_plain_distances(metric):
-    expected = fused.distance_rows(QUERY, GALLERY, metric=metric)
+    expected = compiled_engine.distance_rows(QUERY, GALLERY, metric=metric)
     np.testing.assert_allclose(build_dist(QUERY, GALLERY, metric), expected, atol=1e-5)
     np.testing.assert_allclose(build_dist(QUERY, GALLERY), build_dist(QUERY, GALLERY, "euclidean"))
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastreid.data.benchmarks.synthetic import render_benchmark
+from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.results import write_json, write_results
 from fastreid.evaluation.roc import Curves
 from fastreid.evaluation.score import score_features
-from fastreid.evaluation.scoring import Scoring
+from fastreid.rendering import render_benchmark
 from fastreid.utils.files import DiskError, atomic_write, explained_disk_errors, remove_leftovers, save_picture
 from fastreid.utils.manifest import write_manifest
 from fastreid.utils.writers import JSONWriter, TensorboardWriter

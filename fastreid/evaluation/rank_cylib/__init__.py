@@ -1,1 +1,1 @@
-"""The compiled half of rank evaluation (rank_cy.pyx), built at install where a compiler exists."""
+"""fast-reid's place for the compiled rank evaluation; it is in `fastreid.retrieval.rank_cylib`."""

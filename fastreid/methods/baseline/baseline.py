@@ -1,0 +1,72 @@
+"""Baseline: a backbone, a head and losses; fast-reid's model, and what forks of it derive theirs from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, configurable
+from fastreid.methods.baseline.image_model import ImageModel
+from fastreid.modeling.backbones import build_backbone, with_feature_dim
+from fastreid.modeling.heads import EmbeddingHead, build_heads
+from fastreid.modeling.losses import LossTerms, loss_options, require_losses
+
+
+class Baseline(ImageModel):
+    """Images -> backbone -> head.
+
+    `forward(batch)` returns the weighted losses in training, and what the head gives, the feature [B, D], otherwise.
+
+    Args:
+        backbone: normalised images [B, 3, H, W] -> maps [B, C, h, w].
+        heads: (maps, classes [B]) -> dict of outputs in training; (maps) -> feature [B, D] otherwise.
+        pixel_mean, pixel_std: of images in 0..255.
+        loss_kwargs: which losses and their options, as `loss_options` gives them; None for a subclass whose `losses`
+            does without.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        heads: nn.Module,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        loss_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(pixel_mean, pixel_std)
+        self.backbone, self.heads = backbone, heads
+        self.loss_kwargs = loss_kwargs
+        # A subclass with losses of its own may name some that only it knows, and use what these do not see.
+        has_own = type(self).losses is not Baseline.losses
+        if loss_kwargs and not has_own and type(self).forward is Baseline.forward:
+            require_losses(loss_kwargs)
+        self.loss_terms = LossTerms(loss_kwargs, others_too=has_own) if loss_kwargs else None
+        if self.loss_terms is not None and not has_own and isinstance(heads, EmbeddingHead):
+            heads.learn_for(self.loss_terms.seen)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        cfg = with_feature_dim(cfg, backbone)
+        return {
+            "backbone": backbone,
+            "heads": build_heads(cfg),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "loss_kwargs": loss_options(cfg),
+        }
+
+    def forward(self, batched_inputs: dict[str, Any] | Tensor) -> dict[str, Tensor] | Tensor:
+        """A batch (`images`, in training `targets` [B]) or, in eval mode, images alone."""
+        features = self.backbone(self.preprocess_image(batched_inputs))
+        if not self.training:
+            return self.heads(features)
+        targets = batched_inputs["targets"].to(self.device)
+        return self.losses(self.heads(features, targets), targets)
+
+    def losses(self, outputs: dict[str, Tensor], gt_labels: Tensor) -> dict[str, Tensor]:
+        """What the head made of a batch, and its classes [B] -> {name: weighted scalar}."""
+        return self.loss_terms(outputs, gt_labels)

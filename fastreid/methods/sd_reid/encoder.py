@@ -1,0 +1,113 @@
+"""PersonEncoder: the part that embeds people, shared by every method."""
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
+from fastreid.methods.sd_reid.view_memory import ViewMemoryBank
+from fastreid.modeling.backbones import ViewPromptViT, build_backbone
+from fastreid.modeling.backbones.vit import ViT
+from fastreid.modeling.heads import VectorHead
+from fastreid.modeling.heads.vector_head import NORMS
+from fastreid.structures import PersonFeatures
+from fastreid.utils.suggest import explain_choice
+
+# Of heads on maps.
+_OTHER_HEADS = ("NAME", "NORM_SPLIT", "EMBEDDING_DIM", "CLS_LAYER", "SCALE", "MARGIN")
+
+
+class PersonEncoder(nn.Module):
+    """Backbone, identity head, view head and view memory bank.
+
+    Args:
+        backbone: images -> `PersonFeatures`; of a config, a `ViT` that is given the view prompt, or what emits them
+            itself.
+        identity_head: on the identity vector, over people.
+        view_head: on the view token, over views.
+        memory: the views' centres.
+        pixel_mean, pixel_std: of images in 0..255.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        identity_head: nn.Module,
+        view_head: nn.Module,
+        memory: ViewMemoryBank,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+    ) -> None:
+        super().__init__()
+        self.backbone, self.identity_head, self.view_head, self.memory = (
+            backbone,
+            identity_head,
+            view_head,
+            memory,
+        )
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, object]:
+        if cfg.MODEL.HEADS.POOL_LAYER not in ("Identity", "GlobalAvgPool"):
+            raise ConfigError(
+                "a ViT's class token is not pooled: MODEL.HEADS.POOL_LAYER must be Identity, "
+                f"got {cfg.MODEL.HEADS.POOL_LAYER!r}"
+            )
+        require_defaults(
+            cfg,
+            [f"MODEL.HEADS.{key}" for key in _OTHER_HEADS],
+            "SD-ReID has a BatchNorm neck and a linear classifier on vectors",
+        )
+        if cfg.MODEL.HEADS.NORM not in NORMS:
+            raise ConfigError(explain_choice("MODEL.HEADS.NORM of a neck on vectors", cfg.MODEL.HEADS.NORM, NORMS))
+        backbone = build_backbone(cfg)
+        if isinstance(backbone, ViT):
+            backbone = ViewPromptViT(backbone)
+        if not hasattr(backbone, "num_blocks"):
+            raise ConfigError(
+                f"SD-ReID needs view and identity tokens of every block; {cfg.MODEL.BACKBONE.NAME} gives maps. Set "
+                "MODEL.BACKBONE.NAME build_vit_backbone"
+            )
+        dim, views = backbone.feature_dim, cfg.MODEL.SDMODEL.VIEW_NUM
+        neck = {"with_bnneck": cfg.MODEL.HEADS.WITH_BNNECK, "norm": cfg.MODEL.HEADS.NORM}
+        return {
+            "backbone": backbone,
+            "identity_head": VectorHead(dim, cfg.MODEL.HEADS.NUM_CLASSES, **neck),
+            "view_head": VectorHead(dim, views, **neck),
+            "memory": ViewMemoryBank(views, dim, cfg.MODEL.SDMODEL.MOMENTUM),
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    @property
+    def feature_dim(self) -> int:
+        return self.backbone.feature_dim
+
+    def forward(self, images: Tensor) -> PersonFeatures:
+        """Images [B, 3, H, W] in 0..255 (left untouched) -> features."""
+        return self.backbone((images.to(self.device) - self.pixel_mean) / self.pixel_std)
+
+    def standardize(self, identity: Tensor) -> Tensor:
+        """Identity vectors [..., D] to zero mean and unit variance, by the BN neck's running statistics."""
+        mean, deviation = self._statistics()
+        return (identity.float() - mean) / deviation
+
+    def destandardize(self, identity: Tensor) -> Tensor:
+        """The inverse of `standardize`."""
+        mean, deviation = self._statistics()
+        return identity * deviation + mean
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        bottleneck = self.identity_head.bottleneck
+        return bottleneck.running_mean, (bottleneck.running_var + bottleneck.eps).sqrt()
+
+    def neck(self, identity: Tensor) -> Tensor:
+        """Identity vectors [B, D] -> retrieval features [B, D]."""
+        return self.identity_head.neck(identity)

@@ -1,0 +1,87 @@
+"""SD-ReID stage 1: a view-aware re-identification model."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, ConfigError, configurable
+from fastreid.methods.sd_reid.encoder import PersonEncoder
+from fastreid.methods.sd_reid.release import from_release
+from fastreid.modeling.backbones import with_feature_dim
+from fastreid.modeling.losses import LossTerms, cross_entropy_loss, loss_options, require_losses
+from fastreid.utils.suggest import explain_choice
+
+# The release's name for it.
+_NAMES = {"loss_cls": "loss_identity"}
+
+
+class SDReIDStage1(nn.Module):
+    """The losses of MODEL.LOSSES.NAME + lambda * view cross-entropy on a `PersonEncoder`.
+
+    `forward(batch)` returns the weighted losses in training (and moves the view centres), and the BN-neck
+    feature [B, D] otherwise.
+
+    Args:
+        person: the encoder.
+        loss_terms: of logits and features: identity and triplets, as published, or others.
+        after_neck: losses of features see the neck feature instead of the identity vector.
+        view_weight: lambda; 0 trains no view head.
+    """
+
+    # The released code's checkpoints load too.
+    adapt_checkpoint = staticmethod(from_release)
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        person: PersonEncoder,
+        loss_terms: LossTerms,
+        after_neck: bool,
+        view_weight: float,
+    ) -> None:
+        super().__init__()
+        self.person, self.loss_terms = person, loss_terms
+        self.after_neck, self.view_weight = after_neck, view_weight
+        # What no loss reaches is not trained.
+        head = person.identity_head
+        if "cls_outputs" not in loss_terms.seen:
+            (head.classifier if after_neck and loss_terms.seen else head).requires_grad_(False)
+        if not view_weight:
+            person.view_head.requires_grad_(False)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        if cfg.MODEL.HEADS.NECK_FEAT not in ("before", "after"):
+            raise ConfigError(explain_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after")))
+        person = PersonEncoder(cfg)
+        cross_entropy = cfg.MODEL.LOSSES.CE
+        options = loss_options(with_feature_dim(cfg, person))
+        view_weight = cross_entropy.VIEW_LAMBDA if cross_entropy.VIEW_ID else 0.0
+        if not view_weight:
+            require_losses(options)
+        return {
+            "person": person,
+            "loss_terms": LossTerms(options),
+            "after_neck": cfg.MODEL.HEADS.NECK_FEAT == "after",
+            "view_weight": view_weight,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.person.device
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
+        features = self.person(batch["images"])
+        if not self.training:
+            return self.person.neck(features.identity)
+        people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
+        self.person.memory.update(features.view, views)
+        neck, logits = self.person.identity_head(features.identity)
+        outputs = {"cls_outputs": logits, "features": neck if self.after_neck else features.identity}
+        losses = {_NAMES.get(name, name): loss for name, loss in self.loss_terms(outputs, people).items()}
+        if self.view_weight:
+            view_logits = self.person.view_head(features.view).logits
+            losses["loss_view"] = self.view_weight * cross_entropy_loss(view_logits, views, eps=0.0)
+        return losses

@@ -1,0 +1,354 @@
+"""SD-ReID stage 2: generate a person's feature under every view, and retrieve with all of them."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastreid.config import CfgNode, ConfigError, configurable
+from fastreid.methods.sd_reid.conditioning import ConditionLearner, ConditionWhitening, perturb
+from fastreid.methods.sd_reid.encoder import PersonEncoder
+from fastreid.methods.sd_reid.fusion import Fusion
+from fastreid.methods.sd_reid.linear_mean import LinearMean
+from fastreid.methods.sd_reid.release import from_release
+from fastreid.methods.sd_reid.targets import TARGETS
+from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
+from fastreid.modeling.diffusion import Denoiser, LatentShape, NoiseSource, Sampler, Schedule
+from fastreid.modeling.diffusion.adapters import choose_trainable
+from fastreid.modeling.diffusion.guidance import NullRows, drop_control
+from fastreid.structures import Condition, PersonFeatures
+from fastreid.utils.draws import BatchDraws
+from fastreid.utils.suggest import explain_choice
+
+
+class SDReIDStage2(nn.Module):
+    """A frozen stage-1 `PersonEncoder`, and a diffusion model over its identity vectors.
+
+    `forward(batch)` returns the denoising loss in training, and the descriptor of `fusion` otherwise.
+
+    Args:
+        person: stage 1's encoder; frozen here, and always in eval mode.
+        latent: how identity vectors are folded.
+        standardized: diffuse identity vectors with zero mean and unit variance, not as they are.
+        whitening: of the identity conditions, or None to use them as they are.
+        linear_mean: of the latent given conditions and view, which diffusion works around, or None for zero.
+        condition_learner: identity conditions and a view centre -> tokens.
+        view_decoder: a view token -> control maps.
+        denoiser: the UNet.
+        schedule, sampler, noise, fusion: forward process, reverse process, its noise, and the descriptor.
+        target: a row of `TARGETS`: whose feature is generated.
+        null_percent: chance per image of training the null condition.
+        null_drops_down, null_drops_up: whether null rows lose their control maps.
+        null_is_learnt: sample with the learnt null condition, not zeros.
+        centre_percent: chance per image of control from the view's centre instead of a view token.
+        decoder_control: whether the decoder's control maps act.
+        condition_noise: strength of the noise on conditions in training.
+        num_views: views that are generated.
+        num_draws: samples averaged per generated feature.
+        generated_neck: pass generated features through the BN neck.
+    """
+
+    # What a stage-1 checkpoint must fill when stage 2 starts from it.
+    required_prefixes = ("person.backbone.", "person.identity_head.bottleneck.", "person.memory.")
+
+    # The released code's checkpoints load too.
+    adapt_checkpoint = staticmethod(from_release)
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        person: PersonEncoder,
+        latent: LatentShape,
+        standardized: bool,
+        whitening: ConditionWhitening | None,
+        linear_mean: LinearMean | None,
+        condition_learner: ConditionLearner,
+        view_decoder: ViewRefinedDecoder,
+        denoiser: Denoiser,
+        schedule: Schedule,
+        sampler: Sampler,
+        noise: NoiseSource,
+        fusion: Fusion,
+        target: str,
+        null_percent: float,
+        null_drops_down: bool,
+        null_drops_up: bool,
+        null_is_learnt: bool,
+        centre_percent: float,
+        decoder_control: bool,
+        condition_noise: float,
+        num_views: int,
+        num_draws: int,
+        generated_neck: bool,
+    ) -> None:
+        super().__init__()
+        self.person = person.requires_grad_(False).eval()
+        self.latent, self.standardized = latent, standardized
+        self.schedule, self.sampler = schedule, sampler
+        self.noise, self.fusion = noise, fusion
+        self.whitening, self.linear_mean = whitening, linear_mean
+        self.condition_learner, self.view_decoder, self.denoiser = (
+            condition_learner,
+            view_decoder,
+            denoiser,
+        )
+        self.target = TARGETS[target]
+        self.null_percent, self.null_is_learnt = null_percent, null_is_learnt
+        self.null_drops_down, self.null_drops_up = null_drops_down, null_drops_up
+        self.centre_percent, self.decoder_control = centre_percent, decoder_control
+        self.condition_noise = condition_noise
+        if not decoder_control:
+            view_decoder.up.requires_grad_(False)  # they would act, and be trained, by nothing
+        self.num_views, self.num_draws, self.generated_neck = num_views, num_draws, generated_neck
+        # Not those that are frozen later on: they may come from a checkpoint.
+        self._from_assets = {f"denoiser.{name}" for name, p in denoiser.named_parameters() if not p.requires_grad}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
+        person = PersonEncoder(cfg)
+        latent = LatentShape.of(person.feature_dim)
+        denoiser = Denoiser.from_pretrained(keys.UNET_CONFIG.PRETRAINED_PATH)
+        num_tokens = person.backbone.num_blocks  # L - 1 identity conditions and the view
+        _check(cfg, num_tokens, person.feature_dim, denoiser)
+        choose_trainable(denoiser.unet, keys.UNET_CONFIG)
+        schedule = Schedule.from_config(cfg)
+        seed = cfg.MODEL.SEED if test.NOISE_SEED < 0 else test.NOISE_SEED
+        return {
+            "person": person,
+            "latent": latent,
+            "standardized": keys.STANDARDIZE_LATENT,
+            "whitening": ConditionWhitening(num_tokens - 1, person.feature_dim) if keys.WHITEN_CONDITIONS else None,
+            "linear_mean": (
+                LinearMean(num_tokens - 1, person.feature_dim, keys.VIEW_NUM) if keys.LINEAR_MEAN else None
+            ),
+            "condition_learner": ConditionLearner(
+                num_tokens=num_tokens,
+                dim=person.feature_dim,
+                depth=keys.CON_LEARNER_CONFIG.DEPTH,
+                num_heads=keys.CON_LEARNER_CONFIG.HEADS,
+            ),
+            "view_decoder": ViewRefinedDecoder(
+                latent,
+                denoiser.control_channels,
+                denoiser.mid_channels if keys.MID_RESIDUAL == "learnt" else None,
+            ),
+            "denoiser": denoiser,
+            "schedule": schedule,
+            "sampler": Sampler.from_config(cfg, schedule),
+            "noise": NoiseSource(test.NOISE, seed, latent.shape),
+            "fusion": Fusion.from_config(cfg),
+            "target": keys.TARGET,
+            "null_percent": keys.U_COND_PERCENT,
+            "null_drops_down": keys.U_COND_DOWN_BLOCK_GUIDANCE,
+            "null_drops_up": keys.U_COND_UP_BLOCK_GUIDANCE,
+            "null_is_learnt": keys.NULL_CONDITION == "learnt",
+            "centre_percent": keys.VIEW_CENTRE_PERCENT,
+            "decoder_control": keys.VIEW_CONTROL == "down_and_up",
+            "condition_noise": keys.CONDITION_NOISE,
+            "num_views": test.NUM_VIEWS or keys.VIEW_NUM,
+            "num_draws": test.NUM_DRAWS,
+            "generated_neck": test.GENERATED_NECK,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.person.device
+
+    def train(self, mode: bool = True) -> "SDReIDStage2":
+        """As always, but the frozen encoder stays in eval mode: BatchNorm and drop path must not move."""
+        super().train(mode)
+        self.person.eval()
+        return self
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
+        with torch.no_grad():
+            features = self.person(batch["images"])
+        return (
+            {"loss_diffusion": self._denoising_loss(features, batch)} if self.training else self.embed(features, batch)
+        )
+
+    def _denoising_loss(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
+        people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
+        id_conditions = self._whiten(features.id_conditions)
+        draws = BatchDraws.of(batch, self.device)
+        weights, requested = self.target(people, views, draws.uniform())
+        with torch.autocast(self.device.type, enabled=False):  # it would round the targets to half precision
+            latents = weights @ self._encode(features.identity.float())
+            clean = self.latent.fold(latents - self._mean(id_conditions, requested))
+            instance = weights @ features.view.float()
+
+        centre = self.person.memory(requested)
+        use_centre = draws.uniform(1) < self.centre_percent
+        condition = self.condition(
+            perturb(id_conditions, self.condition_noise, draws),
+            centre,
+            view_token=torch.where(use_centre, centre, instance),
+        )
+        condition = self._drop_some(condition, draws)
+
+        noise = draws.normal(*clean.shape[1:])
+        timesteps = self.schedule.timesteps_of(draws.uniform())
+        prediction = self.denoiser(self.schedule.add_noise(clean, noise, timesteps), timesteps, condition)
+        return F.mse_loss(prediction.float(), self.schedule.target(clean, noise, timesteps))
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[dict[str, Any]]) -> None:
+        """Fit what has a closed form, whitening and linear mean, to the frozen encoder's features; before training."""
+        if self.whitening is None and self.linear_mean is None:
+            return
+        conditions, identities, people, views = [], [], [], []
+        for batch in batches:
+            features = self.person(batch["images"])
+            conditions.append(features.id_conditions.float())
+            identities.append(features.identity.float())
+            people.append(batch["targets"])
+            views.append(batch["viewids"])
+        id_conditions = torch.cat(conditions)
+        if self.whitening is not None:
+            self.whitening.fit(id_conditions)
+        if self.linear_mean is not None:
+            latents = self._encode(torch.cat(identities))
+            who, view = torch.cat(people).to(self.device), torch.cat(views).to(self.device)
+            self.linear_mean.fit(self._whiten(id_conditions), latents, who, view)
+
+    def _mean(self, id_conditions: Tensor, views: Tensor) -> Tensor | float:
+        return 0.0 if self.linear_mean is None else self.linear_mean(id_conditions, views)
+
+    def _whiten(self, id_conditions: Tensor) -> Tensor:
+        return id_conditions.float() if self.whitening is None else self.whitening(id_conditions)
+
+    def _encode(self, identity: Tensor) -> Tensor:
+        return self.person.standardize(identity) if self.standardized else identity
+
+    def _decode(self, samples: Tensor) -> Tensor:
+        return self.person.destandardize(samples) if self.standardized else samples
+
+    def condition(self, id_conditions: Tensor, centre: Tensor, view_token: Tensor) -> Condition:
+        """Tokens from [B, L-1, D] and the requested view's centre [B, D]; control from a view token [B, D]."""
+        control = drop_control(self.view_decoder(view_token), down=False, up=not self.decoder_control)
+        return Condition(self.condition_learner(id_conditions, centre), control)
+
+    def _drop_some(self, condition: Condition, draws: BatchDraws) -> Condition:
+        """Replace the condition of a random `null_percent` of the rows by the null condition."""
+        tokens = condition.tokens
+        null = draws.uniform(1, 1) < self.null_percent
+        kept = (~null).unsqueeze(-1).to(tokens.dtype)
+        control = condition.control.map(
+            lambda m: m * kept if self.null_drops_down else m,
+            lambda m: m * kept if self.null_drops_up else m,
+        )
+        return Condition(torch.where(null, self.condition_learner.null_like(tokens), tokens), control)
+
+    def embed(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
+        """Descriptor [B, …]: the neck feature, then the features generated for every view."""
+        generated = self.generate(features, batch) if self.fusion.needs_generated else None
+        return self.fusion(self.person.neck(features.identity), generated)
+
+    def check_views(self) -> None:
+        """Make sure that every view that is generated has a centre.
+
+        Raises:
+            ConfigError: stage 1 never saw one.
+        """
+        seen = self.person.memory.seen[: self.num_views]
+        if not seen.all():
+            unseen = (~seen).nonzero().flatten().tolist()
+            raise ConfigError(
+                f"views {unseen} have no centre: stage 1 never saw them; train it on data that shows them, or set "
+                "MODEL.SDMODEL.VIEW_NUM"
+            )
+
+    def generate(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
+        """The person's feature under every view, [B, V, D]; averaged over `num_draws` samples.
+
+        Args:
+            features: of B images.
+            batch: the images and paths, for noise that depends on them.
+
+        Raises:
+            ConfigError: the memory bank has no centre for a view.
+        """
+        self.check_views()
+        size, repeats = len(features.identity), self.num_views * self.num_draws
+        views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
+        requested = views.repeat(size)
+        centre = self.person.memory(requested)
+        id_conditions = self._whiten(features.id_conditions).repeat_interleave(repeats, dim=0)
+        condition = self.condition(id_conditions, centre, view_token=centre)
+        null = NullRows(
+            self.condition_learner.null_like(condition.tokens, learnt=self.null_is_learnt),
+            self.null_drops_down,
+            self.null_drops_up,
+        )
+        noise = self.noise.draw(batch, repeats, self.sampler.noise_steps).to(self.device).flatten(1, 2)
+        samples = self.latent.unfold(self.sampler.sample(self.denoiser, condition, null, noise))
+        samples = self._decode(samples + self._mean(id_conditions, requested))
+        generated = samples.view(size, self.num_views, self.num_draws, -1).mean(dim=2)
+        return self.person.neck(generated.flatten(0, 1)).view_as(generated) if self.generated_neck else generated
+
+    def training_facts(self) -> dict[str, Any]:
+        """What the assets decide of the training, for the identity of a run."""
+        return {
+            "the prediction type of stage 2": self.schedule.prediction_type,
+            "the schedule of betas of stage 2": self.schedule.betas,
+        }
+
+    def checkpoint_state_dict(self) -> dict[str, Tensor]:
+        """All but the UNet's frozen weights, which always come from the assets."""
+        return {name: value for name, value in self.state_dict().items() if name not in self._from_assets}
+
+    def load_checkpoint_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Load what `checkpoint_state_dict` wrote.
+
+        Raises:
+            RuntimeError: tensors are missing, left over or of another shape.
+        """
+        self.load_state_dict({**self.state_dict(), **state})
+        if missing := self.checkpoint_state_dict().keys() - state.keys():
+            raise RuntimeError(f"the checkpoint lacks {', '.join(sorted(missing)[:6])}")
+
+
+def _check(cfg: CfgNode, num_tokens: int, dim: int, denoiser: Denoiser) -> None:
+    """Everything that can be known to be wrong before the first batch."""
+    keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
+    for name, word, legal in (
+        ("MODEL.SDMODEL.TARGET", keys.TARGET, TARGETS),
+        ("MODEL.SDMODEL.NULL_CONDITION", keys.NULL_CONDITION, ("learnt", "zeros")),
+        ("MODEL.SDMODEL.VIEW_CONTROL", keys.VIEW_CONTROL, ("down_and_up", "down")),
+        ("MODEL.SDMODEL.MID_RESIDUAL", keys.MID_RESIDUAL, ("zero", "learnt")),
+    ):
+        if word not in legal:
+            raise ConfigError(explain_choice(name, word, legal))
+    if keys.MID_RESIDUAL == "learnt" and keys.VIEW_CONTROL == "down":
+        raise ConfigError(
+            'MODEL.SDMODEL.MID_RESIDUAL "learnt" is part of the control that VIEW_CONTROL "down" turns off'
+        )
+    for name, share in (
+        ("U_COND_PERCENT", keys.U_COND_PERCENT),
+        ("VIEW_CENTRE_PERCENT", keys.VIEW_CENTRE_PERCENT),
+    ):
+        if not 0 <= share <= 1:
+            raise ConfigError(f"MODEL.SDMODEL.{name} is a chance from 0 to 1, got {share}")
+    if keys.STANDARDIZE_LATENT and not cfg.MODEL.HEADS.WITH_BNNECK:
+        raise ConfigError("MODEL.SDMODEL.STANDARDIZE_LATENT uses the BN neck's statistics: set MODEL.HEADS.WITH_BNNECK")
+    if not 0 <= test.NUM_VIEWS <= keys.VIEW_NUM:
+        raise ConfigError(f"TEST.SDMODEL.NUM_VIEWS must be 0 (all) … VIEW_NUM={keys.VIEW_NUM}, got {test.NUM_VIEWS}")
+    if test.NUM_DRAWS < 1:
+        raise ConfigError(f"TEST.SDMODEL.NUM_DRAWS must be 1 or more, got {test.NUM_DRAWS}")
+    if denoiser.context_dim != dim:
+        raise ConfigError(
+            f"the UNet takes tokens of {denoiser.context_dim} numbers, the backbone's have {dim}: choose a "
+            "MODEL.BACKBONE.DEPTH and a MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH that fit"
+        )
+    learner = keys.CON_LEARNER_CONFIG
+    for name, given, derived in (
+        ("N_CTX", learner.N_CTX, num_tokens),
+        ("CTX_DIM", learner.CTX_DIM, dim),
+        ("OUT_CHANNELS", list(learner.OUT_CHANNELS), denoiser.control_channels * 2),
+    ):
+        if given and given != derived:
+            raise ConfigError(f"MODEL.SDMODEL.CON_LEARNER_CONFIG.{name} is {given}, backbone and UNet give {derived}")

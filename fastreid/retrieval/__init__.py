@@ -1,0 +1,27 @@
+"""Descriptors in; distances, neighbours, rankings, re-ranking and query expansion out. Protocols are not known here."""
+
+from fastreid.retrieval.compiled_engine import distance_rows, rank_features
+from fastreid.retrieval.distance_matrix import build_dist
+from fastreid.retrieval.distances import MatrixDistances
+from fastreid.retrieval.extraction import FeatureStore, evaluation_mode
+from fastreid.retrieval.matching import NoValidQueryError, match_labels
+from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.retrieval.query_expansion import aqe
+from fastreid.retrieval.ranking import rank_queries
+from fastreid.retrieval.reranking import jaccard_distances, jaccard_graph
+
+__all__ = [
+    "FeatureStore",
+    "MatrixDistances",
+    "NoValidQueryError",
+    "aqe",
+    "build_dist",
+    "distance_rows",
+    "evaluation_mode",
+    "jaccard_distances",
+    "jaccard_graph",
+    "match_labels",
+    "nearest_neighbors",
+    "rank_features",
+    "rank_queries",
+]

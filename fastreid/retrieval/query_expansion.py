@@ -1,0 +1,91 @@
+"""Descriptors replaced by weighted means of their neighbours': average query expansion, database-side augmentation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy import sparse
+from torch import Tensor
+
+from fastreid.retrieval.coordinates import has_more_digits, joined
+from fastreid.retrieval.metric import as_float32, as_rows
+from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.utils.counts import whole_number
+from fastreid.utils.errors import ArgumentError
+
+
+def aqe(
+    query: ArrayLike,
+    gallery: ArrayLike,
+    qe_times: int = 1,
+    qe_k: int = 10,
+    alpha: float = 3.0,
+    *,
+    search: str = "auto",
+    device: str | torch.device = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Alpha-weighted expansion of queries and gallery among all of them, as fast-reid's function of this name.
+
+    Args:
+        query, gallery: [Q, D] and [G, D].
+        qe_times: how often, each time from the means of the time before.
+        qe_k: neighbours that are averaged, the image itself among them.
+        alpha: the weight of a neighbour is its cosine to this power (Radenovic et al., TPAMI 2019); a negative cosine
+            weighs nothing. 0 is the plain mean (Chum et al., ICCV 2007).
+        search, device: as `nearest_neighbors`.
+    Returns: float32 descriptors [Q, D] and [G, D].
+    Raises: ValueError as `nearest_neighbors`, for qe_times below 1, and for an alpha that is negative or not finite.
+    """
+    qe_times, qe_k = whole_number(qe_times, "qe_times", 1), whole_number(qe_k, "qe_k", 1)
+    alpha = _power(alpha)
+    rows = joined(_float32(query, "query image"), _float32(gallery, "gallery image"), "cosine")
+    for _ in range(qe_times):
+        rows = expand(rows, qe_k, alpha, search=search, device=device)
+    return torch.from_numpy(rows[: len(query)]), torch.from_numpy(rows[len(query) :])
+
+
+def expand(
+    features: ArrayLike, k: int, alpha: float, *, search: str = "auto", device: str | torch.device = "cpu"
+) -> np.ndarray:
+    """Each descriptor's mean over its k nearest, weighted as in `aqe`, float32 [N, D].
+
+    Of a gallery this is database-side augmentation (Arandjelović and Zisserman, CVPR 2012): it needs no query, so it
+    can be done once.
+    """
+    k, alpha = whole_number(k, "k"), _power(alpha)
+    rows = _float32(features, "image")
+    nearest = nearest_neighbors(rows, k, search=search, device=device)
+    cosine = np.maximum(1 - nearest.distances, 0)
+    weights = np.power(cosine, np.float32(alpha)) / np.float32(k)
+    starts = np.arange(len(rows) + 1) * k
+    return sparse.csr_matrix((weights.ravel(), nearest.indices.ravel(), starts), shape=(len(rows), len(rows))) @ rows
+
+
+def _float32(features: ArrayLike, side: str) -> np.ndarray:
+    """Raises: ArgumentError naming a descriptor of which rounding to float32 leaves zeros alone."""
+    rows = as_rows(features)
+    rounded = as_float32(rows)
+    if has_more_digits(rows) and rounded.ndim == 2:
+        zeros = np.flatnonzero(~rounded.any(axis=1))
+        if (lost := zeros[np.asarray(rows)[zeros].any(axis=1)]).size:
+            raise ArgumentError(
+                f"the descriptor of {side} {lost[0]} is so short that float32 has no room for it ({lost.size} of "
+                f"{len(rows)} are): multiply all descriptors by one number"
+            )
+    return rounded
+
+
+def _power(alpha: Any) -> float:
+    try:
+        power = math.nan if isinstance(alpha, str | bytes | bool) else float(alpha)
+    except (TypeError, ValueError, OverflowError):
+        power = math.nan
+    if power < 0:
+        raise ArgumentError(f"alpha must be at least 0, got {alpha}")
+    if not 0 <= power <= float(np.finfo(np.float32).max):
+        raise ArgumentError(f"alpha must be a finite number of at least 0, got {alpha!r:.60}")
+    return power

@@ -1,0 +1,486 @@
+# Ranks without a sort, nearest neighbours, histograms and Jaccard distances, compiled.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""kernels.h, neighbors.h and histogram.h on NumPy arrays."""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+
+from libc.string cimport memmove
+
+import numpy as np
+
+ctypedef fused real:
+    float
+    double
+
+cdef extern from "kernels.h" nogil:
+    enum:
+        QUERY_PANEL
+    ctypedef struct tally_kernel:
+        pass
+    ctypedef struct kernels:
+        const char* name
+        tally_kernel tally
+    kernels kernels_named(const char* name)
+    void pack_panel(const float* features, const int64_t* rows, int64_t count, int64_t dim, const float* factors,
+                    const float* centre, int width, float* panel)
+    void squares_of_placed(const float* features, const float* factors, const float* centre, int64_t count,
+                           int64_t dim, double* squares, int num_threads)
+    ctypedef struct counts:
+        int64_t* before
+        int64_t* below
+        int64_t* at_most
+    ctypedef struct work:
+        kernels with_ "with"
+        int64_t dim
+        float slope
+        float lowest
+        const float* centre
+        const float* queries
+        const float* query_offsets
+        int64_t num_queries
+        const float* gallery
+        const float* gallery_factors
+        const float* gallery_offsets
+    ctypedef struct counting:
+        tally_kernel tally
+        const float* thresholds
+        const int64_t* positions
+        const int64_t* starts
+        counts to
+    ctypedef struct writing:
+        float* out
+        int64_t stride
+    ctypedef void (*row_consumer)(void* context, int thread, int64_t query, int64_t first, const float* row,
+                                  int64_t count) noexcept nogil
+    void count_row(void* context, int thread, int64_t query, int64_t first, const float* row,
+                   int64_t count) noexcept
+    void write_row(void* context, int thread, int64_t query, int64_t first, const float* row,
+                   int64_t count) noexcept
+    int compare_rows(const work* job, const int64_t* rows, int64_t num_rows, int64_t base, row_consumer take,
+                     void* context, int each_pair_once, int num_threads)
+    void pair_distances(const work* job, const float* query_features, const float* query_factors,
+                        const int64_t* query_of, const int64_t* image_of, int64_t num_pairs, float* out,
+                        int num_threads)
+    int count_a_matrix(const char* name, const void* matrix, int is_double, int64_t num_queries, int64_t num_gallery,
+                       const void* thresholds, const int64_t* positions, const int64_t* starts,
+                       const int64_t* removed, const int64_t* removed_starts, const int64_t* junk, int64_t num_junk,
+                       const int64_t* junk_places, counts to, int num_threads)
+    int floats_are_finite(const float* values, int64_t count, int num_threads)
+    int doubles_are_finite(const double* values, int64_t count, int num_threads)
+    void take_off_all(const float* removed, const int64_t* places, const int64_t* removed_starts,
+                      const float* thresholds, const int64_t* positions, const int64_t* starts, int64_t num_queries,
+                      counts source)
+
+cdef extern from "neighbors.h" nogil:
+    ctypedef struct key_lists:
+        uint64_t* keys
+        float* reach
+        uint8_t* locks
+        int64_t k
+    ctypedef struct neighbor_lists:
+        key_lists near
+        key_lists far
+        float* farthest
+        int64_t n
+        int each_pair_once
+    row_consumer near_row_for(const char* instructions)
+    void read_lists(key_lists* lists, int64_t n, int32_t* indices, float* distances, int num_threads)
+    void row_products(const float* features, const float* centre, int64_t dim, const int32_t* left,
+                      const int32_t* right, int64_t num_pairs, float* out, int num_threads)
+    ctypedef struct sparse:
+        const int64_t* starts
+        const int32_t* indices
+        const float* weights
+    int jaccard_rows_ "jaccard_rows"(sparse rows, sparse columns, int64_t num_others, int64_t first, int64_t last,
+                                     float max_distance, const int64_t* bounds, int32_t* indices, float* distances,
+                                     int64_t* counts, int num_threads)
+
+cdef extern from "coarse.h" nogil:
+    void round_rows(const float* features, const float* factors, const float* centre, int64_t count, int64_t dim,
+                    float* pairs, double* lengths, double* residuals, int num_threads)
+    int make_coarse(work* job)
+
+cdef extern from "histogram.h" nogil:
+    ctypedef struct histogram:
+        float low
+        float scale
+        int64_t num_cells
+        int cells_per_bin
+        const float* thresholds
+        const int32_t* cell_starts
+        int64_t num_bins
+        int64_t num_steps
+        int64_t* bins
+        int64_t* steps
+        int64_t* ties
+    void add_row(void* context, int thread, int64_t query, int64_t first, const float* row, int64_t count) noexcept
+    void add_all(const histogram* to, const float* values, int64_t count, int64_t sign, int num_threads)
+    void cells_of(const histogram* like, const float* values, int64_t count, int64_t* out)
+
+
+def has_coarse():
+    """Whether this CPU has the product of `rounded_pairs`."""
+    cdef work job
+    job.with_ = kernels_named(NULL)
+    return bool(make_coarse(&job))
+
+
+def instruction_set(str name=None):
+    """The widest instruction set of this CPU, or `name` if the CPU has it, else None."""
+    cdef bytes wanted = b"" if name is None else name.encode()
+    cdef kernels found = kernels_named(NULL if name is None else <const char*>wanted)
+    return None if found.name == NULL else (<bytes>found.name).decode()
+
+
+def count_before(const real[:, ::1] distances, const int64_t[::1] positives, const int64_t[::1] positive_starts,
+                 const int64_t[::1] removed, const int64_t[::1] removed_starts, const int64_t[::1] junk,
+                 int num_threads=1):
+    """See fastreid.retrieval.ranking_numpy.count_before."""
+    cdef int failed = 0
+    rows = np.repeat(np.arange(distances.shape[0]), np.diff(positive_starts))
+    cdef const real[::1] thresholds = np.ascontiguousarray(np.asarray(distances)[rows, positives])
+    cdef int64_t[::1] junk_places = np.searchsorted(junk, positives)
+    tallies = np.zeros((3, positives.shape[0]), dtype=np.int64)
+    cdef int64_t[:, ::1] to = tallies
+    cdef counts all_counts
+    if positives.shape[0]:
+        all_counts.before, all_counts.below, all_counts.at_most = &to[0, 0], &to[1, 0], &to[2, 0]
+        with nogil:
+            failed = count_a_matrix(NULL, &distances[0, 0], real is double, distances.shape[0], distances.shape[1],
+                                    &thresholds[0], &positives[0], &positive_starts[0],
+                                    &removed[0] if removed.shape[0] else NULL, &removed_starts[0],
+                                    &junk[0] if junk.shape[0] else NULL, junk.shape[0], &junk_places[0], all_counts,
+                                    num_threads)
+    if failed:
+        raise MemoryError("not enough memory for a row of distances")
+    return tallies
+
+
+def all_finite(const real[:, ::1] values, int num_threads):
+    """Whether no number of a matrix is infinite or NaN."""
+    cdef int fine = True
+    if values.shape[0] and values.shape[1]:
+        with nogil:
+            if real is double:
+                fine = doubles_are_finite(&values[0, 0], values.shape[0] * values.shape[1], num_threads)
+            else:
+                fine = floats_are_finite(&values[0, 0], values.shape[0] * values.shape[1], num_threads)
+    return bool(fine)
+
+
+def squared_lengths(const float[:, ::1] features, const float[::1] factors=None, const float[::1] centre=None,
+                    int num_threads=1):
+    """float64 [N]: |x|^2 of rows, summed in one order everywhere (eight partial sums, then those).
+
+    With `factors` [N] and `centre` [D], both, of placed rows.
+    """
+    squares_array = np.empty(features.shape[0])
+    cdef double[::1] squares = squares_array
+    if features.shape[0] and features.shape[1]:
+        with nogil:
+            squares_of_placed(&features[0, 0], NULL if factors is None else &factors[0],
+                              NULL if centre is None else &centre[0], features.shape[0], features.shape[1],
+                              &squares[0], num_threads)
+    else:
+        squares_array[:] = 0
+    return squares_array
+
+
+def products_of_rows(const float[:, ::1] features, const float[::1] centre, const int32_t[::1] left,
+                     const int32_t[::1] right, int num_threads):
+    """float32 [pairs]: products of rows `left` and `right` of features [N, D], less the centre [D]."""
+    products = np.empty(left.shape[0], dtype=np.float32)
+    cdef float[::1] out = products
+    if left.shape[0]:
+        with nogil:
+            row_products(&features[0, 0], &centre[0], features.shape[1], &left[0], &right[0], left.shape[0],
+                         &out[0], num_threads)
+    return products
+
+
+def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const float[::1] weights,
+                 const int64_t[::1] column_starts, const int32_t[::1] column_rows, const float[::1] column_weights,
+                 int64_t num_others, int64_t first, int64_t last, float max_distance, const int64_t[::1] bounds,
+                 int num_threads):
+    """Jaccard distances at most `max_distance` of sparse rows `first` … `last` - 1 to all others, which come by column.
+
+    `bounds` [rows + 1] leave room for each row. Returns (counts [rows], indices, distances).
+    """
+    cdef sparse rows, others
+    cdef int failed
+    counts_array = np.zeros(last - first, dtype=np.int64)
+    indices_array = np.empty(bounds[last - first] + 1, dtype=np.int32)
+    distances_array = np.empty(bounds[last - first] + 1, dtype=np.float32)
+    cdef int64_t[::1] found = counts_array
+    cdef int32_t[::1] indices = indices_array
+    cdef float[::1] distances = distances_array
+    if last > first and columns.shape[0] and column_rows.shape[0]:
+        rows.starts, rows.indices, rows.weights = &starts[0], &columns[0], &weights[0]
+        others.starts, others.indices, others.weights = &column_starts[0], &column_rows[0], &column_weights[0]
+        with nogil:
+            failed = jaccard_rows_(rows, others, num_others, first, last, max_distance, &bounds[0], &indices[0],
+                                   &distances[0], &found[0], num_threads)
+        if failed:
+            raise MemoryError("not enough memory for a row of Jaccard distances")
+    # Rows stand apart, each at the start of its room: close up.
+    cdef int64_t row, count, to = 0
+    with nogil:
+        for row in range(last - first):
+            count = found[row]
+            memmove(&indices[to], &indices[bounds[row]], count * sizeof(int32_t))
+            memmove(&distances[to], &distances[bounds[row]], count * sizeof(float))
+            to += count
+    return counts_array, indices_array[:to].copy(), distances_array[:to].copy()
+
+
+cdef class Histogram:
+    """Counts distances in equal bins from `low` to `high`, and at thresholds (ascending); see histogram.h."""
+
+    cdef histogram to
+    cdef const float[::1] thresholds
+    cdef int32_t[::1] cell_starts
+    cdef int64_t[:, ::1] bins
+    cdef int64_t[:, ::1] steps
+    cdef int64_t[:, ::1] ties
+
+    def __init__(self, const float[::1] thresholds, float low, float high, int64_t num_bins, int num_threads):
+        cdef int64_t[::1] cells
+        # Eight cells for a threshold, where thresholds are; not more than a cache holds.
+        spread = (thresholds[thresholds.shape[0] - 1] - thresholds[0]) / (high - low) if thresholds.shape[0] > 1 else 1.0
+        wanted = min(8 * thresholds.shape[0] / max(spread, 1e-6), 1 << 20)
+        self.thresholds = thresholds
+        self.bins = np.zeros((num_threads, num_bins), dtype=np.int64)
+        self.steps = np.zeros((num_threads, thresholds.shape[0] + 1), dtype=np.int64)
+        self.ties = np.zeros((num_threads, thresholds.shape[0] + 1), dtype=np.int64)
+        self.to.cells_per_bin = max(0, int(np.ceil(np.log2(max(1.0, wanted / num_bins)))))
+        self.to.num_cells = num_bins << self.to.cells_per_bin
+        self.to.low, self.to.scale = low, self.to.num_cells / (high - low)
+        self.to.num_bins, self.to.num_steps = num_bins, self.steps.shape[1]
+        self.to.bins, self.to.steps, self.to.ties = &self.bins[0, 0], &self.steps[0, 0], &self.ties[0, 0]
+        cells_array = np.zeros(thresholds.shape[0], dtype=np.int64)
+        if thresholds.shape[0]:
+            self.to.thresholds = &thresholds[0]
+            cells = cells_array
+            cells_of(&self.to, &thresholds[0], thresholds.shape[0], &cells[0])
+        in_cell = np.bincount(cells_array, minlength=self.to.num_cells)
+        self.cell_starts = np.concatenate([[0], in_cell.cumsum()]).astype(np.int32)
+        self.to.cell_starts = &self.cell_starts[0]
+
+    def add(self, const float[::1] distances, int64_t sign=1):
+        """Count distances in, or with sign -1 out."""
+        if distances.shape[0]:
+            with nogil:
+                add_all(&self.to, &distances[0], distances.shape[0], sign, self.bins.shape[0])
+
+    def read(self):
+        """(int64 [bins], int64 [thresholds] twice): distances in each bin, at most at each threshold, and at it."""
+        steps = np.asarray(self.steps).sum(axis=0)[: self.thresholds.shape[0]]
+        ties = np.asarray(self.ties).sum(axis=0)[: self.thresholds.shape[0]]
+        return np.asarray(self.bins).sum(axis=0), steps.cumsum(), ties
+
+
+def rounded_pairs(const float[:, ::1] features, const float[::1] factors, const float[::1] centre, int num_threads):
+    """Placed rows [N, D] as pairs of bfloat16 in float32 [N, (D + 1) // 2]; lengths, and those of what rounding took."""
+    cdef int64_t n = features.shape[0], half = (features.shape[1] + 1) // 2
+    pairs_array, lengths_array, residuals_array = np.empty((n, half), dtype=np.float32), np.empty(n), np.empty(n)
+    cdef float[:, ::1] pairs = pairs_array
+    cdef double[::1] lengths = lengths_array, residuals = residuals_array
+    if n and half:
+        with nogil:
+            round_rows(&features[0, 0], &factors[0], &centre[0], n, features.shape[1], &pairs[0, 0], &lengths[0],
+                       &residuals[0], num_threads)
+    return pairs_array, lengths_array, residuals_array
+
+
+cdef class KeyLists:
+    """The k least distances of each of n images; see neighbors.h."""
+
+    cdef key_lists lists
+    cdef int64_t n
+    cdef uint64_t[:, ::1] keys
+    cdef float[::1] reach
+    cdef uint8_t[::1] locks
+
+    def __init__(self, int64_t n, int64_t k):
+        self.keys = np.full((n, k), np.iinfo(np.uint64).max, dtype=np.uint64)
+        self.reach = np.full(n, np.inf, dtype=np.float32)
+        self.locks = np.zeros(n, dtype=np.uint8)
+        self.n, self.lists.k = n, k
+        if n and k:
+            self.lists.keys, self.lists.reach, self.lists.locks = &self.keys[0, 0], &self.reach[0], &self.locks[0]
+
+    def read(self, int num_threads):
+        """int32 [n, k] images and float32 [n, k] distances, least first."""
+        indices_array = np.empty((self.n, self.lists.k), dtype=np.int32)
+        distances_array = np.empty((self.n, self.lists.k), dtype=np.float32)
+        cdef int32_t[:, ::1] indices = indices_array
+        cdef float[:, ::1] distances = distances_array
+        if self.n and self.lists.k:
+            with nogil:
+                read_lists(&self.lists, self.n, &indices[0, 0], &distances[0, 0], num_threads)
+        return indices_array, distances_array
+
+
+cdef class NeighborLists:
+    """The k nearest images of each of n and, on demand, how far the farthest is, or the `num_far` farthest ones."""
+
+    cdef neighbor_lists lists
+    cdef KeyLists near
+    cdef KeyLists far
+    cdef float[:, ::1] farthest
+    cdef int num_threads
+
+    def __init__(self, int64_t n, int64_t k, *, bint with_farthest, int num_threads, int64_t num_far=0):
+        self.near, self.far, self.num_threads = KeyLists(n, k), KeyLists(n, num_far), num_threads
+        self.lists.near, self.lists.far = self.near.lists, self.far.lists
+        self.lists.n, self.lists.farthest = n, NULL
+        if with_farthest and n:
+            self.farthest = np.full((num_threads, n), -np.inf, dtype=np.float32)
+            self.lists.farthest = &self.farthest[0, 0]
+
+    def read(self):
+        """(int32 [n, k], float32 [n, k], float32 [n] or None): images and distances, nearest first; the farthest's."""
+        farthest = None if self.lists.farthest == NULL else np.asarray(self.farthest).max(axis=0)
+        return *self.near.read(self.num_threads), farthest
+
+    def read_far(self):
+        """int32 [n, num_far] images and float32 [n, num_far] distances, farthest first."""
+        images, distances = self.far.read(self.num_threads)
+        return images, -distances
+
+
+cdef class Queries:
+    """Queries, packed, that are compared with one gallery segment after the other.
+
+    features [Q, D], and those of the gallery later, are placed: multiplied by their `factors`, less the `centre` [D]. A
+    distance is the greater of `lowest` and offset of the query + offset of the image + slope * product.
+    """
+
+    cdef work job
+    cdef const float[:, ::1] features
+    cdef const float[::1] factors
+    cdef const float[::1] offsets
+    cdef const float[::1] centre
+    cdef float[::1] packed
+    cdef bint is_coarse
+
+    def __init__(self, const float[:, ::1] features, const float[::1] factors, const float[::1] offsets, *,
+                 const float[::1] centre=None, float slope, float lowest, str instructions=None, bint coarse=False,
+                 bint only_pairs=False):
+        """With `coarse` features are `rounded_pairs`; ValueError if the CPU has no product of them.
+
+        With `only_pairs` nothing but `pairs` may be called: nothing is packed.
+        """
+        cdef bytes wanted = b"" if instructions is None else instructions.encode()
+        cdef Py_ssize_t num = features.shape[0], dim = features.shape[1], panels = -(-num // QUERY_PANEL), p
+        cdef int64_t[::1] rows = np.arange(num)
+        self.features, self.factors, self.offsets = features, factors, offsets
+        self.centre = np.zeros(dim, dtype=np.float32) if centre is None else centre
+        self.job.centre = NULL if centre is None else &self.centre[0]
+        self.packed = np.empty(1 if only_pairs else max(1, panels * QUERY_PANEL * dim), dtype=np.float32)
+        with nogil:
+            for p in range(0 if only_pairs else panels):
+                pack_panel(&features[0, 0], &rows[p * QUERY_PANEL], min(num - p * QUERY_PANEL, QUERY_PANEL), dim,
+                           NULL if coarse else &factors[0], self.job.centre, QUERY_PANEL,
+                           &self.packed[p * QUERY_PANEL * dim])
+        self.job.with_ = kernels_named(NULL if instructions is None else <const char*>wanted)
+        if self.job.with_.name == NULL:
+            raise ValueError(f"this CPU has no instruction set {instructions!r}")
+        if coarse and not make_coarse(&self.job):
+            raise ValueError("this CPU has no product of bfloat16 numbers")
+        self.is_coarse = coarse
+        self.job.dim, self.job.slope, self.job.lowest = dim, slope, lowest
+        self.job.queries, self.job.query_offsets = &self.packed[0], &offsets[0]
+        self.job.num_queries = 0 if only_pairs else num
+
+    def pairs(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
+              const int64_t[::1] query_of, const int64_t[::1] image_of, int num_threads):
+        """float32: distances of pairs (query row, gallery row)."""
+        cdef work job = self.job
+        out_array = np.empty(query_of.shape[0], dtype=np.float32)
+        cdef float[::1] out = out_array
+        if query_of.shape[0]:
+            job.centre = &self.centre[0]
+            job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+            with nogil:
+                pair_distances(&job, &self.features[0, 0], &self.factors[0], &query_of[0], &image_of[0],
+                               query_of.shape[0], &out[0], num_threads)
+        return out_array
+
+    def count(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
+              const int64_t[::1] rows, int64_t base, const float[::1] thresholds, const int64_t[::1] positions,
+              const int64_t[::1] starts, int64_t[:, ::1] to, int num_threads):
+        """Add the counts of gallery `rows`, at positions base, base + 1, …, to before, below, at_most [3, P]."""
+        cdef work job = self.job
+        cdef counting what
+        cdef int failed
+        if rows.shape[0] == 0 or positions.shape[0] == 0:
+            return
+        job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        what.tally = job.with_.tally
+        what.thresholds, what.positions, what.starts = &thresholds[0], &positions[0], &starts[0]
+        what.to.before, what.to.below, what.to.at_most = &to[0, 0], &to[1, 0], &to[2, 0]
+        with nogil:
+            failed = compare_rows(&job, &rows[0], rows.shape[0], base, count_row, &what, False, num_threads)
+        if failed:
+            raise MemoryError("not enough memory for a block of distances")
+
+    def take_off(self, const float[::1] removed, const int64_t[::1] places, const int64_t[::1] removed_starts,
+                 const float[::1] thresholds, const int64_t[::1] positions, const int64_t[::1] starts,
+                 int64_t[:, ::1] source):
+        """Take removed images, at `places`, off the counts."""
+        cdef counts all_counts
+        if removed.shape[0] == 0 or positions.shape[0] == 0:
+            return
+        all_counts.before, all_counts.below, all_counts.at_most = &source[0, 0], &source[1, 0], &source[2, 0]
+        with nogil:
+            take_off_all(&removed[0], &places[0], &removed_starts[0], &thresholds[0], &positions[0], &starts[0],
+                         starts.shape[0] - 1, all_counts)
+
+    def distances(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
+                  const int64_t[::1] rows, float[:, ::1] out, Py_ssize_t column, int num_threads):
+        """Write the distances to gallery `rows` into `out` from `column` on."""
+        cdef work job = self.job
+        cdef writing to
+        cdef int failed
+        if rows.shape[0] == 0 or out.shape[0] == 0:
+            return
+        job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        to.out, to.stride = &out[0, 0], out.shape[1]
+        with nogil:
+            failed = compare_rows(&job, &rows[0], rows.shape[0], column, write_row, &to, False, num_threads)
+        if failed:
+            raise MemoryError("not enough memory for a block of distances")
+
+    def add_to(self, Histogram counter, const float[:, ::1] gallery, const float[::1] factors,
+               const float[::1] offsets, const int64_t[::1] rows):
+        """Count the distances to gallery `rows` in `counter`, in as many threads as it was made for."""
+        cdef work job = self.job
+        cdef int failed
+        if rows.shape[0] == 0 or job.num_queries == 0:
+            return
+        job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        with nogil:
+            failed = compare_rows(&job, &rows[0], rows.shape[0], 0, add_row, &counter.to, False, counter.bins.shape[0])
+        if failed:
+            raise MemoryError("not enough memory for a block of distances")
+
+    def offer_to(self, NeighborLists lists, const float[:, ::1] gallery, const float[::1] factors,
+                 const float[::1] offsets, int64_t base, bint each_pair_once=False):
+        """Offer gallery images, numbered base, base + 1, …, to the queries' lists.
+
+        With `each_pair_once` they are the queries of the same numbers: each pair is multiplied once and offered to both.
+        """
+        cdef work job = self.job
+        cdef int failed
+        cdef int64_t[::1] rows = np.arange(gallery.shape[0])
+        if rows.shape[0] == 0:
+            return
+        job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
+        if self.is_coarse:
+            job.gallery_factors = NULL
+        lists.lists.each_pair_once = each_pair_once
+        with nogil:
+            failed = compare_rows(&job, &rows[0], rows.shape[0], base, near_row_for(job.with_.name), &lists.lists,
+                                  each_pair_once, lists.num_threads)
+        if failed:
+            raise MemoryError("not enough memory for a block of distances")

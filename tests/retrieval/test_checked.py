@@ -1,0 +1,176 @@
+"""Descriptors that are no finite real numbers are refused by row, at every door."""
+
+import datetime
+
+import numpy as np
+import pytest
+import torch
+
+from fastreid.evaluation import (
+    Expansion,
+    Reranking,
+    Scoring,
+    aqe,
+    build_dist,
+    distance_rows,
+    evaluate_rank,
+    evaluate_roc,
+    jaccard_distances,
+    jaccard_graph,
+    nearest_neighbors,
+    rank_features,
+    rank_queries,
+    score,
+    score_distances,
+    score_features,
+)
+from fastreid.retrieval.checked import FeatureError, check_finite_rows, real_rows
+from fastreid.structures import PersonImage
+from fastreid.utils.errors import UserError
+
+PIDS, CAMERAS = np.arange(12) % 4, np.arange(12) // 4
+Q = slice(0, 4)
+
+
+def ids():
+    return PIDS[Q], PIDS[4:], CAMERAS[Q], CAMERAS[4:]
+
+
+def good():
+    return np.random.default_rng(0).standard_normal((12, 6)).astype(np.float32)
+
+
+def _score(query, gallery, **how):
+    return score_features(query, gallery, *ids(), Scoring(**how))
+
+
+DOORS = {
+    "score": _score,
+    "score, euclidean": lambda q, g: _score(q, g, metric="euclidean"),
+    "score, torch": lambda q, g: _score(q, g, engine="torch"),
+    "score, re-ranked": lambda q, g: _score(q, g, reranking=Reranking(k1=4, k2=2)),
+    "score, expanded": lambda q, g: _score(q, g, expansion=Expansion(k=2), augmentation=Expansion(k=2)),
+    "score, roc": lambda q, g: _score(q, g, roc=True),
+    "rank_features": lambda q, g: rank_features(q, g, *ids()),
+    "distance_rows": distance_rows,
+    "nearest_neighbors": lambda q, g: nearest_neighbors(q, 2, gallery=g),
+    "aqe": lambda q, g: aqe(q, g, 1, 2, 3.0),
+    "jaccard_graph": lambda q, g: jaccard_graph(g, k1=3),
+    "jaccard_distances": lambda q, g: jaccard_distances(q, g, k1=3),
+    "build_dist": lambda q, g: build_dist(q, g, "cosine"),
+}
+
+
+def spoiled(kind):
+    """Gallery rows that cannot be scored; row 3 is the first of two."""
+    rows = good()[4:]
+    if kind in ("nan", "inf"):
+        rows[[3, 5], 1] = float(kind)
+        return rows
+    if kind in ("None", "text among numbers"):
+        rows = rows.astype(object)
+        rows[3, 2] = rows[5, 0] = None if kind == "None" else "0.5"
+        return rows
+    if kind == "tensor of complex numbers":
+        return torch.from_numpy(rows).to(torch.complex64)
+    if kind == "sparse tensor":
+        return torch.from_numpy(rows).to_sparse()
+    if kind == "ragged":
+        return [[1.0, 2.0], [1.0]] * 4
+    if kind == "dates":
+        return np.full(rows.shape, np.datetime64("2020-01-01"))
+    return rows.astype({"complex": np.complex64, "text": "U8", "bytes": "S8"}[kind])
+
+
+KINDS = ("complex", "text", "bytes", "dates", "ragged", "tensor of complex numbers", "sparse tensor",
+         "None", "text among numbers", "nan", "inf")  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("door", DOORS)
+def test_every_door_refuses(door, kind):
+    with pytest.raises(ValueError) as error:
+        DOORS[door](good()[Q], spoiled(kind))
+    said = str(error.value)
+    if kind in ("None", "text among numbers"):
+        assert "2 of 8 rows of descriptors hold what is no real number; the first is row 3, with" in said
+    elif kind in ("nan", "inf"):
+        assert "3 is not finite" in said or "7 is not finite" in said  # of both sides together
+    else:
+        assert "descriptors must be" in said
+    if door.startswith("score"):
+        assert isinstance(error.value, UserError)
+        assert kind not in ("nan", "inf") or "gallery image 3 is not finite (2 of 8 are not)" in said
+
+
+MATRIX_DOORS = {
+    "score_distances": score_distances,
+    "evaluate_rank": lambda matrix, *ids: evaluate_rank(matrix, *ids, max_rank=5),
+    "rank_queries": rank_queries,
+    "evaluate_roc": evaluate_roc,
+}
+
+
+@pytest.mark.parametrize("kind", ["complex", "text", "dates", "ragged", "None", "tensor of complex numbers"])
+@pytest.mark.parametrize("door", MATRIX_DOORS)
+def test_every_door_for_distances_refuses(door, kind):
+    matrix = np.abs(good()[Q] @ good()[4:].T)
+    wrong = {
+        "complex": lambda: matrix.astype(complex),
+        "text": lambda: matrix.astype(str),
+        "dates": lambda: np.full(matrix.shape, np.datetime64("2020-01-01")),
+        "ragged": lambda: [[1.0], [1.0, 2.0]],
+        "None": lambda: np.where(matrix > 1, None, matrix),
+        "tensor of complex numbers": lambda: torch.from_numpy(matrix.astype(complex)),
+    }[kind]()
+    with pytest.raises(FeatureError, match="distances"):
+        MATRIX_DOORS[door](wrong, *ids())
+    MATRIX_DOORS[door](matrix.astype(object), *ids())
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("kind", ["float64", "float16", "list", "objects", "tensor", "bfloat16", "int"])
+def test_every_door_takes_real_numbers_of_every_kind(door, kind):
+    rows = good()
+    forms = {
+        "list": lambda part: part.tolist(),
+        "objects": lambda part: part.astype(object),
+        "tensor": lambda part: torch.from_numpy(part).requires_grad_(),
+        "bfloat16": lambda part: torch.from_numpy(part).bfloat16(),
+        "int": lambda part: (100 * part).astype(np.int32),
+    }
+    form = forms.get(kind, lambda part: part.astype(kind))
+    DOORS[door](form(rows[Q]), form(rows[4:]))
+
+
+def test_kinds_may_differ_between_the_sides():
+    rows = good()
+    expected = _score(rows[Q], rows[4:]).metrics
+    assert _score(torch.from_numpy(rows[Q]), rows[4:].astype(np.float64)).metrics == expected
+
+
+def test_nothing_is_copied_that_need_not_be(tmp_path):
+    np.save(tmp_path / "a.npy", good())
+    mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert real_rows(mapped) is mapped
+    rows = good()
+    assert np.shares_memory(real_rows(rows), rows) and np.shares_memory(real_rows(torch.from_numpy(rows)), rows)
+
+
+def test_rows_and_how_many_are_named():
+    rows = np.zeros((5000, 2))
+    rows[[4500, 4999], 1] = np.inf
+    with pytest.raises(FeatureError, match=r"query image 4500 is not finite \(2 of 5000 are not\)"):
+        check_finite_rows(rows, "query image")
+    with pytest.raises(FeatureError, match="1 of 3 rows of descriptors hold .* the first is row 1, with datetime.date"):
+        real_rows([[1, 2], [1, datetime.date(2020, 1, 1)], [1, 2]])
+    with pytest.raises(FeatureError, match="1 of 3 rows of descriptors are masked; the first is row 2"):
+        real_rows(np.ma.masked_equal([[1, 2], [3, 4], [5, 0]], 0))
+
+
+def test_images_are_named_in_a_run():
+    images = [PersonImage(f"{n}.jpg", int(p), int(c), 0) for n, (p, c) in enumerate(zip(PIDS, CAMERAS, strict=True))]
+    rows = torch.from_numpy(good())
+    rows[2] = torch.nan
+    with pytest.raises(UserError, match=r"query image 2\.jpg is not finite \(1 of 4 are not\)"):
+        score(rows[Q], rows[4:], images[Q], images[4:])

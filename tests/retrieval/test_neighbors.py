@@ -1,0 +1,113 @@
+"""Nearest neighbours against a stable sort of all distances, by every search."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastreid.retrieval import compiled_engine, neighbors
+from fastreid.retrieval.compiled_engine import distance_rows
+from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.utils import optional
+
+
+def features(seed, n, dim, levels=None):
+    rows = np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32)
+    return rows if levels is None else np.round(rows * levels) / levels
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(1, 90), st.integers(1, 40), st.sampled_from([None, 1]),
+    st.sampled_from(["cosine", "euclidean"]), st.integers(1, 4), st.data(),
+)  # fmt: skip
+def test_compiled_is_a_stable_sort(seed, n, dim, levels, metric, num_threads, data):
+    rows = features(seed, n, dim, levels)
+    k = data.draw(st.integers(1, n))
+    everyone = distance_rows(rows, rows, metric=metric)
+    order = np.argsort(everyone, axis=1, kind="stable")[:, :k]
+    found = nearest_neighbors(rows, k, metric=metric, search="compiled", with_farthest=True, num_threads=num_threads)
+    np.testing.assert_array_equal(found.indices, order)
+    assert found.distances.tobytes() == np.take_along_axis(everyone, order, 1).tobytes()
+    np.testing.assert_array_equal(found.farthest, everyone.max(axis=1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(100, 400), st.integers(1, 200), st.integers(1, 12),
+    st.sampled_from(["cosine", "euclidean"]),
+    st.sampled_from(["noise", "clusters", "copies", "lengths", "far away", "tiny"]),
+)  # fmt: skip
+def test_rough_products_find_the_same(seed, n, dim, k, metric, kind):
+    """Where the CPU has them. The bound must hold where images are hard to tell apart, and where lengths differ."""
+    rng = np.random.default_rng(seed)
+    rows = features(seed, n, dim)
+    if kind == "clusters":
+        rows = rows[rng.integers(0, 5, n)] + np.float32(1e-3) * rows
+    elif kind == "copies":
+        rows = rows[rng.integers(0, n // 3, n)]
+    elif kind == "lengths":
+        rows *= np.float32(10.0) ** rng.integers(-4, 4, (n, 1)).astype(np.float32)
+    elif kind == "far away":
+        rows += np.float32(1000)
+    elif kind == "tiny":
+        rows *= np.float32(1e-20)  # squares below what float32 holds with all digits
+    everyone = distance_rows(rows, rows, metric=metric)
+    order = np.argsort(everyone, axis=1, kind="stable")[:, :k]
+    found = nearest_neighbors(rows, k, metric=metric, search="compiled", num_threads=2, with_farthest=seed % 2 == 0)
+    if found.farthest is not None:
+        np.testing.assert_array_equal(found.farthest, everyone.max(axis=1))
+    np.testing.assert_array_equal(found.indices, order)
+    assert found.distances.tobytes() == np.take_along_axis(everyone, order, 1).tobytes()
+
+
+@pytest.mark.parametrize("search", ["compiled", "torch", "faiss"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("other_gallery", [False, True])
+def test_every_search_finds_the_same(search, metric, other_gallery, monkeypatch):
+    if search == "faiss":
+        pytest.importorskip("faiss")
+    monkeypatch.setattr(neighbors, "_SEGMENT_ROWS", 64)
+    monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 5000)
+    rows, gallery = features(1, 150, 24), features(2, 333, 24) if other_gallery else None
+    expected = distance_rows(rows, rows if gallery is None else gallery, metric=metric)
+    order = np.argsort(expected, axis=1, kind="stable")[:, :9]
+    found = nearest_neighbors(rows, 9, gallery=gallery, metric=metric, search=search, with_farthest=gallery is None)
+    np.testing.assert_array_equal(found.indices, order)
+    np.testing.assert_allclose(found.distances, np.take_along_axis(expected, order, 1), atol=2e-5)
+    if gallery is None:
+        np.testing.assert_allclose(found.farthest, expected.max(axis=1), rtol=1e-5)
+
+
+def test_auto_is_torch_where_nothing_is_compiled(monkeypatch):
+    rows = features(3, 40, 8)
+    compiled = nearest_neighbors(rows, 5)
+    monkeypatch.setattr(compiled_engine, "is_available", lambda: False)
+    monkeypatch.setitem(sys.modules, "fastreid.retrieval.rank_cylib.rank_cy", None)
+    np.testing.assert_array_equal(nearest_neighbors(rows, 5).indices, compiled.indices)
+
+
+@pytest.mark.parametrize("search", ["compiled", "torch", "faiss"])
+def test_what_cannot_be_searched_is_named(search):
+    if search == "faiss":
+        pytest.importorskip("faiss")
+    rows = features(0, 20, 8)
+    for k in (0, 21):
+        with pytest.raises(ValueError, match=f"between 1 and the number of images, 20, got {k}"):
+            nearest_neighbors(rows, k, search=search)
+    rows[7, 2] = np.inf
+    with pytest.raises(ValueError, match="image 7 is not finite"):
+        nearest_neighbors(rows, 3, search=search)
+
+
+def test_unknown_search_and_missing_faiss(monkeypatch, caplog):
+    with pytest.raises(ValueError, match="'fais'; did you mean 'faiss'"):
+        nearest_neighbors(features(0, 5, 3), 2, search="fais")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    monkeypatch.setattr(optional, "_said", set())
+    rows = features(0, 5, 3)
+    found = nearest_neighbors(rows, 2, search="faiss")
+    assert np.array_equal(found.indices, nearest_neighbors(rows, 2).indices)
+    assert "the package faiss is not installed" in caplog.text and "pip install faiss-cpu" in caplog.text

@@ -1,0 +1,59 @@
+"""Expansion against its definition on the full matrix of cosines."""
+
+import numpy as np
+import pytest
+
+from fastreid.retrieval.query_expansion import aqe, expand
+
+
+def by_definition(rows, k, alpha):
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = unit @ unit.T
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    weights = np.maximum(np.take_along_axis(cosines, nearest, 1), 0) ** alpha
+    return np.stack([(rows[n] * w[:, None]).mean(axis=0) for n, w in zip(nearest, weights, strict=True)])
+
+
+@pytest.mark.parametrize("search", ["compiled", "torch"])
+@pytest.mark.parametrize(("k", "alpha", "times"), [(5, 3.0, 1), (3, 0.0, 1), (4, 2.5, 3), (1, 3.0, 1)])
+def test_expansion_is_that_of_the_definition(search, k, alpha, times):
+    rows = np.random.default_rng(0).standard_normal((60, 10)) + 0.5
+    expected = rows
+    for _ in range(times):
+        expected = by_definition(expected, k, alpha)
+    query, gallery = aqe(rows[:12], rows[12:], times, k, alpha, search=search)
+    np.testing.assert_allclose(np.concatenate([query, gallery]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_one_neighbour_is_the_image_itself():
+    rows = np.random.default_rng(1).standard_normal((20, 6)).astype(np.float32)
+    np.testing.assert_allclose(expand(rows, 1, 3.0), rows, rtol=1e-5)
+
+
+def test_opposite_neighbours_weigh_nothing():
+    rows = np.array([[1.0, 0], [-1, 0.1], [-1, -0.1]])
+    np.testing.assert_allclose(expand(rows, 3, 2.5)[0], [1 / 3, 0], atol=1e-6)
+
+
+def test_wrong_arguments_are_named():
+    rows = np.eye(4)
+    with pytest.raises(ValueError, match="alpha must be at least 0, got -1"):
+        expand(rows, 2, -1)
+    with pytest.raises(ValueError, match="qe_times must be at least 1"):
+        aqe(rows[:2], rows[2:], 0)
+    with pytest.raises(ValueError, match="number of images, 4, got 5"):
+        aqe(rows[:2], rows[2:], 1, 5)
+
+
+def test_descriptors_that_float32_rounds_to_zeros_are_named():
+    rows = np.random.default_rng(0).standard_normal((12, 4))
+    short = np.where(np.arange(12)[:, None] == 5, rows * 1e-200, rows)
+    for call, side in (
+        (lambda: aqe(rows, short, qe_k=3), "gallery image"),
+        (lambda: aqe(short, rows, qe_k=3), "query image"),
+        (lambda: expand(short, 3, 3.0), "image"),
+    ):
+        with pytest.raises(ValueError, match=f"of {side} 5 is so short that float32 has no room"):
+            call()
+    zero = np.where(np.arange(12)[:, None] == 5, 0.0, rows)
+    assert np.isfinite(expand(zero, 3, 3.0)).all()

@@ -1,0 +1,147 @@
+"""Sparse k-reciprocal distances against the definitions worked out on full matrices."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastreid.retrieval import compiled_engine, reranking
+from fastreid.retrieval.compiled_engine import CompiledDistances, distance_rows
+from fastreid.retrieval.distances import MatrixDistances
+from fastreid.retrieval.reranking import RerankedDistances, jaccard_graph
+
+
+def people(seed, n=80, dim=12, spread=0.7):
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(1, n // 6), dim))
+    return (centres[rng.integers(0, len(centres), n)] + spread * rng.standard_normal((n, dim))).astype(np.float32)
+
+
+def dense_jaccard(distances, weights_from, k1, k2, beyond_itself):
+    """[N, N] in float64, set by set, as the paper words it."""
+    n = len(distances)
+    order = np.argsort(distances, axis=1, kind="stable")
+
+    def reciprocal(i, k):
+        return {j for j in order[i, :k] if i in order[j, :k]}
+
+    wide, half = k1 + beyond_itself, int(np.around(k1 / 2)) + 1
+    half = min(half, wide)
+    described = np.zeros((n, n))
+    for i in range(n):
+        members = reciprocal(i, wide)
+        expanded = set(members)
+        for q in members:
+            others = reciprocal(q, half)
+            if 3 * len(others & members) > 2 * len(others):
+                expanded |= others
+        columns = sorted(expanded)
+        weights = np.exp(-weights_from[i, columns])
+        described[i, columns] = weights / weights.sum()
+    if k2 > 1:
+        described = np.stack([described[order[i, :k2]].mean(axis=0) for i in range(n)])
+    shared = np.stack([np.minimum(row, described).sum(axis=1) for row in described])
+    return 1 - shared / (2 - shared)
+
+
+@pytest.fixture(params=["compiled", "scipy"])
+def engine(request, monkeypatch):
+    if request.param == "scipy":
+        monkeypatch.setattr(compiled_engine, "is_available", lambda: False)
+    return request.param
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize(("k1", "k2", "weight"), [(20, 6, 0.3), (7, 1, 0.0), (5, 3, 0.5), (4, 12, 1.0)])
+def test_reranked_distances_are_those_of_the_definition(engine, metric, k1, k2, weight):
+    features = people(1)
+    query, gallery = features[:15], features[15:]
+    found = RerankedDistances(
+        CompiledDistances(query, gallery, metric=metric), query, gallery, k1=k1, k2=k2, weight=weight, metric=metric
+    )
+    everyone = distance_rows(features, features, metric=metric)
+    normalized = everyone / everyone.max(axis=1, keepdims=True)
+    expected = (1 - weight) * dense_jaccard(everyone, normalized, k1, k2, True) + weight * normalized
+    np.testing.assert_allclose(found.rows(0, 15), expected[:15, 15:], atol=1e-6)
+    np.testing.assert_allclose(found.row(7), expected[7, 15:], atol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 12), st.integers(1, 8), st.sampled_from(["spcl", "zhong"])
+)
+def test_graph_is_that_of_the_definition(seed, n, k1, k2, definition):
+    features = people(seed, n)
+    if seed % 3 == 0:
+        features[n // 2 :] = features[: n - n // 2]  # duplicates
+    everyone = distance_rows(features, features)
+    greatest = everyone.max(axis=1, keepdims=True)
+    weights_from = 2 * everyone if definition == "spcl" else everyone / np.where(greatest > 0, greatest, 1)
+    expected = dense_jaccard(everyone, weights_from, k1, k2, definition == "zhong")
+    graph = jaccard_graph(features, k1=k1, k2=k2, max_distance=1.0, definition=definition)
+    dense = np.ones((n, n))
+    coo = graph.tocoo()
+    dense[coo.row, coo.col] = coo.data
+    np.testing.assert_allclose(dense, np.maximum(expected, 0), atol=1e-6)
+
+
+def test_somebody_s_matrix_is_left_alone():
+    features = people(4)
+    query, gallery = features[:15], features[15:]
+    matrix = distance_rows(query, gallery)
+    kept = matrix.copy()
+    found = RerankedDistances(MatrixDistances(matrix), query, gallery)
+    expected = RerankedDistances(CompiledDistances(query, gallery), query, gallery)
+    np.testing.assert_array_equal(found.rows(0, 15), expected.rows(0, 15))
+    np.testing.assert_array_equal(matrix, kept)
+
+
+def test_graph_keeps_what_is_near_and_is_symmetric(engine):
+    features = people(3, 150)
+    whole = jaccard_graph(features, max_distance=1.0)
+    near = jaccard_graph(features, max_distance=0.6)
+    assert 0 < near.nnz < whole.nnz
+    assert near.data.max() <= 0.6
+    assert (near.data.size, near.has_canonical_format) == ((whole.data <= 0.6).sum(), True)
+    np.testing.assert_allclose(near.toarray(), near.toarray().T, atol=0 if engine == "compiled" else 1e-6)
+
+
+def test_compiled_and_scipy_agree(monkeypatch):
+    features = people(5, 300, 32)
+    compiled = jaccard_graph(features, max_distance=0.9)
+    monkeypatch.setattr(compiled_engine, "is_available", lambda: False)
+    plain = jaccard_graph(features, max_distance=0.9)
+    np.testing.assert_array_equal(compiled.indices, plain.indices)
+    np.testing.assert_allclose(compiled.data, plain.data, atol=1e-6)
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    features = people(8, 500, 32)
+    one, three = (jaccard_graph(features, num_threads=threads) for threads in (1, 3))
+    for name in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+
+
+def test_wrong_arguments_are_named():
+    features = people(0, 20)
+    with pytest.raises(ValueError, match="k1 must be at least 1, got 0"):
+        jaccard_graph(features, k1=0)
+    with pytest.raises(ValueError, match="'spcl'"):
+        jaccard_graph(features, definition="spc")
+    plain = CompiledDistances(features[:5], features[5:])
+    with pytest.raises(ValueError, match="LAMBDA.*1.5"):
+        RerankedDistances(plain, features[:5], features[5:], weight=1.5)
+    features[3, 2] = np.nan
+    with pytest.raises(ValueError, match="image 3 is not finite"):
+        jaccard_graph(features)
+
+
+def test_more_neighbours_than_images_are_all_images():
+    features = people(2, 6)
+    assert reranking.jaccard_graph(features, k1=30, k2=10, max_distance=1).shape == (6, 6)
+
+
+def test_long_descriptors_leave_weights():
+    features = people(6) * np.float32(1e5)
+    graph = jaccard_graph(features, k1=8, metric="euclidean", max_distance=1)
+    assert np.isfinite(graph.data).all() and (graph.diagonal() < 1).all()
