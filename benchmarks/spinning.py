@@ -9,6 +9,7 @@ Python. Settings take turns. Of several rounds the median is shown.
 """
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -113,12 +114,12 @@ def main() -> None:
         return
     prepare(args.root, [args.model])
     arguments = ["--model", args.model, "--root", str(args.root), "--steps", str(args.steps)]
-    found = {
-        (name, num_busy, number): measure(arguments, setting, num_busy)
-        for number in range(args.rounds)
-        for num_busy in args.busy
-        for name, setting in SETTINGS.items()
-    }
+    found = {}
+    for number, num_busy, (name, setting) in itertools.product(range(args.rounds), args.busy, SETTINGS.items()):
+        found[name, num_busy, number] = measure(arguments, setting, num_busy)
+        print(
+            f"round {number + 1}, {num_busy} busy, {name}: {found[name, num_busy, number]}", file=sys.stderr, flush=True
+        )
     print(f"{torch.get_num_threads()} threads, 2 data workers, {args.steps} steps; the default is {SPIN_COUNT:,}")
     headers = ["spins", *(f"{n} busy: s a step, slowest, CPU s" for n in args.busy)]
     print(tabulate([[name, *(cell(found, name, n, args.rounds) for n in args.busy)] for name in SETTINGS], headers))

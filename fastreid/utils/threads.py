@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-# Rounds of a waiting loop, some tens of microseconds; benchmarks/spinning.py compares other numbers.
-SPIN_COUNT = 30000
+# Rounds of a waiting loop, some tens of microseconds. Above 10,000, training beside a busy process took up to four
+# times as long (benchmarks/spinning.py).
+SPIN_COUNT = 3000
 
 
 def bound_spin() -> None:
