@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from packaging.version import Version
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.config.unsupported import REASONS
@@ -457,11 +458,26 @@ def test_the_worked_example_of_the_metrics():
     assert (ap[0], inp[0]) == (pytest.approx(0.70), pytest.approx(0.25))
 
 
-def test_constraints_are_of_the_requirements():
-    def versions(name: str, sign: str) -> dict[str, Version]:
-        lines = (ROOT / name).read_text().splitlines()
-        return {k: Version(v) for k, v in (line.split(sign) for line in lines if line and line[0] != "#")}
+def required(name: str) -> dict[str, SpecifierSet]:
+    """The versions that a requirements file allows, by package."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {requirement.name: requirement.specifier for requirement in found}
 
-    lowest, tested = versions("requirements.txt", ">="), versions("constraints.txt", "==")
+
+def test_constraints_are_of_the_requirements():
+    lowest, tested = required("requirements.txt"), required("constraints.txt")
     assert tested.keys() == lowest.keys()
-    assert [name for name in lowest if tested[name] < lowest[name]] == []
+    versions = {name: str(tested[name]).removeprefix("==") for name in tested}
+    assert [name for name in lowest if versions[name] not in lowest[name]] == []
+
+
+def test_the_packages_that_were_asked_for_are_required():
+    named = "torch torchvision timm diffusers yacs cython faiss-cpu tabulate termcolor".split()
+    assert set(named) - required("requirements.txt").keys() == set()
+
+
+def test_the_test_extra_has_what_the_tests_need():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extra = re.findall(r'"([\w-]+)>=', project.split("\ntest = [")[1].split("]")[0])
+    assert set(extra) == required("requirements-dev.txt").keys() - {"cosmic-ray"}  # for benchmarks/mutants.py only
