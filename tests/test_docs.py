@@ -1,56 +1,38 @@
 """What README and docs say is true: commands run, keys and files exist, tables agree with the code."""
 
-import importlib
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from packaging.version import Version
 
-from fastreid.config import ConfigError, get_cfg
+from fastreid.config import get_cfg
 from fastreid.config.unsupported import REASONS
-from fastreid.data.benchmarks import BENCHMARKS
 from fastreid.data.datasets import DATASET_REGISTRY
-from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.engine import default_argument_parser
-from fastreid.evaluation import evaluate_rank
-from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
-from fastreid.methods.sd_reid.targets import TARGETS
 from fastreid.modeling import build_model
-from fastreid.modeling.backbones import BACKBONE_REGISTRY
-from fastreid.modeling.diffusion.guidance import GUIDANCE
-from fastreid.modeling.diffusion.noise import NoiseSource
-from fastreid.modeling.heads import REID_HEADS_REGISTRY
-from fastreid.modeling.losses import LOSS_REGISTRY
-from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
-from fastreid.rendering import RenderConfig
-from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
-from tests.test_configs import RELEASED, TINY_MODEL, asset_keys, leaves, merged, save_model
+from tests.pages import MIGRATING, TEXTS, blocks
+from tests.test_configs import TINY_MODEL, asset_keys, leaves, merged, save_model
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastreid").rglob("*.py"))
 
 # Commands that are too long, or too many processes, for this file: where each is run.
 RUN_ELSEWHERE = {
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_says_its_steps_and_prints_one_table",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
+    "stripes.py": "tests/test_adding_a_method.py::test_the_commands_of_the_page_run",
     "--size sd15": "tests/test_configs.py::test_stage2_at_its_true_size",
     "--num-gpus 2": "tests/test_pipeline.py::test_two_processes_train_and_evaluate",
     "torchrun": "tests/engine/test_launch.py::test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind",
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
 }
-
-MIGRATING = "docs/migrating_from_fastreid.md"
 
 SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
@@ -67,10 +49,6 @@ SHORTER = {
 FORKING = tuple(
     f"benchmarks/{name}.py" for name in ("evaluation", "faults", "image_loading", "mutants", "spinning", "train_loop")
 )
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -267,7 +245,7 @@ def groups(keys: dict[str, object]) -> set[str]:
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_every_key_exists(page):
-    keys = leaves(get_cfg())
+    keys = leaves(get_cfg()) | dict.fromkeys(re.findall(r"MODEL\.STRIPES\.[A-Z]+", TEXTS[page]))  # of an example
     tops = "|".join({key.partition(".")[0] for key in keys})
     named = set(re.findall(rf"\b(?:{tops})(?:\.[A-Z][A-Z_0-9]*)+", TEXTS[page]))
     assert named - keys.keys() - groups(keys) == set()
@@ -318,150 +296,27 @@ def test_results_stand_between_their_markers():
     assert "## Results" in before and results.strip() and "docs/results.md" in after
 
 
-# Tables
+# A run and a fork
 
-
-def rows(page: str, heading: str, count: int) -> list[list[str]]:
-    """Cells of the first table of `count` columns after a heading, backticks dropped."""
-    text = TEXTS[page].split(heading, 1)[1]
-    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
-    split = ([row[1:-1].split("|") for row in table.splitlines()] for table in tables)
-    _, _, *found = next(table for table in split if len(table[0]) == count)
-    return [[cell.strip().replace("`", "") for cell in cells] for cells in found]
-
-
-@pytest.mark.parametrize(("heading", "count"), [("## Described or released", 5), ("Not errors, but choices", 4)])
-def test_described_and_released_are_what_the_configs_give(heading, count):
-    recipe = ROOT / "configs/CARGO/base_stage2_step5.yml"
-    described, released = leaves(merged(recipe)), leaves(merged(recipe, RELEASED))
-    table = [cells[-3:] for cells in rows("docs/sd_reid.md", heading, count)]
-    assert len(table) >= 7
-    found = [[key, str(described[key]), str(released[key])] for key, *_ in table]
-    assert table == found, "the table of docs/sd_reid.md is not what configs/ and defaults.py say"
-
-
-def test_the_table_of_differences_is_complete():
-    numbers = [cells[0] for cells in rows("docs/sd_reid.md", "## Described or released", 5)]
-    assert numbers == ["B1", "B2", "B3", "B4", "B5", "B6", "B10", "B11", "B13"]
-
-
-def test_the_table_of_protocols_is_what_is_registered():
-    table = {cells[0]: cells[1:] for cells in rows("docs/datasets.md", "## Which names there are", 5)}
-    assert [name for benchmark in BENCHMARKS for name in benchmark.protocols] == list(table)
-    for benchmark in BENCHMARKS:
-        alias_of = {protocol: alias for alias, protocol in benchmark.aliases.items()}
-        for name, protocol in benchmark.protocols.items():
-            _, alias, valid, _ = table[name]
-            assert (alias, valid) == (alias_of.get(name, ""), str(protocol.valid_queries or "")), name
-
-
-def test_the_trees_of_the_data_sets_are_those_of_the_messages():
-    assert [b.name for b in BENCHMARKS if f"```\n{b.layout}\n```" not in TEXTS["docs/datasets.md"]] == []
-
-
-@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
-def test_published_counts_stand_on_the_page(benchmark):
-    sizes = [benchmark.train_sizes, *(s for p in benchmark.protocols.values() for s in p.sizes.values())]
-    numbers = {f"{n:,}" for size in sizes for n in (size.images, size.ids) if n}
-    assert [n for n in sorted(numbers) if n not in TEXTS["docs/datasets.md"]] == []
+# Files that logs/README.md leaves to docs/usage.md.
+RARE = {".fastreid.lock", "last_evaluation.json", "manifest_evaluation.json"}
 
 
 @pytest.mark.parametrize(
-    ("heading", "count", "names"),
-    [("**Whose vector**", 3, TARGETS), ("**Guidance**", 2, GUIDANCE)],
-    ids=["targets", "guidance"],
+    ("page", "heading", "common"),
+    [("docs/usage.md", "## What a run leaves behind", False), ("logs/README.md", "# Runs", True)],
 )
-def test_choices_are_all_named(heading, count, names):
-    assert sorted(name for name, *_ in rows("docs/sd_reid.md", heading, count)) == sorted(names)
-
-
-def test_noise_kinds_are_all_named():
-    with pytest.raises(ConfigError) as error:
-        NoiseSource("?", 0, (4, 8, 6))
-    legal = re.search("Legal: (.*)", str(error.value))[1]
-    table = rows("docs/sd_reid.md", "**Noise**", 3)
-    assert sorted(kind for kind, *_ in table) == sorted(legal.rstrip(".").split(", "))
-
-
-def test_registered_names_are_all_named():
-    table = {key: set(names.split(", ")) for key, names in rows("docs/config.md", "## Registered names", 2)}
-    assert table == {
-        "MODEL.META_ARCHITECTURE": set(META_ARCH_REGISTRY),
-        "MODEL.BACKBONE.NAME": set(BACKBONE_REGISTRY),
-        "MODEL.BACKBONE.NORM, MODEL.HEADS.NORM": set(NORM_REGISTRY),
-        "MODEL.HEADS.NAME": set(REID_HEADS_REGISTRY),
-        "MODEL.HEADS.POOL_LAYER": set(POOLING_REGISTRY),
-        "MODEL.HEADS.CLS_LAYER": set(SOFTMAX_REGISTRY),
-        "MODEL.LOSSES.NAME": set(LOSS_REGISTRY),
-        "DATASETS.NAMES, DATASETS.TESTS": set(DATASET_REGISTRY) - {"MyData"},  # the example of docs/datasets.md
-        "DATALOADER.SAMPLER_TRAIN": set(SAMPLER_REGISTRY),
-        "SOLVER.OPT": set(OPTIMIZER_REGISTRY),
-        "SOLVER.SCHED": set(SCHEDULE_REGISTRY),
-    }
+def test_files_of_a_run_are_all_named(scratch, page, heading, common):
+    table = TEXTS[page].split(heading)[1].split("\n\n")[2]
+    listed = " ".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE))
+    patterns = [
+        re.escape(name).replace("0004", r"\d{4}").replace(r"\*", ".*") for name in re.findall("`(.+?)`", listed)
+    ]
+    found = {path.name for path in (scratch.folder / "logs/quickstart/stage1").iterdir()}
+    assert {name for name in found if not any(re.fullmatch(p, name) for p in patterns)} <= (RARE if common else set())
 
 
 def test_the_config_of_a_fork_is_in_todays_names(scratch):
     cfg = merged(scratch.folder / "old.yml")
     assert (cfg.SOLVER.MAX_EPOCH, cfg.MODEL.BACKBONE.FEAT_DIM, cfg.INPUT.REA.VALUE[0]) == (60, 512, 123.675)
     assert cfg.DATALOADER.SAMPLER_TRAIN == "NaiveIdentitySampler" and not cfg.SOLVER.AMP.ENABLED
-
-
-def test_names_of_fast_reid_are_where_the_page_says():
-    table = rows(MIGRATING, "## Where each name is", 2)
-    named = {module: words.split(", ") for module, words in (cells[0].split(": ") for cells in table)}
-    assert len(named) == 21 and sum(map(len, named.values())) > 60
-    for module, words in named.items():
-        found = importlib.import_module(module)
-        for name in words:
-            if not hasattr(found, name):
-                importlib.import_module(f"{module}.{name}")
-
-
-def test_every_refused_key_of_fast_reid_is_on_the_page():
-    section = TEXTS[MIGRATING].split("## What is not there")[1].split("\n## ")[0]
-    refused = [key for key in REASONS if not re.search("SDMODEL|VIEW_OREG|INNER_SUB|CAMERA_NUM", key)]
-    assert [key for key in refused if key not in section and f"`{key.partition('.')[0]}`" not in section
-            and f"{key.rpartition('.')[0]}.ENABLED" not in section] == []  # fmt: skip
-
-
-def test_options_of_train_net_are_all_named():
-    options = {option for action in default_argument_parser()._actions for option in action.option_strings}
-    table = TEXTS["docs/usage.md"].split("| option | meaning |")[1].split("\n\n")[0]
-    assert set(re.findall(r"--[a-z][a-z-]+", table)) == options - {"-h", "--help"}
-
-
-def test_knobs_of_the_renderer_are_all_named():
-    table = TEXTS["docs/rendered_benchmark.md"].split("| option | meaning |")[1].split("\n\n")[0]
-    assert set(re.findall(r"--[a-z][a-z-]+", table)) == {f"--{f.name.replace('_', '-')}" for f in fields(RenderConfig)}
-
-
-def test_every_config_is_in_the_list():
-    listed = re.findall(r"`(configs/[\w/-]+\.yml)`", TEXTS["docs/config.md"].split("## The files here")[1])
-    assert sorted(listed) == sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yml"))
-
-
-def test_files_of_a_run_are_all_named(scratch):
-    table = TEXTS["docs/usage.md"].split("## What a run leaves behind")[1].split("\n\n")[2]
-    listed = " ".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE))
-    patterns = [
-        re.escape(name).replace("0004", r"\d{4}").replace(r"\*", ".*") for name in re.findall("`(.+?)`", listed)
-    ]
-    found = [path.name for path in (scratch.folder / "logs/quickstart/stage1").iterdir()]
-    assert [name for name in found if not any(re.fullmatch(p, name) for p in patterns)] == []
-
-
-def test_the_worked_example_of_the_metrics():
-    assert "ranks 1, 2, 4, 8 and 20" in TEXTS["docs/metrics.md"] and "= 70 %" in TEXTS["docs/metrics.md"]
-    people = [1 if rank in (1, 2, 4, 8, 20) else 2 for rank in range(1, 31)]
-    _, ap, inp = evaluate_rank([[*range(30)]], [1], people, [0], [1] * 30)
-    assert (ap[0], inp[0]) == (pytest.approx(0.70), pytest.approx(0.25))
-
-
-def test_constraints_are_of_the_requirements():
-    def versions(name: str, sign: str) -> dict[str, Version]:
-        lines = (ROOT / name).read_text().splitlines()
-        return {k: Version(v) for k, v in (line.split(sign) for line in lines if line and line[0] != "#")}
-
-    lowest, tested = versions("requirements.txt", ">="), versions("constraints.txt", "==")
-    assert tested.keys() == lowest.keys()
-    assert [name for name in lowest if tested[name] < lowest[name]] == []

@@ -15,8 +15,7 @@ from fastreid.engine import DefaultPredictor, DefaultTrainer
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import read_checkpoint
 from fastreid.utils.seal import save_sealed
-from tests.miniature import FEW_STEPS, ROOT, finished_quickstart, make_scratch, rendered
-from tests.test_configs import PAIRS, TINY_MODEL, asset_keys, merged
+from tests.miniature import FEW_STEPS, ROOT, finished_quickstart, make_scratch
 
 PROTOCOLS = ["CARGO", "CARGO_AA", "CARGO_AG", "CARGO_GG"]
 FIGURES = ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"]
@@ -142,56 +141,7 @@ def test_the_environment_is_installed_once(tmp_path):
     assert any("--editable ." in call for call in first) and not second
 
 
-# The scripts of the benchmarks
-
-SCRIPTS = {
-    "CARGO.sh": PAIRS["CARGO"],
-    "go/base.sh": PAIRS["v1"],
-    "run_v2.sh": PAIRS["v2"],
-    "run_LAGPeR.sh": PAIRS["LAGPeR"],
-    "run_G2APS_ReID.sh": PAIRS["G2APS"],
-    "run_G2APS_ReID_128.sh": PAIRS["G2APS_128"],
-}
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_both_stages_get_the_arguments(scratch, script, monkeypatch):
-    monkeypatch.setenv("NUM_GPUS", "3")
-    assert scratch.script(script, "SOLVER.MAX_EPOCH", "3", on_tool="note").returncode == 0
-    assert scratch.calls() == [
-        f"tools/train_net.py --config-file configs/{name}.yml --resume --num-gpus 3 SOLVER.MAX_EPOCH 3"
-        for name in SCRIPTS[script]
-    ]
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_the_scripts_run_both_stages(scratch, script, tmp_path_factory, monkeypatch):
-    """On rendered people in the benchmark's layout, with a small ViT and the tiny UNet; nothing else is changed."""
-    monkeypatch.setenv("FASTREID_DATASETS", str(rendered(tmp_path_factory.getbasetemp())))
-    assets = asset_keys(scratch.folder / "pretrained/random-tiny")
-    done = scratch.script(script, "MODEL.BACKBONE.PRETRAIN", "False", *TINY_MODEL, *assets)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    first, second = (merged(ROOT / f"configs/{name}.yml") for name in SCRIPTS[script])
-    assert second.MODEL.WEIGHTS.startswith(first.OUTPUT_DIR)
-    for cfg in (first, second):
-        folder = scratch.folder / cfg.OUTPUT_DIR
-        results = results_of(folder)
-        assert sorted(results) == sorted(cfg.DATASETS.TESTS) and (folder / "model_best.pth").is_file()
-        # One query of each of four people in each view that is asked for.
-        views = {name: 2 if name in ("CARGO", "CARGO_AG") else 1 for name in results}
-        assert {name: figures["valid_queries"] for name, figures in results.items()} == {
-            n: 4 * v for n, v in views.items()
-        }
-    for name, cfg in zip(SCRIPTS[script], (first, second), strict=True):
-        weights = ["MODEL.WEIGHTS", f"{cfg.OUTPUT_DIR}/model_final.pth", "OUTPUT_DIR", f"logs/again/{cfg.OUTPUT_DIR}"]
-        # Another number of people than the checkpoint's: evaluation reads no classifier.
-        keys = [*weights, "MODEL.HEADS.NUM_CLASSES", "5", *TINY_MODEL, *assets, *FEW_STEPS]
-        scratch.tool("tools/train_net.py", "--config-file", f"configs/{name}.yml", "--eval-only", *keys)
-        assert results_of(scratch.folder / "logs/again" / cfg.OUTPUT_DIR) == results_of(scratch.folder / cfg.OUTPUT_DIR)
-    if script == "run_v2.sh":  # the person and all three views
-        model = torch.load(scratch.folder / second.OUTPUT_DIR / "model_final.pth", weights_only=True)["model"]
-        assert len(model["person.memory.centres"]) == 3 and model["person.memory.seen"].all()
-
+# Several processes
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "tools/train_net.py"]
 OWN = ["tools/train_net.py", "--num-gpus", "2"]
@@ -324,15 +274,6 @@ def test_stage2_wants_a_stage1_that_has_seen_every_view(scratch, tmp_path):
     torch.save(content, tmp_path / "one_view.pth")
     with pytest.raises(SystemExit, match=r"views \[1\] have no centre: stage 1 never saw them"):
         train(scratch, "stage2", tmp_path / "out", "--dry-run", "MODEL.WEIGHTS", str(tmp_path / "one_view.pth"))
-
-
-def test_the_scripts_run_from_anywhere_with_relative_paths(scratch, tmp_path, monkeypatch):
-    (tmp_path / "linked.sh").symlink_to(scratch.folder / "run_v2.sh")
-    (tmp_path / "py").symlink_to(scratch.python)
-    (tmp_path / "data").mkdir()
-    env = os.environ | {"PYTHON_BIN": "./py", "FASTREID_DATASETS": "data", "ON_TOOL": "note"}
-    done = subprocess.run(["./linked.sh"], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0 and len(scratch.calls()) == 2, done.stderr
 
 
 def test_the_report_can_be_written_alone(scratch, tmp_path):

@@ -22,6 +22,7 @@ from fastreid.config import (
     ConfigError,
     expand_paths,
     get_cfg,
+    imports_in,
     refuse_unsupported,
     require_defaults,
     resolve_device,
@@ -29,7 +30,7 @@ from fastreid.config import (
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.evaluation import evaluate_protocols
-from fastreid.modeling import build_model
+from fastreid.modeling import build_model, interface_of
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.utils.amp import amp_dtype, autocast_for
@@ -52,6 +53,8 @@ LEFT_OUT = ("SOLVER.EMA.ENABLED", "SOLVER.ACCUMULATION_STEPS")
 
 def read_config(args: argparse.Namespace) -> CfgNode:
     """Defaults, then the file, then KEY VALUE pairs."""
+    for file in imports_in(filter(None, [args.config_file]), args.opts):  # they may add keys
+        import_file(file)
     cfg = get_cfg()
     if args.config_file:
         cfg.merge_from_file(args.config_file)
@@ -62,8 +65,6 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     require_defaults(cfg, LEFT_OUT, "plain_train_net leaves some things to train_net")
     if cfg.MODEL.SEED < 0:
         raise ConfigError("plain_train_net draws no seed: set MODEL.SEED to 0 or more")
-    for file in cfg.IMPORTS:
-        import_file(file)
     return cfg
 
 
@@ -81,8 +82,8 @@ def train(cfg: CfgNode) -> nn.Module:
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype(cfg, device) is torch.float16)
     if cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS, to_train=True, min_coverage=cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE)
-        getattr(model, "check_views", lambda: None)()
-    elif hasattr(model, "required_prefixes"):
+        interface_of(model).check_weights()
+    elif interface_of(model).required_prefixes:
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
     calibrate(cfg, model, loader)
 

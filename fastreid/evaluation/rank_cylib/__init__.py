@@ -1,1 +1,1 @@
-"""fast-reid's place for the compiled rank evaluation; it is in `fastreid.retrieval.rank_cylib`."""
+"""The module path of fast-reid for the compiled rank evaluation, which is in `fastreid.retrieval.rank_cylib`."""
