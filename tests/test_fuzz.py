@@ -15,14 +15,14 @@ from PIL import Image
 from safetensors.torch import save
 
 from fastreid.config import get_cfg
-from fastreid.config.unread import _leaves
+from fastreid.config.tree import leaves
 from tests.fuzzing import BINARY, TEXT, Case, damaged, failures
 from tests.tiny import CONFIG
 
 pytestmark = pytest.mark.slow
 
 CONFIGS, CHECKPOINTS, FEATURES, TABLES, IMAGES = 500, 400, 450, 350, 300
-DEFAULTS = dict(_leaves(get_cfg()))
+DEFAULTS = dict(leaves(get_cfg()))
 
 
 def link(people, place):

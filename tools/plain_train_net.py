@@ -29,7 +29,7 @@ from fastreid.config import (
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.evaluation import evaluate_protocols
-from fastreid.modeling import build_model
+from fastreid.modeling import build_model, interface_of
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.utils.amp import amp_dtype, autocast_for
@@ -81,8 +81,8 @@ def train(cfg: CfgNode) -> nn.Module:
     scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype(cfg, device) is torch.float16)
     if cfg.MODEL.WEIGHTS:
         load_weights(model, cfg.MODEL.WEIGHTS, to_train=True, min_coverage=cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE)
-        getattr(model, "check_views", lambda: None)()
-    elif hasattr(model, "required_prefixes"):
+        interface_of(model).check_weights()
+    elif interface_of(model).required_prefixes:
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
     calibrate(cfg, model, loader)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastreid.config.config import CfgNode, ConfigError, configurable
 from fastreid.config.devices import resolve_device
 from fastreid.config.paths import expand_paths, user_path
+from fastreid.config.tree import value_of
 from fastreid.config.unsupported import check_ranges, refuse_unsupported, require_defaults, require_unread
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "require_unread",
     "resolve_device",
     "user_path",
+    "value_of",
 ]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fastreid.config.config import CfgNode
+from fastreid.config.tree import leaves
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def tell_unread(cfg: CfgNode) -> None:
 def _found(cfg: CfgNode) -> Iterator[str]:
     from fastreid.config.defaults import _C
 
-    values, defaults = dict(_leaves(cfg)), dict(_leaves(_C))
+    values, defaults = dict(leaves(cfg)), dict(leaves(_C))
     for key in defaults:
         if values[key] == defaults[key]:
             continue
@@ -131,11 +132,3 @@ def _found(cfg: CfgNode) -> Iterator[str]:
         for row in TABLE:
             if any(f"{key}.".startswith(f"{name}.") for name in row.keys) and row.when(cfg):
                 yield f"{key} ({row.because} is {values[row.because]})"
-
-
-def _leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

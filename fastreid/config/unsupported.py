@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from fastreid.config.config import CfgNode, ConfigError
 from fastreid.config.ranges import RULES, problem_with
+from fastreid.config.tree import value_of
 
 _CAMERAS = "camera ids enter no network here, as in SD-ReID and, although it has the key, in fast-reid"
 _DISTILLATION = "distillation is not part of this version"
@@ -35,9 +36,9 @@ def refuse_unsupported(cfg: CfgNode) -> None:
     from fastreid.config.defaults import _C
 
     changed = [
-        f"{key}={_read(cfg, key)!r} ({reason})"
+        f"{key}={value_of(cfg, key)!r} ({reason})"
         for key, reason in REASONS.items()
-        if _read(cfg, key) != _read(_C, key) and not _is_switched_off(cfg, key)
+        if value_of(cfg, key) != value_of(_C, key) and not _is_switched_off(cfg, key)
     ]
     if changed:
         raise ConfigError(f"not supported: {'; '.join(changed)}. Leave these keys at their defaults")
@@ -50,7 +51,7 @@ def check_ranges(cfg: CfgNode) -> None:
     Raises:
         ConfigError: naming every key that is out of its range, and the range.
     """
-    if problems := [problem for key in RULES if (problem := problem_with(key, _read(cfg, key)))]:
+    if problems := [problem for key in RULES if (problem := problem_with(key, value_of(cfg, key)))]:
         raise ConfigError("; ".join(problems))
 
 
@@ -69,7 +70,7 @@ def require_unread(cfg: CfgNode, group: str, reads: Iterable[str], why: str) -> 
     """
     from fastreid.config.defaults import _C
 
-    require_defaults(cfg, [f"{group}.{key}" for key in _read(_C, group) if key not in reads], why)
+    require_defaults(cfg, [f"{group}.{key}" for key in value_of(_C, group) if key not in reads], why)
 
 
 def require_defaults(cfg: CfgNode, keys: Iterable[str], why: str) -> None:
@@ -84,19 +85,13 @@ def require_defaults(cfg: CfgNode, keys: Iterable[str], why: str) -> None:
     """
     from fastreid.config.defaults import _C
 
-    changed = [f"{key}={_read(cfg, key)!r} (default {_read(_C, key)!r})" for key in keys
-               if _read(cfg, key) != _read(_C, key)]  # fmt: skip
+    changed = [f"{key}={value_of(cfg, key)!r} (default {value_of(_C, key)!r})" for key in keys
+               if value_of(cfg, key) != value_of(_C, key)]  # fmt: skip
     if changed:
         raise ConfigError(f"{why}, so these keys must stay at their defaults: {', '.join(changed)}")
-
-
-def _read(cfg: CfgNode, key: str) -> object:
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
 
 
 def _is_switched_off(cfg: CfgNode, key: str) -> bool:
     """Whether it is an option of something that its group does not enable anyway."""
     group, _, last = key.rpartition(".")
-    return last != "ENABLED" and f"{group}.ENABLED" in REASONS and not _read(cfg, f"{group}.ENABLED")
+    return last != "ENABLED" and f"{group}.ENABLED" in REASONS and not value_of(cfg, f"{group}.ENABLED")

@@ -42,7 +42,7 @@ from fastreid.evaluation import (
     print_csv_format,
 )
 from fastreid.evaluation.results import write_json
-from fastreid.modeling import build_model
+from fastreid.modeling import build_model, interface_of
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
@@ -128,8 +128,8 @@ class DefaultTrainer(SimpleTrainer):
             self.started_from = comm.broadcast(self._checksum_of_weights())
             coverage = self.cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
             load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True, min_coverage=coverage)
-            getattr(self.bare_model, "check_views", lambda: None)()
-        elif required := getattr(self.bare_model, "required_prefixes", ()):
+            interface_of(self.bare_model).check_weights()
+        elif required := interface_of(self.bare_model).required_prefixes:
             raise WeightsError(
                 f"{type(self.bare_model).__name__} starts from a checkpoint that fills {', '.join(required)}: "
                 "set MODEL.WEIGHTS to one (for stage 2, stage 1's model_best.pth or model_final.pth)"

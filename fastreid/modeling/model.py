@@ -1,23 +1,142 @@
-"""Models by `MODEL.META_ARCHITECTURE`."""
+"""The interface between a model and all that trains, saves and evaluates it; models by `MODEL.META_ARCHITECTURE`."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from fastreid.config import CfgNode, resolve_device
+from fastreid.structures import PersonImage
+from fastreid.utils.checkpointed import CheckpointedModule, PlainModule
 from fastreid.utils.registry import Registry
+
+if TYPE_CHECKING:
+    from fastreid.modeling.epoch_task import EpochTask
 
 META_ARCH_REGISTRY = Registry("meta-architecture")
 """Name -> class (cfg) of a model: `model(batch)` gives a dict of losses in training, descriptors [B, D] otherwise."""
 
+Transform = Callable[[Any], Any]
+"""A picture as it is read -> its pixels, as the transforms of `fastreid.data` return them."""
 
-def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
-    """The model of a config, on `MODEL.DEVICE`.
+
+@dataclass(frozen=True)
+class RatePart:
+    """Modules whose learning rate is multiplied by the value of a config key.
 
     Args:
+        factor: full name of the key, as "SOLVER.HEADS_LR_FACTOR".
+        modules: their parameters, those of their submodules included, train at this factor.
+    """
+
+    factor: str
+    modules: tuple[nn.Module, ...]
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A module that knows the depth of its parameters, for SOLVER.LAYER_DECAY."""
+
+    @property
+    def num_layers(self) -> int:
+        """Depth of the last block or stage."""
+
+    def layer_of(self, name: str) -> int:
+        """Return the depth of the parameter `name`: 0 for the stem, `num_layers` for the last block or stage."""
+
+
+class ReidModel(CheckpointedModule):
+    """Base class of models: what the trainer, checkpoints and evaluation may ask, each with a default.
+
+    `forward(batch)` returns a dict of losses in training and descriptors [B, D] otherwise. `batch` is a
+    `fastreid.structures.Batch`. What a checkpoint holds and must fill is declared in `CheckpointedModule`.
+
+    A module that does not derive from this class works as well: `interface_of` gives it the defaults.
+    """
+
+    @classmethod
+    def image_transforms(cls, cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:
+        """Return further named views of each image, beside "images". Default: none.
+
+        Args:
+            cfg: the config of the run.
+            is_train: whether they are for training batches.
+
+        Returns:
+            The key in the batch -> a transform that makes this view of an image.
+        """
+        return {}
+
+    def check_data(self, images: Sequence[PersonImage]) -> None:
+        """Check that the model can train on these images. Default: any.
+
+        Args:
+            images: all training images.
+
+        Raises:
+            ConfigError: it cannot; the message says which key to change.
+        """
+
+    def check_weights(self) -> None:
+        """Check the model after weights were loaded to start a training from. Default: nothing to check.
+
+        Raises:
+            ConfigError: the weights lack what the training needs.
+        """
+
+    def training_facts(self) -> dict[str, Any]:
+        """Return what decides the training beside config, data and weights. Default: nothing.
+
+        A run is resumed only if the facts are the same. Keys are shown to the user; values are plain types.
+        """
+        return {}
+
+    def rate_parts(self) -> Sequence[RatePart]:
+        """Return the parts that train at a rate of their own. Default: parts called `heads`, as in fast-reid."""
+        return [RatePart("SOLVER.HEADS_LR_FACTOR", modules_called("heads", self))]
+
+    def epoch_tasks(self) -> Sequence[EpochTask]:
+        """Return work to be done before epochs over the training images. Default: none."""
+        return ()
+
+
+def modules_called(name: str, model: nn.Module) -> tuple[nn.Module, ...]:
+    """Return the submodules of a model whose own name, the last part of their path, is `name`."""
+    return tuple(module for path, module in model.named_modules() if path.rpartition(".")[2] == name)
+
+
+class PlainModel(PlainModule, ReidModel):
+    """Provides the defaults of `ReidModel` for a module that does not derive from it."""
+
+    def rate_parts(self) -> Sequence[RatePart]:
+        """Return the parts of the wrapped module that are called `heads`."""
+        return [RatePart("SOLVER.HEADS_LR_FACTOR", modules_called("heads", self._wrapped[0]))]
+
+
+def interface_of(model: nn.Module) -> ReidModel:
+    """Return the model itself if it is a `ReidModel`, otherwise an adapter with the defaults.
+
+    The adapter answers questions; train and evaluate with the model itself.
+
+    Args:
+        model: the bare model, not its distributed wrapper.
+    """
+    return model if isinstance(model, ReidModel) else PlainModel(model)
+
+
+def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
+    """Return the model of a config, on `MODEL.DEVICE`.
+
+    Args:
+        cfg: the config.
         num_classes: training identities, instead of `MODEL.HEADS.NUM_CLASSES`.
+
+    Raises:
+        RegistryError: no model has the name in `MODEL.META_ARCHITECTURE`.
     """
     importlib.import_module("fastreid.methods")  # registers the models; not above: methods import this module
     if num_classes is not None:

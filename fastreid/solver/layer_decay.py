@@ -1,26 +1,42 @@
-"""Layer-wise learning-rate decay: the earlier a layer of the backbone, the less it learns (SOLVER.LAYER_DECAY)."""
+"""Layer-wise learning-rate decay: the earlier a layer of the backbone, the smaller its rate (SOLVER.LAYER_DECAY)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from fastreid.config import ConfigError
+from fastreid.modeling.model import Layered, modules_called
 
 LayerOf = Callable[[str], int]
 """Name of a backbone's parameter -> its layer: 0 is the stem, ``num_layers`` the last block or stage."""
 
 
-def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
-    """Name of each parameter -> what its learning rate is multiplied by (Clark et al., "ELECTRA", 2020).
+@runtime_checkable
+class _TimmModel(Protocol):
+    """The method by which models of timm declare the groups of their parameters."""
 
-    A backbone of L layers learns at decay^(L + 1 - layer) of the full rate, all else at the full rate. Which layer a
-    parameter is of, the backbone says itself, by ``layer_of(name)`` and ``num_layers``; of timm's models it is known
-    (ViT by blocks, ResNets by stages).
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]: ...
+
+
+def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
+    """Return the factor of the learning rate of each parameter (Clark et al., "ELECTRA", 2020).
+
+    A layer of a backbone with L layers trains at decay^(L + 1 - layer) of the full rate, everything else at the full
+    rate. A backbone declares its layers as `fastreid.modeling.model.Layered`; timm's models declare them, too (a ViT
+    its blocks, a ResNet its stages).
+
+    Args:
+        model: the bare model.
+        decay: SOLVER.LAYER_DECAY; 1 is off.
+
+    Returns:
+        The name of each trainable parameter of a backbone with layers -> its factor.
 
     Raises:
-        ConfigError: a factor outside of (0, 1]; no backbone that says its layers, or none of whose parameters trains.
+        ConfigError: a factor outside (0, 1]; no backbone declares its layers, or none of its parameters trains.
     """
     if not 0 < decay <= 1:
         raise ConfigError(f"SOLVER.LAYER_DECAY is a factor from above 0 to 1 (off), got {decay}")
@@ -41,7 +57,7 @@ def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
 
 
 def _layered(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerOf, int]]:
-    """(prefix of its names, part, its layers, their number) of the outermost parts that say their layers."""
+    """Yield (prefix of its names, module, its layers, their number) of the outermost modules that declare layers."""
     found: list[str] = []
     for name, part in model.named_modules():
         prefix = f"{name}." if name else ""
@@ -53,9 +69,9 @@ def _layered(model: nn.Module) -> Iterator[tuple[str, nn.Module, LayerOf, int]]:
 
 
 def _layers_of(part: nn.Module) -> tuple[LayerOf, int] | None:
-    if hasattr(part, "layer_of") and hasattr(part, "num_layers"):
+    if isinstance(part, Layered):
         return part.layer_of, part.num_layers
-    if hasattr(part, "group_matcher"):  # how timm's models say it
+    if isinstance(part, _TimmModel):
         from timm.models import group_parameters
 
         layer_of = group_parameters(part, part.group_matcher(coarse=True), reverse=True)
@@ -66,6 +82,6 @@ def _layers_of(part: nn.Module) -> tuple[LayerOf, int] | None:
 def _reason(model: nn.Module) -> str:
     if any(True for _ in _layered(model)):
         return f"no parameter of the backbone of {type(model).__name__} trains"
-    backbones = [type(part).__name__ for name, part in model.named_modules() if name.rpartition(".")[2] == "backbone"]
+    backbones = [type(part).__name__ for part in modules_called("backbone", model)]
     who = f"the backbone {backbones[0]}" if backbones else f"no part of {type(model).__name__}"
     return f"{who} {'does not say' if backbones else 'says'} how deep its layers are"

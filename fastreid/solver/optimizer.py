@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from fastreid.config import ConfigError
+from fastreid.config import ConfigError, value_of
+from fastreid.modeling import interface_of
 from fastreid.solver.frozen import frozen_parts
 from fastreid.solver.layer_decay import layer_factors
 from fastreid.utils.registry import Registry, RegistryError
@@ -31,7 +32,6 @@ OWN_KEYS = {
     "weight_decay": "SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_BIAS",
 }
 
-HEAD_NAMES = ("identity_head.", "view_head.", "heads.")
 NORM_TYPES = (
     nn.modules.batchnorm._NormBase,  # batch and instance norms of every dimension
     nn.GroupNorm,
@@ -56,12 +56,16 @@ def base_lr(cfg: Any) -> float:
 def group_parameters(cfg: Any, model: nn.Module) -> list[dict[str, Any]]:
     """Return optimiser groups of the trainable parameters, one per distinct (lr, weight decay).
 
-    fast-reid's rules: parameters of norm layers decay by WEIGHT_DECAY_NORM; other biases learn at
-    BIAS_LR_FACTOR and decay by WEIGHT_DECAY_BIAS; anything below a head learns at HEADS_LR_FACTOR
-    on top, a layer of the backbone at what SOLVER.LAYER_DECAY leaves it (``layer_factors``). A
-    parameter shared by two modules is taken once. What MODEL.FREEZE_LAYERS names has groups of its
-    own: fused kernels cannot step parameters of which only some have a momentum yet. Order follows
-    the model, so that a saved optimiser state fits again.
+    The rules are those of fast-reid. Parameters of norm layers decay by WEIGHT_DECAY_NORM. Other biases train at
+    BIAS_LR_FACTOR and decay by WEIGHT_DECAY_BIAS. The parts that a model declares (`ReidModel.rate_parts`), by default
+    its heads, train at their factor as well, and layers of the backbone at the factor of SOLVER.LAYER_DECAY
+    (`layer_factors`). A parameter that several modules share is taken once. The parts in MODEL.FREEZE_LAYERS have
+    groups of their own: fused kernels cannot step parameters of which only some have a momentum yet. The order is that
+    of the model, so that a saved optimiser state fits again.
+
+    Args:
+        cfg: the config.
+        model: the bare model.
 
     Raises:
         ConfigError: nothing in the model requires a gradient, SOLVER.LAYER_DECAY has no layers to act on, or
@@ -70,9 +74,13 @@ def group_parameters(cfg: Any, model: nn.Module) -> list[dict[str, Any]]:
     groups: dict[tuple[GroupSettings, bool], list[nn.Parameter]] = {}
     factors = layer_factors(model, cfg.SOLVER.LAYER_DECAY)
     waiting = {id(p) for p in frozen_parts(model, cfg.MODEL.FREEZE_LAYERS)[1]} if cfg.SOLVER.FREEZE_ITERS else set()
+    part_factors = _part_factors(cfg, model)
     for name, module, parameter in _trainable(model):
         settings = _settings(cfg, name, module)
-        settings = settings._replace(lr=settings.lr * factors.get(name, 1.0))
+        lr = settings.lr
+        for factor in part_factors.get(id(module), ()):
+            lr *= factor
+        settings = settings._replace(lr=lr * factors.get(name, 1.0))
         groups.setdefault((settings, id(parameter) in waiting), []).append(parameter)
     if not groups:
         raise ConfigError("no parameter of the model requires a gradient: there is nothing to train")
@@ -95,10 +103,17 @@ def _settings(cfg: Any, name: str, module: nn.Module) -> GroupSettings:
         weight_decay = solver.WEIGHT_DECAY_NORM
     elif name.rpartition(".")[2] == "bias":
         lr, weight_decay = lr * solver.BIAS_LR_FACTOR, solver.WEIGHT_DECAY_BIAS
-    # A dot in front: "identity_head." must start a part of the name, not end one ("overheads.").
-    if any(f".{head}" in f".{name}" for head in HEAD_NAMES):
-        lr *= solver.HEADS_LR_FACTOR
     return GroupSettings(lr, weight_decay)
+
+
+def _part_factors(cfg: Any, model: nn.Module) -> dict[int, list[float]]:
+    """Id of each module in a part with a rate of its own -> the factors of its learning rate."""
+    factors: dict[int, list[float]] = {}
+    for part in interface_of(model).rate_parts():
+        members = {id(member) for module in part.modules for member in module.modules()}
+        for member in members:
+            factors.setdefault(member, []).append(value_of(cfg, part.factor))
+    return factors
 
 
 def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:

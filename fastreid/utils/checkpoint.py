@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from fastreid.utils import comm
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
+from fastreid.utils.checkpointed import checkpointed
 from fastreid.utils.env import rng_state, set_rng_state
 from fastreid.utils.files import atomic_write
 from fastreid.utils.seal import damage_in, is_sealed, save_sealed
@@ -239,8 +240,7 @@ class Checkpointer:
         return values
 
     def _load(self, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
-        load_model = getattr(self.model, "load_checkpoint_state_dict", self.model.load_state_dict)
-        parts = {"model": load_model}
+        parts: dict[str, Callable[[Any], object]] = {"model": checkpointed(self.model).load_checkpoint_state_dict}
         parts |= {key: part.load_state_dict for key, part in self._checkpointables.items()}
         for key, load in parts.items():
             try:

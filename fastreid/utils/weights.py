@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from fastreid.utils.checkpoint_file import State, WeightsError, read_checkpoint, state_dict_in
+from fastreid.utils.checkpointed import checkpointed
 from fastreid.utils.state_dicts import without_wrapper
 from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_of_nonfinite
 
@@ -58,8 +59,8 @@ def _first(names: list[str]) -> str:
 
 
 def own_state_dict(model: nn.Module) -> State:
-    """What the model keeps in checkpoints: ``checkpoint_state_dict()`` if it has one, else all."""
-    return getattr(model, "checkpoint_state_dict", model.state_dict)()
+    """Return what checkpoints hold of a model: everything, unless it is a `CheckpointedModule` that keeps less."""
+    return checkpointed(model).checkpoint_state_dict()
 
 
 def load_weights(
@@ -89,13 +90,14 @@ def load_weights(
     """
     state = state_dict_in(read_checkpoint(path), path)
     check_kinds(state, path)
-    state = getattr(model, "adapt_checkpoint", dict)(state)
+    declared = checkpointed(model)
+    state = declared.adapt_checkpoint(state)
     own = model.state_dict()
     wrapper, state = without_wrapper(state, lambda names: sum(name in own for name in names))
     if wrapper:
         logger.info("%s: %r is dropped from its names", path, wrapper)
     report, fitting = compare(model, state, str(path))
-    required = tuple(getattr(model, "required_prefixes", ()))
+    required = declared.required_prefixes
     fine = report.clean and (not report.absent_parts or bool(to_train and required))
     logger.log(logging.INFO if fine else logging.WARNING, "%s", report)
     for shapes in report.dropped_classifiers:
@@ -137,9 +139,8 @@ def backbone_names(model: nn.Module) -> tuple[str, list[str]]:
     A model whose backbone has several parts lists them as ``backbone_prefixes``.
     """
     names = list(own_state_dict(model))
-    prefixes = getattr(model, "backbone_prefixes", None)
-    if prefixes:
-        found = [name for name in names if name.startswith(tuple(prefixes))]
+    if prefixes := checkpointed(model).backbone_prefixes:
+        found = [name for name in names if name.startswith(prefixes)]
     else:
         found = [name for name in names if "backbone" in name.split(".")[:-1]]
     if found:

@@ -6,19 +6,19 @@ import pytest
 
 from fastreid.config import ConfigError, check_ranges, get_cfg, refuse_unsupported
 from fastreid.config.ranges import ANY, FLAG, RULES, TEXT, problem_with
-from fastreid.config.unread import _leaves
+from fastreid.config.tree import leaves
 
 
 def test_every_key_has_a_rule_and_its_default_obeys_it():
-    leaves = dict(_leaves(get_cfg()))
-    assert set(leaves) == set(RULES)
+    found = dict(leaves(get_cfg()))
+    assert set(found) == set(RULES)
     refuse_unsupported(get_cfg())
-    flags = {key for key, value in leaves.items() if isinstance(value, bool)}
+    flags = {key for key, value in found.items() if isinstance(value, bool)}
     assert {key for key, rule in RULES.items() if rule is FLAG} == flags
 
 
 def test_no_number_may_be_nan_or_infinite():
-    for key, value in _leaves(get_cfg()):
+    for key, value in leaves(get_cfg()):
         if RULES[key] is ANY or isinstance(value, bool | str):
             continue
         for wrong in (math.nan, math.inf, -math.inf, 10**30):
@@ -28,7 +28,7 @@ def test_no_number_may_be_nan_or_infinite():
 
 
 def test_no_text_may_have_null_characters():
-    for key, value in _leaves(get_cfg()):
+    for key, value in leaves(get_cfg()):
         if isinstance(value, str):
             assert problem_with(key, "a\0b"), key
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fastreid.engine.identity import data_fingerprint, frozen_fingerprint, training_identity
+from fastreid.modeling import ReidModel
 from fastreid.structures import PersonImage
 from tests.engine.toys import toy_cfg
 
@@ -82,7 +83,7 @@ def test_ten_thousand_files_take_little_time(tmp_path):
     assert time.perf_counter() - start < 20  # 4 s on two busy cores
 
 
-class Partly(nn.Module):
+class Partly(ReidModel):
     """Keeps its first layer in checkpoints; the second comes from elsewhere."""
 
     def __init__(self):

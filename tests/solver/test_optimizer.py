@@ -5,12 +5,13 @@ import torch
 from torch import nn
 
 from fastreid.config import get_cfg
+from fastreid.modeling import RatePart, ReidModel
 from fastreid.solver import build_optimizer
 from fastreid.solver.optimizer import group_parameters
 from fastreid.utils.registry import RegistryError
 
 
-class Model(nn.Module):
+class Model(ReidModel):
     def __init__(self):
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
@@ -18,6 +19,9 @@ class Model(nn.Module):
         self.overheads = nn.Linear(2, 2, bias=False)  # no head, whatever its name ends in
         self.identity_head = nn.ModuleDict({"bottleneck": nn.BatchNorm1d(2), "classifier": nn.Linear(2, 3)})
         self.token = nn.Parameter(torch.zeros(1, 2))
+
+    def rate_parts(self):
+        return [RatePart("SOLVER.HEADS_LR_FACTOR", (self.identity_head,))]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fastreid.utils.checkpoint import Checkpointer, WeightsError, read_checkpoint
+from fastreid.utils.checkpointed import CheckpointedModule
 
 
 def make(folder, seed=0, model=None):
@@ -234,13 +235,13 @@ def test_resuming_another_model_or_bare_weights_is_explained(tmp_path):
         make(tmp_path)[0].resume(tmp_path / "bare.pth")
 
 
-class Selective(nn.Linear):
+class Selective(CheckpointedModule, nn.Linear):
     """Keeps only its bias in checkpoints, as a model on a large frozen part would."""
 
     def checkpoint_state_dict(self):
         return {"bias": self.bias}
 
-    def load_checkpoint_state_dict(self, state):
+    def load_checkpoint_state_dict(self, state, strict=True):
         self.load_state_dict(state, strict=False)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.checkpoint_file import WeightsError
+from fastreid.utils.checkpointed import CheckpointedModule
 from fastreid.utils.weights import load_weights
 
 
@@ -20,7 +21,7 @@ class Person(nn.Module):
         self.view_head = nn.ModuleDict({"classifier": nn.Linear(width, views, bias=False)})
 
 
-class Stage1(nn.Module):
+class Stage1(CheckpointedModule):
     def __init__(self, **sizes):
         super().__init__()
         self.person = Person(**sizes)
@@ -130,7 +131,7 @@ class Net(nn.Module):
         self.heads = nn.Linear(4, 7)
 
 
-class Split(nn.Module):
+class Split(CheckpointedModule):
     """A model whose backbone has two parts."""
 
     backbone_prefixes = ("stem.", "branch.")

@@ -7,13 +7,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, configurable
-from fastreid.methods.baseline.image_model import ImageModel
 from fastreid.modeling.backbones import build_backbone, with_feature_dim
 from fastreid.modeling.heads import EmbeddingHead, build_heads
+from fastreid.modeling.image_module import ImageModule
 from fastreid.modeling.losses import LossTerms, loss_options, require_losses
+from fastreid.modeling.model import ReidModel
 
 
-class Baseline(ImageModel):
+class Baseline(ImageModule, ReidModel):
     """Images -> backbone -> head.
 
     `forward(batch)` returns the weighted losses in training, and what the head gives, the feature [B, D], otherwise.

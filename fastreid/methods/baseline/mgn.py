@@ -10,18 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
-from fastreid.methods.baseline.image_model import ImageModel
 from fastreid.modeling.backbones import ResNet, build_backbone, with_feature_dim
 from fastreid.modeling.backbones.resnet import remove_strides
 from fastreid.modeling.heads import EmbeddingHead, build_heads
+from fastreid.modeling.image_module import ImageModule
 from fastreid.modeling.losses import LossTerms, loss_options, require_losses
+from fastreid.modeling.model import ReidModel
 
 # Branch -> its stripes, from top to bottom. The descriptor is the three branches, then the stripes, in this order.
 STRIPES = {"b1": (), "b2": ("b21", "b22"), "b3": ("b31", "b32", "b33")}
 HEADS = (*STRIPES, *(stripe for stripes in STRIPES.values() for stripe in stripes))
 
 
-class MGN(ImageModel):
+class MGN(ImageModule, ReidModel):
     """Images -> shared stem -> three branches, each with heads of its own on the whole map and on its stripes.
 
     `forward(batch)` returns the weighted losses in training, and the eight features side by side, [B, 8 D], otherwise.

@@ -1,6 +1,7 @@
 """PersonEncoder: the part that embeds people, shared by every method."""
 
-import torch
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
@@ -9,14 +10,16 @@ from fastreid.modeling.backbones import ViewPromptViT, build_backbone
 from fastreid.modeling.backbones.vit import ViT
 from fastreid.modeling.heads import VectorHead
 from fastreid.modeling.heads.vector_head import NORMS
-from fastreid.structures import PersonFeatures
+from fastreid.modeling.image_module import ImageModule
+from fastreid.modeling.model import RatePart
+from fastreid.structures import PersonFeatures, PersonImage
 from fastreid.utils.suggest import explain_choice
 
 # Of heads on maps.
 _OTHER_HEADS = ("NAME", "NORM_SPLIT", "EMBEDDING_DIM", "CLS_LAYER", "SCALE", "MARGIN")
 
 
-class PersonEncoder(nn.Module):
+class PersonEncoder(ImageModule):
     """Backbone, identity head, view head and view memory bank.
 
     Args:
@@ -39,15 +42,9 @@ class PersonEncoder(nn.Module):
         pixel_mean: list[float],
         pixel_std: list[float],
     ) -> None:
-        super().__init__()
-        self.backbone, self.identity_head, self.view_head, self.memory = (
-            backbone,
-            identity_head,
-            view_head,
-            memory,
-        )
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), persistent=False)
+        super().__init__(pixel_mean, pixel_std)
+        self.backbone, self.identity_head = backbone, identity_head
+        self.view_head, self.memory = view_head, memory
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
@@ -83,16 +80,30 @@ class PersonEncoder(nn.Module):
         }
 
     @property
-    def device(self) -> torch.device:
-        return self.pixel_mean.device
-
-    @property
     def feature_dim(self) -> int:
         return self.backbone.feature_dim
 
     def forward(self, images: Tensor) -> PersonFeatures:
         """Images [B, 3, H, W] in 0..255 (left untouched) -> features."""
-        return self.backbone((images.to(self.device) - self.pixel_mean) / self.pixel_std)
+        return self.backbone(self.preprocess_image(images))
+
+    def rate_parts(self) -> tuple[RatePart, ...]:
+        """Return the heads, which train at SOLVER.HEADS_LR_FACTOR."""
+        return (RatePart("SOLVER.HEADS_LR_FACTOR", (self.identity_head, self.view_head)),)
+
+    def check_views(self, images: Iterable[PersonImage]) -> None:
+        """Check that the memory bank has a place for the views of some images.
+
+        Raises:
+            ConfigError: an image is of another view.
+        """
+        known = self.memory.num_views
+        views = {int(image.view) for image in images}
+        if unknown := {view for view in views if not 0 <= view < known}:
+            raise ConfigError(
+                f"the training images are of views {sorted(views)}, but MODEL.SDMODEL.VIEW_NUM is {known}: set it to "
+                f"{max(unknown) + 1}"
+            )
 
     def standardize(self, identity: Tensor) -> Tensor:
         """Identity vectors [..., D] to zero mean and unit variance, by the BN neck's running statistics."""

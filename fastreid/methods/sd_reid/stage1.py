@@ -1,22 +1,26 @@
 """SD-ReID stage 1: a view-aware re-identification model."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.release import from_release
 from fastreid.modeling.backbones import with_feature_dim
 from fastreid.modeling.losses import LossTerms, cross_entropy_loss, loss_options, require_losses
+from fastreid.modeling.model import RatePart, ReidModel
+from fastreid.structures import PersonImage
+from fastreid.utils.state_dicts import State
 from fastreid.utils.suggest import explain_choice
 
 # The release's name for it.
 _NAMES = {"loss_cls": "loss_identity"}
 
 
-class SDReIDStage1(nn.Module):
+class SDReIDStage1(ReidModel):
     """The losses of MODEL.LOSSES.NAME + lambda * view cross-entropy on a `PersonEncoder`.
 
     `forward(batch)` returns the weighted losses in training (and moves the view centres), and the BN-neck
@@ -28,9 +32,6 @@ class SDReIDStage1(nn.Module):
         after_neck: losses of features see the neck feature instead of the identity vector.
         view_weight: lambda; 0 trains no view head.
     """
-
-    # The released code's checkpoints load too.
-    adapt_checkpoint = staticmethod(from_release)
 
     @configurable
     def __init__(
@@ -71,6 +72,22 @@ class SDReIDStage1(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.person.device
+
+    def adapt_checkpoint(self, state: State) -> State:
+        """Translate the names of checkpoints of the SD-ReID release."""
+        return from_release(state)
+
+    def check_data(self, images: Sequence[PersonImage]) -> None:
+        """Check that every view of the images has a place in the memory bank.
+
+        Raises:
+            ConfigError: an image is of another view.
+        """
+        self.person.check_views(images)
+
+    def rate_parts(self) -> Sequence[RatePart]:
+        """Both heads train at SOLVER.HEADS_LR_FACTOR."""
+        return self.person.rate_parts()
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
         features = self.person(batch["images"])

@@ -1,11 +1,11 @@
 """SD-ReID stage 2: generate a person's feature under every view, and retrieve with all of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.methods.sd_reid.conditioning import ConditionLearner, ConditionWhitening, perturb
@@ -18,12 +18,14 @@ from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
 from fastreid.modeling.diffusion import Denoiser, LatentShape, NoiseSource, Sampler, Schedule
 from fastreid.modeling.diffusion.adapters import choose_trainable
 from fastreid.modeling.diffusion.guidance import NullRows, drop_control
-from fastreid.structures import Condition, PersonFeatures
+from fastreid.modeling.model import RatePart, ReidModel
+from fastreid.structures import Condition, PersonFeatures, PersonImage
 from fastreid.utils.draws import BatchDraws
+from fastreid.utils.state_dicts import State
 from fastreid.utils.suggest import explain_choice
 
 
-class SDReIDStage2(nn.Module):
+class SDReIDStage2(ReidModel):
     """A frozen stage-1 `PersonEncoder`, and a diffusion model over its identity vectors.
 
     `forward(batch)` returns the denoising loss in training, and the descriptor of `fusion` otherwise.
@@ -52,9 +54,6 @@ class SDReIDStage2(nn.Module):
 
     # What a stage-1 checkpoint must fill when stage 2 starts from it.
     required_prefixes = ("person.backbone.", "person.identity_head.bottleneck.", "person.memory.")
-
-    # The released code's checkpoints load too.
-    adapt_checkpoint = staticmethod(from_release)
 
     @configurable
     def __init__(
@@ -103,8 +102,7 @@ class SDReIDStage2(nn.Module):
         if not decoder_control:
             view_decoder.up.requires_grad_(False)  # they would act, and be trained, by nothing
         self.num_views, self.num_draws, self.generated_neck = num_views, num_draws, generated_neck
-        # Not those that are frozen later on: they may come from a checkpoint.
-        self._from_assets = {f"denoiser.{name}" for name, p in denoiser.named_parameters() if not p.requires_grad}
+        self.register_frozen_asset("denoiser")
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -248,8 +246,24 @@ class SDReIDStage2(nn.Module):
         generated = self.generate(features, batch) if self.fusion.needs_generated else None
         return self.fusion(self.person.neck(features.identity), generated)
 
-    def check_views(self) -> None:
-        """Make sure that every view that is generated has a centre.
+    def adapt_checkpoint(self, state: State) -> State:
+        """Translate the names of checkpoints of the SD-ReID release."""
+        return from_release(state)
+
+    def check_data(self, images: Sequence[PersonImage]) -> None:
+        """Check that every view of the images has a place in the memory bank.
+
+        Raises:
+            ConfigError: an image is of another view.
+        """
+        self.person.check_views(images)
+
+    def rate_parts(self) -> Sequence[RatePart]:
+        """Both heads train at SOLVER.HEADS_LR_FACTOR, if anything of them trains."""
+        return self.person.rate_parts()
+
+    def check_weights(self) -> None:
+        """Check that every view that is generated has a centre.
 
         Raises:
             ConfigError: stage 1 never saw one.
@@ -272,7 +286,7 @@ class SDReIDStage2(nn.Module):
         Raises:
             ConfigError: the memory bank has no centre for a view.
         """
-        self.check_views()
+        self.check_weights()
         size, repeats = len(features.identity), self.num_views * self.num_draws
         views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
         requested = views.repeat(size)
@@ -296,20 +310,6 @@ class SDReIDStage2(nn.Module):
             "the prediction type of stage 2": self.schedule.prediction_type,
             "the schedule of betas of stage 2": self.schedule.betas,
         }
-
-    def checkpoint_state_dict(self) -> dict[str, Tensor]:
-        """All but the UNet's frozen weights, which always come from the assets."""
-        return {name: value for name, value in self.state_dict().items() if name not in self._from_assets}
-
-    def load_checkpoint_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Load what `checkpoint_state_dict` wrote.
-
-        Raises:
-            RuntimeError: tensors are missing, left over or of another shape.
-        """
-        self.load_state_dict({**self.state_dict(), **state})
-        if missing := self.checkpoint_state_dict().keys() - state.keys():
-            raise RuntimeError(f"the checkpoint lacks {', '.join(sorted(missing)[:6])}")
 
 
 def _check(cfg: CfgNode, num_tokens: int, dim: int, denoiser: Denoiser) -> None:

@@ -1,0 +1,96 @@
+"""What a model declares about its checkpoints: what they hold, what they must fill, and names of other origin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastreid.utils.state_dicts import State
+
+
+class CheckpointedModule(nn.Module):
+    """Base class of models that are saved and loaded; every member has a default.
+
+    Attributes:
+        required_prefixes: beginnings of names that the checkpoint a training starts from must fill.
+        backbone_prefixes: beginnings of the names of the backbone, if it has several parts. The default is empty: the
+            backbone is everything below a part called `backbone`.
+    """
+
+    required_prefixes: tuple[str, ...] = ()
+    backbone_prefixes: tuple[str, ...] = ()
+    # Names that come from frozen assets; see `register_frozen_asset`.
+    _frozen_assets: frozenset[str] = frozenset()
+
+    def register_frozen_asset(self, part: str) -> None:
+        """Declare that a part comes from files of its own, so that its frozen weights stay out of checkpoints.
+
+        Parameters of the part that require a gradient now are saved. Those that are frozen later on are saved too, as
+        they may differ from the files. Buffers are left out only if no parameter of the part requires a gradient.
+
+        Args:
+            part: name of a submodule, with dots.
+
+        Raises:
+            AttributeError: the module has no such part.
+        """
+        module = self.get_submodule(part)
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+        names = {name for name, parameter in parameters.items() if not parameter.requires_grad}
+        if names == parameters.keys():
+            names |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
+        self._frozen_assets |= {f"{part}.{name}" for name in names}
+
+    def adapt_checkpoint(self, state: State) -> State:
+        """Translate the names of a checkpoint of another program. Default: return it unchanged."""
+        return state
+
+    def checkpoint_state_dict(self) -> State:
+        """Return what a checkpoint holds of the model. Default: everything except frozen assets."""
+        return {name: value for name, value in self.state_dict().items() if name not in self._frozen_assets}
+
+    def load_checkpoint_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> None:
+        """Load what `checkpoint_state_dict` returned.
+
+        Args:
+            state: names with tensors.
+            strict: whether missing and unexpected names are errors.
+
+        Raises:
+            RuntimeError: names are missing or unexpected, or a tensor has another shape.
+        """
+        if not self._frozen_assets:
+            self.load_state_dict(state, strict=strict)
+            return
+        own = self.state_dict()
+        missing = own.keys() - self._frozen_assets - state.keys()
+        if strict and missing:
+            raise RuntimeError(f"the checkpoint lacks {', '.join(sorted(missing)[:6])}")
+        self.load_state_dict({**own, **state}, strict=strict)
+
+
+class PlainModule(CheckpointedModule):
+    """Provides the defaults of `CheckpointedModule` for a module that does not derive from it.
+
+    Args:
+        module: the module; it is not registered as a child, so that its names stay the same.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._wrapped = (module,)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the state dict of the wrapped module."""
+        return self._wrapped[0].state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load a state dict into the wrapped module."""
+        return self._wrapped[0].load_state_dict(*args, **kwargs)
+
+
+def checkpointed(module: nn.Module) -> CheckpointedModule:
+    """Return the module itself if it is a `CheckpointedModule`, otherwise an adapter with the defaults."""
+    return module if isinstance(module, CheckpointedModule) else PlainModule(module)
