@@ -30,14 +30,19 @@ class EpochPlan:
     """New labels and a new order of the training set, valid from the epoch of the task until the next plan.
 
     Args:
-        labels: one class per training image, in the order of the data set. None keeps the labels. -1 marks an image
-            without a class; `order` must then leave it out.
-        order: indices of training images, as all processes together draw them; when it ends it starts again. None
-            keeps the order: that of DATALOADER.SAMPLER_TRAIN over the labels, or that of an earlier plan.
+        labels: one class per training image, in the order of the data set; images with a negative label are not drawn.
+            None keeps the labels.
+        order: indices of training images, as all processes together draw them, repeated endlessly. If it is None,
+            DATALOADER.SAMPLER_TRAIN draws by the new labels; without new labels the order stays.
     """
 
     labels: Sequence[int] | None = None
     order: Sequence[int] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether labels and order stay as they are."""
+        return self.labels is None and self.order is None
 
 
 class EpochTask(ABC):
@@ -69,5 +74,5 @@ class EpochTask(ABC):
         """Return the state for checkpoints: tensors and plain types. Default: none."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional
         """Restore what `state_dict` returned. Default: nothing to restore."""
