@@ -16,8 +16,8 @@ from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.benchmarks.lists import Listed
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.common import ImageReadError, read_image
 from fastreid.data.datasets import ImageDataset
+from fastreid.data.images import ImageReadError, read_image
 from fastreid.structures import PersonImage, View
 from fastreid.utils.plain import printable
 
