@@ -9,14 +9,14 @@ from fastreid.evaluation.results import print_csv_format
 from fastreid.evaluation.roc import evaluate_roc, roc_curve
 from fastreid.evaluation.score import ProtocolResult, score, score_distances, score_features
 from fastreid.retrieval.compiled_engine import distance_rows, rank_features
-from fastreid.retrieval.distance_matrix import build_dist
 from fastreid.retrieval.distances import MatrixDistances
 from fastreid.retrieval.extraction import FeatureStore, evaluation_mode
-from fastreid.retrieval.matching import NoValidQueryError, match_labels
+from fastreid.retrieval.matches import NoValidQueryError, match_labels
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.retrieval.query_expansion import aqe
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.retrieval.reranking import jaccard_distances, jaccard_graph
+from fastreid.retrieval.torch_engine import build_dist
 
 __all__ = [
     "DatasetEvaluator",

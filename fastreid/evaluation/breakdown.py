@@ -9,7 +9,7 @@ import numpy as np
 from tabulate import tabulate
 
 from fastreid.retrieval.distances import Distances
-from fastreid.retrieval.matching import Matches
+from fastreid.retrieval.matches import Matches
 
 VIEWS = {0: "aerial", 1: "ground", 2: "wearable"}
 

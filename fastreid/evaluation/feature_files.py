@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from fastreid.evaluation.feature_ids import read_ids
-from fastreid.retrieval.checked import FeatureError, real_rows
+from fastreid.retrieval.descriptors import FeatureError, rows_on_cpu
 from fastreid.utils.errors import sentence_of
 from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.names import is_canonical, number_names
@@ -90,7 +90,7 @@ def _read(path: Path) -> Features:
         raise FeatureFileError(f"no file {path}")
     try:
         arrays = _READERS[path.suffix](path)
-        rows = real_rows(arrays["features"]) if "features" in arrays else None
+        rows = rows_on_cpu(arrays["features"]) if "features" in arrays else None
     except FeatureFileError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise whatever the bytes led them to

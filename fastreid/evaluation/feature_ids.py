@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastreid.retrieval.checked import FeatureError
+from fastreid.retrieval.descriptors import FeatureError
 from fastreid.utils.text import read_text
 
 _SPACE = " \t"

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from fastreid.config import ConfigError, resolve_device
 from fastreid.retrieval import compiled_engine
-from fastreid.retrieval.checked import in_place
 from fastreid.retrieval.compiled_engine import CompiledDistances
+from fastreid.retrieval.descriptors import check_pair, rows_in_place
 from fastreid.retrieval.distances import MEMORY_BUDGET, Distances
-from fastreid.retrieval.metric import as_rows, check_pair, metric_named
+from fastreid.retrieval.metric import metric_named
 from fastreid.retrieval.neighbors import FAISS_EFFECT, SEARCHES
 from fastreid.retrieval.query_expansion import aqe, expand
 from fastreid.retrieval.reranking import RerankedDistances
@@ -155,8 +155,8 @@ class Scoring:
         Raises:
             ValueError: shapes, a descriptor that is not finite, more neighbours than images.
         """
-        query, gallery = in_place(query), in_place(gallery)
-        check_pair(as_rows(query), as_rows(gallery))
+        query, gallery = rows_in_place(query), rows_in_place(gallery)
+        check_pair(query, gallery)
         self.check_sizes(len(query), len(gallery))
         if self.augmentation:
             for _ in range(self.augmentation.times):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fastreid.evaluation.score import ProtocolResult, match_images
-from fastreid.retrieval.ranking import removed_for
 from fastreid.structures import PersonImage
 
 QUERIES_PER_KIND = 3
@@ -46,7 +45,7 @@ def ranked_lists(
                 "num_positives": int(ranking.num_positives[row]),
                 "num_valid_gallery": int(ranking.num_valid_gallery[row]),
                 "query": describe(query[row]),
-                "gallery": _nearest(result.distances_of(row), removed_for(matches, row), query[row], gallery, describe),
+                "gallery": _nearest(result.distances_of(row), matches.removed_mask(row), query[row], gallery, describe),
             }
         )
     return {

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastreid.retrieval.checked import real_rows
+from fastreid.retrieval.descriptors import rows_on_cpu
 from fastreid.retrieval.distances import Distances
 from fastreid.retrieval.histogram import PairCounter
-from fastreid.retrieval.matching import Matches, match_labels
+from fastreid.retrieval.matches import Matches, match_labels
 from fastreid.retrieval.ranking import check_distances
 from fastreid.utils.counts import thread_count
 
@@ -152,7 +152,7 @@ def evaluate_roc(
     The list of all pairs, for few images: `roc_curve` needs none.
     """
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-    distances = np.asarray(real_rows(distmat, "distances"))
+    distances = np.asarray(rows_on_cpu(distmat, "distances"))
     check_distances(distances, matches)
     wrong = np.ones(distances.shape, dtype=bool)
     wrong[:, matches.junk] = False

@@ -15,9 +15,9 @@ from fastreid.evaluation.chance import chance_level
 from fastreid.evaluation.options import REPORTED_RANKS, Scoring
 from fastreid.evaluation.roc import RocCurve, roc_curve
 from fastreid.evaluation.single_shot import single_shot_cmc
-from fastreid.retrieval.checked import FeatureError, naming_rows
+from fastreid.retrieval.descriptors import FeatureError, explaining_nonfinite
 from fastreid.retrieval.distances import Distances, MatrixDistances
-from fastreid.retrieval.matching import Matches, match_labels
+from fastreid.retrieval.matches import Matches, match_labels
 from fastreid.structures import PersonImage
 from fastreid.structures.ranking import Ranking
 from fastreid.utils import comm
@@ -114,7 +114,7 @@ def _scored(
     for side, size, of_side in zip(("query", "gallery"), sizes, views or (), strict=False):
         if of_side.shape != (size,) or of_side.dtype.kind not in "iu":
             raise ArgumentError(f"{side} view ids must be [{size}] integers, got {of_side.dtype} {list(of_side.shape)}")
-    with naming_rows(query, gallery):
+    with explaining_nonfinite(query, gallery):
         return _outcome(scoring.distances(query, gallery), matches, ids, scoring, views, shared)
 
 

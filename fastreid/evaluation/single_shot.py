@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastreid.retrieval.matching import Matches
+from fastreid.retrieval.matches import Matches
 from fastreid.retrieval.ranking_numpy import first_positive_after
 
 

@@ -13,7 +13,7 @@ from fastreid.evaluation.protocols import check_protocol
 from fastreid.evaluation.score import score_distances, score_features
 from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.compiled_engine import CompiledDistances
-from fastreid.retrieval.matching import match_labels
+from fastreid.retrieval.matches import match_labels
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.retrieval.torch_engine import TorchDistances

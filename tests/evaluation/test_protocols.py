@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from fastreid.evaluation import evaluate_protocols
-from fastreid.retrieval.matching import NoValidQueryError
+from fastreid.retrieval.matches import NoValidQueryError
 from fastreid.structures import PersonImage
 from tests.evaluation.toys import CFG, CountingModel, build_loader, two_protocols
 

@@ -7,7 +7,7 @@ import torch
 from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.score import score
 from fastreid.retrieval import torch_engine
-from fastreid.retrieval.distance_matrix import build_dist
+from fastreid.retrieval.torch_engine import build_dist
 from fastreid.structures import PersonImage
 
 QUERY = [PersonImage("q0", 0, 0), PersonImage("q1", 1, 0), PersonImage("q2", 2, 0)]
