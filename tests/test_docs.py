@@ -19,7 +19,7 @@ from fastreid.engine import default_argument_parser
 from fastreid.modeling import build_model
 from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
 from tests.pages import MIGRATING, TEXTS, blocks
-from tests.test_configs import TINY_MODEL, asset_keys, leaves, merged, save_model
+from tests.recipes import TINY_MODEL, asset_keys, leaves, merged, save_model
 
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastreid").rglob("*.py"))
 
@@ -28,7 +28,7 @@ RUN_ELSEWHERE = {
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_says_its_steps_and_prints_one_table",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
     "stripes.py": "tests/test_adding_a_method.py::test_the_commands_of_the_page_run",
-    "--size sd15": "tests/test_configs.py::test_stage2_at_its_true_size",
+    "--size sd15": "tests/test_recipes.py::test_stage2_at_its_true_size",
     "--num-gpus 2": "tests/test_pipeline.py::test_two_processes_train_and_evaluate",
     "torchrun": "tests/engine/test_launch.py::test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind",
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",

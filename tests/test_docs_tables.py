@@ -30,7 +30,7 @@ from fastreid.rendering import RenderConfig
 from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 from tests.miniature import ROOT
 from tests.pages import MIGRATING, TEXTS, rows
-from tests.test_configs import RELEASED, leaves, merged
+from tests.recipes import RELEASED, leaves, merged
 
 
 @pytest.mark.parametrize(("heading", "count"), [("## Described or released", 5), ("Not errors, but choices", 4)])
