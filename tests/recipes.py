@@ -17,10 +17,12 @@ CARGO_STAGE2_FILE = ROOT / "configs/CARGO/base_stage2_step5.yml"
 
 
 def name_of(path: Path) -> str:
+    """Return the path of a config below the repository."""
     return str(path.relative_to(ROOT))
 
 
 def merged(*paths: Path) -> CfgNode:
+    """Return the config of files, later ones over earlier ones."""
     cfg = get_cfg()
     for path in paths:
         cfg.merge_from_file(str(path))
@@ -28,6 +30,7 @@ def merged(*paths: Path) -> CfgNode:
 
 
 def leaves(tree: CfgNode, prefix: str = "") -> dict[str, object]:
+    """Return all keys of a config by their full names."""
     flat = {}
     for key, value in tree.items():
         flat |= leaves(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {prefix + key: value}
@@ -35,6 +38,7 @@ def leaves(tree: CfgNode, prefix: str = "") -> dict[str, object]:
 
 
 def is_stage2(cfg: CfgNode) -> bool:
+    """Return whether a config is of the second stage of SD-ReID."""
     return cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2"
 
 
@@ -50,13 +54,14 @@ PAIRS = {
 
 
 def asset_keys(folder: Path) -> list[str]:
+    """Return the config keys with the paths of assets in `folder`."""
     return [
         *("MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(folder / "unet")),
         *("MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH", str(folder / "scheduler")),
     ]
 
 
-# What the tiny UNet needs of a config for Stable Diffusion's; the same for every recipe.
+# Keys with which a config for the UNet of Stable Diffusion fits the tiny UNet; the same for every recipe.
 TINY_MODEL = [
     *("MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "192"),
     *("MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX", "6", "MODEL.SDMODEL.CON_LEARNER_CONFIG.CTX_DIM", "192"),
@@ -66,12 +71,12 @@ TINY_MODEL = [
 
 
 def save_stage1(recipe: Path, path: Path, *options: str) -> list[str]:
-    """Write an untrained stage 1 that fits a stage-2 recipe; the keys that name it."""
+    """Write an untrained stage 1 that fits a stage-2 recipe, and return the keys with its path."""
     return save_model("SDReIDStage1", recipe, path, *options)
 
 
 def save_model(stage: str, recipe: Path, path: Path, *options: str) -> list[str]:
-    """Write an untrained model of a stage with the sizes of a recipe; the keys that name it."""
+    """Write an untrained model of a stage with the sizes of a recipe, and return the keys with its path."""
     cfg = merged(recipe)
     cfg.merge_from_list([*options, "MODEL.META_ARCHITECTURE", stage, "MODEL.DEVICE", "cpu"])
     torch.manual_seed(0)

@@ -53,7 +53,7 @@ def test_stage2_starts_from_the_stage1_beside_it():
             assert str(Path(cfg.MODEL.WEIGHTS).parent) in folders
 
 
-# Published values: the recipes of the SD-ReID release, as read off its files. What all six pairs share:
+# Published values of the recipes in the SD-ReID release. Values that all six pairs have:
 
 BOTH = {
     "MODEL.SDMODEL.MOMENTUM": 0.8,
@@ -122,7 +122,7 @@ STAGE2 = BOTH | {
     "TEST.SDMODEL.FULL_GUIDANCE_SCALE": 2.0,
 }
 
-# And in what they differ: a column for each pair.
+# Values that differ: a column for each pair.
 V2_TESTS = ("AG_ReID_v2_AC", "AG_ReID_v2_AW", "AG_ReID_v2_CA", "AG_ReID_v2_WA")
 G2APS_TESTS = ("G2APS_ReID_A2G", "G2APS_ReID_G2A")
 # fmt: off
@@ -168,7 +168,7 @@ def test_recipes_have_the_published_values(pair, stage, common, differ):
     published = common | {key: values[column] for key, values in differ.items()}
     found = leaves(merged(path))
     assert {key: found[key] for key in published} == published
-    assert len(path.read_text().splitlines()) <= 20  # a recipe says what is its own
+    assert len(path.read_text().splitlines()) <= 20  # a recipe has only its own keys
 
 
 def test_every_view_is_generated_where_there_are_three():
@@ -176,7 +176,7 @@ def test_every_view_is_generated_where_there_are_three():
     assert (cfg.MODEL.SDMODEL.VIEW_NUM, cfg.TEST.SDMODEL.NUM_VIEWS) == (3, 0)  # 0: all
 
 
-# Published values of fast-reid's recipes: of bag of tricks, and what the others have instead.
+# Published values of the recipes of fast-reid: all of bag of tricks, and the differences of the others.
 
 BOT = {
     "MODEL.META_ARCHITECTURE": "Baseline",
@@ -300,23 +300,23 @@ def test_every_parameter_of_a_recipe_that_trains_gets_a_gradient(recipe):
     losses = model({"images": torch.rand(4, 3, 96, 48) * 255, "targets": torch.tensor([0, 0, 1, 1])})
     sum(losses.values()).backward()
     assert all(loss.isfinite() for loss in losses.values())
-    # Several processes would wait for the gradients of others.
+    # With several processes, training would hang at a parameter without a gradient.
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-# The overlay: what each field is in the release, and whether the method as described has another value.
+# The overlay: the value of each key in the release, and whether the method as described has another one.
 
 RELEASED_FIELDS = {
     "TEST.SDMODEL.CONTROL_STEPS": ("fading", "differs"),  # B1
     "MODEL.SDMODEL.VIEW_CONTROL": ("down", "differs"),  # B2
     "MODEL.SDMODEL.NULL_CONDITION": ("zeros", "differs"),  # B3
-    "MODEL.SDMODEL.U_COND_DOWN_BLOCK_GUIDANCE": (False, "may be equal"),  # B4, a design point
+    "MODEL.SDMODEL.U_COND_DOWN_BLOCK_GUIDANCE": (False, "may be equal"),  # B4, a design choice
     "MODEL.SDMODEL.U_COND_UP_BLOCK_GUIDANCE": (False, "may be equal"),
     "MODEL.SDMODEL.VIEW_CENTRE_PERCENT": (0.0, "differs"),  # B5
     "TEST.SDMODEL.NUM_VIEWS": (2, "differs"),  # B6
     "TEST.SDMODEL.NOISE": ("fresh", "differs"),  # B10, B11
     "MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING": ("leading", "differs"),  # B13
-    # What is not an error of the release, but a choice that this library measures and may make otherwise.
+    # Choices of the release that are not errors.
     "MODEL.SDMODEL.TARGET": ("own", "may be equal"),
     "MODEL.SDMODEL.STANDARDIZE_LATENT": (False, "may be equal"),
     "MODEL.SDMODEL.MID_RESIDUAL": ("zero", "may be equal"),

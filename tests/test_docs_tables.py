@@ -145,7 +145,7 @@ def test_the_worked_example_of_the_metrics():
 
 
 def required(name: str) -> dict[str, SpecifierSet]:
-    """The versions that a requirements file allows, by package."""
+    """Return the versions that a requirements file allows, by package."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {requirement.name: requirement.specifier for requirement in found}

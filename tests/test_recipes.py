@@ -86,20 +86,20 @@ def test_every_stage2_can_be_built_with_the_overlay(recipe, data_root, tiny_asse
     assert written.MODEL.SDMODEL.VIEW_CONTROL == "down"
 
 
-# The true size, on random weights in the shape of Stable Diffusion 1.5. Run with: ./run_tests.sh -m slow
+# The full size, on random weights in the shapes of Stable Diffusion 1.5.
 
 
 @pytest.fixture(scope="module")
 def true_size(tmp_path_factory):
-    """Keys that name 4.1 GB of random assets and a stage 1 with a ViT-B/16."""
+    """Config keys with the paths of 4.1 GB of random assets and of a stage 1 with a ViT-B/16."""
     folder = tmp_path_factory.mktemp("true_size")
     run_tool("tools/make_assets.py", "--size", "sd15", "--output", str(folder / "sd15"), cwd=folder)
     yield [*asset_keys(folder / "sd15"), *save_stage1(CARGO_STAGE2_FILE, folder / "stage1.pth")]
     shutil.rmtree(folder)
 
 
-# The published cost row, as far as it trains; a second block of the condition learner on AG-ReID.v2. It counts the
-# decoder's maps, which reach nothing under the released overlay: those are frozen there.
+# The published number of trained parameters; AG-ReID.v2 has a second block in the condition learner. It includes the
+# decoder maps, which have no effect with the released overlay and are frozen there.
 PUBLISHED_TRAINED = {"v2": 24_698_240}
 DECODER_MAPS = 95_680
 
