@@ -1,4 +1,4 @@
-"""Runs: the training loop, its hooks, launch and the command line. Knows everything above it."""
+"""Trainers, hooks, checkpoints of runs, launching of processes and the command line."""
 
 from fastreid.engine import hooks
 from fastreid.engine.defaults import DefaultTrainer

@@ -1,4 +1,4 @@
-"""DefaultTrainer: a run built from a config, every part replaceable by overriding one method."""
+"""DefaultTrainer: builds a run from a config; each part can be replaced by overriding one method."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ class DefaultTrainer(ResumableTrainer):
         for protocol in self.test_datasets:
             check_protocol(protocol)
 
-    def train(self) -> Results:
-        """Train from ``start_epoch`` to the end; of a finished run, just evaluate.
+    def train(self) -> Results:  # type: ignore[override]  # fast-reid's signature
+        """Train from ``start_epoch`` to the end; evaluate only if the run is finished.
 
         Returns:
             The last evaluation's figures, {protocol: {"Rank-1": …}}; {} without DATASETS.TESTS.
@@ -125,11 +125,7 @@ class DefaultTrainer(ResumableTrainer):
 
     def _train(self) -> Results:
         if self.start_epoch >= self.max_epoch:
-            logger.info(
-                "the run in %s has done its %d epochs: evaluating it",
-                self.cfg.OUTPUT_DIR,
-                self.max_epoch,
-            )
+            logger.info("the run in %s has finished its %d epochs: evaluating it", self.cfg.OUTPUT_DIR, self.max_epoch)
         self._identify()
         if self.start_iter and (Path(self.cfg.OUTPUT_DIR) / "config.yaml").exists():
             write_config(self._given_cfg)
@@ -215,7 +211,7 @@ class DefaultTrainer(ResumableTrainer):
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer=timer) if comm.is_main_process() else None,
             hooks.EvaluationRecorder(cfg.OUTPUT_DIR) if comm.is_main_process() else None,
-            hooks.TellSkippedImages(),
+            hooks.LogSkippedImages(),
             ManifestWriter(cfg, self._splits, self._names) if comm.is_main_process() else None,
         ]
 
@@ -225,16 +221,16 @@ class DefaultTrainer(ResumableTrainer):
         return self.schedule
 
     def _splits(self) -> Splits:
-        """The images that are trained on, of all data sets together, and those of each data set and protocol."""
+        """The training images of all data sets together, and the images of each data set and protocol."""
         shown: Splits = {"all training images": {"train": self.loader.images or []}}
         return shown | splits_of(self.train_datasets, self.test_datasets)
 
     def _names(self) -> Names:
-        """Names of people and cameras whose ids are other than their names."""
+        """Names of people and cameras that differ from their ids."""
         return names_of(self.train_datasets, self.test_datasets)
 
     def _build_precise_bn(self) -> HookBase:
-        """TEST.PRECISE_BN over training images of DATASET, "" for those of the run, in batches like the run's.
+        """The hook of TEST.PRECISE_BN, over training images of DATASET; "" stands for those of the run.
 
         Raises:
             ConfigError: DATASET cannot be read, or the model cannot train on its images.
@@ -244,7 +240,7 @@ class DefaultTrainer(ResumableTrainer):
             cfg.defrost()
             cfg.DATASETS.NAMES = (keys.DATASET,)
             if keys.DATASET not in self.cfg.DATASETS.NAMES:
-                logger.warning("batch norm statistics will be those of %s, which is not trained on", keys.DATASET)
+                logger.warning("batch norm statistics will be those of %s, which is not a training set", keys.DATASET)
         try:
             loader = self.build_train_loader(cfg)
             interface_of(self.bare_model).check_data(TrainingLoader(loader).images or [])
@@ -259,7 +255,7 @@ class DefaultTrainer(ResumableTrainer):
         """Console, OUTPUT_DIR/metrics.json and TensorBoard files in OUTPUT_DIR."""
         folder, start = self.cfg.OUTPUT_DIR, self.start_iter
         lines = JSONWriter(os.path.join(folder, "metrics.json"), start_iter=start)
-        # An evaluation that was made up for is about to be written.
+        # The results of an evaluation that the resumed run has repeated are written next.
         written = lines.last_records(evaluations=not self.storage.has_results)
         return [
             ConsoleWriter(max_iter=self.max_iter, max_epoch=self.max_epoch, start_iter=start),
@@ -296,9 +292,9 @@ class DefaultTrainer(ResumableTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[Iterable[dict[str, Any]], int]:
-        """Query, then gallery of a protocol, and how many of them are queries; fast-reid's method.
+        """Batches of query, then gallery of a protocol, and the number of queries; fast-reid's method.
 
-        A subclass that overrides it or ``build_evaluator`` is evaluated through them, protocol by protocol.
+        If a subclass overrides it or ``build_evaluator``, each protocol is evaluated through them.
         """
         return build_reid_test_loader(cfg, dataset_name)
 
@@ -306,7 +302,7 @@ class DefaultTrainer(ResumableTrainer):
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
     ) -> tuple[Iterable[dict[str, Any]], DatasetEvaluator]:
-        """The loader of a protocol, and what scores it; fast-reid's method."""
+        """The loader of a protocol and its evaluator; fast-reid's method."""
         data_loader, num_query = cls.build_test_loader(cfg, dataset_name)
         return data_loader, ReidEvaluator(cfg, num_query, output_dir)
 
@@ -323,13 +319,13 @@ class DefaultTrainer(ResumableTrainer):
             ConfigError: NUM_CLASSES is set to fewer classes than the data has.
         """
         cfg = cfg.clone()
-        asked = cfg.MODEL.HEADS.NUM_CLASSES
-        if 0 < asked < num_classes:
+        given = cfg.MODEL.HEADS.NUM_CLASSES
+        if 0 < given < num_classes:
             raise ConfigError(
-                f"MODEL.HEADS.NUM_CLASSES is {asked} but the training data has {num_classes} "
-                "people; set it to 0 to count them"
+                f"MODEL.HEADS.NUM_CLASSES is {given} but the training data has {num_classes} "
+                "people; set it to 0 to use that number"
             )
         cfg.defrost()
-        cfg.MODEL.HEADS.NUM_CLASSES = asked or num_classes
+        cfg.MODEL.HEADS.NUM_CLASSES = given or num_classes
         cfg.freeze()
         return cfg

@@ -1,4 +1,4 @@
-"""What a run would be, for --dry-run: model parts, key points of the schedule, queries that can be scored."""
+"""Tables for --dry-run: model parts, learning rates, and queries that can be scored."""
 
 from __future__ import annotations
 
@@ -31,15 +31,21 @@ def _parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """(all, trainable) parameters, shared ones once."""
+    """Numbers of (all, trainable) parameters; shared ones count once."""
     parameters = list(module.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: int, warmup_iters: int) -> str:
-    """The first group's rate at the start, after warm-up, wherever it changes, and at the end.
+    """The learning rate of the first group at the start, after warm-up, at each change, and at the end.
 
-    A curve that moves every epoch (cosine) is shown at quarters.
+    A curve that changes in every epoch (cosine) is shown at quarters.
+
+    Args:
+        schedule: the schedule.
+        max_epoch: number of epochs.
+        iters_per_epoch: iterations of an epoch.
+        warmup_iters: iterations of the warm-up.
     """
     starts = [schedule.lr_at(epoch * iters_per_epoch) for epoch in range(max_epoch)]
     changes = [e for e in range(1, max_epoch) if starts[e] != starts[e - 1]]
@@ -59,7 +65,7 @@ def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: i
 
 
 def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
-    """How many queries of each protocol have a match, beside what published figures imply."""
+    """Number of queries with a match in each protocol, beside the number that published figures imply."""
     rows = []
     for dataset in datasets:
         benchmark = BENCHMARK_OF.get(dataset.name)

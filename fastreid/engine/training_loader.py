@@ -51,11 +51,6 @@ class TrainingLoader:
         """The class of each image. Default: None, not known."""
         return getattr(self._loader.dataset, "labels", None)
 
-    @property
-    def skipped(self) -> Mapping[str, str] | None:
-        """{path: reason} of the images that were skipped so far. Default: None, not known."""
-        return getattr(self._loader, "skipped", None)
-
     def fast_forward(self, iteration: int) -> None:
         """Start the next iterator at an iteration of the run, if the sampler can. Default: from the start again."""
         fast_forward = getattr(self._loader.sampler, "fast_forward", None)
@@ -82,6 +77,11 @@ class TrainingLoader:
                 "set_plan(labels=…, order=…, num_batches=…), as the loader of build_reid_train_loader has"
             )
         set_plan(labels=plan.labels, order=plan.order, num_batches=since)
+
+
+def skipped_images(loader: Any) -> Mapping[str, str]:
+    """{path: reason} of the images that a loader has skipped so far; {} if it does not record them."""
+    return getattr(loader, "skipped", {})
 
 
 class LoaderTrainingSet:

@@ -295,9 +295,10 @@ def _plain(value: Any, *, where: str) -> Any:
     """Return ``value`` with plain dicts; refuse what weights_only loading would refuse."""
     if isinstance(value, dict):
         return {_plain(key, where=where): _plain(item, where=f"{where}/{key}") for key, item in value.items()}
-    for kind in (list, tuple):
-        if isinstance(value, kind):
-            return kind(_plain(item, where=where) for item in value)
+    if isinstance(value, list):
+        return [_plain(item, where=where) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(item, where=where) for item in value)
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, str):

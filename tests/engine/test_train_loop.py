@@ -241,7 +241,7 @@ def test_hooks_work_with_a_simple_trainer(tmp_path, is_evaluated):
         hooks.StopOnSignal(checkpointer),
         *(evaluation if is_evaluated else []),
         hooks.PeriodicWriter(lambda: [JSONWriter(tmp_path / "metrics.json")], 1),
-        hooks.TellSkippedImages(),
+        hooks.LogSkippedImages(),
     ])  # fmt: skip
     trainer.train(0, 2, 3)
     content = read_checkpoint(tmp_path / "model_final.pth")
