@@ -81,7 +81,13 @@ class PersonEncoder(ImageModule):
 
     @property
     def feature_dim(self) -> int:
+        """Width D of the features."""
         return self.backbone.feature_dim
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks L of the backbone."""
+        return self.backbone.num_blocks
 
     def forward(self, images: Tensor) -> PersonFeatures:
         """Images [B, 3, H, W] in 0..255 (left untouched) -> features."""
