@@ -10,10 +10,10 @@ processes, resuming, averaged weights, accumulation, steps that are skipped, met
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import functools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from fastreid.config import (
 )
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
+from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
+from fastreid.modeling.epoch_task import EpochTask
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.utils.amp import amp_dtype, autocast_for
@@ -85,12 +87,14 @@ def train(cfg: CfgNode) -> nn.Module:
         interface_of(model).check_weights()
     elif interface_of(model).required_prefixes:
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
-    calibrate(cfg, model, loader)
+    tasks = interface_of(model).epoch_tasks()
 
     model.train()
     batches = endless(loader)
     last_epoch = cfg.SOLVER.MAX_EPOCH - 1
     for epoch in range(cfg.SOLVER.MAX_EPOCH):
+        if run_tasks(cfg, model, loader, tasks, epoch):
+            batches = endless(loader)
         for iteration in range(epoch * loader.iters_per_epoch, (epoch + 1) * loader.iters_per_epoch):
             schedule.set_iteration(iteration)
             frozen.before_step(iteration)
@@ -144,19 +148,20 @@ class Frozen:
                 parameter.grad = None
 
 
-def calibrate(cfg: CfgNode, model: nn.Module, loader: Any) -> None:
-    """Show a model that asks for it (SD-ReID's stage 2) about 4096 training images without augmentation."""
-    if not hasattr(model, "calibrate"):
-        return
-    data = loader.dataset
-    stride = -(-len(data) // 4096)
-    images = [
-        dataclasses.replace(image, person=label)
-        for image, label in zip(data.images, data.labels, strict=True)
-        if label % stride == 0
-    ]
-    with autocast_for(cfg, cfg.MODEL.DEVICE):
-        model.calibrate(build_feature_loader(cfg, images))
+def run_tasks(cfg: CfgNode, model: nn.Module, loader: Any, tasks: Sequence[EpochTask], epoch: int) -> bool:
+    """Run the tasks that are due before an epoch, such as SD-ReID's calibration; whether the loader has a new order."""
+    is_new = False
+    for task in tasks:
+        if not task.is_due(epoch):
+            continue
+        model.eval()
+        with torch.no_grad(), autocast_for(cfg, cfg.MODEL.DEVICE):
+            plan = task.run(LoaderTrainingSet(TrainingLoader(loader), functools.partial(build_feature_loader, cfg)))
+        model.train()
+        if plan is not None and not plan.is_empty:
+            loader.set_plan(labels=plan.labels, order=plan.order, num_batches=epoch * loader.iters_per_epoch)
+            is_new = True
+    return is_new
 
 
 def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:

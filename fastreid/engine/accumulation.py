@@ -19,8 +19,6 @@ def accumulation_steps(cfg: Any) -> int:
         ConfigError: the batch does not divide into so many parts, or a part would divide the images of a person.
     """
     steps, world_size = cfg.SOLVER.ACCUMULATION_STEPS, comm.get_world_size()
-    if steps < 1:
-        raise ConfigError(f"SOLVER.ACCUMULATION_STEPS must be 1 or more, got {steps}")
     if steps == 1:
         return 1
     if cfg.SOLVER.IMS_PER_BATCH % (steps * world_size):

@@ -78,8 +78,6 @@ def build_layer_freeze(cfg: Any, model: nn.Module) -> LayerFreeze | None:
         ConfigError: a name that the model does not have, nothing left to learn, FREEZE_ITERS below -1.
     """
     names, iterations = list(cfg.MODEL.FREEZE_LAYERS), cfg.SOLVER.FREEZE_ITERS
-    if iterations < WHOLE_RUN:
-        raise ConfigError(f"SOLVER.FREEZE_ITERS is a number of iterations, or -1 for the whole run, got {iterations}")
     _, parameters = frozen_parts(model, names)
     if bool(names) != bool(iterations):
         logger.warning(

@@ -1,30 +1,64 @@
-"""Writes the manifest of a run: at its start, and again when it ends."""
+"""What a result came from, in a file beside it: config, data, weights, code, versions and machine."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fastreid.config import CfgNode
+from fastreid.engine.fingerprints import split_fingerprint
 from fastreid.engine.train_loop import HookBase
+from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.manifest import (
     EVALUATION,
+    FORMAT,
     TRAINING,
-    manifest_of,
     now,
     read_manifest,
     session,
+    sha256_of,
     write_manifest,
 )
 
 logger = logging.getLogger(__name__)
 
-Splits = dict[str, dict[str, Iterable[Any]]]
+Splits = dict[str, dict[str, Iterable[PersonImage]]]
 Names = dict[str, dict[str, dict[str, int]]]
+
+
+def manifest_of(
+    cfg: CfgNode,
+    splits: Mapping[str, Mapping[str, Iterable[PersonImage]]],
+    names: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What stays the same in all sessions of a run.
+
+    Args:
+        cfg: the config as it is used.
+        splits: {data set: {split: images}}.
+        names: {data set: {"people" or "cameras": {name: id}}} where names are not the ids themselves.
+    """
+    weights = {"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS}
+    if cfg.MODEL.BACKBONE.PRETRAIN:
+        weights["MODEL.BACKBONE.PRETRAIN_PATH"] = cfg.MODEL.BACKBONE.PRETRAIN_PATH
+    return {
+        "format": FORMAT,
+        "config": json.loads(json.dumps(cfg)),  # yacs nodes are dicts; tuples become lists
+        "seed": cfg.MODEL.SEED,
+        "weights": {key: {"path": path, "sha256": sha256_of(path)} for key, path in weights.items() if path},
+        "datasets": {
+            name: {split: split_fingerprint(images) for split, images in parts.items()}
+            for name, parts in splits.items()
+        },
+        "names": dict(names or {}),
+        "sessions": [],
+    }
 
 
 def splits_of(train: Iterable[Any], tests: Iterable[Any]) -> Splits:
@@ -55,7 +89,7 @@ class ManifestWriter(HookBase):
     def before_train(self) -> None:
         sessions = self._earlier_sessions() if self.trainer.start_iter else []
         sessions = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
-        if changed := getattr(self.trainer, "changed_at_resume", []):
+        if changed := list(self.trainer.changed_at_resume):
             sessions[-1]["changed_at_resume"] = changed
         self._content = manifest_of(self._cfg, self._make_splits(), self._make_names()) | {"sessions": sessions}
         write_manifest(self._path, self._content)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from fastreid.config import ConfigError
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -22,17 +21,6 @@ _SHOWN = 3
 
 class DivergenceError(UserError, FloatingPointError):
     """More steps in a row than SOLVER.MAX_NONFINITE had a loss or a gradient that is not finite."""
-
-
-def max_nonfinite(cfg: Any) -> int:
-    """SOLVER.MAX_NONFINITE.
-
-    Raises:
-        ConfigError: it is below 0.
-    """
-    if cfg.SOLVER.MAX_NONFINITE < 0:
-        raise ConfigError(f"SOLVER.MAX_NONFINITE counts steps, 0 or more, got {cfg.SOLVER.MAX_NONFINITE}")
-    return cfg.SOLVER.MAX_NONFINITE
 
 
 class BufferBackup:
@@ -54,6 +42,14 @@ class BufferBackup:
                 self._copies[name] = buffer.detach().clone()
             else:
                 copy.copy_(buffer.detach())
+
+    def changed(self) -> list[str]:
+        """Names of the buffers that differ from what ``remember`` found."""
+        return [
+            name
+            for name, buffer in self._model.named_buffers()
+            if name not in self._copies or not torch.equal(buffer, self._copies[name])
+        ]
 
     def restore(self, *, but: Iterable[str] = ()) -> None:
         """Put them back as ``remember`` found them, ``but`` those of these names."""

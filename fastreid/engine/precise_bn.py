@@ -131,8 +131,6 @@ class PreciseBN(HookBase):
         Raises:
             ConfigError: ``num_iter`` below 1, or a model without batch norm.
         """
-        if num_iter < 1:
-            raise ConfigError(f"TEST.PRECISE_BN.NUM_ITER counts batches, 1 or more, got {num_iter}")
         if not any(True for _ in norms_of(model)):
             raise ConfigError(f"TEST.PRECISE_BN is enabled, but {type(model).__name__} has no batch norm")
         self._model, self._data_loader, self._num_iter = model, data_loader, num_iter

@@ -180,7 +180,8 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     # It says what was trained; a resumed run writes it when it is accepted.
     only_looks = any(getattr(args, name, False) for name in ("eval_only", "dry_run", "resume"))
     if folder is not None and comm.is_main_process():
-        remove_leftovers(folder)  # first: half-written files of a killed run may fill the disk
+        for place in (folder, Path(folder) / "plots"):
+            remove_leftovers(place)  # first: half-written files of a killed run may fill the disk
     if folder is not None and not (only_looks and path.exists()):
         write_config(cfg)
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))

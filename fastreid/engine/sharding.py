@@ -6,6 +6,7 @@ the optimiser gather what they write and share out what they read, so a checkpoi
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -52,6 +53,19 @@ def shard(cfg: Any, model: nn.Module, device: torch.device) -> None:
 def is_sharded(model: nn.Module) -> bool:
     """Whether `shard` did something to the model."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+@contextlib.contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Gather the weights of a sharded model for the block; every process must enter it."""
+    if not is_sharded(model):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
 
 
 def keep_whole(optimizer: torch.optim.Optimizer) -> None:

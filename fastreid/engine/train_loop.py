@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -56,21 +56,33 @@ class HookBase:
 class TrainerBase:
     """Runs ``run_step`` ``iters_per_epoch`` times an epoch, with hooks.
 
-    ``iter`` and ``epoch`` count from 0 and name the iteration and epoch under way; between them
+    ``iter`` and ``epoch`` count from 0 and name the current iteration and epoch; between them
     ``iter`` is the number of iterations done.
     """
+
+    # Of trainers that have them.
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    data_loader: Any
+    took_step = True  # whether the last iteration changed the weights
+    started_from: str | None = None  # checksum of the weights that the run started from
+    identity: dict[str, Any] | None = None  # what the run trains on
+    changed_at_resume: Sequence[str] = ()
+    accumulation_steps = 1
+    _batches: Iterator[dict[str, Any]] | None = None
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
     def __init__(self) -> None:
         self.hooks: list[HookBase] = []
         self.storage = EventStorage()
         self.iter = self.epoch = self.start_epoch = self.start_iter = 0
         self.max_epoch, self.iters_per_epoch = 0, 1
-        # Of the last evaluation, and of the best one so far; hooks set them.
+        # The last evaluation, and the best one so far; hooks set them.
         self.results: Any = {}
         self.best_metric: float | None = None
         self.best_iteration: int | None = None
         self.is_evaluating = False
-        # Steps that were skipped because a loss or a gradient was not finite: of the run, and up to now in a row.
+        # Steps that were skipped because a loss or a gradient was not finite: in the run, and the last ones in a row.
         self.nonfinite_steps = self.nonfinite_in_a_row = 0
 
     @property
@@ -127,6 +139,14 @@ class TrainerBase:
         for hook in self.hooks:
             getattr(hook, point)()
 
+    def restart_loader(self) -> None:
+        """Draw the next batch from a new iterator of the loader: its labels or its order have changed."""
+        self._batches = None
+
+    def epoch_tasks_state(self) -> dict[str, Any] | None:
+        """State of the epoch tasks for checkpoints. Default: None, there are no tasks."""
+        return None
+
     def run_step(self) -> None:
         """One iteration."""
         raise NotImplementedError(f"{type(self).__name__} must define run_step")
@@ -143,17 +163,22 @@ class EvaluationCut(BaseException):
         self.stop = stop
 
 
-_STARTING = {
-    "best_metric": None, "best_iteration": None, "started_from": None, "nonfinite_steps": 0, "nonfinite_in_a_row": 0,
-    "identity": None,
-}  # fmt: skip
-
-
 def progress_of(trainer: TrainerBase) -> dict[str, Any]:
-    """How far a run is, as checkpoints have it. A trainer need not know all of it."""
-    known = {name: getattr(trainer, name, start) for name, start in _STARTING.items()}
-    place = {"epoch": trainer.epoch, "iteration": trainer.iter, "iters_per_epoch": trainer.iters_per_epoch}
-    return {**place, **known, "scalars": trainer.storage.state()}
+    """How far a run is, for its checkpoints."""
+    tasks = trainer.epoch_tasks_state()
+    return {
+        "epoch": trainer.epoch,
+        "iteration": trainer.iter,
+        "iters_per_epoch": trainer.iters_per_epoch,
+        "best_metric": trainer.best_metric,
+        "best_iteration": trainer.best_iteration,
+        "started_from": trainer.started_from,
+        "nonfinite_steps": trainer.nonfinite_steps,
+        "nonfinite_in_a_row": trainer.nonfinite_in_a_row,
+        "identity": trainer.identity,
+        "scalars": trainer.storage.state(),
+        **({} if tasks is None else {"epoch_tasks": tasks}),
+    }
 
 
 class UntrainedError(UserError, RuntimeError):
@@ -189,7 +214,6 @@ class SimpleTrainer(TrainerBase):
         self.took_step = True  # whether the last iteration changed the weights
         self._buffers = BufferBackup(model)
         self.random_before = rng_state()
-        self._batches: Iterator[dict[str, Any]] | None = None
 
     def run_step(self) -> None:
         """Draw a batch, take one optimiser step, put the losses and the data time into the storage.

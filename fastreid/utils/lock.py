@@ -87,25 +87,34 @@ def path_lock(*targets: str | os.PathLike[str] | None, wait: bool = False) -> It
     with contextlib.ExitStack() as held:
         # In one order, so that two processes that want the same two cannot wait for each other.
         for target in sorted({os.path.realpath(os.path.expanduser(target)) for target in targets if target}):
-            whole = Path(target).parent / NAME
+            path = Path(target)
+            whole = _lock_of_folder(path.parent)
             if whole.exists():
-                _acquire(whole, whole.parent, wait=wait)
+                _acquire(whole, path.parent, wait=wait)
                 held.callback(_release, whole)
-            lock = Path(target).with_name(f".{Path(target).name}.lock")
-            _acquire(lock, Path(target), wait=wait)
+            lock = _lock_of_file(path)
+            _acquire(lock, path, wait=wait)
             held.callback(_release, lock)
         yield
+
+
+def _lock_of_folder(folder: Path) -> Path:
+    return folder / NAME
+
+
+def _lock_of_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
 
 
 def acquire(folder: str | os.PathLike[str], *, wait: bool = False) -> None:
     """Hold ``folder`` until `release`, or until this process ends. See `folder_lock`."""
     folder = Path(folder).expanduser()
-    _acquire(folder / NAME, folder, wait=wait)
+    _acquire(_lock_of_folder(folder), folder, wait=wait)
 
 
 def release(folder: str | os.PathLike[str]) -> None:
     """Undo one `acquire` of ``folder``; the last one lets other processes in and removes the lock file."""
-    _release(Path(folder).expanduser() / NAME)
+    _release(_lock_of_folder(Path(folder).expanduser()))
 
 
 def _acquire(path: Path, what: Path, *, wait: bool) -> None:

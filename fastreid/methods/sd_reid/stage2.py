@@ -17,6 +17,7 @@ from fastreid.methods.sd_reid.build import (
     make_sampler,
     make_schedule,
 )
+from fastreid.methods.sd_reid.calibration import Calibration
 from fastreid.methods.sd_reid.conditioning import ConditionLearner, ConditionWhitening, perturb
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.fusion import Fusion
@@ -26,6 +27,7 @@ from fastreid.methods.sd_reid.targets import TARGETS
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
 from fastreid.modeling.diffusion import Denoiser, LatentShape, NoiseSource, Sampler, Schedule
 from fastreid.modeling.diffusion.guidance import NullCondition, drop_control
+from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, ReidModel
 from fastreid.structures import Condition, PersonFeatures, PersonImage
 from fastreid.utils.draws import BatchDraws
@@ -203,6 +205,10 @@ class SDReIDStage2(ReidModel):
         timesteps = self.schedule.timesteps_of(draws.uniform())
         prediction = self.denoiser(self.schedule.add_noise(clean, noise, timesteps), timesteps, condition)
         return F.mse_loss(prediction.float(), self.schedule.target(clean, noise, timesteps))
+
+    def epoch_tasks(self) -> Sequence[EpochTask]:
+        """Return the calibration, if there is anything to fit."""
+        return () if self.whitening is None and self.linear_mean is None else (Calibration(self.calibrate),)
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[dict[str, Any]]) -> None:

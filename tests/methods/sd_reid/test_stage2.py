@@ -314,6 +314,7 @@ def test_calibration_whitens_the_encoders_conditions_and_travels_with_the_checkp
     batches = [toys.batch(32, seed) for seed in range(4)]
     untouched.calibrate(batches)
     assert untouched.whitening is None
+    assert [type(task).__name__ for task in model.epoch_tasks()] == ["Calibration"]
     model.calibrate(batches)
     model.eval()
     with torch.no_grad():
