@@ -62,7 +62,7 @@ setup(
     version=version(),
     packages=find_packages(include=["fastreid", "fastreid.*"]),
     package_data={
-        "fastreid.config": ["*.yml"],
+        "fastreid.methods.sd_reid": ["*.yml"],
         "fastreid.data.resize_cylib": ["*.pyx", "*.h"],
         "fastreid.retrieval.rank_cylib": ["*.pyx", "*.h"],
         "fastreid.evaluation.report": ["*.j2", "*.css"],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fastreid.engine  # noqa: F401 - imported once, for all forks
-from fastreid.methods import SDReIDStage1, SDReIDStage2
+from fastreid.methods.models import SDReIDStage1, SDReIDStage2
 from fastreid.utils import writers
 
 from remains import differences, remains_of

@@ -380,7 +380,7 @@ def test_the_overlay_gives_every_stage2_the_released_behaviour(recipe):
 
 
 def test_the_overlay_names_its_differences():
-    text = (ROOT / "fastreid/config/released.yml").read_text()
+    text = (ROOT / "fastreid/methods/sd_reid/released.yml").read_text()
     assert [number for number in (1, 2, 3, 4, 5, 6, 10, 11, 13) if f"B{number}" not in text] == []
 
 

@@ -22,6 +22,7 @@ from fastreid.config import (
     ConfigError,
     expand_paths,
     get_cfg,
+    imports_in,
     refuse_unsupported,
     require_defaults,
     resolve_device,
@@ -54,6 +55,8 @@ LEFT_OUT = ("SOLVER.EMA.ENABLED", "SOLVER.ACCUMULATION_STEPS")
 
 def read_config(args: argparse.Namespace) -> CfgNode:
     """Defaults, then the file, then KEY VALUE pairs."""
+    for file in imports_in(filter(None, [args.config_file]), args.opts):  # they may add keys
+        import_file(file)
     cfg = get_cfg()
     if args.config_file:
         cfg.merge_from_file(args.config_file)
@@ -64,8 +67,6 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     require_defaults(cfg, LEFT_OUT, "plain_train_net leaves some things to train_net")
     if cfg.MODEL.SEED < 0:
         raise ConfigError("plain_train_net draws no seed: set MODEL.SEED to 0 or more")
-    for file in cfg.IMPORTS:
-        import_file(file)
     return cfg
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 
-from fastreid.config import CfgNode, check_ranges, get_cfg, resolve_device
+from fastreid.config import CfgNode, check_ranges, get_cfg, imports_in, resolve_device
 from fastreid.data.check import check_first_images, counts_table
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
@@ -26,8 +26,11 @@ logging.getLogger("fastreid.config.renames").addHandler(logging.NullHandler())
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """Defaults, then the config file, overlays, and KEY VALUE pairs; frozen. Imports the user's own files."""
+    config_files = list(filter(None, [args.config_file, *args.overlay]))
+    for file in (*imports_in(config_files, args.opts), *args.imports):  # they may add keys
+        import_file(file)
     cfg = get_cfg()
-    for path in filter(None, [args.config_file, *args.overlay]):
+    for path in config_files:
         cfg.merge_from_file(path)
     cfg.merge_from_list(args.opts)
     check_ranges(cfg)
@@ -35,8 +38,6 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     # As absolute paths, so that the config.yaml of the run can be given from anywhere.
     cfg.IMPORTS = list(dict.fromkeys(os.path.abspath(os.path.expanduser(f)) for f in (*cfg.IMPORTS, *args.imports)))
     cfg.freeze()
-    for file in cfg.IMPORTS:
-        import_file(file)
     return cfg
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from fastreid.config.config import CfgNode, ConfigError, configurable
 from fastreid.config.devices import resolve_device
+from fastreid.config.imports import imports_in
+from fastreid.config.method_config import Key
 from fastreid.config.paths import expand_paths, user_path
+from fastreid.config.sections import add_section
 from fastreid.config.tree import value_of
 from fastreid.config.unsupported import check_ranges, refuse_unsupported, require_defaults, require_unread
 
 __all__ = [
     "CfgNode",
     "ConfigError",
+    "Key",
+    "add_section",
     "check_ranges",
     "configurable",
     "expand_paths",
     "get_cfg",
     "image_size",
+    "imports_in",
     "refuse_unsupported",
     "require_defaults",
     "require_unread",

@@ -1,10 +1,12 @@
-"""Every configuration key with its default: fast-reid's tree, with SD-ReID's keys beside it.
+"""The keys that all methods share, with their defaults: the tree of fast-reid, and what was added to it.
 
-fast-reid's 131 keys keep their names and values. A key that this version cannot honour yet is listed
-in `fastreid.config.unsupported` and is refused, with the reason, when it is changed.
+The 131 keys of fast-reid keep their names and values. A key that this version does not support is listed in
+`fastreid.config.unsupported`; changing it is an error. The keys of a method are in `config.py` in its folder.
 """
 
 from fastreid.config.config import CfgNode as CN
+from fastreid.config.method_config import methods
+from fastreid.config.sections import add_keys
 
 _C = CN()
 
@@ -77,11 +79,6 @@ _C.MODEL.LOSSES.CE = CN()
 _C.MODEL.LOSSES.CE.EPSILON = 0.0
 _C.MODEL.LOSSES.CE.ALPHA = 0.2
 _C.MODEL.LOSSES.CE.SCALE = 1.0
-# Train the view head (lambda times its cross-entropy).
-_C.MODEL.LOSSES.CE.VIEW_ID = True
-_C.MODEL.LOSSES.CE.VIEW_OREG = False
-# Weight of the view cross-entropy (lambda).
-_C.MODEL.LOSSES.CE.VIEW_LAMBDA = 1.0
 _C.MODEL.LOSSES.FL = CN()
 _C.MODEL.LOSSES.FL.ALPHA = 0.25
 _C.MODEL.LOSSES.FL.GAMMA = 2
@@ -104,85 +101,6 @@ _C.MODEL.LOSSES.CENTER = CN()
 # How far a class's centre moves towards the features of a batch; not a learning rate of the optimiser.
 _C.MODEL.LOSSES.CENTER.ALPHA = 0.5
 _C.MODEL.LOSSES.CENTER.SCALE = 0.0005
-
-# ------------------------------------------------------------------------------- SD-ReID (stage 1 and 2)
-_C.MODEL.SDMODEL = CN()
-_C.MODEL.SDMODEL.FIRST_STAGE_CONFIG = CN()
-# The VAE folder. Only loaded by who decodes images; stage 2 works on features and never opens it.
-_C.MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH = ""
-# Views that cameras are grouped into (2: aerial, ground; AG-ReID v2 has 3).
-_C.MODEL.SDMODEL.VIEW_NUM = 2
-# Weight of the batch mean in the view centres: m <- MOMENTUM * mean(v) + (1 - MOMENTUM) * m.
-_C.MODEL.SDMODEL.MOMENTUM = 0.8
-# Length T of the diffusion.
-_C.MODEL.SDMODEL.TRAIN_STEP = 200
-# Chance per image that training replaces its condition by the learnt null condition.
-_C.MODEL.SDMODEL.U_COND_PERCENT = 0.2
-# Whether such an image loses its encoder / decoder control maps too (in training, and in the
-# unconditional branch of guidance). The release keeps them (B4).
-_C.MODEL.SDMODEL.U_COND_DOWN_BLOCK_GUIDANCE = False
-_C.MODEL.SDMODEL.U_COND_UP_BLOCK_GUIDANCE = False
-# Null condition of the unconditional branch in sampling: "learnt" (the one of training), or "zeros" (B3).
-_C.MODEL.SDMODEL.NULL_CONDITION = "learnt"
-# What is generated: "own" (the image's own feature under its own view, as released), "same_person_in_view" (the
-# feature of another image of that person in the requested view) or "person_in_view" (the mean of that person's
-# features in the requested view, over the batch).
-_C.MODEL.SDMODEL.TARGET = "same_person_in_view"
-# Diffuse identity vectors with zero mean and unit variance (by the BN neck's running statistics), as Stable
-# Diffusion scales its latents. As they are (as released) people may differ by far less than the noise does: after the
-# quickstart's stage 1 their standard deviation is 0.04, and only their common mean is learnt.
-_C.MODEL.SDMODEL.STANDARDIZE_LATENT = True
-# Give the identity conditions zero mean and unit covariance, each block by itself, by statistics of the training
-# images that are taken before the first iteration. The release uses them as they are.
-_C.MODEL.SDMODEL.WHITEN_CONDITIONS = True
-# Diffuse what remains around a ridge regression from the identity conditions to the person's mean vector in the
-# requested view, fitted on those same images in closed form. For UNets that start from random weights.
-_C.MODEL.SDMODEL.LINEAR_MEAN = False
-# Chance per image that training conditions on its view's centre instead of its own view token; at
-# inference only centres exist (B5: the release never trains on them, 0.0).
-_C.MODEL.SDMODEL.VIEW_CENTRE_PERCENT = 0.5
-# What the network predicts: "auto" (what scheduler_config.json of the assets says), "epsilon", "v_prediction" or
-# "sample".
-_C.MODEL.SDMODEL.PREDICTION_TYPE = "auto"
-# Where view control enters the UNet: "down_and_up" (as described) or "down" (what the release does, B2).
-_C.MODEL.SDMODEL.VIEW_CONTROL = "down_and_up"
-# Residual of the UNet's middle block: "zero", or "learnt" (linear in the view token, starts at zero).
-_C.MODEL.SDMODEL.MID_RESIDUAL = "zero"
-# Standard deviation of Gaussian noise put on stage 2's conditions in training, in units of each
-# token's own standard deviation: stage 1 knows its training people too well.
-_C.MODEL.SDMODEL.CONDITION_NOISE = 0.0
-
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG = CN()
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.NAME = "ddpm"
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH = ""
-# Draw t = (1 - u^3) T (large t more often) instead of uniformly.
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING = True
-# "trailing" starts at t = T - 1, near pure noise; "leading" is the release's (B13).
-_C.MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING = "trailing"
-
-_C.MODEL.SDMODEL.UNET_CONFIG = CN()
-_C.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH = ""
-# What trains: "cross_attention_kv" (the attentions chosen by the keys below), "lora" or "all".
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN = "cross_attention_kv"
-_C.MODEL.SDMODEL.UNET_CONFIG.LORA_RANK = 8
-# Up-block attentions counted from the middle outwards, three per block; blocks without attention count.
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX = [11, 10, 9, 8, 7, 6, 5, 4, 3]
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_Q = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_K = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_V = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_Q = False
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_K = True
-_C.MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_V = True
-
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG = CN()
-# 0: derived (identity conditions + 1). Otherwise checked against it, as are the two below.
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX = 0
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.CTX_DIM = 0
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.OUT_CHANNELS = []
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH = 1
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS = 12
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY = False
-_C.MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL = 320
 
 _C.KD = CN()
 _C.KD.MODEL_CONFIG = []
@@ -365,40 +283,12 @@ _C.TEST.PRECISE_BN.ENABLED = False
 _C.TEST.PRECISE_BN.DATASET = "Market1501"
 _C.TEST.PRECISE_BN.NUM_ITER = 300
 
-# Sampling of SD-ReID's all-view features and their fusion into the descriptor.
-_C.TEST.SDMODEL = CN()
-_C.TEST.SDMODEL.NUM_INFERENCE_STEPS = 50
-# Guidance: "uc_full", "full", "down_full", "uc_down_full" or "inverse" (modeling/diffusion/guidance.py).
-_C.TEST.SDMODEL.INVERSE_TYPE = "uc_full"
-_C.TEST.SDMODEL.FULL_GUIDANCE_SCALE = 2.0
-_C.TEST.SDMODEL.DOWN_BLOCK_GUIDANCE_SCALE = 2.0
-# Starting noise: "shared" (one draw per view for all images), "image" (from the image's content),
-# "name" (from its file name), "zeros", or "fresh" (from a running generator, as released: an image's
-# feature then depends on its batch, B10 and B11).
-_C.TEST.SDMODEL.NOISE = "shared"
-# -1: MODEL.SEED.
-_C.TEST.SDMODEL.NOISE_SEED = -1
-# Samples averaged into each generated feature.
-_C.TEST.SDMODEL.NUM_DRAWS = 1
-# Views to generate: 0 is every view; 2 is the release, which left out the third (B6).
-_C.TEST.SDMODEL.NUM_VIEWS = 0
-# Steps in which encoder control acts: "every", or "fading" (halves per step, as released, B1).
-_C.TEST.SDMODEL.CONTROL_STEPS = "every"
-# Rows per UNet call (images x views x guidance branches); 0: all at once.
-_C.TEST.SDMODEL.MICRO_BATCH = 0
-# Parts of the descriptor, in this order.
-_C.TEST.SDMODEL.PARTS = ("person", "generated")
-# "concat" (as released) or "weighted": every part to unit length, the generated ones scaled so that the
-# cosine of two descriptors is (person + GENERATED_WEIGHT * mean over views) / (1 + GENERATED_WEIGHT).
-_C.TEST.SDMODEL.FUSION = "weighted"
-_C.TEST.SDMODEL.GENERATED_WEIGHT = 0.6
-# Pass generated features through stage 1's BN neck, as the person feature is. Without it the mean that all
-# people share dominates their cosines, and GENERATED_WEIGHT means little.
-_C.TEST.SDMODEL.GENERATED_NECK = True
-
 # Python files of the user's, imported before anything is built: what they register can be named above.
 _C.IMPORTS = []
 _C.OUTPUT_DIR = "logs/"
 _C.CUDNN_BENCHMARK = False
 # Only operations that give the same bits each time, on GPUs too; some are slower, and one that has no such form stops.
 _C.DETERMINISTIC = False
+
+for _method in methods():
+    add_keys(_C, _method.keys)

@@ -7,18 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-PATH_KEYS = (
+PATH_KEYS = [
     "OUTPUT_DIR",
     "IMPORTS",
     "DATASETS.ROOT",
     "MODEL.WEIGHTS",
     "MODEL.BACKBONE.PRETRAIN_PATH",
-    "MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH",
-    "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH",
-    "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH",
     "KD.MODEL_CONFIG",
     "KD.MODEL_WEIGHTS",
-)
+]
 
 
 def with_home(value: Any) -> Any:

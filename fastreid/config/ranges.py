@@ -31,31 +31,31 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and "\0" not in value
 
 
-def _number(says: str, holds: Callable[[float], bool]) -> Rule:
+def number(says: str, holds: Callable[[float], bool]) -> Rule:
     """Of one number; NaN and infinity are none."""
     return Rule(says, lambda value: _is_number(value) and math.isfinite(value) and holds(value))
 
 
-def _at_least(low: float, why: str = "") -> Rule:
-    return _number(f"{low:g} or more{why}", lambda value: value >= low)
+def at_least(low: float, why: str = "") -> Rule:
+    return number(f"{low:g} or more{why}", lambda value: value >= low)
 
 
-def _between(low: float, high: float, says: str = "") -> Rule:
-    return _number(says or f"from {low:g} to {high:g}", lambda value: low <= value <= high)
+def between(low: float, high: float, says: str = "") -> Rule:
+    return number(says or f"from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
-def _each(rule: Rule, what: str, count: int | None = None) -> Rule:
+def each(rule: Rule, what: str, count: int | None = None) -> Rule:
     """Of a list or tuple whose elements obey `rule`."""
     return Rule(
         what, lambda values: (count is None or len(values) == count) and all(rule.holds(value) for value in values)
     )
 
 
-def _whole(low: int, high: int = _MAX_INT) -> Rule:
-    return _number("", lambda value: isinstance(value, int) and low <= value <= high)
+def whole(low: int, high: int = _MAX_INT) -> Rule:
+    return number("", lambda value: isinstance(value, int) and low <= value <= high)
 
 
-def _one_of(*choices: Any) -> Rule:
+def one_of(*choices: Any) -> Rule:
     return Rule(f"one of {', '.join(map(str, choices))}", lambda value: value in choices)
 
 
@@ -63,20 +63,20 @@ ANY = Rule("", lambda value: True)  # checked by whoever reads it, in its own wo
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 TEXT = Rule("text without null characters", _is_text)
 NAME = Rule("a name, not an empty text", lambda value: _is_text(value) and bool(value.strip()))
-NAMES = _each(NAME, "a list of names")
-FINITE = _number("a finite number", lambda value: True)
-POSITIVE = _number("above 0", lambda value: value > 0)
-COUNT = _at_least(1)
-NOT_NEGATIVE = _at_least(0)
-LOOP = _between(1, 10**6, "from 1 to 1,000,000")  # what is counted through before anything is computed
-PERIOD = _at_least(-1, " (0 and -1: never)")
-SHARE = _between(0, 1)
-SHARE_BELOW_1 = _number("from 0 to below 1", lambda value: 0 <= value < 1)
-SHARE_ABOVE_0 = _number("above 0, up to 1", lambda value: 0 < value <= 1)
-SIZE = _each(_whole(1, _MAX_SIDE), "[height, width]", 2)  # in pixels
-COLOUR = _each(_between(0, 255), "three numbers from 0 to 255, of red, green and blue", 3)
-SPREAD = _each(POSITIVE, "three numbers above 0, of red, green and blue", 3)
-EPOCHS = _each(_whole(0), "a list of whole numbers, 0 or more")
+NAMES = each(NAME, "a list of names")
+FINITE = number("a finite number", lambda value: True)
+POSITIVE = number("above 0", lambda value: value > 0)
+COUNT = at_least(1)
+NOT_NEGATIVE = at_least(0)
+LOOP = between(1, 10**6, "from 1 to 1,000,000")  # what is counted through before anything is computed
+PERIOD = at_least(-1, " (0 and -1: never)")
+SHARE = between(0, 1)
+SHARE_BELOW_1 = number("from 0 to below 1", lambda value: 0 <= value < 1)
+SHARE_ABOVE_0 = number("above 0, up to 1", lambda value: 0 < value <= 1)
+SIZE = each(whole(1, _MAX_SIDE), "[height, width]", 2)  # in pixels
+COLOUR = each(between(0, 255), "three numbers from 0 to 255, of red, green and blue", 3)
+SPREAD = each(POSITIVE, "three numbers above 0, of red, green and blue", 3)
+EPOCHS = each(whole(0), "a list of whole numbers, 0 or more")
 RANGE = Rule(
     "[lowest, highest], two numbers above 0",
     lambda values: len(values) == 2 and all(map(POSITIVE.holds, values)) and values[0] <= values[1],
@@ -84,7 +84,7 @@ RANGE = Rule(
 
 _MODEL = {
     "DEVICE": NAME,
-    "SEED": _number(f"a whole number below 2^63 (negative: drawn anew), at least {-(2**31)}", lambda v: v >= -(2**31)),
+    "SEED": number(f"a whole number below 2^63 (negative: drawn anew), at least {-(2**31)}", lambda v: v >= -(2**31)),
     "META_ARCHITECTURE": NAME,
     "FREEZE_LAYERS": NAMES,
     "QUEUE_SIZE": NOT_NEGATIVE,
@@ -95,7 +95,7 @@ _MODEL = {
     "BACKBONE.DEPTH": NAME,
     "BACKBONE.STEM": NAME,
     "BACKBONE.TIMM_NAME": TEXT,
-    "BACKBONE.LAST_STRIDE": _one_of(1, 2),
+    "BACKBONE.LAST_STRIDE": one_of(1, 2),
     "BACKBONE.FEAT_DIM": COUNT,
     "BACKBONE.NORM": NAME,
     "BACKBONE.NORM_SPLIT": COUNT,
@@ -105,7 +105,7 @@ _MODEL = {
     "BACKBONE.SIE_COE": FINITE,
     "BACKBONE.CAMERA_NUM": NOT_NEGATIVE,
     "BACKBONE.INNER_SUB": FLAG,
-    "BACKBONE.STRIDE_SIZE": _each(_whole(1, 1024), "(rows, columns), whole numbers from 1", 2),
+    "BACKBONE.STRIDE_SIZE": each(whole(1, 1024), "(rows, columns), whole numbers from 1", 2),
     "BACKBONE.DROP_PATH_RATIO": SHARE_BELOW_1,
     "BACKBONE.DROP_RATIO": SHARE_BELOW_1,
     "BACKBONE.ATT_DROP_RATE": SHARE_BELOW_1,
@@ -126,12 +126,9 @@ _MODEL = {
 }
 _LOSSES = {
     "NAME": NAMES,
-    "CE.EPSILON": _number("up to 1 (below 0: chosen by the loss itself)", lambda value: value <= 1),
+    "CE.EPSILON": number("up to 1 (below 0: chosen by the loss itself)", lambda value: value <= 1),
     "CE.ALPHA": SHARE,
     "CE.SCALE": NOT_NEGATIVE,
-    "CE.VIEW_ID": FLAG,
-    "CE.VIEW_OREG": FLAG,
-    "CE.VIEW_LAMBDA": NOT_NEGATIVE,
     "FL.ALPHA": NOT_NEGATIVE,
     "FL.GAMMA": NOT_NEGATIVE,
     "FL.SCALE": NOT_NEGATIVE,
@@ -148,54 +145,19 @@ _LOSSES = {
     "CENTER.ALPHA": SHARE,
     "CENTER.SCALE": NOT_NEGATIVE,
 }
-_SDMODEL = {
-    "FIRST_STAGE_CONFIG.PRETRAINED_PATH": TEXT,
-    "VIEW_NUM": COUNT,
-    "MOMENTUM": SHARE_ABOVE_0,
-    "TRAIN_STEP": LOOP,
-    "U_COND_PERCENT": SHARE,
-    "U_COND_DOWN_BLOCK_GUIDANCE": FLAG,
-    "U_COND_UP_BLOCK_GUIDANCE": FLAG,
-    "NULL_CONDITION": NAME,
-    "TARGET": NAME,
-    "STANDARDIZE_LATENT": FLAG,
-    "WHITEN_CONDITIONS": FLAG,
-    "LINEAR_MEAN": FLAG,
-    "VIEW_CENTRE_PERCENT": SHARE,
-    "PREDICTION_TYPE": TEXT,
-    "VIEW_CONTROL": NAME,
-    "MID_RESIDUAL": NAME,
-    "CONDITION_NOISE": NOT_NEGATIVE,
-    "SCHEDULER_CONFIG.NAME": NAME,
-    "SCHEDULER_CONFIG.PRETRAINED_PATH": TEXT,
-    "SCHEDULER_CONFIG.CUBIC_SAMPLING": FLAG,
-    "SCHEDULER_CONFIG.TIMESTEP_SPACING": NAME,
-    "UNET_CONFIG.PRETRAINED_PATH": TEXT,
-    "UNET_CONFIG.TRAIN": NAME,
-    "UNET_CONFIG.LORA_RANK": COUNT,
-    "UNET_CONFIG.TRAINABLE_BLOCK_IDX": _each(_whole(0), "a list of whole numbers, 0 or more"),
-    **{f"UNET_CONFIG.TRAIN_{kind}_ATTN_{part}": FLAG for kind in ("SELF", "CROSS") for part in "QKV"},
-    "CON_LEARNER_CONFIG.N_CTX": NOT_NEGATIVE,
-    "CON_LEARNER_CONFIG.CTX_DIM": NOT_NEGATIVE,
-    "CON_LEARNER_CONFIG.OUT_CHANNELS": _each(_whole(1), "a list of whole numbers above 0"),
-    "CON_LEARNER_CONFIG.DEPTH": COUNT,
-    "CON_LEARNER_CONFIG.HEADS": COUNT,
-    "CON_LEARNER_CONFIG.POSE_QUERY": FLAG,
-    "CON_LEARNER_CONFIG.IN_CHANNEL": COUNT,
-}
 _INPUT = {
     "SIZE_TRAIN": SIZE,
     "SIZE_TEST": SIZE,
     "CROP.SIZE": SIZE,
     "CROP.SCALE": RANGE,
     "CROP.RATIO": RANGE,
-    "PADDING.MODE": _one_of("constant", "edge", "reflect", "symmetric"),
-    "PADDING.SIZE": _between(0, _MAX_SIDE),
-    "ROTATION.DEGREES": _between(0, 180),
+    "PADDING.MODE": one_of("constant", "edge", "reflect", "symmetric"),
+    "PADDING.SIZE": between(0, _MAX_SIDE),
+    "ROTATION.DEGREES": between(0, 180),
     "CJ.BRIGHTNESS": NOT_NEGATIVE,
     "CJ.CONTRAST": NOT_NEGATIVE,
     "CJ.SATURATION": NOT_NEGATIVE,
-    "CJ.HUE": _between(0, 0.5),
+    "CJ.HUE": between(0, 0.5),
     "REA.VALUE": COLOUR,
     "RPT.PROB": ANY,  # refused, with a reason, when it is changed
     **{f"{step}.PROB": SHARE for step in ("FLIP", "CJ", "AUTOAUG", "AUGMIX", "REA")},
@@ -211,8 +173,8 @@ _DATA = {
     "DATASETS.COMBINEALL": FLAG,
     "DATALOADER.SAMPLER_TRAIN": NAME,
     "DATALOADER.NUM_INSTANCE": COUNT,
-    "DATALOADER.NUM_WORKERS": _between(0, 4096),
-    "DATALOADER.SET_WEIGHT": _each(_whole(1), "a list of whole numbers above 0"),
+    "DATALOADER.NUM_WORKERS": between(0, 4096),
+    "DATALOADER.SET_WEIGHT": each(whole(1), "a list of whole numbers above 0"),
     "DATALOADER.TIMEOUT": NOT_NEGATIVE,
     "DATALOADER.BAD_IMAGES": NAME,
 }
@@ -242,7 +204,7 @@ _SOLVER = {
     "WARMUP_FACTOR": NOT_NEGATIVE,
     "WARMUP_ITERS": NOT_NEGATIVE,
     "WARMUP_METHOD": NAME,
-    "FREEZE_ITERS": _at_least(-1, " (-1: the whole run)"),
+    "FREEZE_ITERS": at_least(-1, " (-1: the whole run)"),
     "CHECKPOINT_PERIOD": PERIOD,
     "KEEP_CHECKPOINTS": NOT_NEGATIVE,
     "IMS_PER_BATCH": COUNT,
@@ -276,7 +238,7 @@ _TEST = {
     "DBA.ALPHA": NOT_NEGATIVE,
     "AQE.ENABLED": FLAG,
     "AQE.ALPHA": NOT_NEGATIVE,
-    "AQE.QE_TIME": _between(1, 1000),
+    "AQE.QE_TIME": between(1, 1000),
     "AQE.QE_K": COUNT,
     "RERANK.ENABLED": FLAG,
     "RERANK.K1": COUNT,
@@ -285,20 +247,6 @@ _TEST = {
     "PRECISE_BN.ENABLED": FLAG,
     "PRECISE_BN.DATASET": TEXT,
     "PRECISE_BN.NUM_ITER": COUNT,
-    "SDMODEL.NUM_INFERENCE_STEPS": COUNT,
-    "SDMODEL.INVERSE_TYPE": NAME,
-    "SDMODEL.FULL_GUIDANCE_SCALE": FINITE,
-    "SDMODEL.DOWN_BLOCK_GUIDANCE_SCALE": FINITE,
-    "SDMODEL.NOISE": NAME,
-    "SDMODEL.NOISE_SEED": _at_least(-1, " (-1: MODEL.SEED)"),
-    "SDMODEL.NUM_DRAWS": COUNT,
-    "SDMODEL.NUM_VIEWS": NOT_NEGATIVE,
-    "SDMODEL.CONTROL_STEPS": NAME,
-    "SDMODEL.MICRO_BATCH": NOT_NEGATIVE,
-    "SDMODEL.PARTS": NAMES,
-    "SDMODEL.FUSION": NAME,
-    "SDMODEL.GENERATED_WEIGHT": NOT_NEGATIVE,
-    "SDMODEL.GENERATED_NECK": FLAG,
 }
 _OTHER = {
     "KD.MODEL_CONFIG": ANY,  # refused, with a reason, when they are changed
@@ -315,7 +263,6 @@ RULES: dict[str, Rule] = {
     **_DATA,
     **{f"MODEL.{key}": rule for key, rule in _MODEL.items()},
     **{f"MODEL.LOSSES.{key}": rule for key, rule in _LOSSES.items()},
-    **{f"MODEL.SDMODEL.{key}": rule for key, rule in _SDMODEL.items()},
     **{f"INPUT.{key}": rule for key, rule in _INPUT.items()},
     **{f"SOLVER.{key}": rule for key, rule in _SOLVER.items()},
     **{f"TEST.{key}": rule for key, rule in _TEST.items()},

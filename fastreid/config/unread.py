@@ -1,7 +1,7 @@
-"""Keys that were set, and that nothing reads because of what else is chosen: they are told, in one line.
+"""Keys that were set but are not read because of other keys; they are logged in one line.
 
-An option of what is not chosen is no mistake in itself, as files inherit many. But REA.PROB without REA.ENABLED, or
-NUM_INSTANCE with a sampler that knows no people, may be one that costs a training.
+To set an option of a part that is not chosen is no error, as files inherit many keys. But REA.PROB without REA.ENABLED,
+or NUM_INSTANCE with a sampler that does not use it, may be a mistake that costs a training.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fastreid.config.config import CfgNode
+from fastreid.config.method_config import MethodConfig, methods
 from fastreid.config.tree import leaves
 
 logger = logging.getLogger(__name__)
 
-_OURS = ("Baseline", "MGN", "SDReIDStage1")  # stage 2 is given the keys of the stage 1 that it starts from
-
 
 @dataclass(frozen=True)
 class Unread:
-    """Keys, or groups of them, and when nothing reads them.
+    """Keys, or groups of them, and when they are not read.
 
-    Attributes:
+    Args:
         keys: full names.
-        when: of a config; a part of somebody's own may read anything, and is not spoken of.
-        because: the keys that decide it; they are shown with their values.
+        when: whether they are not read with a config. User-defined parts may read any key, so it is False for them.
+        because: the key that decides it; it is shown with its value.
     """
 
     keys: tuple[str, ...]
@@ -33,10 +32,21 @@ class Unread:
     because: str
 
 
+def _reads_losses(cfg: CfgNode) -> bool:
+    """Whether the model is one of the library that reads the keys of the losses in MODEL.LOSSES.NAME."""
+    return any(cfg.MODEL.META_ARCHITECTURE in method.loss_models for method in methods())
+
+
+def _of_method(method: MethodConfig) -> Unread:
+    """The keys of a method: other models of the library do not read them."""
+    others = {model for other in methods() for model in other.models} - set(method.models)
+    return Unread(tuple(method.keys), lambda cfg: cfg.MODEL.META_ARCHITECTURE in others, "MODEL.META_ARCHITECTURE")
+
+
 def _of_loss(name: str, group: str) -> Unread:
     return Unread(
         (f"MODEL.LOSSES.{group}",),
-        lambda cfg: cfg.MODEL.META_ARCHITECTURE in _OURS and name not in cfg.MODEL.LOSSES.NAME,
+        lambda cfg: _reads_losses(cfg) and name not in cfg.MODEL.LOSSES.NAME,
         "MODEL.LOSSES.NAME",
     )
 
@@ -76,14 +86,10 @@ TABLE = (
     _of_loss("CenterLoss", "CENTER"),
     Unread(
         ("MODEL.LOSSES.CE.ALPHA",),
-        lambda cfg: cfg.MODEL.META_ARCHITECTURE in _OURS and cfg.MODEL.LOSSES.CE.EPSILON >= 0,
+        lambda cfg: _reads_losses(cfg) and cfg.MODEL.LOSSES.CE.EPSILON >= 0,
         "MODEL.LOSSES.CE.EPSILON",
     ),
-    Unread(
-        ("MODEL.LOSSES.CE.VIEW_ID", "MODEL.LOSSES.CE.VIEW_LAMBDA", "MODEL.SDMODEL", "TEST.SDMODEL"),
-        lambda cfg: cfg.MODEL.META_ARCHITECTURE in ("Baseline", "MGN"),
-        "MODEL.META_ARCHITECTURE",
-    ),
+    *(_of_method(method) for method in methods() if method.keys),
     Unread(
         ("DATALOADER.NUM_INSTANCE",),
         lambda cfg: cfg.DATALOADER.SAMPLER_TRAIN in ("TrainingSampler", "ImbalancedDatasetSampler"),
@@ -113,8 +119,12 @@ TABLE = (
 )
 
 
-def tell_unread(cfg: CfgNode) -> None:
-    """Log one line with all keys that were changed from their defaults and that nothing will read, if there are any."""
+def log_unread(cfg: CfgNode) -> None:
+    """Log in one line all keys that were changed from their defaults and will not be read, if there are any.
+
+    Args:
+        cfg: the config.
+    """
     if found := sorted(_found(cfg)):
         logger.warning("set, but nothing reads it: %s", "; ".join(found))
 

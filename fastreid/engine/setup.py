@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from fastreid.config import CfgNode, ConfigError, expand_paths, refuse_unsupported
-from fastreid.config.renames import NOTICES
-from fastreid.config.unread import tell_unread
+from fastreid.config.notices import NOTICES
+from fastreid.config.unread import log_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
 from fastreid.engine.resuming import ANYWAY
 from fastreid.evaluation.options import Scoring
@@ -176,7 +176,7 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
             logger.warning("%s", notice)
     NOTICES.clear()
     refuse_unsupported(cfg)
-    tell_unread(cfg)
+    log_unread(cfg)
     if cfg.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
         raise ConfigError("DETERMINISTIC and CUDNN_BENCHMARK contradict each other: set one of them to False")
     Scoring.from_config(cfg)  # raises now, not after the training

@@ -1,6 +1,4 @@
-"""The methods: a folder each. Importing this registers their models."""
+"""The methods: a folder each, with its config keys and its models.
 
-from fastreid.methods.baseline import MGN, Baseline
-from fastreid.methods.sd_reid import SDReIDStage1, SDReIDStage2
-
-__all__ = ["MGN", "Baseline", "SDReIDStage1", "SDReIDStage2"]
+`configs` lists the configs and `models` registers the models; neither is imported here, as a config needs no model.
+"""

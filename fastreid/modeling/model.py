@@ -138,7 +138,7 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     Raises:
         RegistryError: no model has the name in `MODEL.META_ARCHITECTURE`.
     """
-    importlib.import_module("fastreid.methods")  # registers the models; not above: methods import this module
+    importlib.import_module("fastreid.methods.models")  # registers the models; not above: methods import this module
     if num_classes is not None:
         cfg = cfg.clone()
         cfg.defrost()

@@ -1,6 +1,6 @@
 """fast-reid's 131 keys: each has its default and an effect that can be seen, or is refused with a reason.
 
-What only matters beside another key is set beside it here; set alone, it is told (`fastreid.config.unread`).
+What only matters beside another key is set beside it here; set alone, it is logged (`fastreid.config.unread`).
 """
 
 import logging
@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from fastreid.config import CfgNode, ConfigError, get_cfg, image_size, refuse_unsupported
 from fastreid.config.renames import ADD_ONS
-from fastreid.config.unread import TABLE, tell_unread
+from fastreid.config.unread import TABLE, log_unread
 from fastreid.config.unsupported import REASONS
 from fastreid.data import build_feature_loader, build_reid_train_loader
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
@@ -433,8 +433,6 @@ def outcome(observe, values, folder):
 
 # SD-ReID's own keys: reading is what can be seen of most of them.
 
-NOT_READ = {"MODEL.SDMODEL.FIRST_STAGE_CONFIG.PRETRAINED_PATH": "stage 2 works on features and opens no VAE"}
-
 
 def test_every_key_of_sd_reid_is_read(monkeypatch, tmp_path):
     seen = set()
@@ -459,10 +457,10 @@ def test_every_key_of_sd_reid_is_read(monkeypatch, tmp_path):
     groups |= {f"MODEL.SDMODEL.{key}": node for key, node in cfg.MODEL.SDMODEL.items() if isinstance(node, CfgNode)}
     keys = {f"{group}.{key}" for group, node in groups.items() for key in node if (frozenset(node), key) not in seen}
     lora = {"MODEL.SDMODEL.UNET_CONFIG.LORA_RANK"}  # of TRAIN lora
-    assert keys - REASONS.keys() - lora - groups.keys() == NOT_READ.keys()
+    assert keys - REASONS.keys() - lora - groups.keys() == set()
 
 
-# Beside others: a backbone refuses what it does not read, the rest is told.
+# Beside others: a backbone refuses what it does not read, the rest is logged.
 
 ALIEN = {
     "build_resnet_backbone": ("18x", {"STRIDE_SIZE": (8, 8), "DROP_PATH_RATIO": 0.3, "STEM": "conv", "TIMM_NAME": "x"}),
@@ -490,22 +488,22 @@ def test_a_backbone_refuses_what_it_does_not_read(name):
             build_backbone(cfg)
 
 
-def told_of(caplog, *words):
+def logged_of(caplog, *words):
     caplog.clear()
     cfg = get_cfg()
     cfg.merge_from_list(list(words))
-    tell_unread(cfg)
+    log_unread(cfg)
     return caplog.text
 
 
-def test_defaults_and_what_is_read_are_not_spoken_of(caplog):
-    assert told_of(caplog) == ""
-    assert told_of(caplog, "INPUT.REA.ENABLED", "True", "INPUT.REA.PROB", "0.3", "SOLVER.BASE_LR", "0.1") == ""
-    assert told_of(caplog, "TEST.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bf16") == ""
+def test_defaults_and_keys_that_are_read_are_not_mentioned(caplog):
+    assert logged_of(caplog) == ""
+    assert logged_of(caplog, "INPUT.REA.ENABLED", "True", "INPUT.REA.PROB", "0.3", "SOLVER.BASE_LR", "0.1") == ""
+    assert logged_of(caplog, "TEST.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "bf16") == ""
 
 
-def test_an_option_of_what_is_switched_off_is_told(caplog):
-    said = told_of(caplog, "INPUT.REA.PROB", "0.3", "TEST.RERANK.K1", "7", "INPUT.RPT.PROB", "0.1")
+def test_an_option_of_what_is_switched_off_is_logged(caplog):
+    said = logged_of(caplog, "INPUT.REA.PROB", "0.3", "TEST.RERANK.K1", "7", "INPUT.RPT.PROB", "0.1")
     assert "nothing reads it: INPUT.REA.PROB (INPUT.REA.ENABLED is False); INPUT.RPT.PROB (" in said
     assert "TEST.RERANK.K1 (TEST.RERANK.ENABLED is False)" in said and len(caplog.records) == 1
 
@@ -541,11 +539,11 @@ CHANGED = {
 
 
 @pytest.mark.parametrize(("beside", "key"), UNREAD, ids=lambda part: part if isinstance(part, str) else "")
-def test_a_key_that_nothing_reads_is_told(caplog, beside, key):
+def test_a_key_that_nothing_reads_is_logged(caplog, beside, key):
     default = read(get_cfg(), key)
     words = [str(word) for pair in (beside | {key: CHANGED[type(default)](default)}).items()
              for word in pair]  # fmt: skip
-    assert f"{key} (" in told_of(caplog, *words)
+    assert f"{key} (" in logged_of(caplog, *words)
 
 
 def test_every_row_has_been_tried():
@@ -553,9 +551,9 @@ def test_every_row_has_been_tried():
     assert [row for row in TABLE if not any(f"{k}.".startswith(f"{key}.") for k in tried for key in row.keys)] == []
 
 
-def test_parts_of_somebody_elses_are_not_spoken_of(caplog):
+def test_user_defined_parts_are_not_mentioned(caplog):
     words = "MODEL.META_ARCHITECTURE Mine MODEL.LOSSES.FL.SCALE 2.0 SOLVER.OPT Mine SOLVER.MOMENTUM 0.5".split()
-    assert told_of(caplog, *words, "DATALOADER.SAMPLER_TRAIN", "Mine", "DATALOADER.NUM_INSTANCE", "8") == ""
+    assert logged_of(caplog, *words, "DATALOADER.SAMPLER_TRAIN", "Mine", "DATALOADER.NUM_INSTANCE", "8") == ""
 
 
 @pytest.mark.parametrize("key", ADD_ONS)

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from fastreid.config import ConfigError, get_cfg
-from fastreid.methods import SDReIDStage1
+from fastreid.methods.sd_reid.stage1 import SDReIDStage1
 from fastreid.modeling import ReidModel, build_model, interface_of
 from fastreid.structures import PersonImage
 from tests.modeling import toys

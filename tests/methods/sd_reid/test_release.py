@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreid.config import get_cfg
-from fastreid.config.renames import RELEASED
 from fastreid.methods.sd_reid.conditioning import ConditionLearner
 from fastreid.methods.sd_reid.release import from_release
+from fastreid.methods.sd_reid.release_config import RELEASED
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
 from fastreid.modeling import build_model
 from fastreid.modeling.diffusion import LatentShape

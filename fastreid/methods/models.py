@@ -1,0 +1,12 @@
+"""The models of all methods. Importing this registers them."""
+
+from fastreid.methods.baseline.baseline import Baseline
+from fastreid.methods.baseline.mgn import MGN
+from fastreid.methods.sd_reid.stage1 import SDReIDStage1
+from fastreid.methods.sd_reid.stage2 import SDReIDStage2
+from fastreid.modeling.model import META_ARCH_REGISTRY
+
+for _model in (Baseline, MGN, SDReIDStage1, SDReIDStage2):
+    META_ARCH_REGISTRY.register(_model)
+
+__all__ = ["MGN", "Baseline", "SDReIDStage1", "SDReIDStage2"]

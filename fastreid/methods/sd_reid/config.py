@@ -1,0 +1,131 @@
+"""The config keys of SD-ReID, with their defaults and ranges."""
+
+from __future__ import annotations
+
+from fastreid.config.method_config import Key, MethodConfig
+from fastreid.config.ranges import (
+    COUNT,
+    FINITE,
+    FLAG,
+    LOOP,
+    NAME,
+    NAMES,
+    NOT_NEGATIVE,
+    SHARE,
+    SHARE_ABOVE_0,
+    TEXT,
+    at_least,
+    each,
+    whole,
+)
+from fastreid.methods.sd_reid.release_config import RELEASE
+
+_VDT = "the orthogonality loss is VDT's; SD-ReID does not train with it"
+_UNREAD = "no code path of the release reads it"
+
+KEYS = {
+    # Train the view head (lambda times its cross-entropy).
+    "MODEL.LOSSES.CE.VIEW_ID": Key(True, FLAG),
+    "MODEL.LOSSES.CE.VIEW_OREG": Key(False, FLAG, refused=_VDT),
+    # Weight of the view cross-entropy (lambda).
+    "MODEL.LOSSES.CE.VIEW_LAMBDA": Key(1.0, NOT_NEGATIVE),
+    # Views that cameras are grouped into (2: aerial, ground; AG-ReID v2 has 3).
+    "MODEL.SDMODEL.VIEW_NUM": Key(2, COUNT),
+    # Weight of the batch mean in the view centres: m <- MOMENTUM * mean(v) + (1 - MOMENTUM) * m.
+    "MODEL.SDMODEL.MOMENTUM": Key(0.8, SHARE_ABOVE_0),
+    # Length T of the diffusion.
+    "MODEL.SDMODEL.TRAIN_STEP": Key(200, LOOP),
+    # Chance per image that training replaces its condition by the learnt null condition.
+    "MODEL.SDMODEL.U_COND_PERCENT": Key(0.2, SHARE),
+    # Whether such an image loses its encoder / decoder control maps too (in training, and in the
+    # unconditional branch of guidance). The release keeps them (B4).
+    "MODEL.SDMODEL.U_COND_DOWN_BLOCK_GUIDANCE": Key(False, FLAG),
+    "MODEL.SDMODEL.U_COND_UP_BLOCK_GUIDANCE": Key(False, FLAG),
+    # Null condition of the unconditional branch in sampling: "learnt" (the one of training), or "zeros" (B3).
+    "MODEL.SDMODEL.NULL_CONDITION": Key("learnt", NAME),
+    # What is generated: "own" (the image's own feature under its own view, as released), "same_person_in_view" (the
+    # feature of another image of that person in the requested view) or "person_in_view" (the mean of that person's
+    # features in the requested view, over the batch).
+    "MODEL.SDMODEL.TARGET": Key("same_person_in_view", NAME),
+    # Diffuse identity vectors with zero mean and unit variance (by the running statistics of the BN neck), as Stable
+    # Diffusion scales its latents. Without it (as released) people may differ by far less than the noise does: after
+    # stage 1 of the quickstart their standard deviation is 0.04, and only their common mean is learnt.
+    "MODEL.SDMODEL.STANDARDIZE_LATENT": Key(True, FLAG),
+    # Give the identity conditions zero mean and unit covariance, each block by itself, by statistics of the training
+    # images that are taken before the first iteration. The release uses them as they are.
+    "MODEL.SDMODEL.WHITEN_CONDITIONS": Key(True, FLAG),
+    # Diffuse what remains around a ridge regression from the identity conditions to the person's mean vector in the
+    # requested view, fitted on those same images in closed form. For UNets that start from random weights.
+    "MODEL.SDMODEL.LINEAR_MEAN": Key(False, FLAG),
+    # Chance per image that training conditions on its view's centre instead of its own view token; at
+    # inference only centres exist (B5: the release never trains on them, 0.0).
+    "MODEL.SDMODEL.VIEW_CENTRE_PERCENT": Key(0.5, SHARE),
+    # What the network predicts: "auto" (what scheduler_config.json of the assets says), "epsilon", "v_prediction" or
+    # "sample".
+    "MODEL.SDMODEL.PREDICTION_TYPE": Key("auto", TEXT),
+    # Where view control enters the UNet: "down_and_up" (as described) or "down" (what the release does, B2).
+    "MODEL.SDMODEL.VIEW_CONTROL": Key("down_and_up", NAME),
+    # Residual of the UNet's middle block: "zero", or "learnt" (linear in the view token, starts at zero).
+    "MODEL.SDMODEL.MID_RESIDUAL": Key("zero", NAME),
+    # Standard deviation of Gaussian noise put on stage 2's conditions in training, in units of each
+    # token's own standard deviation: stage 1 knows its training people too well.
+    "MODEL.SDMODEL.CONDITION_NOISE": Key(0.0, NOT_NEGATIVE),
+    "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME": Key("ddpm", NAME),
+    "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH": Key("", TEXT, is_path=True),
+    # Draw t = (1 - u^3) T (large t more often) instead of uniformly.
+    "MODEL.SDMODEL.SCHEDULER_CONFIG.CUBIC_SAMPLING": Key(True, FLAG),
+    # "trailing" starts at t = T - 1, near pure noise; "leading" is the release's (B13).
+    "MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING": Key("trailing", NAME),
+    "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH": Key("", TEXT, is_path=True),
+    # What trains: "cross_attention_kv" (the attentions chosen by the keys below), "lora" or "all".
+    "MODEL.SDMODEL.UNET_CONFIG.TRAIN": Key("cross_attention_kv", NAME),
+    "MODEL.SDMODEL.UNET_CONFIG.LORA_RANK": Key(8, COUNT),
+    # Up-block attentions counted from the middle outwards, three per block; blocks without attention count.
+    "MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX": Key(
+        [11, 10, 9, 8, 7, 6, 5, 4, 3], each(whole(0), "a list of whole numbers, 0 or more")
+    ),
+    "MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_Q": Key(False, FLAG),
+    "MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_K": Key(False, FLAG),
+    "MODEL.SDMODEL.UNET_CONFIG.TRAIN_SELF_ATTN_V": Key(False, FLAG),
+    "MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_Q": Key(False, FLAG),
+    "MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_K": Key(True, FLAG),
+    "MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_V": Key(True, FLAG),
+    # 0: derived (identity conditions + 1). Otherwise checked against it, as are the two below.
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX": Key(0, NOT_NEGATIVE),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.CTX_DIM": Key(0, NOT_NEGATIVE),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.OUT_CHANNELS": Key([], each(whole(1), "a list of whole numbers above 0")),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.DEPTH": Key(1, COUNT),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS": Key(12, COUNT),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY": Key(False, FLAG, refused=_UNREAD),
+    "MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL": Key(320, COUNT, refused=_UNREAD),
+    "TEST.SDMODEL.NUM_INFERENCE_STEPS": Key(50, COUNT),
+    # Guidance: "uc_full", "full", "down_full", "uc_down_full" or "inverse" (modeling/diffusion/guidance.py).
+    "TEST.SDMODEL.INVERSE_TYPE": Key("uc_full", NAME),
+    "TEST.SDMODEL.FULL_GUIDANCE_SCALE": Key(2.0, FINITE),
+    "TEST.SDMODEL.DOWN_BLOCK_GUIDANCE_SCALE": Key(2.0, FINITE),
+    # Starting noise: "shared" (one draw per view for all images), "image" (from the image's content),
+    # "name" (from its file name), "zeros", or "fresh" (from a running generator, as released: an image's
+    # feature then depends on its batch, B10 and B11).
+    "TEST.SDMODEL.NOISE": Key("shared", NAME),
+    # -1: MODEL.SEED.
+    "TEST.SDMODEL.NOISE_SEED": Key(-1, at_least(-1, " (-1: MODEL.SEED)")),
+    # Samples averaged into each generated feature.
+    "TEST.SDMODEL.NUM_DRAWS": Key(1, COUNT),
+    # Views to generate: 0 is every view; 2 is the release, which left out the third (B6).
+    "TEST.SDMODEL.NUM_VIEWS": Key(0, NOT_NEGATIVE),
+    # Steps in which encoder control acts: "every", or "fading" (halves per step, as released, B1).
+    "TEST.SDMODEL.CONTROL_STEPS": Key("every", NAME),
+    # Rows per UNet call (images x views x guidance branches); 0: all at once.
+    "TEST.SDMODEL.MICRO_BATCH": Key(0, NOT_NEGATIVE),
+    # Parts of the descriptor, in this order.
+    "TEST.SDMODEL.PARTS": Key(("person", "generated"), NAMES),
+    # "concat" (as released) or "weighted": every part to unit length, the generated ones scaled so that the
+    # cosine of two descriptors is (person + GENERATED_WEIGHT * mean over views) / (1 + GENERATED_WEIGHT).
+    "TEST.SDMODEL.FUSION": Key("weighted", NAME),
+    "TEST.SDMODEL.GENERATED_WEIGHT": Key(0.6, NOT_NEGATIVE),
+    # Pass generated features through stage 1's BN neck, as the person feature is. Without it the mean that all
+    # people share dominates their cosines, and GENERATED_WEIGHT means little.
+    "TEST.SDMODEL.GENERATED_NECK": Key(True, FLAG),
+}
+
+CONFIG = MethodConfig(models=("SDReIDStage1", "SDReIDStage2"), keys=KEYS, loss_models=("SDReIDStage1",), origin=RELEASE)
