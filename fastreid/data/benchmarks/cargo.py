@@ -17,7 +17,7 @@ def read_cargo(path: Path) -> PersonImage:
 
     Raises:
         ValueError: the file name has another form.
-        UnexpectedCamera: neither of the 13.
+        UnexpectedCamera: the camera is not one of the 13.
     """
     match = _FILE_NAME.fullmatch(path.stem)
     if not match:
@@ -34,7 +34,7 @@ ALL = {"query": Sizes(312), "gallery": Sizes(50_712)}
 AERIAL_QUERY, AERIAL_GALLERY = Sizes(178, 89), Sizes(32_268, 2_447)
 GROUND_QUERY, GROUND_GALLERY = Sizes(134, 60), Sizes(18_444, 2_404)
 
-# Valid queries: those that the denominators of published Rank-1 figures imply.
+# Valid queries: the denominators of published Rank-1 figures.
 CARGO = Benchmark(
     "CARGO",
     folders=("CARGO",),
@@ -56,7 +56,7 @@ CARGO = Benchmark(
             valid_queries=112,
             about="Ground queries against the ground gallery.",
         ),
-        # Two-way: with the view as camera, a query's matches are all in the other view (VDT, SD-ReID).
+        # Two-way: with the view as camera, all matches of a query are in the other view (VDT, SD-ReID).
         "CARGO_AG": Protocol(
             camera_is_view=True,
             sizes=ALL,
