@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastreid.structures import JUNK_PERSON
 from fastreid.utils.errors import ArgumentError, UserError
-
-JUNK_PERSON = -1  # gallery images of nobody in particular (Market-1501): removed for every query
 
 
 class NoValidQueryError(UserError, ValueError):
