@@ -8,9 +8,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastreid.evaluation.options import Expansion, Reranking, Scoring
 from fastreid.evaluation.roc import roc_curve
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import score_features
+from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
 from fastreid.retrieval import compiled_engine, neighbors, torch_engine
 from fastreid.retrieval.compiled_engine import CompiledDistances, distance_rows
 from fastreid.retrieval.matches import match_labels

@@ -4,7 +4,7 @@ import pytest
 
 from fastreid.data.benchmarks.base import NOBODY
 from fastreid.data.datasets import DatasetError
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from tests.data.benchmarks.trees import labels, load, touch
 
 LISTS = {

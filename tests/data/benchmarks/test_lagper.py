@@ -6,7 +6,7 @@ import pytest
 
 from fastreid.data.benchmarks.base import NOBODY, UnexpectedCamera
 from fastreid.data.benchmarks.lagper import read_lagper
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from tests.data.benchmarks.trees import labels, load, touch
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.base import NOBODY
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from tests.data.benchmarks.trees import load
 from tests.miniature import rendered
 
