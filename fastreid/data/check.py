@@ -16,10 +16,9 @@ from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.benchmarks.lists import Listed
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import View
 from fastreid.data.common import ImageReadError, read_image
 from fastreid.data.datasets import ImageDataset
-from fastreid.structures import PersonImage
+from fastreid.structures import PersonImage, View
 from fastreid.utils.plain import printable
 
 HEADERS = ("data set", "split", "images", "published", "people", "published", "of nobody", "cameras", "views")

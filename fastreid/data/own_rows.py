@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastreid.data.benchmarks.base import JUNK, SPLITS
+from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.data.scan import tell_once
-from fastreid.structures import PersonImage
+from fastreid.structures import JUNK_PERSON, PersonImage
 from fastreid.utils.names import number_names
 
 logger = logging.getLogger(__name__)
@@ -75,10 +75,10 @@ def _tell_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_ca
     if bool(query) != bool(gallery):
         there, absent = ("query", "gallery") if query else ("gallery", "query")
         _warn(f"{place} has {there} images and no {absent} images: it cannot be evaluated")
-    if unnamed := sum(image.person == JUNK for image in splits["train"]):
+    if unnamed := sum(image.person == JUNK_PERSON for image in splits["train"]):
         logger.info("%s: %d training images of no person are not trained on", place, unnamed)
     trained = {image.person for image in splits["train"]}
-    if both := (trained & {image.person for image in (*query, *gallery)}) - {JUNK}:
+    if both := (trained & {image.person for image in (*query, *gallery)}) - {JUNK_PERSON}:
         _warn(f"{place}: {len(both)} people are both trained on and tested: figures will flatter")
 
 

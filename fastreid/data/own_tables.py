@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastreid.data.benchmarks.base import SPLITS
-from fastreid.data.benchmarks.sources import View
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.formats import image_suffixes
 from fastreid.data.own_rows import Row, dataset_of
 from fastreid.data.scan import tell_once
+from fastreid.structures import View
 from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, read_text
 

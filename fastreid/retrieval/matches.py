@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastreid.structures import PersonImage
+from fastreid.structures import JUNK_PERSON, PersonImage
 from fastreid.utils.errors import ArgumentError, UserError
-
-JUNK_PERSON = -1  # gallery images without a person (Market-1501): removed for every query
 
 
 class NoValidQueryError(UserError, ValueError):

@@ -10,17 +10,13 @@ from functools import partial
 from pathlib import Path
 
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, MissingImages, Source, View
+from fastreid.data.benchmarks.sources import Folder, MissingImages, Source
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.scan import tell_once
-from fastreid.structures import PersonImage
+from fastreid.structures import JUNK_PERSON, PersonImage, View
 
 logger = logging.getLogger(__name__)
 
-# Person id of images that count as wrong for every query: people without a name in the gallery.
-NOBODY = -2
-# Person id of images that no ranking may hold: bad crops. They are not even loaded.
-JUNK = -1
 SPLITS = ("train", "query", "gallery")
 # Share of a split that may be left out for its cameras; of more it is another data set in the benchmark's form.
 _MOST_STRANGE = 1 / 3
@@ -41,7 +37,8 @@ class Protocol:
         camera_is_view: rank with the view as camera id, so that only matches across views count.
         train: where the training images are, if not where the benchmark's are.
         sizes: published counts of "query" and "gallery", and of "train" if it has its own.
-        valid_queries: how many queries have a match, as published or as their figures imply.
+        valid_queries: number of queries that have a match, as published or as published figures imply.
+        about: what the protocol measures, in a sentence or two, for reports.
     """
 
     query: Source = Folder("query")
@@ -52,6 +49,7 @@ class Protocol:
     train: Source | None = None
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
     valid_queries: int | None = None
+    about: str = ""
 
     def apply(self, images: Iterable[PersonImage], views: frozenset[View] | None) -> list[PersonImage]:
         kept = [image for image in images if views is None or image.view in views]
@@ -67,7 +65,7 @@ class Benchmark:
         folders: names that its folder may have; the first is the one that `layout` shows.
         train: where the training images are, of every protocol that does not say otherwise.
         read: path, and the numbers that a list says of it -> PersonImage; raises ValueError for a file name of another
-            form, UnexpectedCamera. People are numbered from 0, or JUNK, or NOBODY.
+            form, UnexpectedCamera. People are numbered from 0, or `JUNK_PERSON`, or `UNNAMED_PERSON`.
         protocols: registered name -> protocol.
         layout: the tree that a user should have, shown when it is not there.
         aliases: other registered name -> protocol.
@@ -177,9 +175,9 @@ class Benchmark:
         if not images:
             raise MissingImages(f"no images of the cameras of {self.name} in {home}, {source.name}")
         self._check_views(home, source, images)
-        kept = [image for image in images if image.person != JUNK]
+        kept = [image for image in images if image.person != JUNK_PERSON]
         if junk := len(images) - len(kept):
-            tell_once(logger, logging.INFO, f"{home}, {source.name}: {junk:,} junk images (bad boxes) left out")
+            tell_once(logger, logging.INFO, f"{home}, {source.name}: {junk:,} junk images (bad boxes) skipped")
         return kept
 
     def _check_cameras(self, home: Path, source: Source, strange: Mapping[str, int], total: int) -> None:

@@ -121,12 +121,15 @@ def _classic(boxes: str, part: str) -> Source:
     return JsonSplit(f"splits_classic_{boxes}.json", boxes, part)
 
 
-def _protocol(source: Callable[[str, str], Source], boxes: str, **sizes: Sizes) -> Protocol:
+def _protocol(source: Callable[[str, str], Source], boxes: str, about: str, **sizes: Sizes) -> Protocol:
     train, query, gallery = (source(boxes, part) for part in ("train", "query", "gallery"))
-    return Protocol(query, gallery, train=train, sizes=sizes)
+    return Protocol(query, gallery, train=train, sizes=sizes, about=f"{about} {_ABOUT_BOXES[boxes]}")
 
 
 _NEW_QUERY = Sizes(1_400, 700)
+_ABOUT_BOXES = {"labeled": "The boxes are drawn by hand.", "detected": "The boxes are those of a detector."}
+_ABOUT_NEW = "New protocol: every query against the whole gallery; only images under the other camera are matches."
+_ABOUT_CLASSIC = "Classic protocol, first split: every image of 100 people against all of them."
 _CLASSIC = {"train": Sizes(ids=1_367), "query": Sizes(ids=100), "gallery": Sizes(ids=100)}
 
 CUHK03 = Benchmark(
@@ -136,13 +139,13 @@ CUHK03 = Benchmark(
     read=read_cuhk03,
     protocols={
         "CUHK03_labeled": _protocol(
-            _new, "labeled", train=Sizes(7_368, 767), query=_NEW_QUERY, gallery=Sizes(5_328, 700)
+            _new, "labeled", _ABOUT_NEW, train=Sizes(7_368, 767), query=_NEW_QUERY, gallery=Sizes(5_328, 700)
         ),
         "CUHK03_detected": _protocol(
-            _new, "detected", train=Sizes(7_365, 767), query=_NEW_QUERY, gallery=Sizes(5_332, 700)
+            _new, "detected", _ABOUT_NEW, train=Sizes(7_365, 767), query=_NEW_QUERY, gallery=Sizes(5_332, 700)
         ),
-        "CUHK03_classic_labeled": _protocol(_classic, "labeled", **_CLASSIC),
-        "CUHK03_classic_detected": _protocol(_classic, "detected", **_CLASSIC),
+        "CUHK03_classic_labeled": _protocol(_classic, "labeled", _ABOUT_CLASSIC, **_CLASSIC),
+        "CUHK03_classic_detected": _protocol(_classic, "detected", _ABOUT_CLASSIC, **_CLASSIC),
     },
     aliases={"CUHK03": "CUHK03_labeled"},
     layout="""\

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastreid.data.benchmarks.sources import Entry, MissingImages, Source, View
+from fastreid.data.benchmarks.sources import Entry, MissingImages, Source
 from fastreid.data.scan import scan, tell_once
+from fastreid.structures import View
 from fastreid.utils.text import TextError, read_text
 
 logger = logging.getLogger(__name__)

@@ -52,7 +52,12 @@ MSMT17 = Benchmark(
     train=FirstOf((TRAIN, Folder("bounding_box_train"))),
     read=read_msmt17,
     protocols={
-        "MSMT17": Protocol(QUERY, GALLERY, sizes={"query": Sizes(11_659, 3_060), "gallery": Sizes(82_161, 3_060)}),
+        "MSMT17": Protocol(
+            QUERY,
+            GALLERY,
+            sizes={"query": Sizes(11_659, 3_060), "gallery": Sizes(82_161, 3_060)},
+            about="Every query against the whole gallery; only images under other cameras are matches.",
+        ),
     },
     layout="""\
 MSMT17_V1/                     or MSMT17_V2/, with mask_train_v2/ and mask_test_v2/

@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 from fastreid.data.benchmarks.base import UnexpectedCamera
-from fastreid.data.benchmarks.sources import View
-from fastreid.structures import PersonImage
+from fastreid.structures import PersonImage, View
 
 _FILE_NAME = re.compile(r"(?P<person>-1|[0-9]{1,18})_c(?P<camera>[0-9]{1,18}).*")
 

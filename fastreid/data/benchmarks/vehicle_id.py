@@ -10,15 +10,15 @@ from pathlib import Path
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.lists import Lines
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Entry, Source, View
-from fastreid.structures import PersonImage
+from fastreid.data.benchmarks.sources import Entry, Source
+from fastreid.structures import PersonImage, View
 
-# Nobody knows the cameras: one for all queries and another for the gallery, so that nothing is ever removed.
+# The cameras are unknown: all queries have one and the gallery another, so that no match is removed.
 QUERY_CAMERA, GALLERY_CAMERA = 0, 1
 
 
 def read_vehicle_id(path: Path, vehicle: int, camera: int = QUERY_CAMERA) -> PersonImage:
-    """The file name says nothing; the list says the vehicle."""
+    """Image of a vehicle; the list gives the vehicle."""
     return PersonImage(str(path), vehicle, camera, View.GROUND)
 
 
@@ -26,8 +26,8 @@ def read_vehicle_id(path: Path, vehicle: int, camera: int = QUERY_CAMERA) -> Per
 class Drawn(Source):
     """One image of each vehicle of a list (`gallery`), or all others.
 
-    The one whose name without its suffix has the lowest SHA-256: as good as a draw, and the same for everybody,
-    whatever the order of the lines.
+    The chosen image is the one whose name without its suffix has the lowest SHA-256, a pseudo-random choice that does
+    not depend on the order of the lines.
     """
 
     images: Lines
@@ -60,7 +60,8 @@ def _list(name: str) -> Lines:
 def _protocol(vehicles: int, queries: int, paper: str) -> Protocol:
     test = _list(f"test_list_{vehicles}")
     sizes = {"query": Sizes(queries, note=f"The paper says {paper}"), "gallery": Sizes(vehicles, vehicles)}
-    return Protocol(Drawn(test, gallery=False), Drawn(test, gallery=True), sizes=sizes)
+    about = f"All images but one of each of {vehicles:,} vehicles against a gallery of that one image per vehicle."
+    return Protocol(Drawn(test, gallery=False), Drawn(test, gallery=True), sizes=sizes, about=about)
 
 
 VEHICLE_ID = Benchmark(

@@ -5,14 +5,14 @@ from pathlib import Path
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.lists import NUMBER, Lines, read_lines
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import MissingImages, View
-from fastreid.structures import PersonImage
+from fastreid.data.benchmarks.sources import MissingImages
+from fastreid.structures import PersonImage, View
 
 INFO = "train_test_split/vehicle_info.txt"
 
 
 def read_veri_wild(path: Path, vehicle: int, camera: int) -> PersonImage:
-    """The list says the vehicle, vehicle_info.txt the camera."""
+    """Image of a vehicle; the list gives the vehicle, vehicle_info.txt the camera."""
     return PersonImage(str(path), vehicle, camera, View.GROUND)
 
 
@@ -52,6 +52,7 @@ def _protocol(vehicles: int, gallery: int, note: str = "") -> Protocol:
         _list(f"{test}_query", f"{test}_id_query"),
         _list(test, f"{test}_id"),
         sizes={"query": Sizes(vehicles, vehicles), "gallery": Sizes(gallery, vehicles, note)},
+        about=f"One query per vehicle of {vehicles:,}; only images under other cameras are matches.",
     )
 
 

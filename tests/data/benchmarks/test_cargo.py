@@ -6,8 +6,8 @@ import pytest
 
 from fastreid.data import benchmarks  # noqa: F401
 from fastreid.data.benchmarks.cargo import read_cargo
-from fastreid.data.benchmarks.sources import View
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError
+from fastreid.structures import View
 from tests.data.benchmarks.trees import load
 
 

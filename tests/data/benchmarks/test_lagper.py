@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fastreid.data.benchmarks.base import NOBODY, UnexpectedCamera
+from fastreid.data.benchmarks.base import UnexpectedCamera
 from fastreid.data.benchmarks.lagper import read_lagper
 from fastreid.retrieval.matches import match_images
+from fastreid.structures import UNNAMED_PERSON
 from tests.data.benchmarks.trees import labels, load, touch
 
 
@@ -51,7 +52,7 @@ def test_protocols_by_hand(root):
     to_ground, to_air, to_both = (load(f"LAGPeR_{way}", root) for way in ("A2G", "G2A", "G2AG"))
     assert labels(to_ground.train) == [(1, 10, 1), (1, 3, 0)]  # nobody is not trained on
     assert labels(to_ground.query) == [(7, 12, 0)]
-    assert labels(to_ground.gallery) == [(7, 13, 1), (NOBODY, 13, 1), (8, 11, 1)]
+    assert labels(to_ground.gallery) == [(7, 13, 1), (UNNAMED_PERSON, 13, 1), (8, 11, 1)]
     assert (labels(to_air.query), labels(to_air.gallery)) == ([(7, 11, 1)], [(7, 12, 0)])
     assert labels(to_both.gallery) == [(7, 12, 0), (7, 13, 1), (8, 11, 1)]
     assert load("LAGPeR", root).query == to_ground.query

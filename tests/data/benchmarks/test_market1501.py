@@ -102,7 +102,7 @@ def test_junk_and_other_files_are_counted(tmp_path, caplog):
     touch(tmp_path / "Market1501", *FILES, "bounding_box_test/readme.txt")
     with caplog.at_level(logging.INFO):
         load("Market1501", tmp_path)
-    assert "bounding_box_test: 1 junk images (bad boxes) left out" in caplog.text
+    assert "bounding_box_test: 1 junk images (bad boxes) skipped" in caplog.text
     assert "bounding_box_test: skipped 1 files with other suffixes: .txt (1)" in caplog.text
 
 
