@@ -9,10 +9,10 @@ import logging
 from fastreid.config import ConfigError, get_cfg, refuse_unsupported, user_path
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import read_feature_pair
-from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import score_features
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.lock import path_lock
 from fastreid.utils.optional import optional

@@ -16,7 +16,7 @@ from fastreid.config.notices import NOTICES
 from fastreid.config.unread import log_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
 from fastreid.engine.resuming import ANYWAY
-from fastreid.evaluation.options import Scoring
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, make_deterministic, seed_everything
 from fastreid.utils.errors import UserError, sentence_of

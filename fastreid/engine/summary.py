@@ -9,7 +9,7 @@ from torch import nn
 
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.datasets import ImageDataset
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from fastreid.solver import LRSchedule
 from fastreid.utils.plain import printable
 

@@ -1,1 +1,1 @@
-"""fast-reid's place for the compiled rank evaluation; it is in `fastreid.retrieval.rank_cylib`."""
+"""Compiled rank evaluation under fast-reid's module path; see `fastreid.retrieval.rank_cylib`."""

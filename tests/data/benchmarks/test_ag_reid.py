@@ -7,7 +7,7 @@ from scipy.io import savemat
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.ag_reid import read_attributes
 from fastreid.data.datasets import DatasetError
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from tests.data.benchmarks.trees import labels, load, touch
 
 # Person 6, T 02140, altitude 0 -> identity 6021400.

@@ -6,7 +6,7 @@ import pytest
 
 from fastreid.data.benchmarks.base import UnexpectedCamera
 from fastreid.data.benchmarks.lagper import read_lagper
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from fastreid.structures import UNNAMED_PERSON
 from tests.data.benchmarks.trees import labels, load, touch
 
