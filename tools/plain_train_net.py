@@ -28,13 +28,17 @@ from fastreid.config import (
     resolve_device,
 )
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
+from fastreid.data.loader import PersonLoader
+from fastreid.data.train_loader import TrainLoader
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
+from fastreid.modeling.model import image_transforms_of
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
+from fastreid.structures import PersonImage
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.env import rng_state, seed_everything, set_rng_state
 from fastreid.utils.errors import reported_as
@@ -72,7 +76,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
 def train(cfg: CfgNode) -> nn.Module:
     """Data, model, optimiser and schedule; then epochs of steps. The trained model."""
-    loader = build_reid_train_loader(cfg)
+    loader = build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True))
     cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or loader.dataset.num_classes
     cfg.freeze()
     model = build_model(cfg)
@@ -148,7 +152,7 @@ class Frozen:
                 parameter.grad = None
 
 
-def run_tasks(cfg: CfgNode, model: nn.Module, loader: Any, tasks: Sequence[EpochTask], epoch: int) -> bool:
+def run_tasks(cfg: CfgNode, model: nn.Module, loader: TrainLoader, tasks: Sequence[EpochTask], epoch: int) -> bool:
     """Run the tasks that are due before an epoch, such as SD-ReID's calibration; whether the loader has a new order."""
     is_new = False
     for task in tasks:
@@ -156,12 +160,17 @@ def run_tasks(cfg: CfgNode, model: nn.Module, loader: Any, tasks: Sequence[Epoch
             continue
         model.eval()
         with torch.no_grad(), autocast_for(cfg, cfg.MODEL.DEVICE):
-            plan = task.run(LoaderTrainingSet(TrainingLoader(loader), functools.partial(build_feature_loader, cfg)))
+            plan = task.run(LoaderTrainingSet(TrainingLoader(loader), functools.partial(feature_loader, cfg)))
         model.train()
         if plan is not None and not plan.is_empty:
             loader.set_plan(labels=plan.labels, order=plan.order, num_batches=epoch * loader.iters_per_epoch)
             is_new = True
     return is_new
+
+
+def feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> PersonLoader:
+    """Batches over images in order, with the test transforms."""
+    return build_feature_loader(cfg, images, image_transforms_of(cfg, is_train=False))
 
 
 def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -188,7 +197,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
     state = rng_state()
     try:
         return evaluate_protocols(
-            cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), build_feature_loader, cfg.OUTPUT_DIR,
+            cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), feature_loader, cfg.OUTPUT_DIR,
             lambda: autocast_for(cfg, cfg.MODEL.DEVICE, enabled=cfg.TEST.AMP.ENABLED),
         )  # fmt: skip
     finally:

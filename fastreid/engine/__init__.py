@@ -5,7 +5,8 @@ from fastreid.engine.defaults import DefaultTrainer
 from fastreid.engine.launch import launch
 from fastreid.engine.predictor import DefaultPredictor, build_for_evaluation
 from fastreid.engine.setup import default_argument_parser, default_setup
-from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
+from fastreid.engine.train_loop import SimpleTrainer
+from fastreid.engine.trainer_base import HookBase, TrainerBase
 
 __all__ = [
     "DefaultPredictor",

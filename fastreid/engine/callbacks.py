@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fastreid.engine.train_loop import HookBase, TrainerBase
+from fastreid.engine.trainer_base import HookBase, TrainerBase
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from fastreid.engine.train_loop import EvaluationCut, HookBase, progress_of
+from fastreid.engine.trainer_base import EvaluationCut, HookBase, progress_of
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import BEST, Checkpointer
 from fastreid.utils.env import rng_state, set_rng_state

@@ -14,7 +14,7 @@ from fastreid.engine.evaluating import BestCheckpointer, EvalHook, EvaluationRec
 from fastreid.engine.freezing import LayerFreeze  # noqa: F401
 from fastreid.engine.precise_bn import PreciseBN  # noqa: F401
 from fastreid.engine.stopping import Interrupted, StopOnSignal  # noqa: F401
-from fastreid.engine.train_loop import HookBase, progress_of
+from fastreid.engine.trainer_base import HookBase, progress_of
 from fastreid.engine.training_loader import skipped_images
 from fastreid.solver import LRSchedule
 from fastreid.solver.ema import WeightAverage

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastreid.config import CfgNode
 from fastreid.engine.fingerprints import split_fingerprint
-from fastreid.engine.train_loop import HookBase
+from fastreid.engine.trainer_base import HookBase
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.manifest import (

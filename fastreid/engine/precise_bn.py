@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastreid.config import ConfigError
 from fastreid.engine.accumulation import split_batch
 from fastreid.engine.nonfinite import BufferBackup
-from fastreid.engine.train_loop import HookBase
+from fastreid.engine.trainer_base import HookBase
 from fastreid.solver.ema import WeightAverage
 from fastreid.utils import comm
 from fastreid.utils.env import rng_state, set_rng_state

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, ConfigError, check_ranges, image_size
 from fastreid.data.build import build_feature_loader
 from fastreid.engine.defaults import DefaultTrainer
+from fastreid.modeling.model import image_transforms_of
 from fastreid.retrieval.extraction import FeatureStore
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import load_weights
@@ -97,5 +98,6 @@ class DefaultPredictor:
         cfg.defrost()
         cfg.DATALOADER.BAD_IMAGES = "raise"  # every image has its row
         store = FeatureStore()
-        store.extract(self.model, build_feature_loader(cfg, unique), flip=cfg.TEST.FLIP.ENABLED)
+        loader = build_feature_loader(cfg, unique, image_transforms_of(cfg, is_train=False))
+        store.extract(self.model, loader, flip=cfg.TEST.FLIP.ENABLED)
         return store.select(images)

@@ -17,7 +17,8 @@ from fastreid.engine.evaluating import RECORD, last_evaluation, restore_best
 from fastreid.engine.identity import Identity, training_identity
 from fastreid.engine.nonfinite import DivergenceError
 from fastreid.engine.resuming import ANYWAY, check_resumable, take_options
-from fastreid.engine.train_loop import SimpleTrainer, progress_of
+from fastreid.engine.train_loop import SimpleTrainer
+from fastreid.engine.trainer_base import progress_of
 from fastreid.engine.training_loader import TrainingLoader
 from fastreid.modeling import interface_of
 from fastreid.solver import LRSchedule

@@ -142,7 +142,9 @@ def output_folder(cfg: CfgNode) -> Iterator[None]:
 
 
 def hold_output_folder(cfg: CfgNode) -> None:
-    """Lock OUTPUT_DIR in the main process, the only one that writes results; every process must call it.
+    """Lock OUTPUT_DIR and remove the temporary files that a killed process has left there.
+
+    Every process must call it; the main one, which alone writes results, has the lock.
 
     Args:
         cfg: the config.
@@ -155,6 +157,8 @@ def hold_output_folder(cfg: CfgNode) -> None:
     if comm.is_main_process():
         try:
             acquire(cfg.OUTPUT_DIR)
+            for folder in (Path(cfg.OUTPUT_DIR), Path(cfg.OUTPUT_DIR) / "plots"):
+                remove_leftovers(folder)  # before anything is written: they may fill the disk
         except UserError as found:
             error = type(found)(f"OUTPUT_DIR: {found}")
     if error := comm.broadcast(error):
@@ -186,9 +190,6 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     path = Path(cfg.OUTPUT_DIR) / "config.yaml"
     # config.yaml is that of the training; a resumed run writes it when its changes were accepted.
     keeps_config = any(getattr(args, name, False) for name in ("eval_only", "dry_run", "resume"))
-    if folder is not None and comm.is_main_process():
-        for place in (folder, Path(folder) / "plots"):
-            remove_leftovers(place)  # first: half-written files of a killed run may fill the disk
     if folder is not None and not (keeps_config and path.exists()):
         write_config(cfg)
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
-from fastreid.engine.train_loop import EvaluationCut, HookBase, progress_of
+from fastreid.engine.trainer_base import EvaluationCut, HookBase, progress_of
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import INTERRUPTED, Checkpointer
 

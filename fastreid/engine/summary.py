@@ -9,7 +9,7 @@ from torch import nn
 
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.datasets import ImageDataset
-from fastreid.retrieval.matches import match_images
+from fastreid.evaluation.protocols import MatchedProtocol
 from fastreid.solver import LRSchedule
 from fastreid.utils.plain import printable
 
@@ -64,12 +64,13 @@ def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: i
     return f"{head}\n{tabulate(rows, headers=['epoch', 'iteration', 'lr'])}"
 
 
-def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
+def valid_queries_table(datasets: Iterable[ImageDataset | MatchedProtocol]) -> str:
     """Number of queries with a match in each protocol, beside the number that published figures imply."""
     rows = []
     for dataset in datasets:
         benchmark = BENCHMARK_OF.get(dataset.name)
-        valid = int((match_images(dataset.query, dataset.gallery).num_positives > 0).sum()) if dataset.query else 0
+        matches = MatchedProtocol.of(dataset).matches if dataset.query else None
+        valid = 0 if matches is None else int((matches.num_positives > 0).sum())
         published = benchmark.protocol(dataset.name).valid_queries if benchmark else None
         pairs = benchmark.aliases.items() if benchmark else ()
         alias = next((b if a == dataset.name else a for a, b in pairs if dataset.name in (a, b)), None)

@@ -96,7 +96,7 @@ class LoaderTrainingSet:
     """
 
     def __init__(
-        self, loader: TrainingLoader, make_loader: Callable[[Sequence[PersonImage]], Iterable[dict[str, Any]]]
+        self, loader: TrainingLoader, make_loader: Callable[[Sequence[PersonImage]], Iterable[Mapping[str, Any]]]
     ) -> None:
         self.loader, self._make_loader = loader, make_loader
         if loader.images is None or loader.labels is None:
@@ -115,6 +115,6 @@ class LoaderTrainingSet:
         """The class of each image."""
         return self.loader.labels or []
 
-    def batches(self, images: Sequence[PersonImage]) -> Iterable[dict[str, Any]]:
+    def batches(self, images: Sequence[PersonImage]) -> Iterable[Mapping[str, Any]]:
         """Batches of some images in the given order, with the test transforms."""
         return self._make_loader(images)

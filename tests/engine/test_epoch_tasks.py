@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from fastreid.config import ConfigError
 from fastreid.engine import HookBase
-from fastreid.engine.train_loop import progress_of
+from fastreid.engine.trainer_base import progress_of
 from fastreid.modeling import ReidModel
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask
 from fastreid.utils import comm

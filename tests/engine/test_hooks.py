@@ -206,8 +206,8 @@ def test_a_profile_of_chosen_iterations(tmp_path):
     assert trace.name == "profiler-trace-iter1.json" and "traceEvents" in json.loads(trace.read_text())
 
 
-def test_a_writer_is_told_how_it_is_to_be_built():
-    with pytest.raises(TypeError, match="takes the method, self.build_writers"):
+def test_a_writer_needs_the_method_that_makes_it_and_a_timer():
+    with pytest.raises(TypeError, match="takes the method self.build_writers"):
         hooks.PeriodicWriter([Memory()], 200)
     with pytest.raises(RuntimeError, match="needs an IterationTimer"):
         run([hooks.PeriodicWriter(lambda: [Memory()])])

@@ -1,6 +1,6 @@
 """SD-ReID stage 2: generate a person's feature under every view, and retrieve with all of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -211,7 +211,7 @@ class SDReIDStage2(ReidModel):
         return () if self.whitening is None and self.linear_mean is None else (Calibration(self.calibrate),)
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[dict[str, Any]]) -> None:
+    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Fit what has a closed form, whitening and linear mean, to the frozen encoder's features; before training."""
         if self.whitening is None and self.linear_mean is None:
             return
