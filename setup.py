@@ -18,7 +18,11 @@ FLAGS = {
 
 # Folder, module, headers.
 EXTENSIONS = [
-    ("fastreid/retrieval/rank_cylib", "rank_cy", ["kernels", "neighbors", "coarse", "histogram"]),
+    (
+        "fastreid/retrieval/rank_cylib",
+        "rank_cy",
+        ["products", "kernels", "counting", "neighbors", "coarse", "histogram"],
+    ),
     ("fastreid/data/resize_cylib", "resize_cy", ["resize"]),
 ]
 
@@ -66,7 +70,7 @@ setup(
     package_data={
         "fastreid.methods.sd_reid": ["*.yml"],
         "fastreid.data.resize_cylib": ["*.pyx", "*.h"],
-        "fastreid.retrieval.rank_cylib": ["*.pyx", "*.h"],
+        "fastreid.retrieval.rank_cylib": ["*.pyx", "*.pxd", "*.h"],
         "fastreid.evaluation.report": ["*.j2", "*.css"],
     },
     install_requires=requirements(),

@@ -25,8 +25,8 @@ from unittest import mock
 from fastreid.evaluation import jaccard_graph, roc_curve
 from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.compiled_engine import CompiledDistances, rank_features
-from fastreid.retrieval.coordinates import Space
-from fastreid.retrieval.matching import match_labels
+from fastreid.retrieval.matches import match_labels
+from fastreid.retrieval.metric import FittedMetric
 from fastreid.retrieval.query_expansion import expand
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.retrieval.reranking import RerankedDistances
@@ -106,7 +106,7 @@ def by_euclidean(data: Protocol) -> float:
 def about_the_origin(data: Protocol) -> float:
     """The same without that point, and so without what looking for it and taking it off costs."""
     origin = np.zeros(data[0].shape[1], dtype=np.float32)
-    with mock.patch.object(compiled_engine, "space_of", lambda metric, query, gallery: Space(metric, origin)):
+    with mock.patch.object(compiled_engine, "fit_metric", lambda metric, query, gallery: FittedMetric(metric, origin)):
         return by_euclidean(data)
 
 

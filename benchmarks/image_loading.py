@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastreid.config import get_cfg
-from fastreid.data.common import PersonDataset
+from fastreid.data.dataset import TrainingDataset, collate, seed_generators
 from fastreid.data.images import decode_plain_jpeg, read_bytes, read_image, read_pixels, simplejpeg_is_as_pillow
-from fastreid.data.numbered import Draw, NumberedDataset, seed_generators
+from fastreid.data.samplers.draws import Draw
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize, resize
 from fastreid.structures import PersonImage
@@ -29,7 +29,6 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 from torch import Tensor
-from torch.utils.data import default_collate
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import InterpolationMode, v2
 
@@ -80,7 +79,8 @@ class Ways:
         self.on_tensors = v2.Compose([*steps(cfg), *last])
         self.ours_alone = build_transforms(cfg)
         images = [PersonImage(str(path), 0, 0) for path in paths]
-        self.dataset = NumberedDataset(PersonDataset(images, self.ours_alone, as_bytes=True), SEED, BATCH)
+        views, labels = {"images": self.ours_alone}, [0] * len(images)
+        self.dataset = TrainingDataset(images, views, labels, seed=SEED, batch_size=BATCH)
         self.number_of = {path: number for number, path in enumerate(paths)}
 
     def pillow(self, paths: Sequence[Path]) -> Tensor:
@@ -99,7 +99,7 @@ class Ways:
     def bytes_alone(self, paths: Sequence[Path]) -> Tensor:
         """As a data worker does it: up to the bytes that it hands over."""
         draws = [Draw(self.number_of[path], self.number_of[path]) for path in paths]
-        return default_collate(self.dataset.__getitems__(draws))["images"]
+        return collate(self.dataset.__getitems__(draws))["images"]
 
     def decode_and_resize(self, paths: Sequence[Path]) -> list[np.ndarray]:
         return [resize(read_pixels(str(path)), SIZE) for path in paths]

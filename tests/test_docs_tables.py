@@ -11,7 +11,6 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from fastreid.config import ConfigError
 from fastreid.config.unsupported import REASONS
 from fastreid.data.benchmarks import BENCHMARKS
 from fastreid.data.datasets import DATASET_REGISTRY
@@ -21,6 +20,7 @@ from fastreid.evaluation import evaluate_rank
 from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
 from fastreid.methods.sd_reid.targets import TARGETS
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
+from fastreid.modeling.diffusion import OptionError
 from fastreid.modeling.diffusion.guidance import GUIDANCE
 from fastreid.modeling.diffusion.noise import NoiseSource
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
@@ -79,7 +79,7 @@ def test_choices_are_all_named(heading, count, names):
 
 
 def test_noise_kinds_are_all_named():
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(OptionError) as error:
         NoiseSource("?", 0, (4, 8, 6))
     legal = re.search("Legal: (.*)", str(error.value))[1]
     table = rows("docs/sd_reid.md", "**Noise**", 3)

@@ -9,10 +9,10 @@ import logging
 from fastreid.config import ConfigError, get_cfg, refuse_unsupported, user_path
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import read_feature_pair
-from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import score_features
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.lock import path_lock
 from fastreid.utils.optional import optional
@@ -49,8 +49,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         refuse_unsupported(cfg)
         query, gallery = read_feature_pair(args.query, args.gallery)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
-        views = {"q_viewids": query.viewids, "g_viewids": gallery.viewids}
-        result = score_features(query.rows, gallery.rows, *ids, Scoring.from_config(cfg), **views)
+        result = score_features(
+            query.rows, gallery.rows, *ids, Scoring.from_config(cfg),
+            q_viewids=query.viewids, g_viewids=gallery.viewids,
+        )  # fmt: skip
         roc = result.roc or (roc_curve(result.distances, result.matches) if args.plots else None)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from error
@@ -60,7 +62,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     with path_lock(args.output, args.plots):
         if args.output:
             write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
-        if args.plots and optional("matplotlib.figure", "no plots are drawn"):
+        if args.plots and roc is not None and optional("matplotlib.figure", "no plots are drawn"):
             from fastreid.evaluation.plots import draw_plots
 
             draw_plots({args.gallery.stem: Curves(result.cmc, roc)}, args.plots)

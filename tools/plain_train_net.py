@@ -10,10 +10,10 @@ processes, resuming, averaged weights, accumulation, steps that are skipped, met
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import functools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,17 @@ from fastreid.config import (
     resolve_device,
 )
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
+from fastreid.data.loader import PersonLoader
+from fastreid.data.train_loader import TrainLoader
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
+from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
+from fastreid.modeling.epoch_task import EpochTask
+from fastreid.modeling.model import image_transforms_of
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
+from fastreid.structures import PersonImage
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.env import rng_state, seed_everything, set_rng_state
 from fastreid.utils.errors import reported_as
@@ -70,7 +76,7 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
 def train(cfg: CfgNode) -> nn.Module:
     """Data, model, optimiser and schedule; then epochs of steps. The trained model."""
-    loader = build_reid_train_loader(cfg)
+    loader = build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True))
     cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or loader.dataset.num_classes
     cfg.freeze()
     model = build_model(cfg)
@@ -85,12 +91,14 @@ def train(cfg: CfgNode) -> nn.Module:
         interface_of(model).check_weights()
     elif interface_of(model).required_prefixes:
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
-    calibrate(cfg, model, loader)
+    tasks = interface_of(model).epoch_tasks()
 
     model.train()
     batches = endless(loader)
     last_epoch = cfg.SOLVER.MAX_EPOCH - 1
     for epoch in range(cfg.SOLVER.MAX_EPOCH):
+        if run_tasks(cfg, model, loader, tasks, epoch):
+            batches = endless(loader)
         for iteration in range(epoch * loader.iters_per_epoch, (epoch + 1) * loader.iters_per_epoch):
             schedule.set_iteration(iteration)
             frozen.before_step(iteration)
@@ -144,19 +152,25 @@ class Frozen:
                 parameter.grad = None
 
 
-def calibrate(cfg: CfgNode, model: nn.Module, loader: Any) -> None:
-    """Show a model that asks for it (SD-ReID's stage 2) about 4096 training images without augmentation."""
-    if not hasattr(model, "calibrate"):
-        return
-    data = loader.dataset
-    stride = -(-len(data) // 4096)
-    images = [
-        dataclasses.replace(image, person=label)
-        for image, label in zip(data.images, data.labels, strict=True)
-        if label % stride == 0
-    ]
-    with autocast_for(cfg, cfg.MODEL.DEVICE):
-        model.calibrate(build_feature_loader(cfg, images))
+def run_tasks(cfg: CfgNode, model: nn.Module, loader: TrainLoader, tasks: Sequence[EpochTask], epoch: int) -> bool:
+    """Run the tasks that are due before an epoch, such as SD-ReID's calibration; whether the loader has a new order."""
+    is_new = False
+    for task in tasks:
+        if not task.is_due(epoch):
+            continue
+        model.eval()
+        with torch.no_grad(), autocast_for(cfg, cfg.MODEL.DEVICE):
+            plan = task.run(LoaderTrainingSet(TrainingLoader(loader), functools.partial(feature_loader, cfg)))
+        model.train()
+        if plan is not None and not plan.is_empty:
+            loader.set_plan(labels=plan.labels, order=plan.order, num_batches=epoch * loader.iters_per_epoch)
+            is_new = True
+    return is_new
+
+
+def feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> PersonLoader:
+    """Batches over images in order, with the test transforms."""
+    return build_feature_loader(cfg, images, image_transforms_of(cfg, is_train=False))
 
 
 def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -183,7 +197,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
     state = rng_state()
     try:
         return evaluate_protocols(
-            cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), build_feature_loader, cfg.OUTPUT_DIR,
+            cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), feature_loader, cfg.OUTPUT_DIR,
             lambda: autocast_for(cfg, cfg.MODEL.DEVICE, enabled=cfg.TEST.AMP.ENABLED),
         )  # fmt: skip
     finally:

@@ -183,6 +183,8 @@ _C.SOLVER.OPT = "Adam"
 # Further arguments of it, as pairs: [[betas, [0.9, 0.98]], [amsgrad, True]].
 _C.SOLVER.OPT_ARGS = []
 _C.SOLVER.MAX_EPOCH = 120
+# Iterations of an epoch; 0: training images // IMS_PER_BATCH.
+_C.SOLVER.ITERS_PER_EPOCH = 0
 _C.SOLVER.BASE_LR = 3e-4
 # Above 0 replaces BASE_LR (kept for SD-ReID's files).
 _C.SOLVER.OVERRIDE_LR = 0.0

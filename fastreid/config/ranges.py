@@ -184,6 +184,7 @@ _SOLVER = {
     "OPT": NAME,
     "OPT_ARGS": ANY,
     "MAX_EPOCH": LOOP,
+    "ITERS_PER_EPOCH": between(0, 10**6, "from 0 (training images // IMS_PER_BATCH) to 1,000,000"),
     "BASE_LR": POSITIVE,
     "OVERRIDE_LR": NOT_NEGATIVE,
     "HEADS_LR_FACTOR": NOT_NEGATIVE,

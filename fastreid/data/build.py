@@ -1,24 +1,24 @@
 """Datasets and loaders from a config."""
 
+from __future__ import annotations
+
 import gc
 import inspect
 import os
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
-
-from fastreid.config import CfgNode, ConfigError, image_size, resolve_device
+from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.benchmarks import BENCHMARK_OF
-from fastreid.data.common import PersonDataset
+from fastreid.data.dataset import PersonDataset, TrainingDataset, Transform
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.loader import PersonLoader
-from fastreid.data.numbered import NumberedDataset, NumberedSampler
 from fastreid.data.own_images import load_own_images
 from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler
-from fastreid.data.skipping import POLICIES, LeavingOut, Replacing, collate
+from fastreid.data.samplers.draws import Order
+from fastreid.data.train_loader import MakeOrder, TrainLoader
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize
 from fastreid.data.workers import leave_signals_to_parent
@@ -35,15 +35,19 @@ def datasets_root(cfg: CfgNode) -> str:
 def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDataset]:
     """The named datasets, read from `datasets_root`; `csv:FILE` and `folder:FOLDER` are a user's own images.
 
+    Args:
+        cfg: the configuration.
+        names: one name, or several.
+
     Raises:
-        DatasetError: what is on disk is not what a name stands for.
+        DatasetError: the files on disk are not those of a data set of this name.
     """
-    names = [names] if isinstance(names, str) else names  # else each letter would be a name
+    names = [names] if isinstance(names, str) else names
     return [_build_dataset(name, datasets_root(cfg), _key_with(cfg, name)) for name in names]
 
 
 def _key_with(cfg: CfgNode, name: str) -> str:
-    """The key whose value names this data set, if one does."""
+    """The key whose value has the name of this data set; "" if none has."""
     return next((f"DATASETS.{key}" for key in ("NAMES", "TESTS") if name in cfg.DATASETS[key]), "")
 
 
@@ -52,89 +56,112 @@ def _build_dataset(name: str, root: str, key: str) -> ImageDataset:
         return load_own_images(name, root)
     make = DATASET_REGISTRY.get(name, key=key)
     takes = inspect.signature(make).parameters
-    # Not every class that users wrote for fast-reid asks where the data sets are.
+    # Not every class written for fast-reid has an argument `root`.
     takes_root = "root" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
     dataset = make(root=root) if takes_root else make()
     dataset.name = dataset.name or name
     return dataset
 
 
-def build_reid_train_loader(cfg: CfgNode) -> DataLoader:
+def build_reid_train_loader(cfg: CfgNode, image_transforms: Mapping[str, Transform] | None = None) -> TrainLoader:
     """An endless loader over the union of `DATASETS.NAMES`.
 
-    People of different datasets are different classes. The loader carries `iters_per_epoch` and the data sets as
-    `sources`, its dataset `num_classes`. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
+    People of different datasets are different classes. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
+
+    Args:
+        cfg: the configuration.
+        image_transforms: name -> transform of further views of each sample, beside "images".
 
     Raises:
         ConfigError: no data set is named, the batch does not divide over the processes, the sampler cannot fill one, a
             benchmark is named twice, or a key has no legal value.
-        DatasetError: a data set without training images.
+        DatasetError: a data set has no training images.
     """
     if not cfg.DATASETS.NAMES:
         raise ConfigError("DATASETS.NAMES is empty: name at least one data set to train on")
     sources = build_datasets(cfg, cfg.DATASETS.NAMES)
     _check_sources(sources)
-    images, people, sets = [], [], []
+    world_size, batch_size, seed = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.SEED
+    if batch_size < 1 or batch_size % world_size:
+        raise ConfigError(f"SOLVER.IMS_PER_BATCH={batch_size} must divide over {world_size} processes")
+    images, labels, sets = _union(sources, combineall=cfg.DATASETS.COMBINEALL)
+    dataset = TrainingDataset(
+        images,
+        {"images": build_transforms(cfg, is_train=True), **(image_transforms or {})},
+        labels,
+        seed=seed,
+        batch_size=batch_size,
+        skip_unreadable=_skips(cfg),
+    )
+    return TrainLoader(
+        dataset,
+        _order_maker(cfg, dataset, sets),
+        seed=seed,
+        batch_size=batch_size,
+        rank=comm.get_rank(),
+        world_size=world_size,
+        sources=sources,
+        iters_per_epoch=cfg.SOLVER.ITERS_PER_EPOCH or max(1, len(images) // batch_size),
+        **_loader_options(cfg),
+    )
+
+
+def _union(sources: Sequence[ImageDataset], *, combineall: bool) -> tuple[list[PersonImage], list[int], list[int]]:
+    """The training images of all data sets, the class of each, and the number of its data set."""
+    images: list[PersonImage] = []
+    people: list[tuple[str, Hashable]] = []
+    sets: list[int] = []
     for number, dataset in enumerate(sources):
-        pairs = dataset.training_people(cfg.DATASETS.COMBINEALL)
+        pairs = dataset.training_people(combineall)
         sets += [number] * len(pairs)
         images += [image for image, _ in pairs]
         people += [(dataset.name, who) for _, who in pairs]
-    class_of = {person: index for index, person in enumerate(sorted(set(people), key=_in_order))}
-    labels = [class_of[person] for person in people]
+    class_of = {person: index for index, person in enumerate(sorted(set(people), key=_sort_key))}
+    return images, [class_of[person] for person in people], sets
 
-    world_size = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world_size:
-        raise ConfigError(f"SOLVER.IMS_PER_BATCH={cfg.SOLVER.IMS_PER_BATCH} must divide over {world_size} processes")
-    sampler = _build_sampler(
-        cfg,
-        labels,
-        batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        mini_batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
-        num_instances=cfg.DATALOADER.NUM_INSTANCE,
-        seed=cfg.MODEL.SEED,
-        rank=comm.get_rank(),
-        world_size=world_size,
-        cameras=[image.camera for image in images],
-        views=[int(image.view) for image in images],
-        sets=sets,
-        set_weight=cfg.DATALOADER.SET_WEIGHT,
-    )
-    people_seen = PersonDataset(images, build_transforms(cfg, is_train=True), labels, as_bytes=True)
-    if _skips(cfg):
-        people_seen = Replacing(people_seen)
-    loader = _loader(
-        cfg,
-        NumberedDataset(people_seen, cfg.MODEL.SEED, cfg.SOLVER.IMS_PER_BATCH),
-        image_size=image_size(cfg),
-        batch_size=cfg.SOLVER.IMS_PER_BATCH // world_size,
-        sampler=NumberedSampler(sampler, cfg.SOLVER.IMS_PER_BATCH, rank=comm.get_rank(), world_size=world_size),
-        drop_last=True,
-    )
-    loader.sources = sources
-    loader.iters_per_epoch = max(1, len(images) // cfg.SOLVER.IMS_PER_BATCH)
-    return loader
+
+def _order_maker(cfg: CfgNode, dataset: TrainingDataset, sets: Sequence[int]) -> MakeOrder:
+    """Makes samplers of `DATALOADER.SAMPLER_TRAIN` over images of a training set, by its current labels."""
+
+    def make(indices: Sequence[int], seed: int) -> Order:
+        images = [dataset.images[index] for index in indices]
+        return _build_sampler(
+            cfg,
+            [dataset.labels[index] for index in indices],
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            mini_batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            num_instances=cfg.DATALOADER.NUM_INSTANCE,
+            seed=seed,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+            cameras=[image.camera for image in images],
+            views=[int(image.view) for image in images],
+            sets=[sets[index] for index in indices],
+            set_weight=cfg.DATALOADER.SET_WEIGHT,
+        )
+
+    return make
 
 
 def _build_sampler(cfg: CfgNode, labels: Sequence[int], **known: Any) -> Any:
-    """`DATALOADER.SAMPLER_TRAIN`, given what it asks for of what is known of the images.
+    """A `DATALOADER.SAMPLER_TRAIN`, called with those of the known arguments that it has.
 
     Raises:
-        ConfigError: DATALOADER.SET_WEIGHT is given and the sampler does not ask for it.
+        ConfigError: DATALOADER.SET_WEIGHT is given and the sampler has no such argument.
     """
     make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN, key="DATALOADER.SAMPLER_TRAIN")
-    asked = inspect.signature(make).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values())
-    if known["set_weight"] and "set_weight" not in asked and not takes_all:
+    parameters = inspect.signature(make).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if known["set_weight"] and "set_weight" not in parameters and not takes_all:
         raise ConfigError(
             f"DATALOADER.SET_WEIGHT is {list(known['set_weight'])}, but {cfg.DATALOADER.SAMPLER_TRAIN} does not weigh "
             "data sets: take DATALOADER.SAMPLER_TRAIN SetReWeightSampler, or leave it empty"
         )
-    return make(labels, **{name: value for name, value in known.items() if takes_all or name in asked})
+    return make(labels, **{name: value for name, value in known.items() if takes_all or name in parameters})
 
 
 def _check_sources(sources: Sequence[ImageDataset]) -> None:
-    """The same people twice would be different classes; and somebody there must be."""
+    """Check that no two data sets have the same people, who would be different classes, and that none is empty."""
     named: dict[str, str] = {}
     for dataset in sources:
         home = BENCHMARK_OF[dataset.name].name if dataset.name in BENCHMARK_OF else dataset.name
@@ -150,28 +177,32 @@ def _check_sources(sources: Sequence[ImageDataset]) -> None:
             raise DatasetError(f"{dataset.name} has no training images")
 
 
-def _in_order(person: tuple[str, Hashable]) -> tuple[str, bool, Hashable]:
-    """By data set, then by number, people of query and gallery before those who were named."""
+def _sort_key(person: tuple[str, Hashable]) -> tuple[str, bool, Hashable]:
+    """By data set, then by number; people of query and gallery before those with names."""
     name, who = person
     return (name, isinstance(who, tuple), who)
 
 
-def build_feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> DataLoader:
+def build_feature_loader(
+    cfg: CfgNode, images: Sequence[PersonImage], image_transforms: Mapping[str, Transform] | None = None
+) -> PersonLoader:
     """A loader over `images`, in order, with the test transforms; `targets` are the person ids.
 
-    With DATALOADER.BAD_IMAGES "skip" it leaves out what cannot be read; afterwards `skipped` has {path: reason}.
+    With DATALOADER.BAD_IMAGES "skip", images that cannot be read are left out; afterwards `skipped` of the loader has
+    {path: reason}.
+
+    Args:
+        cfg: the configuration.
+        images: the images.
+        image_transforms: name -> transform of further views of each sample, beside "images".
     """
-    dataset = PersonDataset(images, build_transforms(cfg, is_train=False), as_bytes=True)
-    return _loader(
-        cfg,
-        LeavingOut(dataset) if _skips(cfg) else dataset,
-        image_size=image_size(cfg, is_train=False),
-        batch_size=cfg.TEST.IMS_PER_BATCH,
-    )
+    transforms: dict[str, Transform] = {"images": build_transforms(cfg, is_train=False), **(image_transforms or {})}
+    dataset = PersonDataset(images, transforms, skip_unreadable=_skips(cfg))
+    return PersonLoader(dataset, batch_size=cfg.TEST.IMS_PER_BATCH, **_loader_options(cfg))
 
 
-def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader, int]:
-    """Query then gallery of one dataset, and how many of them are queries; of several processes, each its part."""
+def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[PersonLoader, int]:
+    """Query, then gallery of a data set, and the number of queries; each of several processes gets a part."""
     (dataset,) = build_datasets(cfg, [dataset_name])
     images = [*dataset.query, *dataset.gallery]
     return build_feature_loader(cfg, [images[index] for index in InferenceSampler(len(images))]), len(dataset.query)
@@ -179,31 +210,31 @@ def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[DataLoader,
 
 def _begin_worker(worker: int) -> None:
     leave_signals_to_parent()
-    gc.freeze()  # what was there before is not looked through, nor copied page by page, at every collection
+    gc.freeze()  # no collection visits, and thereby copies page by page, what the parent had allocated
+
+
+_BAD_IMAGE_POLICIES = ("raise", "skip")
 
 
 def _skips(cfg: CfgNode) -> bool:
     policy = cfg.DATALOADER.BAD_IMAGES
-    if policy not in POLICIES:
-        raise ConfigError(explain_choice("DATALOADER.BAD_IMAGES", policy, POLICIES))
+    if policy not in _BAD_IMAGE_POLICIES:
+        raise ConfigError(explain_choice("DATALOADER.BAD_IMAGES", policy, _BAD_IMAGE_POLICIES))
     return policy == "skip"
 
 
-def _loader(cfg: CfgNode, dataset: Dataset, **options: object) -> PersonLoader:
-    # Found out, and told, once for all workers.
+def _loader_options(cfg: CfgNode) -> dict[str, Any]:
+    # Checked, with a log message, once for all workers.
     compiled_resize()
     simplejpeg_is_as_pillow()
-    device = resolve_device(cfg.MODEL.DEVICE)
-    return PersonLoader(
-        dataset,
-        device=device,
-        collate_fn=collate if _skips(cfg) else None,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
-        timeout=cfg.DATALOADER.TIMEOUT if cfg.DATALOADER.NUM_WORKERS else 0,
-        # A process that was spawned, as those of several are, would spawn its workers, too: seconds for each loader.
-        multiprocessing_context="fork" if cfg.DATALOADER.NUM_WORKERS and sys.platform == "linux" else None,
-        pin_memory=device.startswith("cuda"),
-        persistent_workers=False,
-        worker_init_fn=_begin_worker,
-        **options,
-    )
+    device, num_workers = resolve_device(cfg.MODEL.DEVICE), cfg.DATALOADER.NUM_WORKERS
+    return {
+        "device": device,
+        "num_workers": num_workers,
+        "timeout": cfg.DATALOADER.TIMEOUT if num_workers else 0,
+        # Processes of a distributed run are spawned and would spawn their workers too, which takes seconds per loader.
+        "multiprocessing_context": "fork" if num_workers and sys.platform == "linux" else None,
+        "pin_memory": device.startswith("cuda"),
+        "persistent_workers": False,
+        "worker_init_fn": _begin_worker,
+    }

@@ -1,18 +1,17 @@
-"""The loader that training and evaluation draw from: a torch DataLoader whose batches are finished in this process."""
+"""The loader of training and evaluation: a DataLoader that finishes each batch in the main process."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from fastreid.data.handover import Collate, Packing, Places, unpack
-from fastreid.data.transforms import Pixels
+from fastreid.data.dataset import PersonDataset, collate
+from fastreid.data.transforms import PersonTransform, Pixels
 from fastreid.data.workers import explained, signals_blocked
 
 logger = logging.getLogger(__name__)
@@ -20,60 +19,44 @@ logger = logging.getLogger(__name__)
 _SHOWN = 5
 
 
-class PersonLoader(DataLoader):
-    """A DataLoader whose workers hand over bytes, and what they had to skip; batches hold neither.
+class PersonLoader(DataLoader[Any]):
+    """A DataLoader whose workers send uint8 pixels; batches have float32 images.
 
-    `images` become float32 [B, 3, H, W] in 0..255 here, on the device: bytes are a quarter of what must be carried from
-    process to process and to a GPU.
+    Each view that the data set's transforms made as `Pixels` becomes float32 [B, 3, H, W] in 0..255 on `device`, in the
+    main process.
 
     Args:
-        device: where images are wanted.
-        image_size: (height, width) of the images, if it is known. Workers that are forked then lay the bytes where this
-            process reads them, unless they are for a GPU: those torch carries on from a thread of its own.
-        args, options: DataLoader's; its dataset has the `transform` that made the images.
+        dataset: the images.
+        device: device of the images.
+        options: further arguments of `DataLoader`.
 
-    Attributes: skipped, {path: reason} of what was skipped in the batches that were handed out so far.
+    Attributes:
+        skipped: {path: reason} of the images that were skipped in the batches so far.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        device: torch.device | str = "cpu",
-        image_size: tuple[int, int] | None = None,
-        collate_fn: Collate | None = None,
-        **options: Any,
-    ) -> None:
-        self._packing = Packing(collate_fn)
-        super().__init__(*args, collate_fn=self._packing, **options)
-        self.device, self._image_size = device, image_size
+    dataset: PersonDataset
+
+    def __init__(self, dataset: PersonDataset, *, device: torch.device | str = "cpu", **options: Any) -> None:
+        super().__init__(dataset, collate_fn=collate, **options)
+        self.device = device
         self.skipped: dict[str, str] = {}
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        places = self._packing.places = self._places()
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # finished batches
         with signals_blocked() if self.num_workers else contextlib.nullcontext():
-            parcels = super().__iter__()  # now, not with the first batch: it draws a seed
-        self._packing.places = None  # the workers have it; here it lives as long as the iterator
-        return self._finished(parcels, places)
+            batches = super().__iter__()  # now, not with the first batch: it draws a seed
+        return self._finished(explained(batches) if self.num_workers else batches)
 
-    def _places(self) -> Places | None:
-        context = self.multiprocessing_context
-        is_forked = self.num_workers > 0 and context is not None and context.get_start_method() == "fork"
-        if not is_forked or self._image_size is None or torch.device(self.device).type != "cpu":
-            return None
-        # A worker is asked for as many batches as it may be ahead, and for one more while that before is finished.
-        return Places(self.num_workers, self.prefetch_factor + 1, (self.batch_size, 3, *self._image_size))
-
-    def _finished(self, parcels: Iterator[Any], places: Places | None) -> Iterator[dict[str, Any]]:
-        for parcel in explained(parcels):
-            batch = unpack(parcel, places, self._to_float)
+    def _finished(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for batch in batches:
             self._note(batch.pop("skipped", ()))
+            for name, value in batch.items():
+                if isinstance(value, Pixels):
+                    transform = cast(PersonTransform, self.dataset.transforms[name])
+                    batch[name] = value.to_float(transform.erase_value, self.device)
             if batch:
                 yield batch
 
-    def _to_float(self, pixels: Pixels) -> Tensor:
-        return pixels.to_float(self.dataset.transform.erase_value, self.device)
-
-    def _note(self, skipped: list[tuple[str, str]]) -> None:
+    def _note(self, skipped: Sequence[tuple[str, str]]) -> None:
         for path, reason in skipped:
             if path not in self.skipped and len(self.skipped) < _SHOWN:
                 logger.warning("skipping image %s: %s", path, reason)

@@ -1,14 +1,13 @@
-"""DefaultTrainer: a run built from a config, every part replaceable by overriding one method."""
+"""DefaultTrainer: builds a run from a config; each part can be replaced by overriding one method."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import inspect
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,17 @@ from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
-from fastreid.engine.evaluating import RECORD, last_evaluation, restore_best
+from fastreid.engine.epoch_tasks import build_epoch_tasks
 from fastreid.engine.freezing import build_layer_freeze
-from fastreid.engine.identity import Identity, model_identity, training_identity
+from fastreid.engine.identity import model_identity
 from fastreid.engine.manifest import ManifestWriter, Names, Splits, names_of, splits_of
-from fastreid.engine.nonfinite import max_nonfinite
 from fastreid.engine.precise_bn import PreciseBN
-from fastreid.engine.resuming import ANYWAY, check_resumable, take_options
+from fastreid.engine.resumable import ResumableTrainer
 from fastreid.engine.setup import output_folder, write_config
 from fastreid.engine.sharding import is_sharded, keep_whole, replicated, shard
 from fastreid.engine.summary import valid_queries_table
-from fastreid.engine.train_loop import HookBase, SimpleTrainer
-from fastreid.engine.views import check_views
+from fastreid.engine.trainer_base import HookBase
+from fastreid.engine.training_loader import TrainingLoader
 from fastreid.evaluation import (
     DatasetEvaluator,
     ReidEvaluator,
@@ -43,14 +41,13 @@ from fastreid.evaluation import (
 )
 from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
+from fastreid.modeling.model import image_transforms_of
+from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
 from fastreid.utils.amp import amp_dtype, autocast_for
-from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights, read_checkpoint
-from fastreid.utils.env import set_rng_state
-from fastreid.utils.files import remove_leftovers
-from fastreid.utils.manifest import sha256_of
+from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer
 
@@ -59,7 +56,7 @@ logger = logging.getLogger(__name__)
 Results = dict[str, dict[str, float]]
 
 
-class DefaultTrainer(SimpleTrainer):
+class DefaultTrainer(ResumableTrainer):
     """Builds model, data, optimiser, schedule, hooks and checkpoints from ``cfg``.
 
     Typical use: ``trainer = DefaultTrainer(cfg); trainer.resume_or_load(resume); trainer.train()``.
@@ -68,10 +65,11 @@ class DefaultTrainer(SimpleTrainer):
     def __init__(self, cfg: CfgNode) -> None:
         check_ranges(cfg)
         data_loader = self.build_train_loader(cfg)
+        self.loader = TrainingLoader(data_loader)
         self._given_cfg = cfg
-        self.cfg = self.auto_scale_hyperparams(cfg, data_loader.dataset.num_classes)
+        self.cfg = self.auto_scale_hyperparams(cfg, self.loader.num_classes)
         self.bare_model = self.build_model(self.cfg)
-        self._of_model = model_identity(self.bare_model)  # before it is sharded
+        self.model_facts = model_identity(self.bare_model)  # before it is sharded
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
         shard(self.cfg, self.bare_model, device)
@@ -87,164 +85,35 @@ class DefaultTrainer(SimpleTrainer):
             scaler=torch.amp.GradScaler(device.type, enabled=use_scaler),
             clip_gradients=build_gradient_clipper(self.cfg),
             accumulation_steps=accumulation_steps(self.cfg),
-            max_nonfinite=max_nonfinite(self.cfg),
+            max_nonfinite=self.cfg.SOLVER.MAX_NONFINITE,
         )
-        self.max_epoch, self.iters_per_epoch = (
-            self.cfg.SOLVER.MAX_EPOCH,
-            data_loader.iters_per_epoch,
-        )
+        self.max_epoch, self.iters_per_epoch = self.cfg.SOLVER.MAX_EPOCH, self.loader.iters_per_epoch
         self.schedule = self.build_lr_scheduler(self.cfg, optimizer, self.iters_per_epoch)
         self.average = build_weight_average(self.cfg, self.bare_model)
         self.checkpointer = Checkpointer(
             self.bare_model, self.cfg.OUTPUT_DIR, average=self.average,
             optimizer=optimizer, scheduler=self.schedule, scaler=self.scaler,
         )  # fmt: skip
-        self.train_datasets = getattr(data_loader, "sources", [])
+        self.train_datasets = self.loader.sources
         self.test_datasets = self.build_test_datasets(self.cfg)
-        check_views(self.bare_model, self.train_datasets)
-        for protocol in self.test_datasets:
-            check_protocol(protocol)  # now, not after the hours of training
-        # What the run trains on; known when it starts.
-        self.identity: Identity | None = None
-        self.changed_at_resume: list[str] = []
-        self.started_from: str | None = None
-        self.register_hooks(self.build_hooks())
-
-    def resume_or_load(self, resume: bool | str = False) -> None:
-        """Go on from the last checkpoint if asked and there is one; else load any MODEL.WEIGHTS.
-
-        Args:
-            resume: True, or "anyway" to go on though data or configuration are not the run's (--resume-anyway).
-
-        Raises:
-            WeightsError: the file is missing, unreadable, or of another model.
-            ResumeError: the run was trained on other data, or with another configuration.
-        """
-        path = self.checkpointer.last() if resume else None
-        if path is not None:
-            self._resume(path, anyway=resume == ANYWAY)
-            return
-        if self.cfg.MODEL.WEIGHTS:
-            self.started_from = comm.broadcast(self._checksum_of_weights())
-            coverage = self.cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
-            load_weights(self.bare_model, self.cfg.MODEL.WEIGHTS, to_train=True, min_coverage=coverage)
-            interface_of(self.bare_model).check_weights()
-        elif required := interface_of(self.bare_model).required_prefixes:
-            raise WeightsError(
-                f"{type(self.bare_model).__name__} starts from a checkpoint that fills {', '.join(required)}: "
-                "set MODEL.WEIGHTS to one (for stage 2, stage 1's model_best.pth or model_final.pth)"
-            )
-        elif resume:
-            logger.info("nothing to resume in %s: starting anew", self.cfg.OUTPUT_DIR)
-
-    def _checksum_of_weights(self) -> str | None:
-        """Of the file MODEL.WEIGHTS, for a run to know it by; None if there is none, and in other processes."""
-        return sha256_of(self.cfg.MODEL.WEIGHTS) if self.cfg.MODEL.WEIGHTS and comm.is_main_process() else None
-
-    def _clear_folder(self) -> None:
-        """Remove what a process that was killed left half-written; set aside what an earlier, other run left.
-
-        A run that starts anew must not be resumed as, or judged by, one that used the folder before.
-        """
-        folder = Path(self.cfg.OUTPUT_DIR)
-        if comm.is_main_process():
-            remove_leftovers(folder)
-            remove_leftovers(folder / "plots")
-            if not self.start_iter:
-                (folder / RECORD).unlink(missing_ok=True)
-                if moved := self.checkpointer.set_aside():
-                    logger.warning("checkpoints of an earlier run in %s are now %s", folder, ", ".join(moved))
-        comm.synchronize()
-
-    def _calibrate(self) -> None:
-        """Show a model that asks for it (``calibrate``) about 4096 training images, unaugmented: all images of some."""
-        calibrate = getattr(self.bare_model, "calibrate", None)
-        if calibrate is None:
-            return
-        if is_sharded(self.bare_model):
-            self.bare_model.unshard()
-        if comm.is_main_process():
-            data = self.data_loader.dataset
-            stride = -(-len(data) // 4096)
-            # Labels, not ids: people of different data sets may share an id.
-            images = [
-                dataclasses.replace(image, person=label)
-                for image, label in zip(data.images, data.labels, strict=True)
-                if label % stride == 0
-            ]
-            with self.autocast():
-                calibrate(self.build_feature_loader(self.cfg, images))
-        if is_sharded(self.bare_model):
-            self.bare_model.reshard()
-        comm.copy_from_main(self.bare_model.buffers())
-
-    def _identify(self) -> Identity:
-        """What this run trains on, the same in all processes; the main one reads the images."""
-        if self.identity is None and comm.is_main_process():
-            data = self.data_loader.dataset
-            images, labels = getattr(data, "images", None), getattr(data, "labels", None)
-            self.identity = training_identity(self.cfg, images, labels, optimizer=self.optimizer) | self._of_model
-        self.identity = comm.broadcast(self.identity)
-        return self.identity
-
-    def _resume(self, path: os.PathLike[str], *, anyway: bool = False) -> None:
-        content = read_checkpoint(path, lazily=True)
-        self.changed_at_resume = check_resumable(path, content, self._identify(), self.optimizer, anyway=anyway)
-        asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        values = self.checkpointer.resume(path)
-        take_options(self.optimizer, asked, self.changed_at_resume)
-        self.start_epoch, self.start_iter = values["epoch"] + 1, values["iteration"]
-        self._check_weights(path, values.get("started_from"))
-        best = values["best_metric"], values.get("best_iteration")
-        done = comm.broadcast(self._last_evaluation())
-        # A checkpoint is written before its evaluation.
-        self.best_metric, self.best_iteration = (done["best_metric"], done["best_iteration"]) if done else best
-        self.nonfinite_steps = values.get("nonfinite_steps", 0)
-        self.nonfinite_in_a_row = values.get("nonfinite_in_a_row", 0)
-        self.storage.load_state(values.get("scalars", {}))
-        if self.nonfinite_steps:
-            self.storage.put_totals(nonfinite_steps=self.nonfinite_steps)
-        per_epoch = values.get("iters_per_epoch", self.start_iter / self.start_epoch if self.start_epoch else 0)
-        if per_epoch != self.iters_per_epoch and anyway and self.start_iter == self.start_epoch * per_epoch:
-            self.start_iter = self.start_epoch * self.iters_per_epoch  # an epoch is now longer or shorter
-            self.schedule.set_iteration(self.start_iter)
-        elif per_epoch != self.iters_per_epoch:
-            raise ConfigError(
-                f"{path} was written after {self.start_iter} iterations, {per_epoch:g} to an epoch, but an epoch of "
-                f"this run has {self.iters_per_epoch}: resume with the same data and batch size (or, from the end of "
-                "an epoch, with --resume-anyway)"
-            )
-        # Samplers draw from a fixed seed: without this, the first epochs' order would come again.
-        fast_forward = getattr(self.data_loader.sampler, "fast_forward", None)
-        if fast_forward is not None:
-            fast_forward(self.start_iter)
-        logger.info(
-            "resumed from %s: %d of %d epochs done, iteration %d",
-            path,
-            self.start_epoch,
-            self.max_epoch,
-            self.start_iter,
+        self._check_data()
+        self.epoch_tasks = build_epoch_tasks(
+            interface_of(self.bare_model).epoch_tasks(),
+            self.bare_model,
+            self.loader,
+            functools.partial(self.build_feature_loader, self.cfg),
+            self.average,
         )
+        self.register_hooks([self.epoch_tasks, *self.build_hooks()])
 
-    def _check_weights(self, path: os.PathLike[str], started_from: str | None) -> None:
-        """Warn if MODEL.WEIGHTS is now another file than the one that the run started from."""
-        self.started_from = started_from
-        now = self._checksum_of_weights()
-        if now and started_from and now != started_from:
-            logger.warning(
-                "going on from %s, but MODEL.WEIGHTS %s is not the file that this run started from: to start from it "
-                "instead, leave out --resume or give another OUTPUT_DIR",
-                path,
-                self.cfg.MODEL.WEIGHTS,
-            )
+    def _check_data(self) -> None:
+        """Check what the data sets hold now, not after hours of training."""
+        if self.loader.images is not None:
+            interface_of(self.bare_model).check_data(self.loader.images)
+        self._protocols = [check_protocol(dataset) for dataset in self.test_datasets]
 
-    def _last_evaluation(self) -> dict[str, Any] | None:
-        """The record of the evaluation of the checkpoint that was resumed, if it was finished. Main process only."""
-        done = last_evaluation(self.cfg.OUTPUT_DIR) if comm.is_main_process() else None
-        return dataclasses.asdict(done) if done and done.iteration == self.start_iter else None
-
-    def train(self) -> Results:
-        """Train from ``start_epoch`` to the end; of a finished run, just evaluate.
+    def train(self) -> Results:  # type: ignore[override]  # fast-reid's signature
+        """Train from ``start_epoch`` to the end; evaluate only if the run is finished.
 
         Returns:
             The last evaluation's figures, {protocol: {"Rank-1": …}}; {} without DATASETS.TESTS.
@@ -257,48 +126,29 @@ class DefaultTrainer(SimpleTrainer):
 
     def _train(self) -> Results:
         if self.start_epoch >= self.max_epoch:
-            logger.info(
-                "the run in %s has done its %d epochs: evaluating it",
-                self.cfg.OUTPUT_DIR,
-                self.max_epoch,
-            )
+            logger.info("the run in %s has finished its %d epochs: evaluating it", self.cfg.OUTPUT_DIR, self.max_epoch)
         self._identify()
         if self.start_iter and (Path(self.cfg.OUTPUT_DIR) / "config.yaml").exists():
             write_config(self._given_cfg)
         logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
-        logger.info("protocols:\n%s", valid_queries_table(self.test_datasets))
-        self._clear_folder()
+        logger.info("protocols:\n%s", valid_queries_table(self._protocols))
+        self._prepare_folder()
         if self.start_iter:
-            best = restore_best(self.checkpointer, self.best_metric, self.best_iteration)
-            self.best_metric, self.best_iteration = best
-        else:
-            self._calibrate()
+            self._restore_best()
         self.model.train()
         super().train(self.start_epoch, self.max_epoch, self.iters_per_epoch, start_iter=self.start_iter)
         if self.nonfinite_steps:
             logger.warning("%d of %d steps were skipped: not finite", self.nonfinite_steps, self.max_iter)
         return self.results
 
-    def give_up(self, message: str) -> None:
-        """Write model_before_nonfinite.pth, the run before the first of the steps that were not finite, and stop.
-
-        Raises:
-            DivergenceError: always.
-        """
-        # They changed no weight, so only the count and the random states go back.
-        set_rng_state(self.random_before)
-        first_bad = self.iter + 1 - self.nonfinite_in_a_row
-        counts = {"nonfinite_steps": self.nonfinite_steps, "nonfinite_in_a_row": 0}
-        values = hooks.progress_of(self) | {"epoch": first_bad // self.iters_per_epoch - 1, "iteration": first_bad}
-        path = self.checkpointer.save("model_before_nonfinite", **(values | counts))
-        super().give_up(
-            f"{message}; then go on with --resume-anyway. It starts from {path}, written just now: the run before the "
-            f"first of these steps, after iteration {first_bad}. An earlier one can be named in last_checkpoint"
-        )
-
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> Results:
+    def test(cls, cfg: CfgNode, model: nn.Module, datasets: Sequence[Any] | None = None) -> Results:
         """Evaluate ``model`` on DATASETS.TESTS and write OUTPUT_DIR/results.json.
+
+        Args:
+            cfg: the config.
+            model: the bare model.
+            datasets: the protocols of DATASETS.TESTS, if they were read before.
 
         Returns:
             {protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"}},
@@ -311,27 +161,27 @@ class DefaultTrainer(SimpleTrainer):
             logger.warning("DATASETS.TESTS is empty: nothing to evaluate")
             return {}
         with output_folder(cfg):
-            return cls._test(cfg, model)
+            return cls._test(cfg, model, datasets)
 
     @classmethod
-    def _test(cls, cfg: CfgNode, model: nn.Module) -> Results:
+    def _test(cls, cfg: CfgNode, model: nn.Module, datasets: Sequence[Any] | None) -> Results:
         # Running statistics differ between processes; the checkpoint has the main one's.
         comm.copy_from_main(model.buffers())
-        if cls._has_own_evaluators():
+        if cls._overrides("build_evaluator", "build_test_loader"):
             return cls._test_one_by_one(cfg, model)
-        datasets = cls.build_test_datasets(cfg)
+        datasets = cls.build_test_datasets(cfg) if datasets is None else datasets
         device, enabled = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.AMP.ENABLED
         autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
         return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, autocast)
 
     @classmethod
-    def _has_own_evaluators(cls) -> bool:
-        own = (inspect.getattr_static(cls, name) for name in ("build_evaluator", "build_test_loader"))
-        return not all(method in vars(DefaultTrainer).values() for method in own)
+    def _overrides(cls, *names: str) -> bool:
+        """Whether a subclass overrides one of these methods."""
+        return any(inspect.getattr_static(cls, name) is not vars(DefaultTrainer)[name] for name in names)
 
     @classmethod
     def _test_one_by_one(cls, cfg: CfgNode, model: nn.Module) -> Results:
-        """As fast-reid evaluates: what each protocol's own evaluator makes of it, under whatever names."""
+        """Evaluate as fast-reid does: each protocol with its own evaluator and figures."""
         flip = cfg.TEST.FLIP.ENABLED
         results = {
             name: dict(inference_on_dataset(model, *cls.build_evaluator(cfg, name), flip_test=flip))
@@ -344,13 +194,11 @@ class DefaultTrainer(SimpleTrainer):
         return comm.broadcast(results)
 
     def _evaluate(self) -> Results:
-        """Of the averaged weights, if SOLVER.EMA keeps them."""
+        """Evaluate the averaged weights if SOLVER.EMA keeps them, else the weights; data sets are not read again."""
         with self.average.applied() if self.average else contextlib.nullcontext():
-            return self.test(self.cfg, self.bare_model)
-
-    def _is_evaluated(self) -> bool:
-        """Whether the checkpoint that was resumed was evaluated, and all of it written."""
-        return comm.broadcast(self._last_evaluation() is not None)  # machines need not share the folder
+            if self._overrides("test"):  # it may have fast-reid's arguments
+                return self.test(self.cfg, self.bare_model)
+            return self.test(self.cfg, self.bare_model, self._protocols)
 
     def build_hooks(self) -> list[HookBase | None]:
         """The hooks in their order; writers only in the main process."""
@@ -369,7 +217,7 @@ class DefaultTrainer(SimpleTrainer):
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer=timer) if comm.is_main_process() else None,
             hooks.EvaluationRecorder(cfg.OUTPUT_DIR) if comm.is_main_process() else None,
-            hooks.TellSkippedImages(),
+            hooks.LogSkippedImages(),
             ManifestWriter(cfg, self._splits, self._names) if comm.is_main_process() else None,
         ]
 
@@ -379,29 +227,29 @@ class DefaultTrainer(SimpleTrainer):
         return self.schedule
 
     def _splits(self) -> Splits:
-        """The images that are trained on, of all data sets together, and those of each data set and protocol."""
-        shown = {"all training images": {"train": getattr(self.data_loader.dataset, "images", [])}}
+        """The training images of all data sets together, and the images of each data set and protocol."""
+        shown: Splits = {"all training images": {"train": self.loader.images or []}}
         return shown | splits_of(self.train_datasets, self.test_datasets)
 
     def _names(self) -> Names:
-        """Names of people and cameras whose ids are other than their names."""
+        """Names of people and cameras that differ from their ids."""
         return names_of(self.train_datasets, self.test_datasets)
 
     def _build_precise_bn(self) -> HookBase:
-        """TEST.PRECISE_BN over training images of DATASET, "" for those of the run, in batches like the run's.
+        """The hook of TEST.PRECISE_BN, over training images of DATASET; "" stands for those of the run.
 
         Raises:
-            ConfigError: DATASET cannot be read, or shows views that the model does not know.
+            ConfigError: DATASET cannot be read, or the model cannot train on its images.
         """
         cfg, keys = self.cfg.clone(), self.cfg.TEST.PRECISE_BN
         if keys.DATASET:
             cfg.defrost()
             cfg.DATASETS.NAMES = (keys.DATASET,)
             if keys.DATASET not in self.cfg.DATASETS.NAMES:
-                logger.warning("batch norm statistics will be those of %s, which is not trained on", keys.DATASET)
+                logger.warning("batch norm statistics will be those of %s, which is not a training set", keys.DATASET)
         try:
             loader = self.build_train_loader(cfg)
-            check_views(self.bare_model, getattr(loader, "sources", []))
+            interface_of(self.bare_model).check_data(TrainingLoader(loader).images or [])
         except (ConfigError, DatasetError, RegistryError) as error:
             raise ConfigError(
                 f'TEST.PRECISE_BN.DATASET is {keys.DATASET!r} ("" is the training set): {error}'
@@ -413,7 +261,7 @@ class DefaultTrainer(SimpleTrainer):
         """Console, OUTPUT_DIR/metrics.json and TensorBoard files in OUTPUT_DIR."""
         folder, start = self.cfg.OUTPUT_DIR, self.start_iter
         lines = JSONWriter(os.path.join(folder, "metrics.json"), start_iter=start)
-        # An evaluation that was made up for is about to be written.
+        # The results of an evaluation that the resumed run has repeated are written next.
         written = lines.last_records(evaluations=not self.storage.has_results)
         return [
             ConsoleWriter(max_iter=self.max_iter, max_epoch=self.max_epoch, start_iter=start),
@@ -441,7 +289,7 @@ class DefaultTrainer(SimpleTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """An endless loader with ``dataset.num_classes`` and ``iters_per_epoch``."""
-        return build_reid_train_loader(cfg)
+        return build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True))
 
     @classmethod
     def build_test_datasets(cls, cfg: CfgNode) -> Sequence[Any]:
@@ -449,25 +297,25 @@ class DefaultTrainer(SimpleTrainer):
         return build_datasets(cfg, cfg.DATASETS.TESTS)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[Iterable[dict[str, Any]], int]:
-        """Query, then gallery of a protocol, and how many of them are queries; fast-reid's method.
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[BatchLoader, int]:
+        """Batches of query, then gallery of a protocol, and the number of queries; fast-reid's method.
 
-        A subclass that overrides it or ``build_evaluator`` is evaluated through them, protocol by protocol.
+        If a subclass overrides it or ``build_evaluator``, each protocol is evaluated through them.
         """
         return build_reid_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
-    ) -> tuple[Iterable[dict[str, Any]], DatasetEvaluator]:
-        """The loader of a protocol, and what scores it; fast-reid's method."""
+    ) -> tuple[BatchLoader, DatasetEvaluator]:
+        """The loader of a protocol and its evaluator; fast-reid's method."""
         data_loader, num_query = cls.build_test_loader(cfg, dataset_name)
         return data_loader, ReidEvaluator(cfg, num_query, output_dir)
 
     @classmethod
-    def build_feature_loader(cls, cfg: CfgNode, images: Sequence[Any]) -> Iterable[dict[str, Any]]:
+    def build_feature_loader(cls, cfg: CfgNode, images: Sequence[Any]) -> BatchLoader:
         """Batches over ``images`` in order, with the test transforms."""
-        return build_feature_loader(cfg, images)
+        return build_feature_loader(cfg, images, image_transforms_of(cfg, is_train=False))
 
     @staticmethod
     def auto_scale_hyperparams(cfg: CfgNode, num_classes: int) -> CfgNode:
@@ -477,13 +325,13 @@ class DefaultTrainer(SimpleTrainer):
             ConfigError: NUM_CLASSES is set to fewer classes than the data has.
         """
         cfg = cfg.clone()
-        asked = cfg.MODEL.HEADS.NUM_CLASSES
-        if 0 < asked < num_classes:
+        given = cfg.MODEL.HEADS.NUM_CLASSES
+        if 0 < given < num_classes:
             raise ConfigError(
-                f"MODEL.HEADS.NUM_CLASSES is {asked} but the training data has {num_classes} "
-                "people; set it to 0 to count them"
+                f"MODEL.HEADS.NUM_CLASSES is {given} but the training data has {num_classes} "
+                "people; set it to 0 to use that number"
             )
         cfg.defrost()
-        cfg.MODEL.HEADS.NUM_CLASSES = asked or num_classes
+        cfg.MODEL.HEADS.NUM_CLASSES = given or num_classes
         cfg.freeze()
         return cfg

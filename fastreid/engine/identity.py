@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from fastreid.config import CfgNode
+from fastreid.engine.fingerprints import data_fingerprint, digest
+from fastreid.modeling import interface_of
 from fastreid.structures import PersonImage
-from fastreid.utils.manifest import names_of
 from fastreid.utils.weights import own_state_dict
 
 Identity = dict[str, Any]
-
-_BLOCK = 4096
-_READERS = 8
 
 
 def training_identity(
@@ -34,11 +29,12 @@ def training_identity(
     """Fingerprints of what a run trains on, in plain types.
 
     Args:
-        cfg: the config as it is used; where the run writes is not a part of it.
-        images, labels: in the order of the dataset, with the class of each; None if they are not known.
-        model: its weights that come from elsewhere at each start (not from checkpoints) are part of it, and so is
-            what its ``training_facts()``, if it has that method, returns.
-        optimizer: its class is part of it.
+        cfg: the config as it is used; OUTPUT_DIR is not a part of the identity.
+        images: the training images in the order of the data set; None if they are not known.
+        labels: the class of each image; None if they are not known.
+        model: its weights that come from elsewhere at each start (not from checkpoints) are part of the identity, and
+            so are its ``training_facts()``.
+        optimizer: its class is part of the identity.
     """
     identity: Identity = {
         "config": {key: value for key, value in flatten(cfg).items() if key != "OUTPUT_DIR"},
@@ -52,63 +48,20 @@ def training_identity(
     return identity
 
 
-def data_fingerprint(images: Sequence[PersonImage], labels: Sequence[int]) -> dict[str, Any]:
-    """Counts, and checksums of names, their order, people, cameras, views and content of images.
-
-    Names count from the folder that all images are in. Of a file's content, its size and three blocks of 4 KiB are
-    read: most images of people are smaller than that.
-    """
-    names = names_of(images)
-    with ThreadPoolExecutor(_READERS) as pool:
-        content = list(pool.map(_probe, (image.path for image in images), chunksize=64))
-    return {
-        "images": len(images),
-        "classes": len(set(labels)),
-        "names": _digest(sorted(names)),
-        "order": _digest(names),
-        "people": _digest(sorted(f"{name}\t{label}" for name, label in zip(names, labels, strict=True))),
-        "cameras": _digest(sorted(f"{name}\t{image.camera}" for name, image in zip(names, images, strict=True))),
-        "views": _digest(sorted(f"{name}\t{int(image.view)}" for name, image in zip(names, images, strict=True))),
-        "content": _digest(sorted(f"{name}\t{probe}" for name, probe in zip(names, content, strict=True))),
-    }
-
-
 def model_identity(model: nn.Module) -> Identity:
-    """What a model trains with beside config, data and checkpoint; ask before it is sharded."""
-    return {"frozen": frozen_fingerprint(model), "facts": _plain(getattr(model, "training_facts", dict)())}
+    """What a model trains with besides config, data and checkpoint. Call it before the model is sharded."""
+    return {"frozen": frozen_fingerprint(model), "facts": _plain(interface_of(model).training_facts())}
 
 
 def frozen_fingerprint(model: nn.Module) -> str | None:
-    """Checksum of the weights that the model leaves out of checkpoints: some values of each; None if there are none."""
+    """Checksum of some values of each weight that the model leaves out of checkpoints; None if there are none."""
     kept, lines = own_state_dict(model).keys(), []
     for name, tensor in model.state_dict().items():
         if name not in kept:
             values = tensor.detach().reshape(-1)
             some = torch.cat([values[:32], values[len(values) // 2 :][:32], values[-32:]]).double().tolist()
             lines.append(f"{name}\t{list(tensor.shape)}\t{some}")
-    return _digest(lines) if lines else None
-
-
-def _probe(path: str) -> str:
-    """Checksum of a file's size and of its first, middle and last blocks; of one that cannot be read, a mark."""
-    checksum = hashlib.blake2b(digest_size=16)
-    try:
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            checksum.update(f"{size}\n".encode())
-            if size <= 3 * _BLOCK:
-                checksum.update(file.read())
-            else:
-                for start in (0, size // 2, size - _BLOCK):
-                    file.seek(start)
-                    checksum.update(file.read(_BLOCK))
-    except OSError:
-        return "unreadable"
-    return checksum.hexdigest()
-
-
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    return digest(lines) if lines else None
 
 
 def flatten(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.registry import Registry
+from fastreid.utils.suggest import explain_choice
 
 NORM_REGISTRY = Registry("normalisation layer in NORM")
 """Name -> function (channels, num_splits) -> layer on maps [B, C, h, w]."""
@@ -84,30 +85,46 @@ NORM_REGISTRY.register(lambda channels, num_splits: FrozenBatchNorm2d(channels),
 NORM_REGISTRY.register(lambda channels, num_splits: nn.GroupNorm(32, channels), name="GN")
 
 
+NORMS_ON_VECTORS: dict[str, Callable[[int, int], nn.Module]] = {
+    "BN": lambda channels, num_splits: nn.BatchNorm1d(channels),
+    "syncBN": _synchronised,
+}
+"""Name -> function (channels, num_splits) -> layer on vectors [B, C]; its parameters are named as on maps."""
+
+
 def get_norm(
     norm: str,
     out_channels: int,
     *,
     num_splits: int = 1,
+    on_vectors: bool = False,
     weight_freeze: bool = False,
     bias_freeze: bool = False,
     weight_init: float = 1.0,
     bias_init: float = 0.0,
 ) -> nn.Module:
-    """The layer `norm` for maps of `out_channels` channels; fast-reid's function of this name.
+    """Return a normalisation layer; the function of fast-reid of this name.
 
     Args:
+        norm: a name in `NORM_REGISTRY`, or in `NORMS_ON_VECTORS`.
+        out_channels: channels C.
         num_splits: parts of a batch, of GhostBN.
-        weight_freeze, bias_freeze: keep that parameter as it starts.
-        weight_init, bias_init: what they start as.
+        on_vectors: whether the layer is for vectors [B, C] instead of maps [B, C, h, w].
+        weight_freeze: whether the weight stays as it starts.
+        bias_freeze: whether the bias stays as it starts.
+        weight_init: start of the weight.
+        bias_init: start of the bias.
 
     Raises:
-        RegistryError: no such norm; lists all.
-        ValueError: GN with channels that are no multiple of its 32 groups; parts of another norm than GhostBN.
+        RegistryError: no such norm; the message lists all.
+        ArgumentError: no such norm on vectors, or several parts of another norm than GhostBN.
+        ValueError: GN with channels that are no multiple of its 32 groups.
     """
     if num_splits != 1 and norm != "GhostBN":
         raise ArgumentError(f"NORM_SPLIT is {num_splits}, but only NORM GhostBN splits a batch, not {norm}")
-    make: Callable[[int, int], nn.Module] = NORM_REGISTRY.get(norm)
+    if on_vectors and norm not in NORMS_ON_VECTORS:
+        raise ArgumentError(explain_choice("norm on vectors", norm, NORMS_ON_VECTORS))
+    make = NORMS_ON_VECTORS[norm] if on_vectors else NORM_REGISTRY.get(norm)
     layer = make(out_channels, num_splits)
     nn.init.constant_(layer.weight, weight_init)
     nn.init.constant_(layer.bias, bias_init)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fastreid.data.benchmarks.sources import View
+from fastreid.structures import View
 
 from .textures import RGB, Fabric
 

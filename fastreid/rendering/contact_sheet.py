@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fastreid.data.benchmarks.sources import View
+from fastreid.structures import View
 
 from .layouts import get_layout
 from .plan import RenderRequest

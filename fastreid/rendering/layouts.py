@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fastreid.data.benchmarks.g2aps import UNLABELLED_PERSON
 from fastreid.data.benchmarks.lagper import AERIAL_CAMERAS, MISSING_CAMERA
-from fastreid.data.benchmarks.sources import View
+from fastreid.structures import View
 from fastreid.utils.suggest import explain_choice
 
 from .cameras import CARGO_CAMERAS, WEARABLE_CAMERA, Camera, sibling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastreid.data.benchmarks.sources import View
+from fastreid.structures import View
 
 from .body import Pose
 from .cameras import PERSON_MIDDLE, Camera

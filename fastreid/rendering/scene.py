@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastreid.data.benchmarks.sources import View
+from fastreid.structures import View
 
 from .body import Pose, body_parts, fabrics
 from .cameras import CONCRETE, LEAVES, PERSON_MIDDLE

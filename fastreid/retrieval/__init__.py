@@ -1,14 +1,14 @@
-"""Descriptors in; distances, neighbours, rankings, re-ranking and query expansion out. Protocols are not known here."""
+"""Retrieval: distances, neighbours, rankings, re-ranking and query expansion of descriptors; knows no protocol."""
 
 from fastreid.retrieval.compiled_engine import distance_rows, rank_features
-from fastreid.retrieval.distance_matrix import build_dist
 from fastreid.retrieval.distances import MatrixDistances
 from fastreid.retrieval.extraction import FeatureStore, evaluation_mode
-from fastreid.retrieval.matching import NoValidQueryError, match_labels
+from fastreid.retrieval.matches import NoValidQueryError, match_images, match_labels
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.retrieval.query_expansion import aqe
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.retrieval.reranking import jaccard_distances, jaccard_graph
+from fastreid.retrieval.torch_engine import build_dist
 
 __all__ = [
     "FeatureStore",
@@ -20,6 +20,7 @@ __all__ = [
     "evaluation_mode",
     "jaccard_distances",
     "jaccard_graph",
+    "match_images",
     "match_labels",
     "nearest_neighbors",
     "rank_features",

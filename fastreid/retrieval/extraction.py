@@ -1,17 +1,17 @@
-"""Descriptors of images, each computed once however many protocols share the image."""
+"""Feature extraction: descriptors of images by path; each is computed once, even if several protocols share it."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from fastreid.retrieval.checked import FeatureError
+from fastreid.retrieval.descriptors import FeatureError
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.errors import ArgumentError
@@ -21,10 +21,28 @@ from fastreid.utils.skipped import tell_skipped
 logger = logging.getLogger(__name__)
 
 
+class BatchLoader(Protocol):
+    """Batches with `img_paths`, in a fixed order."""
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the batches."""
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+
+
+@runtime_checkable
+class SkippingLoader(Protocol):
+    """A loader that can skip images that cannot be read: {path: reason}."""
+
+    skipped: Mapping[str, str]
+
+
 class FeatureStore:
     """Descriptors by image path; every row is float32 [D] on the CPU.
 
-    Attributes: skipped, {path: reason} of images that the loader left out.
+    Attributes:
+        skipped: {path: reason} of images that the loader skipped.
     """
 
     def __init__(self) -> None:
@@ -32,46 +50,50 @@ class FeatureStore:
         self.skipped: dict[str, str] = {}
 
     def __len__(self) -> int:
+        """Return the number of descriptors."""
         return len(self._rows)
 
     def __contains__(self, path: str) -> bool:
+        """Return whether an image has a descriptor."""
         return path in self._rows
 
     def extract(
         self,
         model: nn.Module,
-        loader: Iterable[Mapping[str, Any]],
+        loader: BatchLoader,
         autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
         *,
         flip: bool = False,
     ) -> dict[str, Tensor]:
-        """Embed every image of the loader and remember the rows.
+        """Embed every image of the loader and store the rows.
 
-        With several processes each brings a loader over its own share (`my_share`); all end up with all rows.
+        With several processes, each gives a loader over its own share (`my_share`); all of them get all rows.
 
         Args:
-            model: `model(batch)` gives descriptors [B, D] in eval mode; its mode is put back.
+            model: `model(batch)` returns descriptors [B, D] in eval mode; its mode is restored.
             loader: batches with `img_paths`; has a length.
-            autocast: makes the context in which the model runs; rows are float32 all the same.
-            flip: the mean of an image's descriptor and its mirror image's.
-        Returns: all rows, by path.
-        Raises: ValueError if the model's output is no [B, D] or not finite, naming the image; if the loader left out
-            every image.
+            autocast: returns the context in which the model runs; rows are float32 in any case.
+            flip: average each image's descriptor with that of its mirror image.
+
+        Returns:
+            All rows, by path.
+
+        Raises:
+            ValueError: the model's output is not [B, D] or not finite (the message names the image), or the loader
+                skipped every image.
         """
         start = time.perf_counter()
         paths: list[str] = []
         blocks: list[Tensor] = []
         with evaluation_mode(model), torch.inference_mode():
             for batch in progress(loader, len(loader), "extracting features"):
-                rows = None
-                for seen in (batch, mirrored(batch)) if flip else (batch,):
-                    with autocast():
-                        output = model(seen)
-                    checked = _checked_rows(output, batch["img_paths"])
-                    rows = checked if rows is None else (rows + checked) / 2
+                rows = _embed(model, batch, autocast)
+                if flip:
+                    rows = (rows + _embed(model, mirrored(batch), autocast)) / 2
                 blocks.append(rows)
                 paths += batch["img_paths"]
-        shares = comm.gather_plain([paths, getattr(loader, "skipped", {})])
+        skipped = loader.skipped if isinstance(loader, SkippingLoader) else {}
+        shares = comm.gather_plain([paths, skipped])
         own = torch.cat(blocks) if blocks else torch.empty(0, 0)
         for (names, skipped), rows in zip(shares, comm.gather_rows(own), strict=True):
             self._rows.update(zip(names, rows, strict=True))
@@ -83,25 +105,29 @@ class FeatureStore:
         return dict(self._rows)
 
     def select(self, images: Sequence[PersonImage]) -> Tensor:
-        """Descriptors [N, D] of the images, in their order."""
+        """Return the descriptors [N, D] of the images, in their order."""
         return torch.stack([self._rows[image.path] for image in images])
 
 
 def my_share(images: Sequence[PersonImage]) -> list[PersonImage]:
-    """The images this process embeds: equally many in each, as those of a sharded model must take every step together.
+    """Return the images that this process embeds.
 
-    What is missing to that is embedded once more.
+    Each process embeds the same number, as the processes of a sharded model must take every step together; to reach it,
+    the first image is embedded several times.
+
+    Raises:
+        ArgumentError: there are no images.
     """
     if not images:
         raise ArgumentError("no images to embed")
     world_size = comm.get_world_size()
     missing = -len(images) % world_size
-    return [*images, *(images[:1] * missing)][comm.get_rank() :: world_size]
+    return [*images, *[images[0]] * missing][comm.get_rank() :: world_size]
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards each module has its own mode again, frozen parts too."""
+    """Set eval mode in the block; afterwards restore the mode of each module, frozen parts included."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -112,8 +138,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def mirrored(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The batch with its images [B, 3, H, W] from right to left, as new tensors."""
+    """Return the batch with its images [B, 3, H, W] flipped horizontally, as new tensors."""
     return {**batch, "images": batch["images"].flip(-1)}
+
+
+def _embed(model: nn.Module, batch: Mapping[str, Any], autocast: Callable[[], AbstractContextManager[Any]]) -> Tensor:
+    with autocast():
+        output = model(batch)
+    return _checked_rows(output, batch["img_paths"])
 
 
 def _checked_rows(output: Any, paths: Sequence[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Counting pairs by distance while they go by: a histogram, and exact numbers at the distances asked for."""
+"""Histogram of pair distances that are added block by block, with exact counts at given thresholds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from fastreid.utils.counts import thread_count
 
 NUM_BINS = 128
-_AT_ONCE = 1 << 22  # distances: bounds torch's temporaries to some 100 MiB
+_CHUNK = 1 << 22  # distances: bounds torch's temporaries to some 100 MiB
 
 
 class PairCounter:
-    """How many distances lie in each of many equal bins, and how many at most at each threshold.
+    """Counts how many distances lie in each of many equal bins, and how many are at most each threshold.
 
     The list of all pairs is never held. Distances are float32; those outside of the bounds count in the first or last
     bin.
@@ -25,49 +25,52 @@ class PairCounter:
     def __init__(
         self, thresholds: ArrayLike, bounds: tuple[float, float], *, num_bins: int = NUM_BINS, num_threads: int = 0
     ) -> None:
-        """Args:
-        thresholds: at which exact numbers are wanted, ascending.
-        bounds: of the bins.
-        num_threads: torch's for 0.
+        """Initialize a counter without distances.
+
+        Args:
+            thresholds: where exact counts are wanted, ascending.
+            bounds: of the bins.
+            num_bins: number of bins.
+            num_threads: 0 for torch's number.
         """
         self.edges = np.linspace(*bounds, num_bins + 1)
         self._thresholds = np.ascontiguousarray(thresholds, dtype=np.float32)
-        self._options = (*bounds, num_bins)
+        self._bounds, self._num_bins = bounds, num_bins
         self._num_threads = thread_count(num_threads)
-        self._parts: dict[str, Any] = {}
+        self._counters: dict[str, Any] = {}  # by device
 
     def add(self, distances: np.ndarray | Tensor, sign: int = 1) -> None:
-        """Count distances of any shape, on any device, in, or with sign -1 out."""
+        """Add distances of any shape on any device; with sign -1 subtract them."""
         if isinstance(distances, Tensor) and distances.device.type != "cpu":
-            self._on(str(distances.device)).add(distances.flatten(), sign)
+            self._counter(str(distances.device)).add(distances.flatten(), sign)
         else:
             self.on_cpu.add(np.ascontiguousarray(distances, dtype=np.float32).ravel(), sign)
 
     @property
     def on_cpu(self) -> Any:
-        """What counts there: the compiled kernels' own, which they can be handed."""
-        return self._on("cpu")
+        """The counter of the CPU; where the extension is compiled, kernels can add to it directly."""
+        return self._counter("cpu")
 
     def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """int64 [bins], then int64 [thresholds] twice: distances in each bin, at most at each threshold, and at it."""
-        found = [part.read() for part in self._parts.values()] or [self.on_cpu.read()]
-        bins, at_most, at = (sum(counts) for counts in zip(*found, strict=True))
-        return bins, at_most, at
+        """Return the counts in each bin, int64 [bins], then at most at and exactly at each threshold, int64 [T]."""
+        found = [counter.read() for counter in self._counters.values()] or [self.on_cpu.read()]
+        bins, at_most, equal = (sum(counts) for counts in zip(*found, strict=True))
+        return bins, at_most, equal
 
-    def _on(self, device: str) -> Any:
-        if device not in self._parts:
-            self._parts[device] = self._made_for(device)
-        return self._parts[device]
+    def _counter(self, device: str) -> Any:
+        if device not in self._counters:
+            self._counters[device] = self._build_counter(device)
+        return self._counters[device]
 
-    def _made_for(self, device: str) -> Any:
+    def _build_counter(self, device: str) -> Any:
         if device == "cpu":
             try:
                 from fastreid.retrieval.rank_cylib.rank_cy import Histogram
-            except Exception:  # one that was built for other versions raises anything
+            except Exception:  # an extension that was built for other versions raises anything
                 pass
             else:
-                return Histogram(self._thresholds, *self._options, self._num_threads)
-        return _TorchHistogram(self._thresholds, *self._options, device)
+                return Histogram(self._thresholds, *self._bounds, self._num_bins, self._num_threads)
+        return _TorchHistogram(self._thresholds, *self._bounds, self._num_bins, device)
 
 
 class _TorchHistogram:
@@ -81,14 +84,14 @@ class _TorchHistogram:
         self._ties = torch.zeros_like(self._steps)
 
     def add(self, distances: np.ndarray | Tensor, sign: int = 1) -> None:
-        for some in torch.as_tensor(distances).split(_AT_ONCE):
-            place = ((some - self._low) * self._scale).clamp(0, self._num_bins - 1).long()
+        for chunk in torch.as_tensor(distances).split(_CHUNK):
+            place = ((chunk - self._low) * self._scale).clamp(0, self._num_bins - 1).long()
             self._bins += sign * torch.bincount(place, minlength=self._num_bins)
-            step = torch.searchsorted(self._thresholds, some)
+            step = torch.searchsorted(self._thresholds, chunk)
             self._steps += sign * torch.bincount(step, minlength=len(self._steps))
             if len(self._thresholds):
-                at = self._thresholds[step.clamp_max(len(self._thresholds) - 1)] == some
-                self._ties += sign * torch.bincount(step[at], minlength=len(self._ties))
+                is_tie = self._thresholds[step.clamp_max(len(self._thresholds) - 1)] == chunk
+                self._ties += sign * torch.bincount(step[is_tie], minlength=len(self._ties))
 
-    def read(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def read(self) -> tuple[np.ndarray, ...]:
         return tuple(counts.cpu().numpy() for counts in (self._bins, self._steps[:-1].cumsum(0), self._ties[:-1]))

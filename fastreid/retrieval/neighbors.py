@@ -1,41 +1,68 @@
-"""Each image's nearest others by exact search, without the matrix of all distances; for re-ranking and expansion."""
+"""Exact nearest neighbours of every image, without a matrix of all distances; for re-ranking and expansion."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from fastreid.config import resolve_device
 from fastreid.retrieval import compiled_engine
-from fastreid.retrieval.checked import in_place
-from fastreid.retrieval.coordinates import Space, space_of
-from fastreid.retrieval.distances import MANY_PAIRS
-from fastreid.retrieval.metric import as_rows, check_pair, metric_named
+from fastreid.retrieval.descriptors import Rows, check_pair, rows_in_place, rows_on_cpu
+from fastreid.retrieval.distances import LOGGED_PAIRS
+from fastreid.retrieval.metric import FittedMetric, fit_metric, metric_named
 from fastreid.retrieval.torch_engine import TorchDistances
 from fastreid.utils.counts import thread_count, whole_number
+from fastreid.utils.devices import usable_device
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import optional
 from fastreid.utils.progress import progress
 from fastreid.utils.suggest import explain_choice
 
 FAISS_EFFECT = "TEST.SEARCH auto finds the same neighbours without it (else: pip install faiss-cpu)"
-_SEGMENT_ROWS = 8192  # images between two looks at the clock
-_FAR = 8  # images that may be the farthest
-_SAMPLE = 256  # images that are tried first
-_MANY_UNSURE = 0.1
-_BLOCK_BYTES = 64 << 20  # distances that torch holds at once
+_SEGMENT_ROWS = 8192  # images that are searched together
+_NUM_FAR = 8  # candidates for the farthest image
+_SAMPLE = 256  # images whose coarse lists are tried first
+_MOST_UNSURE = 0.1  # share of incomplete lists in the sample from which on coarse search does not pay
+_BLOCK_BYTES = 64 << 20  # distances that torch holds together
 
 
 @dataclass(frozen=True)
 class Neighbors:
-    """Nearest first; equal distances by lower index."""
+    """The k nearest images of N images, nearest first; equal distances by lower index.
 
-    indices: np.ndarray  # int32 [N, k]
-    distances: np.ndarray  # float32 [N, k]
-    farthest: np.ndarray | None  # float32 [N]: the greatest distance of each, if it was asked for
+    Attributes:
+        indices: int32 [N, k].
+        distances: float32 [N, k].
+        farthest: float32 [N], the greatest distance of each image, or None if it was not asked for.
+    """
+
+    indices: np.ndarray
+    distances: np.ndarray
+    farthest: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Checked arguments of `nearest_neighbors`; a gallery of None is the features themselves."""
+
+    features: Rows
+    gallery: Rows | None
+    k: int
+    metric: str
+    device: torch.device
+    with_farthest: bool
+    num_threads: int
+
+    def fitted(self) -> tuple[FittedMetric, Rows, Rows]:
+        """Return the metric, and the rows of both sides on the CPU."""
+        rows = rows_on_cpu(self.features)
+        others = rows if self.gallery is None else rows_on_cpu(self.gallery)
+        check_pair(rows, others)
+        return fit_metric(metric_named(self.metric), rows, others), rows, others
 
 
 def nearest_neighbors(
@@ -49,21 +76,25 @@ def nearest_neighbors(
     with_farthest: bool = False,
     num_threads: int | None = None,
 ) -> Neighbors:
-    """The k nearest images of each, exactly; an image is its own first neighbour, but for copies of lower index.
+    """Find the k nearest images of each image, exactly.
+
+    An image is its own first neighbour, unless copies of it have lower indices.
 
     Args:
-        features: [N, D], arrays or tensors.
-        gallery: [G, D], where to search; `features` themselves if not said, and then each pair is multiplied once.
+        features: descriptors [N, D], an array or a tensor.
+        k: number of neighbours.
+        gallery: descriptors [G, D] to search; default: `features` themselves, and then each pair is multiplied once.
         metric: "cosine" or "euclidean" (squared).
         search: "compiled" (the library's kernels, on the CPU), "torch" (on `device`), "faiss" (`IndexFlat`, on the
             CPU; "auto" if it is not installed), or "auto": compiled if it is built and the device a CPU, else torch. Of
             equal distances at the end of a list torch and faiss may keep any.
-        with_farthest: give each image's greatest distance, too.
-        num_threads: of "compiled"; torch's if not said, or 0.
+        device: of "torch".
+        with_farthest: also return each image's greatest distance.
+        num_threads: of "compiled"; default, or 0: torch's number.
 
     Raises:
-        ValueError: shapes, k outside of 1 … G or no whole number, unknown names, a device that this machine lacks, an
-            impossible number of threads, a descriptor that is not finite.
+        ValueError: wrong shapes, k outside of 1 to G or not a whole number, unknown names, a device that this machine
+            lacks, an invalid number of threads, a descriptor that is not finite.
     """
     threads = thread_count(num_threads)
     k = whole_number(k, "k")
@@ -71,192 +102,195 @@ def nearest_neighbors(
         raise ValueError(explain_choice("neighbour search (TEST.SEARCH)", search, ["auto", *SEARCHES]))
     if search == "faiss" and optional("faiss", FAISS_EFFECT) is None:
         search = "auto"
-    device = torch.device(resolve_device(device, key="device"))
+    device = torch.device(usable_device(device))
     if search == "auto":
         search = "compiled" if compiled_engine.is_available() and device.type == "cpu" else "torch"
-    features, gallery = in_place(features), None if gallery is None else in_place(gallery)
-    if gallery is None and (features.ndim != 2 or not features.shape[1]):
-        raise ArgumentError(f"descriptors must be [N, D], one row for each image, got shape {list(features.shape)}")
-    if gallery is not None:
-        check_pair(features, gallery)
-    many = len(features) if gallery is None else len(gallery)
-    if not 1 <= k <= many:
-        raise ArgumentError(f"k must lie between 1 and the number of images, {many}, got {k}")
-    return SEARCHES[search](features, gallery, k, metric, device, with_farthest, threads)
+    rows, others = rows_in_place(features), None if gallery is None else rows_in_place(gallery)
+    if others is None and (rows.ndim != 2 or not rows.shape[1]):
+        raise ArgumentError(f"descriptors must be [N, D], one row for each image, got shape {list(rows.shape)}")
+    if others is not None:
+        check_pair(rows, others)
+    num_images = len(rows) if others is None else len(others)
+    if not 1 <= k <= num_images:
+        raise ArgumentError(f"k must lie between 1 and the number of images, {num_images}, got {k}")
+    return SEARCHES[search](_Search(rows, others, k, metric, device, with_farthest, threads))
 
 
-def _compiled(
-    features: ArrayLike,
-    gallery: ArrayLike | None,
-    k: int,
-    metric: str,
-    device: torch.device,
-    with_farthest: bool,
-    num_threads: int | None,
-) -> Neighbors:
+def _search_compiled(search: _Search) -> Neighbors:
     from fastreid.retrieval.rank_cylib.rank_cy import NeighborLists, Queries, has_coarse
 
-    rows = as_rows(features)
-    others = rows if gallery is None else as_rows(gallery)
-    check_pair(rows, others)
-    space, threads = space_of(metric_named(metric), rows, others), thread_count(num_threads)
-    rows, *scales = space.scales(space.read(rows), 0, "image", threads)
-    if gallery is None:
-        space.check_spread(scales[1])
-    if gallery is None and has_coarse() and 4 * _rough_length(k) <= len(rows):
-        found = _rough_then_exact(rows, scales, k, space, threads, with_farthest)
-        if found:
-            return found
-    queries = Queries(rows, *scales, **compiled_engine.kernel_options(space))
-    lists = NeighborLists(len(rows), k, with_farthest=with_farthest, num_threads=threads)
+    metric, queries, others = search.fitted()
+    rows, *scales = metric.scales(metric.read(queries), 0, "image", search.num_threads)
+    is_self = search.gallery is None
+    if is_self:
+        metric.check_spread(scales[1])
+    if is_self and has_coarse() and 4 * _coarse_length(search.k) <= len(rows):
+        coarse = _CoarseSearch(rows, scales, metric, search)
+        if coarse.is_worthwhile():
+            return coarse.search()
+    packed = Queries(rows, *scales, **compiled_engine.kernel_options(metric))
+    lists = NeighborLists(len(rows), search.k, with_farthest=search.with_farthest, num_threads=search.num_threads)
     greatest = np.zeros(1, np.float32)
-    for start in _told(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
-        some = slice(start, start + _SEGMENT_ROWS)
-        if gallery is None:
-            own = rows[some], scales[0][some], scales[1][some]
+    for start in _with_progress(range(0, len(others), _SEGMENT_ROWS), len(rows) * len(others)):
+        part = slice(start, start + _SEGMENT_ROWS)
+        if is_self:
+            segment = rows[part], scales[0][part], scales[1][part]
         else:
-            own = space.scales(space.read(others[some]), start, "gallery image", threads)
-            greatest = np.maximum(greatest, own[2].max())
-        queries.offer_to(lists, *own, start, each_pair_once=gallery is None)
-    if gallery is not None:
-        space.check_spread(greatest)
+            segment = metric.scales(metric.read(others[part]), start, "gallery image", search.num_threads)
+            greatest = np.maximum(greatest, segment[2].max())
+        packed.offer_to(lists, *segment, start, each_pair_once=is_self)
+    if not is_self:
+        metric.check_spread(greatest)
     return Neighbors(*lists.read())
 
 
-def _rough_length(k: int) -> int:
-    """Of the lists by rough distance: so long that almost all hold every image that may be among the k nearest."""
+def _coarse_length(k: int) -> int:
+    """Return the length of coarse lists; almost all of them then hold every image that may be among the k nearest."""
     return 2 * k + 12
 
 
-def _rough_then_exact(
-    rows: np.ndarray,
-    scales: list[np.ndarray],
-    k: int,
-    space: Space,
-    threads: int,
-    with_farthest: bool,
-) -> Neighbors | None:
-    """The very same lists, from products of rounded numbers: a bound on their error says which pairs need an exact one.
+class _CoarseSearch:
+    """The same lists, from products of numbers that are rounded to bfloat16.
 
-    None where a sample says that too few lists could be told to be complete: images much alike, for instance.
-
-    |<a, b> - <a', b'>| <= |a| |b - b'| + |b| |a - a'| + |a - a'| |b - b'|, and what summing in float32 adds.
+    A bound on the rounding error says which pairs need an exact distance:
+    |<a, b> - <a', b'>| <= |a| |b - b'| + |b| |a - a'| + |a - a'| |b - b'|, plus the error of a sum in float32.
     """
-    from fastreid.retrieval.rank_cylib.rank_cy import NeighborLists, Queries, rounded_pairs
 
-    factors, offsets = scales
-    pairs, lengths, lost = rounded_pairs(rows, factors, space.centre, threads)
-    slope, options = space.metric.slope, compiled_engine.kernel_options(space)
-    # Both sums are chains of at most D rounded steps: three times that is ample. Numbers below float32's normal ones
-    # count as zero. Then the distance itself is rounded.
-    longest, most_lost, unit, dim = lengths.max(), lost.max(), 2.0**-24, rows.shape[1]
-    of_product = lengths * most_lost + longest * lost + lost * most_lost + 3 * dim * unit * lengths * longest
-    of_product += dim * 2.0**-124 * (1 + lengths + longest)
-    of_sum = 8 * unit * (np.abs(offsets) + np.abs(offsets).max() + abs(slope) * lengths * longest)
-    slack = 2 * (abs(slope) * of_product + of_sum)
+    def __init__(self, rows: np.ndarray, scales: list[np.ndarray], metric: FittedMetric, search: _Search) -> None:
+        from fastreid.retrieval.rank_cylib.rank_cy import Queries, rounded_pairs
 
-    sample = slice(0, None, max(1, len(rows) // _SAMPLE))
-    few = Queries(
-        *(np.ascontiguousarray(values[sample]) for values in (pairs, factors, offsets)), **options, coarse=True
-    )
-    lists = NeighborLists(len(pairs[sample]), _rough_length(k), with_farthest=False, num_threads=threads)
-    few.offer_to(lists, pairs, factors, offsets, 0)
-    distances = lists.read()[1]
-    if (distances[:, -1] <= distances[:, k - 1] + slack[sample]).mean() > _MANY_UNSURE:
-        return None
-    rough = Queries(pairs, factors, offsets, **options, coarse=True)
-    num_far = _FAR if with_farthest else 0
-    lists = NeighborLists(len(rows), _rough_length(k), with_farthest=False, num_threads=threads, num_far=num_far)
-    for start in _told(range(0, len(rows), _SEGMENT_ROWS), len(rows) ** 2):
-        some = slice(start, start + _SEGMENT_ROWS)
-        rough.offer_to(lists, pairs[some], factors[some], offsets[some], start, each_pair_once=True)
-    queries = Queries(rows, factors, offsets, **options, only_pairs=True)
+        self._rows, self._k, self._with_farthest = rows, search.k, search.with_farthest
+        self._factors, self._offsets = scales
+        self._threads, self._options = search.num_threads, compiled_engine.kernel_options(metric)
+        self._pairs, lengths, residuals = rounded_pairs(rows, self._factors, metric.centre, self._threads)
+        self._slack = self._error_bound(lengths, residuals, metric.metric.slope)
+        self._exact = Queries(rows, self._factors, self._offsets, **self._options, only_pairs=True)
 
-    def exact_of(images: np.ndarray, chosen: np.ndarray, missing: float) -> np.ndarray:
-        """Exact distances of the chosen entries of lists, `missing` elsewhere."""
+    def _error_bound(self, lengths: np.ndarray, residuals: np.ndarray, slope: float) -> np.ndarray:
+        """Return twice the greatest error of each image's coarse distances, float64 [N]."""
+        # Both sums are chains of at most D rounded steps: three times that is ample. Numbers below float32's normal
+        # ones count as zero. Then the distance itself is rounded.
+        longest, most_lost, unit, dim = lengths.max(), residuals.max(), 2.0**-24, self._rows.shape[1]
+        of_product = (
+            lengths * most_lost + longest * residuals + residuals * most_lost + 3 * dim * unit * lengths * longest
+        )
+        of_product += dim * 2.0**-124 * (1 + lengths + longest)
+        offsets = np.abs(self._offsets)
+        of_sum = 8 * unit * (offsets + offsets.max() + abs(slope) * lengths * longest)
+        return 2 * (abs(slope) * of_product + of_sum)
+
+    def is_worthwhile(self) -> bool:
+        """Return whether enough lists of a sample are complete; they are not if images are much alike, for instance."""
+        sample = slice(0, None, max(1, len(self._rows) // _SAMPLE))
+        lists = self._lists(len(self._pairs[sample]))
+        queries = self._queries(self._pairs[sample], self._factors[sample], self._offsets[sample])
+        queries.offer_to(lists, self._pairs, self._factors, self._offsets, 0)
+        distances = lists.read()[1]
+        is_unsure = distances[:, -1] <= distances[:, self._k - 1] + self._slack[sample]
+        return is_unsure.mean() <= _MOST_UNSURE
+
+    def search(self) -> Neighbors:
+        """Find the neighbours of all images."""
+        lists = self._lists(len(self._rows), num_far=_NUM_FAR if self._with_farthest else 0)
+        queries = self._queries(self._pairs, self._factors, self._offsets)
+        for start in _with_progress(range(0, len(self._rows), _SEGMENT_ROWS), len(self._rows) ** 2):
+            part = slice(start, start + _SEGMENT_ROWS)
+            queries.offer_to(
+                lists, self._pairs[part], self._factors[part], self._offsets[part], start, each_pair_once=True
+            )
+        images, distances, _ = lists.read()
+        limit = distances[:, self._k - 1] + self._slack
+        is_sure, farthest = distances[:, -1] > limit, None
+        if self._with_farthest:
+            far, far_distances = lists.read_far()
+            far_limit = far_distances[:, 0] - self._slack
+            is_sure &= far_distances[:, -1] < far_limit
+            chosen = (far_distances >= far_limit[:, None]) & is_sure[:, None]
+            farthest = self._exact_of(far, chosen, -np.inf).max(axis=1)
+        exact = self._exact_of(images, (distances <= limit[:, None]) & is_sure[:, None], np.inf)
+        order = np.lexsort((images, exact), axis=1)[:, : self._k]
+        found = Neighbors(np.take_along_axis(images, order, 1), np.take_along_axis(exact, order, 1), farthest)
+        self._complete(found, np.flatnonzero(~is_sure))
+        return found
+
+    def _queries(self, pairs: np.ndarray, factors: np.ndarray, offsets: np.ndarray) -> Any:
+        from fastreid.retrieval.rank_cylib.rank_cy import Queries
+
+        parts = (np.ascontiguousarray(values) for values in (pairs, factors, offsets))
+        return Queries(*parts, **self._options, coarse=True)
+
+    def _lists(self, num_images: int, num_far: int = 0) -> Any:
+        from fastreid.retrieval.rank_cylib.rank_cy import NeighborLists
+
+        options = {"with_farthest": False, "num_threads": self._threads, "num_far": num_far}
+        return NeighborLists(num_images, _coarse_length(self._k), **options)
+
+    def _exact_of(self, images: np.ndarray, chosen: np.ndarray, missing: float) -> np.ndarray:
+        """Return the exact distances of the chosen entries of lists, and `missing` elsewhere."""
         exact = np.full(images.shape, missing, dtype=np.float32)
         row, place = (np.ascontiguousarray(part) for part in np.nonzero(chosen))
         near = images[row, place].astype(np.int64)
-        exact[row, place] = queries.pairs(rows, factors, offsets, row, near, threads)
+        exact[row, place] = self._exact.pairs(self._rows, self._factors, self._offsets, row, near, self._threads)
         return exact
 
-    images, distances, _ = lists.read()
-    limit = distances[:, k - 1] + slack
-    is_sure, farthest = distances[:, -1] > limit, None
-    if with_farthest:
-        far, far_distances = lists.read_far()
-        far_limit = far_distances[:, 0] - slack
-        is_sure &= far_distances[:, -1] < far_limit
-        chosen = (far_distances >= far_limit[:, None]) & is_sure[:, None]
-        farthest = exact_of(far, chosen, -np.inf).max(axis=1)
-    exact = exact_of(images, (distances <= limit[:, None]) & is_sure[:, None], np.inf)
-    order = np.lexsort((images, exact), axis=1)[:, :k]
-    images, exact = np.take_along_axis(images, order, 1), np.take_along_axis(exact, order, 1)
-    unsure = np.flatnonzero(~is_sure)
-    for some in np.array_split(unsure, -(-len(unsure) // _SEGMENT_ROWS)) if len(unsure) else []:
-        few = Queries(rows[some], factors[some], offsets[some], **options)
-        lists = NeighborLists(len(some), k, with_farthest=with_farthest, num_threads=threads)
-        few.offer_to(lists, rows, factors, offsets, 0)
-        images[some], exact[some], of_some = lists.read()
-        if with_farthest:
-            farthest[some] = of_some
-    return Neighbors(images, exact, farthest)
+    def _complete(self, found: Neighbors, unsure: np.ndarray) -> None:
+        """Overwrite the lists that may be incomplete by those of an exact search."""
+        from fastreid.retrieval.rank_cylib.rank_cy import NeighborLists, Queries
+
+        for part in np.array_split(unsure, -(-len(unsure) // _SEGMENT_ROWS)) if len(unsure) else []:
+            queries = Queries(self._rows[part], self._factors[part], self._offsets[part], **self._options)
+            lists = NeighborLists(len(part), self._k, with_farthest=self._with_farthest, num_threads=self._threads)
+            queries.offer_to(lists, self._rows, self._factors, self._offsets, 0)
+            found.indices[part], found.distances[part], farthest = lists.read()
+            if found.farthest is not None:
+                found.farthest[part] = farthest
 
 
-def _torch(
-    features: ArrayLike,
-    gallery: ArrayLike | None,
-    k: int,
-    metric: str,
-    device: torch.device,
-    with_farthest: bool,
-    num_threads: int | None,
-) -> Neighbors:
-    others = features if gallery is None else gallery
-    if not len(features):
+def _search_torch(search: _Search) -> Neighbors:
+    rows, k = search.features, search.k
+    others = rows if search.gallery is None else search.gallery
+    if not len(rows):
         return Neighbors(np.zeros((0, k), np.int32), np.zeros((0, k), np.float32), np.zeros(0, np.float32))
-    distances = TorchDistances(features, others, metric=metric, device=device, memory_budget=3 * _BLOCK_BYTES / 2**20)
+    budget = 3 * _BLOCK_BYTES / 2**20
+    distances = TorchDistances(rows, others, metric=search.metric, device=search.device, memory_budget=budget)
     indices, near, farthest = [], [], []
-    for first in _told(range(0, len(features), distances.rows_at_once), len(features) * len(others)):
-        block = distances.block(first, min(first + distances.rows_at_once, len(features)))
+    for first in _with_progress(range(0, len(rows), distances.rows_at_once), len(rows) * len(others)):
+        block = distances.block(first, min(first + distances.rows_at_once, len(rows)))
         values, columns = block.topk(k, dim=1, largest=False)
         indices.append(columns.int().cpu().numpy())
         near.append(values.cpu().numpy())
         farthest.append(block.amax(dim=1).cpu().numpy())
-    return _sorted(np.concatenate(indices), np.concatenate(near), np.concatenate(farthest) if with_farthest else None)
+    greatest = np.concatenate(farthest) if search.with_farthest else None
+    return _sorted(np.concatenate(indices), np.concatenate(near), greatest)
 
 
-def _faiss(
-    features: ArrayLike,
-    gallery: ArrayLike | None,
-    k: int,
-    metric: str,
-    device: torch.device,
-    with_farthest: bool,
-    num_threads: int | None,
-) -> Neighbors:
+def _search_faiss(search: _Search) -> Neighbors:
     import faiss
 
-    rows = as_rows(features)
-    others = rows if gallery is None else as_rows(gallery)
-    check_pair(rows, others)
-    space = space_of(metric_named(metric), rows, others)
-    blocked = TorchDistances(rows, others, metric=metric)
-    *query, offsets = space.scales(space.read(rows), 0, "image" if gallery is None else "query image")
-    query = space.placed(*query)
-    if gallery is not None:
-        *others, offsets = space.scales(space.read(others), 0, "gallery image")
-        others = space.placed(*others)
-    space.check_spread(offsets)
-    index = (faiss.IndexFlatL2 if space.is_centred else faiss.IndexFlatIP)(query.shape[1])
-    index.add(query if gallery is None else others)
-    near, indices = index.search(query, k)
-    near = -space.metric.slope / 2 * near if space.is_centred else 1 - near
-    farthest = [np.asarray(block).max(axis=1) for _, block in blocked.blocks()] if with_farthest else None
-    return _sorted(indices.astype(np.int32), near, None if farthest is None else np.concatenate(farthest))
+    metric, rows, others = search.fitted()
+    is_self = search.gallery is None
+    distances = TorchDistances(rows, others, metric=search.metric)
+    features, factors, offsets = metric.scales(metric.read(rows), 0, "image" if is_self else "query image")
+    queries = indexed = metric.centred(features, factors)
+    if not is_self:
+        features, factors, offsets = metric.scales(metric.read(others), 0, "gallery image")
+        indexed = metric.centred(features, factors)
+    metric.check_spread(offsets)
+    index = (faiss.IndexFlatL2 if metric.is_centred else faiss.IndexFlatIP)(queries.shape[1])
+    index.add(indexed)
+    near, indices = index.search(queries, search.k)
+    near = -metric.metric.slope / 2 * near if metric.is_centred else 1 - near
+    farthest = None
+    if search.with_farthest:
+        farthest = np.concatenate([np.asarray(block).max(axis=1) for _, block in distances.blocks()])
+    return _sorted(indices.astype(np.int32), near, farthest)
 
 
-SEARCHES = {"compiled": _compiled, "torch": _torch, "faiss": _faiss}
+SEARCHES: dict[str, Callable[[_Search], Neighbors]] = {
+    "compiled": _search_compiled,
+    "torch": _search_torch,
+    "faiss": _search_faiss,
+}
 
 
 def _sorted(indices: np.ndarray, distances: np.ndarray, farthest: np.ndarray | None) -> Neighbors:
@@ -264,5 +298,5 @@ def _sorted(indices: np.ndarray, distances: np.ndarray, farthest: np.ndarray | N
     return Neighbors(np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1), farthest)
 
 
-def _told(starts: range, pairs: int) -> object:
-    return progress(starts, len(starts), "searching neighbours") if pairs > MANY_PAIRS else starts
+def _with_progress(starts: range, num_pairs: int) -> Iterable[int]:
+    return progress(starts, len(starts), "searching neighbours") if num_pairs > LOGGED_PAIRS else starts

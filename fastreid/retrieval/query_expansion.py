@@ -1,4 +1,4 @@
-"""Descriptors replaced by weighted means of their neighbours': average query expansion, database-side augmentation."""
+"""Query expansion and database-side augmentation: each descriptor becomes a weighted mean of its neighbours."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 from torch import Tensor
 
-from fastreid.retrieval.coordinates import has_more_digits, joined
-from fastreid.retrieval.metric import as_float32, as_rows
+from fastreid.retrieval.descriptors import as_float32, exceeds_float32, rows_on_cpu
+from fastreid.retrieval.metric import joined_rows
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.utils.counts import whole_number
 from fastreid.utils.errors import ArgumentError
@@ -28,32 +28,39 @@ def aqe(
     search: str = "auto",
     device: str | torch.device = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Alpha-weighted expansion of queries and gallery among all of them, as fast-reid's function of this name.
+    """Average query expansion of queries and gallery among all of them, as fast-reid's function of this name.
 
     Args:
-        query, gallery: [Q, D] and [G, D].
-        qe_times: how often, each time from the means of the time before.
-        qe_k: neighbours that are averaged, the image itself among them.
-        alpha: the weight of a neighbour is its cosine to this power (Radenovic et al., TPAMI 2019); a negative cosine
-            weighs nothing. 0 is the plain mean (Chum et al., ICCV 2007).
-        search, device: as `nearest_neighbors`.
-    Returns: float32 descriptors [Q, D] and [G, D].
-    Raises: ValueError as `nearest_neighbors`, for qe_times below 1, and for an alpha that is negative or not finite.
+        query: descriptors [Q, D].
+        gallery: descriptors [G, D].
+        qe_times: number of rounds; each starts from the means of the one before.
+        qe_k: number of neighbours that are averaged, the image itself included.
+        alpha: the weight of a neighbour is its cosine to this power (Radenovic et al., TPAMI 2019); negative cosines
+            have no weight. 0 is the plain mean (Chum et al., ICCV 2007).
+        search: as `nearest_neighbors`.
+        device: as `nearest_neighbors`.
+
+    Returns:
+        float32 descriptors [Q, D] and [G, D].
+
+    Raises:
+        ValueError: as `nearest_neighbors`; qe_times below 1; an alpha that is negative or not finite.
     """
     qe_times, qe_k = whole_number(qe_times, "qe_times", 1), whole_number(qe_k, "qe_k", 1)
     alpha = _power(alpha)
-    rows = joined(_float32(query, "query image"), _float32(gallery, "gallery image"), "cosine")
+    queries = _float32(query, "query image")
+    rows = joined_rows(queries, _float32(gallery, "gallery image"), "cosine")
     for _ in range(qe_times):
         rows = expand(rows, qe_k, alpha, search=search, device=device)
-    return torch.from_numpy(rows[: len(query)]), torch.from_numpy(rows[len(query) :])
+    return torch.from_numpy(rows[: len(queries)]), torch.from_numpy(rows[len(queries) :])
 
 
 def expand(
     features: ArrayLike, k: int, alpha: float, *, search: str = "auto", device: str | torch.device = "cpu"
 ) -> np.ndarray:
-    """Each descriptor's mean over its k nearest, weighted as in `aqe`, float32 [N, D].
+    """Return each descriptor's mean over its k nearest neighbours, weighted as in `aqe`, float32 [N, D].
 
-    Of a gallery this is database-side augmentation (Arandjelović and Zisserman, CVPR 2012): it needs no query, so it
+    For a gallery this is database-side augmentation (Arandjelović and Zisserman, CVPR 2012): it needs no query, so it
     can be done once.
     """
     k, alpha = whole_number(k, "k"), _power(alpha)
@@ -66,10 +73,14 @@ def expand(
 
 
 def _float32(features: ArrayLike, side: str) -> np.ndarray:
-    """Raises: ArgumentError naming a descriptor of which rounding to float32 leaves zeros alone."""
-    rows = as_rows(features)
+    """Return descriptors in float32.
+
+    Raises:
+        ArgumentError: names a descriptor that rounding turns into zeros.
+    """
+    rows = rows_on_cpu(features)
     rounded = as_float32(rows)
-    if has_more_digits(rows) and rounded.ndim == 2:
+    if exceeds_float32(rows) and rounded.ndim == 2:
         zeros = np.flatnonzero(~rounded.any(axis=1))
         if (lost := zeros[np.asarray(rows)[zeros].any(axis=1)]).size:
             raise ArgumentError(

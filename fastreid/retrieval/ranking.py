@@ -1,8 +1,8 @@
-"""The one definition of a ranking: AP, INP and CMC from distances, ties and removals stated.
+"""Ranking: average precision, INP and first-match rank of every query, from a block of distances.
 
-A gallery image of the query's person under the query's camera is removed, junk (person -1) always;
-the rest is ordered by distance, equal distances by lower gallery index. Only the positives are
-sorted: the rank of each is one plus the gallery images counted before it, so rows never are.
+Gallery images of the query's person under the query's camera are removed, and so is junk (person -1). The rest is
+ordered by distance; equal distances by lower gallery index. Only the positives are sorted: the rank of each is one plus
+the number of gallery images before it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fastreid.retrieval import ranking_numpy, ranking_torch
-from fastreid.retrieval.checked import in_place
-from fastreid.retrieval.matching import Matches, match_labels
+from fastreid.retrieval.descriptors import rows_in_place
+from fastreid.retrieval.matches import Matches, match_labels
 from fastreid.structures.ranking import Ranking
 from fastreid.utils.counts import thread_count
 
 logger = logging.getLogger(__name__)
 
-FINITE_CHECK_ROWS = 256  # queries looked at together: bounds the temporary to 256 x G bools
+FINITE_CHECK_ROWS = 256  # queries that are checked together: bounds the temporary to 256 x G bools
 
 
 def rank_queries(
@@ -37,20 +37,26 @@ def rank_queries(
     use_cython: bool = True,
     num_threads: int | None = None,
 ) -> Ranking:
-    """The `Ranking` of every query; arguments and errors as `evaluate_rank`. `num_threads`: torch's if not said."""
+    """Rank the gallery for every query by a distance matrix.
+
+    Args:
+        distmat: distances [Q, G], smaller is more similar.
+        q_pids: person ids of the queries, integers [Q].
+        g_pids: person ids of the gallery, integers [G].
+        q_camids: camera ids of the queries, integers [Q].
+        g_camids: camera ids of the gallery, integers [G].
+        use_cython: False for the NumPy fallback, which gives the same bits.
+        num_threads: default: torch's number.
+
+    Raises:
+        ValueError: wrong shapes, or a distance that is not finite.
+        NoValidQueryError: no query has a match.
+    """
     num_threads = thread_count(num_threads)
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
     counted = count_matrix(distmat, matches, use_cython=use_cython, num_threads=num_threads)
     matches.require_valid_query()
     return ranking_of(*counted, matches)
-
-
-def removed_for(matches: Matches, query: int) -> np.ndarray:
-    """Bool [G]: gallery images that do not take part in this query's ranking."""
-    mask = np.zeros(matches.num_gallery, dtype=bool)
-    mask[matches.junk] = True
-    mask[matches.removed[matches.removed_starts[query] : matches.removed_starts[query + 1]]] = True
-    return mask
 
 
 def count_matrix(
@@ -61,35 +67,33 @@ def count_matrix(
     num_threads: int | None = None,
     checked: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of the positives in ranked order, and their counts [3, positives]: what `ranking_of` needs.
+    """Return the distances of the positives in ranked order and their counts [3, positives], for `ranking_of`.
 
     Args:
-        distmat: [Q, G]; a tensor is counted on its device.
-        checked: somebody has called `check_distances`.
+        distmat: distances [Q, G]; a tensor is counted on its device.
+        matches: of the Q queries.
+        use_cython: as `rank_queries`.
+        num_threads: as `rank_queries`.
+        checked: whether `check_distances` has been called.
     """
     threads = thread_count(num_threads)
-    distmat = in_place(distmat, "distances")
-    if isinstance(distmat, np.ndarray):
-        distmat = np.asarray(distmat)
-    elif distmat.device.type == "cpu":
-        distmat = distmat.detach()
-        distmat = (distmat.float() if distmat.dtype == torch.bfloat16 else distmat).numpy()
+    distances = _on_device(distmat)
     if not checked:
-        check_distances(distmat, matches)
-    query = np.repeat(np.arange(len(distmat)), matches.num_positives)
-    if isinstance(distmat, Tensor):
-        count_before = ranking_torch.count_before
-        to_positives = distmat[tuple(torch.from_numpy(np.stack([query, matches.positives])).to(distmat.device))]
-        to_positives = to_positives.cpu().numpy()
+        check_distances(distances, matches)
+    query = np.repeat(np.arange(len(distances)), matches.num_positives)
+    if isinstance(distances, Tensor):
+        count_before: Any = ranking_torch.count_before
+        entries = torch.from_numpy(np.stack([query, matches.positives])).to(distances.device)
+        to_positives = distances[tuple(entries)].cpu().numpy()
     else:
-        if distmat.dtype not in (np.float32, np.float64):
-            distmat = distmat.astype(np.float64)
-        distmat = np.ascontiguousarray(distmat)
+        if distances.dtype not in (np.float32, np.float64):
+            distances = distances.astype(np.float64)
+        distances = np.ascontiguousarray(distances)
         count_before = _compiled_counter() if use_cython else ranking_numpy.count_before
-        to_positives = distmat[query, matches.positives]
+        to_positives = distances[query, matches.positives]
     by_rank = np.lexsort((matches.positives, to_positives, query))
     counts = count_before(
-        distmat,
+        distances,
         matches.positives[by_rank],
         matches.positive_starts,
         matches.removed,
@@ -100,8 +104,23 @@ def count_matrix(
     return to_positives[by_rank], counts
 
 
+def _on_device(distmat: ArrayLike | Tensor) -> np.ndarray | Tensor:
+    """Return an array for the CPU, and the tensor itself for other devices."""
+    distances = rows_in_place(distmat, "distances")
+    if isinstance(distances, np.ndarray):
+        return np.asarray(distances)
+    if distances.device.type != "cpu":
+        return distances
+    distances = distances.detach()
+    return (distances.float() if distances.dtype == torch.bfloat16 else distances).numpy()
+
+
 def check_distances(distances: np.ndarray | Tensor, matches: Matches) -> None:
-    """Raises: ValueError if the shape is not that of the matches, or naming a distance that is not finite."""
+    """Check the shape of a distance matrix, and that it is finite.
+
+    Raises:
+        ValueError: the shape is not that of the matches, or a distance is not finite; the message names it.
+    """
     shape = (len(matches.num_positives), matches.num_gallery)
     if tuple(distances.shape) != shape:
         raise ValueError(
@@ -112,10 +131,18 @@ def check_distances(distances: np.ndarray | Tensor, matches: Matches) -> None:
 
 
 def check_all_finite(distances: np.ndarray | Tensor, first_query: int = 0) -> None:
-    """Raises: ValueError naming a distance that is not finite; `first_query` is the number of row 0."""
+    """Check that all distances are finite.
+
+    Args:
+        distances: some rows of the distance matrix.
+        first_query: the number of the first row.
+
+    Raises:
+        ValueError: names the first distance that is not finite.
+    """
     if isinstance(distances, np.ndarray) and distances.dtype in (np.float32, np.float64) and _compiled_check(distances):
         return
-    is_finite = torch.isfinite if isinstance(distances, Tensor) else np.isfinite
+    is_finite: Any = torch.isfinite if isinstance(distances, Tensor) else np.isfinite
     for start in range(0, len(distances), FINITE_CHECK_ROWS):
         wrong = ~is_finite(distances[start : start + FINITE_CHECK_ROWS])
         if wrong.any():
@@ -127,25 +154,25 @@ def check_all_finite(distances: np.ndarray | Tensor, first_query: int = 0) -> No
 
 
 def _compiled_check(distances: np.ndarray) -> bool:
-    """Whether the kernels, if they are built, find every distance finite."""
+    """Return whether the kernels, if they are built, find every distance finite."""
     if not distances.flags.c_contiguous:
         return False
     try:
         from fastreid.retrieval.rank_cylib.rank_cy import all_finite
-    except Exception:  # one that was built for other versions raises anything
+    except Exception:  # an extension that was built for other versions raises anything
         return False
     return all_finite(distances, torch.get_num_threads())
 
 
 def ranking_of(thresholds: np.ndarray, counts: np.ndarray, matches: Matches) -> Ranking:
-    """AP = mean of j / rank_j over the positives j = 1..P, INP = P / rank_P.
+    """Compute AP = mean of j / rank_j over the positives j = 1..P, and INP = P / rank_P.
 
-    The bounds of AP put all wrong images of a positive's distance after it, or all before it.
+    The bounds of AP rank all wrong images at a positive's distance after it, or all before it.
 
     Args:
         thresholds: distances of the positives, in ranked order.
-        counts: int64 [3, positives], before, below and at most (`ranking_numpy.count_before`).
-        matches: of Q queries.
+        counts: int64 [3, positives]: before, below and at most (`ranking_numpy.count_before`).
+        matches: of the Q queries.
     """
     num_positives = matches.num_positives
     valid = num_positives > 0
@@ -177,9 +204,9 @@ def ranking_of(thresholds: np.ndarray, counts: np.ndarray, matches: Matches) -> 
 
 
 def _positives_around(thresholds: np.ndarray, query: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each positive, how many of its query's positives are below its distance, and at most at it."""
+    """Return how many of a query's positives are below each positive's distance, and how many at most at it."""
     if not len(thresholds):
-        return np.zeros((2, 0), dtype=np.int64)
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     is_new = np.concatenate([[True], (thresholds[1:] != thresholds[:-1]) | (query[1:] != query[:-1])])
     group = is_new.cumsum() - 1
     first_of_group = np.flatnonzero(is_new)
@@ -187,11 +214,11 @@ def _positives_around(thresholds: np.ndarray, query: np.ndarray, starts: np.ndar
     return first_of_group[group] - starts[query], end_of_group[group] - starts[query]
 
 
-@cache  # so that the warning is given once
+@cache  # the warning is logged once
 def _compiled_counter() -> Any:
     try:
         from fastreid.retrieval.rank_cylib.rank_cy import count_before
-    except Exception:  # one that was built for other versions raises anything
+    except Exception:  # an extension that was built for other versions raises anything
         logger.warning(
             "the compiled rank evaluation is missing, using the slower one in NumPy (same numbers); "
             "build it with a C compiler and: pip install -e . --no-build-isolation"

@@ -1,4 +1,4 @@
-"""Counting in NumPy: the fallback of rank_cylib/rank_cy.pyx where nothing is compiled, same integers."""
+"""Counts of nearer images in NumPy; the fallback where rank_cylib is not compiled, with the same integers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ def count_before(
     junk: np.ndarray,
     num_threads: int = 1,
 ) -> np.ndarray:
-    """How many gallery images are before, below and at most at each positive; int64 [3, positives].
+    """Count the gallery images before, below and at most at each positive; int64 [3, positives].
 
-    "Before" means a smaller distance, or an equal one and a lower gallery index; "below" a smaller
-    distance; "at most" a smaller or an equal one. Removed and junk images do not count.
+    "Before" means a smaller distance, or an equal one and a lower gallery index; "below" means a smaller distance;
+    "at most" a smaller or an equal one. Removed and junk images do not count.
 
     Args:
         distances: float [Q, G], finite.
         positives: gallery indices, each query's in ranked order (distance, then index).
-        positive_starts, removed, removed_starts, junk: as in `Matches`.
-        num_threads: NumPy's sort lets others run.
+        positive_starts: as in `Matches`.
+        removed: as in `Matches`.
+        removed_starts: as in `Matches`.
+        junk: as in `Matches`.
+        num_threads: queries that are counted in parallel; NumPy's sort releases the interpreter lock.
     """
     counts = np.zeros((3, len(positives)), dtype=np.int64)
 
     def count(query: int) -> None:
         start, stop = positive_starts[query : query + 2]
         row, ranked = distances[query], positives[start:stop]
-        candidate = row <= row[ranked[-1]]  # what lies beyond the last match comes before none
+        candidate = row <= row[ranked[-1]]  # images beyond the last match are before none
         candidate[junk] = False
         candidate[removed[removed_starts[query] : removed_starts[query + 1]]] = False
         images = np.flatnonzero(candidate)
@@ -49,7 +52,7 @@ def count_before(
 
 
 def first_positive_after(row: np.ndarray, images: np.ndarray, ranked: np.ndarray) -> np.ndarray:
-    """For each image the position in `ranked` of the first positive it comes before."""
+    """Return, for each image, the position in `ranked` of the first positive that it is before."""
     thresholds = row[ranked]
     distance = row[images]
     position = np.searchsorted(thresholds, distance, side="left")

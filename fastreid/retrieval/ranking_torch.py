@@ -1,4 +1,4 @@
-"""Counting without a sort in torch, on any device: what runs where distances lie on a GPU; same integers."""
+"""Counts of nearer images in torch, on any device; used for distances on a GPU, with the same integers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_AT_ONCE = 2**24  # distances looked at together: bounds the temporaries, 17 MiB and what the near ones need
+_CHUNK = 2**24  # distances that are counted together: bounds the temporaries to 17 MiB plus those of near images
 
 
 def count_before(
@@ -18,14 +18,14 @@ def count_before(
     junk: np.ndarray,
     num_threads: int = 1,
 ) -> np.ndarray:
-    """As `ranking_numpy.count_before`, of a tensor on any device; `num_threads` is torch's own."""
+    """Count as `ranking_numpy.count_before`, for a tensor on any device; `num_threads` is not used."""
     counts = np.zeros((3, len(positives)), dtype=np.int64)
-    at_once = max(1, _AT_ONCE // max(1, distances.shape[1]))
-    for first in range(0, len(distances), at_once):
-        start, stop = (int(starts) for starts in positive_starts[[first, min(first + at_once, len(distances))]])
-        low, high = (int(starts) for starts in removed_starts[[first, min(first + at_once, len(distances))]])
+    num_rows = max(1, _CHUNK // max(1, distances.shape[1]))
+    for first in range(0, len(distances), num_rows):
+        start, stop = (int(starts) for starts in positive_starts[[first, min(first + num_rows, len(distances))]])
+        low, high = (int(starts) for starts in removed_starts[[first, min(first + num_rows, len(distances))]])
         if start < stop:
-            rows = distances[first : first + at_once]
+            rows = distances[first : first + num_rows]
             right = _ragged(positives[start:stop], positive_starts[first : first + len(rows) + 1], rows.device)
             gone = _ragged(removed[low:high], removed_starts[first : first + len(rows) + 1], rows.device)
             counts[:, start:stop] = _count_block(rows, right, gone, torch.from_numpy(junk).to(rows.device)).cpu()
@@ -33,7 +33,7 @@ def count_before(
 
 
 def _ragged(images: np.ndarray, starts: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Row number of each image, and the images."""
+    """Return the row number of each image, and the images."""
     row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     return torch.from_numpy(row).to(device), torch.from_numpy(images).to(device)
 
@@ -44,12 +44,12 @@ def _count_block(
     thresholds = distances[right]
     reach = distances.new_full((len(distances),), -torch.inf)
     reach.scatter_reduce_(0, right[0], thresholds, "amax")
-    candidate = distances <= reach[:, None]  # what lies beyond the last match comes before none
+    candidate = distances <= reach[:, None]  # images beyond the last match are before none
     candidate[:, junk] = False
     candidate[removed] = False
     row, image = candidate.nonzero(as_tuple=True)
     near = distances[row, image]
-    # One ascending number for (row, distance): between or at which of the thresholds a distance lies.
+    # One ascending number for (row, distance): the threshold that the distance is equal to, or between.
     values = thresholds.unique()
     place = torch.searchsorted(values, near)
     key = row * (2 * len(values) + 2) + 2 * place + (values[place] == near)
@@ -60,7 +60,7 @@ def _count_block(
         "below": torch.searchsorted(keys, key, right=True),
         "at most": torch.searchsorted(keys, key),
     }
-    # Each row has one place more than thresholds: for what comes after them all.
+    # Each row has one place more than thresholds, for images after all of them.
     own = torch.arange(len(thresholds), device=row.device) + right[0]
     counts = []
     for first in first_after.values():

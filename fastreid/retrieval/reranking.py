@@ -1,13 +1,13 @@
 """k-reciprocal re-ranking (Zhong et al., CVPR 2017) on sparse matrices: exact, and without an N x N matrix.
 
-An image is described by its k-reciprocal neighbours, a few dozen of thousands of images. So these descriptions are the
-rows of a sparse matrix V, and the Jaccard distance of two images, 1 - sum min(V_i, V_j) / sum max(V_i, V_j), differs
-from 1 only where they share a neighbour.
+An image is encoded by its k-reciprocal neighbours, a few dozen of thousands of images. These encodings are the rows of
+a sparse matrix V, and the Jaccard distance of two images, 1 - sum min(V_i, V_j) / sum max(V_i, V_j), differs from 1
+only if they share a neighbour.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,30 +15,35 @@ import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from fastreid.config import resolve_device
 from fastreid.retrieval import compiled_engine
-from fastreid.retrieval.coordinates import joined, space_of, squared_lengths
+from fastreid.retrieval.descriptors import check_pair, rows_on_cpu
 from fastreid.retrieval.distances import Distances
-from fastreid.retrieval.metric import as_rows, check_pair, metric_named
+from fastreid.retrieval.metric import fit_metric, joined_rows, metric_named, squared_lengths
 from fastreid.retrieval.neighbors import Neighbors, nearest_neighbors
 from fastreid.utils.counts import thread_count, whole_number
+from fastreid.utils.devices import usable_device
 from fastreid.utils.suggest import explain_choice
 
-_ROWS_AT_ONCE = 1024
+_BLOCK_ROWS = 1024  # rows whose Jaccard distances are computed together
 
 
 @dataclass(frozen=True)
 class Definition:
-    """Where published programs of the same name and the same k1 differ."""
+    """The points in which published implementations with the same name and k1 differ.
 
-    neighbors_beyond_itself: bool  # a list of k1 is the image and k1 others, or k1 with the image
-    normalizes: bool  # weights exp(-d / greatest d of the image), or exp(-squared Euclidean distance)
+    Attributes:
+        neighbors_beyond_itself: whether k1 neighbours are the image and k1 others, or k1 including the image.
+        normalizes: whether weights are exp(-d / greatest d of the image), or exp(-squared Euclidean distance).
+    """
+
+    neighbors_beyond_itself: bool
+    normalizes: bool
 
 
 DEFINITIONS = {
     # The paper and its authors' code.
     "zhong": Definition(neighbors_beyond_itself=True, normalizes=True),
-    # What unsupervised methods cluster by (Ge et al., SpCL, NeurIPS 2020, and their followers).
+    # The distance that unsupervised methods cluster by (Ge et al., SpCL, NeurIPS 2020, and later work).
     "spcl": Definition(neighbors_beyond_itself=False, normalizes=False),
 }
 
@@ -55,20 +60,28 @@ def jaccard_graph(
     device: str | torch.device = "cpu",
     num_threads: int | None = None,
 ) -> sparse.csr_matrix:
-    """Jaccard distances among all images, only those that matter: what DBSCAN takes as a graph of neighbours.
+    """Return the small Jaccard distances among all images as a sparse matrix, as DBSCAN takes it.
 
     Args:
-        features: [N, D].
-        k1, k2: neighbours that describe an image, and over whose descriptions it is averaged (1: not).
-        max_distance: greater distances are left out; DBSCAN's `eps` needs no more, and 1 keeps all that differ from 1.
+        features: descriptors [N, D].
+        k1: number of neighbours that encode an image.
+        k2: number of neighbours over whose encodings an image's is averaged; 1 for no average.
+        max_distance: greater distances are not stored; DBSCAN needs its `eps`, and 1 stores all that differ from 1.
         definition: "spcl" or "zhong" (`DEFINITIONS`).
-        metric, search, device, num_threads: as `nearest_neighbors`.
-    Returns: float32 [N, N], symmetric, columns ascending. An image's distance to itself is among them, 0 or a rounding
-        error above, unless more than k1 copies of it stand before it.
-    Raises: ValueError as `nearest_neighbors`, and for k1, k2 below 1.
+        metric: as `nearest_neighbors`.
+        search: as `nearest_neighbors`.
+        device: as `nearest_neighbors`.
+        num_threads: as `nearest_neighbors`.
+
+    Returns:
+        float32 [N, N], symmetric, columns ascending. An image's distance to itself is stored, 0 or a rounding error
+        above, unless more than k1 copies of it have lower indices.
+
+    Raises:
+        ValueError: as `nearest_neighbors`; k1 or k2 below 1.
     """
-    described = _describe(features, k1, k2, definition, metric, search, device, num_threads)[0]
-    return _Jaccard(described, described, num_threads).between(0, described.shape[0], max_distance)
+    encoded = _encode(features, k1, k2, definition, _SearchOptions.of(metric, search, device, num_threads))[0]
+    return _Jaccard(encoded, encoded, num_threads).between(0, encoded.shape[0], max_distance)
 
 
 def jaccard_distances(
@@ -82,11 +95,11 @@ def jaccard_distances(
     search: str = "auto",
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """Jaccard distances float32 [Q, G] by the neighbours among all images; arguments and errors as `jaccard_graph`."""
-    everyone, num_queries = joined(query, gallery, metric), len(query)
-    described = _describe(everyone, k1, k2, definition, metric, search, device, None)[0]
-    near = _Jaccard(described[:num_queries], described[num_queries:]).between(0, num_queries, 1.0).tocoo()
-    distances = np.ones((num_queries, len(gallery)), dtype=np.float32)
+    """Return Jaccard distances float32 [Q, G], with neighbours among all images; arguments as `jaccard_graph`."""
+    images, num_queries = joined_rows(query, gallery, metric), len(rows_on_cpu(query))
+    encoded = _encode(images, k1, k2, definition, _SearchOptions.of(metric, search, device, None))[0]
+    near = _Jaccard(encoded[:num_queries], encoded[num_queries:]).between(0, num_queries, 1.0).tocoo()
+    distances = np.ones((num_queries, len(images) - num_queries), dtype=np.float32)
     distances[near.row, near.col] = near.data
     return distances
 
@@ -94,10 +107,10 @@ def jaccard_distances(
 class RerankedDistances(Distances):
     """(1 - weight) * Jaccard distance + weight * distance / the query's greatest distance to any image.
 
-    As Zhong et al. define it on squared Euclidean distances; cosine ones are these but for a factor that cancels out.
+    Zhong et al. define it on squared Euclidean distances; cosine distances differ by a factor that cancels out.
     """
 
-    bounds = (0.0, 1.0)
+    bounds = (0.0, 1.0)  # type: ignore[assignment]  # a constant here
 
     def __init__(
         self,
@@ -112,20 +125,31 @@ class RerankedDistances(Distances):
         search: str = "auto",
         device: str | torch.device = "cpu",
     ) -> None:
-        """Args:
-        plain: the distances of `query` [Q, D] to `gallery` [G, D].
-        k1, k2: as `jaccard_graph`; the paper's for Market-1501 are 20 and 6.
-        weight: lambda, of the plain distance.
+        """Search the neighbours and encode all images.
+
+        Args:
+            plain: the distances of `query` to `gallery`.
+            query: descriptors [Q, D].
+            gallery: descriptors [G, D].
+            k1: as `jaccard_graph`; 20 in the paper for Market-1501.
+            k2: as `jaccard_graph`; 6 in the paper for Market-1501.
+            weight: lambda, the weight of the plain distance.
+            metric: as `nearest_neighbors`.
+            search: as `nearest_neighbors`.
+            device: as `nearest_neighbors`.
+
+        Raises:
+            ValueError: as `jaccard_graph`; a weight outside of 0 to 1.
         """
         if not 0 <= weight <= 1:
             raise ValueError(f"the weight of the plain distance (TEST.RERANK.LAMBDA) must lie in 0 … 1, got {weight}")
-        everyone = joined(query, gallery, metric)
-        described, nearest = _describe(everyone, k1, k2, "zhong", metric, search, device, None)
+        options = _SearchOptions.of(metric, search, device, None)
+        encoded, nearest = _encode(joined_rows(query, gallery, metric), k1, k2, "zhong", options)
         self._plain, self._weight = plain, weight
         self.shape, self.rows_at_once = plain.shape, plain.rows_at_once
         num_queries = self.shape[0]
-        self._greatest = _above_zero(nearest.farthest[:num_queries])
-        self._jaccard = _Jaccard(described[:num_queries], described[num_queries:])
+        self._greatest = _farthest(nearest)[:num_queries]
+        self._jaccard = _Jaccard(encoded[:num_queries], encoded[num_queries:])
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
         block = self._plain.rows(first, stop, out)
@@ -137,45 +161,53 @@ class RerankedDistances(Distances):
         ):
             row *= np.float32(self._weight) / greatest
             images = near.indices[slice(*starts)]
-            own = row[images] + rest * near.data[slice(*starts)]
-            row += rest  # far images: their Jaccard distance is 1
-            row[images] = own
+            combined = row[images] + rest * near.data[slice(*starts)]
+            row += rest  # images without a common neighbour: their Jaccard distance is 1
+            row[images] = combined
         return block
 
 
-def _describe(
-    features: ArrayLike,
-    k1: int,
-    k2: int,
-    definition: str,
-    metric: str,
-    search: str,
-    device: str | torch.device,
-    num_threads: int | None,
+@dataclass(frozen=True)
+class _SearchOptions:
+    """How neighbours are searched; checked."""
+
+    metric: str
+    search: str
+    device: str
+    num_threads: int
+
+    @classmethod
+    def of(cls, metric: str, search: str, device: str | torch.device, num_threads: int | None) -> _SearchOptions:
+        return cls(metric, search, usable_device(device), thread_count(num_threads))
+
+
+def _encode(
+    features: ArrayLike, k1: int, k2: int, definition: str, options: _SearchOptions
 ) -> tuple[sparse.csr_matrix, Neighbors]:
-    """Descriptions V [N, N] of all images by their k-reciprocal neighbours, and the neighbours they come from."""
+    """Return the encodings V [N, N] of all images by their k-reciprocal neighbours, and the neighbours."""
     if definition not in DEFINITIONS:
         raise ValueError(explain_choice("definition of the Jaccard distance", definition, DEFINITIONS))
     k1, k2 = whole_number(k1, "k1", 1), whole_number(k2, "k2", 1)
-    num_threads, device = thread_count(num_threads), torch.device(resolve_device(device, key="device"))
-    how = DEFINITIONS[definition]
-    rows = as_rows(features)
-    check_pair(rows, rows)
-    rows = space_of(metric_named(metric), rows, rows).read(rows)
-    wide = min(len(rows), k1 + how.neighbors_beyond_itself)
-    options = {"metric": metric, "search": search, "device": device, "num_threads": num_threads}
-    nearest = nearest_neighbors(rows, min(len(rows), max(wide, k2)), with_farthest=how.normalizes, **options)
-    members = _expanded(_reciprocal(nearest, wide), _reciprocal(nearest, min(wide, round(k1 / 2) + 1)))
-    described = _weighted(members, rows, nearest, how, metric, num_threads)
+    chosen = DEFINITIONS[definition]
+    given = rows_on_cpu(features)
+    check_pair(given, given)
+    rows = fit_metric(metric_named(options.metric), given, given).read(given)
+    num_neighbors = min(len(rows), k1 + chosen.neighbors_beyond_itself)
+    nearest = nearest_neighbors(
+        rows, min(len(rows), max(num_neighbors, k2)), with_farthest=chosen.normalizes, **asdict(options)
+    )
+    half = _reciprocal(nearest, min(num_neighbors, round(k1 / 2) + 1))
+    members = _expanded(_reciprocal(nearest, num_neighbors), half)
+    encoded = _weighted(members, rows, nearest, chosen, options)
     if k2 > 1:
         k2 = min(k2, len(rows))
-        described = (_lists(nearest, k2, 1 / k2) @ described).tocsr()  # local query expansion
-        described.sort_indices()
-    return described, nearest
+        encoded = (_lists(nearest, k2, 1 / k2) @ encoded).tocsr()  # local query expansion
+        encoded.sort_indices()
+    return encoded, nearest
 
 
 def _lists(nearest: Neighbors, k: int, value: float = 1.0) -> sparse.csr_matrix:
-    """Row i: `value` at the k nearest images of i."""
+    """Return a matrix with `value` at the k nearest images of each image."""
     indices = nearest.indices[:, :k]
     starts = np.arange(len(indices) + 1) * indices.shape[1]
     values = np.full(indices.size, value, dtype=np.float32)
@@ -183,18 +215,18 @@ def _lists(nearest: Neighbors, k: int, value: float = 1.0) -> sparse.csr_matrix:
 
 
 def _reciprocal(nearest: Neighbors, k: int) -> sparse.csr_matrix:
-    """R(i, k): j among the k nearest of i, and i among those of j (eq. 2)."""
+    """Return R(i, k): j is among the k nearest of i, and i among those of j (eq. 2)."""
     lists = _lists(nearest, k)
     return lists.multiply(lists.T.tocsr()).tocsr()
 
 
 def _expanded(reciprocal: sparse.csr_matrix, half: sparse.csr_matrix) -> sparse.csr_matrix:
-    """R*(i): with R(q, k1 / 2) of each member q of which more than two thirds are members already (eq. 3)."""
+    """Return R*(i): R(i) and R(q, k1 / 2) of each member q for which more than two thirds of it are in R(i) (eq. 3)."""
     shared = reciprocal.multiply(reciprocal @ half.T).tocoo()  # of members q only
     sizes = np.diff(half.indptr)
-    taken = 3 * shared.data > 2 * sizes[shared.col]
-    ones = np.ones(int(taken.sum()), dtype=np.float32)
-    chosen = sparse.csr_matrix((ones, (shared.row[taken], shared.col[taken])), shape=reciprocal.shape)
+    is_added = 3 * shared.data > 2 * sizes[shared.col]
+    ones = np.ones(int(is_added.sum()), dtype=np.float32)
+    chosen = sparse.csr_matrix((ones, (shared.row[is_added], shared.col[is_added])), shape=reciprocal.shape)
     members = (reciprocal + chosen @ half).tocsr()
     members.sort_indices()
     return members
@@ -204,49 +236,46 @@ def _weighted(
     members: sparse.csr_matrix,
     rows: np.ndarray,
     nearest: Neighbors,
-    how: Definition,
-    metric: str,
-    num_threads: int | None,
+    definition: Definition,
+    options: _SearchOptions,
 ) -> sparse.csr_matrix:
-    """V: exp(-distance) of the members, each row to a sum of one (eq. 7)."""
+    """Return V: exp(-distance) of the members, each row scaled to a sum of one (eq. 7)."""
     counts = np.diff(members.indptr)
     image = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    distances = _distances_of_pairs(rows, image, members.indices.astype(np.int32, copy=False), metric, num_threads)
-    if how.normalizes:
-        distances = distances / _above_zero(nearest.farthest)[image]
-    elif metric == "cosine":
+    distances = _distances_of_pairs(rows, image, members.indices.astype(np.int32, copy=False), options)
+    if definition.normalizes:
+        distances = distances / _farthest(nearest)[image]
+    elif options.metric == "cosine":
         distances = 2 * distances  # |a - b|^2 = 2 - 2 cos
     distances[image == members.indices] = 0
     starts, has_any = members.indptr[:-1][counts > 0], counts > 0
     least = np.zeros(len(counts), dtype=np.float32)
     least[has_any] = np.minimum.reduceat(distances, starts)
-    weights = np.exp(least[image] - distances)  # as large as can be: what is far must not leave nothing
+    weights = np.exp(least[image] - distances)  # the nearest weighs 1, so that the sum is never zero
     sums = np.ones(len(counts), dtype=np.float32)
     sums[has_any] = np.add.reduceat(weights, starts)
     weights = (weights / sums[image]).astype(np.float32)
     return sparse.csr_matrix((weights, members.indices, members.indptr), shape=members.shape)
 
 
-def _distances_of_pairs(
-    rows: np.ndarray, left: np.ndarray, right: np.ndarray, metric: str, num_threads: int | None
-) -> np.ndarray:
-    """float32 [pairs], as `metric` has them but for the last bits."""
-    space, threads = space_of(metric_named(metric), rows, rows), thread_count(num_threads)
-    rows, factors, offsets = space.scales(rows, 0, "image", threads)
-    if space.metric.normalizes and not space.is_centred and _are_usual(factors):
+def _distances_of_pairs(rows: np.ndarray, left: np.ndarray, right: np.ndarray, options: _SearchOptions) -> np.ndarray:
+    """Return float32 distances of pairs of rows; those of the metric, up to the last bits."""
+    fitted, threads = fit_metric(metric_named(options.metric), rows, rows), options.num_threads
+    rows, factors, offsets = fitted.scales(rows, 0, "image", threads)
+    if fitted.metric.normalizes and not fitted.is_centred and _are_usual(factors):
         lengths = np.sqrt(squared_lengths(rows, num_threads=threads))
         lengths = np.where(lengths > 0, lengths, 1).astype(np.float32)
-        return 1 - _products(rows, space.centre, left, right, threads) / (lengths[left] * lengths[right])
-    centre = space.centre
-    if space.metric.normalizes:
-        rows, centre = space.placed(rows, factors), np.zeros_like(centre)
+        return 1 - _products(rows, fitted.centre, left, right, threads) / (lengths[left] * lengths[right])
+    centre = fitted.centre
+    if fitted.metric.normalizes:
+        rows, centre = fitted.centred(rows, factors), np.zeros_like(centre)
     products = _products(rows, centre, left, right, threads)
-    distances = offsets[left] + offsets[right] + np.float32(space.metric.slope) * products
-    return np.maximum(distances, np.float32(space.lowest))
+    distances = offsets[left] + offsets[right] + np.float32(fitted.metric.slope) * products
+    return np.maximum(distances, np.float32(fitted.lowest))
 
 
 def _are_usual(factors: np.ndarray) -> bool:
-    """Whether float32 holds products of rows with these factors."""
+    """Return whether products of rows with these factors fit float32."""
     return bool(((factors > 2.0**-50) & (factors < 2.0**50)).all())
 
 
@@ -262,12 +291,12 @@ def _products(rows: np.ndarray, centre: np.ndarray, left: np.ndarray, right: np.
 
 
 class _Jaccard:
-    """Jaccard distances of the rows of one sparse matrix to those of another, a few rows at a time."""
+    """Jaccard distances between the rows of two sparse matrices, computed a few rows at a time."""
 
     def __init__(self, rows: sparse.csr_matrix, others: sparse.csr_matrix, num_threads: int | None = None) -> None:
         by_column = others.tocsc()
         by_column.sort_indices()
-        self._rows, self._by_column = _plain(rows), _plain(by_column)
+        self._rows, self._by_column = _arrays(rows), _arrays(by_column)
         self._num_others = others.shape[0]
         lengths = np.append(np.diff(by_column.indptr)[rows.indices], 0)
         touched = np.add.reduceat(lengths, rows.indptr[:-1]) * (np.diff(rows.indptr) > 0)
@@ -275,10 +304,10 @@ class _Jaccard:
         self._num_threads = thread_count(num_threads)
 
     def between(self, first: int, last: int, max_distance: float) -> sparse.csr_matrix:
-        """Rows first … last - 1; distances that are not stored are greater than `max_distance`, or 1."""
-        count = self._compiled if compiled_engine.is_available() else self._summed
+        """Return rows `first` to `last` - 1; distances that are not stored are greater than `max_distance`, or 1."""
+        compute = self._compiled if compiled_engine.is_available() else self._uncompiled
         parts = [
-            count(start, min(start + _ROWS_AT_ONCE, last), max_distance) for start in range(first, last, _ROWS_AT_ONCE)
+            compute(start, min(start + _BLOCK_ROWS, last), max_distance) for start in range(first, last, _BLOCK_ROWS)
         ]
         counts, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
         starts = np.concatenate([[0], counts.cumsum()])
@@ -292,8 +321,8 @@ class _Jaccard:
         sizes = self._num_others, first, last
         return jaccard_rows(*matrices, *sizes, max_distance, bounds, self._num_threads)
 
-    def _summed(self, first: int, last: int, max_distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Where nothing is compiled: every pair of weights in one list, which SciPy adds up."""
+    def _uncompiled(self, first: int, last: int, max_distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """List every pair of weights and let SciPy add them; used where nothing is compiled."""
         starts, columns, weights = self._rows
         column_starts, others, other_weights = self._by_column
         entries = slice(starts[first], starts[last])
@@ -312,11 +341,12 @@ class _Jaccard:
         return np.bincount(row, minlength=last - first), shared.indices[kept], distances[kept]
 
 
-def _plain(matrix: sparse.csr_matrix | sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starts, indices and values, of the types that the kernels take."""
+def _arrays(matrix: sparse.csr_matrix | sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return starts, indices and values in the types that the kernels take."""
     return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False), matrix.data
 
 
-def _above_zero(values: np.ndarray) -> np.ndarray:
-    """Of images that are all the same, one: nothing is to be scaled."""
-    return np.where(values > 0, values, np.float32(1))
+def _farthest(nearest: Neighbors) -> np.ndarray:
+    """Return each image's greatest distance; one if all images are equal, so that nothing is scaled."""
+    assert nearest.farthest is not None  # it was asked for
+    return np.where(nearest.farthest > 0, nearest.farthest, np.float32(1))

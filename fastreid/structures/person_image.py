@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 
+JUNK_PERSON = -1
+"""Person id of images that are removed from every ranking, for example badly cropped ones (Market-1501)."""
+UNNAMED_PERSON = -2
+"""Person id of gallery images whose person has no label: they count as wrong matches for every query."""
+
 
 @dataclass(frozen=True, slots=True)
 class PersonImage:
     """An image of a benchmark.
 
     Attributes:
-        path: where the image file is.
-        person: identity, unique within its benchmark; -1 is junk (in nobody's ranking).
+        path: path of the image file.
+        person: identity, unique within its benchmark, or `JUNK_PERSON` or `UNNAMED_PERSON`.
         camera: camera id as the *protocol* numbers it; a protocol may number views instead of cameras.
-        view: 0 aerial, 1 ground, 2 wearable.
+        view: 0 aerial, 1 ground, 2 wearable (`View`).
     """
 
     path: str

@@ -214,13 +214,17 @@ class Checkpointer:
         found = (path for path, position in self._by_position(_REGULAR) if position[1] == iteration)
         return next((path for path in found if not _damage(path)), None)
 
-    def resume(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+    def resume(self, path: str | os.PathLike[str], content: Any = None) -> dict[str, Any]:
         """Put back everything that ``save`` wrote and return the plain values given to it.
+
+        Args:
+            path: of the checkpoint.
+            content: what `read_checkpoint` returned for it, if it was read before.
 
         Raises:
             WeightsError: unreadable file, or one of another model or training set-up.
         """
-        content = read_checkpoint(path)
+        content = read_checkpoint(path) if content is None else content
         names = ["model", "weights", *self._checkpointables, "rng"]
         needed = [name for name in names if name != "weights"]  # older versions did not say it
         absent = [name for name in needed if not isinstance(content, dict) or name not in content]
@@ -291,9 +295,10 @@ def _plain(value: Any, *, where: str) -> Any:
     """Return ``value`` with plain dicts; refuse what weights_only loading would refuse."""
     if isinstance(value, dict):
         return {_plain(key, where=where): _plain(item, where=f"{where}/{key}") for key, item in value.items()}
-    for kind in (list, tuple):
-        if isinstance(value, kind):
-            return kind(_plain(item, where=where) for item in value)
+    if isinstance(value, list):
+        return [_plain(item, where=where) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(item, where=where) for item in value)
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, str):

@@ -19,8 +19,8 @@ def build_dist(feat_1: Tensor, feat_2: Tensor, metric: str = "euclidean", **kwar
         TypeError: a keyword that the metric does not take.
     """
     # Not above: utils knows nothing of re-identification, and importing it must not load all of that.
-    from fastreid.retrieval.distance_matrix import build_dist as dense
     from fastreid.retrieval.reranking import jaccard_distances
+    from fastreid.retrieval.torch_engine import build_dist as dense
 
     if metric == "jaccard":
         return jaccard_distances(feat_1, feat_2, **kwargs)

@@ -77,9 +77,7 @@ def reported_as(tool: str) -> Iterator[None]:
 def hush_clean_up() -> None:
     """Send what destructors of half-made objects raise, as torch's of data workers, to the log: it is a consequence."""
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = lambda raised: logger.debug(
-            "in %r", raised.object, exc_info=(raised.exc_type, raised.exc_value, raised.exc_traceback)
-        )
+        sys.unraisablehook = lambda raised: logger.debug("in %r", raised.object, exc_info=raised.exc_value or False)
 
 
 def _log_traceback() -> None:

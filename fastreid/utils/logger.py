@@ -8,27 +8,28 @@ import os
 import sys
 from pathlib import Path
 
+from termcolor import colored
+
 from fastreid.utils.console import as_writable, close_quietly
 
 PACKAGE = "fastreid"
 _PLAIN = "[%(asctime)s] %(levelname)s %(name)s: %(message)s"
 _TIME = "%m/%d %H:%M:%S"
-_COLOURS = {logging.WARNING: "\033[33m", logging.ERROR: "\033[31m", logging.CRITICAL: "\033[1;31m"}
+_COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "light_red"}
 
 
 class _TerminalFormatter(logging.Formatter):
-    """Short lines: time and message; warnings and errors name their level, in colour if allowed."""
+    """Short lines: time and message. Warnings and errors also have their level, in colour where termcolor allows it."""
 
-    def __init__(self, *, colour: bool) -> None:
+    def __init__(self) -> None:
         super().__init__("[%(asctime)s] %(message)s", _TIME)
-        self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
         if record.levelno < logging.WARNING:
             return line
-        line = line.replace("] ", f"] {record.levelname}: ", 1)
-        return f"{_COLOURS.get(record.levelno, '')}{line}\033[0m" if self._colour else line
+        level = colored(f"{record.levelname}:", _COLOURS.get(record.levelno))
+        return line.replace("] ", f"] {level} ", 1)
 
 
 class _TerminalHandler(logging.Handler):
@@ -87,14 +88,14 @@ def setup_logger(
     """Give the package's logger its handlers and return it; calling it again replaces them.
 
     Rank 0 writes to the terminal and to ``output_dir/log.txt``; other ranks write only to
-    ``output_dir/log.txt.rankN``, and their warnings to the terminal. Honours ``NO_COLOR``.
+    ``output_dir/log.txt.rankN``, and their warnings to the terminal. termcolor colours the levels on terminals; it
+    honours ``NO_COLOR`` and ``FORCE_COLOR``.
     """
     logger = logging.getLogger(PACKAGE)
     _drop_handlers(logger)
     logger.setLevel(logging.DEBUG)  # each handler keeps what is meant for it
     terminal = _TerminalHandler(level if rank == 0 else logging.WARNING)
-    colour = sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    terminal.setFormatter(_TerminalFormatter(colour=colour))
+    terminal.setFormatter(_TerminalFormatter())
     logger.addHandler(terminal)
     if output_dir is not None:
         logger.addHandler(_file_handler(Path(output_dir), rank))

@@ -1,4 +1,4 @@
-"""What a result came from, in a file beside it: config, code, versions, machine, data, weights."""
+"""The manifest file, and its facts about a process: when, how and on which machine it was started, by which code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -28,34 +28,8 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def manifest_of(
-    cfg: Any, splits: Mapping[str, Mapping[str, Iterable[Any]]], names: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What stays the same in all sessions of a run.
-
-    Args:
-        cfg: the config as it is used.
-        splits: {data set: {split: images}}; an image has path, person, camera and view.
-        names: {data set: {"people" or "cameras": {name: id}}} where names are not the ids themselves.
-    """
-    weights = {"MODEL.WEIGHTS": cfg.MODEL.WEIGHTS}
-    if cfg.MODEL.BACKBONE.PRETRAIN:
-        weights["MODEL.BACKBONE.PRETRAIN_PATH"] = cfg.MODEL.BACKBONE.PRETRAIN_PATH
-    return {
-        "format": FORMAT,
-        "config": json.loads(json.dumps(cfg)),  # yacs nodes are dicts; tuples become lists
-        "seed": cfg.MODEL.SEED,
-        "weights": {key: {"path": path, "sha256": sha256_of(path)} for key, path in weights.items() if path},
-        "datasets": {
-            name: {split: fingerprint(images) for split, images in parts.items()} for name, parts in splits.items()
-        },
-        "names": dict(names or {}),
-        "sessions": [],
-    }
-
-
 def session() -> dict[str, Any]:
-    """What may differ when a run is resumed: when and how it was started, by which code, on which machine."""
+    """What may differ when a run is resumed: time, command, code, versions and machine."""
     return {
         "started": now(),
         "ended": None,
@@ -71,38 +45,8 @@ def session() -> dict[str, Any]:
     }
 
 
-def fingerprint(images: Iterable[Any]) -> dict[str, Any]:
-    """Counts of a split, and a checksum of its images' names, people, cameras and views; pixels are not read.
-
-    Names count from the folder that all of them are in, so that it does not matter where a data set lies.
-    """
-    images = list(images)
-    names = names_of(images)
-    lines = sorted(f"{name}\t{i.person}\t{i.camera}\t{int(i.view)}" for name, i in zip(names, images, strict=True))
-    return {
-        "images": len(images),
-        "people": len({image.person for image in images}),
-        "cameras": len({image.camera for image in images}),
-        "views": len({int(image.view) for image in images}),
-        "sha256": hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest(),
-    }
-
-
-def names_of(images: Iterable[Any]) -> list[str]:
-    """Paths of images from the folder that all of them are in, so that it does not matter where a data set lies."""
-    paths = [image.path for image in images]
-    folders = {os.path.dirname(path) for path in paths}
-    # Folders may be named from different starts; then they have nothing in common.
-    common = os.path.commonpath(folders) if len({os.path.isabs(f) for f in folders}) == 1 else ""
-    return [_name(path, common) for path in paths]
-
-
-def _name(path: str, common: str) -> str:
-    return Path(os.path.relpath(path, common) if common else path).as_posix()
-
-
 def sha256_of(path: str | os.PathLike[str]) -> str | None:
-    """Checksum of a file; None if it is not there."""
+    """Checksum of a file; None if there is no such file."""
     path = Path(path).expanduser()
     if not path.is_file():
         return None
@@ -114,10 +58,10 @@ def sha256_of(path: str | os.PathLike[str]) -> str | None:
 
 
 def code_version() -> dict[str, Any]:
-    """The library's version; of a git clone also its commit, and whether files of it were changed since."""
+    """The version of the library; in a git clone also its commit, and whether tracked files were changed since."""
     root = Path(fastreid.__file__).resolve().parents[1]
     found: dict[str, Any] = {"version": versions()["fastreid"], "commit": None, "changed": None}
-    # An installed package may lie below somebody else's clone.
+    # An installed package may lie in the clone of another project.
     if _git(root, "rev-parse", "--show-toplevel") == str(root):
         found["commit"] = _git(root, "rev-parse", "HEAD")
         found["changed"] = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
@@ -135,7 +79,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """A manifest of this format; None if there is none, or none that can be read."""
+    """A manifest of this format; None if there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -144,7 +88,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
-    """Write it whole or not at all."""
+    """Write a manifest completely or not at all."""
     with atomic_write(path) as file:
         json.dump(content, file, indent=2)
         file.write("\n")

@@ -11,7 +11,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -25,36 +25,43 @@ _END_LENGTH, _END_MARK = 22, b"PK\x05\x06"
 _MOST_COMMENT = 0xFFFF
 _BLOCK = 1 << 20
 _ADVICE = (
-    "Earlier checkpoints are as they were: make room (SOLVER.KEEP_CHECKPOINTS keeps fewer) and go on with --resume"
+    "Earlier checkpoints are unchanged: free some space (SOLVER.KEEP_CHECKPOINTS keeps fewer) and continue with "
+    "--resume"
 )
 
 
 def save_sealed(content: Any, path: str | os.PathLike[str], *, advice: str = _ADVICE) -> None:
-    """``torch.save`` in one piece, with a checksum over the whole file.
+    """``torch.save`` that writes the file completely or not at all, with a checksum over it.
 
     Args:
+        content: what to save.
+        path: the file.
         advice: what to do about a full disk, for the error message.
 
     Raises:
-        DiskError: the disk is full or broken; a file that was at ``path`` is as it was.
+        DiskError: the disk is full or broken; an earlier file at ``path`` is unchanged.
     """
     with atomic_write(path, "wb", advice=advice) as file:
         sealing = _Sealing(file)
         try:
-            torch.save(content, sealing)
+            torch.save(content, cast(IO[bytes], sealing))  # torch calls `write` and `flush` only
         except RuntimeError:
             if sealing.error is None:
                 raise
-            raise sealing.error from None  # torch's writer hides what the system said
+            raise sealing.error from None  # the error of torch's writer hides the reason
         sealing.finish()
 
 
 class _Sealing:
-    """A file to which torch writes an archive; ``finish`` appends the checksum as the archive's comment."""
+    """A file to which torch writes an archive; ``finish`` appends the checksum as the comment of the archive.
+
+    Args:
+        file: the file that is written.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._checksum = file, 0
-        self._held = b""  # what may be the end record, in which the comment's length is yet to be set
+        self._held = b""  # it may be the end record, in which the length of the comment must be set
         self.error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
@@ -69,7 +76,7 @@ class _Sealing:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing: what is held back must wait for ``finish``."""
+        """Do nothing: the end record must wait for ``finish``."""
 
     def _put(self, data: bytes | memoryview) -> None:
         self._checksum = zlib.crc32(data, self._checksum)

@@ -13,10 +13,10 @@ from fastreid.config import (
     refuse_unsupported,
     resolve_device,
 )
-from fastreid.config.devices import _is_usable
 from fastreid.config.paths import PATH_KEYS
 from fastreid.config.ranges import RULES
 from fastreid.config.unsupported import REASONS
+from fastreid.utils.devices import _is_usable
 
 
 def read(cfg, key):

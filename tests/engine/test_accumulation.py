@@ -89,7 +89,6 @@ def test_what_is_not_of_an_image_is_in_each_part():
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["SOLVER.ACCUMULATION_STEPS", 0], "must be 1 or more, got 0"),
         (["SOLVER.ACCUMULATION_STEPS", 5], "IMS_PER_BATCH=64, the images of one update, must divide over 1 processes"),
         (
             ["SOLVER.ACCUMULATION_STEPS", 32, "DATALOADER.SAMPLER_TRAIN", "NaiveIdentitySampler"],

@@ -264,23 +264,3 @@ def test_bf16_training_keeps_fp32_weights_and_learns(tmp_path):
 def test_building_a_trainer_writes_nothing(tmp_path):
     ToyTrainer(toy_cfg(tmp_path / "dry"))
     assert not (tmp_path / "dry").exists()
-
-
-class Calibrated(ToyTrainer):
-    """Its model asks to see training images first."""
-
-    def build_model(self, cfg):
-        model = super().build_model(cfg)
-        model.seen = []
-        model.calibrate = lambda batches: model.seen.extend(path for batch in batches for path in batch["img_paths"])
-        return model
-
-
-def test_a_model_is_calibrated_on_the_training_images_once(tmp_path):
-    trainer = Calibrated(toy_cfg(tmp_path, SOLVER__MAX_EPOCH=1))
-    trainer.train()
-    assert sorted(trainer.bare_model.seen) == sorted(image.path for image in trainer.data_loader.dataset.images)
-    resumed = Calibrated(toy_cfg(tmp_path, SOLVER__MAX_EPOCH=2))
-    resumed.resume_or_load(resume=True)
-    resumed.train()
-    assert not resumed.bare_model.seen

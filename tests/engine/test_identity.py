@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fastreid.engine.identity import data_fingerprint, frozen_fingerprint, training_identity
+from fastreid.engine.fingerprints import data_fingerprint
+from fastreid.engine.identity import frozen_fingerprint, training_identity
 from fastreid.modeling import ReidModel
 from fastreid.structures import PersonImage
 from tests.engine.toys import toy_cfg

@@ -12,6 +12,7 @@ from fastreid.engine.nonfinite import DivergenceError
 from fastreid.engine.precise_bn import update_statistics
 from fastreid.utils import comm
 from tests.engine.test_accumulation import Classifier, batches, trained
+from tests.engine.test_epoch_tasks import Clustered, stopped
 from tests.engine.test_nonfinite import poisoned
 from tests.engine.test_precise_bn import Net
 from tests.engine.toys import ToyTrainer, toy_cfg, train
@@ -75,6 +76,22 @@ def averages_agree(folder):
     return {"agreed": agreed(state[name] for name in names), "same results": results[0] == results[1] != {}}
 
 
+def relabelled_runs_agree(folder):
+    """The main process alone does the tasks; a run that is resumed in the middle of an epoch ends as the whole one."""
+    whole = train(toy_cfg(folder / "tasks"), trainer_class=Clustered)
+    cfg = toy_cfg(folder / "stopped tasks")
+    stopped(cfg, 7)
+    resumed = train(cfg, resume=True, trainer_class=Clustered)
+    (task,) = resumed.bare_model.tasks
+    state, ours = resumed.bare_model.state_dict(), whole.bare_model.state_dict()
+    return {
+        "agreed": agreed(ours.values()),
+        "resumed": all(torch.equal(value, state[name]) for name, value in ours.items()),
+        "rounds": task.rounds == 3 and resumed.start_iter == 7,
+        "labels": len({tuple(labels) for labels in comm.all_gather(whole.data_loader.dataset.labels)}) == 1,
+    }
+
+
 CHECKS = (
     parts_equal_the_whole,
     one_bad_process_skips_in_all,
@@ -82,6 +99,7 @@ CHECKS = (
     frozen_layers_stay,
     statistics_are_of_all,
     averages_agree,
+    relabelled_runs_agree,
 )
 
 

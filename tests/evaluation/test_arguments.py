@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fastreid.evaluation import aqe, evaluate_rank, match_labels, nearest_neighbors, rank_features, rank_queries
-from fastreid.evaluation.options import Expansion, Reranking, Scoring
 from fastreid.evaluation.roc import roc_curve
+from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
 from fastreid.retrieval.compiled_engine import distance_rows, is_available
 from fastreid.retrieval.distances import MatrixDistances
 from fastreid.retrieval.query_expansion import expand

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.evaluation.test_fused import protocol
 
 from fastreid.evaluation import score_features
 from fastreid.evaluation.feature_files import FeatureFileError, read_feature_pair, read_features
 from tests.miniature import run_tool
+from tests.retrieval.test_compiled_engine import protocol
 
 
 def write(folder, kind, name, rows, pids, camids):

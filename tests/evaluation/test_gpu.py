@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation.options import Expansion, Reranking, Scoring
 from fastreid.evaluation.roc import roc_curve
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import score_features
+from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
 from fastreid.retrieval.compiled_engine import CompiledDistances
-from fastreid.retrieval.matching import match_labels
+from fastreid.retrieval.matches import match_labels
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.retrieval.ranking import count_matrix
 from fastreid.retrieval.reranking import jaccard_graph

@@ -9,8 +9,9 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fastreid.evaluation import evaluate_protocols
-from fastreid.retrieval.matching import NoValidQueryError
+from fastreid.evaluation import check_protocol, evaluate_protocols
+from fastreid.retrieval import matches
+from fastreid.retrieval.matches import NoValidQueryError
 from fastreid.structures import PersonImage
 from tests.evaluation.toys import CFG, CountingModel, build_loader, two_protocols
 
@@ -24,6 +25,24 @@ def test_each_shared_image_is_embedded_once(tmp_path):
     assert list(results) == ["TOY", "TOY_AG"]
     assert results["TOY"]["valid_queries"] == 6
     assert results["TOY_AG"]["mAP"] != results["TOY"]["mAP"]  # other camera rule, other figure
+
+
+@pytest.mark.parametrize(
+    "keys", [[], ["TEST.ROC.ENABLED", True, "TEST.BREAKDOWN", ("view", "camera"), "TEST.PLOTS", True]]
+)
+def test_labels_are_matched_once(tmp_path, monkeypatch, keys):
+    calls = []
+    starts = matches._starts
+    monkeypatch.setattr(matches, "_starts", lambda *args: calls.append(1) or starts(*args))  # twice a matching
+    monkeypatch.setattr(matches.Matches, "among", lambda self, *_: self)  # which calls it, too
+    cfg = CFG.clone()
+    cfg.merge_from_list(keys)
+    protocols = [check_protocol(data) for data in two_protocols()]
+    assert len(calls) == 4
+    found = [evaluate_protocols(cfg, CountingModel(), protocols, build_loader, tmp_path) for _ in range(2)]
+    assert len(calls) == 4 and found[0] == found[1]
+    assert found[0] == evaluate_protocols(cfg, CountingModel(), two_protocols(), build_loader, tmp_path)
+    assert len(calls) == 8
 
 
 def test_files_hold_what_was_returned(tmp_path, caplog):

@@ -11,7 +11,7 @@ from fastreid.retrieval import histogram
 from fastreid.retrieval.compiled_engine import CompiledDistances
 from fastreid.retrieval.distances import MatrixDistances
 from fastreid.retrieval.histogram import PairCounter
-from fastreid.retrieval.matching import match_labels
+from fastreid.retrieval.matches import match_labels
 from fastreid.retrieval.torch_engine import TorchDistances
 
 

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from fastreid.data.benchmarks.cargo import read_cargo
-from fastreid.data.benchmarks.sources import View
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.rendering import LAYOUTS, RenderConfig, RenderRequest, render_benchmark, render_person
 from fastreid.rendering import write as writer
@@ -16,6 +15,7 @@ from fastreid.rendering.body import Pose, body_parts
 from fastreid.rendering.contact_sheet import contact_sheet
 from fastreid.rendering.people import CLOTHES
 from fastreid.rendering.raycast import Frame, Part, Pinhole, cast, normals, squash
+from fastreid.structures import View
 
 SMALL = {"train_ids": 3, "test_ids": 3, "images_per_id": 7, "seed": 5}
 CAMERAS = LAYOUTS["CARGO"].cameras

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastreid.retrieval import compiled_engine, distance_rows, rank_features
-from fastreid.retrieval.coordinates import Space
-from fastreid.retrieval.matching import NoValidQueryError, match_labels
-from fastreid.retrieval.metric import METRICS
+from fastreid.retrieval.matches import NoValidQueryError, match_labels
+from fastreid.retrieval.metric import METRICS, FittedMetric
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.retrieval.torch_engine import TorchDistances
 
@@ -187,8 +186,8 @@ def test_descriptors_too_long_for_squared_distances_are_refused_not_ranked():
 def test_the_gallery_is_read_in_parts_that_fit_the_budget(kind, monkeypatch):
     query, gallery, *ids = protocol()
     sizes = []
-    read = Space.read
-    monkeypatch.setattr(Space, "read", lambda self, rows: sizes.append(len(rows)) or read(self, rows))
+    read = FittedMetric.read
+    monkeypatch.setattr(FittedMetric, "read", lambda self, rows: sizes.append(len(rows)) or read(self, rows))
     stored = gallery.astype(kind)
     rank_features(query, stored, *ids, memory_budget=0.05)
     assert max(sizes[1:]) <= (900 if kind == "float32" else 0.05 * 2**20 / 4 / (4 * gallery.shape[1]) + 1)

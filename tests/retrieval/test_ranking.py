@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fastreid.evaluation import evaluate_rank
 from fastreid.retrieval import ranking, ranking_torch
-from fastreid.retrieval.matching import NoValidQueryError, match_labels
+from fastreid.retrieval.matches import NoValidQueryError, match_labels
 from fastreid.retrieval.ranking import count_matrix, rank_queries, ranking_of
 
 needs_extension = pytest.mark.skipif(
@@ -105,7 +105,7 @@ def test_torch_counts_the_same(protocol, at_once):
     query = np.repeat(np.arange(len(distances)), matches.num_positives)
     order = np.lexsort((matches.positives, distances[query, matches.positives], query))
     layout = matches.positive_starts, matches.removed, matches.removed_starts, matches.junk
-    with patch.object(ranking_torch, "_AT_ONCE", at_once):
+    with patch.object(ranking_torch, "_CHUNK", at_once):
         counts = ranking_torch.count_before(torch.from_numpy(distances), matches.positives[order], *layout)
     np.testing.assert_array_equal(counts, expected)
 

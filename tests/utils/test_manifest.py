@@ -1,46 +1,10 @@
-"""Fingerprints of data, checksums of files, the version of the code."""
+"""Checksums of files, the version of the code, and reading of manifests."""
 
 import hashlib
-import os
 import subprocess
 
-import pytest
-
 import fastreid
-from fastreid.structures import PersonImage
 from fastreid.utils import manifest
-
-
-def images(root, people=(1, 2)):
-    return [PersonImage(f"{root}/Cam{c}/p{person}.jpg", person, c, c % 2) for person in people for c in (1, 2)]
-
-
-def test_a_fingerprint_is_of_names_and_ids_not_of_places_or_order():
-    first = manifest.fingerprint(images("/data/CARGO/train"))
-    assert (first["images"], first["people"], first["cameras"], first["views"]) == (4, 2, 2, 2)
-    assert manifest.fingerprint(reversed(images("elsewhere/train"))) == first
-    lines = "Cam1/p1.jpg\t1\t1\t1\nCam1/p2.jpg\t2\t1\t1\nCam2/p1.jpg\t1\t2\t0\nCam2/p2.jpg\t2\t2\t0"
-    assert first["sha256"] == hashlib.sha256(lines.encode()).hexdigest()
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        images("/d", people=(1, 3)),
-        images("/d")[:-1],
-        [PersonImage("/d/Cam1/p1.jpg", 1, 1, 0), *images("/d")[1:]],
-        [],
-        [PersonImage("/only/one.jpg", 1, 1)],
-        [PersonImage("/a.jpg", 1, 1), PersonImage("b.jpg", 1, 1)],
-    ],
-)
-def test_other_images_have_another_one(other):
-    assert manifest.fingerprint(other)["sha256"] != manifest.fingerprint(images("/d"))["sha256"]
-
-
-def test_a_name_that_is_not_utf_8_has_the_fingerprint_of_its_bytes():
-    found = manifest.fingerprint([PersonImage(os.fsdecode(b"/d/\xff.jpg"), 1, 1)])
-    assert found["sha256"] == hashlib.sha256(b"\xff.jpg\t1\t1\t0").hexdigest()
 
 
 def test_checksum_of_a_file(tmp_path):

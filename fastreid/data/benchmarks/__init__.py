@@ -12,11 +12,12 @@ from fastreid.data.benchmarks.lists import Listed
 from fastreid.data.benchmarks.market1501 import DUKEMTMC, MARKET1501
 from fastreid.data.benchmarks.msmt17 import MSMT17
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, View
+from fastreid.data.benchmarks.sources import Folder
 from fastreid.data.benchmarks.vehicle_id import VEHICLE_ID
 from fastreid.data.benchmarks.veri import VERI
 from fastreid.data.benchmarks.veri_wild import VERI_WILD
 from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.structures import View
 
 BENCHMARKS = (
     *(CARGO, AG_REID_V1, AG_REID_V2, LAGPER, G2APS_REID),

@@ -13,9 +13,9 @@ import numpy as np
 from fastreid.data.benchmarks.base import Benchmark, Protocol, UnexpectedCamera
 from fastreid.data.benchmarks.lists import Listed
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, View
+from fastreid.data.benchmarks.sources import Folder
 from fastreid.data.datasets.bases import DatasetError
-from fastreid.structures import PersonImage
+from fastreid.structures import PersonImage, View
 
 _FILE_NAME = re.compile(
     r"P(?P<person>[0-9]{1,8})T(?P<time>[0-9]{1,8})A(?P<altitude>[0-9]{1,2})C(?P<camera>[0-9]+)F[0-9]+.*"
@@ -84,7 +84,7 @@ def _collect_tables(name: str, node: Mapping[str, Any], tables: dict[str, dict[s
     }
 
 
-AERIAL, GROUND, WEARABLE = (frozenset({view}) for view in View)
+AERIAL, GROUND = frozenset({View.AERIAL}), frozenset({View.GROUND})
 
 AG_REID_V1 = Benchmark(
     "AG_ReID_v1",
@@ -99,11 +99,13 @@ AG_REID_V1 = Benchmark(
                 "query": Sizes(1_071, note="The README says 1,701; its total of 2,033 leaves 1,071"),
                 "gallery": Sizes(3_225, 185, "The README says 3,331; users count 3,225 images of 185 people"),
             },
+            about="Drone queries against the CCTV gallery.",
         ),
         "AG_ReID_v1_GA": Protocol(
             Folder("query_all_c3", GROUND),
             Folder("bounding_box_test_all_c0", AERIAL),
             sizes={"query": Sizes(962), "gallery": Sizes(7_204)},
+            about="CCTV queries against the drone gallery.",
         ),
     },
     aliases={"AG_ReID_v1": "AG_ReID_v1_AG"},
@@ -116,9 +118,18 @@ AG-ReID/
 )
 
 
-def _v2(number: int, name: str, query: frozenset[View], gallery: frozenset[View], size: Sizes) -> Protocol:
+_CAMERA_NAMES = {View.AERIAL: "drone", View.GROUND: "CCTV", View.WEARABLE: "wearable"}
+
+
+def _v2(number: int, name: str, query: View, gallery: View, size: Sizes) -> Protocol:
     file = f"exp{number}_{name}.txt"
-    return Protocol(Listed(file, True, query), Listed(file, False, gallery), sizes={"gallery": size})
+    about = f"{_CAMERA_NAMES[query]} queries against the {_CAMERA_NAMES[gallery]} gallery."
+    return Protocol(
+        Listed(file, True, frozenset({query})),
+        Listed(file, False, frozenset({gallery})),
+        sizes={"gallery": size},
+        about=about[0].upper() + about[1:],
+    )
 
 
 AG_REID_V2 = Benchmark(
@@ -127,10 +138,12 @@ AG_REID_V2 = Benchmark(
     train=Folder("train_all"),
     read=partial(read_ag_reid, cameras=V2_CAMERAS),
     protocols={
-        "AG_ReID_v2_AC": _v2(1, "aerial_to_cctv", AERIAL, GROUND, Sizes(6_347, note="The paper says 6,374")),
-        "AG_ReID_v2_AW": _v2(2, "aerial_to_wearable", AERIAL, WEARABLE, Sizes()),
-        "AG_ReID_v2_CA": _v2(4, "cctv_to_aerial", GROUND, AERIAL, Sizes()),
-        "AG_ReID_v2_WA": _v2(5, "wearable_to_aerial", WEARABLE, AERIAL, Sizes(12_568, note="The paper says 12,256")),
+        "AG_ReID_v2_AC": _v2(1, "aerial_to_cctv", View.AERIAL, View.GROUND, Sizes(6_347, note="The paper says 6,374")),
+        "AG_ReID_v2_AW": _v2(2, "aerial_to_wearable", View.AERIAL, View.WEARABLE, Sizes()),
+        "AG_ReID_v2_CA": _v2(4, "cctv_to_aerial", View.GROUND, View.AERIAL, Sizes()),
+        "AG_ReID_v2_WA": _v2(
+            5, "wearable_to_aerial", View.WEARABLE, View.AERIAL, Sizes(12_568, note="The paper says 12,256")
+        ),
     },
     aliases={"AG_ReID_v2": "AG_ReID_v2_AC"},
     layout="""\

@@ -2,21 +2,21 @@
 
 from pathlib import Path
 
-from fastreid.data.benchmarks.base import NOBODY, Benchmark, Protocol, UnexpectedCamera
+from fastreid.data.benchmarks.base import Benchmark, Protocol, UnexpectedCamera
 from fastreid.data.benchmarks.lists import Listed
 from fastreid.data.benchmarks.person_camera import person_and_camera
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, View
-from fastreid.structures import PersonImage
+from fastreid.data.benchmarks.sources import Folder
+from fastreid.structures import UNNAMED_PERSON, PersonImage, View
 
 AERIAL_CAMERAS = frozenset({3, 6, 9, 13, 16, 19, 22})
-# There is no camera 10: the ids above it move down by one, to 1 … 21.
+# There is no camera 10: higher numbers move down by one, to 1 … 21.
 MISSING_CAMERA = 10
 CAMERAS = frozenset(range(1, 23)) - {MISSING_CAMERA}
 
 
 def read_lagper(path: Path) -> PersonImage:
-    """`0001_c13….jpg` is person 1 under camera 13 (aerial; camera id 12). Person -1 is nobody in particular.
+    """`0001_c13….jpg` is person 1 under camera 13 (aerial; camera id 12). Person -1 has no label.
 
     Raises:
         ValueError: the file name has another form.
@@ -26,19 +26,20 @@ def read_lagper(path: Path) -> PersonImage:
     if camera not in CAMERAS:
         raise UnexpectedCamera(f"camera c{camera}, where the benchmark has c1 to c22 without c{MISSING_CAMERA}")
     view = View.AERIAL if camera in AERIAL_CAMERAS else View.GROUND
-    # Not trained on; where it is in a gallery it counts as wrong, as it does for the published figures.
-    person = NOBODY if person == -1 else person
+    # Not trained on; in a gallery it counts as a wrong match, as in the published figures.
+    person = UNNAMED_PERSON if person == -1 else person
     return PersonImage(str(path), person, camera - (camera > MISSING_CAMERA), view)
 
 
 AERIAL, GROUND = frozenset({View.AERIAL}), frozenset({View.GROUND})
 
 
-def _listed(file: str, query: frozenset[View], gallery: frozenset[View] | None, size: int) -> Protocol:
+def _listed(file: str, query: frozenset[View], gallery: frozenset[View] | None, size: int, about: str) -> Protocol:
     return Protocol(
         Listed(file, True, query),
         Listed(file, False, gallery),
         sizes={"query": Sizes(3_046), "gallery": Sizes(size)},
+        about=about,
     )
 
 
@@ -48,9 +49,11 @@ LAGPER = Benchmark(
     train=Folder("bounding_box_train"),
     read=read_lagper,
     protocols={
-        "LAGPeR_A2G": _listed("exp3_A2G+.txt", AERIAL, GROUND, 15_533),
-        "LAGPeR_G2A": _listed("exp4_G2A+.txt", GROUND, AERIAL, 7_717),
-        "LAGPeR_G2AG": _listed("exp5_G2A+G.txt", GROUND, None, 20_204),
+        "LAGPeR_A2G": _listed("exp3_A2G+.txt", AERIAL, GROUND, 15_533, "Aerial queries against the ground gallery."),
+        "LAGPeR_G2A": _listed("exp4_G2A+.txt", GROUND, AERIAL, 7_717, "Ground queries against the aerial gallery."),
+        "LAGPeR_G2AG": _listed(
+            "exp5_G2A+G.txt", GROUND, None, 20_204, "Ground queries against the gallery of both views."
+        ),
     },
     aliases={"LAGPeR": "LAGPeR_A2G"},
     layout="""\

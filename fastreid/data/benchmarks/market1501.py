@@ -5,10 +5,10 @@ from functools import partial
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.person_camera import read_person_camera
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, Together
+from fastreid.data.benchmarks.sources import Concatenated, Folder
 
 QUERY, GALLERY = Folder("query"), Folder("bounding_box_test")
-# Person 0 is everybody else in the pictures: in the gallery, asked for by no query.
+# Person 0 stands for all other people in the pictures: in the gallery, but in no query.
 DISTRACTOR = 0
 
 MARKET1501 = Benchmark(
@@ -20,8 +20,18 @@ MARKET1501 = Benchmark(
     train=Folder("bounding_box_train"),
     read=partial(read_person_camera, num_cameras=6),
     protocols={
-        "Market1501": Protocol(QUERY, GALLERY, sizes={"query": Sizes(3_368, 750), "gallery": Sizes(15_913, 751)}),
-        "Market1501_500K": Protocol(QUERY, Together((GALLERY, Folder("images"))), sizes={"query": Sizes(3_368, 750)}),
+        "Market1501": Protocol(
+            QUERY,
+            GALLERY,
+            sizes={"query": Sizes(3_368, 750), "gallery": Sizes(15_913, 751)},
+            about="Every query against the whole gallery; only images under other cameras are matches.",
+        ),
+        "Market1501_500K": Protocol(
+            QUERY,
+            Concatenated((GALLERY, Folder("images"))),
+            sizes={"query": Sizes(3_368, 750)},
+            about="Every query against gallery and 500,000 distractors; only images under other cameras are matches.",
+        ),
     },
     layout="""\
 Market-1501-v15.09.15/
@@ -38,7 +48,12 @@ DUKEMTMC = Benchmark(
     train=Folder("bounding_box_train"),
     read=partial(read_person_camera, num_cameras=8),
     protocols={
-        "DukeMTMC": Protocol(QUERY, GALLERY, sizes={"query": Sizes(2_228, 702), "gallery": Sizes(17_661, 1_110)}),
+        "DukeMTMC": Protocol(
+            QUERY,
+            GALLERY,
+            sizes={"query": Sizes(2_228, 702), "gallery": Sizes(17_661, 1_110)},
+            about="Every query against the whole gallery; only images under other cameras are matches.",
+        ),
     },
     layout="""\
 DukeMTMC-reID/

@@ -10,24 +10,24 @@ from pathlib import Path
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.lists import Lines
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Entry, Source, View
-from fastreid.structures import PersonImage
+from fastreid.data.benchmarks.sources import Entry, Source
+from fastreid.structures import PersonImage, View
 
-# Nobody knows the cameras: one for all queries and another for the gallery, so that nothing is ever removed.
+# The cameras are unknown: all queries have one and the gallery another, so that no match is removed.
 QUERY_CAMERA, GALLERY_CAMERA = 0, 1
 
 
 def read_vehicle_id(path: Path, vehicle: int, camera: int = QUERY_CAMERA) -> PersonImage:
-    """The file name says nothing; the list says the vehicle."""
+    """Image of a vehicle; the list gives the vehicle."""
     return PersonImage(str(path), vehicle, camera, View.GROUND)
 
 
 @dataclass(frozen=True)
-class Drawn(Source):
+class OneOfEach(Source):
     """One image of each vehicle of a list (`gallery`), or all others.
 
-    The one whose name without its suffix has the lowest SHA-256: as good as a draw, and the same for everybody,
-    whatever the order of the lines.
+    The chosen image is the one whose name without its suffix has the lowest SHA-256, a pseudo-random choice that does
+    not depend on the order of the lines.
     """
 
     images: Lines
@@ -35,21 +35,25 @@ class Drawn(Source):
 
     @property
     def name(self) -> str:
+        """The part and its list, for messages."""
         return f"{'gallery' if self.gallery else 'queries'} of {self.images.name}"
 
     def is_there(self, home: Path) -> bool:
+        """Whether the list exists."""
         return self.images.is_there(home)
 
     def entries(self, home: Path) -> list[Entry]:
-        entries, images_of = self.images.entries(home), defaultdict(list)
+        """The chosen image of each vehicle, or all others."""
+        entries = self.images.entries(home)
+        images_of: dict[tuple[int, ...], list[Path]] = defaultdict(list)
         for entry in entries:
             images_of[entry.numbers].append(entry.path)
-        drawn = {min(paths, key=_lot) for paths in images_of.values()}
+        chosen = {min(paths, key=_digest) for paths in images_of.values()}
         camera = GALLERY_CAMERA if self.gallery else QUERY_CAMERA
-        return [Entry(e.path, (*e.numbers, camera)) for e in entries if (e.path in drawn) == self.gallery]
+        return [Entry(e.path, (*e.numbers, camera)) for e in entries if (e.path in chosen) == self.gallery]
 
 
-def _lot(path: Path) -> str:
+def _digest(path: Path) -> str:
     return sha256(path.stem.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -60,7 +64,8 @@ def _list(name: str) -> Lines:
 def _protocol(vehicles: int, queries: int, paper: str) -> Protocol:
     test = _list(f"test_list_{vehicles}")
     sizes = {"query": Sizes(queries, note=f"The paper says {paper}"), "gallery": Sizes(vehicles, vehicles)}
-    return Protocol(Drawn(test, gallery=False), Drawn(test, gallery=True), sizes=sizes)
+    about = f"All images but one of each of {vehicles:,} vehicles against a gallery of that one image per vehicle."
+    return Protocol(OneOfEach(test, gallery=False), OneOfEach(test, gallery=True), sizes=sizes, about=about)
 
 
 VEHICLE_ID = Benchmark(

@@ -17,6 +17,7 @@ VERI = Benchmark(
             Folder("image_query"),
             Folder("image_test"),
             sizes={"query": Sizes(1_678, 200), "gallery": Sizes(11_579, 200)},
+            about="Every query against the whole gallery; only images under other cameras are matches.",
         ),
     },
     layout="""\

@@ -5,29 +5,30 @@ from pathlib import Path
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.lists import NUMBER, Lines, read_lines
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import MissingImages, View
-from fastreid.structures import PersonImage
+from fastreid.data.benchmarks.sources import MissingImages
+from fastreid.structures import PersonImage, View
 
 INFO = "train_test_split/vehicle_info.txt"
 
 
 def read_veri_wild(path: Path, vehicle: int, camera: int) -> PersonImage:
-    """The list says the vehicle, vehicle_info.txt the camera."""
+    """Image of a vehicle; the list gives the vehicle, vehicle_info.txt the camera."""
     return PersonImage(str(path), vehicle, camera, View.GROUND)
 
 
 class WildLines(Lines):
-    """`00001/000001.jpg` in a list is vehicle 1; `00001/000001;90;…` in vehicle_info.txt says that camera 90 saw it."""
+    """`00001/000001.jpg` in a list is vehicle 1; `00001/000001;90;…` in vehicle_info.txt gives its camera, 90."""
 
     def rows(self, home: Path) -> list[tuple[str, tuple[int, ...]]]:
         """The image's name, vehicle and camera of each line.
 
         Raises:
-            MissingImages: images of which no camera is known, or that are in no vehicle's folder.
+            MissingImages: images without a camera, or outside a vehicle's folder.
         """
         fields = [line.split(";") for line in read_lines(home / INFO)]
         cameras = {of[0]: int(of[1]) for of in fields if len(of) > 1 and NUMBER.fullmatch(of[1].strip())}
-        rows, unknown = [], []
+        rows: list[tuple[str, tuple[int, ...]]] = []
+        unknown = []
         for name, _ in super().rows(home):
             vehicle, image = name.partition("/")[0], str(Path(name).with_suffix(""))
             if NUMBER.fullmatch(vehicle) and image in cameras:
@@ -52,6 +53,7 @@ def _protocol(vehicles: int, gallery: int, note: str = "") -> Protocol:
         _list(f"{test}_query", f"{test}_id_query"),
         _list(test, f"{test}_id"),
         sizes={"query": Sizes(vehicles, vehicles), "gallery": Sizes(gallery, vehicles, note)},
+        about=f"One query per vehicle of {vehicles:,}; only images under other cameras are matches.",
     )
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fastreid.data.benchmarks.base import NOBODY
 from fastreid.data.datasets import DatasetError
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
+from fastreid.structures import UNNAMED_PERSON
 from tests.data.benchmarks.trees import labels, load, touch
 
 LISTS = {
@@ -35,8 +35,8 @@ def root(tmp_path, request):
 def test_protocols_by_hand(root):
     to_ground, to_air = load("G2APS_ReID_A2G", root), load("G2APS_ReID_G2A", root)
     assert labels(to_ground.train) == [(1, 0, 0), (1, 1, 1)]
-    assert (labels(to_ground.query), labels(to_ground.gallery)) == ([(7, 0, 0)], [(7, 1, 1), (NOBODY, 1, 1)])
-    assert (labels(to_air.query), labels(to_air.gallery)) == ([(7, 1, 1)], [(7, 0, 0), (NOBODY, 0, 0)])
+    assert (labels(to_ground.query), labels(to_ground.gallery)) == ([(7, 0, 0)], [(7, 1, 1), (UNNAMED_PERSON, 1, 1)])
+    assert (labels(to_air.query), labels(to_air.gallery)) == ([(7, 1, 1)], [(7, 0, 0), (UNNAMED_PERSON, 0, 0)])
     assert match_images(to_air.query, to_air.gallery).num_positives.tolist() == [1]
     assert load("G2APS_ReID", root).gallery == to_ground.gallery
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fastreid.data.benchmarks.base import NOBODY, UnexpectedCamera
+from fastreid.data.benchmarks.base import UnexpectedCamera
 from fastreid.data.benchmarks.lagper import read_lagper
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
+from fastreid.structures import UNNAMED_PERSON
 from tests.data.benchmarks.trees import labels, load, touch
 
 
@@ -18,7 +19,7 @@ def test_cameras_above_ten_move_down_after_the_view_is_read(number, camera, view
 
 
 @pytest.mark.parametrize("number", [0, 10, 23])
-def test_cameras_that_are_not_there_are_left_out(number):
+def test_cameras_that_are_not_there_are_skipped(number):
     with pytest.raises(UnexpectedCamera, match=f"camera c{number}, where the benchmark has c1 to c22 without c10"):
         read_lagper(Path(f"0001_c{number}_1.jpg"))
 
@@ -51,7 +52,7 @@ def test_protocols_by_hand(root):
     to_ground, to_air, to_both = (load(f"LAGPeR_{way}", root) for way in ("A2G", "G2A", "G2AG"))
     assert labels(to_ground.train) == [(1, 10, 1), (1, 3, 0)]  # nobody is not trained on
     assert labels(to_ground.query) == [(7, 12, 0)]
-    assert labels(to_ground.gallery) == [(7, 13, 1), (NOBODY, 13, 1), (8, 11, 1)]
+    assert labels(to_ground.gallery) == [(7, 13, 1), (UNNAMED_PERSON, 13, 1), (8, 11, 1)]
     assert (labels(to_air.query), labels(to_air.gallery)) == ([(7, 11, 1)], [(7, 12, 0)])
     assert labels(to_both.gallery) == [(7, 12, 0), (7, 13, 1), (8, 11, 1)]
     assert load("LAGPeR", root).query == to_ground.query

@@ -12,8 +12,8 @@ the gallery, all others are queries. CUHK03's classic protocol: all eight are in
 import pytest
 
 from fastreid.data.benchmarks import BENCHMARK_OF
-from fastreid.data.benchmarks.base import NOBODY
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
+from fastreid.structures import UNNAMED_PERSON
 from tests.data.benchmarks.trees import load
 from tests.miniature import rendered
 
@@ -79,7 +79,7 @@ CAMERAS = {
     "VeRiWild": range(1, 25),
 }
 # People who are in a gallery and are asked for by nobody.
-STRANGERS = {"G2APS_ReID": {NOBODY}, "Market1501": {0}}
+STRANGERS = {"G2APS_ReID": {UNNAMED_PERSON}, "Market1501": {0}}
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,9 @@ def test_no_list_file_notes_the_time(root):
     """The same arguments give the same bytes: scipy would write the date into .mat files."""
     mat = (root / "CUHK03/cuhk03_new_protocol_config_labeled.mat").read_bytes()
     assert mat[:116] == b"MATLAB 5.0 MAT-file".ljust(116)
+
+
+@pytest.mark.parametrize("name", BENCHMARK_OF)
+def test_every_protocol_says_what_it_measures(name):
+    about = BENCHMARK_OF[name].protocol(name).about
+    assert about.endswith(".") and about[0].isupper() and 20 < len(about) < 240

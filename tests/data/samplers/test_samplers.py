@@ -6,7 +6,6 @@ from itertools import islice
 import pytest
 
 from fastreid.config import ConfigError
-from fastreid.data.numbered import NumberedSampler
 from fastreid.data.samplers import (
     BalancedIdentitySampler,
     ImbalancedDatasetSampler,
@@ -17,6 +16,7 @@ from fastreid.data.samplers import (
     ViewBalancedSampler,
     inference,
 )
+from fastreid.data.samplers.draws import TrainingDraws
 
 PEOPLE = [0] * 5 + [1] * 2 + [2] * 9 + [3] * 4
 
@@ -79,10 +79,10 @@ def test_fast_forward_continues_where_a_run_stopped(name):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_processes_share_each_batch_people_undivided(name):
-    whole = list(islice(iter(NumberedSampler(MAKERS[name](), 8)), 160))
-    shares = [NumberedSampler(MAKERS[name](), 8, rank=rank, world_size=2) for rank in (0, 1)]
+    whole = list(islice(iter(TrainingDraws(MAKERS[name](), 8)), 160))
+    shares = [TrainingDraws(MAKERS[name](), 8, rank=rank, world_size=2) for rank in (0, 1)]
     if name not in ("uniform", "rare"):
-        later = NumberedSampler(MAKERS[name](), 8, rank=1, world_size=2)
+        later = TrainingDraws(MAKERS[name](), 8, rank=1, world_size=2)
         later.fast_forward(3)
         assert next(iter(later)) == list(islice(iter(shares[1]), 13))[12]
     streams = [iter(share) for share in shares]
@@ -90,12 +90,12 @@ def test_processes_share_each_batch_people_undivided(name):
         parts = [list(islice(stream, 4)) for stream in streams]
         assert sorted(parts[0] + parts[1], key=lambda draw: draw.number) == whole[first : first + 8]
         if name not in ("uniform", "rare"):
-            assert all(len({PEOPLE[draw.index] for draw in part}) == 1 for part in parts)
+            assert all(len({PEOPLE[draw.image] for draw in part}) == 1 for part in parts)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers():
     with pytest.raises(ConfigError, match="IMS_PER_BATCH=8 is 2 people with DATALOADER.NUM_INSTANCE=4.*by 4 processes"):
-        NumberedSampler(identity(), 8, rank=0, world_size=4)
+        TrainingDraws(identity(), 8, rank=0, world_size=4)
 
 
 @pytest.mark.parametrize("make", [BalancedIdentitySampler, ViewBalancedSampler])

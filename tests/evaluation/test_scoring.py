@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation.options import Scoring
-from fastreid.evaluation.score import score
+from fastreid.evaluation.scoring import score
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.retrieval import torch_engine
-from fastreid.retrieval.distance_matrix import build_dist
+from fastreid.retrieval.torch_engine import build_dist
 from fastreid.structures import PersonImage
 
 QUERY = [PersonImage("q0", 0, 0), PersonImage("q1", 1, 0), PersonImage("q2", 2, 0)]

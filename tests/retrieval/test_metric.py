@@ -8,20 +8,18 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastreid.evaluation.options import Expansion, Reranking, Scoring
 from fastreid.evaluation.roc import roc_curve
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import score_features
+from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
 from fastreid.retrieval import compiled_engine, neighbors, torch_engine
 from fastreid.retrieval.compiled_engine import CompiledDistances, distance_rows
-from fastreid.retrieval.coordinates import Space, space_of, squared_lengths
-from fastreid.retrieval.distance_matrix import build_dist
-from fastreid.retrieval.matching import match_labels
-from fastreid.retrieval.metric import metric_named
+from fastreid.retrieval.matches import match_labels
+from fastreid.retrieval.metric import FittedMetric, fit_metric, metric_named, squared_lengths
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.retrieval.query_expansion import aqe, expand
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.retrieval.reranking import RerankedDistances, jaccard_distances, jaccard_graph
-from fastreid.retrieval.torch_engine import TorchDistances
+from fastreid.retrieval.torch_engine import TorchDistances, build_dist
 from tests.evaluation.test_roc import protocol
 
 needs_kernels = pytest.mark.skipif(not compiled_engine.is_available(), reason="extension not compiled")
@@ -297,7 +295,7 @@ def test_what_a_gpu_does_otherwise(metric, stored, monkeypatch):
         "_squared_lengths",
         lambda rows, factors=None, centre=None: torch_engine._squared_lengths_on_device(rows, factors, centre),
     )
-    monkeypatch.setattr(torch_engine, "PLACED_ROWS", 64)
+    monkeypatch.setattr(torch_engine, "CENTRED_ROWS", 64)
     moved = TorchDistances(query, gallery, metric=metric)
     moved._move_once()
     assert isinstance(moved._gallery, torch.Tensor) and moved._gallery.dtype == torch.float32
@@ -400,16 +398,16 @@ def test_few_rows(metric, few):
 
 def test_the_centre_is_one_of_the_values_and_depends_on_the_rows_alone():
     rows = rows_about(1000, n=500, dim=7)
-    space = space_of(metric_named("euclidean"), rows[:3], rows)
+    space = fit_metric(metric_named("euclidean"), rows[:3], rows)
     assert all(value in column for value, column in zip(space.centre, rows.T, strict=True))
-    again = space_of(metric_named("euclidean"), torch.from_numpy(rows), torch.from_numpy(rows))
+    again = fit_metric(metric_named("euclidean"), torch.from_numpy(rows), torch.from_numpy(rows))
     assert again.centre.tobytes() == space.centre.tobytes()
     rows[::2] = np.nan
-    assert np.isfinite(space_of(metric_named("euclidean"), rows, rows).centre).all()
+    assert np.isfinite(fit_metric(metric_named("euclidean"), rows, rows).centre).all()
     ordinary = rows_about(0.5, n=500, dim=64)
-    assert not space_of(metric_named("cosine"), ordinary, ordinary).is_centred  # bits as ever
-    assert space_of(metric_named("cosine"), ordinary + 100, ordinary + 100).is_centred
-    assert isinstance(space, Space)
+    assert not fit_metric(metric_named("cosine"), ordinary, ordinary).is_centred  # bits as ever
+    assert fit_metric(metric_named("cosine"), ordinary + 100, ordinary + 100).is_centred
+    assert isinstance(space, FittedMetric)
 
 
 @needs_kernels

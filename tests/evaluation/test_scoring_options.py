@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from fastreid.config import ConfigError, get_cfg
-from fastreid.evaluation.confidence import bootstrap_intervals
-from fastreid.evaluation.options import Expansion, Reranking, Scoring
 from fastreid.evaluation.protocols import check_protocol
-from fastreid.evaluation.score import score_distances, score_features
+from fastreid.evaluation.scoring import score_distances, score_features
+from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
+from fastreid.evaluation.statistics import bootstrap_intervals
 from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.compiled_engine import CompiledDistances
-from fastreid.retrieval.matching import match_labels
+from fastreid.retrieval.matches import match_labels
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.retrieval.torch_engine import TorchDistances
+from fastreid.utils.errors import ArgumentError
 from tests.evaluation.test_roc import protocol
 from tests.evaluation.toys import two_protocols
 
@@ -237,7 +238,7 @@ def test_a_protocol_that_cannot_be_scored_so_is_named_before_the_model_runs():
 def test_a_device_that_is_not_there_is_refused_by_scoring_and_searching(device):
     with pytest.raises(ConfigError, match=rf"device \(MODEL.DEVICE\).*'{device}'.* auto, cpu"):
         Scoring(device=device)
-    with pytest.raises(ConfigError, match=f"device.*'{device}'.* auto, cpu"):
+    with pytest.raises(ArgumentError, match=f"device.*'{device}'.* auto, cpu"):
         nearest_neighbors(np.eye(3, dtype=np.float32), 1, device=device)
-    with pytest.raises(ConfigError, match=f"device.*'{device}'.* auto, cpu"):
+    with pytest.raises(ArgumentError, match=f"device.*'{device}'.* auto, cpu"):
         TorchDistances(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), device=device)

@@ -24,7 +24,7 @@ from fastreid.evaluation import (
     score_distances,
     score_features,
 )
-from fastreid.retrieval.checked import FeatureError, check_finite_rows, real_rows
+from fastreid.retrieval.descriptors import FeatureError, check_finite_rows, rows_on_cpu
 from fastreid.structures import PersonImage
 from fastreid.utils.errors import UserError
 
@@ -152,9 +152,9 @@ def test_kinds_may_differ_between_the_sides():
 def test_nothing_is_copied_that_need_not_be(tmp_path):
     np.save(tmp_path / "a.npy", good())
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
-    assert real_rows(mapped) is mapped
+    assert rows_on_cpu(mapped) is mapped
     rows = good()
-    assert np.shares_memory(real_rows(rows), rows) and np.shares_memory(real_rows(torch.from_numpy(rows)), rows)
+    assert np.shares_memory(rows_on_cpu(rows), rows) and np.shares_memory(rows_on_cpu(torch.from_numpy(rows)), rows)
 
 
 def test_rows_and_how_many_are_named():
@@ -163,9 +163,9 @@ def test_rows_and_how_many_are_named():
     with pytest.raises(FeatureError, match=r"query image 4500 is not finite \(2 of 5000 are not\)"):
         check_finite_rows(rows, "query image")
     with pytest.raises(FeatureError, match="1 of 3 rows of descriptors hold .* the first is row 1, with datetime.date"):
-        real_rows([[1, 2], [1, datetime.date(2020, 1, 1)], [1, 2]])
+        rows_on_cpu([[1, 2], [1, datetime.date(2020, 1, 1)], [1, 2]])
     with pytest.raises(FeatureError, match="1 of 3 rows of descriptors are masked; the first is row 2"):
-        real_rows(np.ma.masked_equal([[1, 2], [3, 4], [5, 0]], 0))
+        rows_on_cpu(np.ma.masked_equal([[1, 2], [3, 4], [5, 0]], 0))
 
 
 def test_images_are_named_in_a_run():

@@ -1,0 +1,78 @@
+"""Work before an epoch over the training images in a fixed order: calibration, prototypes, pseudo-labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastreid.structures import PersonImage
+
+
+class TrainingSet(Protocol):
+    """The training images of a run, as an `EpochTask` reads them."""
+
+    @property
+    def images(self) -> Sequence[PersonImage]:
+        """All training images, in the order of the data set."""
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """The class of each image; the labels of the last `EpochPlan` that has labels."""
+
+    def batches(self, images: Sequence[PersonImage]) -> Iterable[Mapping[str, Any]]:
+        """Batches of some images in the given order, with the test transforms; `targets` are their person ids."""
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """New labels and a new order of the training set, valid from the epoch of the task until the next plan.
+
+    Args:
+        labels: one class per training image, in the order of the data set; images with a negative label are not drawn.
+            None keeps the labels.
+        order: indices of training images, as all processes together draw them, repeated endlessly. If it is None,
+            DATALOADER.SAMPLER_TRAIN draws by the new labels; without new labels the order stays.
+    """
+
+    labels: Sequence[int] | None = None
+    order: Sequence[int] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether labels and order stay as they are."""
+        return self.labels is None and self.order is None
+
+
+class EpochTask(ABC):
+    """Work that is done before some epochs, over the training images in a fixed order.
+
+    The trainer runs the tasks of a model (`ReidModel.epoch_tasks`) in their order. It saves the states and the plan in
+    each checkpoint: a run that is resumed in the middle of an epoch does not repeat the work.
+    """
+
+    @property
+    def name(self) -> str:
+        """The key of the state in checkpoints; no two tasks of a model may share it. Default: the class name."""
+        return type(self).__name__
+
+    @abstractmethod
+    def is_due(self, epoch: int) -> bool:
+        """Return whether the task runs before `epoch`, which counts from 0."""
+
+    @abstractmethod
+    def run(self, training_set: TrainingSet) -> EpochPlan | None:
+        """Do the work and return a plan, or None to keep labels and order.
+
+        With several processes only the main one calls it, so it must not communicate with the others. The model is in
+        eval mode, without gradients, under the autocast of training. What the task writes must be in the buffers of
+        the model or in `state_dict`: both are copied to the other processes.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for checkpoints: tensors and plain types. Default: none."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional
+        """Restore what `state_dict` returned. Default: nothing to restore."""

@@ -1,0 +1,35 @@
+"""The batch that a loader yields and a model receives."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from torch import Tensor
+
+
+class Batch(TypedDict, total=False):
+    """A batch of B images, a plain `dict` at run time.
+
+    `forward` may rely on `images`; a user-defined data set need not provide the other keys. Further named views of the
+    same samples (`image_transforms` of `build_reid_train_loader`, for example "diffusion_images") are tensors like
+    `images` under keys of their own.
+
+    Attributes:
+        images: float32 [B, 3, H, W] in 0..255.
+        targets: int64 [B], class labels in training, person ids in evaluation.
+        camids: int64 [B], camera ids.
+        viewids: int64 [B], view ids (`View`).
+        img_paths: paths of the B image files.
+        indices: int64 [B], positions of the images in the loader's data set.
+        position: int64 [B], positions in the batch of all processes (training only).
+        batch_size: int64 [B], size of the batch of all processes (training only).
+    """
+
+    images: Tensor
+    targets: Tensor
+    camids: Tensor
+    viewids: Tensor
+    img_paths: list[str]
+    indices: Tensor
+    position: Tensor
+    batch_size: Tensor

@@ -1,0 +1,68 @@
+"""Devices that this installation of torch can compute on."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import TYPE_CHECKING
+
+from fastreid.utils.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def usable_device(name: str | torch.device, *, key: str = "device") -> str:
+    """Return the name of a device that torch can use here; "auto" is "cuda" if torch sees one, else "cpu".
+
+    Args:
+        name: "auto", or a torch device or its name.
+        key: what asks for the device, for the error message.
+
+    Raises:
+        ArgumentError: not a torch device, or one that this machine or this installation of torch lacks.
+    """
+    import torch
+
+    name = str(name)
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of old names, which are refused below
+            device = torch.device(name)
+    except RuntimeError:
+        raise ArgumentError(f"{key} {name!r} is no torch device; {_devices_here()}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError(f"{key} is {name!r} but torch sees no CUDA device; {_devices_here()}")
+    if not _is_usable(device):
+        raise ArgumentError(f"{key} is {name!r}, a device that torch cannot use here; {_devices_here()}")
+    return name
+
+
+@functools.cache
+def _is_usable(device: torch.device) -> bool:
+    import torch
+
+    if device.type == "cpu":
+        return True
+    if device.type == "cuda":  # counted only: a process that is going to fork must not initialize CUDA
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    try:
+        torch.zeros(1, device=device).cpu()
+    except Exception:  # each missing backend raises an error of its own
+        return False
+    return True
+
+
+def _devices_here() -> str:
+    import torch
+
+    names = ["auto", "cpu"]
+    if torch.cuda.is_available():
+        names += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return f"devices here: {', '.join(names)}"
