@@ -1,11 +1,14 @@
 """New labels and orders between epochs: what is drawn, in every process, and after a resume."""
 
+import sys
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+import fastreid
 from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_feature_loader, build_reid_train_loader
 from fastreid.data.samplers import SAMPLER_REGISTRY
@@ -171,3 +174,30 @@ def test_further_views_of_a_sample(cfg, num_workers):
     images = build_reid_train_loader(cfg).dataset.images
     (batch, *_) = build_feature_loader(cfg, images, views)
     assert batch["diffusion_images"].dtype == torch.float32 and batch["images"].shape[2:] == (16, 8)
+
+
+def files_that_run(call):
+    """The files of the library in which `call` runs code."""
+    files, home = set(), Path(fastreid.__file__).parent
+
+    def note(frame, event, arg):
+        file = Path(frame.f_code.co_filename)
+        if event == "call" and file.is_relative_to(home):
+            files.add(file.relative_to(home).as_posix())
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return files
+
+
+def test_the_way_from_a_path_to_a_tensor_takes_at_most_six_files(cfg):
+    """Of one item and of one batch; the samplers, which give the order, are not counted."""
+    loader = build_reid_train_loader(cfg)
+    draw, batches = next(iter(loader.sampler)), iter(loader)
+    of_item, of_batch = files_that_run(lambda: loader.dataset[draw]), files_that_run(lambda: next(batches))
+    way = {file for file in of_batch if "samplers" not in file}
+    assert {"data/dataset.py", "data/images.py"} <= of_item <= way and "data/loader.py" in way
+    assert len(way) <= 6, way
