@@ -13,6 +13,7 @@ from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_feature_loader, build_reid_train_loader
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.transforms import PersonTransform, ResizeCropFlip
+from fastreid.structures import Batch
 from fastreid.utils.errors import ArgumentError
 
 PEOPLE, EACH, BATCH = 4, 4, 4
@@ -160,6 +161,13 @@ def test_iterations_per_epoch_may_be_a_key(cfg):
     assert build_reid_train_loader(cfg).iters_per_epoch == 4
     cfg.SOLVER.ITERS_PER_EPOCH = 7
     assert build_reid_train_loader(cfg).iters_per_epoch == 7
+
+
+def test_a_training_batch_has_the_declared_keys(cfg):
+    batch = next(iter(build_reid_train_loader(cfg)))
+    assert batch.keys() == Batch.__annotations__.keys()
+    for name in batch.keys() - {"images", "img_paths"}:
+        assert batch[name].dtype == torch.int64 and batch[name].shape == (BATCH,), name
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
