@@ -39,6 +39,7 @@ class Protocol:
         sizes: published counts of "query" and "gallery", and of "train" if it has its own.
         valid_queries: number of queries that have a match, as published or as published figures imply.
         about: what the protocol measures, in a sentence or two, for reports.
+        title: name of the protocol in papers, for reports; "" if it is the registered name.
     """
 
     query: Source = Folder("query")
@@ -50,6 +51,7 @@ class Protocol:
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
     valid_queries: int | None = None
     about: str = ""
+    title: str = ""
 
     def apply(self, images: Iterable[PersonImage], views: frozenset[View] | None) -> list[PersonImage]:
         kept = [image for image in images if views is None or image.view in views]

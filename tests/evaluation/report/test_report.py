@@ -13,9 +13,8 @@ from PIL import Image
 from fastreid.data.images import read_image
 from fastreid.evaluation.report import ReportError, make_report
 from fastreid.evaluation.report.runs import read_run
-from fastreid.evaluation.report.table import ordered_protocols
 from fastreid.evaluation.report.thumbnails import thumbnail
-from tests.evaluation.report.fake_runs import PROTOCOLS, write_runs
+from tests.evaluation.report.fake_runs import PROTOCOLS, write_run, write_runs
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def made(tmp_path_factory):
     """(folder, table, page) of a report over two toy runs."""
     folder = tmp_path_factory.mktemp("report")
     stages = write_runs(folder)
-    table = make_report(*stages, folder / "report.html", folder / "results.json")
+    table = make_report(named(stages), folder / "report.html", folder / "results.json")
     return folder, table, (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -34,7 +33,11 @@ def runs(tmp_path):
 
 def report_of(stages):
     folder = stages[0].parent
-    return make_report(*stages, folder / "report.html", folder / "results.json")
+    return make_report(named(stages), folder / "report.html", folder / "results.json")
+
+
+def named(folders):
+    return {folder.name: folder for folder in folders}
 
 
 class Outline(HTMLParser):
@@ -126,21 +129,57 @@ def test_every_protocol_shows_framed_lists_of_both_stages(made):
 def test_config_and_curves_are_there_and_escaped(made):
     page = made[2]
     assert "&lt;Toy&gt;" in page and "<Toy>" not in page
-    assert "what is generated" in page and "0.250" in page
+    rows = dict(re.findall(r'<th scope="row" title="([^"]+)">.*?</th>(.*?)</tr>', page))
+    assert re.findall("<td>(.*?)</td>", rows["SOLVER.BASE_LR"]) == ["0.001", "0.001"] and "0.250" in page
+    # Of other keys those in which the runs differ.
+    assert re.findall("<td>(.*?)</td>", rows["MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"]) == ["", "assets/unet"]
+    assert "MODEL.SDMODEL.TARGET" not in rows
     assert page.count("<svg ") == 2 and "loss triplet" in page and "mAP in percent" in page
     assert "var(--series-1)" in page and "#0a0b" not in page and "#010203" not in page
 
 
 def test_same_runs_give_the_same_page(made):
     folder, _, page = made
-    make_report(folder / "stage1", folder / "stage2", folder / "b.html", folder / "b.json")
+    make_report(named([folder / "stage1", folder / "stage2"]), folder / "b.html", folder / "b.json")
     assert (folder / "b.html").read_text(encoding="utf-8") == page
 
 
 def test_other_protocol_names_print_as_they_are(tmp_path):
     table = report_of(write_runs(tmp_path, names=("MY_SET", "CARGO_AG")))
-    assert ordered_protocols({"MY_SET": {}, "CARGO_AG": {}}) == ["CARGO_AG", "MY_SET"]
-    assert table.splitlines()[0].split()[1:] == ["A↔G", "MY_SET"]
+    assert table.splitlines()[0].split()[1:] == ["MY_SET", "A↔G"]
+
+
+def test_sentences_are_those_of_the_benchmarks(made):
+    assert "Every query against the whole gallery." in made[2]
+    assert "an aerial query must find ground images of its person" in made[2]
+
+
+def test_one_run_alone(tmp_path):
+    table = report_of([write_run(tmp_path, "alone", 1.0)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert Outline(page) and "<tfoot>" not in page and "of them better than" not in page
+    assert [line.split()[0] for line in table.splitlines()[-2:]] == ["alone", "chance"]
+    assert page.count("<svg ") == 1 and page.count("Best queries") == 2
+
+
+def test_three_runs_are_compared_with_the_first(tmp_path):
+    names = ("stage1", 'my "<i>method</i>"', "method 3")
+    folders = {name: write_run(tmp_path, f"run{i}", 1.5 - i / 3) for i, name in enumerate(names)}
+    table = make_report(folders, tmp_path / "report.html", tmp_path / "results.json")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    outline = Outline(page)
+    ids = [a["id"] for _, a in outline.tags if "id" in a]
+    assert len(ids) == len(set(ids)) and "i" not in {tag for tag, _ in outline.tags}
+    assert page.count("of them better than") == 2 * len(PROTOCOLS) and page.count(" − stage 1</th>") == 2
+    assert [line[:8].strip() for line in table.splitlines()[-4:]] == ["stage 1", 'my "<i>m', "method 3", "chance"]
+    assert list(json.loads((tmp_path / "results.json").read_text())) == list(names)
+    text = page[page.index("<h2>ALL") : page.index("<h2>A↔G")]
+    assert text.count("(stage 1: ") == 12 and text.count("<h4>") == 9  # each query has its AP in the other runs
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(ReportError, match="at least one run"):
+        make_report({}, tmp_path / "report.html", tmp_path / "results.json")
 
 
 @pytest.mark.parametrize("name", ["results.json", "ranked_lists.json", "metrics.json", "config.yaml"])
@@ -150,7 +189,7 @@ def test_missing_input_names_the_file_and_its_command(runs, stage, name):
     with pytest.raises(ReportError) as error:
         report_of(runs)
     assert f"{runs[stage] / name} is missing" in str(error.value)
-    recipe = f"configs/quickstart/stage{stage + 1}.yml" if name == "config.yaml" else runs[stage] / "config.yaml"
+    recipe = "CONFIG_OF_THE_RUN" if name == "config.yaml" else runs[stage] / "config.yaml"
     command = f"tools/train_net.py --config-file {recipe} --resume OUTPUT_DIR {runs[stage]}"
     assert str(error.value).endswith(command)
     assert not list(runs[0].parent.glob("re*"))  # nothing half made
