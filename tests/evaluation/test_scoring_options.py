@@ -236,7 +236,7 @@ def test_a_protocol_that_cannot_be_scored_so_is_named_before_the_model_runs():
 
 @pytest.mark.parametrize("device", ["x", "mkldnn", "meta", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused_by_scoring_and_searching(device):
-    with pytest.raises(ConfigError, match=rf"device \(MODEL.DEVICE\).*'{device}'.* auto, cpu"):
+    with pytest.raises(ArgumentError, match=rf"device \(MODEL.DEVICE\).*'{device}'.* auto, cpu"):
         Scoring(device=device)
     with pytest.raises(ArgumentError, match=f"device.*'{device}'.* auto, cpu"):
         nearest_neighbors(np.eye(3, dtype=np.float32), 1, device=device)
