@@ -1,4 +1,4 @@
-"""Two finished toy runs, as trainings leave them: the real evaluation over random pictures."""
+"""Finished toy runs: the real evaluation of random pictures, and the other files of a run."""
 
 import json
 from pathlib import Path
