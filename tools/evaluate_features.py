@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Scores descriptors that any program wrote: evaluate_features.py --query q.npz --gallery g.npz KEY VALUE …"""
+"""Evaluates descriptors of any program: evaluate_features.py --query q.npz --gallery g.npz KEY VALUE …"""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--query", type=user_path, required=True, metavar="FILE")
     add("--gallery", type=user_path, required=True, metavar="FILE")
-    add("--output", type=user_path, metavar="FILE", help="write the figures as JSON, too")
+    add("--output", type=user_path, metavar="FILE", help="also write the figures as JSON")
     add("--plots", type=user_path, metavar="FOLDER", help="draw match curve, ROC, DET and distances there")
     add("options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys: TEST.RERANK.ENABLED True")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line `argv` (default: the process's own)."""
+    """Run the command line `argv` (default: that of the process)."""
     with reported_as("evaluate_features"):
         _evaluate(_parser().parse_args(argv))
 
@@ -69,14 +69,18 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _scoring_keys(options: list[str]) -> list[str]:
-    """Raises: ConfigError for a key that scoring does not read."""
+    """Return the options.
+
+    Raises:
+        ConfigError: a key that scoring does not read.
+    """
     for key in options[::2]:
         if not key.startswith("TEST.") and key != "MODEL.DEVICE":
-            raise ConfigError(f"{key} has no say in scoring: only TEST keys and MODEL.DEVICE do")
+            raise ConfigError(f"{key} has no effect on scoring: only TEST keys and MODEL.DEVICE have")
         if key == "TEST.FLIP.ENABLED":
             raise ConfigError("TEST.FLIP.ENABLED: there are no images to mirror, only descriptors")
         if key == "TEST.PLOTS":
-            raise ConfigError("TEST.PLOTS: say where to draw with --plots FOLDER")
+            raise ConfigError("TEST.PLOTS: use --plots FOLDER instead")
     return options
 
 

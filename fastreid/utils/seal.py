@@ -1,7 +1,7 @@
-"""Checkpoint files with a checksum over every byte of them, which torch reads like any other.
+"""Checkpoint files with a checksum over all of their bytes, which torch reads like any other.
 
-torch.save writes a zip archive. Its own checksums cover the tensors, but not the archive's directory, which says where
-they are. The last thing in an archive may be a comment, which torch skips: ours is the CRC-32 of all bytes before it.
+torch.save writes a zip archive. The checksums of the archive cover the tensors, but not its directory, which says where
+they are. An archive may end with a comment, which torch ignores; here it is the CRC-32 of all bytes before it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastreid.utils.files import atomic_write
 _MARK = b"fastreid crc-32 "
 _DIGITS = 8
 _LENGTH = len(_MARK) + _DIGITS
-# The end record of a zip archive without a comment; its last two bytes are the comment's length.
+# The end record of a zip archive without a comment; its last two bytes are the length of the comment.
 _END_LENGTH, _END_MARK = 22, b"PK\x05\x06"
 _MOST_COMMENT = 0xFFFF
 _BLOCK = 1 << 20
@@ -98,7 +98,7 @@ def _as_text(checksum: int) -> bytes:
 
 
 def is_sealed(path: str | os.PathLike[str]) -> bool:
-    """Whether a file was written with a seal of ours, also if that is now damaged, cut, or not at its end."""
+    """Whether a file was written by `save_sealed`, even if its checksum is damaged, truncated, or not at its end."""
     tail = _tail(Path(path), _END_LENGTH + _MOST_COMMENT)
     end = tail.rfind(_END_MARK)
     record, comment = (tail[end : end + _END_LENGTH], tail[end + _END_LENGTH :]) if end >= 0 else (b"", b"")
@@ -107,15 +107,15 @@ def is_sealed(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_like_mark(comment: bytes) -> bool:
-    """Whether it begins with the mark, but for one byte."""
+    """Whether it begins with the mark, or differs in one byte."""
     return len(comment) >= len(_MARK) and sum(a != b for a, b in zip(comment, _MARK, strict=False)) <= 1
 
 
 def damage_in(path: str | os.PathLike[str]) -> str:
-    """What is wrong with a checkpoint file of this library, "" if it is whole.
+    """Return what is wrong with a checkpoint file of this library, "" if it is intact.
 
-    A file with a seal is compared with it, every byte. One of an earlier version has none: of that the archive's own
-    checksums are compared.
+    All bytes of a file are compared with its checksum. Files of earlier versions have none; the checksums of the
+    archive are compared instead.
     """
     path = Path(path)
     try:

@@ -134,13 +134,13 @@ class Clustered(ToyTrainer):
 class StopAt(HookBase):
     """Saves the run after an iteration, as a signal does, and stops it."""
 
-    def __init__(self, iteration):
-        self.iteration = iteration
+    def __init__(self, iteration, iters_per_epoch=ITERS_PER_EPOCH):
+        self.iteration, self.iters_per_epoch = iteration, iters_per_epoch
 
     def between_steps(self):
         trainer = self.trainer
         if trainer.iter == self.iteration:
-            values = progress_of(trainer) | {"epoch": trainer.iter // ITERS_PER_EPOCH - 1}
+            values = progress_of(trainer) | {"epoch": trainer.iter // self.iters_per_epoch - 1}
             trainer.checkpointer.save("model_interrupted", **values)
             raise KeyboardInterrupt
 

@@ -94,7 +94,7 @@ def test_the_tool_answers_in_a_sentence(data, tmp_path):
     ("keys", "said"),
     [
         (["TEST.FLIP.ENABLED", "True"], "TEST.FLIP.ENABLED"),
-        (["SOLVER.BASE_LR", "1.0"], "SOLVER.BASE_LR has no say in scoring"),
+        (["SOLVER.BASE_LR", "1.0"], "SOLVER.BASE_LR has no effect on scoring"),
         (["TEST.PLOTS", "True"], "--plots FOLDER"),
         (["TEST.RERANK.K1"], "TEST.RERANK.K1"),
     ],
