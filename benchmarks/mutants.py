@@ -33,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Figures, losses, samplers and checkpoints: a wrong number in them is not seen by looking.
 MODULES = (
     "retrieval/*.py",
-    "evaluation/breakdown.py", "evaluation/chance.py", "evaluation/confidence.py", "evaluation/outcome.py",
-    "evaluation/protocols.py", "evaluation/rank.py", "evaluation/roc.py", "evaluation/score.py",
+    "evaluation/breakdown.py", "evaluation/protocols.py", "evaluation/rank.py", "evaluation/results.py",
+    "evaluation/roc.py", "evaluation/scoring.py", "evaluation/statistics.py",
     "evaluation/single_shot.py",
     "modeling/losses/*.py", "modeling/diffusion/noise.py", "modeling/diffusion/schedule.py",
     "modeling/diffusion/guidance.py", "modeling/diffusion/sampling.py", "methods/sd_reid/targets.py",

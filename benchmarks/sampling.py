@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
 from fastreid.modeling.diffusion import Denoiser, LatentShape, Sampler, Schedule
-from fastreid.modeling.diffusion.guidance import NullRows, get_guidance
+from fastreid.modeling.diffusion.guidance import NullCondition, get_guidance
 from fastreid.structures import Condition
 
 import torch
@@ -48,7 +48,7 @@ class Work:
 
     def batched(self) -> Tensor:
         """As the library samples."""
-        null = NullRows(self.null, drops_down=False, drops_up=False)
+        null = NullCondition(self.null, drops_down=False, drops_up=False)
         return self.sampler.sample(self.denoiser, self.condition, null, self.noise)
 
     def loop(self) -> Tensor:
@@ -83,12 +83,7 @@ class Work:
 
 
 def _schedule(assets: Path) -> Schedule:
-    from fastreid.config import get_cfg
-
-    cfg = get_cfg()
-    cfg.MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH = str(assets / "scheduler")
-    cfg.MODEL.SDMODEL.TRAIN_STEP = 1000
-    return Schedule.from_config(cfg)
+    return Schedule.from_pretrained(str(assets / "scheduler"), solver="ddpm", num_timesteps=1000, cubic=True)
 
 
 def seconds(function: Callable[[], Tensor], device: torch.device) -> float:

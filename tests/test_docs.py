@@ -1,4 +1,4 @@
-"""What README and docs say is true: commands run, keys and files exist, tables agree with the code."""
+"""README and docs are correct: commands run, keys, files and links exist."""
 
 import re
 import shlex
@@ -19,16 +19,16 @@ from fastreid.engine import default_argument_parser
 from fastreid.modeling import build_model
 from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
 from tests.pages import MIGRATING, TEXTS, blocks
-from tests.test_configs import TINY_MODEL, asset_keys, leaves, merged, save_model
+from tests.recipes import TINY_MODEL, asset_keys, leaves, merged, save_model
 
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastreid").rglob("*.py"))
 
-# Commands that are too long, or too many processes, for this file: where each is run.
+# Parts of commands that take too long or start several processes, and the tests that run them.
 RUN_ELSEWHERE = {
-    "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_says_its_steps_and_prints_one_table",
+    "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_prints_its_steps_and_one_table",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
     "stripes.py": "tests/test_adding_a_method.py::test_the_commands_of_the_page_run",
-    "--size sd15": "tests/test_configs.py::test_stage2_at_its_true_size",
+    "--size sd15": "tests/test_recipes.py::test_stage2_at_its_true_size",
     "--num-gpus 2": "tests/test_pipeline.py::test_two_processes_train_and_evaluate",
     "torchrun": "tests/engine/test_launch.py::test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind",
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
@@ -52,7 +52,7 @@ FORKING = tuple(
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(page, command line) of every bash block, each line once."""
+    """Yield (page, command line) of every bash block, each line once."""
     seen = set()
     for page, text in TEXTS.items():
         for line in "\n".join(blocks(text, "bash")).splitlines():
@@ -66,7 +66,7 @@ def commands() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
-    """A copy of the finished quickstart that the documents' commands may write to."""
+    """A copy of the finished quickstart, to which the commands may write."""
     finished, done = finished_quickstart(tmp_path_factory.getbasetemp())
     assert done.returncode == 0, done.stderr
     copy = make_scratch(tmp_path_factory.mktemp("docs") / "copy")
@@ -74,14 +74,14 @@ def scratch(tmp_path_factory):
         shutil.copytree(finished.folder / name, copy.folder / name)
     write_own_data(copy.folder)
     write_fork(copy.folder)
-    for name in ("query", "gallery"):  # as another program might
+    for name in ("query", "gallery"):  # as another program writes them
         rows, cameras = np.eye(4, dtype=np.float32), np.full(4, len(name))
         np.savez(copy.folder / f"{name}.npz", features=rows, pids=np.arange(4), camids=cameras)
     return copy
 
 
 def write_own_data(folder: Path) -> None:
-    """The table and the class that docs/datasets.md speaks of; the table with enough people to fill a batch."""
+    """Write the table and the class of docs/datasets.md; the table has enough people for a batch."""
     (example,) = blocks(TEXTS["docs/datasets.md"], "csv")
     lines = example.splitlines()[:1]
     dataset = DATASET_REGISTRY.get("CARGO")(root=folder / "datasets/quickstart")
@@ -96,7 +96,7 @@ def write_own_data(folder: Path) -> None:
 
 
 def write_fork(folder: Path) -> None:
-    """The config and the code of docs/migrating_from_fastreid.md, and a checkpoint as fast-reid writes them."""
+    """Write the config and the code of docs/migrating_from_fastreid.md, and a checkpoint in the form of fast-reid."""
     for name, language in (("old.yml", "yaml"), ("my_fork.py", "python")):
         (example,) = blocks(TEXTS[MIGRATING], language)
         (folder / name).write_text(example)
@@ -127,7 +127,7 @@ def test_every_command_runs(scratch, page, command):
 
 
 def activate(command: str, scratch: Scratch) -> None:
-    """The environment's own script makes its Python the first."""
+    """Check that the command puts the Python of the environment first on PATH."""
     folder = scratch.folder / "activated"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
     found = subprocess.run(
@@ -137,7 +137,7 @@ def activate(command: str, scratch: Scratch) -> None:
 
 
 def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
-    """The script itself, but its tools are only noted; what it asks train_net for must parse and merge."""
+    """Run a script without its tools, and check that the arguments for train_net can be parsed and merged."""
     scratch.calls()
     done = scratch.script(name, *words, on_tool="note")
     assert done.returncode == 0, done.stderr
@@ -147,7 +147,7 @@ def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
 
 
 def read_command(words: list[str]):
-    """The config of train_net's arguments; unknown options, files and keys are errors."""
+    """Return the config of arguments of train_net; unknown options, files and keys are errors."""
     args = default_argument_parser().parse_args(words)
     cfg = merged(*(ROOT / path for path in filter(None, [args.config_file, *args.overlay])))
     cfg.merge_from_list(args.opts)
@@ -164,11 +164,11 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
         with pytest.raises(SystemExit, match="^0$"):
             scratch.tool(tool, *words, *added)
         return
-    if tool == "my_fork.py":  # registers what only it should see
+    if tool == "my_fork.py":  # in a process of its own, because it registers classes
         command = [sys.executable, tool, *words, *ADDED["tools/train_net.py"], *SHORTER["tools/train_net.py"]]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
-    if tool in FORKING:  # a process that has used its threads must not
+    if tool in FORKING:  # starts processes, which a process with threads must not do
         command = [sys.executable, str(ROOT / tool), *words, *added]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
@@ -185,7 +185,7 @@ def unless_given(flag: str, words: tuple[str, ...]) -> list[str]:
 
 
 def small_cargo(words: tuple[str, ...], scratch: Scratch) -> list[str]:
-    """Keys that let a command on CARGO run on twelve people, with a small ViT and the tiny UNet."""
+    """Return keys with which a command on CARGO runs on twelve people, with a small ViT and the tiny UNet."""
     keys = ["DATASETS.ROOT", "datasets/quickstart", "MODEL.BACKBONE.PRETRAIN", "False"]
     if not any("stage2" in word for word in words):
         return [*keys, "MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "192"]

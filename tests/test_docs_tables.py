@@ -11,7 +11,6 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from fastreid.config import ConfigError
 from fastreid.config.unsupported import REASONS
 from fastreid.data.benchmarks import BENCHMARKS
 from fastreid.data.datasets import DATASET_REGISTRY
@@ -21,6 +20,7 @@ from fastreid.evaluation import evaluate_rank
 from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
 from fastreid.methods.sd_reid.targets import TARGETS
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
+from fastreid.modeling.diffusion import OptionError
 from fastreid.modeling.diffusion.guidance import GUIDANCE
 from fastreid.modeling.diffusion.noise import NoiseSource
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
@@ -30,7 +30,7 @@ from fastreid.rendering import RenderConfig
 from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 from tests.miniature import ROOT
 from tests.pages import MIGRATING, TEXTS, rows
-from tests.test_configs import RELEASED, leaves, merged
+from tests.recipes import RELEASED, leaves, merged
 
 
 @pytest.mark.parametrize(("heading", "count"), [("## Described or released", 5), ("Not errors, but choices", 4)])
@@ -79,7 +79,7 @@ def test_choices_are_all_named(heading, count, names):
 
 
 def test_noise_kinds_are_all_named():
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(OptionError) as error:
         NoiseSource("?", 0, (4, 8, 6))
     legal = re.search("Legal: (.*)", str(error.value))[1]
     table = rows("docs/sd_reid.md", "**Noise**", 3)
@@ -145,7 +145,7 @@ def test_the_worked_example_of_the_metrics():
 
 
 def required(name: str) -> dict[str, SpecifierSet]:
-    """The versions that a requirements file allows, by package."""
+    """Return the versions that a requirements file allows, by package."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     found = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {requirement.name: requirement.specifier for requirement in found}

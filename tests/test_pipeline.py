@@ -1,4 +1,4 @@
-"""The public tools end to end: the scripts as a user runs them, on twelve people and a few iterations."""
+"""The public tools and scripts from end to end, on twelve people and a few iterations."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LOGS = "logs/quickstart"
 
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory):
-    """A scratch copy in which ./quickstart.sh has run, and what it said."""
+    """A scratch copy in which ./quickstart.sh has run, with its output."""
     return finished_quickstart(tmp_path_factory.getbasetemp())
 
 
@@ -40,7 +40,7 @@ def results_of(folder):
 
 
 def train(scratch, stage, output, *words):
-    """train_net on a quickstart config in the finished scratch copy."""
+    """Run train_net with a config of the quickstart in the scratch copy, and return its output."""
     keys = ["DATASETS.ROOT", "datasets/quickstart", "OUTPUT_DIR", str(output), *FEW_STEPS]
     options = [word for word in words if word.startswith("--")]
     keys += [word for word in words if word not in options]
@@ -50,12 +50,12 @@ def train(scratch, stage, output, *words):
 # ./quickstart.sh
 
 
-def test_quickstart_says_its_steps_and_prints_one_table(quickstart):
+def test_quickstart_prints_its_steps_and_one_table(quickstart):
     _, done = quickstart
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     steps = [line for line in done.stdout.splitlines() if line.startswith("==> ")]
-    told = ["rendering", "assets", "stage 1", "stage 2", "report", "report", "done in"]
-    assert [word for line in steps for word in dict.fromkeys(told) if word in line] == told
+    steps_in_order = ["rendering", "assets", "stage 1", "stage 2", "report", "report", "done in"]
+    assert [word for line in steps for word in dict.fromkeys(steps_in_order) if word in line] == steps_in_order
     table = done.stdout[done.stdout.index("ALL ") :].splitlines()
     assert all(title in table[0] for title in ("ALL", "A↔G", "A↔A", "G↔G"))
     assert table[1].split() == ["Rank-1", "mAP", "mINP"] * 4
@@ -74,7 +74,7 @@ def test_quickstart_leaves_figures_of_both_stages_and_a_report(quickstart):
             assert all(0 <= figures[name] <= 100 for name in FIGURES[:-1])
             assert figures["Rank-1"] <= figures["Rank-5"] <= figures["Rank-10"]
             assert figures["metric"] == pytest.approx((figures["mAP"] + figures["Rank-1"]) / 2)
-    # Four test people with one query per view: within a view half of the eight queries take part.
+    # Four test people with one query in each view: half of the eight queries are valid within a view.
     assert [both["stage2"][name]["valid_queries"] for name in PROTOCOLS] == [8, 4, 8, 4]
     page = (logs / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!DOCTYPE html>") and all(title in page for title in ("A↔G", "A↔A", "G↔G"))
@@ -88,7 +88,7 @@ def test_quickstart_calls_public_tools_that_it_names(scratch):
 
 
 def trainings(scratch):
-    """The configs that quickstart.sh trains if it is called now."""
+    """Return the configs that quickstart.sh trains if it runs now."""
     assert scratch.script("quickstart.sh", on_tool="note").returncode == 0
     calls = [call.split() for call in scratch.calls() if "train_net" in call]
     assert all("--resume" in call for call in calls)
@@ -110,12 +110,12 @@ def test_stage2_is_trained_anew_on_a_new_stage1(scratch, tmp_path):
     try:
         shutil.copytree(tmp_path / "kept", logs)
         for path in logs.rglob("*.*"):
-            os.utime(path, (2**31, 2**31))  # dates do not count
+            os.utime(path, (2**31, 2**31))  # dates are not used
         assert trainings(scratch) == []
-        final = logs / "stage1/model_final.pth"  # as after training stage 1 again
+        final = logs / "stage1/model_final.pth"  # as if stage 1 had been trained again
         save_sealed(read_checkpoint(final) | {"best_metric": 0.0}, final)
         assert trainings(scratch) == ["stage2.yml"]
-        assert not (logs / "stage2").exists()  # nothing of the old one can be resumed
+        assert not (logs / "stage2").exists()  # the old run cannot be resumed
     finally:
         shutil.rmtree(logs)
         shutil.move(tmp_path / "kept", logs)
@@ -148,9 +148,9 @@ OWN = ["tools/train_net.py", "--num-gpus", "2"]
 
 
 def two_processes(scratch, launcher, stage, output, *words):
-    """train_net in two processes on a CPU; they must be started from a real script."""
+    """Run train_net in two processes on a CPU, from a script, and return the checkpoint."""
     command = [*launcher, "--config-file", f"configs/quickstart/{stage}.yml", *words]
-    if launcher is TORCHRUN:  # the scratch copy's Python adds these only to a tool that it starts itself
+    if launcher is TORCHRUN:  # the Python of the scratch copy adds these only to a tool that it starts itself
         command += FEW_STEPS
     keys = ["DATASETS.ROOT", "datasets/quickstart", "OUTPUT_DIR", str(output)]
     options = {"cwd": scratch.folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
@@ -239,7 +239,7 @@ def test_stage2_keeps_stage1_bit_for_bit(scratch):
     assert any(name.startswith("denoiser.") for name in stage2)
 
 
-def test_mistakes_a_newcomer_makes_are_answered_in_a_sentence(scratch, tmp_path):
+def test_common_mistakes_end_with_one_line(scratch, tmp_path):
     with pytest.raises(SystemExit, match="train_net: error: CARGO: no images in nowhere"):
         train(scratch, "stage1", tmp_path, "DATASETS.ROOT", "nowhere")
     with pytest.raises(SystemExit, match=r"train_net: error: no UNet in 'nowhere'.*make_assets"):
@@ -252,7 +252,7 @@ def test_mistakes_a_newcomer_makes_are_answered_in_a_sentence(scratch, tmp_path)
         train(scratch, "stage1", tmp_path, "--dry-run", "MODEL.SDMODEL.VIEW_NUM", "1")
 
 
-def test_an_image_that_a_worker_cannot_read_is_named_in_a_sentence(scratch, tmp_path):
+def test_an_image_that_a_worker_cannot_read_is_named(scratch, tmp_path):
     shutil.copytree(scratch.folder / "datasets/quickstart", tmp_path / "data")
     broken = next((tmp_path / "data/CARGO/query").rglob("*.jpg"))
     broken.write_bytes(broken.read_bytes()[:200])
@@ -263,12 +263,12 @@ def test_an_image_that_a_worker_cannot_read_is_named_in_a_sentence(scratch, tmp_
     assert "\n" not in str(stop.value)
 
 
-def test_what_the_config_had_to_say_is_in_the_log_once(scratch, tmp_path):
+def test_notices_of_the_config_are_logged_once(scratch, tmp_path):
     train(scratch, "stage1", tmp_path, "--dry-run", "SOLVER.LOG_PERIOD", "200")
     assert (tmp_path / "log.txt").read_text().count("SOLVER.LOG_PERIOD is not needed") == 1
 
 
-def test_stage2_wants_a_stage1_that_has_seen_every_view(scratch, tmp_path):
+def test_stage2_requires_a_stage1_that_has_seen_every_view(scratch, tmp_path):
     content = torch.load(scratch.folder / LOGS / "stage1/model_final.pth", weights_only=True)
     content["model"]["person.memory.seen"][1] = False
     torch.save(content, tmp_path / "one_view.pth")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.miniature import FEW_STEPS, ROOT, finished_quickstart, rendered
-from tests.test_configs import PAIRS, TINY_MODEL, asset_keys, merged
+from tests.recipes import PAIRS, TINY_MODEL, asset_keys, merged
 
 SCRIPTS = {
     "CARGO.sh": PAIRS["CARGO"],

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Shows what a data set on disk holds beside what is published: check_dataset.py NAME [DATASETS.ROOT FOLDER]"""
+"""Compares a data set on disk with the published sizes: check_dataset.py NAME [DATASETS.ROOT FOLDER]"""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def _parser() -> argparse.ArgumentParser:
     add("name", metavar="NAME", help="a benchmark (all its protocols), a protocol, csv:FILE or folder:FOLDER")
     add("--import", dest="imports", action="append", default=[], metavar="FILE", help="Python file to import first")
     add("--contact-sheet", type=user_path, metavar="FILE", help="default: logs/check_dataset/NAME.jpg")
-    add("--read-images", action="store_true", help="decode every image, too")
+    add("--read-images", action="store_true", help="also decode every image")
     add("--attributes", type=user_path, metavar="FILE", help="also read AG-ReID's attributes from this .mat file")
     add("opts", nargs="*", metavar="KEY VALUE", help="config keys, such as DATASETS.ROOT datasets")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line `argv` (default: the process's own); returns the exit status."""
+    """Run the command line `argv` (default: that of the process) and return the exit status."""
     parser = _parser()
     with reported_as("check_dataset"):
         args = parser.parse_intermixed_args(argv)
         if args.contact_sheet and args.contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
             parser.error(f"--contact-sheet {args.contact_sheet}: name a {', '.join(SHEET_SUFFIXES)} file")
         logging.basicConfig(level=logging.WARNING, format="! %(message)s", stream=sys.stdout)
-        logging.getLogger("fastreid.data").setLevel(logging.INFO)  # also what is left out by rule, and how much
+        logging.getLogger("fastreid.data").setLevel(logging.INFO)  # it logs which files are skipped
         return _check(args)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Rewrites a checkpoint that holds Python objects as tensors alone: convert_checkpoint.py --trust OLD.pth NEW.pth
+"""Converts a checkpoint with Python objects to one with tensors only: convert_checkpoint.py --trust OLD.pth NEW.pth
 
-Reading such a file runs whatever code its writer put into it: hence --trust.
+Reading such a file may run any code that its author put into it, which --trust allows.
 """
 
 from __future__ import annotations
@@ -24,16 +24,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trust", action="store_true", help="run the code in the file, if there is any")
     parser.add_argument("--overwrite", action="store_true", help="replace NEW if it exists")
-    parser.add_argument("old", type=user_path, metavar="OLD", help="the file to read; it is left as it is")
+    parser.add_argument("old", type=user_path, metavar="OLD", help="the file to read; it is not changed")
     parser.add_argument("new", type=user_path, metavar="NEW", help="the file to write: {'model': names with tensors}")
     return parser
 
 
 def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
-    """The state dict in `old`.
+    """Return the state dict in a file.
+
+    Args:
+        old: the file.
+        trust: whether to run code in the file.
 
     Raises:
-        WeightsError: no such file, no state dict in it, or objects in it and not `trust`.
+        WeightsError: there is no such file, it has no state dict, or it has objects and is not trusted.
     """
     if not trust:
         return state_dict_in(read_checkpoint(old), old)
@@ -41,7 +45,7 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
         raise WeightsError(f"no file {old}")
     try:
         content = torch.load(old, map_location="cpu", weights_only=False)
-    except Exception as error:  # unpickling raises whatever the file makes it raise
+    except Exception as error:  # unpickling may raise any error
         raise WeightsError(f"cannot read {old}: {type(error).__name__}: {error}") from error
     if isinstance(content, torch.nn.Module):
         content = content.state_dict()
@@ -52,7 +56,7 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line `argv` (default: the process's own)."""
+    """Run the command line `argv` (default: that of the process)."""
     with reported_as("convert_checkpoint"):
         args = _parser().parse_args(argv)
         if args.new.exists() and not args.overwrite:
@@ -61,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         args.new.parent.mkdir(parents=True, exist_ok=True)
         copies = {name: tensor.detach().clone() for name, tensor in state.items()}
         with path_lock(args.new):
-            save_sealed({"model": copies}, args.new, advice="Make room and run it again")
+            save_sealed({"model": copies}, args.new, advice="Free some space and run the command again")
         print(f"{args.new}: {len(state)} tensors")
 
 

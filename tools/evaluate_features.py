@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Scores descriptors that any program wrote: evaluate_features.py --query q.npz --gallery g.npz KEY VALUE …"""
+"""Evaluates descriptors of any program: evaluate_features.py --query q.npz --gallery g.npz KEY VALUE …"""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import logging
 from fastreid.config import ConfigError, get_cfg, refuse_unsupported, user_path
 from fastreid.evaluation.breakdown import breakdown_table
 from fastreid.evaluation.feature_files import read_feature_pair
-from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import score_features
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.lock import path_lock
 from fastreid.utils.optional import optional
@@ -29,14 +29,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--query", type=user_path, required=True, metavar="FILE")
     add("--gallery", type=user_path, required=True, metavar="FILE")
-    add("--output", type=user_path, metavar="FILE", help="write the figures as JSON, too")
+    add("--output", type=user_path, metavar="FILE", help="also write the figures as JSON")
     add("--plots", type=user_path, metavar="FOLDER", help="draw match curve, ROC, DET and distances there")
     add("options", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys: TEST.RERANK.ENABLED True")
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line `argv` (default: the process's own)."""
+    """Run the command line `argv` (default: that of the process)."""
     with reported_as("evaluate_features"):
         _evaluate(_parser().parse_args(argv))
 
@@ -49,8 +49,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         refuse_unsupported(cfg)
         query, gallery = read_feature_pair(args.query, args.gallery)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
-        views = {"q_viewids": query.viewids, "g_viewids": gallery.viewids}
-        result = score_features(query.rows, gallery.rows, *ids, Scoring.from_config(cfg), **views)
+        result = score_features(
+            query.rows, gallery.rows, *ids, Scoring.from_config(cfg),
+            q_viewids=query.viewids, g_viewids=gallery.viewids,
+        )  # fmt: skip
         roc = result.roc or (roc_curve(result.distances, result.matches) if args.plots else None)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from error
@@ -60,21 +62,25 @@ def _evaluate(args: argparse.Namespace) -> None:
     with path_lock(args.output, args.plots):
         if args.output:
             write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
-        if args.plots and optional("matplotlib.figure", "no plots are drawn"):
+        if args.plots and roc is not None and optional("matplotlib.figure", "no plots are drawn"):
             from fastreid.evaluation.plots import draw_plots
 
             draw_plots({args.gallery.stem: Curves(result.cmc, roc)}, args.plots)
 
 
 def _scoring_keys(options: list[str]) -> list[str]:
-    """Raises: ConfigError for a key that scoring does not read."""
+    """Return the options.
+
+    Raises:
+        ConfigError: a key that scoring does not read.
+    """
     for key in options[::2]:
         if not key.startswith("TEST.") and key != "MODEL.DEVICE":
-            raise ConfigError(f"{key} has no say in scoring: only TEST keys and MODEL.DEVICE do")
+            raise ConfigError(f"{key} has no effect on scoring: only TEST keys and MODEL.DEVICE have")
         if key == "TEST.FLIP.ENABLED":
             raise ConfigError("TEST.FLIP.ENABLED: there are no images to mirror, only descriptors")
         if key == "TEST.PLOTS":
-            raise ConfigError("TEST.PLOTS: say where to draw with --plots FOLDER")
+            raise ConfigError("TEST.PLOTS: use --plots FOLDER instead")
     return options
 
 

@@ -1,10 +1,9 @@
 #!/usr/bin/env python
 """Writes Stable Diffusion assets with random weights: make_assets.py --size tiny|sd15 [--output DIR]
 
-The folders are Diffusers' (`unet/ vae/ scheduler/`), so what reads them reads the published weights too. `tiny` is
-for the quickstart and the tests; `sd15` has the exact shape of Stable Diffusion 1.5 and also writes a ViT-B/16 with
-the names of jx_vit_base_p16_224-80ecf9dd.pth (`vit_base_p16_224.pth`). Random weights test and time things; they
-know nothing.
+The folders have the layout of Diffusers (`unet/ vae/ scheduler/`), like the published weights. `tiny` is for the
+quickstart and the tests; `sd15` has the exact shape of Stable Diffusion 1.5 and also writes a ViT-B/16 with the names
+of jx_vit_base_p16_224-80ecf9dd.pth (`vit_base_p16_224.pth`). Random weights are for tests and timing only.
 """
 
 import argparse
@@ -12,8 +11,9 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
-# The assets are made, not fetched: nothing here may wait for a network.
+# Nothing is downloaded, and nothing may wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from fastreid.config import user_path  # noqa: E402
@@ -59,11 +59,11 @@ _UNETS = {"tiny": TINY_UNET, "sd15": SD15_UNET}
 
 
 def _request(size: str, seed: int) -> dict[str, object]:
-    """What decides the assets, as JSON reads it back."""
+    """The arguments that decide the assets, in the types of JSON."""
     return json.loads(json.dumps({"size": size, "seed": seed, "unet": _UNETS[size]}))
 
 
-def _vae(channels: tuple[int, ...], layers_per_block: int, sample_size: int) -> AutoencoderKL:
+def _vae(channels: tuple[int, ...], layers_per_block: int, sample_size: int) -> Any:
     levels = len(channels)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
@@ -75,8 +75,8 @@ def _vae(channels: tuple[int, ...], layers_per_block: int, sample_size: int) -> 
     )
 
 
-def _scheduler() -> PNDMScheduler:
-    """Stable Diffusion 1.5's betas; features are not pixels, so nothing is clipped."""
+def _scheduler() -> Any:
+    """A scheduler with the betas of Stable Diffusion 1.5, without clipping, as features are not pixels."""
     return PNDMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -89,9 +89,15 @@ def _scheduler() -> PNDMScheduler:
 def make_assets(size: str, output: Path, seed: int = 0) -> None:
     """Write the assets of `size` to `output`, which then holds `unet/`, `vae/` and `scheduler/`.
 
-    They are written beside it and moved at the end: an interruption leaves no half of them.
+    They are written to another folder that is renamed at the end, so that an interruption leaves nothing incomplete.
 
-    Raises: DiskError if the disk is full or broken.
+    Args:
+        size: "tiny" or "sd15".
+        output: the folder.
+        seed: seed of the weights.
+
+    Raises:
+        DiskError: the disk is full or broken.
     """
     torch.manual_seed(seed)
     draft = output.with_name(f".{output.name}.draft")
@@ -108,7 +114,8 @@ def make_assets(size: str, output: Path, seed: int = 0) -> None:
 
 def _write_assets(size: str, draft: Path, seed: int) -> None:
     tiny = size == "tiny"
-    UNet2DConditionModel(**_UNETS[size]).save_pretrained(draft / "unet")
+    unet: Any = UNet2DConditionModel(**_UNETS[size])
+    unet.save_pretrained(draft / "unet")
     vae = _vae((32, 32), 1, 16) if tiny else _vae((128, 256, 512, 512), 2, 512)
     vae.save_pretrained(draft / "vae")
     _scheduler().save_pretrained(draft / "scheduler")
@@ -119,7 +126,7 @@ def _write_assets(size: str, draft: Path, seed: int) -> None:
 
 
 def _noted(manifest: Path) -> object:
-    """The request that the assets of a folder were made by; None if that cannot be read."""
+    """The arguments by which the assets of a folder were made; None if they cannot be read."""
     try:
         return json.loads(read_text(manifest))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -127,7 +134,7 @@ def _noted(manifest: Path) -> object:
 
 
 def main() -> None:
-    """Parse the command line and write the assets, unless they are there."""
+    """Parse the command line and write the assets unless they exist."""
     parser = argparse.ArgumentParser(description="Write Stable Diffusion assets with random weights.")
     parser.add_argument("--size", choices=("tiny", "sd15"), default="tiny")
     parser.add_argument("--output", type=user_path, metavar="DIR", help="default: pretrained/random-SIZE")
@@ -135,14 +142,20 @@ def main() -> None:
     with reported_as("make_assets"):
         args = parser.parse_args()
         output = args.output or Path("pretrained") / f"random-{args.size}"
-        with path_lock(output, wait=True):  # another process may be making the same
+        with path_lock(output, wait=True):  # another process may be writing the same
             make_if_absent(args.size, output, args.seed)
 
 
 def make_if_absent(size: str, output: Path, seed: int) -> None:
-    """Make the assets, unless `output` has them already.
+    """Make the assets unless `output` already has them.
 
-    Raises: UserError if it holds something else.
+    Args:
+        size: "tiny" or "sd15".
+        output: the folder.
+        seed: seed of the weights.
+
+    Raises:
+        UserError: the folder holds something else.
     """
     if output.exists():
         if _noted(output / _MANIFEST) != _request(size, seed):

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""The training of train_net.py as one plain loop, to read, to debug and to take apart: no trainer, no hooks.
+"""The training of train_net.py as one plain loop without trainer and hooks, for reading and debugging.
 
     plain_train_net.py --config-file FILE [--eval-only] KEY VALUE …
 
-The same config and seed end with the same bits as train_net.py does in one process. What it leaves out: several
-processes, resuming, averaged weights, accumulation, steps that are skipped, metrics.json and TensorBoard.
+The same config and seed give the same bits as train_net.py in one process. It has no support for several processes,
+resuming, averaged weights, accumulation, skipped steps, metrics.json and TensorBoard.
 """
 
 from __future__ import annotations
@@ -28,13 +28,17 @@ from fastreid.config import (
     resolve_device,
 )
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
+from fastreid.data.loader import PersonLoader
+from fastreid.data.train_loader import TrainLoader
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
+from fastreid.modeling.model import image_transforms_of
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
+from fastreid.structures import PersonImage
 from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.env import rng_state, seed_everything, set_rng_state
 from fastreid.utils.errors import reported_as
@@ -71,8 +75,8 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
 
 def train(cfg: CfgNode) -> nn.Module:
-    """Data, model, optimiser and schedule; then epochs of steps. The trained model."""
-    loader = build_reid_train_loader(cfg)
+    """Build data, model, optimiser and schedule, train for all epochs, and return the model."""
+    loader = build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True))
     cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or loader.dataset.num_classes
     cfg.freeze()
     model = build_model(cfg)
@@ -118,7 +122,7 @@ def train(cfg: CfgNode) -> nn.Module:
 
 
 def endless(loader: Any) -> Iterator[dict[str, Any]]:
-    """The loader's batches. Making an iterator draws a random number, which must not shift those of training."""
+    """Yield the batches of a loader. Creating an iterator draws a random number, which must not affect training."""
     with torch.random.fork_rng(devices=[]):
         batches = iter(loader)
     yield from batches
@@ -130,7 +134,7 @@ class Frozen:
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         self.model, self.until = model, cfg.SOLVER.FREEZE_ITERS if cfg.MODEL.FREEZE_LAYERS else 0
         self.modules, self.parameters = frozen_parts(model, list(cfg.MODEL.FREEZE_LAYERS))
-        if self.until == -1:  # for the whole run: then they are none of the optimiser's
+        if self.until == -1:  # for the whole run; the optimiser then has no state for them
             self.until = math.inf
             for parameter in self.parameters:
                 parameter.requires_grad_(False)
@@ -148,15 +152,15 @@ class Frozen:
                 parameter.grad = None
 
 
-def run_tasks(cfg: CfgNode, model: nn.Module, loader: Any, tasks: Sequence[EpochTask], epoch: int) -> bool:
-    """Run the tasks that are due before an epoch, such as SD-ReID's calibration; whether the loader has a new order."""
+def run_tasks(cfg: CfgNode, model: nn.Module, loader: TrainLoader, tasks: Sequence[EpochTask], epoch: int) -> bool:
+    """Run the tasks that are due before an epoch, such as SD-ReID's calibration; return whether the order is new."""
     is_new = False
     for task in tasks:
         if not task.is_due(epoch):
             continue
         model.eval()
         with torch.no_grad(), autocast_for(cfg, cfg.MODEL.DEVICE):
-            plan = task.run(LoaderTrainingSet(TrainingLoader(loader), functools.partial(build_feature_loader, cfg)))
+            plan = task.run(LoaderTrainingSet(TrainingLoader(loader), functools.partial(feature_loader, cfg)))
         model.train()
         if plan is not None and not plan.is_empty:
             loader.set_plan(labels=plan.labels, order=plan.order, num_batches=epoch * loader.iters_per_epoch)
@@ -164,31 +168,36 @@ def run_tasks(cfg: CfgNode, model: nn.Module, loader: Any, tasks: Sequence[Epoch
     return is_new
 
 
+def feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> PersonLoader:
+    """Batches over images in order, with the test transforms."""
+    return build_feature_loader(cfg, images, image_transforms_of(cfg, is_train=False))
+
+
 def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-    """Every LOG_PERIOD iterations the losses; at once if one is not finite.
+    """Log the losses every LOG_PERIOD iterations.
 
     Raises:
         DivergenceError: a loss is not finite.
     """
     values = {name: float(loss.detach()) for name, loss in losses.items()}
-    told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     if not all(map(math.isfinite, values.values())):
-        raise DivergenceError(f"iteration {iteration}: {told}. {ADVICE}")
+        raise DivergenceError(f"iteration {iteration}: {text}. {ADVICE}")
     if iteration % LOG_PERIOD == 0:
-        logger.info("iteration %d: %s, lr %.3g", iteration, told, optimizer.param_groups[0]["lr"])
+        logger.info("iteration %d: %s, lr %.3g", iteration, text, optimizer.param_groups[0]["lr"])
 
 
 def save(cfg: CfgNode, model: nn.Module, name: str) -> None:
-    """OUTPUT_DIR/name.pth, which MODEL.WEIGHTS can name; nothing of it can be resumed."""
+    """Write OUTPUT_DIR/name.pth for MODEL.WEIGHTS; it cannot be resumed."""
     save_sealed({"model": own_state_dict(model)}, Path(cfg.OUTPUT_DIR) / f"{name}.pth")
 
 
 def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
-    """The figures of DATASETS.TESTS; random states are put back, so that training is what it would be without."""
+    """Return the figures of DATASETS.TESTS; random states are restored, so that training does not change."""
     state = rng_state()
     try:
         return evaluate_protocols(
-            cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), build_feature_loader, cfg.OUTPUT_DIR,
+            cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), feature_loader, cfg.OUTPUT_DIR,
             lambda: autocast_for(cfg, cfg.MODEL.DEVICE, enabled=cfg.TEST.AMP.ENABLED),
         )  # fmt: skip
     finally:
@@ -209,7 +218,7 @@ def main() -> None:
 
 
 def run(cfg: CfgNode, *, eval_only: bool) -> None:
-    """Set up log and seeds, train unless ``eval_only``, evaluate."""
+    """Set up log and seeds, train unless ``eval_only``, and evaluate."""
     setup_logger(cfg.OUTPUT_DIR)
     seed_everything(cfg.MODEL.SEED)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK

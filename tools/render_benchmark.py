@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Renders a benchmark's stand-in: tools/render_benchmark.py --root datasets --name CARGO"""
+"""Renders a substitute for a benchmark: tools/render_benchmark.py --root datasets --name CARGO"""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def _sheet_people(request: RenderRequest) -> list[int]:
 
 
 def _terminate(*_: object) -> None:
-    sys.exit("render_benchmark: terminated; nothing half-written is left")
+    sys.exit("render_benchmark: terminated; no incomplete files are left")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the command line `argv` (default: the process's own)."""
+    """Run the command line `argv` (default: that of the process)."""
     with reported_as("render_benchmark"):
         _render(vars(_parser().parse_args(argv)))
 
@@ -62,7 +62,7 @@ def _render(args: dict[str, Any]) -> None:
     try:
         summary = render_benchmark(**args, config=RenderConfig(**knobs))
     except (ValueError, FileExistsError) as error:
-        if getattr(error, "errno", None):  # the system's, not the renderer's
+        if getattr(error, "errno", None):  # an error of the system
             raise
         raise UserError(str(error)) from error
     images = ", ".join(f"{count} {split}" for split, count in summary.images.items())

@@ -20,12 +20,12 @@ from fastreid.utils.errors import reported_as
 from fastreid.utils.user_code import import_file
 
 logger = logging.getLogger("fastreid.tools.train_net")
-# The config is read before there is a log; default_setup logs what it had to say, once for all processes.
+# The config is read before the log is set up; default_setup logs its messages, once for all processes.
 logging.getLogger("fastreid.config.renames").addHandler(logging.NullHandler())
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """Defaults, then the config file, overlays, and KEY VALUE pairs; frozen. Imports the user's own files."""
+    """Merge defaults, config file, overlays and KEY VALUE pairs, freeze the config, and import user-defined files."""
     config_files = list(filter(None, [args.config_file, *args.overlay]))
     for file in (*imports_in(config_files, args.opts), *args.imports):  # they may add keys
         import_file(file)
@@ -35,14 +35,14 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     cfg.merge_from_list(args.opts)
     check_ranges(cfg)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
-    # As absolute paths, so that the config.yaml of the run can be given from anywhere.
+    # Absolute paths, so that the config.yaml of the run works in any folder.
     cfg.IMPORTS = list(dict.fromkeys(os.path.abspath(os.path.expanduser(f)) for f in (*cfg.IMPORTS, *args.imports)))
     cfg.freeze()
     return cfg
 
 
 def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Run what the arguments ask for; return the last evaluation, {} of a dry run."""
+    """Train or evaluate, and return the last results; {} for a dry run."""
     cfg = setup_cfg(args)
     default_setup(cfg, args)
     try:
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Train, or describe what would be trained."""
+    """Train, or print the summaries of a dry run."""
     trainer = DefaultTrainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     if args.dry_run:
@@ -66,14 +66,14 @@ def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
     model = build_for_evaluation(cfg, DefaultTrainer)
     tests = functools.cache(lambda: DefaultTrainer.build_test_datasets(cfg))
     with evaluation_manifest(cfg, lambda: splits_of([], tests()), lambda: names_of([], tests())):
-        return DefaultTrainer.test(cfg, model)
+        return DefaultTrainer.test(cfg, model, tests())
 
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
-    """Print the summaries of a dry run, after opening an image of each split."""
+    """Print the summaries of a dry run, after reading an image of each split."""
     alone = cfg.clone()
     alone.defrost()
-    alone.DATALOADER.NUM_WORKERS = 0  # for one image at a time
+    alone.DATALOADER.NUM_WORKERS = 0  # one image at a time
     load = functools.partial(trainer.build_feature_loader, alone)
     check_first_images(trainer.train_datasets, trainer.test_datasets, load)
     print(model_summary(trainer.bare_model))
@@ -90,11 +90,11 @@ def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
 
 
 def run() -> None:
-    """Parse the command line and run ``main`` in as many processes as it asks for."""
+    """Parse the command line and run ``main`` in the given number of processes."""
     with reported_as("train_net"):
         args = default_argument_parser().parse_args()
         cfg = setup_cfg(args)
-        if cfg.MODEL.SEED < 0:  # drawn once, for every process and everything that is seeded
+        if cfg.MODEL.SEED < 0:  # drawn once for all processes
             drawn = seed_of_run(os.path.expanduser(cfg.OUTPUT_DIR)) if args.resume else None
             args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31) if drawn is None else drawn)]
         device = cfg.MODEL.DEVICE

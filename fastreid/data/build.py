@@ -196,7 +196,7 @@ def build_feature_loader(
         images: the images.
         image_transforms: name -> transform of further views of each sample, beside "images".
     """
-    transforms = {"images": build_transforms(cfg, is_train=False), **(image_transforms or {})}
+    transforms: dict[str, Transform] = {"images": build_transforms(cfg, is_train=False), **(image_transforms or {})}
     dataset = PersonDataset(images, transforms, skip_unreadable=_skips(cfg))
     return PersonLoader(dataset, batch_size=cfg.TEST.IMS_PER_BATCH, **_loader_options(cfg))
 

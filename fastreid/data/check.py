@@ -1,4 +1,4 @@
-"""What a data set on disk holds, beside what is published: for a user to look at before trusting a figure."""
+"""Checks of a data set on disk: its counts beside the published ones, unreadable images, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from fastreid.data.images import ImageReadError, read_image
 from fastreid.structures import PersonImage, View
 from fastreid.utils.plain import printable
 
-HEADERS = ("data set", "split", "images", "published", "people", "published", "of nobody", "cameras", "views")
+HEADERS = ("data set", "split", "images", "published", "people", "published", "unnamed", "cameras", "views")
 CELL, GAP, MARGIN = (64, 128), 4, (64, 30)
-_MOST_LETTERS = 10  # that fit a cell
+_MOST_LETTERS = 10  # in a cell
 
 
 def counts_table(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]) -> str:
     """Images, people, cameras and views of training and of test sets, beside the published counts."""
     rows = [_counts(dataset, "train") for dataset in trained]
     rows += [_counts(dataset, split) for dataset in tested for split in ("query", "gallery")]
-    # A name is no number; of a table without rows tabulate knows no columns.
-    names = [0] if rows else False
+    # Names that look like numbers stay text. tabulate has no column 0 in a table without rows.
+    names: Any = [0] if rows else False
     return tabulate(rows, headers=HEADERS, intfmt=",", missingval="-", disable_numparse=names)
 
 
@@ -41,8 +41,8 @@ def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
     name = _train_name(dataset) if split == "train" else dataset.name
     views = ", ".join(_view_name(view) for view in sorted({image.view for image in images}))
     cameras = len({image.camera for image in images})
-    nobody = len(images) - found.images or None
-    return (printable(name), split, found.images, published.images, found.ids, published.ids, nobody, cameras, views)
+    unnamed = len(images) - (found.images or 0) or None
+    return (printable(name), split, found.images, published.images, found.ids, published.ids, unnamed, cameras, views)
 
 
 def _train_name(dataset: ImageDataset) -> str:
@@ -51,7 +51,7 @@ def _train_name(dataset: ImageDataset) -> str:
 
 
 def trained_apart(datasets: Iterable[ImageDataset]) -> list[ImageDataset]:
-    """Those that do not train on the images of one before."""
+    """The data sets without those that train on the images of an earlier one."""
     first: dict[str, ImageDataset] = {}
     for dataset in datasets:
         first.setdefault(_train_name(dataset), dataset)
@@ -65,12 +65,13 @@ def _view_name(view: int) -> str:
 def list_checksums(names: Iterable[str], root: str) -> str:
     """SHA-256 of the list files that the named protocols read, one per line; "" if they read none.
 
-    Sets that users build by themselves (G2APS-ReID) differ from user to user: equal sums mean equal protocols.
+    Users build some sets themselves (G2APS-ReID): equal checksums mean equal protocols.
     """
     files = {}
     for name in names:
-        benchmark = BENCHMARK_OF.get(name)
-        query = benchmark.protocol(name).query if benchmark else None
+        if (benchmark := BENCHMARK_OF.get(name)) is None:
+            continue
+        query = benchmark.protocol(name).query
         if isinstance(query, Listed):
             file = benchmark.home(root) / query.file
             files[query.file] = hashlib.sha256(b"\n".join(file.read_bytes().split())).hexdigest()
@@ -82,13 +83,15 @@ def check_first_images(
     tested: Iterable[ImageDataset],
     build_loader: Callable[[Sequence[PersonImage]], Iterable[Mapping[str, Any]]],
 ) -> None:
-    """Decode the first image of every split that is used, to know before a long run that paths and files are right.
+    """Decode the first image of every used split, to find wrong paths and files before a long run.
 
     Args:
-        build_loader: images -> batches, as the run reads them; with DATALOADER.BAD_IMAGES "skip" it logs what it skips.
+        trained: data sets that are trained on.
+        tested: data sets that are tested.
+        build_loader: images -> batches, as the run reads them.
 
     Raises:
-        ImageReadError: one of them cannot be decoded; names its data set and split.
+        ImageReadError: an image cannot be decoded; names its data set and split.
     """
     splits = [(dataset, "train") for dataset in trained]
     splits += [(dataset, split) for dataset in tested for split in ("query", "gallery")]
@@ -102,7 +105,7 @@ def check_first_images(
 
 
 def unreadable(datasets: Iterable[ImageDataset], num_threads: int = 4) -> list[str]:
-    """Decode every image -> a sentence for each that cannot be."""
+    """Decode every image, and return a sentence for each that cannot be decoded."""
     paths = sorted({image.path for dataset in datasets for split in SPLITS for image in getattr(dataset, split)})
 
     def problem(path: str) -> str | None:
@@ -120,7 +123,7 @@ def unreadable(datasets: Iterable[ImageDataset], num_threads: int = 4) -> list[s
 
 
 def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int = 24) -> Image.Image:
-    """People in rows, cameras in columns: those who are seen by most cameras, an image of each."""
+    """A picture with people in rows and cameras in columns, of the people that most cameras saw."""
     images = [image for split in SPLITS for image in getattr(dataset, split) if image.person >= 0]
     cells: dict[int, dict[tuple[int, int], PersonImage]] = {}
     for image in images:
@@ -149,12 +152,12 @@ def _camera_name(dataset: ImageDataset, camera: int) -> str:
 
 
 def _drawable(name: str, number: int) -> str:
-    """The beginning of a name, or its number if Pillow's own font has no letters for it."""
+    """The beginning of a name, or its number if Pillow's font lacks its characters."""
     return name[:_MOST_LETTERS] if name.isascii() and name.isprintable() else f"{number}"
 
 
 def _cell(path: str) -> Image.Image:
-    """The picture, as large as a cell takes it; a cross if it cannot be read."""
+    """The image, scaled to a cell; a cross if it cannot be read."""
     try:
         return ImageOps.contain(read_image(path), CELL)
     except ImageReadError:

@@ -176,7 +176,7 @@ class TrainingDataset(PersonDataset):
 
     def _drawn(self, draw: Draw) -> Item:
         seed_generators(self._seed, draw.number, torch_alone=self._torch_alone)
-        item = self._first_readable(self._candidates(draw.index), draw)
+        item = self._first_readable(self._candidates(draw.image), draw)
         return {**item, "position": draw.number % self._batch_size, "batch_size": self._batch_size}
 
     def _view(self, name: str, pixels: np.ndarray, draw: Draw | None) -> Pixels | Tensor:

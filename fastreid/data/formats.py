@@ -1,11 +1,11 @@
-"""Formats of image files: one table for the scan of folders, which goes by suffixes, and for the decoder."""
+"""The image formats that are read: their suffixes, and their names in Pillow."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-# Pillow's name of a format -> suffixes of its files. Formats that are not here are not decoded: PostScript, for
-# example, is a program, and Pillow would start Ghostscript to run it.
+# Pillow's name of a format -> suffixes of its files. Other formats are not decoded: a PostScript file, for example, is
+# a program that Pillow would run with Ghostscript.
 FORMATS: dict[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -22,20 +22,20 @@ FORMATS: dict[str, tuple[str, ...]] = {
 
 
 def readable_formats() -> tuple[str, ...]:
-    """Those of the table that Pillow can read on this machine; some depend on libraries it was built with."""
+    """The formats of the table that the installed Pillow can read; some need optional libraries."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def image_suffixes() -> frozenset[str]:
-    """Suffixes of files that are read, in lower case, with the dot."""
+    """Suffixes of image files that can be read, in lower case, with the dot."""
     return frozenset(suffix for name in readable_formats() for suffix in FORMATS[name])
 
 
 def webp_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height that a WebP file states; None of other files.
+    """Width and height in the header of a WebP file; None for other files.
 
-    Pillow allocates a WebP's canvas when it opens the file, before it looks at the size.
+    Pillow allocates the canvas of a WebP file when it opens the file, before its size can be checked.
     """
     if content[:4] != b"RIFF" or content[8:12] != b"WEBP" or len(content) < 30:
         return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
 
 from fastreid.data.dataset import PersonDataset, collate
-from fastreid.data.transforms import Pixels
+from fastreid.data.transforms import PersonTransform, Pixels
 from fastreid.data.workers import explained, signals_blocked
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,8 @@ class PersonLoader(DataLoader[Any]):
             self._note(batch.pop("skipped", ()))
             for name, value in batch.items():
                 if isinstance(value, Pixels):
-                    batch[name] = value.to_float(self.dataset.transforms[name].erase_value, self.device)
+                    transform = cast(PersonTransform, self.dataset.transforms[name])
+                    batch[name] = value.to_float(transform.erase_value, self.device)
             if batch:
                 yield batch
 

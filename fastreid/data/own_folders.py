@@ -1,4 +1,4 @@
-"""A folder of a user's own images: a folder for each person, whose name is the person's."""
+"""A user's own images in folders, one per person, whose name is the person's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.benchmarks.person_camera import person_and_camera
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.own_rows import Row, dataset_of
-from fastreid.data.scan import Scan, is_litter, scan, shown, tell_once
+from fastreid.data.scan import Scan, is_litter, log_once, scan, shown
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 5
-# Names of folders that are more likely a part of a data set than a person.
+# Folder names that are more likely a part of a data set than a person.
 _LIKE_SPLITS = frozenset(
     {
         *(*SPLITS, "training", "test", "testing", "val", "valid", "validation", "probe"),
@@ -28,13 +28,13 @@ _LIKE_SPLITS = frozenset(
 
 
 def read_folders(home: Path) -> ImageDataset:
-    """`home/<person>/…`, all to train on, or `home/{train,query,gallery}/<person>/…`; no cameras, one view.
+    """Read `home/<person>/…`, all for training, or `home/{train,query,gallery}/<person>/…`; no cameras, one view.
 
-    The name of a person's folder is the person's name, whatever it is: `007` and `7` are two, `-1` is a person.
-    Images in deeper folders are of the person of the outer one.
+    Any folder name is a person's name: `007` and `7` are two people, `-1` is a person. Images in deeper folders belong
+    to the person of the outer folder.
 
     Raises:
-        DatasetError: no images, images outside a person's folder, or folders that cannot be looked into.
+        DatasetError: no images, images outside a person's folder, or folders that cannot be read.
     """
     home = home.absolute()
     splits = [split for split in SPLITS if os.path.isdir(home / split)]
@@ -42,7 +42,7 @@ def read_folders(home: Path) -> ImageDataset:
     # Each split by itself, so that one of them may be a link to another.
     scans = [scan(home / split) for split in splits] or [scan(home)]
     for found in scans:
-        found.tell()
+        found.log()
     beside = scan(home, without=SPLITS).images if splits else []
     rows = [layout.row(path) for found in scans for path in found.images if not layout.is_astray(path)]
     astray = beside + [path for found in scans for path in found.images if layout.is_astray(path)]
@@ -52,21 +52,21 @@ def read_folders(home: Path) -> ImageDataset:
         )
     if not rows:
         raise DatasetError(f"no images below {layout.form}{_skipped(scans)}")
-    layout.tell_of_other_readings(rows)
-    layout.tell_of_empty(rows)
+    layout.warn_of_other_readings(rows)
+    layout.warn_of_empty(rows)
     return dataset_of(home, rows)
 
 
 def _skipped(scans: Sequence[Scan]) -> str:
     counts: Counter[str] = Counter()
     for found in scans:
-        counts.update({reason: len(cases) for reason, cases in found.left_out.items()})
+        counts.update({reason: len(cases) for reason, cases in found.skipped.items()})
     return f" (skipped {', '.join(f'{count:,} {reason}' for reason, count in counts.items())})" if counts else ""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a folder is read.
+    """The layout of a folder.
 
     Attributes:
         home: the folder, absolute.
@@ -78,22 +78,25 @@ class _Layout:
 
     @property
     def form(self) -> str:
+        """The path of people's folders, for messages."""
         return f"{self.home}/{{train,query,gallery}}/PERSON/" if self.has_splits else f"{self.home}/PERSON/"
 
     @property
     def depth(self) -> int:
-        """Folders between `home` and an image of a person."""
+        """Number of folders between `home` and an image of a person."""
         return 2 if self.has_splits else 1
 
     def is_astray(self, path: Path) -> bool:
+        """Whether an image is in no person's folder."""
         return len(path.relative_to(self.home).parts) <= self.depth
 
     def row(self, path: Path) -> Row:
+        """The row of an image."""
         parts = path.relative_to(self.home).parts
         return Row(str(path), parts[self.depth - 1], split=parts[0] if self.has_splits else "train")
 
     def advice(self, astray: Sequence[Path]) -> str:
-        """What to do about images of no known person."""
+        """Advice about images that belong to no person."""
         said = ""
         if self.has_splits:
             said += (
@@ -107,8 +110,8 @@ class _Layout:
             )
         return said
 
-    def tell_of_other_readings(self, rows: Sequence[Row]) -> None:
-        """Warn where the same folders could mean something else."""
+    def warn_of_other_readings(self, rows: Sequence[Row]) -> None:
+        """Warn where the folders could have another meaning."""
         deeper = [row for row in rows if len(Path(row.path).relative_to(self.home).parts) > self.depth + 1]
         people = {row.person for row in rows}
         if named := sorted(person for person in people if person.lower() in _LIKE_SPLITS):
@@ -133,8 +136,8 @@ class _Layout:
                 "the folder -1 is read as a person's; images of no person are for csv:FILE, where person -1 is none"
             )
 
-    def tell_of_empty(self, rows: Sequence[Row]) -> None:
-        """Warn of people's folders without images: these people would be absent without a word."""
+    def warn_of_empty(self, rows: Sequence[Row]) -> None:
+        """Warn of people's folders without images, which would otherwise be missing silently."""
         full = {(row.split, row.person) for row in rows}
         empty = [
             f"{split}/{entry.name}" if self.has_splits else entry.name
@@ -157,7 +160,7 @@ class _Layout:
         return shown(os.path.relpath(path, self.home))
 
     def _warn(self, sentence: str) -> None:
-        tell_once(logger, logging.WARNING, f"{self.home}: {sentence}")
+        log_once(logger, logging.WARNING, f"{self.home}: {sentence}")
 
 
 def _is_like_market(path: Path) -> bool:

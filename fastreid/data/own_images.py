@@ -1,4 +1,4 @@
-"""A user's own images as a data set, by name alone: `csv:people.csv`, or `folder:people` with a folder per person."""
+"""A user's own images as a data set: `csv:people.csv`, or `folder:people` with a folder per person."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SCHEMES: dict[str, Callable[[Path], ImageDataset]] = {"csv": read_csv, "folder":
 
 
 def load_own_images(name: str, root: str) -> ImageDataset:
-    """The data set `SCHEME:PATH`, PATH being absolute, relative to the working directory, or below `root`.
+    """Read the data set `SCHEME:PATH`; PATH is absolute, relative to the working directory, or below `root`.
 
     The paths of its images are absolute.
 
     Raises:
-        DatasetError: an unknown scheme, nothing there, or what its reader finds wrong.
+        DatasetError: an unknown scheme, no such file or folder, or an error in it.
     """
     scheme, place = name.partition(":")[0], place_of(name, root)
     dataset = SCHEMES[scheme](place)
@@ -33,7 +33,7 @@ def place_of(name: str, root: str) -> Path:
     """The absolute path of the file or folder that the data set `SCHEME:PATH` is read from.
 
     Raises:
-        DatasetError: an unknown scheme, or nothing there.
+        DatasetError: an unknown scheme, or no such file or folder.
     """
     scheme, _, place = name.partition(":")
     if scheme not in SCHEMES or not place:

@@ -1,4 +1,4 @@
-"""From rows of a user's own images to a data set: names of people and cameras become ids, and the names are kept."""
+"""Make a data set of rows of a user's own images: names of people and cameras become ids, and are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import ImageDataset
-from fastreid.data.scan import tell_once
+from fastreid.data.scan import log_once
 from fastreid.structures import JUNK_PERSON, PersonImage
 from fastreid.utils.names import number_names
 
@@ -21,12 +21,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An image of a user's.
+    """An image of a user.
 
     Attributes:
-        path: absolute.
-        person: name.
-        camera: name; None where cameras are not known.
+        path: absolute path.
+        person: name of the person.
+        camera: name of the camera; None where cameras are not known.
         view: 0 aerial, 1 ground, 2 wearable.
         split: train, query or gallery.
     """
@@ -39,23 +39,25 @@ class Row:
 
 
 def dataset_of(place: Path, rows: Sequence[Row], *, junk: str | None = None) -> ImageDataset:
-    """A data set of rows that were read from `place`; it keeps the names that are not their own ids.
+    """Make a data set of rows.
 
     Args:
-        junk: the name that stands for no person, where the format has one.
+        place: the file or folder that the rows were read from.
+        rows: the images.
+        junk: the name of images without a person, where the format has one.
     """
     people = number_names((row.person for row in rows), junk)
     has_cameras = any(row.camera is not None for row in rows)
-    cameras = number_names(row.camera for row in rows) if has_cameras else {}
+    cameras = number_names(row.camera or "" for row in rows) if has_cameras else {}
     splits: dict[str, list[PersonImage]] = {split: [] for split in SPLITS}
     for row in rows:
-        # Without cameras: one for all queries and another for the gallery, so that nothing is ever removed.
-        camera = cameras[row.camera] if has_cameras else int(row.split == "gallery")
+        # Without cameras, all queries have one and the gallery another, so that no match is removed.
+        camera = cameras[row.camera or ""] if has_cameras else int(row.split == "gallery")
         splits[row.split].append(PersonImage(row.path, people[row.person], camera, row.view))
-    _tell_of_splits(place, splits, has_cameras=has_cameras)
+    _warn_of_splits(place, splits, has_cameras=has_cameras)
     for what, names in (("people", people), ("cameras", cameras)):
-        _tell_of_similar(place, what, names)
-    dataset = ImageDataset(**splits)
+        _warn_of_similar(place, what, names)
+    dataset = ImageDataset(splits["train"], splits["query"], splits["gallery"])
     dataset.place = str(place)
     dataset.person_names = _names_of(people, junk)
     dataset.camera_names = _names_of(cameras)
@@ -68,7 +70,7 @@ def _names_of(numbers: dict[str, int], junk: str | None = None) -> dict[int, str
     return {} if all(str(number) == name for number, name in names.items()) else names
 
 
-def _tell_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_cameras: bool) -> None:
+def _warn_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_cameras: bool) -> None:
     query, gallery = splits["query"], splits["gallery"]
     if not has_cameras and (query or gallery):
         _warn(f"{place} has no cameras: the same-camera rule is off, gallery images of the query's own camera count")
@@ -82,8 +84,8 @@ def _tell_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_ca
         _warn(f"{place}: {len(both)} people are both trained on and tested: figures will flatter")
 
 
-def _tell_of_similar(place: Path, what: str, numbers: dict[str, int]) -> None:
-    """Names that a reader may take for one: `Ann` and `ann`, `007` and `7`."""
+def _warn_of_similar(place: Path, what: str, numbers: dict[str, int]) -> None:
+    """Warn of names that are easily taken for the same one: `Ann` and `ann`, `007` and `7`."""
     groups: dict[str, list[str]] = {}
     for name in numbers:
         groups.setdefault(_alike(name), []).append(name)
@@ -95,7 +97,7 @@ def _tell_of_similar(place: Path, what: str, numbers: dict[str, int]) -> None:
 
 
 def _alike(name: str) -> str:
-    """What similar names have in common: letters without their case, whole numbers without their padding."""
+    """A key that similar names share: without case, and whole numbers without leading zeros."""
     folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
     try:
         return str(int(folded))
@@ -104,4 +106,4 @@ def _alike(name: str) -> str:
 
 
 def _warn(sentence: str) -> None:
-    tell_once(logger, logging.WARNING, sentence)
+    log_once(logger, logging.WARNING, sentence)

@@ -1,4 +1,4 @@
-"""A table of a user's own images: a CSV file with a header."""
+"""A user's own images in a table: a CSV file with a header."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.formats import image_suffixes
 from fastreid.data.own_rows import Row, dataset_of
-from fastreid.data.scan import tell_once
+from fastreid.data.scan import log_once
 from fastreid.structures import View
 from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, read_text
@@ -34,16 +34,16 @@ Values = dict[str, str]
 
 
 def read_csv(file: Path) -> ImageDataset:
-    """A table with a header: path, person, and if wanted camera, view and split.
+    """Read a table with the columns path and person, and optionally camera, view and split.
 
     Paths are absolute or relative to the file's folder. People and cameras are names: if all of them are whole numbers
-    they keep them as ids, otherwise they are numbered in sorted order; person -1 stands for no person. Spaces and tabs
-    around a value are not part of it. View is aerial, ground, wearable or 0, 1, 2 (aerial if there is no such column);
-    split is train, query or gallery (train if there is none). Without a camera column no gallery image is ever removed
-    for being of the query's camera.
+    these are the ids, otherwise they are numbered in sorted order; person -1 stands for no person. Spaces and tabs
+    around a value are ignored. View is aerial, ground, wearable or 0, 1, 2 (aerial if there is no such column);
+    split is train, query or gallery (train if there is none). Without a camera column, no gallery image is removed for
+    having the camera of the query.
 
     Raises:
-        DatasetError: naming the rows that are wrong, and what is legal.
+        DatasetError: rows are wrong; names them and the legal values.
     """
     file = file.absolute()
     rows = _rows(file)
@@ -64,7 +64,7 @@ def _row(file: Path, values: Values) -> Row:
 
 
 def _rows(file: Path) -> list[tuple[int, Values]]:
-    """The line at which each row ends, and its values without the spaces around them."""
+    """The line at which each row ends, and its values without surrounding spaces."""
     try:
         text = read_text(file)
     except TextError as error:
@@ -88,12 +88,12 @@ def _rows(file: Path) -> list[tuple[int, Values]]:
             raise DatasetError(
                 f"{file}, line {line}: {'more' if None in row else 'fewer'} values than the header has columns"
             )
-    _tell_of_spaces(file, [row for _, row in rows])
+    _warn_of_spaces(file, [row for _, row in rows])
     return [(line, {name: value.strip(_SPACE) for name, value in row.items()}) for line, row in rows]
 
 
-def _tell_of_spaces(file: Path, rows: Sequence[Values]) -> None:
-    """Names that are one only because the spaces around them do not count."""
+def _warn_of_spaces(file: Path, rows: Sequence[Values]) -> None:
+    """Warn of names that are equal only without surrounding spaces."""
     for column in ("person", "camera"):
         written = {row[column] for row in rows if column in row}
         merged = sorted(name for name in written if name != name.strip(_SPACE) and name.strip(_SPACE) in written)
@@ -102,7 +102,7 @@ def _tell_of_spaces(file: Path, rows: Sequence[Values]) -> None:
                 f"{file}: spaces around a {column}'s name are not part of it, so that these are read as the same "
                 f"{column} as without: {', '.join(map(repr, merged[:_SHOWN]))}{' …' if len(merged) > _SHOWN else ''}"
             )
-            tell_once(logger, logging.WARNING, sentence)
+            log_once(logger, logging.WARNING, sentence)
 
 
 def _check_header(file: Path, header: list[str]) -> None:
@@ -117,7 +117,7 @@ def _check_header(file: Path, header: list[str]) -> None:
         )
     for name in header:
         if name not in legal:
-            # A misspelt camera column would silently switch the same-camera rule off.
+            # A misspelt camera column would silently disable the same-camera rule.
             near = [_OTHER_WORDS[name]] if name in _OTHER_WORDS else near_matches(name, legal)
             if near := [n for n in near if n not in header]:
                 raise DatasetError(
@@ -134,31 +134,31 @@ def _separator_hint(header: Sequence[str]) -> str:
 
 
 def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
-    """Report every kind of mistake at once, each with its first lines."""
+    """Report all kinds of mistakes at once, each with its first lines."""
     seen: dict[tuple[str, bool], int] = {}
     mistakes: dict[str, list[str]] = {}
     suffixes = image_suffixes()
 
-    def tell(what: str, line: int, value: str) -> None:
-        mistakes.setdefault(what, []).append(f"line {line}: {value!r}")
+    def note(mistake: str, line: int, value: str) -> None:
+        mistakes.setdefault(mistake, []).append(f"line {line}: {value!r}")
 
     for line, row in rows:
         for name in ("path", "person", "camera"):
             if row.get(name, "x") == "":
-                tell(f"no {name}", line, row["path"])
+                note(f"no {name}", line, row["path"])
         if row.get("view", "0").lower() not in _VIEWS:
-            tell(f"view is not one of {', '.join(_VIEWS)}", line, row["view"])
+            note(f"view is not one of {', '.join(_VIEWS)}", line, row["view"])
         if row.get("split", "train").lower() not in SPLITS:
-            tell(f"split is not one of {', '.join(SPLITS)}", line, row["split"])
+            note(f"split is not one of {', '.join(SPLITS)}", line, row["split"])
         path = file.parent / row["path"]
         if row["path"] and (problem := _problem_of(path, suffixes)):
-            tell(problem, line, row["path"])
+            note(problem, line, row["path"])
         if _BELOW.fullmatch(row["person"]) and row["person"] != NO_PERSON:
-            tell("person is below -1", line, row["person"])
+            note("person is below -1", line, row["person"])
         # Of query and gallery together: an image would find itself.
         key = (os.path.normpath(path), row.get("split", "train").lower() == "train")
         if key in seen:
-            tell("the same image again", line, f"{row['path']} (line {seen[key]})")
+            note("the same image again", line, f"{row['path']} (line {seen[key]})")
         seen.setdefault(key, line)
     if mistakes:
         raise DatasetError(
@@ -171,7 +171,7 @@ def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
 
 
 def _problem_of(path: Path, suffixes: frozenset[str]) -> str | None:
-    """Why a row's path is no image that can be read, from its name and kind alone."""
+    """Why a path is not an image that can be read, by its name and kind alone; None if it may be one."""
     try:
         is_there = path.is_file()
     except OSError as error:

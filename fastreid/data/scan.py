@@ -1,4 +1,4 @@
-"""Image files below a folder: found in sorted order on any tree, and a count of all that is left out, by reason."""
+"""Find image files below a folder, in sorted order, and count what is skipped, by reason."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from fastreid.utils.plain import shortened
 
 logger = logging.getLogger(__name__)
 
-# What systems leave behind: folders of thumbnails and file attributes, and files beside images.
+# Files and folders that operating systems create beside images, such as thumbnails.
 LITTER_NAMES = frozenset({"@eaDir", "__MACOSX", "lost+found", "Thumbs.db", "desktop.ini"})
-_SHOWN, _LONGEST = 5, 300  # reasons are listed with so many cases; paths are cut to so many letters
-HIDDEN, LITTER = "hidden entries (names that start with a dot)", "entries left behind by systems"
-OTHER, BROKEN, IRREGULAR = "files with other suffixes", "links to nothing", "entries that are no regular files"
-AGAIN, EMPTY = "links to folders that are read already", "empty folders that are named as images"
+_SHOWN, _LONGEST = 5, 300  # cases listed per reason; characters shown of a path
+HIDDEN, LITTER = "hidden entries (names that start with a dot)", "entries created by operating systems"
+OTHER, BROKEN, IRREGULAR = "files with other suffixes", "broken links", "entries that are not regular files"
+VISITED, EMPTY = "links to folders that were already read", "empty folders with the name of an image"
 _EXPECTED = frozenset({HIDDEN, LITTER})
 
 
 @dataclass
 class Scan:
-    """What is below a folder.
+    """The files below a folder.
 
     Attributes:
         home: the folder.
         images: the image files, in sorted order.
-        left_out: reason -> what is left out for it, as paths; of files that are not named as images, their suffixes.
+        skipped: reason -> paths of what was skipped; for files with other suffixes, the suffixes.
     """
 
     home: Path
     images: list[Path] = field(default_factory=list)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
 
-    def leave_out(self, reason: str, what: str) -> None:
-        """Count one."""
-        self.left_out.setdefault(reason, []).append(what)
+    def skip(self, reason: str, case: str) -> None:
+        """Add a path, or a suffix, to a reason."""
+        self.skipped.setdefault(reason, []).append(case)
 
-    def tell(self) -> None:
-        """Log what was left out, once for all scans that find the same: a warning if it could have been images."""
+    def log(self) -> None:
+        """Log what was skipped, once for all scans with the same result; a warning if it may have been images."""
         for level, reasons in (
-            (logging.WARNING, self.left_out.keys() - _EXPECTED),
-            (logging.INFO, self.left_out.keys() & _EXPECTED),
+            (logging.WARNING, self.skipped.keys() - _EXPECTED),
+            (logging.INFO, self.skipped.keys() & _EXPECTED),
         ):
             if reasons:
-                parts = [self._counted(reason, self.left_out[reason]) for reason in sorted(reasons)]
-                tell_once(logger, level, f"{self.home}: skipped {'; '.join(parts)}")
+                parts = [self._counted(reason, self.skipped[reason]) for reason in sorted(reasons)]
+                log_once(logger, level, f"{self.home}: skipped {'; '.join(parts)}")
 
     def _counted(self, reason: str, cases: list[str]) -> str:
         if reason == OTHER:
@@ -65,24 +65,24 @@ class Scan:
 
 
 def scan(home: Path, without: Collection[str] = ()) -> Scan:
-    """Look for image files below a folder, links included; each folder is entered once, however many links lead there.
+    """Find image files below a folder. Links are followed; each folder is read once, even if several links lead to it.
 
     Args:
-        without: names of folders in `home` that are not looked into.
+        home: the folder.
+        without: names of folders in `home` that are not read.
 
     Raises:
-        DatasetError: a folder or file that the system does not let in; names it.
+        DatasetError: the system denies access to a folder or file.
     """
     found, suffixes, entered = Scan(home), image_suffixes(), set()
-    # Links come after all that is really there, so that a folder keeps its own name if a link leads to it, too.
-    places, links = [os.fspath(home)], []
+    # Links come last, so that a folder is found under its own path even if a link leads to it.
+    places, links = [os.fspath(home)], list[str]()
     while places or links:
-        is_link = not places
-        place = links.pop(0) if is_link else places.pop()
+        place = places.pop() if places else links.pop(0)
         try:
             identity = os.stat(place)
             if (identity.st_dev, identity.st_ino) in entered:
-                found.leave_out(AGAIN, place)
+                found.skip(VISITED, place)
                 continue
             entered.add((identity.st_dev, identity.st_ino))
             with os.scandir(place) as entries:
@@ -91,11 +91,11 @@ def scan(home: Path, without: Collection[str] = ()) -> Scan:
                 inside = [entry for entry in inside if entry.name not in without]
             folders = list(_folders(inside, found, suffixes))
             if not inside and _suffix(place) in suffixes:
-                found.leave_out(EMPTY, place)
+                found.skip(EMPTY, place)
         except OSError as error:
             if place == os.fspath(home) and error.errno in (errno.ENOENT, errno.ENOTDIR):
                 break
-            raise _shut(error, place) from error
+            raise _access_error(error, place) from error
         links += [entry.path for entry in folders if entry.is_symlink()]
         places += [entry.path for entry in reversed(folders) if not entry.is_symlink()]
     found.images.sort()
@@ -103,21 +103,21 @@ def scan(home: Path, without: Collection[str] = ()) -> Scan:
 
 
 def _folders(entries: list[os.DirEntry], found: Scan, suffixes: frozenset[str]) -> Iterator[os.DirEntry]:
-    """The folders among the entries of one; its images and what is left out go to `found`."""
+    """Yield the folders among the entries of a folder; images and skipped entries go to `found`."""
     for entry in entries:
         suffix = _suffix(entry.name)
         if is_litter(entry.name):
-            found.leave_out(LITTER if entry.name in LITTER_NAMES else HIDDEN, entry.path)
-        elif _leads_nowhere(entry):
-            found.leave_out(BROKEN, entry.path)
+            found.skip(LITTER if entry.name in LITTER_NAMES else HIDDEN, entry.path)
+        elif _is_broken_link(entry):
+            found.skip(BROKEN, entry.path)
         elif entry.is_dir():
             yield entry
         elif suffix not in suffixes:
-            found.leave_out(OTHER, suffix)
+            found.skip(OTHER, suffix)
         elif entry.is_file():
             found.images.append(Path(entry.path))
         else:
-            found.leave_out(IRREGULAR, entry.path)
+            found.skip(IRREGULAR, entry.path)
 
 
 def _suffix(path: str) -> str:
@@ -125,11 +125,11 @@ def _suffix(path: str) -> str:
 
 
 def is_litter(name: str) -> bool:
-    """Whether files and folders of this name are passed over: hidden, or left behind by a system."""
+    """Whether files and folders of this name are skipped: hidden, or created by an operating system."""
     return name.startswith(".") or name in LITTER_NAMES
 
 
-def _leads_nowhere(entry: os.DirEntry) -> bool:
+def _is_broken_link(entry: os.DirEntry) -> bool:
     if not entry.is_symlink():
         return False
     try:
@@ -141,7 +141,7 @@ def _leads_nowhere(entry: os.DirEntry) -> bool:
     return False
 
 
-def _shut(error: OSError, place: str) -> DatasetError:
+def _access_error(error: OSError, place: str) -> DatasetError:
     what = shown(os.fspath(error.filename or place))
     return DatasetError(
         f"cannot look into {what} ({error.strerror}), so that images may be missing; give this user the right to read "
@@ -150,22 +150,22 @@ def _shut(error: OSError, place: str) -> DatasetError:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Every image file below a folder, in sorted order; what is left out is logged with its number and reason.
+    """Every image file below a folder, in sorted order. Skipped files are counted in the log, by reason.
 
     Raises:
-        DatasetError: a folder or file that the system does not let in.
+        DatasetError: the system denies access to a folder or file.
     """
     found = scan(folder)
-    found.tell()
+    found.log()
     return found.images
 
 
 def shown(path: str) -> str:
-    """A path as messages show it: of a very long one, its two ends."""
+    """A path as messages show it; a very long one is shortened in the middle."""
     return shortened(path, _LONGEST)
 
 
 @cache
-def tell_once(log: logging.Logger, level: int, sentence: str) -> None:
-    """Log a sentence once in the life of the process: protocols of a benchmark share folders."""
+def log_once(log: logging.Logger, level: int, sentence: str) -> None:
+    """Log a sentence once per process, as several protocols read the same folders."""
     log.log(level, "%s", sentence)

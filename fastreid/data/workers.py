@@ -1,4 +1,4 @@
-"""Data workers that die, hang, or find the shared memory full: what happened, and what to do about it."""
+"""Errors of data workers that die, hang, or find the shared memory full, with advice; and their signals."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fastreid.utils.errors import EXPLANATIONS, UserError
 
 Batch = TypeVar("Batch")
 
-_SECONDS_TO_HEAR = 2.0
+_SECONDS_TO_WAIT = 2.0
 _FEWER = "lower DATALOADER.NUM_WORKERS"
 _GO_ON = "then go on with --resume"
-# What torch says, what it means, and what helps; the first that fits counts.
+# torch's message, its meaning, and advice; the first match counts.
 _CAUSES = (
     (
         r"shared memory|Bus error|No space left on device.*torch_|torch_.*No space left on device",
-        "the shared memory (/dev/shm) in which data workers hand over batches is full",
+        "the shared memory (/dev/shm) in which data workers send batches is full",
         f"make it larger (docker run --shm-size 8g, mount -o remount,size=8G /dev/shm), or {_FEWER} or "
         f"SOLVER.IMS_PER_BATCH, {_GO_ON}",
     ),
@@ -30,7 +30,7 @@ _CAUSES = (
         r"timed out after",
         "no data worker delivered a batch in DATALOADER.TIMEOUT seconds",
         "see whether the disk that the images are on answers; if it is only slow, raise DATALOADER.TIMEOUT "
-        f"(0 waits for ever), {_GO_ON}",
+        f"(0 waits without limit), {_GO_ON}",
     ),
     (
         r"Too many open files|received \d+ items of ancdata",
@@ -47,12 +47,12 @@ _CAUSES = (
 
 
 class WorkerError(UserError, RuntimeError):
-    """Data workers that cannot go on; says why, and what to do."""
+    """Data workers cannot go on; the message says why, and what to do."""
 
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Block SIGTERM and Ctrl-C in this thread, and so in processes that it starts, until they decide about them."""
+    """Block SIGTERM and Ctrl-C in this thread, and in processes that it starts until they set their own handlers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -64,14 +64,13 @@ def signals_blocked() -> Iterator[None]:
 
 
 def leave_signals_to_parent() -> None:
-    """In a data worker: ignore Ctrl-C, and a SIGTERM that does not come from the process that it works for.
+    """In a data worker: ignore Ctrl-C, and SIGTERM from other processes than the parent.
 
-    A terminal sends Ctrl-C to all processes of a run, and a scheduler SIGTERM. The run finishes its iteration, and for
-    that it needs its workers. Its own SIGTERM still ends a worker. A worker whose parent has died ends by itself: torch
-    looks for that.
+    A terminal sends Ctrl-C to all processes of a run, a scheduler SIGTERM. The run then finishes its iteration and
+    needs its workers for that. SIGTERM from the parent still ends a worker; torch ends a worker whose parent died.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # which says who sent it; macOS does not
+    if hasattr(signal, "sigwaitinfo"):  # it names the sender; macOS lacks it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with, args=(os.getppid(),), name="signals", daemon=True).start()
 
@@ -83,20 +82,20 @@ def _end_with(parent: int) -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """A sentence for an error that comes from the workers' fate, not from what they compute; None for others."""
+    """A sentence for an error of the worker processes; None for errors of the code that they run."""
     if not isinstance(error, RuntimeError | OSError | EOFError):
         return None
     if isinstance(error, WorkerError):
         return str(error)
-    said = str(error).strip() or type(error).__name__
+    message = str(error).strip() or type(error).__name__
     for pattern, what, help_ in _CAUSES:
-        if re.search(pattern, said, re.DOTALL):
-            return f"{what}: {help_} ({said.splitlines()[-1]})"
+        if re.search(pattern, message, re.DOTALL):
+            return f"{what}: {help_} ({message.splitlines()[-1]})"
     return None
 
 
 def _explain_anywhere(error: BaseException) -> str | None:
-    """That a data worker died may be heard in the middle of anything; then torch raises a RuntimeError."""
+    """As `explain`, for errors outside of a loader: torch may raise RuntimeError anywhere when a worker dies."""
     return explain(error) if isinstance(error, RuntimeError) else None
 
 
@@ -104,7 +103,7 @@ EXPLANATIONS.append(_explain_anywhere)
 
 
 def explained(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches; an error of the workers says what to do.
+    """Yield the batches; errors of the workers say what to do.
 
     Raises:
         WorkerError: a worker died, hangs, or has no shared memory.
@@ -116,17 +115,17 @@ def explained(batches: Iterable[Batch]) -> Iterator[Batch]:
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError) as error:
-            cause = _heard_later() or error if isinstance(error, ConnectionError | EOFError) else error
+            cause = _error_of_death() or error if isinstance(error, ConnectionError | EOFError) else error
             if sentence := explain(cause):
                 raise WorkerError(sentence) from error
             raise
         yield batch
 
 
-def _heard_later() -> RuntimeError | None:
-    """A worker that dies while it hands over a batch is missed first, and only then does torch say how it died."""
+def _error_of_death() -> RuntimeError | None:
+    """The error that torch raises soon after the connection to a worker that died was lost."""
     try:
-        time.sleep(_SECONDS_TO_HEAR)
+        time.sleep(_SECONDS_TO_WAIT)
     except RuntimeError as error:
         return error
     return None

@@ -1,11 +1,12 @@
-"""Runs: the training loop, its hooks, launch and the command line. Knows everything above it."""
+"""Trainers, hooks, checkpoints of runs, launching of processes and the command line."""
 
 from fastreid.engine import hooks
 from fastreid.engine.defaults import DefaultTrainer
 from fastreid.engine.launch import launch
 from fastreid.engine.predictor import DefaultPredictor, build_for_evaluation
 from fastreid.engine.setup import default_argument_parser, default_setup
-from fastreid.engine.train_loop import HookBase, SimpleTrainer, TrainerBase
+from fastreid.engine.train_loop import SimpleTrainer
+from fastreid.engine.trainer_base import HookBase, TrainerBase
 
 __all__ = [
     "DefaultPredictor",

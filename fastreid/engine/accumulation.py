@@ -1,4 +1,4 @@
-"""Gradient accumulation: a batch that is too large for the memory goes through the model in parts."""
+"""Gradient accumulation: a batch that does not fit into memory passes through the model in parts."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from fastreid.config import ConfigError
+from fastreid.config import CfgNode, ConfigError
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.utils import comm
 
 
-def accumulation_steps(cfg: Any) -> int:
+def accumulation_steps(cfg: CfgNode) -> int:
     """SOLVER.ACCUMULATION_STEPS: forward passes per update; SOLVER.IMS_PER_BATCH counts the images of all of them.
 
     Raises:
-        ConfigError: the batch does not divide into so many parts, or a part would divide the images of a person.
+        ConfigError: the batch cannot be divided into so many parts, or a part would divide the images of a person.
     """
     steps, world_size = cfg.SOLVER.ACCUMULATION_STEPS, comm.get_world_size()
     if steps == 1:
@@ -37,17 +37,21 @@ def accumulation_steps(cfg: Any) -> int:
 
 
 def _deals_groups(sampler: str) -> bool:
-    """Whether a sampler's batches are groups of images of one person."""
+    """Whether the batches of a sampler consist of groups of images of one person."""
     return (
         sampler in SAMPLER_REGISTRY and "num_instances" in inspect.signature(SAMPLER_REGISTRY.get(sampler)).parameters
     )
 
 
 def split_batch(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """``parts`` equal batches of consecutive images; what is not one value per image is in each of them.
+    """Split a batch into equal parts of consecutive images; values that are not one per image are in each part.
+
+    Args:
+        batch: the batch.
+        parts: number of parts.
 
     Raises:
-        ConfigError: the batch does not divide.
+        ConfigError: the batch cannot be divided into so many parts.
     """
     if parts == 1:
         return [batch]
@@ -65,8 +69,7 @@ def split_batch(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
 
 
 def _length_of(batch: dict[str, Any]) -> int:
-    images = batch.get("images")
-    values = [images] if _is_per_image(images) else [value for value in batch.values() if _is_per_image(value)]
+    values = [value for value in (batch.get("images"), *batch.values()) if _is_per_image(value)]
     return len(values[0]) if values else 0
 
 

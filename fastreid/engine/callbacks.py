@@ -1,4 +1,4 @@
-"""Hooks that no run has of itself: functions of the user's, and a profile of some iterations."""
+"""Optional hooks: user-defined functions, and a profile of some iterations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fastreid.engine.train_loop import HookBase, TrainerBase
+from fastreid.engine.trainer_base import HookBase, TrainerBase
 
 logger = logging.getLogger(__name__)
 
@@ -17,10 +17,16 @@ Callback = Callable[[TrainerBase], object]
 
 
 class CallbackHook(HookBase):
-    """Calls functions with the trainer, each at the point of its name: ``CallbackHook(after_epoch=say_something)``."""
+    """Calls functions with the trainer, each at the point of its name: ``CallbackHook(after_epoch=plot)``.
+
+    Args:
+        callbacks: name of a method of `HookBase` -> the function that is called there.
+
+    Raises:
+        TypeError: a hook has no such method.
+    """
 
     def __init__(self, **callbacks: Callback) -> None:
-        """Raises: TypeError for a point that a run does not have."""
         for point, callback in callbacks.items():
             if point not in POINTS:
                 raise TypeError(f"a run has no point {point!r}; there are {', '.join(POINTS)}")
@@ -36,13 +42,17 @@ POINTS = tuple(name for name, value in vars(HookBase).items() if callable(value)
 class AutogradProfiler(HookBase):
     """Profiles the iterations for which ``enable_predicate(trainer)`` is true.
 
-    Each leaves profiler-trace-iterN.json in ``output_dir``, for chrome://tracing or Perfetto. N counts from 0.
+    Each of them writes profiler-trace-iterN.json for chrome://tracing or Perfetto; N counts from 0.
+
+    Args:
+        enable_predicate: whether to profile the current iteration.
+        output_dir: folder of the files.
+        use_cuda: whether to profile kernels on the GPU too, if there is one.
     """
 
     def __init__(
         self, enable_predicate: Callable[[TrainerBase], bool], output_dir: str | Path, *, use_cuda: bool = True
     ) -> None:
-        """``use_cuda``: kernels on the GPU too, if there is one."""
         self._is_wanted, self._folder = enable_predicate, Path(output_dir)
         self._activities = [ProfilerActivity.CPU]
         if use_cuda and torch.cuda.is_available():

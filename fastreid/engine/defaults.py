@@ -1,4 +1,4 @@
-"""DefaultTrainer: a run built from a config, every part replaceable by overriding one method."""
+"""DefaultTrainer: builds a run from a config; each part can be replaced by overriding one method."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from fastreid.engine.resumable import ResumableTrainer
 from fastreid.engine.setup import output_folder, write_config
 from fastreid.engine.sharding import is_sharded, keep_whole, replicated, shard
 from fastreid.engine.summary import valid_queries_table
-from fastreid.engine.train_loop import HookBase
+from fastreid.engine.trainer_base import HookBase
 from fastreid.engine.training_loader import TrainingLoader
 from fastreid.evaluation import (
     DatasetEvaluator,
@@ -41,6 +41,8 @@ from fastreid.evaluation import (
 )
 from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
+from fastreid.modeling.model import image_transforms_of
+from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
@@ -108,11 +110,10 @@ class DefaultTrainer(ResumableTrainer):
         """Check what the data sets hold now, not after hours of training."""
         if self.loader.images is not None:
             interface_of(self.bare_model).check_data(self.loader.images)
-        for protocol in self.test_datasets:
-            check_protocol(protocol)
+        self._protocols = [check_protocol(dataset) for dataset in self.test_datasets]
 
-    def train(self) -> Results:
-        """Train from ``start_epoch`` to the end; of a finished run, just evaluate.
+    def train(self) -> Results:  # type: ignore[override]  # fast-reid's signature
+        """Train from ``start_epoch`` to the end; evaluate only if the run is finished.
 
         Returns:
             The last evaluation's figures, {protocol: {"Rank-1": …}}; {} without DATASETS.TESTS.
@@ -125,16 +126,12 @@ class DefaultTrainer(ResumableTrainer):
 
     def _train(self) -> Results:
         if self.start_epoch >= self.max_epoch:
-            logger.info(
-                "the run in %s has done its %d epochs: evaluating it",
-                self.cfg.OUTPUT_DIR,
-                self.max_epoch,
-            )
+            logger.info("the run in %s has finished its %d epochs: evaluating it", self.cfg.OUTPUT_DIR, self.max_epoch)
         self._identify()
         if self.start_iter and (Path(self.cfg.OUTPUT_DIR) / "config.yaml").exists():
             write_config(self._given_cfg)
         logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
-        logger.info("protocols:\n%s", valid_queries_table(self.test_datasets))
+        logger.info("protocols:\n%s", valid_queries_table(self._protocols))
         self._prepare_folder()
         if self.start_iter:
             self._restore_best()
@@ -145,8 +142,13 @@ class DefaultTrainer(ResumableTrainer):
         return self.results
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module) -> Results:
+    def test(cls, cfg: CfgNode, model: nn.Module, datasets: Sequence[Any] | None = None) -> Results:
         """Evaluate ``model`` on DATASETS.TESTS and write OUTPUT_DIR/results.json.
+
+        Args:
+            cfg: the config.
+            model: the bare model.
+            datasets: the protocols of DATASETS.TESTS, if they were read before.
 
         Returns:
             {protocol: {"Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"}},
@@ -159,10 +161,10 @@ class DefaultTrainer(ResumableTrainer):
             logger.warning("DATASETS.TESTS is empty: nothing to evaluate")
             return {}
         with output_folder(cfg):
-            return cls._test(cfg, model)
+            return cls._test(cfg, model, datasets)
 
     @classmethod
-    def _test(cls, cfg: CfgNode, model: nn.Module, datasets: Sequence[Any] | None = None) -> Results:
+    def _test(cls, cfg: CfgNode, model: nn.Module, datasets: Sequence[Any] | None) -> Results:
         # Running statistics differ between processes; the checkpoint has the main one's.
         comm.copy_from_main(model.buffers())
         if cls._overrides("build_evaluator", "build_test_loader"):
@@ -194,9 +196,9 @@ class DefaultTrainer(ResumableTrainer):
     def _evaluate(self) -> Results:
         """Evaluate the averaged weights if SOLVER.EMA keeps them, else the weights; data sets are not read again."""
         with self.average.applied() if self.average else contextlib.nullcontext():
-            if self._overrides("test") or not self.test_datasets:
+            if self._overrides("test"):  # it may have fast-reid's arguments
                 return self.test(self.cfg, self.bare_model)
-            return self._test(self.cfg, self.bare_model, self.test_datasets)
+            return self.test(self.cfg, self.bare_model, self._protocols)
 
     def build_hooks(self) -> list[HookBase | None]:
         """The hooks in their order; writers only in the main process."""
@@ -215,7 +217,7 @@ class DefaultTrainer(ResumableTrainer):
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer=timer) if comm.is_main_process() else None,
             hooks.EvaluationRecorder(cfg.OUTPUT_DIR) if comm.is_main_process() else None,
-            hooks.TellSkippedImages(),
+            hooks.LogSkippedImages(),
             ManifestWriter(cfg, self._splits, self._names) if comm.is_main_process() else None,
         ]
 
@@ -225,16 +227,16 @@ class DefaultTrainer(ResumableTrainer):
         return self.schedule
 
     def _splits(self) -> Splits:
-        """The images that are trained on, of all data sets together, and those of each data set and protocol."""
+        """The training images of all data sets together, and the images of each data set and protocol."""
         shown: Splits = {"all training images": {"train": self.loader.images or []}}
         return shown | splits_of(self.train_datasets, self.test_datasets)
 
     def _names(self) -> Names:
-        """Names of people and cameras whose ids are other than their names."""
+        """Names of people and cameras that differ from their ids."""
         return names_of(self.train_datasets, self.test_datasets)
 
     def _build_precise_bn(self) -> HookBase:
-        """TEST.PRECISE_BN over training images of DATASET, "" for those of the run, in batches like the run's.
+        """The hook of TEST.PRECISE_BN, over training images of DATASET; "" stands for those of the run.
 
         Raises:
             ConfigError: DATASET cannot be read, or the model cannot train on its images.
@@ -244,7 +246,7 @@ class DefaultTrainer(ResumableTrainer):
             cfg.defrost()
             cfg.DATASETS.NAMES = (keys.DATASET,)
             if keys.DATASET not in self.cfg.DATASETS.NAMES:
-                logger.warning("batch norm statistics will be those of %s, which is not trained on", keys.DATASET)
+                logger.warning("batch norm statistics will be those of %s, which is not a training set", keys.DATASET)
         try:
             loader = self.build_train_loader(cfg)
             interface_of(self.bare_model).check_data(TrainingLoader(loader).images or [])
@@ -259,7 +261,7 @@ class DefaultTrainer(ResumableTrainer):
         """Console, OUTPUT_DIR/metrics.json and TensorBoard files in OUTPUT_DIR."""
         folder, start = self.cfg.OUTPUT_DIR, self.start_iter
         lines = JSONWriter(os.path.join(folder, "metrics.json"), start_iter=start)
-        # An evaluation that was made up for is about to be written.
+        # The results of an evaluation that the resumed run has repeated are written next.
         written = lines.last_records(evaluations=not self.storage.has_results)
         return [
             ConsoleWriter(max_iter=self.max_iter, max_epoch=self.max_epoch, start_iter=start),
@@ -287,7 +289,7 @@ class DefaultTrainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """An endless loader with ``dataset.num_classes`` and ``iters_per_epoch``."""
-        return build_reid_train_loader(cfg)
+        return build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True))
 
     @classmethod
     def build_test_datasets(cls, cfg: CfgNode) -> Sequence[Any]:
@@ -295,25 +297,25 @@ class DefaultTrainer(ResumableTrainer):
         return build_datasets(cfg, cfg.DATASETS.TESTS)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[Iterable[dict[str, Any]], int]:
-        """Query, then gallery of a protocol, and how many of them are queries; fast-reid's method.
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> tuple[BatchLoader, int]:
+        """Batches of query, then gallery of a protocol, and the number of queries; fast-reid's method.
 
-        A subclass that overrides it or ``build_evaluator`` is evaluated through them, protocol by protocol.
+        If a subclass overrides it or ``build_evaluator``, each protocol is evaluated through them.
         """
         return build_reid_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(
         cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
-    ) -> tuple[Iterable[dict[str, Any]], DatasetEvaluator]:
-        """The loader of a protocol, and what scores it; fast-reid's method."""
+    ) -> tuple[BatchLoader, DatasetEvaluator]:
+        """The loader of a protocol and its evaluator; fast-reid's method."""
         data_loader, num_query = cls.build_test_loader(cfg, dataset_name)
         return data_loader, ReidEvaluator(cfg, num_query, output_dir)
 
     @classmethod
-    def build_feature_loader(cls, cfg: CfgNode, images: Sequence[Any]) -> Iterable[dict[str, Any]]:
+    def build_feature_loader(cls, cfg: CfgNode, images: Sequence[Any]) -> BatchLoader:
         """Batches over ``images`` in order, with the test transforms."""
-        return build_feature_loader(cfg, images)
+        return build_feature_loader(cfg, images, image_transforms_of(cfg, is_train=False))
 
     @staticmethod
     def auto_scale_hyperparams(cfg: CfgNode, num_classes: int) -> CfgNode:
@@ -323,13 +325,13 @@ class DefaultTrainer(ResumableTrainer):
             ConfigError: NUM_CLASSES is set to fewer classes than the data has.
         """
         cfg = cfg.clone()
-        asked = cfg.MODEL.HEADS.NUM_CLASSES
-        if 0 < asked < num_classes:
+        given = cfg.MODEL.HEADS.NUM_CLASSES
+        if 0 < given < num_classes:
             raise ConfigError(
-                f"MODEL.HEADS.NUM_CLASSES is {asked} but the training data has {num_classes} "
-                "people; set it to 0 to count them"
+                f"MODEL.HEADS.NUM_CLASSES is {given} but the training data has {num_classes} "
+                "people; set it to 0 to use that number"
             )
         cfg.defrost()
-        cfg.MODEL.HEADS.NUM_CLASSES = asked or num_classes
+        cfg.MODEL.HEADS.NUM_CLASSES = given or num_classes
         cfg.freeze()
         return cfg

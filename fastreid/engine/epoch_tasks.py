@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastreid.config import ConfigError
 from fastreid.engine.nonfinite import BufferBackup
 from fastreid.engine.sharding import whole_weights
-from fastreid.engine.train_loop import HookBase
+from fastreid.engine.trainer_base import HookBase
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask
 from fastreid.solver.ema import WeightAverage
@@ -120,7 +120,7 @@ def build_epoch_tasks(
     tasks: Sequence[EpochTask],
     model: nn.Module,
     loader: TrainingLoader,
-    make_loader: Callable[[Sequence[PersonImage]], Iterable[dict[str, Any]]],
+    make_loader: Callable[[Sequence[PersonImage]], Iterable[Mapping[str, Any]]],
     average: WeightAverage | None = None,
 ) -> EpochTasks | None:
     """The hook that runs the tasks of a model; None if it has none.

@@ -1,4 +1,4 @@
-"""Hooks around an evaluation: when it is due, the best checkpoint, and the record that all of it is written."""
+"""Hooks for evaluation: when it runs, the best checkpoint, and the record of finished evaluations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from fastreid.engine.train_loop import EvaluationCut, HookBase, progress_of
+from fastreid.engine.trainer_base import EvaluationCut, HookBase, progress_of
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import BEST, Checkpointer
 from fastreid.utils.env import rng_state, set_rng_state
@@ -26,23 +26,24 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 class ResultsError(UserError, TypeError):
-    """A user-defined evaluation returned what is no {protocol: {figure: number}}."""
+    """A user-defined evaluation returned something else than {protocol: {figure: number}}."""
 
 
 class EvalHook(HookBase):
     """Evaluates every ``period`` epochs (0: never) and after the last.
 
-    A resumed run first makes up for an evaluation that was cut off; of a finished run there is nothing else to do.
-    Random states are put back afterwards, so that evaluating more often does not change training.
+    A resumed run first repeats an evaluation that was interrupted; a finished run that is resumed does nothing else.
+    Random states are restored afterwards, so that more frequent evaluation does not change training.
+
+    Args:
+        period: epochs between two evaluations.
+        evaluate: returns {protocol: {figure: number}}, or None if it has no figures.
+        is_evaluated: whether the checkpoint that the run was resumed from was evaluated.
     """
 
     def __init__(
         self, period: int, evaluate: Callable[[], Results | None], is_evaluated: Callable[[], bool] = lambda: True
     ) -> None:
-        """Evaluate by ``evaluate()``, which returns {protocol: {figure: number}}, or None if it has no figures.
-
-        ``is_evaluated`` says of a resumed run whether its last checkpoint was.
-        """
         self._period, self._evaluate, self._is_evaluated = period, evaluate, is_evaluated
 
     def before_train(self) -> None:
@@ -74,7 +75,11 @@ class EvalHook(HookBase):
 
 
 def _checked(results: Results | None) -> Results:
-    """Raises: ResultsError if an evaluation returned anything but figures of protocols, or None for none."""
+    """Return the figures of an evaluation, {} for None.
+
+    Raises:
+        ResultsError: it returned something else.
+    """
     if results is None:
         return {}
     if not isinstance(results, Mapping) or not all(isinstance(figures, Mapping) for figures in results.values()):
@@ -86,7 +91,7 @@ def _checked(results: Results | None) -> Results:
 
 
 class _AfterEvaluation(HookBase):
-    """Does something once after each evaluation, also after one that a resumed run makes up for."""
+    """Acts once after each evaluation, also after one that a resumed run repeats."""
 
     _seen: Results | None = None
 
@@ -107,7 +112,11 @@ class _AfterEvaluation(HookBase):
 
 
 class BestCheckpointer(_AfterEvaluation):
-    """Keeps model_best.pth: the highest "metric", averaged over protocols, of all evaluations."""
+    """Writes model_best.pth when "metric", averaged over protocols, is higher than in all earlier evaluations.
+
+    Args:
+        checkpointer: writes the file.
+    """
 
     def __init__(self, checkpointer: Checkpointer) -> None:
         self._checkpointer = checkpointer
@@ -115,13 +124,13 @@ class BestCheckpointer(_AfterEvaluation):
     def _act(self, results: Results) -> None:
         trainer = self.trainer
         if not all("metric" in figures for figures in results.values()):
-            return  # of a user-defined evaluator: nothing says what is better
+            return  # a user-defined evaluator: it is unknown which results are better
         metric = mean_metric(results)
         if trainer.best_metric is not None and metric <= trainer.best_metric:
             return
         best = {"best_metric": metric, "best_iteration": trainer.iter}
         self._checkpointer.save(BEST.removesuffix(".pth"), is_last=False, **(progress_of(trainer) | best))
-        # Only now: a run that is stopped before must not count as one that has the file.
+        # Only now: a run that is stopped before has no such file.
         trainer.best_metric, trainer.best_iteration = metric, trainer.iter
         logger.info(
             "model_best.pth: metric %.2f over %s. It is chosen on the test protocols; "
@@ -136,7 +145,7 @@ def mean_metric(results: Results) -> float:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation of which everything is written: figures, best checkpoint, and the line in metrics.json."""
+    """An evaluation whose figures, best checkpoint and line in metrics.json are all written."""
 
     iteration: int
     epoch: int
@@ -145,10 +154,12 @@ class Evaluation:
 
 
 class EvaluationRecorder(_AfterEvaluation):
-    """Writes last_evaluation.json when all else of an evaluation is written; it comes after the hooks that do.
+    """Writes last_evaluation.json after all other files of an evaluation; it must follow the hooks that write them.
 
-    An evaluation that is not in there was cut off, at whatever file, and is made up for by a resumed run. Main process
-    only.
+    A resumed run repeats an evaluation that is not recorded there. Main process only.
+
+    Args:
+        folder: folder of the file.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -162,7 +173,7 @@ class EvaluationRecorder(_AfterEvaluation):
 
 
 def last_evaluation(folder: str | Path) -> Evaluation | None:
-    """The evaluation that was finished last; None if there is none, or its record cannot be read."""
+    """The evaluation that was finished last; None if there is none, or if its record cannot be read."""
     try:
         return Evaluation(**json.loads((Path(folder) / RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -172,10 +183,18 @@ def last_evaluation(folder: str | Path) -> Evaluation | None:
 def restore_best(
     checkpointer: Checkpointer, best_metric: float | None, best_iteration: int | None
 ) -> tuple[float | None, int | None]:
-    """See that a resumed run has its model_best.pth; return the best metric and its iteration, as they now are.
+    """Make sure that a resumed run has its model_best.pth.
 
-    A file that is damaged or lost is written again from the checkpoint of the same iteration. If there is none, a
-    warning says so and the run has no best one: the next evaluation makes it.
+    A damaged or missing file is written again from the checkpoint of the same iteration. If there is none, a warning is
+    logged and the next evaluation writes the file.
+
+    Args:
+        checkpointer: of the run.
+        best_metric: the best metric of the run so far.
+        best_iteration: its iteration.
+
+    Returns:
+        The best metric and its iteration; both are None if there is no such checkpoint.
     """
     restored = best_metric, best_iteration
     if comm.is_main_process() and best_metric is not None:
@@ -183,7 +202,7 @@ def restore_best(
         if wrong := damage_in(path):
             source = None if best_iteration is None else checkpointer.checkpoint_of(best_iteration)
             if source is None:
-                logger.warning("%s cannot be used: %s. The next evaluation writes it anew", path, wrong)
+                logger.warning("%s cannot be used: %s. The next evaluation writes it again", path, wrong)
                 restored = None, None
             else:
                 logger.warning("%s cannot be used: %s. It is written again from %s", path, wrong, source)

@@ -1,7 +1,7 @@
 """Whether a run is finished, for scripts: python -m fastreid.engine.finished OUTPUT_DIR [--weights FILE]
 
-Exit status 0: trained to its end and evaluated. 1: not, or not yet; --resume goes on with it. 3: it was started from
-other weights than FILE now holds, so it must be trained anew. What the files hold counts, not their dates.
+Exit status 0: the run was trained to its end and evaluated. 1: it was not; --resume continues it. 3: it was started
+from other weights than FILE now holds, so it must be trained again. Contents of files are compared, not their dates.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ FINISHED, UNFINISHED, OTHER_WEIGHTS = 0, 1, 3
 
 
 def state_of(folder: Path, weights: Path | None = None) -> int:
-    """One of the three; ``weights`` are those that the run should have started from."""
+    """Return FINISHED, UNFINISHED or OTHER_WEIGHTS.
+
+    Args:
+        folder: OUTPUT_DIR of the run.
+        weights: the weights that the run should have started from.
+    """
     final, newest = folder / "model_final.pth", Checkpointer.newest_in(folder)
     if newest is None:
         return UNFINISHED
@@ -35,7 +40,8 @@ def state_of(folder: Path, weights: Path | None = None) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Parse the command line and return the exit status."""
+    parser = argparse.ArgumentParser(description="Whether a run is finished.")
     parser.add_argument("folder", type=Path, metavar="OUTPUT_DIR")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="MODEL.WEIGHTS that it should have started from")
     args = parser.parse_args()

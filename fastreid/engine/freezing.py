@@ -1,16 +1,15 @@
-"""Layers that wait while the others begin to learn (MODEL.FREEZE_LAYERS for SOLVER.FREEZE_ITERS iterations)."""
+"""Frozen layers: MODEL.FREEZE_LAYERS do not train in the first SOLVER.FREEZE_ITERS iterations."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fastreid.config import ConfigError
-from fastreid.engine.train_loop import HookBase
+from fastreid.config import CfgNode, ConfigError
+from fastreid.engine.trainer_base import HookBase
 from fastreid.solver.frozen import frozen_parts
 
 logger = logging.getLogger(__name__)
@@ -19,22 +18,25 @@ WHOLE_RUN = -1
 
 
 class LayerFreeze(HookBase):
-    """Keeps modules in eval mode, and parameters bit by bit as they are, in the run's first ``iterations``.
+    """Keeps modules in eval mode and their parameters unchanged in the first iterations of a run.
 
-    It counts the iterations of the run, not of the process, so a resumed run goes on as it was.
+    Iterations of the run are counted, not those of the process, so that a resumed run continues exactly.
 
-    Freezing drops gradients; it does not ask for none by ``requires_grad``. DistributedDataParallel wants a gradient
-    from every parameter that it was built with, and the optimiser's groups must not change under its saved state.
-    A parameter without a gradient is passed over by optimisers: no decay, no momentum, no step count.
+    Gradients are dropped after the backward pass; ``requires_grad`` stays. DistributedDataParallel needs a gradient
+    of every parameter that it was built with, and the groups of the optimiser must fit its saved state. Optimisers
+    skip a parameter without a gradient: no decay, no momentum, no step count.
+
+    Args:
+        model: the model, or its distributed wrapper.
+        freeze_layers: modules or parameters by their path in the model, as in MODEL.FREEZE_LAYERS.
+        freeze_iters: number of iterations; -1: the whole run. Parameters that are frozen for the whole run should not
+            require a gradient.
+
+    Raises:
+        ConfigError: the model has no part of such a name.
     """
 
     def __init__(self, model: nn.Module, freeze_layers: Sequence[str], freeze_iters: int = WHOLE_RUN) -> None:
-        """``freeze_layers`` as MODEL.FREEZE_LAYERS names them; ``freeze_iters`` WHOLE_RUN: for ever, and such
-        parameters had better not require a gradient at all.
-
-        Raises:
-            ConfigError: a name that the model does not have.
-        """
         bare = model.module if isinstance(model, DistributedDataParallel) else model
         self._modules, self._parameters = frozen_parts(bare, freeze_layers)
         self._iterations = freeze_iters
@@ -48,8 +50,8 @@ class LayerFreeze(HookBase):
                 module.eval()
         elif self._is_frozen:
             self._is_frozen = False
-            self.trainer.model.train()  # the model knows which of its parts never are in training mode
-            logger.info("iteration %d: frozen layers learn from now on", self.trainer.iter)
+            self.trainer.model.train()  # parts that always are in eval mode override `train`
+            logger.info("iteration %d: frozen layers are trained from now on", self.trainer.iter)
 
     def after_backward(self) -> None:
         if self._is_on():
@@ -60,7 +62,7 @@ class LayerFreeze(HookBase):
     def after_step(self) -> None:
         if self._is_on() and not self._has_dropped and any(p.requires_grad for p in self._parameters):
             raise RuntimeError(
-                f"{type(self.trainer).__name__}.run_step lets frozen layers learn: between backward and the "
+                f"{type(self.trainer).__name__}.run_step trains frozen layers: between backward and the "
                 'optimiser\'s step it must call self._call("after_backward")'
             )
 
@@ -68,14 +70,18 @@ class LayerFreeze(HookBase):
         return self._iterations == WHOLE_RUN or self.trainer.iter < self._iterations
 
 
-def build_layer_freeze(cfg: Any, model: nn.Module) -> LayerFreeze | None:
-    """What freezes MODEL.FREEZE_LAYERS, modules or parameters by their path in ``model``; None if nothing is frozen.
+def build_layer_freeze(cfg: CfgNode, model: nn.Module) -> LayerFreeze | None:
+    """The hook that freezes MODEL.FREEZE_LAYERS; None if nothing is frozen.
 
     Call it before the optimiser is built and the model is distributed. SOLVER.FREEZE_ITERS 0 freezes nothing, as in
     fast-reid; -1 freezes for the whole run, and such parameters get no gradient and no optimiser state.
 
+    Args:
+        cfg: the config.
+        model: the bare model.
+
     Raises:
-        ConfigError: a name that the model does not have, nothing left to learn, FREEZE_ITERS below -1.
+        ConfigError: the model has no part of such a name, or no parameter is left to train.
     """
     names, iterations = list(cfg.MODEL.FREEZE_LAYERS), cfg.SOLVER.FREEZE_ITERS
     _, parameters = frozen_parts(model, names)

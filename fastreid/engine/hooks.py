@@ -1,10 +1,11 @@
-"""What joins the training loop: timing, learning rate, checkpoints, evaluation, writing."""
+"""Hooks of the training loop: timing, learning rate, averaging, checkpoints, records."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -13,14 +14,15 @@ from fastreid.engine.evaluating import BestCheckpointer, EvalHook, EvaluationRec
 from fastreid.engine.freezing import LayerFreeze  # noqa: F401
 from fastreid.engine.precise_bn import PreciseBN  # noqa: F401
 from fastreid.engine.stopping import Interrupted, StopOnSignal  # noqa: F401
-from fastreid.engine.train_loop import HookBase, progress_of
+from fastreid.engine.trainer_base import HookBase, progress_of
+from fastreid.engine.training_loader import skipped_images
 from fastreid.solver import LRSchedule
 from fastreid.solver.ema import WeightAverage
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import INTERRUPTED, Checkpointer
 from fastreid.utils.errors import UserError
 from fastreid.utils.events import Record
-from fastreid.utils.skipped import tell_skipped
+from fastreid.utils.skipped import describe_skipped
 from fastreid.utils.timing import RunningMedian, format_seconds
 from fastreid.utils.writers import Writer
 
@@ -28,14 +30,14 @@ logger = logging.getLogger(__name__)
 
 
 class IterationTimer(HookBase):
-    """Puts "time" (seconds per iteration) into the storage and says the total at the end."""
+    """Puts "time" (seconds per iteration) into the storage and logs the total at the end."""
 
     def __init__(self) -> None:
         self._recent = RunningMedian()
         self._train_start = time.perf_counter()
 
     def eta_seconds(self, done: int) -> float:
-        """Time left after ``done`` iterations at the recent pace; evaluations are not foreseen."""
+        """Time left after ``done`` iterations at the recent speed, without evaluations."""
         return self._recent.median * (self.trainer.max_iter - done)
 
     def before_train(self) -> None:
@@ -56,40 +58,57 @@ class IterationTimer(HookBase):
 
 
 class ScheduleError(UserError, TypeError):
-    """A scheduler that cannot set the learning rate of any iteration, as those of torch."""
+    """A scheduler that cannot set the learning rate of a given iteration, such as those of torch."""
+
+
+@runtime_checkable
+class _SetsIteration(Protocol):
+    def set_iteration(self, iteration: int) -> None: ...
 
 
 class LRScheduler(HookBase):
     """Sets the learning rates of an iteration before it runs: ``LRScheduler(schedule)``.
 
-    Or, as in fast-reid, ``LRScheduler(optimizer, schedule)``; the schedule knows its optimiser.
+    Also takes fast-reid's arguments, ``LRScheduler(optimizer, schedule)``.
+
+    Args:
+        schedule: the schedule, or an optimiser, which is ignored.
+        scheduler: the schedule if the first argument is an optimiser.
+
+    Raises:
+        ScheduleError: the schedule cannot set the learning rate of a given iteration.
     """
 
     def __init__(self, schedule: LRSchedule | torch.optim.Optimizer, scheduler: LRSchedule | None = None) -> None:
-        self._schedule = schedule if scheduler is None else scheduler
-        if not hasattr(self._schedule, "set_iteration"):
+        given = schedule if scheduler is None else scheduler
+        if not isinstance(given, _SetsIteration):
             raise ScheduleError(
-                f"LRScheduler takes an LRSchedule, as build_lr_scheduler(cfg, optimizer, iters_per_epoch) gives it, "
-                f"and not {type(self._schedule).__name__}. For a scheduler of torch, add a hook whose after_step or "
+                f"LRScheduler takes an LRSchedule, as build_lr_scheduler(cfg, optimizer, iters_per_epoch) returns it, "
+                f"and not {type(given).__name__}. For a scheduler of torch, add a hook whose after_step or "
                 "after_epoch calls scheduler.step(); for a curve of your own, register it in SCHEDULE_REGISTRY"
             )
+        self._schedule = given
 
     def before_step(self) -> None:
         self._schedule.set_iteration(self.trainer.iter)
 
 
 class AverageWeights(HookBase):
-    """Takes the weights into their average after each step that changed them."""
+    """Updates the averaged weights after each step that changed the weights.
+
+    Args:
+        average: the averaged weights.
+    """
 
     def __init__(self, average: WeightAverage) -> None:
         self._average = average
 
     def before_train(self) -> None:
-        if not self.trainer.start_iter:  # a resumed run has its average
+        if not self.trainer.start_iter:  # a resumed run has loaded its average
             self._average.restart()
 
     def before_step(self) -> None:
-        self.trainer.took_step = True  # a run_step of somebody's does not say so
+        self.trainer.took_step = True  # a user-defined run_step may not set it
 
     def after_step(self) -> None:
         if self.trainer.took_step:
@@ -99,11 +118,15 @@ class AverageWeights(HookBase):
 class PeriodicCheckpointer(HookBase):
     """Writes model_NNNN.pth every ``period`` epochs (NNNN from 0), model_final.pth after the last.
 
-    It comes before EvalHook, so that an evaluation that fails loses no training.
+    It must precede EvalHook, so that an evaluation that fails loses no training.
+
+    Args:
+        checkpointer: writes the files.
+        period: epochs between two checkpoints; 0: only the last one.
+        keep: number of the newest model_NNNN.pth to keep; 0 keeps all.
     """
 
     def __init__(self, checkpointer: Checkpointer, period: int, *, keep: int = 0) -> None:
-        """``keep``: how many model_NNNN.pth are left, the newest; 0 leaves all."""
         self._checkpointer, self._period, self._keep = checkpointer, period, keep
 
     def before_train(self) -> None:
@@ -121,35 +144,45 @@ class PeriodicCheckpointer(HookBase):
         self._checkpointer.save(name, **progress_of(self.trainer))
         self._checkpointer.remove_all_but(self._keep)
         if comm.is_main_process():
-            (self._checkpointer.save_dir / INTERRUPTED).unlink(missing_ok=True)  # the run has gone on
+            (self._checkpointer.save_dir / INTERRUPTED).unlink(missing_ok=True)  # no longer the newest
 
 
-class TellSkippedImages(HookBase):
-    """Says in the end how many images were skipped (DATALOADER.BAD_IMAGES), each counted once over all processes."""
+class LogSkippedImages(HookBase):
+    """Logs at the end which images were skipped (DATALOADER.BAD_IMAGES), each counted once over all processes."""
 
-    _told = False
+    _is_logged = False
 
     def before_train(self) -> None:
-        self._told = False
+        self._is_logged = False
 
     def after_epoch(self) -> None:
-        loader = getattr(self.trainer, "data_loader", None)
-        if self.trainer.epoch + 1 == self.trainer.max_epoch and hasattr(loader, "skipped"):
-            self._tell({path: why for part in comm.all_gather(loader.skipped) for path, why in part.items()})
-            self._told = True
+        if self.trainer.epoch + 1 == self.trainer.max_epoch and self.trainer.data_loader is not None:
+            parts = comm.all_gather(dict(skipped_images(self.trainer.data_loader)))
+            self._log({path: why for part in parts for path, why in part.items()})
+            self._is_logged = True
 
     def after_train(self) -> None:
-        if not self._told:  # stopped before: others may never come here
-            self._tell(getattr(getattr(self.trainer, "data_loader", None), "skipped", {}))
+        # Without the other processes: after an error they may never call this.
+        if not self._is_logged and self.trainer.data_loader is not None:
+            self._log(skipped_images(self.trainer.data_loader))
 
-    def _tell(self, skipped: Mapping[str, str]) -> None:
+    def _log(self, skipped: Mapping[str, str]) -> None:
         if skipped:
             first = self.trainer.start_iter
-            logger.warning("trained since iteration %d without some images: %s", first, tell_skipped(skipped))
+            logger.warning("trained since iteration %d without some images: %s", first, describe_skipped(skipped))
 
 
 class PeriodicWriter(HookBase):
-    """Hands the mean of the last ``period`` iterations, and every evaluation, to the writers."""
+    """Writes the means over the last ``period`` iterations, and the results of every evaluation.
+
+    Args:
+        make_writers: returns the writers; it is called when training starts, as building a trainer writes nothing.
+        period: iterations between two records.
+        timer: the timer of the run; if it is None, that among its hooks.
+
+    Raises:
+        TypeError: `make_writers` is not callable.
+    """
 
     def __init__(
         self,
@@ -158,24 +191,21 @@ class PeriodicWriter(HookBase):
         *,
         timer: IterationTimer | None = None,
     ) -> None:
-        """``make_writers`` is called when training starts: building a trainer writes nothing.
-
-        ``timer``: the one among the run's hooks, if left out.
-        """
         if not callable(make_writers):
             raise TypeError(
-                "PeriodicWriter takes the method, self.build_writers, and not what it returns: writers must know "
-                "where a resumed run starts, or they would drop what it had recorded"
+                "PeriodicWriter takes the method self.build_writers, not what it returns: writers need the iteration "
+                "at which a resumed run starts, otherwise they would drop earlier records"
             )
-        self._make_writers, self._timer, self._period = make_writers, timer, period
+        self._make_writers, self._given_timer, self._period = make_writers, timer, period
         self._writers: Sequence[Writer] = ()
 
     def before_train(self) -> None:
-        self._timer = self._timer or next((h for h in self.trainer.hooks if isinstance(h, IterationTimer)), None)
-        if self._timer is None:
+        timer = self._given_timer or next((h for h in self.trainer.hooks if isinstance(h, IterationTimer)), None)
+        if timer is None:
             raise RuntimeError("PeriodicWriter needs an IterationTimer among the hooks of the run")
+        self._timer = timer
         self._writers = self._make_writers()
-        self._write_results()  # of an evaluation made up for
+        self._write_results()  # of an evaluation that the resumed run has repeated
 
     def after_step(self) -> None:
         trainer = self.trainer

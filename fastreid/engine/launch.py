@@ -1,4 +1,4 @@
-"""Starts one process per GPU (or several on a CPU) and runs a function in each; or joins those of torchrun."""
+"""Starts one process per GPU (or several on a CPU) and runs a function in each, or joins the processes of torchrun."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from fastreid.utils.errors import UserError, hush_clean_up, sentence_of
 
 logger = logging.getLogger(__name__)
 
-# How long a process waits for the others before it says that one hangs, and stops.
+# How long a process waits for the others before it stops with an error.
 TIMEOUT_MINUTES = 30.0
-# Exit status of a process that stopped because it was asked to, and saved the run.
+# Exit status of a process that was stopped by a signal and has saved the run.
 STOPPED = 75
 
 
 class LaunchError(UserError, ValueError):
-    """A number of processes or machines that cannot be; a process that was ended from outside."""
+    """An impossible number of processes or machines, or a process that was killed."""
 
 
 class NoAnswerError(UserError, RuntimeError):
-    """Another process of the run did not answer in time."""
+    """Another process of the run did not respond in time."""
 
 
 class RankError(UserError, RuntimeError):
-    """What stopped one of several processes, and is no fault of the library; says it in one sentence."""
+    """An error of the user or the machine in one of several processes, as one sentence."""
 
 
 def launch(
@@ -59,22 +59,28 @@ def launch(
 ) -> Any:
     """Run ``main(*args)`` in ``num_gpus_per_machine`` processes on each of ``num_machines``.
 
-    One process in all is a plain call, whose value is returned. Otherwise each process joins a
-    process group, nccl if ``device`` is CUDA and gloo if it is "cpu" ("auto": CUDA if there is
-    any); None is returned, and an error in one process stops the others. ``dist_url`` "auto" takes
-    a free local port. A process that torchrun started joins its group instead, and returns the
-    value of its own call.
+    A single process is a plain call. Otherwise each process joins a process group, and an error in one process stops
+    the others. A process that torchrun started joins its group. SIGTERM and Ctrl-C are forwarded to the processes,
+    which save the run and end.
 
     Args:
+        main: the function.
+        num_gpus_per_machine: number of processes on each machine.
+        num_machines: number of machines.
+        machine_rank: number of this machine, from 0.
+        dist_url: address of the first process; "auto": a free local port.
+        args: arguments of the function.
+        device: nccl is used for CUDA, gloo for "cpu"; "auto": CUDA if there is any.
         timeout_minutes: a process that waits longer than this for another stops with an error.
 
-    SIGTERM and Ctrl-C are passed on to the processes, which save the run and end.
+    Returns:
+        The value of the function in a single process or under torchrun, otherwise None.
 
     Raises:
-        Interrupted: the processes were asked to stop, and did.
-        LaunchError: more GPUs than there are, an impossible rank, or "auto" for several machines;
-            processes asked for beside those of torchrun; a process was killed.
-        RankError: a process was stopped by what a user or the machine can cause, or another one hangs.
+        Interrupted: the processes were stopped by a signal.
+        LaunchError: more processes than GPUs, an impossible rank, "auto" for several machines, a number of processes
+            together with torchrun, or a process that was killed.
+        RankError: an error of the user or the machine in a process, or another one hangs.
         torch.multiprocessing.ProcessRaisedException: any other error in a process, with its traceback.
     """
     device = resolve_device(device) if str(device) == "auto" else str(device)
@@ -100,10 +106,10 @@ def launch(
     except mp.ProcessExitedException as error:
         raise LaunchError(
             f"{error}, and the others were stopped. If it was killed by SIGKILL, the memory was full: lower "
-            "DATALOADER.NUM_WORKERS or SOLVER.IMS_PER_BATCH. Go on from the last checkpoint with --resume"
+            "DATALOADER.NUM_WORKERS or SOLVER.IMS_PER_BATCH. Continue from the last checkpoint with --resume"
         ) from error
     except mp.ProcessRaisedException as error:
-        # One that misses the process that failed first may have been heard before it.
+        # The error of a process that waited may arrive before that of the process that failed first.
         for text in (str(error), *_reports(started)):
             if sentence := _sentence_in(text):
                 raise RankError(sentence) from error
@@ -112,16 +118,22 @@ def launch(
 
 
 class _Requests:
-    """Passes SIGTERM and Ctrl-C on to the processes of the run; `told` says whether there was one.
+    """Forwards SIGTERM and Ctrl-C to the processes of the run, which save it before they end.
 
-    They save the run before they end. Without this, the launcher would end first, and take them with it.
+    Otherwise the launcher would end first and kill them.
+
+    Args:
+        started: the processes.
+
+    Attributes:
+        has_signal: whether a signal was forwarded.
     """
 
     def __init__(self, started: mp.ProcessContext) -> None:
-        self._started, self.told = started, False
+        self._started, self.has_signal = started, False
 
     def __enter__(self) -> _Requests:
-        is_main = threading.current_thread() is threading.main_thread()  # only there may signals be handled
+        is_main = threading.current_thread() is threading.main_thread()  # Python allows handlers there only
         numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
         self._before = {number: signal.signal(number, self._pass_on) for number in numbers}
         return self
@@ -131,27 +143,27 @@ class _Requests:
             signal.signal(number, handler)
 
     def _pass_on(self, number: int, frame: Any) -> None:
-        self.told = True
+        self.has_signal = True
         for process in self._started.processes:
             if process.is_alive():
                 os.kill(process.pid, number)
 
 
 def _reports(started: mp.ProcessContext) -> Iterator[str]:
-    """The tracebacks that processes of the run left."""
+    """Tracebacks of the processes of the run."""
     for name in started.error_files:
         with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError), open(name, "rb") as file:
-            yield str(pickle.load(file))  # torch wrote it, in a process of ours
+            yield str(pickle.load(file))  # written by torch in a process of this run
 
 
 def _sentence_in(traceback: str) -> str | None:
-    """The message of the `RankError` at the end of a process's traceback; None if it ends otherwise."""
+    """The message of the `RankError` at the end of a traceback; None if it ends with another error."""
     _, mark, sentence = traceback.strip().rpartition(f"\n{RankError.__module__}.{RankError.__name__}: ")
     return sentence if mark else None
 
 
 def _wait_for_all(started: mp.ProcessContext, timeout_minutes: float) -> None:
-    """Until all have ended. One that hangs when others have nothing more to ask of it is noticed by nobody else."""
+    """Wait until all processes have ended; kill those that hang after others have finished."""
     deadline = None
     with _Requests(started) as requests:
         while running := [process for process in started.processes if process.is_alive()]:
@@ -164,13 +176,13 @@ def _wait_for_all(started: mp.ProcessContext, timeout_minutes: float) -> None:
                 _give_up(started, timeout_minutes)
             wait([process.sentinel for process in running], timeout=1)
         if STOPPED in [process.exitcode for process in started.processes]:
-            raise Interrupted(1)  # the main one has said how to go on
+            raise Interrupted(1)  # the main process has printed how to continue
         try:
             while not started.join():
                 pass
         except mp.ProcessExitedException as error:
-            if requests.told:
-                raise Interrupted("stopped by a signal before the training began, or in its last moments") from error
+            if requests.has_signal:
+                raise Interrupted("stopped by a signal before the training began, or at its very end") from error
             raise
 
 
@@ -180,8 +192,8 @@ def _give_up(started: mp.ProcessContext, timeout_minutes: float) -> None:
         started.processes[number].kill()
     raise LaunchError(
         f"waited {timeout_minutes:g} minutes (--timeout) for process {', '.join(map(str, hanging))} of "
-        f"{len(started.processes)}, which hangs at the end of its work, and killed it. Others had finished: "
-        "what is missing of the results comes with --resume"
+        f"{len(started.processes)}, which hangs at the end of its work, and killed it. Other processes had "
+        "finished: --resume writes the missing results"
     )
 
 
@@ -195,7 +207,7 @@ def _join_torchrun(
 ) -> Any:
     if asked != 1:
         raise LaunchError(
-            "torchrun has started the processes: give their number to it (--nproc-per-node, --nnodes), and leave out "
+            "the processes were started by torchrun: give it their number (--nproc-per-node, --nnodes), and leave out "
             "--num-gpus and --num-machines"
         )
     there = torch.cuda.device_count()
@@ -256,7 +268,7 @@ def _worker(
             raise
         logger.debug("stopped by", exc_info=True)
         hush_clean_up()
-        raise RankError(sentence) from error  # as text, which is all that the first process gets to know
+        raise RankError(sentence) from error  # the launcher gets it as text only
 
 
 def _in_group(
@@ -272,9 +284,9 @@ def _in_group(
 ) -> Any:
     on_cuda = device.startswith("cuda")
     if on_cuda:
-        torch.cuda.set_device(local_rank)  # plain "cuda" is now this process's own device
+        torch.cuda.set_device(local_rank)  # plain "cuda" is the device of this process from now on
     else:
-        # Processes share the cores; each taking all of them is slower than taking its part.
+        # Processes share the cores.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_per_machine))
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
@@ -286,16 +298,16 @@ def _in_group(
     try:
         value = main(*args)
     except RuntimeError as error:
-        if "Timed out waiting" not in str(error):  # gloo's words; nccl ends the process by itself
+        if "Timed out waiting" not in str(error):  # the message of gloo; nccl ends the process by itself
             raise
         raise NoAnswerError(
             f"process {dist.get_rank()} of {dist.get_world_size()} waited {timeout_minutes:g} minutes (--timeout) for "
-            "another one, which hangs or is far slower: see what the others wrote last, then go on with --resume; a "
-            "longer --timeout helps if one of them is only slow"
+            "another one, which hangs or is far slower: see what the others logged last, then continue with --resume; "
+            "use a longer --timeout if one of them is only slow"
         ) from error
-    # Not after an error: closing the group would make the others fail first, and hide the reason.
+    # Not after an error: closing the group would make the others fail first, with another message.
     dist.destroy_process_group()
-    # A trainer and its hooks know each other, so the model that holds the group outlives it. Were its threads to
-    # outlive the interpreter, the process would be aborted.
+    # Trainer and hooks refer to each other and keep the group alive. If its threads outlived the interpreter, the
+    # process would be aborted.
     gc.collect()
     return value

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastreid.config import CfgNode
 from fastreid.engine.fingerprints import split_fingerprint
-from fastreid.engine.train_loop import HookBase
+from fastreid.engine.trainer_base import HookBase
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.manifest import (
@@ -62,13 +62,13 @@ def manifest_of(
 
 
 def splits_of(train: Iterable[Any], tests: Iterable[Any]) -> Splits:
-    """{data set: {split: images}} of data sets that are trained on, and of test protocols."""
+    """{data set: {split: images}} of training sets and test protocols."""
     found: Splits = {f"{data.name} (training)": {"train": data.train} for data in train}
     return found | {data.name: {"query": data.query, "gallery": data.gallery} for data in tests}
 
 
 def names_of(train: Iterable[Any], tests: Iterable[Any]) -> Names:
-    """{data set: {"people" or "cameras": {name: id}}} where names are not the ids themselves; reads nothing anew."""
+    """{data set: {"people" or "cameras": {name: id}}} where names are not the ids themselves."""
     found: Names = {}
     for data in (*train, *tests):
         for what in ("person_names", "camera_names", "training_person_names", "training_camera_names"):
@@ -79,7 +79,13 @@ def names_of(train: Iterable[Any], tests: Iterable[Any]) -> Names:
 
 
 class ManifestWriter(HookBase):
-    """OUTPUT_DIR/manifest.json of a training; a resumed one adds its session to those before. Main process only."""
+    """Writes OUTPUT_DIR/manifest.json; a resumed run adds its session to the earlier ones. Main process only.
+
+    Args:
+        cfg: the config.
+        make_splits: returns {data set: {split: images}}.
+        make_names: returns {data set: {"people" or "cameras": {name: id}}}.
+    """
 
     def __init__(self, cfg: Any, make_splits: Callable[[], Splits], make_names: Callable[[], Names] = dict) -> None:
         self._cfg, self._make_splits, self._make_names = cfg, make_splits, make_names
@@ -95,7 +101,7 @@ class ManifestWriter(HookBase):
         write_manifest(self._path, self._content)
 
     def _earlier_sessions(self) -> list[dict[str, Any]]:
-        """The sessions that a resumed run has had; a manifest that cannot be read is kept under another name."""
+        """The earlier sessions of a resumed run; a manifest that cannot be read is renamed."""
         if not self._path.exists():
             return []
         before = read_manifest(self._path) or {}
@@ -104,11 +110,11 @@ class ManifestWriter(HookBase):
             return sessions
         aside = self._path.with_name(f"{self._path.stem}_damaged{self._path.suffix}")
         self._path.replace(aside)
-        logger.warning("%s cannot be read; it is now %s, and sessions are recorded anew", self._path, aside.name)
+        logger.warning("%s cannot be read; it is now %s, and a new one is written", self._path, aside.name)
         return []
 
     def after_train(self) -> None:
-        if not self._content:  # stopped by another hook before
+        if not self._content:  # another hook has stopped the run before
             return
         trainer, error = self.trainer, sys.exc_info()[1]
         status = "finished" if error is None else f"stopped: {type(error).__name__}: {error}"
@@ -120,7 +126,7 @@ class ManifestWriter(HookBase):
 def evaluation_manifest(
     cfg: Any, make_splits: Callable[[], Splits], make_names: Callable[[], Names] = dict
 ) -> Iterator[None]:
-    """OUTPUT_DIR/manifest_evaluation.json around an evaluation; the manifest of a training is left alone."""
+    """Write OUTPUT_DIR/manifest_evaluation.json around an evaluation; the manifest of a training is not changed."""
     if not comm.is_main_process():
         yield
         return

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: what is put back, and what is said about them."""
+"""Steps whose losses or gradients are not finite: the state before them, and a description for the log."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ _SHOWN = 3
 
 
 class DivergenceError(UserError, FloatingPointError):
-    """More steps in a row than SOLVER.MAX_NONFINITE had a loss or a gradient that is not finite."""
+    """More consecutive steps than SOLVER.MAX_NONFINITE had a loss or a gradient that is not finite."""
 
 
 class BufferBackup:
-    """The buffers of a model as they were before a step.
+    """A copy of the buffers of a model before a step.
 
-    A forward pass moves them (running statistics, memory banks) before anybody knows that its loss is not finite; one
-    such batch would spoil them for good. A copy per step costs little beside the step: buffers are small.
+    A forward pass updates them (running statistics, memory banks) before its loss is known not to be finite. Buffers
+    are small, so a copy per step costs little.
+
+    Args:
+        model: the model.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -44,24 +47,23 @@ class BufferBackup:
                 copy.copy_(buffer.detach())
 
     def changed(self) -> list[str]:
-        """Names of the buffers that differ from what ``remember`` found."""
+        """Names of the buffers that have changed since ``remember``."""
         return [
             name
             for name, buffer in self._model.named_buffers()
             if name not in self._copies or not torch.equal(buffer, self._copies[name])
         ]
 
-    def restore(self, *, but: Iterable[str] = ()) -> None:
-        """Put them back as ``remember`` found them, ``but`` those of these names."""
-        kept = set(but)
+    def restore(self) -> None:
+        """Restore the buffers as they were in ``remember``."""
         with torch.no_grad():
             for name, buffer in self._model.named_buffers():
-                if name in self._copies and name not in kept:
+                if name in self._copies:
                     buffer.copy_(self._copies[name])
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """2-norm of all gradients together, a scalar; not finite if one of them is not (or beyond float32's range)."""
+    """2-norm of all gradients together, a scalar; not finite if one of them is not, or if it exceeds float32."""
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
@@ -69,10 +71,11 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 def describe(
     model: nn.Module, names: Sequence[str], losses: Tensor, batches: Sequence[Mapping[str, Any]]
 ) -> str | None:
-    """What in this process is not finite, and on which images; None if all of it is finite.
+    """Describe what in this process is not finite, and on which images; None if everything is finite.
 
     Args:
-        names: of the loss terms.
+        model: the model, with gradients.
+        names: names of the loss terms.
         losses: [M, T], the terms of each of M micro-batches.
         batches: the M micro-batches.
     """
@@ -96,7 +99,7 @@ def describe(
 
 
 def _images(batch: Mapping[str, Any]) -> str:
-    """Those with pixels that are not finite, if any; else the first few, and all in the log file."""
+    """The images with pixels that are not finite, if any; otherwise the first few. The log file has all."""
     paths = [str(path) for path in batch.get("img_paths", [])]
     if not paths:
         return "(no paths in the batch)"

@@ -1,4 +1,4 @@
-"""Batch norm statistics of many batches instead of the running average of the last few (TEST.PRECISE_BN)."""
+"""Batch norm statistics over many batches instead of the running average of the last few (TEST.PRECISE_BN)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastreid.config import ConfigError
 from fastreid.engine.accumulation import split_batch
 from fastreid.engine.nonfinite import BufferBackup
-from fastreid.engine.train_loop import HookBase
+from fastreid.engine.trainer_base import HookBase
 from fastreid.solver.ema import WeightAverage
 from fastreid.utils import comm
 from fastreid.utils.env import rng_state, set_rng_state
@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 class Population:
-    """Mean and variance [C] of all values of a channel that were ever shown, in float64 (Chan et al., 1979)."""
+    """Mean and variance [C] of all values of each channel so far, in float64 (Chan et al., 1979)."""
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0.0, torch.zeros(()), torch.zeros(())
 
     def add(self, maps: Tensor) -> None:
-        """Take in a batch [B, C, …]."""
+        """Add the values of a batch [B, C, …]."""
         others = [axis for axis in range(maps.ndim) if axis != 1]
         variance, mean = torch.var_mean(maps.detach().float(), dim=others, correction=0)
         count = maps.numel() / maps.shape[1]
@@ -45,7 +45,7 @@ class Population:
         self.count = total
 
     def over_processes(self) -> Population:
-        """That of all processes together, the same in each."""
+        """The population of all processes together, the same in each."""
         count = comm.all_reduce_sum(torch.tensor([self.count], dtype=torch.float64, device=self.mean.device))
         mean = comm.all_reduce_sum(self.mean * self.count) / count
         whole = Population()
@@ -55,25 +55,27 @@ class Population:
 
     @property
     def variance(self) -> Tensor:
-        """Unbiased, as running statistics are."""
+        """Unbiased variance, as in running statistics."""
         return self.squares / max(self.count - 1, 1)
 
 
 @torch.no_grad()
 def update_statistics(model: nn.Module, batches: Iterable[dict[str, Any]]) -> list[str]:
-    """Show ``batches`` to a model in training mode, and give its batch norms the statistics of all of them.
+    """Set the statistics of the batch norms of a model in training mode to those over ``batches``.
 
-    Layers in eval mode (frozen ones) keep theirs. Nothing else of the model changes, random states neither.
+    Layers in eval mode (frozen ones) keep their statistics. Nothing else of the model changes, nor do random states.
 
     Args:
-        model: the bare model; several processes each show their own batches.
+        model: the bare model.
+        batches: the batches of this process; statistics are over those of all processes.
 
     Returns:
         Names of the buffers that were set.
     """
     backup, state = BufferBackup(model), rng_state()
     backup.remember()
-    populations, done = {}, []
+    populations: dict[str, Population] = {}
+    done: list[str] = []
     with contextlib.ExitStack() as stack:
         for name, layer in norms_of(model):
             if layer.training:
@@ -86,11 +88,11 @@ def update_statistics(model: nn.Module, batches: Iterable[dict[str, Any]]) -> li
     set_rng_state(state)
     layers = dict(norms_of(model))
     for name, population in populations.items():
-        if not population.count:  # not on the way of a training image
+        if not population.count:  # not used in training
             continue
         whole = population.over_processes()
-        layers[name].running_mean.copy_(whole.mean)
-        layers[name].running_var.copy_(whole.variance)
+        layers[name].get_buffer("running_mean").copy_(whole.mean)
+        layers[name].get_buffer("running_var").copy_(whole.variance)
         done += [f"{name}.running_mean", f"{name}.running_var"]
     return done
 
@@ -100,7 +102,7 @@ def _watcher(population: Population) -> Callable[[nn.Module, tuple[Any, ...]], N
 
 
 def norms_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Layers that normalise by running statistics over the batch."""
+    """Names and layers of a model that normalise by running statistics over the batch."""
     for name, layer in model.named_modules():
         is_batch_norm = isinstance(layer, nn.modules.batchnorm._NormBase) and not isinstance(
             layer, nn.modules.instancenorm._InstanceNorm
@@ -110,9 +112,19 @@ def norms_of(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 class PreciseBN(HookBase):
-    """After the last iteration, before its checkpoint and evaluation: statistics of ``num_iter`` batches.
+    """Computes batch norm statistics after the last iteration, before its checkpoint and evaluation.
 
-    With averaged weights they are those of the averages, which are what is evaluated.
+    With averaged weights they are the statistics of the averages, which are evaluated.
+
+    Args:
+        model: the bare model.
+        data_loader: a separate loader, so that the training order does not change.
+        num_iter: number of batches.
+        num_classes: classes of the model, if the loader may have people of other data sets.
+        average: the averaged weights of the run, if there are any.
+
+    Raises:
+        ConfigError: the model has no batch norm.
     """
 
     def __init__(
@@ -124,20 +136,13 @@ class PreciseBN(HookBase):
         num_classes: int | None = None,
         average: WeightAverage | None = None,
     ) -> None:
-        """``model`` is the bare model; ``data_loader`` one of its own, so that the training order does not change.
-
-        ``num_classes``: of the model, if the loader's people may be others than those it is trained on.
-
-        Raises:
-            ConfigError: ``num_iter`` below 1, or a model without batch norm.
-        """
         if not any(True for _ in norms_of(model)):
             raise ConfigError(f"TEST.PRECISE_BN is enabled, but {type(model).__name__} has no batch norm")
         self._model, self._data_loader, self._num_iter = model, data_loader, num_iter
         self._num_classes, self._average = num_classes, average
 
     def after_step(self) -> None:
-        # In the last iteration, not after its epoch: a signal then waits until all of it is kept.
+        # In the last iteration, not after its epoch: a signal is then handled after the checkpoint.
         trainer = self.trainer
         if trainer.iter + 1 != trainer.max_iter:
             return
@@ -151,7 +156,7 @@ class PreciseBN(HookBase):
 
     def _batches(self) -> Iterator[dict[str, Any]]:
         for batch in islice(self._data_loader, self._num_iter):
-            # People of another data set have no class here. The losses are of no use, but must not fail.
+            # People of another data set have no class here. The losses are not used, but must not fail.
             if self._num_classes:
                 batch = {**batch, "targets": batch["targets"] % self._num_classes}
             yield from split_batch(batch, self.trainer.accumulation_steps)

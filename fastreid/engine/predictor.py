@@ -1,4 +1,4 @@
-"""A trained model on images of one's own."""
+"""DefaultPredictor: descriptors of images by a trained model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, ConfigError, check_ranges, image_size
 from fastreid.data.build import build_feature_loader
 from fastreid.engine.defaults import DefaultTrainer
+from fastreid.modeling.model import image_transforms_of
 from fastreid.retrieval.extraction import FeatureStore
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import load_weights
@@ -23,7 +24,8 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
     """The model of a config with MODEL.WEIGHTS loaded, in eval mode.
 
     Args:
-        trainer: whose `build_model` makes it.
+        cfg: the config.
+        trainer: the class whose `build_model` builds it.
 
     Raises:
         ConfigError: no MODEL.WEIGHTS, or a key out of its range.
@@ -36,7 +38,7 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
     cfg.defrost()
     cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
     cfg.freeze()
-    # Evaluation reads no classifier, and the training data may not be here to count its people.
+    # Evaluation reads no classifier, and there may be no training data whose people could be counted.
     model = trainer.build_model(trainer.auto_scale_hyperparams(cfg, num_classes=1))
     coverage = cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
     load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True, min_coverage=coverage)
@@ -47,17 +49,23 @@ class DefaultPredictor:
     """Descriptors of images, by the model and weights of a config; the interface of fast-reid's class of this name.
 
     Typical use: ``DefaultPredictor(cfg)(images)`` or ``DefaultPredictor(cfg).describe(["a.jpg", "b.jpg"])``.
+
+    Args:
+        cfg: the config, with MODEL.WEIGHTS.
+
+    Raises:
+        ConfigError: no MODEL.WEIGHTS, or a key out of its range.
+        WeightsError: the file is missing, unreadable, or of another model.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        """Raises: ConfigError, WeightsError as `build_for_evaluation`."""
         self.cfg, self.model = cfg, build_for_evaluation(cfg)
 
     def __call__(self, image: Tensor | np.ndarray) -> Tensor:
-        """Descriptors [B, D] on the CPU of images [B, 3, H, W] in 0..255, in the size of evaluation.
+        """Return descriptors [B, D], on the CPU, of images [B, 3, H, W] in 0..255, in the size of evaluation.
 
         Raises:
-            ValueError: another shape, or what is no real numbers.
+            ValueError: another shape, or values that are not real numbers.
         """
         image = torch.as_tensor(image)
         if image.is_complex() or image.dtype is torch.bool:
@@ -73,10 +81,13 @@ class DefaultPredictor:
             return self.model(batch).float().cpu()
 
     def describe(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Tensor:
-        """Descriptors [N, D] of image files, read and resized as in evaluation; a single path is one of them.
+        """Return descriptors [N, D] of image files, which are read and resized as in evaluation.
+
+        Args:
+            paths: one path, or several.
 
         Raises:
-            ImageReadError: a file that is no image.
+            ImageReadError: a file is not an image.
         """
         paths = [paths] if isinstance(paths, str | os.PathLike) else paths
         images = [PersonImage(os.fsdecode(path), 0, 0) for path in paths]
@@ -87,5 +98,6 @@ class DefaultPredictor:
         cfg.defrost()
         cfg.DATALOADER.BAD_IMAGES = "raise"  # every image has its row
         store = FeatureStore()
-        store.extract(self.model, build_feature_loader(cfg, unique), flip=cfg.TEST.FLIP.ENABLED)
+        loader = build_feature_loader(cfg, unique, image_transforms_of(cfg, is_train=False))
+        store.extract(self.model, loader, flip=cfg.TEST.FLIP.ENABLED)
         return store.select(images)

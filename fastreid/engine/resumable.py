@@ -15,8 +15,10 @@ from fastreid.config import CfgNode, ConfigError
 from fastreid.engine.epoch_tasks import EpochTasks
 from fastreid.engine.evaluating import RECORD, last_evaluation, restore_best
 from fastreid.engine.identity import Identity, training_identity
+from fastreid.engine.nonfinite import DivergenceError
 from fastreid.engine.resuming import ANYWAY, check_resumable, take_options
-from fastreid.engine.train_loop import SimpleTrainer, progress_of
+from fastreid.engine.train_loop import SimpleTrainer
+from fastreid.engine.trainer_base import progress_of
 from fastreid.engine.training_loader import TrainingLoader
 from fastreid.modeling import interface_of
 from fastreid.solver import LRSchedule
@@ -174,7 +176,7 @@ class ResumableTrainer(SimpleTrainer):
         counts = {"nonfinite_steps": self.nonfinite_steps, "nonfinite_in_a_row": 0}
         values = progress_of(self) | {"epoch": first_bad // self.iters_per_epoch - 1, "iteration": first_bad}
         path = self.checkpointer.save("model_before_nonfinite", **(values | counts))
-        super().give_up(
+        raise DivergenceError(
             f"{message}; then continue with --resume-anyway. It starts from {path}, written just now: the run before "
             f"the first of these steps, after iteration {first_bad}. An earlier one can be named in last_checkpoint"
         )

@@ -1,4 +1,4 @@
-"""What a resumed run may change, and what is refused: its checkpoint's identity is compared with its own."""
+"""Which changes of data and config a resumed run may have: the identity in its checkpoint is compared with its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fastreid.utils.manifest import TRAINING, read_manifest
 logger = logging.getLogger(__name__)
 
 ANYWAY = "anyway"
-"""``resume_or_load(ANYWAY)``, of the option --resume-anyway: go on with what changed, and record it."""
+"""Argument of ``resume_or_load`` for --resume-anyway: accept changes and record them."""
 
 # Keys, or groups of them, that may differ in a resumed run (docs/usage.md has the reasons).
 FREE = (
@@ -36,11 +36,11 @@ FREE = (
     "DATALOADER.NUM_WORKERS", "DATALOADER.TIMEOUT", "DATALOADER.BAD_IMAGES",
     "SOLVER.MAX_EPOCH", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.KEEP_CHECKPOINTS", "SOLVER.MAX_NONFINITE",
     "SOLVER.FSDP.ENABLED",
-    "SOLVER.EMA.ENABLED",  # the checkpointer refuses it, with its own remedy
+    "SOLVER.EMA.ENABLED",  # the checkpointer checks it
 )  # fmt: skip
-# What the images themselves say, where they can be compared.
+# Free if the images themselves can be compared.
 FREE_WITH_IMAGES = ("DATASETS.NAMES", "DATASETS.COMBINEALL")
-# A state of another one cannot be continued, whatever is allowed.
+# The state of another optimiser or schedule cannot be continued.
 FIXED = ("SOLVER.OPT", "SOLVER.SCHED")
 # Keys -> options of parameter groups that they set.
 _OPTIONS = {
@@ -60,26 +60,27 @@ _SHOWN = 8
 
 
 class ResumeError(ConfigError):
-    """A run that would be resumed on other data or with another configuration than it was trained with."""
+    """A run cannot be resumed: its data or its configuration have changed."""
 
 
 def check_resumable(
     path: os.PathLike[str], content: Any, now: Identity, optimizer: torch.optim.Optimizer, *, anyway: bool
 ) -> list[str]:
-    """Compare a checkpoint with this run, whose ``history`` is then that of the checkpoint and what changed.
+    """Compare a checkpoint with this run, and give its identity the ``history`` of the checkpoint and the changes.
 
     Args:
-        path: of the checkpoint.
-        content: what it holds.
+        path: path of the checkpoint.
+        content: content of the checkpoint.
         now: the identity of this run.
-        anyway: accept changes, but not of optimiser and schedule.
+        optimizer: the optimiser of this run.
+        anyway: accept changes, except of optimiser and schedule.
 
     Returns:
-        What changed and was accepted.
+        One phrase for each change that was accepted.
 
     Raises:
-        ResumeError: something changed that must not; says what.
-        WeightsError: the optimiser's state is another one's.
+        ResumeError: there are changes that are not accepted; the message names them.
+        WeightsError: the optimiser state is that of another optimiser.
     """
     content = content if isinstance(content, dict) else {}
     before = content.get("identity")
@@ -90,7 +91,7 @@ def check_resumable(
     now["history"] = list(before.get("history", [])) if before else []
     if changed:
         now["history"].append({"iteration": content.get("iteration"), "changed": changed})
-        logger.warning("going on with --resume-anyway, though %s", "; ".join(changed))
+        logger.warning("resuming because of --resume-anyway, although %s", "; ".join(changed))
     return changed
 
 
@@ -109,19 +110,19 @@ def _accepted(path: os.PathLike[str], before: Identity | None, now: Identity, *,
         shown = "; ".join(changed[:_SHOWN]) + (f"; and {len(changed) - _SHOWN} more" if changed[_SHOWN:] else "")
         raise ResumeError(
             f"{path} is of a run that trains on something else: {shown}. Repeat the command that the run was started "
-            "with (manifest.json beside it has it), give another OUTPUT_DIR to start a run of its "
-            "own, or take --resume-anyway to go on with the changes, which are then recorded"
+            "with (manifest.json beside it has it), give another OUTPUT_DIR to start a new run, or use --resume-anyway "
+            "to accept the changes, which are then recorded"
         )
-    _tell_epochs(before["config"], now["config"])
+    _warn_of_max_epoch(before["config"], now["config"])
     return changed
 
 
 def changes(before: Identity, now: Identity) -> Iterator[str]:
-    """One phrase for each difference that changes what a run trains on."""
+    """Yield one phrase for each difference between two identities that changes the training."""
     yield from _config_changes(before, now)
     yield from _data_changes(before.get("data"), now.get("data"))
     if before.get("frozen") and now.get("frozen") and before["frozen"] != now["frozen"]:
-        yield "the weights that come from the assets and are in no checkpoint are others"
+        yield "the weights of the assets, which are in no checkpoint, changed"
     for name, value in (now.get("facts") or {}).items():
         was = (before.get("facts") or {}).get(name, value)
         if was != value:
@@ -135,7 +136,7 @@ def _config_changes(before: Identity, now: Identity) -> Iterator[str]:
     for key, value in new.items():
         if _is_below(key, free) or (key not in old and key not in defaults):
             continue
-        was = old.get(key, defaults.get(key))  # a key that the run's version of the library did not have yet
+        was = old.get(key, defaults.get(key))  # the checkpoint may be older than the key
         if was != value and not _is_without_effect(key, old, new):
             yield _was_is(key, was, value)
 
@@ -145,7 +146,7 @@ def _is_without_effect(key: str, old: Mapping[str, Any], new: Mapping[str, Any])
     group = key.rpartition(".")[0]
     switch = f"{group}.ENABLED"
     if key != switch and not (old.get(switch, True) and new.get(switch, True)):
-        return True  # if only one of them is on, the switch itself is named
+        return True  # if it is on in one of them only, the switch itself is a change
     cfg = _as_node(new)
     rows = [row for row in TABLE if _is_below(key, row.keys) and old.get(row.because) == new.get(row.because)]
     return any(row.when(cfg) for row in rows)
@@ -156,7 +157,7 @@ def _data_changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) 
         return
     if old["names"] != new["names"]:
         was, now = (f"{part['images']} images of {part['classes']} people" for part in (old, new))
-        yield f"the training images are others ({was} before, {now} now)"
+        yield f"the training images changed ({was} before, {now} now)"
         return
     yield from (f"{words} changed" for key, words in _DATA.items() if old[key] != new[key])
 
@@ -172,24 +173,29 @@ def _fixed_changes(before: Identity, now: Identity) -> Iterator[str]:
 
 
 def _check_optimizer(path: os.PathLike[str], state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Make sure that a saved state has the options that the optimiser reads; loading would not notice.
+    """Check that a saved state has the options that the optimiser reads; loading does not check it.
 
     Raises:
-        WeightsError: it is the state of another optimiser.
+        WeightsError: the state is that of another optimiser.
     """
     for saved, group in zip(state.get("param_groups", []), optimizer.param_groups, strict=False):
         if missing := sorted(group.keys() - saved.keys() - {"params", "initial_lr"}):
             raise WeightsError(
                 f"the optimizer in {path} is not {type(optimizer).__name__}: it has no {', '.join(missing)}. "
-                "Resume with the SOLVER.OPT that the run was started with; to go on with its weights only, start a new "
-                f"run with MODEL.WEIGHTS {path} and another OUTPUT_DIR"
+                "Resume with the SOLVER.OPT that the run was started with; to continue with its weights only, start a "
+                f"new run with MODEL.WEIGHTS {path} and another OUTPUT_DIR"
             )
 
 
 def take_options(optimizer: torch.optim.Optimizer, asked: Sequence[Mapping[str, Any]], changed: Iterable[str]) -> None:
-    """Give the groups of a resumed optimiser the options of this config, where they are among what changed.
+    """Give the groups of a resumed optimiser the options of this config that have changed.
 
-    A loaded state brings its own; learning rates come from the schedule.
+    A loaded state has the old ones. Learning rates come from the schedule.
+
+    Args:
+        optimizer: the optimiser, with the loaded state.
+        asked: options of each group by this config.
+        changed: the accepted changes, as `check_resumable` returns them.
     """
     keys = [words.partition(" ")[0] for words in changed]
     names = {name for key in keys for prefix, names in _OPTIONS.items() if key.startswith(prefix) for name in names}
@@ -199,7 +205,7 @@ def take_options(optimizer: torch.optim.Optimizer, asked: Sequence[Mapping[str, 
         group.update({name: value for name, value in options.items() if name in names})
 
 
-def _tell_epochs(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _warn_of_max_epoch(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, now = old.get("SOLVER.MAX_EPOCH"), new.get("SOLVER.MAX_EPOCH")
     if before != now and new.get("SOLVER.SCHED") in _FOLLOW_MAX_EPOCH:
         logger.warning(
@@ -233,7 +239,7 @@ def _is_below(key: str, names: Iterable[str]) -> bool:
 
 
 def seed_of_run(folder: str | os.PathLike[str]) -> int | None:
-    """The seed that the run in a folder drew (MODEL.SEED -1), for the sessions that go on with it; None if unknown."""
+    """The seed that the run in a folder has drawn (MODEL.SEED -1), for sessions that resume it; None if unknown."""
     found = read_manifest(Path(folder).expanduser() / TRAINING)
     seed = found.get("seed") if found else None
     return seed if isinstance(seed, int) and seed >= 0 else None

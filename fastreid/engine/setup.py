@@ -1,4 +1,4 @@
-"""The command line of the tools, and what every run does first: folder, log, environment, seed."""
+"""The command line of train_net, and the set-up of every run: folder, log, environment, seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastreid.config.notices import NOTICES
 from fastreid.config.unread import log_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
 from fastreid.engine.resuming import ANYWAY
-from fastreid.evaluation.options import Scoring
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, make_deterministic, seed_everything
 from fastreid.utils.errors import UserError, sentence_of
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_argument_parser() -> argparse.ArgumentParser:
-    """fast-reid's options, and --dry-run."""
+    """The parser of fast-reid's options, --dry-run and others."""
     parser = argparse.ArgumentParser(
         description="Train or evaluate a re-identification model.",
         epilog="KEY VALUE pairs override the config file: SOLVER.BASE_LR 0.001 MODEL.DEVICE cpu",
@@ -48,19 +48,19 @@ def default_argument_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="Python file to import first, with data sets or models of your own; may be given several times",
+        help="Python file to import first, with user-defined data sets or models; may be given several times",
     )
     add(
         "--resume",
         action="store_true",
-        help="go on from OUTPUT_DIR/last_checkpoint, if there is one",
+        help="resume from OUTPUT_DIR/last_checkpoint, if there is one",
     )
     add(
         "--resume-anyway",
         dest="resume",
         action="store_const",
         const=ANYWAY,
-        help="as --resume, but go on though data or config changed since; what changed is recorded",
+        help="like --resume, but accept that data or config have changed; changes are recorded",
     )
     add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
     add("--dry-run", action="store_true", help="build everything, print summaries and stop")
@@ -78,7 +78,7 @@ def default_argument_parser() -> argparse.ArgumentParser:
         type=float,
         default=TIMEOUT_MINUTES,
         metavar="MINUTES",
-        help="stop if a process of the run does not answer for this long (default: %(default)g)",
+        help="stop if a process of the run does not respond for this long (default: %(default)g)",
     )
     add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
     return parser
@@ -99,17 +99,21 @@ def _expand(cfg: CfgNode) -> None:
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Expand `~` in paths, make and hold OUTPUT_DIR, start the log, log environment and config, seed, set cuDNN.
+    """Expand `~` in paths, create and lock OUTPUT_DIR, start the log, log environment and config, seed, set cuDNN.
 
-    No other process can write to OUTPUT_DIR until this one ends (`fastreid.utils.lock.release` lets it in sooner). A
-    dry run holds it only for as long as this takes, and writes nothing there if another process has it.
+    No other process can write to OUTPUT_DIR until this one ends (or calls `fastreid.utils.lock.release`). A dry run
+    locks it only during the set-up, and writes nothing if another process has the lock.
 
-    Each process seeds with MODEL.SEED + its rank, for what need not agree (dropout); a negative seed is drawn afresh
-    and logged.
+    Each process seeds with MODEL.SEED + its rank, for random numbers that may differ (dropout); a negative seed is
+    drawn at random and logged.
+
+    Args:
+        cfg: the config.
+        args: the arguments of `default_argument_parser`.
 
     Raises:
-        InUseError: another process writes to OUTPUT_DIR; says which.
-        ConfigError: a key that this version cannot honour was changed, keys contradict each other, or OUTPUT_DIR
+        InUseError: another process writes to OUTPUT_DIR; the message names it.
+        ConfigError: a key that this version does not support was changed, keys contradict each other, or OUTPUT_DIR
             cannot be written.
     """
     _expand(cfg)
@@ -129,7 +133,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def output_folder(cfg: CfgNode) -> Iterator[None]:
-    """Hold OUTPUT_DIR for the block; see `hold_output_folder`."""
+    """Lock OUTPUT_DIR for the block; see `hold_output_folder`."""
     hold_output_folder(cfg)
     try:
         yield
@@ -138,16 +142,23 @@ def output_folder(cfg: CfgNode) -> Iterator[None]:
 
 
 def hold_output_folder(cfg: CfgNode) -> None:
-    """Lock OUTPUT_DIR in the main process, the only one that writes results; every process must call it.
+    """Lock OUTPUT_DIR and remove the temporary files that a killed process has left there.
+
+    Every process must call it; the main one, which alone writes results, has the lock.
+
+    Args:
+        cfg: the config.
 
     Raises:
-        InUseError: in every process, if another run has it.
-        NotWritableError: likewise, if it cannot be written to.
+        InUseError: in every process, if another run has the lock.
+        NotWritableError: in every process, if it cannot be written to.
     """
     error = None
     if comm.is_main_process():
         try:
             acquire(cfg.OUTPUT_DIR)
+            for folder in (Path(cfg.OUTPUT_DIR), Path(cfg.OUTPUT_DIR) / "plots"):
+                remove_leftovers(folder)  # before anything is written: they may fill the disk
         except UserError as found:
             error = type(found)(f"OUTPUT_DIR: {found}")
     if error := comm.broadcast(error):
@@ -161,28 +172,25 @@ def release_output_folder(cfg: CfgNode) -> None:
 
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
-    """All of `default_setup` but the lock; without a folder, nothing is written."""
+    """Do the work of `default_setup` except locking; nothing is written if there is no folder."""
     rank = comm.get_rank()
     _open_log(folder, rank)
     if comm.is_main_process():
-        for notice in NOTICES:  # told before there was a log to tell it to
+        for notice in NOTICES:  # of the time before the log was set up
             logger.warning("%s", notice)
     NOTICES.clear()
     refuse_unsupported(cfg)
     log_unread(cfg)
     if cfg.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
         raise ConfigError("DETERMINISTIC and CUDNN_BENCHMARK contradict each other: set one of them to False")
-    Scoring.from_config(cfg)  # else what is wrong would be found after the training
+    Scoring.from_config(cfg)  # raises now, not after the training
     logger.info("environment:\n%s", collect_env())
     logger.info("arguments: %s", args)
     logger.debug("config:\n%s", cfg.dump())
     path = Path(cfg.OUTPUT_DIR) / "config.yaml"
-    # It says what was trained; a resumed run writes it when it is accepted.
-    only_looks = any(getattr(args, name, False) for name in ("eval_only", "dry_run", "resume"))
-    if folder is not None and comm.is_main_process():
-        for place in (folder, Path(folder) / "plots"):
-            remove_leftovers(place)  # first: half-written files of a killed run may fill the disk
-    if folder is not None and not (only_looks and path.exists()):
+    # config.yaml is that of the training; a resumed run writes it when its changes were accepted.
+    keeps_config = any(getattr(args, name, False) for name in ("eval_only", "dry_run", "resume"))
+    if folder is not None and not (keeps_config and path.exists()):
         write_config(cfg)
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))
     logger.info("seed %d", seed)

@@ -1,7 +1,7 @@
-"""Fully sharded training (FSDP): every process keeps a part of each weight, for a UNet that one GPU cannot hold.
+"""Fully sharded training (FSDP): each process keeps a part of every weight, for a UNet that does not fit on one GPU.
 
-PyTorch's `fully_shard` makes each parameter a DTensor. What is written and read stays whole: hooks of the model and of
-the optimiser gather what they write and share out what they read, so a checkpoint does not know how it was trained.
+PyTorch's `fully_shard` makes each parameter a DTensor. Checkpoints hold whole tensors: hooks of the model and of the
+optimiser gather what is saved and distribute what is loaded, so that a checkpoint does not depend on the sharding.
 """
 
 from __future__ import annotations
@@ -14,33 +14,38 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from fastreid.config import ConfigError
+from fastreid.config import CfgNode, ConfigError
 from fastreid.utils import comm
 
 
-def shard(cfg: Any, model: nn.Module, device: torch.device) -> None:
-    """Share the parameters of a model among all processes, in place, if SOLVER.FSDP asks for it.
+def shard(cfg: CfgNode, model: nn.Module, device: torch.device) -> None:
+    """Distribute the parameters of a model over all processes, in place, if SOLVER.FSDP.ENABLED is set.
 
-    The optimiser is built after it. Gathered at once, and let go after use, are the blocks that a model of diffusers or
-    transformers names as its units; all else is one unit.
+    The optimiser must be built afterwards. Units that are gathered together and freed after use are the blocks that a
+    model of diffusers or transformers declares as such; everything else is one unit.
+
+    Args:
+        cfg: the config.
+        model: the bare model.
+        device: the device of this process.
 
     Raises:
-        ConfigError: one process only, or together with what needs whole weights.
+        ConfigError: there is only one process, or a key is set that needs whole weights.
     """
     if not cfg.SOLVER.FSDP.ENABLED:
         return
     if not comm.is_distributed():
         raise ConfigError(
-            "SOLVER.FSDP shares a model among processes: start several (--num-gpus, torchrun), or turn it off"
+            "SOLVER.FSDP distributes a model over processes: start several (--num-gpus, torchrun), or turn it off"
         )
     for key, is_on in (("SOLVER.EMA", cfg.SOLVER.EMA.ENABLED), ("SOLVER.FREEZE_ITERS", bool(cfg.SOLVER.FREEZE_ITERS))):
         if is_on:
             raise ConfigError(f"{key} works on whole weights, which no process has under SOLVER.FSDP: turn one off")
-    with torch.no_grad():  # a process may have drawn other first weights
+    with torch.no_grad():  # processes may have drawn different first weights
         comm.copy_from_main([*model.parameters(), *model.buffers()])
     mesh = init_device_mesh(device.type, (comm.get_world_size(),))
     for unit in _units(model):
@@ -51,14 +56,14 @@ def shard(cfg: Any, model: nn.Module, device: torch.device) -> None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether `shard` did something to the model."""
+    """Whether the parameters of the model are distributed."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 @contextlib.contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
     """Gather the weights of a sharded model for the block; every process must enter it."""
-    if not is_sharded(model):
+    if not isinstance(model, FSDPModule):
         yield
         return
     model.unshard()
@@ -69,23 +74,23 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 
 def keep_whole(optimizer: torch.optim.Optimizer) -> None:
-    """Let an optimiser of sharded parameters write and read whole tensors."""
+    """Make an optimiser of sharded parameters save and load whole tensors."""
     optimizer.register_state_dict_post_hook(lambda _, state: {**state, "state": _gathered(state["state"])})
     optimizer.register_load_state_dict_pre_hook(_share_optimizer)
 
 
 def _units(model: nn.Module) -> Iterator[nn.Module]:
-    """Inner ones first, as `fully_shard` wants it."""
+    """The units of a model, inner ones first, as `fully_shard` requires."""
     names = {name for part in model.modules() for name in getattr(part, "_no_split_modules", None) or ()}
     # modules() has a parent before its children.
     yield from reversed([module for module in model.modules() if type(module).__name__ in names])
 
 
 def _gathered(tree: Any) -> Any:
-    """Whole tensors, on the CPU, in place of DTensors; every process must come here."""
+    """Replace DTensors by whole tensors on the CPU; every process must call it."""
     if isinstance(tree, dict):
         return {key: _gathered(value) for key, value in tree.items()}
-    return tree.detach().full_tensor().cpu() if isinstance(tree, DTensor) else tree
+    return tree.full_tensor().detach().cpu() if isinstance(tree, DTensor) else tree
 
 
 def _gather_state(model: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -116,7 +121,7 @@ def _share_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) ->
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:
-    """Shared out as the parameter is."""
+    """Distribute a tensor like a parameter."""
     if not isinstance(parameter, DTensor) or isinstance(value, DTensor) or value.shape != parameter.shape:
         return value
     mesh, placements = parameter.device_mesh, parameter.placements
@@ -124,11 +129,12 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
 
 
 def replicated(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with its gradients averaged over processes; as it is where there is one process, or it is sharded."""
+    """The model wrapped in DistributedDataParallel; unchanged in one process, or if it is sharded."""
     if comm.get_world_size() == 1 or is_sharded(model):
         return model
     device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
-    # The option's name depends on the version of torch.
+    # The name of the option depends on the version of torch.
     names = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    return DistributedDataParallel(model, device_ids=device_ids, **{option: False})
+    options: dict[str, Any] = {option: False}
+    return DistributedDataParallel(model, device_ids=device_ids, **options)

@@ -1,4 +1,4 @@
-"""What a run would be, for --dry-run: model parts, key points of the schedule, queries that can be scored."""
+"""Tables for --dry-run: model parts, learning rates, and queries that can be scored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.datasets import ImageDataset
-from fastreid.evaluation.score import match_images
+from fastreid.evaluation.protocols import MatchedProtocol
 from fastreid.solver import LRSchedule
 from fastreid.utils.plain import printable
 
@@ -31,15 +31,21 @@ def _parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """(all, trainable) parameters, shared ones once."""
+    """Numbers of (all, trainable) parameters; shared ones count once."""
     parameters = list(module.parameters())
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: int, warmup_iters: int) -> str:
-    """The first group's rate at the start, after warm-up, wherever it changes, and at the end.
+    """The learning rate of the first group at the start, after warm-up, at each change, and at the end.
 
-    A curve that moves every epoch (cosine) is shown at quarters.
+    A curve that changes in every epoch (cosine) is shown at quarters.
+
+    Args:
+        schedule: the schedule.
+        max_epoch: number of epochs.
+        iters_per_epoch: iterations of an epoch.
+        warmup_iters: iterations of the warm-up.
     """
     starts = [schedule.lr_at(epoch * iters_per_epoch) for epoch in range(max_epoch)]
     changes = [e for e in range(1, max_epoch) if starts[e] != starts[e - 1]]
@@ -58,12 +64,13 @@ def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: i
     return f"{head}\n{tabulate(rows, headers=['epoch', 'iteration', 'lr'])}"
 
 
-def valid_queries_table(datasets: Iterable[ImageDataset]) -> str:
-    """How many queries of each protocol have a match, beside what published figures imply."""
+def valid_queries_table(datasets: Iterable[ImageDataset | MatchedProtocol]) -> str:
+    """Number of queries with a match in each protocol, beside the number that published figures imply."""
     rows = []
     for dataset in datasets:
         benchmark = BENCHMARK_OF.get(dataset.name)
-        valid = int((match_images(dataset.query, dataset.gallery).num_positives > 0).sum()) if dataset.query else 0
+        matches = MatchedProtocol.of(dataset).matches if dataset.query else None
+        valid = 0 if matches is None else int((matches.num_positives > 0).sum())
         published = benchmark.protocol(dataset.name).valid_queries if benchmark else None
         pairs = benchmark.aliases.items() if benchmark else ()
         alias = next((b if a == dataset.name else a for a, b in pairs if dataset.name in (a, b)), None)

@@ -51,11 +51,6 @@ class TrainingLoader:
         """The class of each image. Default: None, not known."""
         return getattr(self._loader.dataset, "labels", None)
 
-    @property
-    def skipped(self) -> Mapping[str, str] | None:
-        """{path: reason} of the images that were skipped so far. Default: None, not known."""
-        return getattr(self._loader, "skipped", None)
-
     def fast_forward(self, iteration: int) -> None:
         """Start the next iterator at an iteration of the run, if the sampler can. Default: from the start again."""
         fast_forward = getattr(self._loader.sampler, "fast_forward", None)
@@ -84,6 +79,11 @@ class TrainingLoader:
         set_plan(labels=plan.labels, order=plan.order, num_batches=since)
 
 
+def skipped_images(loader: Any) -> Mapping[str, str]:
+    """{path: reason} of the images that a loader has skipped so far; {} if it does not record them."""
+    return getattr(loader, "skipped", {})
+
+
 class LoaderTrainingSet:
     """The `TrainingSet` of a training loader.
 
@@ -96,7 +96,7 @@ class LoaderTrainingSet:
     """
 
     def __init__(
-        self, loader: TrainingLoader, make_loader: Callable[[Sequence[PersonImage]], Iterable[dict[str, Any]]]
+        self, loader: TrainingLoader, make_loader: Callable[[Sequence[PersonImage]], Iterable[Mapping[str, Any]]]
     ) -> None:
         self.loader, self._make_loader = loader, make_loader
         if loader.images is None or loader.labels is None:
@@ -115,6 +115,6 @@ class LoaderTrainingSet:
         """The class of each image."""
         return self.loader.labels or []
 
-    def batches(self, images: Sequence[PersonImage]) -> Iterable[dict[str, Any]]:
+    def batches(self, images: Sequence[PersonImage]) -> Iterable[Mapping[str, Any]]:
         """Batches of some images in the given order, with the test transforms."""
         return self._make_loader(images)

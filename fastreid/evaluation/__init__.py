@@ -1,17 +1,17 @@
-"""Evaluation: one exact definition of the figures, and everything that is read from them."""
+"""Evaluation: protocols, figures, confidence intervals, plots and reports."""
 
-from fastreid.evaluation.confidence import bootstrap_intervals
 from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator, inference_on_dataset
-from fastreid.evaluation.options import Expansion, Reranking, Scoring
-from fastreid.evaluation.protocols import check_protocol, evaluate_protocols
+from fastreid.evaluation.protocols import MatchedProtocol, check_protocol, evaluate_protocols
 from fastreid.evaluation.rank import evaluate_rank
 from fastreid.evaluation.results import print_csv_format
 from fastreid.evaluation.roc import evaluate_roc, roc_curve
-from fastreid.evaluation.score import ProtocolResult, score, score_distances, score_features
+from fastreid.evaluation.scoring import ProtocolResult, score, score_distances, score_features
+from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
+from fastreid.evaluation.statistics import bootstrap_intervals
 from fastreid.retrieval.compiled_engine import distance_rows, rank_features
 from fastreid.retrieval.distances import MatrixDistances
 from fastreid.retrieval.extraction import FeatureStore, evaluation_mode
-from fastreid.retrieval.matches import NoValidQueryError, match_labels
+from fastreid.retrieval.matches import NoValidQueryError, match_images, match_labels
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.retrieval.query_expansion import aqe
 from fastreid.retrieval.ranking import rank_queries
@@ -22,6 +22,7 @@ __all__ = [
     "DatasetEvaluator",
     "Expansion",
     "FeatureStore",
+    "MatchedProtocol",
     "MatrixDistances",
     "NoValidQueryError",
     "ProtocolResult",
@@ -40,6 +41,7 @@ __all__ = [
     "inference_on_dataset",
     "jaccard_distances",
     "jaccard_graph",
+    "match_images",
     "match_labels",
     "nearest_neighbors",
     "print_csv_format",

@@ -1,4 +1,4 @@
-"""Figures from each view to each, or camera to camera: aerial to ground is another task than ground to aerial."""
+"""Breakdown of the figures by pairs of views or cameras, such as aerial to ground and ground to aerial."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from tabulate import tabulate
 
 from fastreid.retrieval.distances import Distances
 from fastreid.retrieval.matches import Matches
-
-VIEWS = {0: "aerial", 1: "ground", 2: "wearable"}
+from fastreid.structures import View
 
 Row = dict[str, str | int | float]
 
@@ -19,22 +18,28 @@ Row = dict[str, str | int | float]
 def break_down(
     distances: Distances, matches: Matches, of_query: np.ndarray, of_gallery: np.ndarray, by: str
 ) -> list[Row]:
-    """Score queries of one view (or camera) against the gallery images of one, for each pair that has a valid query.
+    """Score the queries of each view (or camera) against the gallery images of each view (or camera).
 
-    Distances, removal and ties are those of the whole score; only who takes part differs.
+    Pairs without a valid query are skipped. Distances, removal and ties are those of the whole score.
 
     Args:
-        of_query, of_gallery: view or camera ids, [Q] and [G].
+        distances: of the whole score.
+        matches: of the whole score.
+        of_query: view or camera ids [Q].
+        of_gallery: view or camera ids [G].
         by: "view" or "camera".
-    Returns: rows with `query`, `gallery` (names), `valid_queries`, and Rank-1, mAP, mINP in percent.
+
+    Returns:
+        Rows with `query`, `gallery` (names), `valid_queries`, and Rank-1, mAP, mINP in percent.
     """
-    pairs, parts = [], []
+    pairs: list[tuple[int, int]] = []
+    parts: list[Matches] = []
     for pair in product(np.unique(of_query), np.unique(of_gallery)):
         part = matches.among(of_query == pair[0], of_gallery == pair[1])
         if part.num_positives.any():
             pairs.append(pair)
             parts.append(part)
-    rows = []
+    rows: list[Row] = []
     for (source, target), ranking in zip(pairs, distances.rank_each(parts) if parts else [], strict=True):
         rows.append(
             {
@@ -50,8 +55,11 @@ def break_down(
 
 
 def breakdown_table(rows: Sequence[Row]) -> str:
+    """Return the rows of `break_down` as a table."""
     return tabulate(rows, headers="keys", tablefmt="simple_outline", floatfmt=".2f")
 
 
 def _name(by: str, number: int) -> str:
-    return VIEWS.get(number, f"view {number}") if by == "view" else f"camera {number}"
+    if by == "view" and number in set(View):
+        return View(number).name.lower()
+    return f"{by} {number}"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastreid.evaluation.options import Scoring
-from fastreid.evaluation.outcome import outcome_of, write_outcomes
-from fastreid.evaluation.score import score
-from fastreid.retrieval.extraction import evaluation_mode, mirrored
+from fastreid.evaluation.protocols import MatchedProtocol, summarize
+from fastreid.evaluation.results import write_outcomes
+from fastreid.evaluation.scoring import score
+from fastreid.evaluation.scoring_options import Scoring
+from fastreid.retrieval.extraction import BatchLoader, evaluation_mode, mirrored
+from fastreid.retrieval.matches import match_images
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.errors import ArgumentError
@@ -22,32 +24,37 @@ from fastreid.utils.progress import progress
 
 
 class DatasetEvaluator(ABC):
-    """Sees a data set batch by batch, then gives its figures."""
+    """Base class of evaluators: process a data set batch by batch, then return its figures."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget everything seen."""
+        """Discard all batches."""
 
     @abstractmethod
     def process(self, inputs: Mapping[str, Any], outputs: Any) -> None:
-        """Take in one batch and what the model made of it."""
+        """Process one batch and the model's outputs for it."""
 
     @abstractmethod
     def evaluate(self) -> OrderedDict[str, float | int]:
-        """Figures over everything seen, by name; empty in all processes but the main one."""
+        """Return the figures over all batches, by name; empty in all processes but the main one."""
 
 
 class ReidEvaluator(DatasetEvaluator):
-    """Ranks the gallery for every query; the first `num_query` images seen are the queries.
+    """Ranks the gallery for every query; the first `num_query` images are the queries.
 
-    With several processes each must be fed a contiguous share, in rank order.
+    With several processes, each must get a contiguous share of the images, in rank order.
     """
 
     def __init__(self, cfg: Any, num_query: int, output_dir: str | Path | None = None) -> None:
-        """`cfg.TEST` says how to score; `output_dir`, if given, receives what `evaluate_protocols` writes.
+        """Initialize without images.
 
-        Raises: ValueError if results are to be written but `cfg.DATASETS.TESTS` names several, or if plots are asked
-            for and there is no folder for them.
+        Args:
+            cfg: `cfg.TEST` gives the options of scoring.
+            num_query: number of queries.
+            output_dir: receives the files that `evaluate_protocols` writes; None to write nothing.
+
+        Raises:
+            ArgumentError: an `output_dir` for several protocols in `cfg.DATASETS.TESTS`, or plots without a folder.
         """
         if cfg.TEST.PLOTS and not output_dir:
             raise ArgumentError("TEST.PLOTS needs an output_dir to draw into")
@@ -64,16 +71,27 @@ class ReidEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
+        """Discard all images and descriptors."""
         self._images: list[PersonImage] = []
         self._features: list[Tensor] = []
 
     def process(self, inputs: Mapping[str, Any], outputs: Tensor) -> None:
-        """Args: a batch (`targets`, `camids`, `viewids`, `img_paths`) and descriptors [B, D]."""
+        """Store a batch.
+
+        Args:
+            inputs: a batch with `targets`, `camids`, `viewids` and `img_paths`.
+            outputs: its descriptors [B, D].
+        """
         people, cameras, views = (inputs[key].tolist() for key in ("targets", "camids", "viewids"))
         self._images += map(PersonImage, inputs["img_paths"], people, cameras, views)
         self._features.append(outputs.detach().float().cpu())
 
     def evaluate(self) -> OrderedDict[str, float | int]:
+        """Score all images of all processes; the figures are empty in all but the main one.
+
+        Raises:
+            ValueError: `num_query` leaves no query or no gallery, or as `score`.
+        """
         features = torch.cat(self._features) if self._features else torch.empty(0, 0)
         facts = [[image.path, image.person, image.camera, int(image.view)] for image in self._images]
         images = [PersonImage(*fact) for share in comm.gather_plain(facts) for fact in share]
@@ -84,23 +102,26 @@ class ReidEvaluator(DatasetEvaluator):
         if not 0 < split < len(images):
             raise ArgumentError(f"num_query={split} leaves no query or no gallery among {len(images)} images")
         query, gallery = images[:split], images[split:]
-        result = score(features[:split], features[split:], query, gallery, self._scoring)
         name = self._protocols[0] if self._protocols else "the protocol"
-        outcome = outcome_of(result, name, query, gallery, with_plots=self._with_plots)
+        protocol = MatchedProtocol(name, query, gallery, match_images(query, gallery), {}, {})
+        result = score(features[:split], features[split:], query, gallery, self._scoring, matches=protocol.matches)
+        assert result is not None  # only if shared
+        outcome = summarize(result, protocol, with_plots=self._with_plots)
         if self._output_dir:
             write_outcomes({name: outcome}, Path(self._output_dir))
         return OrderedDict(result.metrics)
 
 
 def inference_on_dataset(
-    model: nn.Module, data_loader: Iterable[Mapping[str, Any]], evaluator: DatasetEvaluator, flip_test: bool = False
+    model: nn.Module, data_loader: BatchLoader, evaluator: DatasetEvaluator, flip_test: bool = False
 ) -> OrderedDict[str, float | int]:
-    """Show a model every batch, let an evaluator score what it made of them; the interface of fast-reid's function.
+    """Run a model on every batch and evaluate its outputs; the interface of fast-reid's function.
 
     Args:
-        model: `model(batch)` gives descriptors in eval mode; its mode is put back.
-        data_loader: has a length.
-        flip_test: pass on the mean of an image's descriptor and its mirror image's.
+        model: `model(batch)` returns descriptors in eval mode; its mode is restored.
+        data_loader: batches; has a length.
+        evaluator: processes each batch.
+        flip_test: average each image's descriptor with that of its mirror image.
     """
     evaluator.reset()
     with evaluation_mode(model), torch.inference_mode():

@@ -1,7 +1,9 @@
-"""Descriptors that any program wrote, with the ids that scoring needs: npz, npy beside a csv, or safetensors."""
+"""Reads descriptors and ids that another program wrote: npz, safetensors, or npy with a csv of the ids."""
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import re
 import zipfile
@@ -9,15 +11,16 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from fastreid.evaluation.feature_ids import read_ids
 from fastreid.retrieval.descriptors import FeatureError, rows_on_cpu
 from fastreid.utils.errors import sentence_of
 from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.names import is_canonical, number_names
+from fastreid.utils.text import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +29,25 @@ _JUNK = "-1"
 _ONLY_JUNK, _VIEWS = "below 0 there is only -1, for junk", "views are whole numbers, 0 or more"
 _SHOWN = 5
 _WANTED = "a file that numpy.savez, numpy.save or safetensors wrote"
+_COLUMNS = ("pid", "camid", "viewid")
+_SPACE = " \t"
 _DECIMAL = re.compile(r"[+-]?[0-9]+\.0*")
 
 
 class FeatureFileError(FeatureError):
-    """A file of descriptors that is missing, unreadable, or lacks what scoring needs."""
+    """A file of descriptors that is missing or unreadable, or lacks arrays that scoring needs."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Descriptors [N, D] as they were stored (`rows` of an .npy file stay on disk), and ids [N]."""
+    """Descriptors and ids of N images, as they were stored.
+
+    Attributes:
+        rows: [N, D]; those of an .npy file stay on disk.
+        pids: person ids [N].
+        camids: camera ids [N].
+        viewids: view ids [N], if the file has them.
+    """
 
     rows: np.ndarray | Tensor
     pids: np.ndarray
@@ -44,14 +56,13 @@ class Features:
 
 
 def read_features(path: str | Path) -> Features:
-    """Read arrays `features` [N, D], `pids` [N] and `camids` [N], and `viewids` [N] if there are any.
+    """Read the arrays `features` [N, D], `pids` [N] and `camids` [N], and `viewids` [N] if the file has them.
 
-    From an .npz or .safetensors file with these names; or from an .npy file of the features alone, with the ids in a
-    .csv file of the same name that has columns `pid` and `camid` (and `viewid`), one row per feature.
+    They are read from an .npz or .safetensors file with these names; or from an .npy file of the features only, with
+    the ids in a .csv file of the same name that has columns `pid` and `camid` (and `viewid`), one row per feature.
 
     Raises:
-        FeatureFileError: saying what is missing or wrong; people or cameras have names, which `read_feature_pair`
-            reads.
+        FeatureFileError: an array is missing or wrong; or people or cameras have names (see `read_feature_pair`).
     """
     features = _read(Path(path).expanduser())
     for name in ("pids", "camids"):
@@ -65,13 +76,13 @@ def read_features(path: str | Path) -> Features:
 
 
 def read_feature_pair(query: str | Path, gallery: str | Path) -> tuple[Features, Features]:
-    """Read the files of both sides as `read_features` does; people and cameras may have names in them.
+    """Read the files of both sides as `read_features` does; people and cameras may have names.
 
-    Names that differ as text are different; if all of both files are whole numbers, they are the ids. A warning names
-    values that are none among others that are. Person -1 is junk, as always.
+    Names are compared as text. If all values of both files are whole numbers, they are the ids; if only some are, a
+    warning lists the others. Person -1 is junk.
 
     Raises:
-        FeatureFileError: saying what is missing or wrong.
+        FeatureFileError: an array is missing or wrong.
     """
     paths = query, gallery
     first, second = _numbered([_read(Path(path).expanduser()) for path in paths], paths)
@@ -83,7 +94,7 @@ def _is_number(name: str) -> bool:
 
 
 def _read(path: Path) -> Features:
-    """As stored: ids are whole numbers, or names."""
+    """Return the descriptors as they are stored; ids are whole numbers or names."""
     if path.suffix not in _READERS:
         raise FeatureFileError(f"{path}: features are read from {', '.join(_READERS)} files")
     if not path.is_file():
@@ -93,19 +104,20 @@ def _read(path: Path) -> Features:
         rows = rows_on_cpu(arrays["features"]) if "features" in arrays else None
     except FeatureFileError:
         raise
-    except Exception as error:  # NumPy, zipfile and zlib raise whatever the bytes led them to
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds of errors
         raise FeatureFileError(f"cannot read {path}: {_reason(path, error)}") from error
     if missing := [name for name in NAMES if name not in arrays]:
         raise FeatureFileError(
             f"{path} lacks {', '.join(missing)}; it has {', '.join(arrays) or 'nothing'}, expected {', '.join(NAMES)}"
         )
+    assert rows is not None  # it is not missing
     _check_shapes(path, rows, arrays)
-    ids = {name: _ids(path, name, arrays[name]) for name in ("pids", "camids", "viewids") if name in arrays}
-    return Features(rows, **ids)
+    views = _ids(path, "viewids", arrays["viewids"]) if "viewids" in arrays else None
+    return Features(rows, _ids(path, "pids", arrays["pids"]), _ids(path, "camids", arrays["camids"]), views)
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why a file could not be read; NumPy's own message advises to load what it does not know as a pickle."""
+    """Return why a file could not be read; NumPy's own message advises to load unknown files as a pickle."""
     if sentence := sentence_of(error):
         return sentence
     if isinstance(error, MemoryError) or getattr(error, "errno", None):
@@ -135,7 +147,7 @@ def _check_shapes(path: Path, rows: np.ndarray | Tensor, arrays: Mapping[str, np
 
 
 def _ids(path: Path, name: str, ids: np.ndarray | Tensor) -> np.ndarray:
-    """Ids as whole numbers, or, of people and cameras, as names."""
+    """Return ids as whole numbers; those of people and cameras may be names."""
     ids = np.asarray(ids)
     if ids.dtype.kind in "iu":
         if ids.size and int(ids.max()) > np.iinfo(np.int64).max:
@@ -151,8 +163,9 @@ def _ids(path: Path, name: str, ids: np.ndarray | Tensor) -> np.ndarray:
 
 
 def _refuse_negative(path: Path, name: str, ids: np.ndarray) -> None:
-    """Raises: FeatureFileError for what a table may not have either, as it would be scored as a person or a view."""
-    least, rule = {"pids": (-1, _ONLY_JUNK), "viewids": (0, _VIEWS)}.get(name, (None, ""))
+    """Raise a `FeatureFileError` for negative ids, which would be scored as a person or a view."""
+    rules: dict[str, tuple[int | None, str]] = {"pids": (-1, _ONLY_JUNK), "viewids": (0, _VIEWS)}
+    least, rule = rules.get(name, (None, ""))
     if least is not None and (wrong := np.flatnonzero(ids < least)).size:
         raise FeatureFileError(f"{path}: row {wrong[0]} of {name} is {ids[wrong[0]]}; {rule}")
 
@@ -170,7 +183,7 @@ def _problem_with(name: str, value: str) -> str | None:
 
 
 def _numbered(sides: list[Features], paths: Sequence[str | Path]) -> list[Features]:
-    """The same with ids for names, from one map for all sides, which `paths` are of."""
+    """Replace names by ids, with one numbering for all sides; `paths` are their files."""
     for name, junk in (("pids", _JUNK), ("camids", None)):
         columns = [getattr(side, name) for side in sides]
         if any(ids.dtype.kind == "U" for ids in columns):
@@ -182,7 +195,7 @@ def _numbered(sides: list[Features], paths: Sequence[str | Path]) -> list[Featur
 
 
 def _warn_of_odd(name: str, columns: Sequence[np.ndarray], paths: Sequence[str | Path]) -> None:
-    """Tell of values, such as `1_0` or `nan`, because of which numbers are read as names."""
+    """Log values, such as `1_0` or `nan`, because of which numbers are read as names."""
     values = [sorted({str(value) for value in ids.tolist()}) for ids in columns]
     if not any(_is_number(value) and value != _JUNK for of_side in values for value in of_side):
         return
@@ -198,14 +211,14 @@ def _looked_up(names: Iterable[object], table: Mapping[str, int]) -> np.ndarray:
     return np.array([table[str(name)] for name in names], dtype=np.int64)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> dict[str, Any]:
     with open(path, "rb") as stream:
         file = np.load(stream, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise FeatureFileError(f"{path} is one array without a name; call the file .npy, with the ids in a .csv")
         wanted = [name for name in (*NAMES, "viewids") if name in file.files]
         arrays = {name: _of_archive(path, name, file) for name in wanted}
-        # Others are named, if something is missing, but not read: they may be anything.
+        # If an array is missing, the others are named in the error but not read: they may hold anything.
         return arrays if len(arrays) >= len(NAMES) else dict.fromkeys(file.files) | arrays
 
 
@@ -224,7 +237,7 @@ def _of_archive(path: Path, name: str, file: Mapping[str, np.ndarray]) -> np.nda
     return array
 
 
-def _read_npy(path: Path) -> dict[str, np.ndarray]:
+def _read_npy(path: Path) -> dict[str, Any]:
     rows = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(rows, np.lib.npyio.NpzFile):
         rows.close()
@@ -232,20 +245,49 @@ def _read_npy(path: Path) -> dict[str, np.ndarray]:
     return {"features": rows, **read_ids(path.with_suffix(".csv"))}
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
     tensors = load_file(path)
-    # NumPy has no bfloat16: such descriptors stay a tensor.
+    # NumPy lacks bfloat16: such descriptors stay a tensor.
     return {name: tensor if tensor.dtype == torch.bfloat16 else _array(tensor) for name, tensor in tensors.items()}
 
 
 def _array(tensor: Tensor) -> np.ndarray | Tensor:
     try:
         return tensor.numpy()
-    except TypeError:  # of a kind that NumPy lacks: refused, by name, if it is asked for
+    except TypeError:  # a type that NumPy lacks: it is refused later if it is one of the arrays that are needed
         return tensor
+
+
+def read_ids(table: Path) -> dict[str, np.ndarray]:
+    """Read the columns pid and camid, and viewid if there is one, as text [N]; their names here end with "s".
+
+    Spaces around a value are removed; other columns are ignored.
+
+    Raises:
+        FeatureFileError: the file or a column is missing, or a row has more or fewer values than the header.
+        TextError: the file is not in UTF-8.
+    """
+    if not table.is_file():
+        raise FeatureFileError(f"there is no {table} with the ids, columns pid and camid")
+    try:
+        reader = csv.reader(io.StringIO(read_text(table), newline=""), skipinitialspace=True, strict=True)
+        rows = [(reader.line_num, [value.strip(_SPACE) for value in row]) for row in reader if row]
+    except csv.Error as error:
+        raise FeatureFileError(f"{table} is no CSV file: {error}") from error
+    header = [name.lower() for name in rows[0][1]] if rows else []
+    columns = [name for name in _COLUMNS if name in header]
+    if not {"pid", "camid"} <= set(columns) or any(header.count(name) > 1 for name in columns):
+        raise FeatureFileError(f"{table} has columns {header}, expected pid and camid once each, separated by commas")
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise FeatureFileError(
+                f"{table}, line {line}: {len(row)} values, where the header has {len(header)} columns"
+            )
+    values = {name: [row[header.index(name)] for _, row in rows[1:]] for name in columns}
+    return {f"{name}s": np.array(column, dtype=str) for name, column in values.items()}
 
 
 _READERS = {".npz": _read_npz, ".npy": _read_npy, ".safetensors": _read_safetensors}

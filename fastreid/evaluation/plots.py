@@ -1,10 +1,11 @@
-"""Pictures of an evaluation for papers and slides: match curve, ROC, DET, and how far right and wrong pairs lie."""
+"""Plots of an evaluation: match curve, ROC, DET, and the distances of right and wrong pairs."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -22,17 +23,24 @@ logger = logging.getLogger(__name__)
 SIZE = (4.8, 3.6)  # inches
 DPI = 150
 CMC_RANKS = 20
-_MOST_LETTERS = 40  # of a protocol's name: a longer one would leave no room for the curves
+_NAME_LENGTH = 40  # letters of a protocol's name: a longer one would leave no room for the curves
 LEAST_RATE = 1e-5
 RATES = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95)  # ticks of the DET curve
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: safe for colour blindness
 DASHES = ("-", "--", ":", "-.")
 
 
 def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
-    """Write cmc.png, roc.png and det.png, with all protocols, and one similarity_PROTOCOL.png each.
+    """Write cmc.png, roc.png and det.png with all protocols, and one similarity_PROTOCOL.png for each.
 
-    In file names "_" stands for what a file name cannot have.
+    Characters that a file name cannot have become "_".
+
+    Args:
+        curves: of each protocol.
+        folder: where to write; created if it does not exist.
+
+    Returns:
+        The paths of the pictures.
 
     Raises:
         DiskError: the disk is full or broken.
@@ -63,7 +71,7 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, object]]]:
+def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, Any]]]:
     return [
         (name, curve, {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)], "linewidth": 1.6})
         for i, (name, curve) in enumerate(curves.items())
@@ -71,7 +79,7 @@ def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, o
 
 
 def _label(name: str, share: float) -> str:
-    return for_matplotlib(f"{shortened(name, _MOST_LETTERS)}: {100 * share:.1f}")
+    return for_matplotlib(f"{shortened(name, _NAME_LENGTH)}: {100 * share:.1f}")
 
 
 def _cmc(curves: Mapping[str, Curves]) -> Figure:
@@ -89,9 +97,9 @@ def _roc(curves: Mapping[str, Curves]) -> Figure:
     figure, axes = _axes("Receiver operating characteristic", "wrong pairs accepted", "right pairs accepted, %")
     for name, curve, style in _styles(curves):
         label = _label(name, curve.roc.tpr_at(1e-3)[0])
-        # A logarithm has no zero: nothing accepted wrongly is drawn at the left edge.
+        # A logarithmic axis has no zero: a rate of zero is drawn at the left edge.
         rates = np.maximum(curve.roc.fpr, LEAST_RATE)
-        axes.step(*_drawn(rates, 100 * curve.roc.tpr), where="post", label=label, **style)
+        axes.step(*_thinned(rates, 100 * curve.roc.tpr), where="post", label=label, **style)
     axes.set_xscale("log")
     axes.set_xlim(LEAST_RATE, 1)
     axes.set_ylim(0, 101)
@@ -100,13 +108,13 @@ def _roc(curves: Mapping[str, Curves]) -> Figure:
 
 
 def _det(curves: Mapping[str, Curves]) -> Figure:
-    """On normal deviates, so that normally distributed distances make straight lines (Martin et al., 1997)."""
+    """Draw on normal deviates, so that normally distributed distances give straight lines (Martin et al., 1997)."""
     figure, axes = _axes("Detection error trade-off", "wrong pairs accepted, %", "right pairs rejected, %")
     low, high = RATES[0], 1 - RATES[0]
     for name, curve, style in _styles(curves):
         accepted, rejected = np.clip(curve.roc.fpr, low, high), np.clip(1 - curve.roc.tpr, low, high)
         label = _label(name, curve.roc.equal_error_rate)
-        axes.step(*_drawn(ndtri(accepted), ndtri(rejected)), where="post", label=label, **style)
+        axes.step(*_thinned(ndtri(accepted), ndtri(rejected)), where="post", label=label, **style)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(FixedLocator(ndtri(RATES)))
         axis.set_major_formatter(FixedFormatter([f"{100 * rate:g}" for rate in RATES]))
@@ -120,7 +128,7 @@ def _det(curves: Mapping[str, Curves]) -> Figure:
 
 def _similarity(name: str, roc: RocCurve) -> Figure:
     figure, axes = _axes(
-        for_matplotlib(f"{shortened(name, _MOST_LETTERS)}: distances of pairs"),
+        for_matplotlib(f"{shortened(name, _NAME_LENGTH)}: distances of pairs"),
         "distance",
         "share of pairs in a bin, %",
     )
@@ -145,7 +153,9 @@ def _similarity(name: str, roc: RocCurve) -> Figure:
     return figure
 
 
-def _drawn(x: np.ndarray, y: np.ndarray, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """As many of the points as a picture can show: hundreds of thousands draw slowly and look the same."""
-    chosen = np.unique(np.linspace(0, len(x) - 1, count).astype(int)) if len(x) > count else slice(None)
+def _thinned(x: np.ndarray, y: np.ndarray, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Return at most `count` of the points: more are slow to draw and look the same."""
+    if len(x) <= count:
+        return x, y
+    chosen = np.unique(np.linspace(0, len(x) - 1, count).astype(int))
     return x[chosen], y[chosen]

@@ -1,30 +1,136 @@
-"""Evaluating a model on every protocol asked for: embed once, score each, write what came out."""
+"""Evaluation of a model on several protocols: embed each image once, score each protocol, write the results."""
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from fastreid.config import ConfigError
-from fastreid.evaluation.options import Scoring
-from fastreid.evaluation.outcome import outcome_of, write_outcomes
-from fastreid.evaluation.score import match_images, score
-from fastreid.retrieval.extraction import FeatureStore, my_share
+from fastreid.evaluation.ranked_lists import ranked_lists
+from fastreid.evaluation.results import Outcome, log_breakdown, write_outcomes
+from fastreid.evaluation.roc import Curves, roc_curve
+from fastreid.evaluation.scoring import ProtocolResult, score
+from fastreid.evaluation.scoring_options import Scoring
+from fastreid.evaluation.statistics import bootstrap_intervals
+from fastreid.retrieval.extraction import BatchLoader, FeatureStore, my_share
+from fastreid.retrieval.matches import Matches, match_images
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.skipped import tell_skipped
 
 logger = logging.getLogger(__name__)
 
-BuildLoader = Callable[[Any, Sequence[PersonImage]], Iterable[Mapping[str, Any]]]
+_TIED = 1e-4  # differences of mAP, due to ties, from which on a warning is logged
+
+BuildLoader = Callable[[Any, Sequence[PersonImage]], BatchLoader]
 Results = OrderedDict[str, dict[str, float | int]]
+
+
+@runtime_checkable
+class _HasNames(Protocol):
+    """A data set that knows the names of people and cameras."""
+
+    person_names: Mapping[int, str]
+    camera_names: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class MatchedProtocol:
+    """The test images of a protocol with their matches; labels are matched once, however often a model is scored.
+
+    Attributes:
+        name: of the protocol.
+        query: query images.
+        gallery: gallery images.
+        matches: positives, removed and junk images of every query.
+        person_names: {id: name} of people whose names are not their ids.
+        camera_names: the same of cameras.
+        num_missing: number of the protocol's images that could not be read and are left out.
+    """
+
+    name: str
+    query: Sequence[PersonImage]
+    gallery: Sequence[PersonImage]
+    matches: Matches
+    person_names: Mapping[int, str]
+    camera_names: Mapping[int, str]
+    num_missing: int = 0
+
+    @classmethod
+    def of(cls, dataset: Any) -> MatchedProtocol:
+        """Return a data set's test images with their matches; of a `MatchedProtocol`, itself.
+
+        Args:
+            dataset: has `name`, `query` and `gallery`, and maybe `person_names` and `camera_names`.
+        """
+        if isinstance(dataset, cls):
+            return dataset
+        has_names = isinstance(dataset, _HasNames)
+        return cls(
+            name=dataset.name,
+            query=dataset.query,
+            gallery=dataset.gallery,
+            matches=match_images(dataset.query, dataset.gallery),
+            person_names=dataset.person_names if has_names else {},
+            camera_names=dataset.camera_names if has_names else {},
+        )
+
+    def without(self, skipped: Mapping[str, str]) -> MatchedProtocol:
+        """Return the protocol without the images that could not be read, {path: reason}."""
+        query, gallery = ([i for i in side if i.path not in skipped] for side in (self.query, self.gallery))
+        missing = len(self.query) + len(self.gallery) - len(query) - len(gallery)
+        if not missing:
+            return self
+        logger.warning("%s: %d of its images are missing", self.name, missing)
+        matches = match_images(query, gallery)
+        return replace(self, query=query, gallery=gallery, matches=matches, num_missing=missing)
+
+    def check(self, scoring: Scoring | None = None, *, with_pairs: bool = False) -> None:
+        """Check that the protocol can be scored; see `check_protocol`."""
+        for side, images in (("query", self.query), ("gallery", self.gallery)):
+            if not images:
+                raise ConfigError(
+                    f"{self.name}: the {side} is empty; check the data set's {side} files under "
+                    "DATASETS.ROOT, and that the protocol's views occur in them"
+                )
+        self.matches.require_valid_query(self.name)
+        if with_pairs and not (self.matches.num_valid_gallery - self.matches.num_positives).any():
+            raise ConfigError(
+                f"{self.name}: TEST.ROC and TEST.PLOTS need pairs of two people, and all gallery images are of the "
+                "queries' own"
+            )
+        if scoring:
+            try:
+                scoring.check_sizes(len(self.query), len(self.gallery))
+            except ValueError as error:
+                raise ConfigError(f"{self.name}: {error}") from error
+
+
+def check_protocol(dataset: Any, scoring: Scoring | None = None, *, with_pairs: bool = False) -> MatchedProtocol:
+    """Check that a protocol can be scored, before the model runs.
+
+    Args:
+        dataset: as `MatchedProtocol.of`.
+        scoring: how it will be scored.
+        with_pairs: whether wrong pairs are needed (ROC curves).
+
+    Returns:
+        The protocol with its matches, which `evaluate_protocols` takes instead of the data set.
+
+    Raises:
+        ConfigError: no query or no gallery images; fewer images than neighbours are asked for; no wrong pair.
+        NoValidQueryError: no query has a match under another camera.
+    """
+    protocol = MatchedProtocol.of(dataset)
+    protocol.check(scoring, with_pairs=with_pairs)
+    return protocol
 
 
 def evaluate_protocols(
@@ -38,95 +144,76 @@ def evaluate_protocols(
     """Score a model on several protocols; each shared image is embedded once.
 
     Args:
-        cfg: `TEST` says how to score (`Scoring`).
-        datasets: protocols, with `name`, `query` and `gallery`.
+        cfg: `TEST` gives the options of scoring (`Scoring`).
+        model: `model(batch)` returns descriptors [B, D] in eval mode.
+        datasets: protocols, as `MatchedProtocol.of` takes them.
         build_loader: (cfg, images) -> batches in order (`fastreid.data.build_feature_loader`).
         output_dir: receives results.json, results.csv, intervals.json, ranked_lists.json; with TEST.BREAKDOWN
             breakdown.json, with TEST.PLOTS pictures.
-        autocast: makes the context in which features are computed; scores are float32 all the same.
-    Returns: {protocol: figures in percent} in every process. If the loader left images out (DATALOADER.BAD_IMAGES
-        "skip"), every protocol's figures have `missing_images`, how many of its own.
-    Raises: ConfigError (a protocol without images), NoValidQueryError; both before any work, unless images are missing.
+        autocast: returns the context in which features are computed; scores are float32 in any case.
+
+    Returns:
+        {protocol: figures in percent} in every process. If the loader skipped images (DATALOADER.BAD_IMAGES "skip"),
+        every protocol's figures have `missing_images`, the number of its own.
+
+    Raises:
+        ConfigError: a protocol without images; raised before any work, unless images are skipped.
+        NoValidQueryError: a protocol without a valid query; likewise.
     """
     scoring = Scoring.from_config(cfg)
     with_pairs = scoring.roc or cfg.TEST.PLOTS
-    for dataset in datasets:
-        check_protocol(dataset, scoring, with_pairs=with_pairs)
-    images = {image.path: image for data in datasets for image in (*data.query, *data.gallery)}
+    protocols = [check_protocol(dataset, scoring, with_pairs=with_pairs) for dataset in datasets]
+    images = {image.path: image for protocol in protocols for image in (*protocol.query, *protocol.gallery)}
     store = FeatureStore()
     loader = build_loader(cfg, my_share(list(images.values())))
     store.extract(model, loader, autocast, flip=cfg.TEST.FLIP.ENABLED)
     if store.skipped:
         logger.warning("the figures are not those of the whole protocols: %s", tell_skipped(store.skipped))
-        datasets = [_Incomplete.of(data, store.skipped) for data in datasets]
-        for dataset in datasets:
-            check_protocol(dataset, scoring, with_pairs=with_pairs)
-    outcomes = OrderedDict()
-    for data in datasets:
-        features = store.select(data.query), store.select(data.gallery)
-        result = score(*features, data.query, data.gallery, scoring, shared=True)
+        protocols = [protocol.without(store.skipped) for protocol in protocols]
+        for protocol in protocols:
+            protocol.check(scoring, with_pairs=with_pairs)
+    outcomes: OrderedDict[str, Outcome] = OrderedDict()
+    for protocol in protocols:
+        features = store.select(protocol.query), store.select(protocol.gallery)
+        result = score(
+            *features, protocol.query, protocol.gallery, scoring, matches=protocol.matches, shared=True
+        )  # fmt: skip
         if result and store.skipped:
-            result.metrics["missing_images"] = data.num_missing
+            result.metrics["missing_images"] = protocol.num_missing
         if result:
-            outcomes[data.name] = outcome_of(
-                result, data.name, data.query, data.gallery, with_plots=cfg.TEST.PLOTS, **names_of(data)
-            )
+            outcomes[protocol.name] = summarize(result, protocol, with_plots=cfg.TEST.PLOTS)
     if comm.is_main_process():
         write_outcomes(outcomes, Path(output_dir))
     return Results(comm.gather_plain({name: outcome.metrics for name, outcome in outcomes.items()})[0])
 
 
-def names_of(dataset: Any) -> dict[str, Mapping[int, str]]:
-    """{id: name} of a protocol's people and cameras, if it knows names that are not ids."""
-    return {which: getattr(dataset, which, {}) for which in ("person_names", "camera_names")}
-
-
-@dataclass(frozen=True)
-class _Incomplete:
-    """A protocol without the images that could not be read."""
-
-    name: str
-    query: list[PersonImage]
-    gallery: list[PersonImage]
-    num_missing: int
-    person_names: Mapping[int, str]
-    camera_names: Mapping[int, str]
-
-    @classmethod
-    def of(cls, dataset: Any, skipped: Mapping[str, str]) -> _Incomplete:
-        query, gallery = ([i for i in side if i.path not in skipped] for side in (dataset.query, dataset.gallery))
-        missing = len(dataset.query) + len(dataset.gallery) - len(query) - len(gallery)
-        if missing:
-            logger.warning("%s: %d of its images are missing", dataset.name, missing)
-        return cls(dataset.name, query, gallery, missing, **names_of(dataset))
-
-
-def check_protocol(dataset: Any, scoring: Scoring | None = None, *, with_pairs: bool = False) -> None:
-    """Find out before the model runs what would spoil its evaluation after.
+def summarize(result: ProtocolResult, protocol: MatchedProtocol, *, with_plots: bool = False) -> Outcome:
+    """Log what qualifies the figures of a protocol, and return what is written of it.
 
     Args:
-        scoring: how it will be scored.
-        with_pairs: wrong pairs are needed, too.
-
-    Raises:
-        ConfigError: no query or no gallery images; fewer images than neighbours are asked for; no wrong pair.
-        NoValidQueryError: no query has a match under another camera.
+        result: of scoring the protocol.
+        protocol: its images.
+        with_plots: whether curves are needed.
     """
-    for side in ("query", "gallery"):
-        if not getattr(dataset, side):
-            raise ConfigError(
-                f"{dataset.name}: the {side} is empty; check the data set's {side} files under "
-                "DATASETS.ROOT, and that the protocol's views occur in them"
-            )
-    matches = match_images(dataset.query, dataset.gallery)
-    matches.require_valid_query(dataset.name)
-    if with_pairs and not (matches.num_valid_gallery - matches.num_positives).any():
-        raise ConfigError(
-            f"{dataset.name}: TEST.ROC and TEST.PLOTS need pairs of two people, and all gallery images are of the "
-            "queries' own"
+    name, num_queries = protocol.name, len(protocol.query)
+    unmatched = num_queries - result.ranking.num_valid_queries
+    if unmatched:
+        logger.info(
+            "%s: %d of %d queries have no match under another camera and are not counted", name, unmatched, num_queries
         )
-    if scoring:
-        try:
-            scoring.check_sizes(len(dataset.query), len(dataset.gallery))
-        except ValueError as error:
-            raise ConfigError(f"{dataset.name}: {error}") from error
+    worst, best = result.ranking.mean_ap_bounds
+    if best - worst > _TIED:
+        logger.warning(
+            "%s: many distances are equal; another order among them could give an mAP from %.2f to %.2f",
+            name,
+            100 * worst,
+            100 * best,
+        )
+    interval = bootstrap_intervals(result.ranking, rank1=result.rank1)
+    logger.info("%s: resampled queries give an mAP from %.1f to %.1f (95 %%)", name, *interval["mAP"])
+    log_breakdown(name, result.breakdown)
+    curves = None
+    if with_plots:
+        curves = Curves(result.cmc, result.roc or roc_curve(result.distances, result.matches))
+    lists = ranked_lists(result, protocol.query, protocol.gallery, protocol.person_names, protocol.camera_names)
+    return Outcome(result.metrics, interval, lists, result.breakdown, curves)

@@ -1,4 +1,4 @@
-"""fast-reid's place for query expansion; it is in `fastreid.retrieval`."""
+"""Query expansion under fast-reid's module path; see `fastreid.retrieval.query_expansion`."""
 
 from fastreid.retrieval.query_expansion import aqe
 

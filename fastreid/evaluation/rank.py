@@ -25,13 +25,21 @@ def evaluate_rank(
     """Score a distance matrix; the interface of fast-reid's function of this name.
 
     Args:
-        distmat: [Q, G], smaller is more alike.
-        q_pids, g_pids, q_camids, g_camids: integer ids, [Q] and [G].
+        distmat: distances [Q, G], smaller is more similar.
+        q_pids: person ids of the queries, integers [Q].
+        g_pids: person ids of the gallery, integers [G].
+        q_camids: camera ids of the queries, integers [Q].
+        g_camids: camera ids of the gallery, integers [G].
         max_rank: length of the returned curve.
-        use_metric_cuhk03: the curve is that of CUHK03's single-shot protocol (`single_shot_cmc`); AP and INP are not.
-        use_cython: False forces the NumPy fallback, which gives the same bits.
-    Returns: (cmc [max_rank], AP [valid queries], INP [valid queries]), float64 in 0..1.
-    Raises: ValueError (shapes, a NaN or infinite distance), NoValidQueryError.
+        use_metric_cuhk03: return the curve of CUHK03's single-shot protocol (`single_shot_cmc`); AP and INP stay.
+        use_cython: False for the NumPy fallback, which gives the same bits.
+
+    Returns:
+        (cmc [max_rank], AP [valid queries], INP [valid queries]), float64 in 0..1.
+
+    Raises:
+        ValueError: wrong shapes, or a NaN or infinite distance.
+        NoValidQueryError: no query has a match.
     """
     max_rank = whole_number(max_rank, "max_rank", 1)
     ranking = rank_queries(distmat, q_pids, g_pids, q_camids, g_camids, use_cython=use_cython)

@@ -1,4 +1,4 @@
-"""Ranked lists worth looking at: the best, median and worst queries with their nearest images."""
+"""Ranked lists of the best, median and worst queries with their nearest images, as plain types for JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastreid.evaluation.score import ProtocolResult, match_images
+from fastreid.evaluation.scoring import ProtocolResult
 from fastreid.structures import PersonImage
 
 QUERIES_PER_KIND = 3
@@ -22,18 +22,22 @@ def ranked_lists(
     person_names: Mapping[int, str] | None = None,
     camera_names: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
-    """What a report shows of one protocol, from the very distances of the score.
+    """Return what a report shows of one protocol, from the distances that were scored.
 
     Args:
-        person_names, camera_names: {id: name} of those whose name is not their id; shown instead of the id.
+        result: of the protocol.
+        query: query images.
+        gallery: gallery images.
+        person_names: {id: name} of people whose names are not their ids; shown instead of the id.
+        camera_names: the same of cameras.
 
-    Returns plain types: `chance` (percent), `ap_by_query` (path -> percent, valid queries) and
-        `queries`, each with `kind` (best, median, worst), its figures, the image, and `gallery`:
-        the nearest images after removal, ties by gallery index as in the score.
+    Returns:
+        `chance` (percent), `ap_by_query` (path -> percent, valid queries) and `queries`, each with `kind` (best,
+        median, worst), its figures, the image, and `gallery`: the nearest images after removal, ties by gallery index
+        as in the score.
     """
-    matches = match_images(query, gallery)
-    ranking = result.ranking
-    describe = partial(_described, person_names=person_names or {}, camera_names=camera_names or {})
+    matches, ranking = result.matches, result.ranking
+    describe = partial(_describe, person_names=person_names or {}, camera_names=camera_names or {})
     shown = []
     for kind, row in pick_queries(ranking.ap):
         shown.append(
@@ -50,16 +54,19 @@ def ranked_lists(
         )
     return {
         "chance": result.chance,
-        "ap_by_query": {query[row].path: 100.0 * float(ranking.ap[row]) for row in np.flatnonzero(ranking.valid)},
+        "ap_by_query": {
+            query[row].path: 100.0 * float(ranking.ap[row]) for row in np.flatnonzero(ranking.valid).tolist()
+        },
         "queries": shown,
     }
 
 
 def pick_queries(ap: np.ndarray, count: int = QUERIES_PER_KIND) -> list[tuple[str, int]]:
-    """(kind, query row) of the best, median and worst queries; no query twice, ties by lower row.
+    """Return (kind, query row) of the best, median and worst queries; no query twice, ties by lower row.
 
     Args:
         ap: average precision [Q], NaN for queries that are not scored.
+        count: queries of each kind.
     """
     scored = np.flatnonzero(~np.isnan(ap))
     order = scored[np.argsort(-ap[scored], kind="stable")].tolist()
@@ -90,8 +97,8 @@ def _nearest(
     ]
 
 
-def _described(image: PersonImage, person_names: Mapping[int, str], camera_names: Mapping[int, str]) -> dict[str, Any]:
-    described = {
+def _describe(image: PersonImage, person_names: Mapping[int, str], camera_names: Mapping[int, str]) -> dict[str, Any]:
+    described: dict[str, Any] = {
         "path": str(image.path),
         "person": int(image.person),
         "camera": int(image.camera),

@@ -1,4 +1,4 @@
-"""Figures of a run as people and programs read them: a table, results.json, results.csv."""
+"""Results of a run: what is kept of each scored protocol, logged, and written as JSON, CSV and plots."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import csv
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
+from fastreid.evaluation.breakdown import Row, breakdown_table
+from fastreid.evaluation.roc import Curves
 from fastreid.utils.files import atomic_write
+from fastreid.utils.optional import optional
 from fastreid.utils.plain import printable
 
 logger = logging.getLogger(__name__)
@@ -19,8 +23,76 @@ logger = logging.getLogger(__name__)
 Metrics = Mapping[str, float | int]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The parts of a scored protocol that are written; its descriptors are not kept.
+
+    Attributes:
+        metrics: figures in percent.
+        interval: confidence intervals of Rank-1, mAP and mINP, in percent.
+        lists: as `ranked_lists` returns them.
+        breakdown: rows by "view" and "camera".
+        curves: for plots, if they are asked for.
+    """
+
+    metrics: dict[str, float | int]
+    interval: dict[str, tuple[float, float]]
+    lists: dict[str, Any]
+    breakdown: dict[str, list[Row]]
+    curves: Curves | None
+
+
+def write_outcomes(outcomes: Mapping[str, Outcome], output_dir: Path) -> None:
+    """Write the files of all protocols, draw the plots that are asked for, and log the table of figures."""
+    results = {name: outcome.metrics for name, outcome in outcomes.items()}
+    write_results(output_dir, results)
+    write_json(output_dir / "intervals.json", {name: outcome.interval for name, outcome in outcomes.items()})
+    write_json(output_dir / "ranked_lists.json", {name: outcome.lists for name, outcome in outcomes.items()})
+    if any(outcome.breakdown for outcome in outcomes.values()):
+        write_json(output_dir / "breakdown.json", {name: outcome.breakdown for name, outcome in outcomes.items()})
+    curves = {name: outcome.curves for name, outcome in outcomes.items() if outcome.curves}
+    if curves and optional("matplotlib.figure", "no plots are drawn"):
+        from fastreid.evaluation.plots import draw_plots  # importing Matplotlib is slow, and few runs draw plots
+
+        draw_plots(curves, output_dir / "plots")
+    print_csv_format(results)
+
+
+def write_results(output_dir: str | Path, results: Mapping[str, Metrics]) -> None:
+    """Write results.json ({protocol: {metric: percent}}) and results.csv, each atomically."""
+    write_json(Path(output_dir) / "results.json", results)
+    with atomic_write(Path(output_dir) / "results.csv") as file:
+        names = list(next(iter(results.values())))
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["protocol", *names])
+        for protocol, metrics in results.items():
+            writer.writerow([printable(protocol), *(metrics[name] for name in names)])
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON atomically.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot represent.
+    """
+    with atomic_write(path) as file:
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write(f"{printable(text)}\n")  # characters that are not valid UTF-8 become JSON escapes
+
+
+def print_csv_format(results: Mapping[str, Metrics]) -> None:
+    """Log the results as a table; the name is fast-reid's.
+
+    Raises:
+        ValueError: there are no results.
+    """
+    if not results:
+        raise ValueError("there are no results to print")
+    logger.info("Evaluation results in percent:\n%s", results_table(results))
+
+
 def results_table(results: Mapping[str, Metrics]) -> str:
-    """One row a protocol, percentages with two decimals, counts as they are."""
+    """Return a table with a row per protocol; percentages with two decimals, counts as they are."""
     names = list(next(iter(results.values())))
     rows = [[protocol, *(_shown(metrics[name]) for name in names)] for protocol, metrics in results.items()]
     return tabulate(
@@ -32,30 +104,11 @@ def results_table(results: Mapping[str, Metrics]) -> str:
     )
 
 
-def write_results(output_dir: str | Path, results: Mapping[str, Metrics]) -> None:
-    """Write results.json ({protocol: {metric: percent}}) and results.csv, each in one piece."""
-    write_json(Path(output_dir) / "results.json", results)
-    with atomic_write(Path(output_dir) / "results.csv") as file:
-        names = list(next(iter(results.values())))
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["protocol", *names])
-        for protocol, metrics in results.items():
-            writer.writerow([printable(protocol), *(metrics[name] for name in names)])
-
-
-def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON in one piece; a NaN is an error, as it is not JSON."""
-    with atomic_write(path) as file:
-        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write(f"{printable(text)}\n")  # what is not UTF-8 becomes the escapes of JSON
-
-
-def print_csv_format(results: Mapping[str, Metrics]) -> None:
-    """Log the results as a table; the name is fast-reid's."""
-    if not results:
-        raise ValueError("there are no results to print")
-    logger.info("Evaluation results in percent:\n%s", results_table(results))
-
-
 def _shown(value: float | int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.2f}"
+
+
+def log_breakdown(name: str, breakdown: Mapping[str, list[Row]]) -> None:
+    """Log the figures of a protocol by view and by camera."""
+    for by, rows in breakdown.items():
+        logger.info("%s by %s, in percent:\n%s", name, by, breakdown_table(rows))

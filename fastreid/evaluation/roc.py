@@ -1,7 +1,7 @@
-"""Verification: is this the same person? Every pair of a query and a gallery image counts; no list of them is held.
+"""Verification figures (ROC, AUC, EER) over all pairs of a query and a gallery image; no list of pairs is held.
 
-The right pairs are few. Their distances are the only places where the true-positive rate changes, so how many wrong
-pairs lie at most at each of them is the whole curve, exactly.
+Right pairs (of the same person) are few. The true-positive rate changes only at their distances, so the number of wrong
+pairs at or below each of these distances gives the exact curve.
 """
 
 from __future__ import annotations
@@ -23,16 +23,28 @@ REPORTED_RATES = (1e-4, 1e-3, 1e-2)
 
 @dataclass(frozen=True)
 class RocCurve:
-    """A pair is accepted if its distance is at most a threshold; one point for each distance of a right pair."""
+    """ROC curve with one point for each distance of a right pair; pairs at or below a threshold are accepted.
 
-    thresholds: np.ndarray  # float32 [T], ascending
-    true_positives: np.ndarray  # int64 [T]: right pairs accepted
-    false_positives: np.ndarray  # int64 [T]: wrong pairs accepted
-    wrong_ties: np.ndarray  # int64 [T]: of these the ones at the threshold itself
+    Attributes:
+        thresholds: float32 [T], ascending.
+        true_positives: accepted right pairs, int64 [T].
+        false_positives: accepted wrong pairs, int64 [T].
+        wrong_ties: wrong pairs whose distance equals the threshold, int64 [T].
+        num_right: number of right pairs.
+        num_wrong: number of wrong pairs.
+        edges: bins of the two histograms, float64 [B + 1].
+        right_histogram: right pairs by distance, int64 [B].
+        wrong_histogram: wrong pairs by distance, int64 [B].
+    """
+
+    thresholds: np.ndarray
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    wrong_ties: np.ndarray
     num_right: int
     num_wrong: int
-    edges: np.ndarray  # float64 [B + 1] of the two histograms
-    right_histogram: np.ndarray  # int64 [B]
+    edges: np.ndarray
+    right_histogram: np.ndarray
     wrong_histogram: np.ndarray
 
     @property
@@ -53,9 +65,12 @@ class RocCurve:
         return float((steps * (1 - nearer)).sum() / self.num_right)
 
     def tpr_at(self, fpr: float) -> tuple[float, float]:
-        """Greatest true-positive rate at a false-positive rate of at most this, and its threshold.
+        """Return the greatest true-positive rate at a false-positive rate of at most `fpr`, and its threshold.
 
-        The threshold is -inf where nothing may be accepted.
+        The threshold is -inf if no pair may be accepted.
+
+        Raises:
+            ValueError: `fpr` is outside of 0 to 1.
         """
         if not 0 <= fpr <= 1:
             raise ValueError(f"a false-positive rate lies in 0 … 1, got {fpr}")
@@ -66,17 +81,17 @@ class RocCurve:
 
     @property
     def best_accuracy(self) -> tuple[float, float]:
-        """Greatest (TPR + TNR) / 2, in which right pairs weigh as much as the many wrong ones, and its threshold."""
+        """Greatest balanced accuracy (TPR + TNR) / 2, and its threshold."""
         accuracy = (self.tpr + 1 - self.fpr) / 2
         best = int(np.argmax(accuracy))
         return float(accuracy[best]), float(self.thresholds[best])
 
     @property
     def equal_error_rate(self) -> float:
-        """Where the staircase of false rejections over false acceptances crosses the diagonal."""
+        """Rate at which the step curve of false rejections over false acceptances crosses the diagonal."""
         below = (self.false_positives - self.wrong_ties) / self.num_wrong
         missed_before = 1 - np.append(0.0, self.tpr[:-1])
-        # Each threshold's step: from just below it, where its right pairs are still rejected, to itself.
+        # The step of each threshold: from just below it, where its right pairs are rejected, to the threshold itself.
         accepted = np.concatenate([[0.0], np.stack([below, self.fpr], axis=1).ravel(), [1.0]])
         rejected = np.concatenate([[1.0], np.stack([missed_before, 1 - self.tpr], axis=1).ravel(), [0.0]])
         after = int(np.argmax(rejected <= accepted))
@@ -85,7 +100,7 @@ class RocCurve:
         return float(accepted[after - 1] + share * (accepted[after] - accepted[after - 1]))
 
     def figures(self) -> dict[str, float]:
-        """TPR@FPR=1e-4, 1e-3 and 1e-2, AUC, EER and the verification accuracy, in percent, with thresholds."""
+        """Return TPR@FPR=1e-4, 1e-3 and 1e-2, AUC, EER and accuracy in percent, and the accuracy's threshold."""
         figures: dict[str, float] = {}
         for rate in REPORTED_RATES:
             figures[f"TPR@FPR={rate:.0e}".replace("e-0", "e-")] = 100 * self.tpr_at(rate)[0]
@@ -100,19 +115,29 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class Curves:
-    """Of one protocol, from the distances of its score."""
+    """Curves of one protocol.
 
-    cmc: np.ndarray  # [max_rank], 0..1
+    Attributes:
+        cmc: cumulative match curve [max_rank], 0..1.
+        roc: ROC curve of the same distances.
+    """
+
+    cmc: np.ndarray
     roc: RocCurve
 
 
 def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -> RocCurve:
-    """Count all pairs that are left after removal (same person under the same camera; junk).
+    """Count all pairs that remain after removal (same person under the same camera; junk).
 
-    Distances are compared in float32, as all engines make them; those of a float64 matrix are rounded to it.
+    Distances are compared in float32, which all engines compute; a float64 matrix is rounded to it.
+
+    Args:
+        distances: of Q queries and G gallery images.
+        matches: of the queries.
+        num_threads: 0 for torch's number.
 
     Raises:
-        ValueError: a distance is not finite, no right or no wrong pair, an impossible number of threads.
+        ValueError: a distance is not finite, no right or no wrong pair, an invalid number of threads.
     """
     num_threads = thread_count(num_threads)
     right, removed = distances.same_person(matches)
@@ -147,9 +172,12 @@ def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -
 def evaluate_roc(
     distmat: ArrayLike, q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distance and label (0 right, 1 wrong) of every pair, right ones first; the interface of fast-reid's function.
+    """Return distance and label (0 right, 1 wrong) of every pair, right ones first; fast-reid's function of this name.
 
-    The list of all pairs, for few images: `roc_curve` needs none.
+    It lists all pairs, so it is for few images; `roc_curve` does not. Arguments as `evaluate_rank`.
+
+    Raises:
+        ValueError: wrong shapes, or a distance that is not finite.
     """
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
     distances = np.asarray(rows_on_cpu(distmat, "distances"))

@@ -1,8 +1,9 @@
-"""CUHK03's single-shot protocol: of each person one gallery image stays, drawn at random.
+"""CUHK03's single-shot protocol: one gallery image of each person is kept, drawn at random.
 
-Others draw ten times and average. Which images are drawn decides one thing only, how many people stand before the
-query's; each other person does so with the share of their images that are nearer, independently. So the expectation
-over all draws can be had exactly (the law of a sum of independent yes-or-no draws), and nothing depends on a seed.
+The usual implementation averages ten draws; this one computes the expectation over all draws exactly. The rank of the
+query's person is one plus the number of people whose drawn image is nearer. These events are independent, and the
+probability of each is the share of that person's images that are nearer, so the number has a Poisson binomial
+distribution.
 """
 
 from __future__ import annotations
@@ -20,51 +21,57 @@ from fastreid.retrieval.ranking_numpy import first_positive_after
 def single_shot_cmc(
     blocks: Iterable[tuple[int, Any]], matches: Matches, g_pids: ArrayLike, max_rank: int = 50
 ) -> np.ndarray:
-    """Expected match curves over all draws of one gallery image per person, float64 [Q, max_rank].
+    """Return the expected match curve of each query over all draws, float64 [Q, max_rank].
 
-    NaN for queries without a right image. Equal distances: the lower gallery index first.
+    Queries without a positive have NaN. Of equal distances the lower gallery index comes first.
 
     Args:
         blocks: distances [some queries, G], arrays or tensors, each with the number of its first query
             (`Distances.blocks`).
+        matches: of the queries.
         g_pids: person ids of the gallery [G].
+        max_rank: length of the curve.
     """
     people = np.unique(np.asarray(g_pids), return_inverse=True)[1]
     curves = np.full((len(matches.num_positives), max_rank), np.nan)
     for first, block in blocks:
         rows = block if isinstance(block, np.ndarray) else block.cpu().numpy()
-        mine = matches.of_queries(first, first + len(rows))
-        for query in np.flatnonzero(mine.num_positives):
-            right = mine.positives[mine.positive_starts[query] : mine.positive_starts[query + 1]]
-            removed = mine.removed[mine.removed_starts[query] : mine.removed_starts[query + 1]]
-            gone = np.concatenate([mine.junk, removed])
-            curves[first + query] = _expected_cmc(rows[query], right, gone, people, max_rank)
+        for query in np.flatnonzero(matches.of_queries(first, first + len(rows)).num_positives) + first:
+            positives = matches.positives[matches.positive_starts[query] : matches.positive_starts[query + 1]]
+            is_removed = matches.removed_mask(int(query))
+            curves[query] = _expected_cmc(rows[query - first], positives, is_removed, people, max_rank)
     return curves
 
 
 def _expected_cmc(
-    row: np.ndarray, right: np.ndarray, removed: np.ndarray, people: np.ndarray, max_rank: int
+    row: np.ndarray, positives: np.ndarray, is_removed: np.ndarray, people: np.ndarray, max_rank: int
 ) -> np.ndarray:
-    """Of one query: the mean over its right images, of which each is as likely to be drawn."""
-    wrong = np.ones(len(row), dtype=bool)
-    wrong[right] = wrong[removed] = False
-    images_of = np.bincount(people[wrong], minlength=people.max() + 1)
-    right = right[np.lexsort((right, row[right]))]
-    near = np.flatnonzero(wrong & (row <= row[right[-1]]))
-    passed = first_positive_after(row, near, right)
-    counts = np.zeros((len(right) + 1, len(images_of)))
+    """Return the curve of one query: the mean over its positives, which are drawn with equal probability."""
+    is_wrong = ~is_removed
+    is_wrong[positives] = False
+    images_of = np.bincount(people[is_wrong], minlength=people.max() + 1)
+    ranked = positives[np.lexsort((positives, row[positives]))]
+    near = np.flatnonzero(is_wrong & (row <= row[ranked[-1]]))
+    passed = first_positive_after(row, near, ranked)
+    counts = np.zeros((len(ranked) + 1, len(images_of)))
     np.add.at(counts, (passed, people[near]), 1)
-    share = counts[:-1].cumsum(axis=0) / np.maximum(images_of, 1)  # [right images, people]
-    return np.cumsum(_number_of_successes(share[:, share[-1] > 0], max_rank), axis=1).mean(axis=0)
+    share = counts[:-1].cumsum(axis=0) / np.maximum(images_of, 1)  # [positives, people]
+    return np.cumsum(_poisson_binomial(share[:, share[-1] > 0], max_rank), axis=1).mean(axis=0)
 
 
-def _number_of_successes(chances: np.ndarray, limit: int) -> np.ndarray:
-    """P(n of these independent events happen) for n = 0 … limit - 1, [rows, limit] of chances [rows, events]."""
-    law = np.zeros((len(chances), limit))
-    law[:, 0] = 1
-    for chance in -np.sort(-chances, axis=1).T[:, :, None]:  # likely ones first: where the law is empty it stays so
-        if not chance[law.sum(axis=1) > 1e-15].any():
+def _poisson_binomial(probabilities: np.ndarray, limit: int) -> np.ndarray:
+    """Return P(n of the independent events happen) for n = 0 … limit - 1, [rows, limit].
+
+    Args:
+        probabilities: of the events, [rows, events].
+        limit: number of counts n.
+    """
+    distribution = np.zeros((len(probabilities), limit))
+    distribution[:, 0] = 1
+    # Likely events first: rows whose distribution has moved beyond the limit need no further events.
+    for probability in -np.sort(-probabilities, axis=1).T[:, :, None]:
+        if not probability[distribution.sum(axis=1) > 1e-15].any():
             break
-        law[:, 1:] = law[:, 1:] * (1 - chance) + law[:, :-1] * chance
-        law[:, :1] *= 1 - chance
-    return law
+        distribution[:, 1:] = distribution[:, 1:] * (1 - probability) + distribution[:, :-1] * probability
+        distribution[:, :1] *= 1 - probability
+    return distribution

@@ -2,7 +2,7 @@
 
 from fastreid.layers import any_softmax, pooling
 from fastreid.layers.any_softmax import SOFTMAX_REGISTRY, ArcSoftmax, CircleSoftmax, CosSoftmax, Linear
-from fastreid.layers.norms import IBN, NORM_REGISTRY, GhostBatchNorm, get_norm
+from fastreid.layers.norms import IBN, NORM_REGISTRY, NORMS_ON_VECTORS, GhostBatchNorm, get_norm
 from fastreid.layers.patch_stems import PATCH_STEMS
 from fastreid.layers.pooling import (
     POOLING_REGISTRY,
@@ -20,6 +20,7 @@ from fastreid.layers.whole_map import NonLocal, SqueezeExcite
 
 __all__ = [
     "IBN",
+    "NORMS_ON_VECTORS",
     "NORM_REGISTRY",
     "PATCH_STEMS",
     "POOLING_REGISTRY",

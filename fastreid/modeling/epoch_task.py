@@ -21,7 +21,7 @@ class TrainingSet(Protocol):
     def labels(self) -> Sequence[int]:
         """The class of each image; the labels of the last `EpochPlan` that has labels."""
 
-    def batches(self, images: Sequence[PersonImage]) -> Iterable[dict[str, Any]]:
+    def batches(self, images: Sequence[PersonImage]) -> Iterable[Mapping[str, Any]]:
         """Batches of some images in the given order, with the test transforms; `targets` are their person ids."""
 
 

@@ -128,6 +128,24 @@ def interface_of(model: nn.Module) -> ReidModel:
     return model if isinstance(model, ReidModel) else PlainModel(model)
 
 
+def image_transforms_of(cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:
+    """Return the `image_transforms` of the model class of a config, before the model is built.
+
+    Args:
+        cfg: the config.
+        is_train: whether they are for training batches.
+
+    Returns:
+        The key in the batch -> a transform; {} if MODEL.META_ARCHITECTURE is not a `ReidModel`.
+    """
+    importlib.import_module("fastreid.methods")  # registers the models
+    name = cfg.MODEL.META_ARCHITECTURE
+    make = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    if isinstance(make, type) and issubclass(make, ReidModel):
+        return make.image_transforms(cfg, is_train=is_train)
+    return {}
+
+
 def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     """Return the model of a config, on `MODEL.DEVICE`.
 

@@ -1,6 +1,8 @@
-"""What a denoiser is told beside the noisy sample."""
+"""The condition of a denoiser: tokens and view control."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ControlMaps:
-    """Maps added inside a UNet, finest level first.
+    """Maps that are added inside a UNet, finest level first.
 
-    Attributes:
-        down: per encoder level [B, C, h, w].
-        up: per level, for the skip connections into the decoder [B, C, h, w].
+    Args:
+        down: [B, C, h, w] for each level of the encoder.
+        up: [B, C, h, w] for each level, for the skip connections into the decoder.
         mid: [B, C, 1, 1] for the middle block, or None for zero.
     """
 
@@ -21,41 +23,58 @@ class ControlMaps:
     up: tuple[Tensor, ...]
     mid: Tensor | None = None
 
-    def map(self, down: Callable[[Tensor], Tensor], up: Callable[[Tensor], Tensor]) -> "ControlMaps":
-        """Apply `down` to the encoder's maps, `up` to the decoder's and the middle block's."""
+    def map(self, down: Callable[[Tensor], Tensor], up: Callable[[Tensor], Tensor]) -> ControlMaps:
+        """Apply functions to each map.
+
+        Args:
+            down: applied to the maps of the encoder.
+            up: applied to the maps of the decoder and of the middle block.
+        """
         mid = None if self.mid is None else up(self.mid)
         return ControlMaps(tuple(map(down, self.down)), tuple(map(up, self.up)), mid)
+
+    @staticmethod
+    def cat(parts: Sequence[ControlMaps]) -> ControlMaps:
+        """Join maps along the batch.
+
+        Args:
+            parts: all with the same levels.
+        """
+        mids = [part.mid for part in parts if part.mid is not None]
+        return ControlMaps(
+            tuple(map(torch.cat, zip(*(part.down for part in parts), strict=True))),
+            tuple(map(torch.cat, zip(*(part.up for part in parts), strict=True))),
+            torch.cat(mids) if mids else None,
+        )
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Condition of a batch of B samples: cross-attention tokens [B, N, D] and view control."""
+    """Condition of a batch of B samples.
+
+    Args:
+        tokens: [B, N, D], which the denoiser attends to.
+        control: maps of view control, or None for a denoiser without it.
+    """
 
     tokens: Tensor
-    control: ControlMaps
+    control: ControlMaps | None = None
 
-    def rows(self, start: int, stop: int) -> "Condition":
-        """The samples `start` to `stop` of the batch."""
+    def rows(self, start: int, stop: int) -> Condition:
+        """Return the condition of the samples `start` to `stop` of the batch."""
 
         def cut(tensor: Tensor) -> Tensor:
             return tensor[start:stop]
 
-        return Condition(cut(self.tokens), self.control.map(cut, cut))
+        return Condition(cut(self.tokens), None if self.control is None else self.control.map(cut, cut))
 
     @staticmethod
-    def cat(parts: "list[Condition]") -> "Condition":
-        """Join conditions along the batch; all must have the same maps."""
+    def cat(parts: Sequence[Condition]) -> Condition:
+        """Join conditions along the batch.
 
-        def join(tensors: tuple[Tensor, ...]) -> Tensor:
-            return torch.cat(tensors)
-
-        controls = [part.control for part in parts]
-        mids = [control.mid for control in controls]
-        return Condition(
-            join(tuple(part.tokens for part in parts)),
-            ControlMaps(
-                tuple(map(join, zip(*(control.down for control in controls), strict=True))),
-                tuple(map(join, zip(*(control.up for control in controls), strict=True))),
-                None if mids[0] is None else join(tuple(mids)),
-            ),
-        )
+        Args:
+            parts: all with the same control maps, or all without.
+        """
+        controls = [part.control for part in parts if part.control is not None]
+        tokens = torch.cat([part.tokens for part in parts])
+        return Condition(tokens, ControlMaps.cat(controls) if controls else None)

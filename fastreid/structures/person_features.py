@@ -1,4 +1,4 @@
-"""What stage 1 says of a batch of people."""
+"""Features of people that a view-aware backbone extracts."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor
 class PersonFeatures:
     """Output of a view-aware backbone for B images and L transformer blocks.
 
-    Attributes:
+    Args:
         identity: [B, D] normalised class token after the last block, f.
         view: [B, D] view token after the last block, v.
         id_conditions: [B, L-1, D] class token after each earlier block, e1 … e(L-1), not normalised.

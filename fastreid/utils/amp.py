@@ -1,4 +1,4 @@
-"""Mixed precision: which number format a device computes well in, and the autocast for it."""
+"""Mixed precision: the number format for a device, and its autocast context."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cpu_has_bf16() -> bool:
 
 
 def amp_dtype(cfg: Any, device: torch.device | str, *, enabled: bool | None = None) -> torch.dtype | None:
-    """Return what SOLVER.AMP asks for on ``device``: bfloat16, float16 or None (float32).
+    """Return the format of SOLVER.AMP on ``device``: bfloat16, float16 or None (float32).
 
     ``enabled`` stands for SOLVER.AMP.ENABLED if given: evaluation has a key of its own.
     "auto" is bf16 where the hardware has it (CUDA and CPU), fp16 on older CUDA devices, else none.
@@ -70,9 +70,14 @@ def _best_dtype(kind: str) -> torch.dtype | None:
 def autocast_for(
     cfg: Any, device: torch.device | str, *, enabled: bool | None = None
 ) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which the network runs as SOLVER.AMP asks; a null context when it is off.
+    """Return the autocast context of SOLVER.AMP; a null context if it is off.
 
-    Losses and scores must be computed from float32 casts of what comes out of it.
+    Losses and scores must be computed from its outputs cast to float32.
+
+    Args:
+        cfg: the config.
+        device: the device of the model.
+        enabled: instead of SOLVER.AMP.ENABLED.
     """
     dtype = amp_dtype(cfg, device, enabled=enabled)
     if dtype is None:

@@ -1,4 +1,4 @@
-"""Saving and resuming a run: model, optimiser, schedule, scaler and random states in one file."""
+"""Saving and resuming of runs: model, optimiser, schedule, scaler and random states in one file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LAST = "last_checkpoint"
 INTERRUPTED, BEST = "model_interrupted.pth", "model_best.pth"
 
 Position = tuple[int, int]
-"""How far a run was: (last epoch that was finished, iterations done)."""
+"""Progress of a run: (last epoch that was finished, iterations done)."""
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 _REGULAR = re.compile(r"model_(\d+|final)\.pth")
@@ -39,35 +39,39 @@ _RESUMABLE = re.compile(r"model_(\d+|final|interrupted|before_nonfinite|best)\.p
 class Checkpointer:
     """Writes and reads the checkpoints of one run in ``save_dir``.
 
-    A file is a dict of tensors and plain types: "model", one entry per checkpointable (anything
-    with state_dict and load_state_dict), "rng" (one state per process), and the values given to
-    ``save``.
+    A file is a dict of tensors and plain types: "model", one entry per checkpointable, "rng" (one state per process),
+    and the values given to ``save``.
+
+    Args:
+        model: the bare model, not its distributed wrapper.
+        save_dir: folder of the files.
+        average: the `WeightAverage` of the model, if there is one. "model" is then the average, which is evaluated, and
+            "average" has the raw weights, from which training continues. "weights" says which of them "model" is.
+        checkpointables: objects with `state_dict` and `load_state_dict`, by their keys in the file.
     """
 
     def __init__(
         self, model: nn.Module, save_dir: str | os.PathLike[str] = "", *, average: Any = None, **checkpointables: Any
     ) -> None:
-        """``model`` is the bare model, not its distributed wrapper.
-
-        ``average`` is a WeightAverage of it, if there is one: then "model" is the average, which is what is evaluated,
-        and "average" has the raw weights, which training goes on from. "weights" says which "model" is.
-        """
         self.model = model
         self.save_dir = Path(save_dir)
         self._average = average
         self._checkpointables = checkpointables if average is None else {"average": average, **checkpointables}
-        # Of what was saved or resumed last.
+        # The checkpoint that was saved or resumed last.
         self._path: Path | None = None
         self._position: Position | None = None
 
     def save(self, name: str, *, is_last: bool = True, **values: Any) -> Path:
-        """Write ``save_dir/name.pth``; if ``is_last``, name it in the text file last_checkpoint.
+        """Write ``save_dir/name.pth``; every process must call it, and the main one writes.
 
-        Every process must call it; the main one writes.
+        Args:
+            name: name of the file without extension.
+            is_last: whether to name it in the text file last_checkpoint.
+            values: further content of the file.
 
         Raises:
-            DiskError: the disk is full or broken; earlier checkpoints are as they were.
-            TypeError: something is neither a tensor nor a plain type; nothing is written.
+            DiskError: the disk is full or broken; earlier checkpoints are unchanged.
+            TypeError: a value is neither a tensor nor a plain type; nothing is written.
         """
         path = self.save_dir / f"{name}.pth"
         content = {key: part.state_dict() for key, part in self._checkpointables.items()}
@@ -91,7 +95,7 @@ class Checkpointer:
         return path
 
     def copy(self, source: Path, target: Path, **values: Any) -> None:
-        """Write a checkpoint again under another name, with other ``values``. Main process only."""
+        """Write a checkpoint again under another name, with other ``values``; main process only."""
         save_sealed(_plain(read_checkpoint(source) | values, where=target.name), target)
 
     def _note(self, path: Path) -> None:
@@ -99,18 +103,18 @@ class Checkpointer:
             file.write(path.name)
 
     def load(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Fill the model, and nothing else, from a file; fast-reid's method. See ``load_weights``."""
+        """Load the model, and nothing else, from a file; fast-reid's method. See ``load_weights``."""
         return load_weights(self.model, path)
 
     def last(self) -> Path | None:
-        """Path of the checkpoint to go on from, or None if no run has written any.
+        """Return the path of the checkpoint to resume from, or None if no run has written any.
 
-        It is the one that the file last_checkpoint names, if that is whole: every byte is compared with the file's
-        checksum. Else it is the newest one that is whole, by the epoch and iteration in it; if last_checkpoint names a
-        numbered one, only those before it count. What is damaged is logged and passed over.
+        It is the one that the file last_checkpoint names, if it is intact: all bytes are compared with its checksum.
+        Otherwise it is the newest intact one by the epoch and iteration in it; if last_checkpoint names a numbered one,
+        only earlier ones count. Damaged files are logged and skipped.
 
         Raises:
-            WeightsError: there are checkpoints, and none is whole.
+            WeightsError: there are checkpoints, and none is intact.
         """
         named = self._named()
         tried = []
@@ -130,7 +134,7 @@ class Checkpointer:
         )
 
     def _named(self) -> Path | None:
-        """What last_checkpoint names; None if the file is lost or is not the name of a file."""
+        """The path that last_checkpoint names; None if the file is missing or does not name a file."""
         note = self.save_dir / LAST
         try:
             name = note.read_text(encoding="utf-8").strip()
@@ -146,31 +150,31 @@ class Checkpointer:
         return path
 
     def _candidates(self, named: Path | None) -> Iterator[Path]:
-        """The checkpoint that is named, then others from the newest on."""
+        """The checkpoint that is named, then the others, the newest first."""
         if named is not None:
             yield named
         number = None if named is None else _number_in(named)
         for path, position in self._by_position(_RESUMABLE):
-            # Who names a checkpoint in last_checkpoint may want to go back: later ones are not taken instead.
+            # The user may have named an earlier checkpoint on purpose: later ones are not used instead.
             if path != named and (number is None or position[0] <= number):
                 yield path
 
     @classmethod
     def newest_in(cls, folder: str | os.PathLike[str]) -> Path | None:
-        """The checkpoint in ``folder`` with the highest epoch and iteration, whole or not; None if there is none."""
+        """The checkpoint in ``folder`` with the highest epoch and iteration, even if damaged; None if there is none."""
         found = cls(nn.Identity(), folder)._by_position(_RESUMABLE)
         return found[0][0] if found else None
 
     def _by_position(self, names: re.Pattern[str]) -> list[tuple[Path, Position]]:
-        """Checkpoints with such names and what they hold, the newest first."""
+        """Checkpoints with such names and their positions, the newest first."""
         found = [(path, _position_in(path)) for path in self.save_dir.glob("model_*.pth") if names.fullmatch(path.name)]
         return sorted(found, key=lambda item: (item[1], _rank(item[0])), reverse=True)
 
     def remove_all_but(self, keep: int) -> None:
-        """Leave the ``keep`` newest model_NNNN.pth; 0 leaves all.
+        """Remove all model_NNNN.pth but the ``keep`` newest; 0 keeps all.
 
-        Newest by the epoch and iteration in them, counted back from the one that was saved or resumed last: later ones
-        are of a run that went back to an earlier checkpoint, and will be written again.
+        They are ordered by the epoch and iteration in them. Those later than the checkpoint that was saved or resumed
+        last stay: the run was resumed from an earlier one and will write them again.
         """
         if not keep or not comm.is_main_process():
             return
@@ -180,10 +184,10 @@ class Checkpointer:
             path.unlink()
 
     def tidy(self, keep: int) -> None:
-        """Do what a process that was killed after a save did not come to; called once a run has been resumed.
+        """Finish what a process that was killed after a save has not done; call it after a run was resumed.
 
-        Removes a model_interrupted.pth that a later checkpoint, or one of the same iteration, stands for, and
-        checkpoints beyond the ``keep`` newest; writes a last_checkpoint that was lost.
+        It removes a model_interrupted.pth that is not newer than another checkpoint, and checkpoints beyond the
+        ``keep`` newest; it writes a missing last_checkpoint.
         """
         if self._path is None or not comm.is_main_process():
             return
@@ -198,7 +202,7 @@ class Checkpointer:
     def set_aside(self) -> list[str]:
         """Rename the checkpoints of an earlier run in the folder to NAME_before.pth; return their new names.
 
-        The newest comes last: of a process that is killed meanwhile, the earlier run remains and can be resumed.
+        The newest is renamed last, so that the earlier run can be resumed if the process is killed in between.
         """
         paths = [path for path, _ in reversed(self._by_position(_RESUMABLE))]
         moved = [path.with_stem(f"{path.stem}_before") for path in paths]
@@ -210,23 +214,23 @@ class Checkpointer:
         return [path.name for path in moved]
 
     def checkpoint_of(self, iteration: int) -> Path | None:
-        """A whole checkpoint of that iteration that was written at the end of an epoch; None if there is none."""
+        """An intact checkpoint of that iteration, written at the end of an epoch; None if there is none."""
         found = (path for path, position in self._by_position(_REGULAR) if position[1] == iteration)
         return next((path for path in found if not _damage(path)), None)
 
     def resume(self, path: str | os.PathLike[str], content: Any = None) -> dict[str, Any]:
-        """Put back everything that ``save`` wrote and return the plain values given to it.
+        """Restore everything that ``save`` wrote and return the values given to it.
 
         Args:
-            path: of the checkpoint.
-            content: what `read_checkpoint` returned for it, if it was read before.
+            path: the checkpoint.
+            content: its content by `read_checkpoint`, if it was read before.
 
         Raises:
-            WeightsError: unreadable file, or one of another model or training set-up.
+            WeightsError: the file is unreadable, or is of another model or training set-up.
         """
         content = read_checkpoint(path) if content is None else content
         names = ["model", "weights", *self._checkpointables, "rng"]
-        needed = [name for name in names if name != "weights"]  # older versions did not say it
+        needed = [name for name in names if name != "weights"]  # older versions did not write it
         absent = [name for name in needed if not isinstance(content, dict) or name not in content]
         if not absent and content.get("weights", "raw") == "averaged" and self._average is None:
             raise WeightsError(f"{path} is of a run that averages its weights: resume it with SOLVER.EMA.ENABLED True")
@@ -237,7 +241,7 @@ class Checkpointer:
         if len(states) == comm.get_world_size():
             set_rng_state(states[comm.get_rank()])
         else:
-            logger.warning("%s is of %d processes: random states start afresh", path, len(states))
+            logger.warning("%s is of %d processes: random states are not restored", path, len(states))
         values = {key: value for key, value in content.items() if key not in names}
         if "epoch" in values:
             self._path, self._position = Path(path), (values["epoch"], values.get("iteration", 0))
@@ -256,19 +260,19 @@ class Checkpointer:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint, or ""."""
+    """Return what is wrong with a checkpoint, or ""."""
     wrong = damage_in(path)
     if wrong or is_sealed(path):
         return wrong
-    try:  # of an earlier version: its own checksums do not cover all that torch reads
+    try:  # the checksums of earlier versions do not cover everything that torch reads
         read_checkpoint(path, lazily=True)
-    except Exception as error:  # a damaged file may raise anything
+    except Exception as error:  # a damaged file may raise any error
         return f"it cannot be read ({error})"
     return ""
 
 
 def _rank(path: Path) -> int:
-    """Of checkpoints at the same place: those of the end of an epoch come before others, model_best.pth is the last."""
+    """Rank of checkpoints at the same position: those of the end of an epoch first, model_best.pth last."""
     return 2 if _REGULAR.fullmatch(path.name) else int(path.name != BEST)
 
 
@@ -279,29 +283,27 @@ def _number_in(path: Path) -> int | None:
 
 
 def _position_in(path: Path) -> Position:
-    """Epoch and iteration of a checkpoint; of one that cannot be read, the epoch in its name.
-
-    The file need not be whole: whoever takes it must look for damage.
-    """
+    """Epoch and iteration of a checkpoint; the epoch in its name if it cannot be read. It may be damaged."""
     try:
         content = read_checkpoint(path, lazily=True)
         return int(content["epoch"]), int(content.get("iteration", 0))
-    except Exception:  # a damaged file may raise anything
+    except Exception:  # a damaged file may raise any error
         number = _number_in(path)
         return (-1 if number is None else number), 0
 
 
 def _plain(value: Any, *, where: str) -> Any:
-    """Return ``value`` with plain dicts; refuse what weights_only loading would refuse."""
+    """Return ``value`` with plain types; raise an error for types that weights_only loading does not accept."""
     if isinstance(value, dict):
         return {_plain(key, where=where): _plain(item, where=f"{where}/{key}") for key, item in value.items()}
-    for kind in (list, tuple):
-        if isinstance(value, kind):
-            return kind(_plain(item, where=where) for item in value)
+    if isinstance(value, list):
+        return [_plain(item, where=where) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(item, where=where) for item in value)
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, str):
-        return sys.intern(str(value))  # pickle writes a string once and refers to it: equal content, equal bytes
+        return sys.intern(str(value))  # pickle writes equal strings once if they are the same object
     # kind(value): a NumPy float is a float, but pickles as an object.
     for kind in (bool, int, float):
         if isinstance(value, kind):

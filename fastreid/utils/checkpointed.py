@@ -82,7 +82,7 @@ class PlainModule(CheckpointedModule):
         super().__init__()
         self._wrapped = (module,)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the state dict of the wrapped module."""
         return self._wrapped[0].state_dict(*args, **kwargs)
 

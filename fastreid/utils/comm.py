@@ -1,4 +1,4 @@
-"""What the processes of one run say to each other (nccl or gloo); all of it also works alone."""
+"""Communication between the processes of a run (nccl or gloo); every function also works in a single process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-# Of what is gathered at once: all ranks' parts lie side by side in memory.
+# Size of what is gathered at once: the parts of all ranks are in memory together.
 _PART_BYTES = 64 * 2**20
 
 
@@ -36,12 +36,12 @@ def get_local_rank() -> int:
 
 
 def is_main_process() -> bool:
-    """True in the one process that writes files and talks to the user."""
+    """True in the process that writes files and logs to the terminal."""
     return get_rank() == 0
 
 
 def synchronize() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process calls this function."""
     if is_distributed():
         dist.barrier()
 
@@ -56,17 +56,17 @@ def all_gather(obj: Any) -> list[Any]:
 
 
 def gather(obj: Any, dst: int = 0) -> list[Any]:
-    """Return all processes' (picklable) objects, by rank, in process ``dst``; [] elsewhere."""
+    """Return the (picklable) objects of all processes, by rank, in process ``dst``; [] in the others."""
     if not is_distributed():
         return [obj]
     here = get_rank() == dst
-    gathered: list[Any] | None = [None] * get_world_size() if here else None
-    dist.gather_object(obj, gathered, dst=dst)
-    return gathered if here else []
+    gathered: list[Any] = [None] * get_world_size() if here else []
+    dist.gather_object(obj, gathered if here else None, dst=dst)
+    return gathered
 
 
 def broadcast(obj: Any, src: int = 0) -> Any:
-    """Return process ``src``'s (picklable) object in every process."""
+    """Return the (picklable) object of process ``src`` in every process."""
     if not is_distributed():
         return obj
     box = [obj if get_rank() == src else None]
@@ -75,7 +75,7 @@ def broadcast(obj: Any, src: int = 0) -> Any:
 
 
 def copy_from_main(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrite each tensor with the main process's; same order and shapes in every process."""
+    """Overwrite each tensor with that of the main process; order and shapes must be the same in every process."""
     if is_distributed():
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
@@ -97,7 +97,7 @@ def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
 def rows_of_all(rows: torch.Tensor) -> torch.Tensor:
     """Return the rows [B, …] of all processes, by rank, [R * B, …]; gradients flow through it, to every process.
 
-    All must bring equally many.
+    B must be the same in every process.
     """
     return _Rows.apply(rows) if is_distributed() else rows
 
@@ -125,10 +125,10 @@ class _Rows(torch.autograd.Function):
 
 
 def gather_rows(rows: torch.Tensor) -> list[torch.Tensor]:
-    """Return the rows [N_r, …] of all processes, by rank, in every process; N may differ, all else must agree.
+    """Return the rows [N_r, …] of all processes, by rank, in every process, on the CPU.
 
-    Of a process without rows only their number of dimensions and kind must. They go as they are, without being pickled,
-    in parts of at most 64 MiB, and come back on the CPU.
+    N may differ; shape and kind of the rows must agree, of a process without rows only the number of dimensions and the
+    kind. Rows are sent in parts of at most 64 MiB, without being pickled.
     """
     if not is_distributed():
         return [rows.cpu()]
@@ -153,7 +153,7 @@ def gather_rows(rows: torch.Tensor) -> list[torch.Tensor]:
 
 
 def gather_plain(value: Any) -> list[Any]:
-    """Return the values (what JSON can hold: no tuples) of all processes, by rank, in every process."""
+    """Return the values of all processes, by rank, in every process; JSON must be able to hold them (no tuples)."""
     if not is_distributed():
         return [value]
     written = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -161,16 +161,16 @@ def gather_plain(value: Any) -> list[Any]:
 
 
 def _collective_device() -> torch.device:
-    """Where tensors must be to be sent: nccl sends from GPUs only."""
+    """The device that tensors must be on: nccl sends from GPUs only."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def reduce_dict(values: Mapping[str, torch.Tensor], *, average: bool = True) -> dict[str, torch.Tensor]:
-    """Return the mean (or sum) over processes of each scalar tensor; same keys in every process."""
+    """Return the mean (or sum) over processes of each scalar tensor; keys must be the same in every process."""
     detached = {key: value.detach() for key, value in values.items()}
     if not is_distributed() or not detached:
         return detached
-    # Sorted: every process must stack in the same order, whatever order its dict grew in.
+    # Sorted, as the order of the keys may differ between processes.
     keys = sorted(detached)
     total = all_reduce_sum(torch.stack([detached[key].float() for key in keys]))
     if average:

@@ -1,4 +1,4 @@
-"""fast-reid's place for distances between descriptors; they live in fastreid.evaluation."""
+"""Distances between descriptors at fast-reid's module path; they are implemented in `fastreid.retrieval`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from torch import Tensor
 
 
 def build_dist(feat_1: Tensor, feat_2: Tensor, metric: str = "euclidean", **kwargs: Any) -> np.ndarray:
-    """Distance matrix float32 [M, N] of descriptors [M, D] and [N, D]; fast-reid's signature.
+    """Return the distance matrix, float32 [M, N], of descriptors [M, D] and [N, D]; fast-reid's signature.
 
     Args:
-        metric: "euclidean" (squared), "cosine", or "jaccard" (k-reciprocal, of cosines), which takes `k1` and `k2`.
+        feat_1: descriptors [M, D].
+        feat_2: descriptors [N, D].
+        metric: "euclidean" (squared), "cosine", or "jaccard" (k-reciprocal, of cosines).
+        kwargs: arguments of the metric; "jaccard" takes `k1` and `k2`.
 
     Raises:
         ValueError: an unknown metric, descriptors of different length or that are not finite.

@@ -1,4 +1,4 @@
-"""Standard output and error that take any text: whatever the locale, and also where they are closed."""
+"""Standard output and error that accept any text in any locale, and that may be closed."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import TextIO
 
 
 def make_writable() -> None:
-    """Let standard output and error take every text; what their encoding lacks is written as ``\\u2194``.
+    r"""Make standard output and error accept any text; unsupported characters are written as ``\u2194``.
 
-    A stream that the caller closed (``>&-``) becomes the null device.
+    A stream that the caller has closed (``>&-``) is replaced by the null device.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
         elif hasattr(stream, "reconfigure") and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def as_writable(text: str, stream: TextIO) -> str:
-    """`text` with what `stream` cannot encode as escapes; for streams that `make_writable` has not changed."""
+    """Escape the characters of `text` that `stream` cannot encode; for streams that `make_writable` has not changed."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def reader_is_gone() -> bool:
-    """Whether standard output is a pipe that nothing reads any more."""
+    """Whether standard output is a pipe without a reader."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)
@@ -38,10 +38,10 @@ def reader_is_gone() -> bool:
 
 
 def close_quietly(*, if_broken: bool = False) -> None:
-    """Send what standard output still holds to the null device, so that Python does not complain when it ends.
+    """Redirect standard output to the null device, so that Python does not report an error when it ends.
 
     Args:
-        if_broken: only if it cannot be written.
+        if_broken: do so only if it cannot be written.
     """
     if if_broken:
         try:

@@ -1,4 +1,4 @@
-"""Whole numbers that a caller gives: counts, and numbers of threads, checked before compiled code takes them."""
+"""Checks of whole numbers, such as numbers of threads, before compiled code uses them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ MOST_THREADS = 4096
 
 
 def whole_number(value: Any, name: str, low: int | None = None, high: int | None = None) -> int:
-    """The value as a Python int, if it is a whole number from `low` to `high`; True and False are not numbers here.
+    """Return the value as a Python int if it is a whole number from `low` to `high`.
 
     Args:
-        name: what the number is, for the error.
-        low, high: None for no bound.
+        value: the value.
+        name: name of the number, for the error.
+        low: lower bound; None: no bound.
+        high: upper bound; None: no bound.
 
     Raises:
         ArgumentError: another type (2.5, 2.0, "5", None, True), or out of the range.
@@ -38,9 +40,13 @@ def whole_number(value: Any, name: str, low: int | None = None, high: int | None
 
 
 def thread_count(value: Any, name: str = "num_threads") -> int:
-    """How many threads to start: the value itself, or torch's number for None and 0.
+    """Return the number of threads to start: the value itself, or the number of torch for None and 0.
 
-    OpenMP ends the whole process for numbers that cannot be, so they never reach it.
+    OpenMP would end the process for impossible numbers.
+
+    Args:
+        value: the value.
+        name: name of the number, for the error.
 
     Raises:
         ArgumentError: neither None nor a whole number from 0 to 4096.

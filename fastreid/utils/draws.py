@@ -1,4 +1,4 @@
-"""Random numbers for a batch that several processes share: each row gets those that it would get in one process."""
+"""Random numbers for a batch that several processes share: each row gets the same as in a single process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fastreid.utils import comm
 
 
 class BatchDraws:
-    """Numbers for this process's rows of a batch, drawn for the rows of all processes from one seed.
+    """Random numbers for the rows of this process, drawn for the rows of all processes from one seed.
 
-    So a run in R processes draws what one process with the whole batch would. The seed comes from torch's generator,
-    that of the main process.
+    A run in R processes therefore draws the same numbers as a single process with the whole batch. The seed comes from
+    the torch generator of the main process.
 
     Args:
-        positions: [B], places of the rows in the whole batch.
-        size: rows of the whole batch: R * B, or more where a batch goes through the model in parts.
-        device: of the numbers.
+        positions: [B], positions of the rows in the whole batch.
+        size: rows of the whole batch: R * B, or more if a batch passes through the model in parts.
+        device: device of the numbers.
     """
 
     def __init__(self, positions: Tensor, size: int, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class BatchDraws:
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], device: torch.device) -> BatchDraws:
-        """For the images of a batch; without "position" in it, ranks are taken to follow each other."""
+        """Draws for the images of a batch; without "position" in it, the rows of the ranks follow each other."""
         if "position" in batch:
             return cls(batch["position"], int(batch["batch_size"][0]), device)
         rows = len(batch["images"])

@@ -1,4 +1,4 @@
-"""The machine a run happened on, and the seeds it started from."""
+"""Versions and devices of a run, seeds and states of random generators."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def collect_env() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result may depend on, by name."""
+    """Versions of packages that a result may depend on, by name."""
     own = {"python": sys.version.split()[0], "platform": platform.platform(), "torch": str(torch.__version__)}
     return own | {package: _version(package) for package in _PACKAGES}
 
@@ -39,7 +39,7 @@ def _version(package: str) -> str:
 
 
 def devices() -> list[tuple[str, str]]:
-    """CPU cores, torch's threads, and GPUs of this machine, as (name, value)."""
+    """CPU cores, torch threads and GPUs of this machine, as (name, value)."""
     rows = [("CPU cores", str(os.cpu_count())), ("torch threads", str(torch.get_num_threads()))]
     if not torch.cuda.is_available():
         return [*rows, ("CUDA", "no device")]
@@ -48,14 +48,14 @@ def devices() -> list[tuple[str, str]]:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators (all devices)."""
+    """Seed the generators of Python, NumPy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def make_deterministic() -> None:
-    """Let torch use only operations that give the same bits each time; one that has no such form raises.
+    """Make torch use deterministic operations only; others raise an error.
 
     Call it before anything is computed: cuBLAS reads its setting when a device is first used.
     """
@@ -78,7 +78,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what ``rng_state`` returned; CUDA states only if as many devices are here."""
+    """Restore what ``rng_state`` returned; CUDA states only if the number of devices is the same."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -1,4 +1,4 @@
-"""Errors that a user's file, key, disk or machine can cause, and the place where tools report them."""
+"""Errors that a file, a key, the disk or the machine of a user can cause, and how tools report them."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from fastreid.utils.machine import machine_sentence
 logger = logging.getLogger(__name__)
 
 DEBUG_VARIABLE = "FASTREID_DEBUG"
-# Functions of an error that return a sentence, or None; modules with knowledge of their own append to it.
+# Functions that return a sentence for an error, or None; modules append theirs.
 EXPLANATIONS: list[Callable[[BaseException], str | None]] = []
 
 
 class UserError(Exception):
-    """Base class of errors that a user can cause and repair; the message says what is wrong, where, and what to do."""
+    """Base class of errors that a user can cause and correct; the message says what is wrong, where, and what to do."""
 
 
 class ArgumentError(UserError, ValueError):
-    """An argument that cannot be, where it usually is the value of a key or comes from a user's data."""
+    """An invalid argument, which usually is the value of a key or comes from the data of a user."""
 
 
 class Cancelled(SystemExit, KeyboardInterrupt):
-    """Ctrl-C as a quiet exit; code that calls a tool still finds it to be a KeyboardInterrupt."""
+    """Ctrl-C as an exit without a traceback; callers of a tool can catch it as a KeyboardInterrupt."""
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """What a user should read about an error; None for a fault of the library.
+    """Return a sentence about an error for the user; None for a fault of the library.
 
-    It is the message of a `UserError`, and a sentence about what the file, the disk or the machine refused for
-    others. An error of a data worker is unwrapped: torch puts its traceback into the message.
+    It is the message of a `UserError`; for other errors, a sentence about the file, the disk or the machine. The
+    message of an error of a data worker is extracted from the traceback that torch puts around it.
     """
     if isinstance(error, UserError):
         return _shortened(_without_traceback(str(error)).strip())
@@ -47,12 +47,14 @@ def sentence_of(error: BaseException) -> str | None:
 
 @contextlib.contextmanager
 def reported_as(tool: str) -> Iterator[None]:
-    """End the process with ``TOOL: error: SENTENCE`` and status 1 for what a user, a disk or a machine can cause.
+    """End the process with ``TOOL: error: SENTENCE`` and status 1 for errors of a user, a disk or a machine.
 
-    The traceback goes to the log at level DEBUG, and to the terminal if the environment variable FASTREID_DEBUG is
-    set. Ctrl-C ends with status 130, and a reader of the output that went away (``| head``) with 141, without a
-    word. Other exceptions pass with their traceback: they are faults of the library. The output takes any text while
-    the block runs, whatever the encoding of the terminal.
+    The traceback is logged at level DEBUG, and printed if the environment variable FASTREID_DEBUG is set. The status is
+    130 after Ctrl-C, and 141 without a message if the output has no reader any more (``| head``). Other exceptions are
+    faults of the library and keep their traceback. In the block, output accepts any text in any encoding.
+
+    Args:
+        tool: name of the tool.
     """
     make_writable()
     try:
@@ -75,11 +77,9 @@ def reported_as(tool: str) -> Iterator[None]:
 
 
 def hush_clean_up() -> None:
-    """Send what destructors of half-made objects raise, as torch's of data workers, to the log: it is a consequence."""
+    """Log errors of destructors, as of torch's data workers, instead of printing them: they are consequences."""
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = lambda raised: logger.debug(
-            "in %r", raised.object, exc_info=(raised.exc_type, raised.exc_value, raised.exc_traceback)
-        )
+        sys.unraisablehook = lambda raised: logger.debug("in %r", raised.object, exc_info=raised.exc_value or False)
 
 
 def _log_traceback() -> None:
@@ -87,7 +87,7 @@ def _log_traceback() -> None:
 
 
 def _without_traceback(text: str) -> str:
-    """The message itself, where torch put the traceback of a data worker before it."""
+    """Remove the traceback of a data worker that torch puts before the message."""
     if "Original Traceback" not in text:
         return text
     # The exception is the first line after the frames that is not indented; its message may go on below it.
@@ -100,5 +100,5 @@ def _one_paragraph(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Without the middle of words that are no names any more, as those of a file that was damaged."""
+    """Remove the middle of very long words, as damaged files have them."""
     return re.sub(r"\S{1000,}", lambda word: f"{word[0][:300]} … {word[0][-30:]}", text)

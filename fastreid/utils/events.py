@@ -1,11 +1,11 @@
-"""What happened in training: scalars collected per step, and results per evaluation."""
+"""Scalars of training steps, and results of evaluations, between two records."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# What depends on the machine's clock, not on the run.
+# Scalars that depend on the machine, not on the run.
 _TIMES = ("time", "data_time")
 
 Record = dict[str, Any]
@@ -13,7 +13,7 @@ Record = dict[str, Any]
 
 
 class EventStorage:
-    """Collects scalars between two writes; a record holds their means over those steps."""
+    """Collects scalars between two records, which hold their means over those steps."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
@@ -22,27 +22,27 @@ class EventStorage:
         self._results: Record = {}
 
     def put_scalars(self, **scalars: float) -> None:
-        """Add one step's value of each named scalar."""
+        """Add the value of each named scalar in one step."""
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def put_totals(self, **totals: float) -> None:
-        """Set counts of the whole run; from now on they are in every record."""
+        """Set counts of the whole run, which are in every record from now on."""
         self._totals.update(totals)
 
     def pop_means(self) -> Record:
-        """Return each scalar's mean since the last call, in the order they came, and the totals; forget the scalars."""
+        """Return the mean of each scalar since the last call, and the totals; clear the scalars."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means | self._totals
 
     def state(self) -> dict[str, list[float]]:
-        """{scalar: [sum, count]} since the last record, without times: a resumed run then writes the same records."""
+        """Return {scalar: [sum, count]} since the last record, without times, so that a resumed run writes the same."""
         return {name: [total, self._counts[name]] for name, total in self._sums.items() if name not in _TIMES}
 
     def load_state(self, state: Mapping[str, list[float]]) -> None:
-        """Go on from what ``state`` returned."""
+        """Restore what ``state`` returned."""
         self._sums = {name: total for name, (total, _) in state.items()}
         self._counts = {name: int(count) for name, (_, count) in state.items()}
 
@@ -60,6 +60,6 @@ class EventStorage:
         return bool(self._results)
 
     def pop_results(self) -> Record:
-        """Return the results put since the last call ({} of none) and forget them."""
+        """Return the results since the last call, {} if there are none, and clear them."""
         results, self._results = self._results, {}
         return results

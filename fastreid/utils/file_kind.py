@@ -1,4 +1,4 @@
-"""What a file that should be a checkpoint is instead, by its content: a download page, a pointer, another format."""
+"""Recognises files that are not checkpoints by their content: a download page, a pointer, another format."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ _TENSORFLOW = b"\x57\xfb\x80\x8b\x24\x75\x47\xdb"  # ends the index of a TensorF
 
 
 def what_it_is(path: str | os.PathLike[str], wanted: str = _STATE_DICT) -> str | None:
-    """``it is …: what to do`` for a file that is recognised as no checkpoint of PyTorch; None for all others.
+    """Return "it is …: what to do" for a file that is recognised as something else than a checkpoint; otherwise None.
 
     Args:
-        wanted: what to give instead.
+        path: the file.
+        wanted: what the user should give instead.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -79,7 +80,7 @@ def _kind_of_zip(path: Path) -> tuple[str, str] | None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return None  # cut off, perhaps
+        return None  # it may be truncated
     names = [entry.filename for entry in entries]
     if any("/code/" in f"/{name}" and name.endswith(".py") for name in names) or any(
         name.endswith("/constants.pkl") for name in names

@@ -1,4 +1,4 @@
-"""Atomic file writing: a reader sees the old content or the new one, never half of it."""
+"""Atomic writing of files: a reader sees the old content or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from fastreid.utils.errors import UserError
 
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk is full for this user (a quota)"}
 _BROKEN = {errno.EIO: "the disk reports an error", errno.EROFS: "the disk is read-only"}
-_ADVICE = "What was there before is as it was: make room and run it again, a training with --resume"
-# What libraries that hide the system's error number say of a full disk.
+_ADVICE = "Earlier files are unchanged: free some space and run the command again, a training with --resume"
+# Messages about a full disk of libraries that hide the error number of the system.
 _SAYS_FULL = re.compile(r"No space left on device|os error 28|Disk quota exceeded|os error 122", re.IGNORECASE)
 _LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")
 
 
 class DiskError(UserError, OSError):
-    """A file that could not be written because of the disk; `errno` is the system's error number."""
+    """A file that could not be written because of the disk; `errno` is the error number of the system."""
 
     def __str__(self) -> str:
         return str(self.args[1])
 
 
 class IsAFolderError(UserError, IsADirectoryError):
-    """A folder that stands where a file is to be written."""
+    """A folder at the path where a file should be written."""
 
     def __str__(self) -> str:
         return str(self.args[1])
@@ -38,13 +38,15 @@ class IsAFolderError(UserError, IsADirectoryError):
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, advice: str = _ADVICE) -> Iterator[IO[Any]]:
-    """Yield a file that takes the place of ``path`` when the block ends without an error.
+    """Yield a file that replaces ``path`` when the block ends without an error.
 
-    The content goes to a temporary file in the same folder (made if absent), is flushed to disk and renamed over
-    ``path``; then the folder is flushed, so that the new name is on the disk, too. On any error, Ctrl-C included, the
-    temporary file is removed and ``path`` is left as it was. Text is UTF-8.
+    The content is written to a temporary file in the same folder (created if it does not exist), flushed to disk and
+    renamed to ``path``; then the folder is flushed, so that the new name is on the disk too. On any error, Ctrl-C
+    included, the temporary file is removed and ``path`` stays unchanged. Text is UTF-8.
 
     Args:
+        path: the file.
+        mode: "w" for text, "wb" for bytes.
         advice: what to do about a full disk, for the error message.
 
     Raises:
@@ -56,7 +58,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, advice: str =
         raise ValueError(f"atomic_write mode must be 'w' or 'wb', got {mode!r}")
     target = Path(path)
     if target.is_dir():
-        sentence = f"{target} is a folder, where a file is to be written: name a file, or move the folder away"
+        sentence = f"{target} is a folder, but a file should be written there: name a file, or move the folder away"
         raise IsAFolderError(errno.EISDIR, sentence)
     with explained_disk_errors(target, advice=advice):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,13 +79,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, advice: str =
 
 @contextlib.contextmanager
 def explained_disk_errors(path: str | os.PathLike[str], *, advice: str = _ADVICE) -> Iterator[None]:
-    """Turn an error of the block that a full or broken disk caused into one that says so; others pass.
+    """Replace errors of the block that a full or broken disk has caused; other errors are not changed.
 
     Args:
-        path: the file or folder that is being written, for the message.
+        path: the file or folder that is written, for the message.
+        advice: what to do about a full disk, for the message.
 
     Raises:
-        DiskError: instead of the error of the system, or of a library that passed it on in words of its own.
+        DiskError: instead of the error of the system, or of a library that reported it in another way.
     """
     try:
         yield
@@ -96,30 +99,30 @@ def explained_disk_errors(path: str | os.PathLike[str], *, advice: str = _ADVICE
 
 
 def disk_error(path: str | os.PathLike[str], number: int, *, advice: str = _ADVICE) -> DiskError:
-    """The error for a file that could not be written because of the system's error ``number``."""
+    """The error for a file that could not be written because of the error ``number`` of the system."""
     if number in _FULL:
         what = f"{_FULL[number]} ({_free_mib(Path(path)):,.0f} MiB are free). {advice}"
     else:
-        what = f"{_BROKEN[number]} ({os.strerror(number)}). Check the disk; what was written before is as it was"
+        what = f"{_BROKEN[number]} ({os.strerror(number)}). Check the disk; earlier files are unchanged"
     return DiskError(number, f"{os.fspath(path)} could not be written: {what}")
 
 
 def _number_of(error: Exception) -> int | None:
-    """The system's error number, if it is the disk's fault."""
+    """The error number of the system if the disk has caused the error, otherwise None."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _FULL | _BROKEN else None
     return errno.ENOSPC if _SAYS_FULL.search(str(error)) else None
 
 
 def _free_mib(path: Path) -> float:
-    """Space left on the disk that ``path`` is, or would be, on."""
+    """Free space on the disk of ``path``, which need not exist."""
     path = path.absolute()
     folder = next((place for place in (path, *path.parents) if place.is_dir()), Path("/"))
     return shutil.disk_usage(folder).free / 2**20
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder to disk, so that a rename in it survives a power cut; where the system can't, do nothing."""
+    """Flush a folder to disk, so that a rename in it survives a power failure; do nothing if that is not supported."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -133,11 +136,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def save_picture(picture: Any, path: str | os.PathLike[str], **options: Any) -> None:
-    """Write a Pillow image in one piece, in the format that the name's ending says.
+    """Write a Pillow image completely or not at all, in the format of the file name's extension.
+
+    Args:
+        picture: the image.
+        path: the file.
+        options: further arguments of `PIL.Image.Image.save`.
 
     Raises:
         DiskError: the disk is full or broken.
-        ValueError: no format has this ending.
+        ValueError: no format has this extension.
     """
     from PIL import Image
 
@@ -149,9 +157,12 @@ def save_picture(picture: Any, path: str | os.PathLike[str], **options: Any) -> 
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
-    """Delete the temporary files that a process killed in ``atomic_write`` left in ``folder``; return their names.
+    """Delete the temporary files that a process killed in ``atomic_write`` has left; return their names.
 
-    Only one process may write there meanwhile: the caller.
+    No other process may write to the folder at the same time.
+
+    Args:
+        folder: the folder; it need not exist.
     """
     removed = []
     for path in Path(folder).glob(".*.tmp"):
@@ -162,10 +173,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def _mode_for(target: Path) -> int:
-    """Permission bits of the finished file: those of the file it replaces, else the usual ones.
-
-    mkstemp makes files that only their owner can read.
-    """
+    """Permission bits of the file that is replaced, otherwise the default ones: files of mkstemp are private."""
     try:
         return target.stat().st_mode & 0o777
     except FileNotFoundError:

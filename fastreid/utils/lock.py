@@ -1,6 +1,7 @@
-"""Locks on folders and files: one process writes, another one is refused and learns which process holds the lock.
+"""Locks on folders and files: while one process writes, others raise an error that names it.
 
-The operating system keeps the lock (flock, or msvcrt on Windows) and drops it when the process ends, by SIGKILL too.
+The operating system keeps the lock (flock, or msvcrt on Windows) and releases it when the process ends, even by
+SIGKILL.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fastreid.utils.errors import UserError, sentence_of
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +38,11 @@ _POLL_SECONDS = 0.2
 
 
 class InUseError(UserError, RuntimeError):
-    """A folder or file that another process writes to; the message says which process, where, and since when."""
+    """A folder or file that another process writes to; the message names the process, its host and start time."""
 
 
 class NotWritableError(UserError, OSError):
-    """A folder that cannot be made or written to."""
+    """A folder that cannot be created or written to."""
 
 
 @dataclass
@@ -59,14 +60,15 @@ _guard = threading.RLock()
 
 @contextlib.contextmanager
 def folder_lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
-    """Hold ``folder`` (made if absent) for the block; a process that holds it already goes on.
+    """Lock ``folder`` for the block; the process itself may lock it several times.
 
     Args:
-        wait: until the other process is done, instead of raising.
+        folder: the folder; it is created if it does not exist.
+        wait: wait until another process has released it, instead of raising an error.
 
     Raises:
-        InUseError: another process holds it.
-        NotWritableError: the folder cannot be made or written to.
+        InUseError: another process has the lock.
+        NotWritableError: the folder cannot be created or written to.
     """
     acquire(folder, wait=wait)
     try:
@@ -77,15 +79,20 @@ def folder_lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterat
 
 @contextlib.contextmanager
 def path_lock(*targets: str | os.PathLike[str] | None, wait: bool = False) -> Iterator[None]:
-    """Hold files, or folders that are written beside their place and renamed, for the block; None is skipped.
+    """Lock files, or folders that are written under another name and renamed, for the block.
 
-    A file in a folder that another process holds as a whole, such as the OUTPUT_DIR of a run, counts as held by it.
+    A file in a folder that another process has locked, such as the OUTPUT_DIR of a run, counts as locked.
+
+    Args:
+        targets: the files and folders; None is skipped.
+        wait: wait until another process has released them, instead of raising an error.
 
     Raises:
-        InUseError, NotWritableError: as `folder_lock`.
+        InUseError: another process has a lock.
+        NotWritableError: a folder cannot be created or written to.
     """
     with contextlib.ExitStack() as held:
-        # In one order, so that two processes that want the same two cannot wait for each other.
+        # In sorted order, so that two processes cannot wait for each other.
         for target in sorted({os.path.realpath(os.path.expanduser(target)) for target in targets if target}):
             path = Path(target)
             whole = _lock_of_folder(path.parent)
@@ -107,19 +114,19 @@ def _lock_of_file(path: Path) -> Path:
 
 
 def acquire(folder: str | os.PathLike[str], *, wait: bool = False) -> None:
-    """Hold ``folder`` until `release`, or until this process ends. See `folder_lock`."""
+    """Lock ``folder`` until `release`, or until this process ends; see `folder_lock`."""
     folder = Path(folder).expanduser()
     _acquire(_lock_of_folder(folder), folder, wait=wait)
 
 
 def release(folder: str | os.PathLike[str]) -> None:
-    """Undo one `acquire` of ``folder``; the last one lets other processes in and removes the lock file."""
+    """Undo one `acquire` of ``folder``; the last one releases the lock and removes the lock file."""
     _release(_lock_of_folder(Path(folder).expanduser()))
 
 
 def _acquire(path: Path, what: Path, *, wait: bool) -> None:
     _make_folder(path.parent)
-    key, said = os.path.realpath(path), False
+    key, is_logged = os.path.realpath(path), False
     while True:
         with _guard:
             if key in _held:
@@ -131,9 +138,9 @@ def _acquire(path: Path, what: Path, *, wait: bool) -> None:
                 return
         if not wait:
             raise InUseError(f"{_sentence(what, path)}. Wait until it has ended, stop it, or name another place")
-        if not said:
+        if not is_logged:
             logger.warning("%s: waiting until it has ended", _sentence(what, path))
-            said = True
+            is_logged = True
         time.sleep(_POLL_SECONDS)
 
 
@@ -161,7 +168,7 @@ def _try(path: Path, what: Path) -> int | None:
                 return None
             if error.errno in _UNSUPPORTED:
                 logger.warning(
-                    "%s is on a file system that has no locks (%s): see to it that only one process writes there",
+                    "%s is on a file system without locks (%s): make sure that only one process writes there",
                     what, error.strerror,
                 )  # fmt: skip
                 return -1
@@ -205,7 +212,7 @@ def _describe(descriptor: int) -> None:
 
 
 def _sentence(what: Path, path: Path) -> str:
-    """Who holds the lock; its description may be a moment late."""
+    """Describe the holder of the lock; it may write its description a moment after locking."""
     for _ in range(10):
         try:
             holder = json.loads(path.read_text(encoding="utf-8"))
@@ -215,7 +222,7 @@ def _sentence(what: Path, path: Path) -> str:
             )
         except (OSError, ValueError, KeyError, TypeError):
             time.sleep(0.02)
-    return f"{what} is in use by another process, which left no name in {path}"
+    return f"{what} is in use by another process, which is not named in {path}"
 
 
 def _release(path: Path) -> None:
@@ -232,7 +239,7 @@ def _release(path: Path) -> None:
 def _drop(held: _Held) -> None:
     if held.descriptor < 0:
         return
-    # Removed before it is unlocked: whoever opens it later makes a new one, and `_is_the_file` sees to the others.
+    # Removed before it is unlocked: processes that have it open notice in `_is_the_file`, later ones create a new one.
     with contextlib.suppress(OSError):
         held.path.unlink()
     with contextlib.suppress(OSError):
@@ -246,7 +253,7 @@ def _release_all() -> None:
 
 
 def _forget_in_child() -> None:
-    """A forked data worker shares the open file: as long as it lived, so would the lock of a parent that is dead."""
+    """Close the lock files in a forked data worker, which would keep the lock of a parent that has died."""
     global _guard
     _guard = threading.RLock()  # another thread may have held it when the process forked
     while _held:

@@ -1,4 +1,4 @@
-"""What the user reads: short lines on the terminal, full ones in OUTPUT_DIR/log.txt."""
+"""Logging: short lines on the terminal, complete ones in OUTPUT_DIR/log.txt."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class _TerminalFormatter(logging.Formatter):
 
 
 class _TerminalHandler(logging.Handler):
-    """Writes to whatever sys.stdout is now, so that redirection and progress bars keep working.
+    """Writes to the current sys.stdout, so that redirection and progress bars work.
 
-    A terminal that is closed, or whose reader is gone (``| head``), gets nothing more: the run goes on, and log.txt
-    has every line.
+    If it is closed, or a pipe without a reader (``| head``), nothing more is written there; the run continues, and
+    log.txt has every line.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -47,13 +47,13 @@ class _TerminalHandler(logging.Handler):
         except OSError as error:
             close_quietly()
             if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
-                print(f"cannot write to standard output ({error.strerror}); going on without it", file=sys.stderr)
+                print(f"cannot write to standard output ({error.strerror}); continuing without it", file=sys.stderr)
         except Exception:  # logging must never stop a run; handleError reports it on stderr
             self.handleError(record)
 
 
 class _LogFile(logging.FileHandler):
-    """log.txt; a disk that takes no more of it is named once, and is no reason to stop."""
+    """log.txt; if the disk is full, one message is printed and the run continues."""
 
     def __init__(self, path: Path) -> None:
         # Names of files need not be text.
@@ -66,16 +66,16 @@ class _LogFile(logging.FileHandler):
             super().handleError(record)
         elif not self._failed:
             self._failed = True
-            print(f"cannot write {self.baseFilename}: {error.strerror}; going on without it", file=sys.stderr)
+            print(f"cannot write {self.baseFilename}: {error.strerror}; continuing without it", file=sys.stderr)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # what could not be written before cannot be now
+        with contextlib.suppress(OSError):  # the disk may still be full
             super().close()
 
 
 def _write_line(line: str) -> None:
     bars = sys.modules.get("tqdm")
-    if bars is not None:  # let a progress bar step aside, and come back below the line
+    if bars is not None:  # a progress bar is redrawn below the line
         bars.tqdm.write(line, file=sys.stdout)
     else:
         sys.stdout.write(line + "\n")
@@ -85,7 +85,7 @@ def _write_line(line: str) -> None:
 def setup_logger(
     output_dir: str | os.PathLike[str] | None = None, *, rank: int = 0, level: int = logging.INFO
 ) -> logging.Logger:
-    """Give the package's logger its handlers and return it; calling it again replaces them.
+    """Set the handlers of the logger of the package and return it; a second call replaces them.
 
     Rank 0 writes to the terminal and to ``output_dir/log.txt``; other ranks write only to
     ``output_dir/log.txt.rankN``, and their warnings to the terminal. termcolor colours the levels on terminals; it
@@ -93,7 +93,7 @@ def setup_logger(
     """
     logger = logging.getLogger(PACKAGE)
     _drop_handlers(logger)
-    logger.setLevel(logging.DEBUG)  # each handler keeps what is meant for it
+    logger.setLevel(logging.DEBUG)  # handlers have levels of their own
     terminal = _TerminalHandler(level if rank == 0 else logging.WARNING)
     terminal.setFormatter(_TerminalFormatter())
     logger.addHandler(terminal)

@@ -1,4 +1,4 @@
-"""What a file system, the memory or the system refuses, as sentences with a remedy."""
+"""Errors of the file system, the memory or the operating system as sentences with a remedy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 import re
 
-# errno -> what is wrong with {file}, and what helps.
+# errno -> what is wrong with {file}, and what to do.
 _REFUSALS: dict[int, str] = {
     errno.ENOENT: "there is no {file}: check the path",
     errno.EACCES: "{file} may not be read or written by this user: change its permissions, or name another place",
@@ -61,10 +61,10 @@ def machine_sentence(error: BaseException) -> str | None:
 
 def _of_os_error(error: OSError) -> str | None:
     number, file, said = error.errno, error.filename, error.strerror
-    if number is None:  # torch makes it anew from the message of a data worker
+    if number is None:  # torch creates the error of a data worker from its message
         found = _IN_WORKER.findall(str(error))
         if not found:
-            # Libraries raise plain ones about files that they cannot parse.
+            # Libraries raise errors without a number about files that they cannot parse.
             return f"a file cannot be used: {error}" if type(error) is OSError and str(error) else None
         number, said, file = int(found[-1][0]), found[-1][1], found[-1][2] or None
     if number == errno.ENOSPC and file is None and _shared_memory_is_full():
@@ -79,7 +79,7 @@ def _of_os_error(error: OSError) -> str | None:
 
 
 def _shared_memory_is_full() -> bool:
-    """Whether less than a megabyte is left in /dev/shm, where processes make what has no name on the disk."""
+    """Whether less than a megabyte is free in /dev/shm."""
     try:
         room = os.statvfs("/dev/shm")
     except (AttributeError, OSError):

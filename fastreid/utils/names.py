@@ -1,24 +1,24 @@
-"""Names that come from outside (of people, of cameras) as ids: two names that differ as text get two ids."""
+"""Ids for names that users or data sets give: names that differ as text get different ids."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-# Without re.ASCII, \d and int() would take digits of other scripts, "1_1", "+1" and " 1" for numbers.
+# Not \d and int(), which also accept digits of other scripts, "1_1", "+1" and " 1".
 _CANONICAL = re.compile(r"0|[1-9][0-9]{0,18}")
 _LARGEST = 2**63 - 1  # of int64
 
 
 def number_names(names: Iterable[str], junk: str | None = None) -> dict[str, int]:
-    """Each name -> its id; names that differ as text have different ids.
+    """Map each name to an id; names that differ as text have different ids.
 
-    If every name is a canonical whole number (`7`, but not `07`, `+7`, `7_0`, `７`, nor above int64) it is its own id.
-    Otherwise a name's id is its place in the sorted list of names.
+    If every name is a canonical whole number (`7`, but not `07`, `+7`, `7_0`, `７`, nor above int64), the number is the
+    id. Otherwise the id is the position in the sorted list of names.
 
     Args:
-        names: of people or of cameras; of all files whose ids are to be compared.
-        junk: the name that stands for no person, where a format has one; its id is -1, whether it occurs or not.
+        names: names from all files whose ids are compared.
+        junk: the name for no person, in formats that have one; its id is -1, even if it does not occur.
     """
     others = sorted(set(names) - {junk})
     if all(map(is_canonical, others)):
@@ -29,10 +29,10 @@ def number_names(names: Iterable[str], junk: str | None = None) -> dict[str, int
 
 
 def places(names: Iterable[str]) -> dict[str, int]:
-    """Each name -> its place in the sorted list of names, from 0."""
+    """Map each name to its position in the sorted list of names, from 0."""
     return {name: place for place, name in enumerate(sorted(set(names)))}
 
 
 def is_canonical(name: str) -> bool:
-    """Whether `name` is how a whole number from 0 to the largest int64 is written, and so stands for one id only."""
+    """Whether `name` is the canonical spelling of a whole number from 0 to the largest int64."""
     return bool(_CANONICAL.fullmatch(name)) and int(name) <= _LARGEST

@@ -1,4 +1,4 @@
-"""Packages that the library can do without: one that is missing or broken costs a warning, not the run."""
+"""Optional packages: a warning is logged if one is missing or broken, and the run continues."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_said: set[str] = set()
+_logged: set[str] = set()
 
 
 def optional(name: str, effect: str) -> ModuleType | None:
-    """Import a module; None, after one warning, if it is missing or cannot be imported.
+    """Import a module; log one warning and return None if it is missing or cannot be imported.
 
     Args:
-        name: as "matplotlib.figure".
+        name: the module, such as "matplotlib.figure".
         effect: what the run goes on without, as "no plots are drawn".
     """
     try:
         return importlib.import_module(name)
-    except Exception as error:  # a package with a broken binary, or of another time, raises anything
-        if name not in _said:
-            _said.add(name)
+    except Exception as error:  # broken or outdated packages may raise any error
+        if name not in _logged:
+            _logged.add(name)
             why = "is not installed" if _is_missing(error, name) else f"is broken ({type(error).__name__}: {error})"
             package = name.partition(".")[0]
             logger.warning("the package %s %s: %s", "tensorboard" if "tensorboard" in name else package, why, effect)
@@ -39,13 +39,13 @@ def _is_missing(error: Exception, name: str) -> bool:
 
 
 def summary_writer() -> type:
-    """TensorBoard's SummaryWriter, or a class of its interface that writes nothing."""
+    """TensorBoard's SummaryWriter, or a class with the same interface that writes nothing."""
     module = optional("torch.utils.tensorboard", "no TensorBoard files are written (metrics.json has the same numbers)")
     return _NoWriter if module is None else module.SummaryWriter
 
 
 class _NoWriter:
-    """Takes what a SummaryWriter takes."""
+    """A SummaryWriter that does nothing."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         pass
@@ -55,16 +55,16 @@ class _NoWriter:
 
 
 def shield_diffusers() -> None:
-    """Let diffusers' models be imported though peft is broken; they need it for LoRA only.
+    """Make models of diffusers importable if peft is broken; they need it for LoRA only.
 
-    It looks whether peft is installed, and imports it, with its errors, wherever a model is imported.
+    diffusers imports peft with each model if it is installed, and fails with its errors.
     """
     if "peft" in sys.modules:
         return
     try:
         importlib.import_module("peft")
     except ImportError:
-        pass  # what diffusers expects of one that is missing
+        pass  # diffusers handles a missing package
     except Exception as error:
         logger.warning("the package peft is broken (%s: %s): LoRA cannot be trained", type(error).__name__, error)
     else:

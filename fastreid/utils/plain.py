@@ -1,4 +1,4 @@
-"""Names from outside as text that pictures, pages and file names can hold."""
+"""Names from users or data sets as text for pictures, pages and file names."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ _LONGEST = 100  # letters of a file name
 
 
 def printable(text: str) -> str:
-    """The text without bytes that are not UTF-8, which file names may have: they become `\\udc80` to `\\udcff`."""
+    r"""Replace bytes that are not UTF-8, which file names may have, by `\udc80` to `\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def for_matplotlib(text: str) -> str:
-    """The text as Matplotlib draws it letter by letter: no formula between `$`, no legend entry lost for its `_`."""
+    """Escape text for Matplotlib: `$` starts no formula, and a leading `_` does not remove a legend entry."""
     text = printable(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def shortened(text: str, longest: int) -> str:
-    """The text; of a longer one its two ends, more of the second, which tells paths apart."""
+    """Shorten text to its two ends; the second one is longer, as paths differ there."""
     return text if len(text) <= longest else f"{text[: longest // 3]}…{text[len(text) - 2 * longest // 3 + 1 :]}"
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
-    """Each name -> a different one that a file can have in any folder, as like it as can be."""
+    """Map each name to a different, similar one that is valid as a file name."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:

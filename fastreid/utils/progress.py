@@ -20,11 +20,13 @@ Item = TypeVar("Item")
 def progress(
     items: Iterable[Item], total: int, description: str, *, seconds_between_lines: float = 10.0
 ) -> Iterator[Item]:
-    """Pass `items` through, telling how far the loop is; silent in all processes but the main one.
+    """Yield the items and show the progress, in the main process only.
 
     Args:
-        total: how many items there are.
-        description: what is being done, "extracting features".
+        items: the items of the loop.
+        total: number of items.
+        description: what the loop does, "extracting features".
+        seconds_between_lines: time between two lines in the log, where there is no terminal.
     """
     if not comm.is_main_process():
         yield from items

@@ -1,4 +1,4 @@
-"""The registry behind backbones, heads, losses, datasets, samplers and meta-architectures."""
+"""Registries: names to objects, such as backbones, losses and data sets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fastreid.utils.suggest import explain_choice
 
 
 class RegistryError(UserError, KeyError):
-    """A name that is not in a registry, or is in it already."""
+    """A name is not in a registry, or is already taken."""
 
     def __str__(self) -> str:
-        # KeyError shows the repr of its argument; a sentence should be shown as it is.
+        # KeyError would show the repr of the message.
         return str(self.args[0]) if self.args else ""
 
 
 class Registry:
-    """Maps names to objects; a missing name is answered with near matches and the full list.
+    """Maps names to objects; the error for a missing name lists near matches and all names.
 
     Example::
 
@@ -29,10 +29,12 @@ class Registry:
 
         HEADS.register(make_part_head, name="PartHead")
         HEADS.get("EmbeddingHead")
+
+    Args:
+        name: what is registered, in the singular, for error messages.
     """
 
     def __init__(self, name: str) -> None:
-        """``name`` says what is registered, in the singular: it is used in error sentences."""
         self.name = name
         self._objects: dict[str, Any] = {}
 
@@ -59,10 +61,11 @@ class Registry:
         """Return the object registered under ``name``.
 
         Args:
-            key: the config key that ``name`` is the value of, for the error message.
+            name: the name.
+            key: the config key that has this value, for the error message.
 
         Raises:
-            RegistryError: there is none; the message names near matches and every legal name.
+            RegistryError: there is no such name; the message lists near matches and all names.
         """
         try:
             return self._objects[name]

@@ -1,7 +1,7 @@
-"""Checkpoint files with a checksum over every byte of them, which torch reads like any other.
+"""Checkpoint files with a checksum over all of their bytes, which torch reads like any other.
 
-torch.save writes a zip archive. Its own checksums cover the tensors, but not the archive's directory, which says where
-they are. The last thing in an archive may be a comment, which torch skips: ours is the CRC-32 of all bytes before it.
+torch.save writes a zip archive. The checksums of the archive cover the tensors, but not its directory, which says where
+they are. An archive may end with a comment, which torch ignores; here it is the CRC-32 of all bytes before it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -20,41 +20,48 @@ from fastreid.utils.files import atomic_write
 _MARK = b"fastreid crc-32 "
 _DIGITS = 8
 _LENGTH = len(_MARK) + _DIGITS
-# The end record of a zip archive without a comment; its last two bytes are the comment's length.
+# The end record of a zip archive without a comment; its last two bytes are the length of the comment.
 _END_LENGTH, _END_MARK = 22, b"PK\x05\x06"
 _MOST_COMMENT = 0xFFFF
 _BLOCK = 1 << 20
 _ADVICE = (
-    "Earlier checkpoints are as they were: make room (SOLVER.KEEP_CHECKPOINTS keeps fewer) and go on with --resume"
+    "Earlier checkpoints are unchanged: free some space (SOLVER.KEEP_CHECKPOINTS keeps fewer) and continue with "
+    "--resume"
 )
 
 
 def save_sealed(content: Any, path: str | os.PathLike[str], *, advice: str = _ADVICE) -> None:
-    """``torch.save`` in one piece, with a checksum over the whole file.
+    """``torch.save`` that writes the file completely or not at all, with a checksum over it.
 
     Args:
+        content: what to save.
+        path: the file.
         advice: what to do about a full disk, for the error message.
 
     Raises:
-        DiskError: the disk is full or broken; a file that was at ``path`` is as it was.
+        DiskError: the disk is full or broken; an earlier file at ``path`` is unchanged.
     """
     with atomic_write(path, "wb", advice=advice) as file:
         sealing = _Sealing(file)
         try:
-            torch.save(content, sealing)
+            torch.save(content, cast(IO[bytes], sealing))  # torch calls `write` and `flush` only
         except RuntimeError:
             if sealing.error is None:
                 raise
-            raise sealing.error from None  # torch's writer hides what the system said
+            raise sealing.error from None  # the error of torch's writer hides the reason
         sealing.finish()
 
 
 class _Sealing:
-    """A file to which torch writes an archive; ``finish`` appends the checksum as the archive's comment."""
+    """A file to which torch writes an archive; ``finish`` appends the checksum as the comment of the archive.
+
+    Args:
+        file: the file that is written.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._checksum = file, 0
-        self._held = b""  # what may be the end record, in which the comment's length is yet to be set
+        self._held = b""  # it may be the end record, in which the length of the comment must be set
         self.error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
@@ -69,7 +76,7 @@ class _Sealing:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing: what is held back must wait for ``finish``."""
+        """Do nothing: the end record must wait for ``finish``."""
 
     def _put(self, data: bytes | memoryview) -> None:
         self._checksum = zlib.crc32(data, self._checksum)
@@ -91,7 +98,7 @@ def _as_text(checksum: int) -> bytes:
 
 
 def is_sealed(path: str | os.PathLike[str]) -> bool:
-    """Whether a file was written with a seal of ours, also if that is now damaged, cut, or not at its end."""
+    """Whether a file was written by `save_sealed`, even if its checksum is damaged, truncated, or not at its end."""
     tail = _tail(Path(path), _END_LENGTH + _MOST_COMMENT)
     end = tail.rfind(_END_MARK)
     record, comment = (tail[end : end + _END_LENGTH], tail[end + _END_LENGTH :]) if end >= 0 else (b"", b"")
@@ -100,15 +107,15 @@ def is_sealed(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_like_mark(comment: bytes) -> bool:
-    """Whether it begins with the mark, but for one byte."""
+    """Whether it begins with the mark, or differs in one byte."""
     return len(comment) >= len(_MARK) and sum(a != b for a, b in zip(comment, _MARK, strict=False)) <= 1
 
 
 def damage_in(path: str | os.PathLike[str]) -> str:
-    """What is wrong with a checkpoint file of this library, "" if it is whole.
+    """Return what is wrong with a checkpoint file of this library, "" if it is intact.
 
-    A file with a seal is compared with it, every byte. One of an earlier version has none: of that the archive's own
-    checksums are compared.
+    All bytes of a file are compared with its checksum. Files of earlier versions have none; the checksums of the
+    archive are compared instead.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Near matches for names that users type: a sentence that helps instead of a bare KeyError."""
+"""Near matches for mistyped names, for error messages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from difflib import get_close_matches
 
 
 def near_matches(word: str, options: Iterable[str], *, limit: int = 3) -> list[str]:
-    """Return up to ``limit`` of ``options`` that look like ``word``, best first, ignoring case.
+    """Return up to ``limit`` of ``options`` that are similar to ``word``, best first, ignoring case.
 
-    A name that contains the word (or the other way round) counts as near, whatever the lengths.
+    A name that contains the word, or is contained in it, is always similar.
     """
     by_lower: dict[str, str] = {}
     for option in options:
@@ -22,7 +22,7 @@ def near_matches(word: str, options: Iterable[str], *, limit: int = 3) -> list[s
 
 
 def explain_choice(kind: str, word: object, options: Iterable[str]) -> str:
-    """Say that ``word`` is no legal ``kind``, what was probably meant, and what is legal."""
+    """Return an error message: ``word`` is not a valid ``kind``, near matches, and all options."""
     legal = [str(o) for o in options]
     near = near_matches(str(word), legal)
     hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else "."

@@ -1,4 +1,4 @@
-"""Tensors in files of weights that cannot be weights, or that a model should not have."""
+"""Checks of the kinds of tensors in files of weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ _SHOWN = 5
 
 
 def check_kinds(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Raises: WeightsError naming a tensor that is sparse or complex; copying it would fail, or lose a part of it."""
+    """Check that no tensor is sparse or complex; copying it would fail, or lose a part of it.
+
+    Args:
+        state: tensors by name.
+        path: the file, for the message.
+
+    Raises:
+        WeightsError: a tensor is sparse or complex.
+    """
     for name, tensor in state.items():
         if tensor.layout is not torch.strided or tensor.is_complex():
             kind = "complex" if tensor.is_complex() else "sparse"
@@ -25,10 +33,15 @@ def check_kinds(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> No
 
 
 def check_whole_numbers(model: nn.Module, fitting: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Raises: WeightsError naming floating-point parameters for which the file has whole numbers: quantised, perhaps.
+    """Check that the file has no integers for floating-point parameters, as quantised weights have.
 
     Args:
-        fitting: tensors of the file by the model's names.
+        model: the model.
+        fitting: tensors of the file by the names of the model.
+        path: the file, for the message.
+
+    Raises:
+        WeightsError: there are such parameters; the message names them.
     """
     wrong = [
         f"{name} ({fitting[name].dtype})"
@@ -43,10 +56,12 @@ def check_whole_numbers(model: nn.Module, fitting: Mapping[str, Tensor], path: s
 
 
 def warn_of_nonfinite(model: nn.Module, fitting: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Log which tensors of the file are NaN or infinite somewhere; buffers may be, as masks are, if the model's own is.
+    """Log which tensors of the file have NaN or infinite values; buffers that have them in the model too are ignored.
 
     Args:
-        fitting: tensors of the file by the model's names.
+        model: the model.
+        fitting: tensors of the file by the names of the model.
+        path: the file, for the message.
     """
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     own = model.state_dict()
@@ -64,7 +79,7 @@ def warn_of_nonfinite(model: nn.Module, fitting: Mapping[str, Tensor], path: str
 
 
 def _is_finite(tensor: Tensor, kind: torch.dtype) -> bool:
-    """Whether all its numbers are, once they are of the model's kind."""
+    """Whether all values are finite after conversion to the type of the model."""
     if not tensor.is_floating_point() or not kind.is_floating_point or tensor.is_meta:
         return True
     tensor = tensor.to(kind)

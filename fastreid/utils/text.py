@@ -1,4 +1,4 @@
-"""Reading text files that users wrote with any editor."""
+"""Reading of text files in UTF-8, UTF-16 or UTF-32."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastreid.utils.errors import UserError
 
-# The longer mark first: that of UTF-32-LE begins with that of UTF-16-LE.
+# UTF-32-LE before UTF-16-LE, whose mark is the beginning of its mark.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -19,14 +19,17 @@ _MARKS = (
 
 
 class TextError(UserError, ValueError):
-    """A text file in an encoding that is not read."""
+    """A text file in an unsupported encoding."""
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark. Line ends are left as they are.
+    """Return the text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, with its line ends.
+
+    Args:
+        path: the file.
 
     Raises:
-        TextError: the bytes are not in that encoding; names the file, and the place of the first wrong byte.
+        TextError: a byte is not valid in that encoding; the message names its position.
         OSError: the file cannot be read.
     """
     content = Path(path).read_bytes()

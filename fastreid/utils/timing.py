@@ -1,4 +1,4 @@
-"""Time per step, and durations that people read."""
+"""Median time per step, and formatting of durations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections import deque
 
 
 class RunningMedian:
-    """Median of the last ``window`` values: one slow step (an evaluation) does not bend an ETA."""
+    """Median of the last values, so that one slow step (an evaluation) does not change an ETA.
+
+    Args:
+        window: number of values.
+    """
 
     def __init__(self, window: int = 50) -> None:
         self._values: deque[float] = deque(maxlen=window)

@@ -1,4 +1,4 @@
-"""Running a user's own Python file, so that what it registers can be named in a config."""
+"""Import of user-defined Python files, which register data sets or models that a config can name."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ logger = logging.getLogger(__name__)
 
 
 class UserCodeError(UserError, RuntimeError):
-    """A user's file that is missing or fails when it is imported."""
+    """A user-defined file is missing, or fails when it is imported."""
 
 
 def import_file(path: str) -> None:
-    """Import a Python file by its path, once per process; modules beside it can be imported by it.
+    """Import a Python file by its path, once per process; it can import modules of its folder.
+
+    Args:
+        path: the file.
 
     Raises:
-        UserCodeError: no such file, or it raised; names the line.
+        UserCodeError: there is no such file, or it raised an error; the message names the line.
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise UserCodeError(f"no file {file} to import (--import or the key IMPORTS)")
-    # One name in every process, and an importable one: classes can be pickled.
+    # The same importable name in every process, so that classes can be pickled.
     name = f"fastreid_user_{file.stem}_{zlib.crc32(os.fsencode(file)):x}"
     if name in sys.modules:
         return
@@ -49,7 +52,7 @@ def import_file(path: str) -> None:
 
 
 def _where(error: Exception, file: Path) -> str:
-    """The last line of the file itself that was being executed."""
+    """The line of the file that was executed last."""
     line, trace = getattr(error, "lineno", None), error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(file):

@@ -1,4 +1,4 @@
-"""Loading weights into a model, with a report of what matched; what must match, must."""
+"""Loading of weights into a model, with a report of what matched and checks of what must match."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_o
 
 logger = logging.getLogger(__name__)
 
-# Of identities; the number of views is no accident of the training data: the view head must fit.
+# Classifiers of identities. The view head is not one of them: it must fit.
 _CLASSIFIER_ENDS = ("classifier.weight", "classifier.bias", "heads.weight", "_head.weight", "class_centres")
 _SHOWN = 5
-# The least share of a backbone's values that a file must fill; MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE.
+# Least share of the backbone that a file must fill; MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE.
 MIN_COVERAGE = 0.98
 
 
 @dataclass
 class LoadReport:
-    """What became of the tensors of a file and of the model's own."""
+    """Which tensors of a file and of a model matched when weights were loaded."""
 
     path: str
     matched: list[str] = field(default_factory=list)
@@ -32,7 +32,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     dropped_classifiers: list[str] = field(default_factory=list)
-    # Top-level parts of the model of which the file has nothing; `missing` leaves them out.
+    # Top-level parts of the model that are not in the file at all; `missing` does not list them.
     absent_parts: list[str] = field(default_factory=list)
 
     @property
@@ -71,22 +71,27 @@ def load_weights(
     to_evaluate: bool = False,
     min_coverage: float = MIN_COVERAGE,
 ) -> LoadReport:
-    """Copy a file's tensors into the model where name and shape agree, and log the rest.
+    """Copy the tensors of a file into the model where name and shape agree, and log the others.
 
-    A model may translate names of other origin first (``adapt_checkpoint``). A prefix that a wrapper added to all names
-    is dropped. A classifier of another class count is left out with a line saying so. Below the model's
-    ``required_prefixes`` (if it defines them) everything must match. Parts of which the file has
-    nothing are worth a warning, unless the model is about to be trained (``to_train``) and says
-    by its required prefixes what it expects. A model that is about to be evaluated (``to_evaluate``)
-    must be filled whole, but for its classifiers. Weights that are NaN or infinite are loaded, with a warning.
+    The model may translate foreign names first (``adapt_checkpoint``). A prefix that a wrapper added to all names is
+    removed. A classifier with another number of classes is skipped. Everything below the ``required_prefixes`` of the
+    model must match. Weights that are NaN or infinite are loaded with a warning.
 
     Args:
-        min_coverage: least share of the backbone's values that the file must fill, 0 to 1; of the whole model's, but
-            for its classifiers, if it has no part that is called backbone.
+        model: the bare model.
+        path: the file.
+        to_train: the model is about to be trained. Parts that are missing in the file are then no reason for a warning
+            if the model has required prefixes.
+        to_evaluate: the model is about to be evaluated: the file must fill everything but classifiers.
+        min_coverage: least share of the values of the backbone that the file must fill, 0 to 1. If no part is called
+            backbone, of the whole model without classifiers.
+
+    Returns:
+        Which tensors matched.
 
     Raises:
-        WeightsError: unreadable file; nothing matched; a required tensor does not match; too little of the backbone is
-            filled; whole numbers for a floating-point parameter. The model is then as it was.
+        WeightsError: the file is unreadable; nothing matched; a required tensor does not match; too little of the
+            backbone is filled; integers for a floating-point parameter. The model is not changed.
     """
     state = state_dict_in(read_checkpoint(path), path)
     check_kinds(state, path)
@@ -95,13 +100,13 @@ def load_weights(
     own = model.state_dict()
     wrapper, state = without_wrapper(state, lambda names: sum(name in own for name in names))
     if wrapper:
-        logger.info("%s: %r is dropped from its names", path, wrapper)
+        logger.info("%s: the prefix %r is removed from its names", path, wrapper)
     report, fitting = compare(model, state, str(path))
     required = declared.required_prefixes
     fine = report.clean and (not report.absent_parts or bool(to_train and required))
     logger.log(logging.INFO if fine else logging.WARNING, "%s", report)
     for shapes in report.dropped_classifiers:
-        logger.info("classifier of another class count left out: %s", shapes)
+        logger.info("skipped a classifier with another number of classes: %s", shapes)
     _check_required(model, report, required)
     absent = [name for name in [*report.missing, *report.mismatched] if not name.endswith(_CLASSIFIER_ENDS)]
     absent += [f"{part}.*" for part in report.absent_parts]
@@ -120,7 +125,7 @@ def load_weights(
 
 
 def _check_coverage(model: nn.Module, report: LoadReport, fitting: State, min_coverage: float) -> None:
-    """A model whose backbone is left at random gives features that look like others, and are worth nothing."""
+    """Raise an error if too little of the backbone is filled: its features would look plausible, but be useless."""
     sizes = {name: value.numel() for name, value in model.state_dict().items()}
     whose, names = backbone_names(model)
     share = sum(sizes[name] for name in names if name in fitting) / max(1, sum(sizes[name] for name in names))
@@ -134,7 +139,7 @@ def _check_coverage(model: nn.Module, report: LoadReport, fitting: State, min_co
 
 
 def backbone_names(model: nn.Module) -> tuple[str, list[str]]:
-    """What a checkpoint must fill: ("backbone", names below it), or ("model", all names but classifiers').
+    """Return what a checkpoint must fill: ("backbone", its names), or ("model", all names but those of classifiers).
 
     A model whose backbone has several parts lists them as ``backbone_prefixes``.
     """
@@ -149,7 +154,7 @@ def backbone_names(model: nn.Module) -> tuple[str, list[str]]:
 
 
 def compare(model: nn.Module, state: State, path: str) -> tuple[LoadReport, State]:
-    """Sort the names of ``state`` against the model's; also return the part that fits."""
+    """Compare the names of ``state`` with those of the model; return a report and the part that fits."""
     target, report, fitting = model.state_dict(), LoadReport(path), {}
     for name, value in state.items():
         if name not in target:

@@ -1,4 +1,4 @@
-"""Where records go: the console with its progress bar, metrics.json, TensorBoard."""
+"""Writers of records: console with progress bar, metrics.json, TensorBoard."""
 
 from __future__ import annotations
 
@@ -25,34 +25,40 @@ _OWN_COLUMN = (*_POSITION, "lr", "time", "data_time", "eta_seconds")
 
 
 class Writer(Protocol):
-    """Takes training records and evaluation records (those with "protocol/measure" keys)."""
+    """Writes training records and evaluation records (those with "protocol/measure" keys)."""
 
     def write(self, record: Record) -> None:
-        """Put one record where it belongs."""
+        """Write one record."""
 
     def close(self) -> None:
-        """Finish; nothing is written afterwards."""
+        """Close the writer; nothing is written afterwards."""
 
 
 class ConsoleWriter:
-    """A progress bar on a terminal, and a line per record in the log (elsewhere: lines only)."""
+    """Logs a line per record; on a terminal it shows a progress bar too.
+
+    Args:
+        max_iter: iterations of the whole run.
+        max_epoch: epochs of the whole run.
+        start_iter: the first iteration.
+    """
 
     def __init__(self, *, max_iter: int, max_epoch: int, start_iter: int = 0) -> None:
         self._max_iter, self._max_epoch = max_iter, max_epoch
         self._bar = _progress_bar(max_iter, start_iter) if sys.stderr.isatty() else None
 
     def write(self, record: Record) -> None:
-        """Log the losses, rate, speed and time left; evaluations log their own table elsewhere."""
+        """Log losses, learning rate, speed and time left; evaluation records are skipped."""
         if "total_loss" not in record:
             return
         if self._bar is not None:
             self._bar.update(record["iteration"] - self._bar.n)
             self._bar.set_postfix_str(f"epoch {record['epoch'] + 1}, loss {record['total_loss']:.3f}")
-        # The bar says it on the terminal; the log file still gets the line.
+        # On a terminal the bar shows it, and the line goes to the log file only.
         logger.log(logging.INFO if self._bar is None else logging.DEBUG, self.line(record))
 
     def line(self, record: Record) -> str:
-        """One training record as a line."""
+        """Format one training record as a line."""
         losses = "  ".join(f"{k}: {v:.4g}" for k, v in record.items() if k not in _OWN_COLUMN)
         return (
             f"epoch {record['epoch'] + 1}/{self._max_epoch}  "
@@ -62,7 +68,7 @@ class ConsoleWriter:
         )
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the progress bar."""
         if self._bar is not None:
             self._bar.close()
 
@@ -74,17 +80,21 @@ def _progress_bar(total: int, start: int) -> Any:
 
 
 class JSONWriter:
-    """One JSON object per line, appended to ``path``; of an evaluation that is done again only the last one stays."""
+    """Appends one JSON object per line; a repeated evaluation replaces the earlier one.
+
+    Args:
+        path: the file.
+        start_iter: the iteration from which the run is resumed; later lines are dropped.
+    """
 
     def __init__(self, path: str | os.PathLike[str], *, start_iter: int = 0) -> None:
-        """Keep the lines up to ``start_iter``; what came after is about to be done again."""
         self._path, self._start_iter = Path(path), start_iter
         lines = _drop_lines_after(self._path, start_iter)
         self._last = [json.loads(line) for line in lines if start_iter and _iteration_of(line) == start_iter]
         self._file = self._open()
 
     def last_records(self, *, evaluations: bool = True) -> list[Record]:
-        """Those at ``start_iter`` that were there when the run was resumed; with ``evaluations`` among them or not."""
+        """Return the records at ``start_iter`` from before the run was resumed, with or without ``evaluations``."""
         return [record for record in self._last if evaluations or not _is_evaluation(record)]
 
     def _open(self) -> Any:
@@ -95,7 +105,7 @@ class JSONWriter:
         """Append the record and flush it to the disk, so that a crash loses nothing.
 
         Raises:
-            DiskError: the disk is full or broken; the file ends with the record before.
+            DiskError: the disk is full or broken; the file ends with the previous record.
         """
         if _is_evaluation(record) and record["iteration"] == self._start_iter:
             self._replace(record)
@@ -110,7 +120,7 @@ class JSONWriter:
             raise
 
     def _replace(self, record: Record) -> None:
-        """Write an evaluation record in place of earlier ones of the same iteration, in one piece."""
+        """Replace earlier evaluation records of the same iteration, atomically."""
         self._file.close()
         lines = self._path.read_bytes().splitlines(keepends=True)
         is_earlier = [_is_evaluation(old) and old["iteration"] == record["iteration"] for old in map(json.loads, lines)]
@@ -125,7 +135,7 @@ class JSONWriter:
 
 
 def _write_whole(file: Any, line: bytes) -> None:
-    # Without a buffer, a disk that gets full takes a part; the rest then fails.
+    # Without a buffer, a part may be written before the disk is full.
     while line:
         line = line[file.write(line) :]
     os.fsync(file.fileno())
@@ -136,7 +146,7 @@ def _is_evaluation(record: Record) -> bool:
 
 
 def _drop_lines_after(path: Path, iteration: int) -> list[str]:
-    """Rewrite ``path`` without lines past ``iteration`` and a half line left by a crash; return its lines."""
+    """Rewrite ``path`` without lines after ``iteration`` and an incomplete line of a crash; return its lines."""
     with explained_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
@@ -146,7 +156,7 @@ def _drop_lines_after(path: Path, iteration: int) -> list[str]:
     new = "".join(line + "\n" for line in kept)
     if new != text:
         dropped = len(text.splitlines()) - len(kept)
-        logger.info("%s: dropped %d lines: of later than iteration %d, or not whole", path, dropped, iteration)
+        logger.info("%s: dropped %d lines: after iteration %d, or incomplete", path, dropped, iteration)
         with atomic_write(path) as file:
             file.write(new)
     return kept
@@ -160,16 +170,21 @@ def _iteration_of(line: str) -> float:
 
 
 class TensorboardWriter:
-    """Every number of every record as a TensorBoard scalar over iterations."""
+    """Writes every number of every record as a TensorBoard scalar over iterations.
+
+    TensorBoard drops whole iterations, ``start_iter`` and all later ones, so the records of ``start_iter`` are written
+    again.
+
+    Args:
+        folder: folder of the event files.
+        start_iter: the iteration from which the run is resumed.
+        written: records at ``start_iter`` from before the run was resumed.
+    """
 
     def __init__(self, folder: str | os.PathLike[str], *, start_iter: int = 0, written: Sequence[Record] = ()) -> None:
-        """``written``: records at ``start_iter`` that a resumed run goes on from.
-
-        TensorBoard drops whole iterations, ``start_iter`` and all after it, so these are written again.
-        """
         SummaryWriter = summary_writer()
         self._folder = Path(folder)
-        # Its thread passes errors on to this one, which need not hear of them twice.
+        # Its thread passes errors on to this one; they must not be printed as well.
         self._hook = threading.excepthook
         threading.excepthook = self._of_thread
         is_used = any(self._folder.glob("events.out.tfevents.*"))

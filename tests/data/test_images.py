@@ -71,7 +71,7 @@ def test_a_transparent_16_bit_value_is_background():
 
 @pytest.mark.parametrize("values", [WIDE.astype(np.int32), WIDE.astype(np.float32)], ids=["integers", "floats"])
 def test_values_without_a_stated_white_are_refused(values):
-    with pytest.raises(ImageReadError, match="a.img: its values .* have no stated white: save it with 8 or 16 bits"):
+    with pytest.raises(ImageReadError, match="a.img: its values .* have no known white: save it with 8 or 16 bits"):
         pixels(encoded(Image.fromarray(values), "TIFF"))
 
 
@@ -321,7 +321,7 @@ def test_a_decoder_of_other_bits_is_not_used(monkeypatch, caplog):
     fast = images.simplejpeg.decode_jpeg
     monkeypatch.setattr(images.simplejpeg, "decode_jpeg", lambda content: fast(content) ^ 1)
     images.simplejpeg_is_as_pillow.cache_clear()
-    assert not images.simplejpeg_is_as_pillow() and "decodes 444 otherwise" in caplog.text
+    assert not images.simplejpeg_is_as_pillow() and "decodes 444 differently" in caplog.text
     images.simplejpeg_is_as_pillow.cache_clear()
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_datasets, build_reid_train_loader
 from fastreid.data.datasets import DatasetError
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from tests.data.benchmarks.trees import labels, touch
 
 PATHS = [f"img/{name}.jpg" for name in "abcdef"]

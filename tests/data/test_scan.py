@@ -46,10 +46,11 @@ def test_what_is_skipped_is_counted_by_reason(tmp_path, caplog):
     warned, informed = caplog.records  # once, though it was looked into twice
     assert warned.levelname == "WARNING" and informed.levelname == "INFO"
     assert warned.message == (
-        f"{tmp_path}: skipped 1 empty folders that are named as images: folder.png; "
-        "4 files with other suffixes: no suffix (1), .mp4 (1), .txt (2); 2 links to nothing: gone.jpg, x/self.png"
+        f"{tmp_path}: skipped 2 broken links: gone.jpg, x/self.png; "
+        "1 empty folders with the name of an image: folder.png; "
+        "4 files with other suffixes: no suffix (1), .mp4 (1), .txt (2)"
     )
-    assert "1 hidden entries" in informed.message and "2 entries left behind by systems" in informed.message
+    assert "1 hidden entries" in informed.message and "2 entries created by operating systems" in informed.message
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
@@ -60,7 +61,7 @@ def test_what_is_no_regular_file_is_skipped_without_waiting(tmp_path):
         (tmp_path / "device.jpg").symlink_to("/dev/zero")
         found = scan(tmp_path)
     assert not found.images
-    assert sorted(map(os.path.basename, found.left_out["entries that are no regular files"])) == [
+    assert sorted(map(os.path.basename, found.skipped["entries that are not regular files"])) == [
         *("device.jpg", "pipe.jpg", "socket.jpg")
     ]
 
@@ -72,7 +73,7 @@ def test_links_that_lead_in_circles_end(tmp_path):
         (tmp_path / f"bob/deep/up{number}").symlink_to("../..")
     found = scan(tmp_path)
     assert names(found) == ["ann/1.jpg", "bob/deep/2.jpg"]
-    assert len(found.left_out["links to folders that are read already"]) == 12
+    assert len(found.skipped["links to folders that were already read"]) == 12
 
 
 def test_twice_as_many_paths_at_every_level_end(tmp_path):
@@ -89,7 +90,7 @@ def test_a_folder_keeps_its_own_name_if_a_link_leads_to_it(tmp_path):
     touch(tmp_path, "zoe/1.jpg")
     (tmp_path / "ann").symlink_to("zoe")
     found = scan(tmp_path)
-    assert names(found) == ["zoe/1.jpg"] and found.left_out["links to folders that are read already"]
+    assert names(found) == ["zoe/1.jpg"] and found.skipped["links to folders that were already read"]
 
 
 def test_a_very_deep_tree(tmp_path, monkeypatch):

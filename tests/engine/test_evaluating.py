@@ -101,7 +101,7 @@ def test_a_best_checkpoint_that_cannot_be_written_again_is_made_anew(tmp_path, c
     assert restore_best(checkpointer, None, None) == (None, None)
     assert not caplog.messages
     assert restore_best(checkpointer, 50.0, 3) == (None, None)
-    assert "model_best.pth cannot be used: it is gone. The next evaluation writes it anew" in caplog.text
+    assert "model_best.pth cannot be used: it is gone. The next evaluation writes it again" in caplog.text
     assert restore_best(checkpointer, 50.0, 6) == (50.0, 6)
     content = read_checkpoint(tmp_path / "model_best.pth")
     assert (content["best_metric"], content["best_iteration"], content["iteration"]) == (50.0, 6, 6)

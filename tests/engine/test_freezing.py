@@ -100,7 +100,7 @@ class OwnStep(ToyTrainer):
 
 
 def test_a_step_of_somebody_s_own_must_not_thaw_layers_unnoticed(tmp_path):
-    with pytest.raises(RuntimeError, match="OwnStep.run_step lets frozen layers learn"):
+    with pytest.raises(RuntimeError, match="OwnStep.run_step trains frozen layers"):
         train(frozen_cfg(tmp_path, 5), trainer_class=OwnStep)
     train(frozen_cfg(tmp_path, -1), trainer_class=OwnStep)
 

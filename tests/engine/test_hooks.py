@@ -63,7 +63,7 @@ def test_evaluation_leaves_random_states_as_they_were():
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_skipped_images_are_told_once_at_the_end(caplog, monkeypatch, stopped):
+def test_skipped_images_are_logged_once_at_the_end(caplog, monkeypatch, stopped):
     class Drawing(hooks.HookBase):
         def before_train(self):
             self.trainer.data_loader = SimpleNamespace(skipped={"a.jpg": "cut off"})
@@ -76,18 +76,18 @@ def test_skipped_images_are_told_once_at_the_end(caplog, monkeypatch, stopped):
     elsewhere = {"a.jpg": "cut off", "z.jpg": "a text"}
     monkeypatch.setattr(hooks.comm, "all_gather", lambda mine: [mine, elsewhere])
     with pytest.raises(KeyboardInterrupt) if stopped else contextlib.nullcontext():
-        run([Drawing(), hooks.TellSkippedImages()])
+        run([Drawing(), hooks.LogSkippedImages()])
     (said,) = caplog.messages
     assert said.startswith("trained since iteration 0 without some images: ")
     assert f"{4 if stopped else 5} images could not be read (0.jpg: empty; 1.jpg: empty" in said
 
 
-def test_nothing_is_told_where_nothing_was_skipped(caplog):
+def test_nothing_is_logged_where_nothing_was_skipped(caplog):
     class Drawing(hooks.HookBase):
         def before_train(self):
             self.trainer.data_loader = []  # somebody's own loader
 
-    run([Drawing(), hooks.TellSkippedImages()])
+    run([Drawing(), hooks.LogSkippedImages()])
     assert not caplog.messages
 
 
@@ -206,8 +206,8 @@ def test_a_profile_of_chosen_iterations(tmp_path):
     assert trace.name == "profiler-trace-iter1.json" and "traceEvents" in json.loads(trace.read_text())
 
 
-def test_a_writer_is_told_how_it_is_to_be_built():
-    with pytest.raises(TypeError, match="takes the method, self.build_writers"):
+def test_a_writer_needs_the_method_that_makes_it_and_a_timer():
+    with pytest.raises(TypeError, match="takes the method self.build_writers"):
         hooks.PeriodicWriter([Memory()], 200)
     with pytest.raises(RuntimeError, match="needs an IterationTimer"):
         run([hooks.PeriodicWriter(lambda: [Memory()])])

@@ -159,15 +159,16 @@ def test_a_bad_loss_leaves_the_scale_alone():
     assert scaler.get_scale() == 4.0 and trainer.took_step and trainer.nonfinite_steps == 1
 
 
-def test_buffers_come_back_but_those_that_shall_stay():
+def test_buffers_are_restored_and_changed_ones_named():
     model = nn.BatchNorm1d(2)
     backup = BufferBackup(model)
     backup.remember()
     for _ in range(2):
         model(torch.randn(4, 2))
-    backup.restore(but=["running_mean"])
+    assert set(backup.changed()) == {"running_mean", "running_var", "num_batches_tracked"}
+    backup.restore()
     assert model.num_batches_tracked == 0 and torch.equal(model.running_var, torch.ones(2))
-    assert model.running_mean.any()
+    assert not model.running_mean.any() and backup.changed() == []
 
 
 def test_a_negative_limit_is_refused(tmp_path):

@@ -109,7 +109,7 @@ def test_the_data_set_is_the_one_that_is_named(tmp_path, caplog):
     for name, expected in (("", ("Market1501",)), ("Other", ("Other",))):
         Picky(toy_cfg(tmp_path, TEST__PRECISE_BN__ENABLED=True, TEST__PRECISE_BN__DATASET=name))
         assert Picky.asked[-1] == expected
-    assert "statistics will be those of Other, which is not trained on" in caplog.text
+    assert "statistics will be those of Other, which is not a training set" in caplog.text
     with pytest.raises(
         ConfigError, match=r"PRECISE_BN.DATASET is 'Nowhere' \(\"\" is the training set\): no images in"
     ):

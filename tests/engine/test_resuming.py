@@ -45,7 +45,7 @@ def paths_exchanged(images):
         (permuted, "which person a training image shows changed"),
         (paths_exchanged, "the order of the training images changed; which person a training image shows changed"),
         (lambda images: images[::-1], "the order of the training images changed"),
-        (lambda images: images[:-1], r"the training images are others \(24 images of 4 people before, 23 images"),
+        (lambda images: images[:-1], r"the training images changed \(24 images of 4 people before, 23 images"),
         (lambda images: [dataclasses.replace(i, camera=i.camera + 1) for i in images], "the cameras of the training"),
     ],
 )
@@ -141,7 +141,7 @@ def test_resumed_anyway_the_changes_count_and_are_recorded(tmp_path, caplog):
     assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.5}
     assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.25}
     said = ["SOLVER.BASE_LR was 0.05, is 0.01", "SOLVER.MOMENTUM was 0.9, is 0.5"]
-    assert "going on with --resume-anyway, though" in caplog.text
+    assert "resuming because of --resume-anyway, although" in caplog.text
     first, second = json.loads((tmp_path / "manifest.json").read_text())["sessions"]
     assert "changed_at_resume" not in first and set(said) < set(second["changed_at_resume"])
     history = read_checkpoint(tmp_path / "model_final.pth")["identity"]["history"]

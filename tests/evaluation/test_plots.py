@@ -1,4 +1,4 @@
-"""Plots are written, are pictures, and show what was scored."""
+"""Plots are written as pictures and show the scored figures."""
 
 import os
 
@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from fastreid.evaluation import plots
-from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.roc import Curves
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import score_features
+from fastreid.evaluation.scoring_options import Scoring
 from tests.evaluation.test_roc import protocol
 
 
@@ -38,7 +38,7 @@ def test_lines_are_the_figures():
 
 
 def test_long_curves_are_thinned_to_their_ends():
-    x, y = plots._drawn(np.arange(10**5), np.arange(10**5))
+    x, y = plots._thinned(np.arange(10**5), np.arange(10**5))
     assert len(x) == 4000 and (x[0], x[-1]) == (0, 10**5 - 1) and (x == y).all()
 
 

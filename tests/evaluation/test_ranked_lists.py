@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fastreid.evaluation.ranked_lists import pick_queries, ranked_lists
-from fastreid.evaluation.score import score
+from fastreid.evaluation.scoring import score
 from fastreid.structures import PersonImage
 
 QUERY = [PersonImage(f"q{p}", p, 0, 0) for p in range(12)]

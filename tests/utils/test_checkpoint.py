@@ -221,7 +221,7 @@ def test_a_full_disk_is_explained(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", no_space)
-    with pytest.raises(OSError, match="the disk is full.*Earlier checkpoints are as they were.*KEEP_CHECKPOINTS"):
+    with pytest.raises(OSError, match="the disk is full.*Earlier checkpoints are unchanged.*KEEP_CHECKPOINTS"):
         checkpointer.save("x", epoch=2)
     assert read_checkpoint(path)["epoch"] == 1
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastreid.evaluation.options import Scoring
 from fastreid.evaluation.plots import draw_plots
 from fastreid.evaluation.results import write_json, write_results
 from fastreid.evaluation.roc import Curves
-from fastreid.evaluation.score import score_features
+from fastreid.evaluation.scoring import score_features
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.rendering import render_benchmark
 from fastreid.utils.files import DiskError, atomic_write, explained_disk_errors, remove_leftovers, save_picture
 from fastreid.utils.manifest import write_manifest

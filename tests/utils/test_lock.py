@@ -148,7 +148,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
 
     monkeypatch.setattr(lock, "_lock", no_locks)
     with folder_lock(tmp_path):
-        assert "has no locks (No locks available): see to it that only one process" in caplog.text
+        assert "without locks (No locks available): make sure that only one process" in caplog.text
 
 
 def test_a_folder_that_cannot_be_is_one_sentence(tmp_path):

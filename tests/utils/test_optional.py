@@ -17,7 +17,7 @@ BROKEN = ("raise OSError('libfoo.so: wrong ELF class')", "raise AttributeError('
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Put a package that fails to be imported before the real one: (name, its code or None for none)."""
-    monkeypatch.setattr(optional, "_said", set())
+    monkeypatch.setattr(optional, "_logged", set())
 
     def put(name, code):
         for module in [m for m in sys.modules if m.split(".")[0] == name or m.startswith("torch.utils.tensorboard")]:

@@ -17,7 +17,7 @@ def read_cargo(path: Path) -> PersonImage:
 
     Raises:
         ValueError: the file name has another form.
-        UnexpectedCamera: neither of the 13.
+        UnexpectedCamera: the camera is not one of the 13.
     """
     match = _FILE_NAME.fullmatch(path.stem)
     if not match:
@@ -34,20 +34,21 @@ ALL = {"query": Sizes(312), "gallery": Sizes(50_712)}
 AERIAL_QUERY, AERIAL_GALLERY = Sizes(178, 89), Sizes(32_268, 2_447)
 GROUND_QUERY, GROUND_GALLERY = Sizes(134, 60), Sizes(18_444, 2_404)
 
-# Valid queries: those that the denominators of published Rank-1 figures imply.
+# Valid queries: the denominators of published Rank-1 figures.
 CARGO = Benchmark(
     "CARGO",
     folders=("CARGO",),
     train=Folder("train"),
     read=read_cargo,
     protocols={
-        "CARGO": Protocol(sizes=ALL, valid_queries=312, about="Every query against the whole gallery."),
+        "CARGO": Protocol(sizes=ALL, valid_queries=312, about="Every query against the whole gallery.", title="ALL"),
         "CARGO_AA": Protocol(
             query_views=AERIAL,
             gallery_views=AERIAL,
             sizes={"query": AERIAL_QUERY, "gallery": AERIAL_GALLERY},
             valid_queries=40,
             about="Aerial queries against the aerial gallery.",
+            title="A↔A",
         ),
         "CARGO_GG": Protocol(
             query_views=GROUND,
@@ -55,14 +56,16 @@ CARGO = Benchmark(
             sizes={"query": GROUND_QUERY, "gallery": GROUND_GALLERY},
             valid_queries=112,
             about="Ground queries against the ground gallery.",
+            title="G↔G",
         ),
-        # Two-way: with the view as camera, a query's matches are all in the other view (VDT, SD-ReID).
+        # Two-way: with the view as camera, all matches of a query are in the other view (VDT, SD-ReID).
         "CARGO_AG": Protocol(
             camera_is_view=True,
             sizes=ALL,
             valid_queries=160,
             about="Across views: an aerial query must find ground images of its person, and the other way round. Each "
             "view counts as one camera, so same-view images of the person are removed; those of other people stay.",
+            title="A↔G",
         ),
         # One-way (SeCap, GSAlign and others): no image of the query's own view is in the gallery.
         "CARGO_A2G": Protocol(

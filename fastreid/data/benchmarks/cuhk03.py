@@ -21,7 +21,7 @@ from fastreid.data.benchmarks.sources import Entry, FirstOf, Folder, MissingImag
 from fastreid.structures import PersonImage
 from fastreid.utils.text import read_text
 
-# Each pair has two, and no two pairs share people.
+# Of each pair; no two pairs share people.
 NUM_CAMERAS = 2
 _FILE_NAME = re.compile(r"(?P<pair>[0-9])_(?P<person>[0-9]{3,17})_(?P<camera>[0-9])_[0-9]+")
 
@@ -29,11 +29,11 @@ _FILE_NAME = re.compile(r"(?P<pair>[0-9])_(?P<person>[0-9]{3,17})_(?P<camera>[0-
 def read_cuhk03(path: Path) -> PersonImage:
     """`1_001_2_06.png` is person 1 of camera pair 1 (person 1001) under its camera 2 (camera id 1).
 
-    Repacks in Market-1501's form are read, too: `0001_c1_000151.png`.
+    File names in Market-1501's form are read too: `0001_c1_000151.png`.
 
     Raises:
         ValueError: the file name has another form.
-        UnexpectedCamera: neither camera 1 nor 2.
+        UnexpectedCamera: the camera is not 1 or 2.
     """
     match = _FILE_NAME.fullmatch(path.stem)
     person, camera = (match["pair"] + match["person"], match["camera"]) if match else person_and_camera(path)
@@ -42,7 +42,7 @@ def read_cuhk03(path: Path) -> PersonImage:
 
 @dataclass(frozen=True)
 class Split(Source):
-    """A split that a file describes, of images as they are extracted from cuhk-03.mat.
+    """A split that a file lists, of images extracted from cuhk-03.mat.
 
     Attributes:
         file: name of the file.
@@ -56,22 +56,24 @@ class Split(Source):
 
     @property
     def name(self) -> str:
+        """The split and its file, for messages."""
         return f"{self.part} of {self.file}"
 
     def is_there(self, home: Path) -> bool:
+        """Whether the file exists."""
         return (home / self.file).is_file()
 
     def entries(self, home: Path) -> list[Entry]:
         """The images in the order of the file.
 
         Raises:
-            MissingImages: no such file, one of another form, or images that are not there.
+            MissingImages: no such file, a file of another form, or missing images.
         """
         if not self.is_there(home):
             raise MissingImages(f"no file {home / self.file}")
         try:
             names = self.read(home / self.file)
-        except Exception as error:  # scipy raises whatever the bytes led it to, json too
+        except Exception as error:  # scipy and json raise many kinds of errors for damaged files
             raise MissingImages(f"cannot read {self.name} in {home}: {type(error).__name__}: {error}") from error
         return [Entry(path) for path in find_listed(home, [f"images_{self.boxes}/{n}" for n in names], self.name)]
 
@@ -81,9 +83,10 @@ class Split(Source):
 
 
 class MatSplit(Split):
-    """Zhong et al.'s .mat file: `filelist`, and numbers into it, from 1, in `train_idx`, `query_idx`, `gallery_idx`."""
+    """The .mat file of Zhong et al.: `filelist`, and positions in it from 1 (`train_idx`, `query_idx` and others)."""
 
     def read(self, file: Path) -> Sequence[str]:
+        """Names of the images."""
         from scipy.io import loadmat
 
         content = loadmat(file, simplify_cells=True)
@@ -94,12 +97,13 @@ class MatSplit(Split):
 
 
 class JsonSplit(Split):
-    """What torchreid and fast-reid write: a list of splits, each with rows (path, person, camera); the first is taken.
+    """The .json file of torchreid and fast-reid: a list of splits with rows (path, person, camera); the first is read.
 
-    The paths are those of the computer that wrote them: only file names are read.
+    The paths are those of the machine that wrote the file, so only file names are read.
     """
 
     def read(self, file: Path) -> Sequence[str]:
+        """Names of the images."""
         rows = json.loads(read_text(file))[0][self.part]
         return [path.replace("\\", "/").rpartition("/")[2] for path, *_ in rows]
 

@@ -20,7 +20,7 @@ def read_g2aps(path: Path) -> PersonImage:
 
     Raises:
         ValueError: the file name has another form.
-        UnexpectedCamera: neither camera 0 nor 3.
+        UnexpectedCamera: the camera is not 0 or 3.
     """
     person, camera = person_and_camera(path)
     if camera not in CAMERAS:

@@ -10,13 +10,13 @@ from fastreid.data.benchmarks.sources import Folder
 from fastreid.structures import UNNAMED_PERSON, PersonImage, View
 
 AERIAL_CAMERAS = frozenset({3, 6, 9, 13, 16, 19, 22})
-# There is no camera 10: the ids above it move down by one, to 1 … 21.
+# There is no camera 10: higher numbers move down by one, to 1 … 21.
 MISSING_CAMERA = 10
 CAMERAS = frozenset(range(1, 23)) - {MISSING_CAMERA}
 
 
 def read_lagper(path: Path) -> PersonImage:
-    """`0001_c13….jpg` is person 1 under camera 13 (aerial; camera id 12). Person -1 is nobody in particular.
+    """`0001_c13….jpg` is person 1 under camera 13 (aerial; camera id 12). Person -1 has no label.
 
     Raises:
         ValueError: the file name has another form.
@@ -26,7 +26,7 @@ def read_lagper(path: Path) -> PersonImage:
     if camera not in CAMERAS:
         raise UnexpectedCamera(f"camera c{camera}, where the benchmark has c1 to c22 without c{MISSING_CAMERA}")
     view = View.AERIAL if camera in AERIAL_CAMERAS else View.GROUND
-    # Not trained on; where it is in a gallery it counts as wrong, as it does for the published figures.
+    # Not trained on; in a gallery it counts as a wrong match, as in the published figures.
     person = UNNAMED_PERSON if person == -1 else person
     return PersonImage(str(path), person, camera - (camera > MISSING_CAMERA), view)
 

@@ -1,4 +1,4 @@
-"""Splits that stand in a text file, a line for each image."""
+"""Splits that are listed in a text file, one line for each image."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastreid.data.benchmarks.sources import Entry, MissingImages, Source
-from fastreid.data.scan import scan, tell_once
+from fastreid.data.scan import log_once, scan
 from fastreid.structures import View
 from fastreid.utils.text import TextError, read_text
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 3
-NUMBER = re.compile(r"[0-9]{1,18}")  # of a person or a camera: fits int64, and no digits of other scripts
+NUMBER = re.compile(r"[0-9]{1,18}")  # a person or camera id that fits int64, in ASCII digits
 
 
 @dataclass(frozen=True)
 class Listed(Source):
-    """Those lines of a list file that name queries (their folder's name starts with "query"), or those that do not.
+    r"""The lines of a list file that name queries (their folder's name starts with "query"), or the other lines.
 
-    A line is a path below the benchmark's folder, with / or \\, the file with any line endings. An image that is not
-    where its line says is also found elsewhere below the line's first folder, if just one file there has its name.
+    A line is a path below the benchmark's folder, with / or \; any line endings are read. An image that is not at
+    this path is also found elsewhere below the first folder of the path, if exactly one file there has its name.
 
     Attributes:
         file: name of the list file.
-        queries: which of the two.
-        views: the only views these lines may name; None allows all.
+        queries: read the lines that name queries, instead of the others.
+        views: the only views of these lines; None allows all.
     """
 
     file: str
@@ -39,16 +39,18 @@ class Listed(Source):
 
     @property
     def name(self) -> str:
+        """The part and its file, for messages."""
         return f"{'queries' if self.queries else 'gallery'} of {self.file}"
 
     def is_there(self, home: Path) -> bool:
+        """Whether the list file exists."""
         return (home / self.file).is_file()
 
     def entries(self, home: Path) -> list[Entry]:
         """The listed files, in the order of the lines.
 
         Raises:
-            MissingImages: no such list file, no such lines, or images that are not there.
+            MissingImages: no such list file, no such lines, or missing images.
         """
         lines = read_lines(home / self.file)
         wanted = [line for line in lines if line and line.startswith("query") == self.queries]
@@ -63,12 +65,12 @@ class Listed(Source):
 
 @dataclass(frozen=True)
 class Lines(Source):
-    """All lines of a list file: each names an image below one folder, and may say numbers of it.
+    """All lines of a list file: each names an image below one folder, and may have numbers behind the name.
 
     Attributes:
-        files: names that the list may have; the first is the usual one.
-        folders: names that the folder of its images may have.
-        numbers: how many whole numbers follow the image's name in a line.
+        files: possible names of the list; the first is the usual one.
+        folders: possible names of the folder of its images.
+        numbers: number of whole numbers behind the image's name in a line.
         suffix: added to names that have none.
     """
 
@@ -79,21 +81,23 @@ class Lines(Source):
 
     @property
     def name(self) -> str:
+        """The usual name of the list file."""
         return self.files[0]
 
     def is_there(self, home: Path) -> bool:
+        """Whether the list file exists."""
         return any((home / file).is_file() for file in self.files)
 
     def entries(self, home: Path) -> list[Entry]:
         """The listed files in the order of the lines, each with the line's numbers.
 
         Raises:
-            MissingImages: no such list file, lines of another form, or images that are not there.
+            MissingImages: no such list file, lines of another form, or missing images.
         """
         names, numbers = zip(*self.rows(home), strict=True)
         folder = next((folder for folder in self.folders if (home / folder).is_dir()), self.folders[0])
         paths = find_listed(home, [f"{folder}/{name}" for name in names], self.name)
-        return [Entry(path, said) for path, said in zip(paths, numbers, strict=True)]
+        return [Entry(path, found) for path, found in zip(paths, numbers, strict=True)]
 
     def rows(self, home: Path) -> list[tuple[str, tuple[int, ...]]]:
         """The image's name and the numbers of each line."""
@@ -101,7 +105,8 @@ class Lines(Source):
         lines = [line for line in read_lines(file) if line]
         if not lines:
             raise MissingImages(f"{file} is empty")
-        rows, wrong = [], []
+        rows: list[tuple[str, tuple[str, ...]]] = []
+        wrong = []
         for line in lines:
             name, *words = line.rsplit(maxsplit=self.numbers)
             if len(words) != self.numbers or not all(map(NUMBER.fullmatch, words)):
@@ -116,10 +121,10 @@ class Lines(Source):
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a list file, without what systems and editors add to paths.
+    """The lines of a list file, without quotes, leading "./" and backslashes.
 
     Raises:
-        MissingImages: no such file, or no text.
+        MissingImages: no such file, or not a text file.
     """
     try:
         text = read_text(file)
@@ -127,19 +132,19 @@ def read_lines(file: Path) -> list[str]:
         raise MissingImages(f"{file} is no text file ({error})") from None
     except OSError as error:
         raise MissingImages(f"no list file {file} ({error.strerror})") from None
-    # Not splitlines: a name may hold what Unicode calls a line end.
+    # Not splitlines: a name may contain other characters that Unicode calls line ends.
     lines = re.split(r"\r\n|\r|\n", text) if text else []
     return [line.strip().strip("\"'").replace("\\", "/").removeprefix("./") for line in lines]
 
 
 def find_listed(home: Path, lines: Sequence[str], name: str) -> list[Path]:
-    """The file of each line, a path below `home`; or that of its name below the line's first folder, if just one is.
+    """The file of each line: at its path below `home`, or the only one of its name below the path's first folder.
 
     Raises:
-        MissingImages: images of the list `name` that are not there, or there more than once.
+        MissingImages: images of the list `name` are missing, or found more than once.
     """
-    if again := sum(count - 1 for count in Counter(lines).values()):
-        tell_once(logger, logging.WARNING, f"{home}, {name}: {again:,} of {len(lines):,} lines name an image again")
+    if repeated := sum(count - 1 for count in Counter(lines).values()):
+        log_once(logger, logging.WARNING, f"{home}, {name}: {repeated:,} of {len(lines):,} lines repeat an image")
     places = _find(home, lines)
     for count, why in ((0, "not there"), (2, "there more than once, in other folders than the line says")):
         gone = [line for line in lines if len(places[line][:2]) == count]
@@ -152,8 +157,8 @@ def find_listed(home: Path, lines: Sequence[str], name: str) -> list[Path]:
 
 
 def _find(home: Path, lines: Sequence[str]) -> dict[str, list[Path]]:
-    """Line -> its file; or, if it is not where the line says, those of its name below the line's first folder."""
-    # One walk of each folder instead of a question to the file system for each of 50,000 lines.
+    """Line -> the file at its path, or else the files of its name below the path's first folder."""
+    # One scan of each folder instead of one system call for each of 50,000 lines.
     below = {top: scan(home / top).images for top in {line.partition("/")[0] for line in lines}}
     exact = {path.relative_to(home).as_posix(): path for paths in below.values() for path in paths}
     by_name: dict[tuple[str, str], list[Path]] = defaultdict(list)

@@ -5,7 +5,7 @@ from functools import partial
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.person_camera import read_person_camera
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import Folder, Together
+from fastreid.data.benchmarks.sources import Concatenated, Folder
 
 QUERY, GALLERY = Folder("query"), Folder("bounding_box_test")
 # Person 0 stands for all other people in the pictures: in the gallery, but in no query.
@@ -28,7 +28,7 @@ MARKET1501 = Benchmark(
         ),
         "Market1501_500K": Protocol(
             QUERY,
-            Together((GALLERY, Folder("images"))),
+            Concatenated((GALLERY, Folder("images"))),
             sizes={"query": Sizes(3_368, 750)},
             about="Every query against gallery and 500,000 distractors; only images under other cameras are matches.",
         ),

@@ -9,7 +9,7 @@ from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.lists import Lines
 from fastreid.data.benchmarks.person_camera import ground_image, person_and_camera
 from fastreid.data.benchmarks.sizes import Sizes
-from fastreid.data.benchmarks.sources import FirstOf, Folder, Together
+from fastreid.data.benchmarks.sources import Concatenated, FirstOf, Folder
 from fastreid.structures import PersonImage
 
 NUM_CAMERAS = 15
@@ -19,13 +19,13 @@ _FILE_NAME = re.compile(r"[0-9]+_[0-9]+_(?P<camera>[0-9]+)_.+")
 
 
 def read_msmt17(path: Path, person: int | None = None) -> PersonImage:
-    """`0000_000_01_0303morning_0008_0.jpg` is camera 1 (camera id 0); the list says the person.
+    """`0000_000_01_0303morning_0008_0.jpg` is camera 1 (camera id 0); the list gives the person.
 
-    Without a list the file is one of a repack, and named as in Market-1501: `0000_c1_0000.jpg`.
+    Without a list, the file name is that of a repack in Market-1501's form: `0000_c1_0000.jpg`.
 
     Raises:
         ValueError: the file name has another form.
-        UnexpectedCamera: neither of the 15.
+        UnexpectedCamera: the camera is not one of the 15.
     """
     if person is None:
         return ground_image(path, *person_and_camera(path), NUM_CAMERAS)
@@ -39,7 +39,7 @@ def _list(name: str, folders: tuple[str, ...]) -> Lines:
     return Lines((name,), folders, numbers=1)
 
 
-TRAIN = Together((_list("list_train.txt", TRAIN_FOLDERS), _list("list_val.txt", TRAIN_FOLDERS)))
+TRAIN = Concatenated((_list("list_train.txt", TRAIN_FOLDERS), _list("list_val.txt", TRAIN_FOLDERS)))
 QUERY = FirstOf((_list("list_query.txt", TEST_FOLDERS), Folder("query")))
 GALLERY = FirstOf((_list("list_gallery.txt", TEST_FOLDERS), Folder("bounding_box_test")))
 

@@ -1,4 +1,4 @@
-"""File names that begin with PERSON_cCAMERA, Market-1501's and those of many later sets."""
+"""File names that begin with PERSON_cCAMERA, as those of Market-1501 and many later sets."""
 
 import re
 from pathlib import Path
@@ -22,10 +22,10 @@ def person_and_camera(path: Path) -> tuple[int, int]:
 
 
 def ground_image(path: Path, person: int, camera: int, num_cameras: int) -> PersonImage:
-    """An image of camera 1 … `num_cameras`, all of which stand on the ground; camera ids count from 0.
+    """An image of a ground camera, 1 … `num_cameras`; camera ids count from 0.
 
     Raises:
-        UnexpectedCamera: none of these.
+        UnexpectedCamera: the camera is not one of these.
     """
     if not 1 <= camera <= num_cameras:
         raise UnexpectedCamera(f"camera {camera}, where the benchmark has 1 to {num_cameras}")
@@ -37,6 +37,6 @@ def read_person_camera(path: Path, num_cameras: int) -> PersonImage:
 
     Raises:
         ValueError: the file name has another form.
-        UnexpectedCamera: neither of the `num_cameras`.
+        UnexpectedCamera: the camera is not one of the `num_cameras`.
     """
     return ground_image(path, *person_and_camera(path), num_cameras)

@@ -1,4 +1,4 @@
-"""Published image and identity counts, and why those on a disk may differ from them."""
+"""Published image and identity counts, and reasons why those on disk may differ."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from fastreid.structures import PersonImage
 
 @dataclass(frozen=True)
 class Sizes:
-    """Counts of one split; None is not published. Images of nobody (ids below 0) are not counted.
+    """Counts of one split; None is not published. Images with ids below 0 (junk, unnamed) are not counted.
 
     Attributes:
-        images, ids: how many.
-        note: what is known about other figures in circulation.
+        images: number of images.
+        ids: number of identities.
+        note: a remark about other figures in circulation.
     """
 
     images: int | None = None
@@ -23,20 +24,17 @@ class Sizes:
 
     @classmethod
     def of(cls, images: Sequence[PersonImage]) -> Sizes:
+        """Count images and identities."""
         people = [image.person for image in images if image.person >= 0]
         return cls(len(people), len(set(people)))
 
     def explain(self, found: Sizes) -> str:
         """How `found` differs from these published counts, in a sentence; "" if it does not."""
-        phrases = [
-            f"{has:,} {what} where {wants:,} are published"
-            for what, has, wants in (("images", found.images, self.images), ("people", found.ids, self.ids))
-            if wants is not None and has != wants
-        ]
+        counts = (("images", found.images, self.images), ("people", found.ids, self.ids))
+        known = [(what, has or 0, wants) for what, has, wants in counts if wants is not None]
+        phrases = [f"{has:,} {what} where {wants:,} are published" for what, has, wants in known if has != wants]
         if not phrases:
             return ""
-        short = any(
-            wants is not None and has < wants for has, wants in ((found.images, self.images), (found.ids, self.ids))
-        )
-        why = "the copy is incomplete" if short else "files are there twice"
+        is_short = any(has < wants for _, has, wants in known)
+        why = "the copy is incomplete" if is_short else "files are there twice"
         return f"{' and '.join(phrases)}: {why}, or it is another release{f'. {self.note}' if self.note else ''}"

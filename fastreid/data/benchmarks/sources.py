@@ -1,82 +1,84 @@
-"""Where the images of a split are found: a folder, or several places; lists.py has the files that list them."""
+"""Sources of the images of a split: a folder, or several sources; list files are in lists.py."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 from fastreid.data.datasets.bases import DatasetError
-from fastreid.data.scan import images_below, tell_once
+from fastreid.data.scan import images_below, log_once
+from fastreid.structures import View
 
 logger = logging.getLogger(__name__)
 
 
-class View(IntEnum):
-    """From where a person is seen."""
-
-    AERIAL = 0
-    GROUND = 1
-    WEARABLE = 2
-
-
 class MissingImages(DatasetError):
-    """A split whose folder or list file is not there, or lists images that are not."""
+    """The folder, the list file or listed images of a split are missing."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An image file, and the numbers that are said of it beside its name: a benchmark's reader takes both."""
+    """An image file, and the numbers that its list file has for it; arguments of a benchmark's reader."""
 
     path: Path
     numbers: tuple[int, ...] = ()
 
 
 class Source:
-    """Where the images of one split are.
+    """The source of the images of one split.
 
     Attributes:
-        name: as messages call it.
-        views: the only views it may hold; None allows all.
+        views: the only views it may have; None allows all.
     """
 
-    name: str
     views: frozenset[View] | None = None
 
+    @property
+    def name(self) -> str:
+        """The source in messages."""
+        raise NotImplementedError
+
     def is_there(self, home: Path) -> bool:
-        """Whether `home` has this form of the split."""
+        """Whether the source exists below `home`."""
         raise NotImplementedError
 
     def entries(self, home: Path) -> list[Entry]:
         """The images.
 
         Raises:
-            MissingImages: none, or not all that should be there.
+            MissingImages: there are no images, or some are missing.
         """
         raise NotImplementedError
 
     def paths(self, home: Path) -> list[Path]:
-        """The image files alone."""
+        """The image files without their numbers."""
         return [entry.path for entry in self.entries(home)]
 
 
 @dataclass(frozen=True)
 class Folder(Source):
-    """Every image below a sub-folder of the benchmark, however deep, in sorted order.
+    """Every image below a sub-folder of the benchmark, at any depth, in sorted order.
 
     Attributes:
-        name: of the sub-folder.
-        views: the only views it may hold; None allows all.
+        folder: name of the sub-folder.
+        views: the only views it may have; None allows all.
     """
 
-    name: str
+    folder: str
     views: frozenset[View] | None = None
 
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder
+
     def is_there(self, home: Path) -> bool:
+        """Whether the folder exists."""
         return (home / self.name).is_dir()
 
     def entries(self, home: Path) -> list[Entry]:
+        """The images below the folder."""
         found = images_below(home / self.name)
         if not found:
             raise MissingImages(f"no images in {home / self.name}")
@@ -84,37 +86,43 @@ class Folder(Source):
 
 
 @dataclass(frozen=True)
-class Together(Source):
+class Concatenated(Source):
     """The images of several sources, one after the other."""
 
     parts: tuple[Source, ...]
 
     @property
     def name(self) -> str:
+        """The names of all parts."""
         return " and ".join(part.name for part in self.parts)
 
     def is_there(self, home: Path) -> bool:
+        """Whether all parts exist."""
         return all(part.is_there(home) for part in self.parts)
 
     def entries(self, home: Path) -> list[Entry]:
+        """The images of all parts."""
         return [entry for part in self.parts for entry in part.entries(home)]
 
 
 @dataclass(frozen=True)
 class FirstOf(Source):
-    """The first of several forms of a split that is there; the first of all if none is."""
+    """The first of several sources that exists; the first of all if none does."""
 
     forms: tuple[Source, ...]
 
     @property
     def name(self) -> str:
+        """The names of all sources."""
         return " or ".join(form.name for form in self.forms)
 
     def is_there(self, home: Path) -> bool:
+        """Whether any of the sources exists."""
         return any(form.is_there(home) for form in self.forms)
 
     def entries(self, home: Path) -> list[Entry]:
+        """The images of the first source that exists."""
         there = [form for form in self.forms if form.is_there(home)] or [self.forms[0]]
         if others := " and ".join(form.name for form in there[1:]):
-            tell_once(logger, logging.INFO, f"{home}: {there[0].name} is read; {others} could be read instead")
+            log_once(logger, logging.INFO, f"{home}: {there[0].name} is read; {others} could be read instead")
         return there[0].entries(home)

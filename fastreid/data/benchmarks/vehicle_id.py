@@ -23,7 +23,7 @@ def read_vehicle_id(path: Path, vehicle: int, camera: int = QUERY_CAMERA) -> Per
 
 
 @dataclass(frozen=True)
-class Drawn(Source):
+class OneOfEach(Source):
     """One image of each vehicle of a list (`gallery`), or all others.
 
     The chosen image is the one whose name without its suffix has the lowest SHA-256, a pseudo-random choice that does
@@ -35,21 +35,25 @@ class Drawn(Source):
 
     @property
     def name(self) -> str:
+        """The part and its list, for messages."""
         return f"{'gallery' if self.gallery else 'queries'} of {self.images.name}"
 
     def is_there(self, home: Path) -> bool:
+        """Whether the list exists."""
         return self.images.is_there(home)
 
     def entries(self, home: Path) -> list[Entry]:
-        entries, images_of = self.images.entries(home), defaultdict(list)
+        """The chosen image of each vehicle, or all others."""
+        entries = self.images.entries(home)
+        images_of: dict[tuple[int, ...], list[Path]] = defaultdict(list)
         for entry in entries:
             images_of[entry.numbers].append(entry.path)
-        drawn = {min(paths, key=_lot) for paths in images_of.values()}
+        chosen = {min(paths, key=_digest) for paths in images_of.values()}
         camera = GALLERY_CAMERA if self.gallery else QUERY_CAMERA
-        return [Entry(e.path, (*e.numbers, camera)) for e in entries if (e.path in drawn) == self.gallery]
+        return [Entry(e.path, (*e.numbers, camera)) for e in entries if (e.path in chosen) == self.gallery]
 
 
-def _lot(path: Path) -> str:
+def _digest(path: Path) -> str:
     return sha256(path.stem.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -61,7 +65,7 @@ def _protocol(vehicles: int, queries: int, paper: str) -> Protocol:
     test = _list(f"test_list_{vehicles}")
     sizes = {"query": Sizes(queries, note=f"The paper says {paper}"), "gallery": Sizes(vehicles, vehicles)}
     about = f"All images but one of each of {vehicles:,} vehicles against a gallery of that one image per vehicle."
-    return Protocol(Drawn(test, gallery=False), Drawn(test, gallery=True), sizes=sizes, about=about)
+    return Protocol(OneOfEach(test, gallery=False), OneOfEach(test, gallery=True), sizes=sizes, about=about)
 
 
 VEHICLE_ID = Benchmark(

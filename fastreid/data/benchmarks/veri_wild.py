@@ -17,17 +17,18 @@ def read_veri_wild(path: Path, vehicle: int, camera: int) -> PersonImage:
 
 
 class WildLines(Lines):
-    """`00001/000001.jpg` in a list is vehicle 1; `00001/000001;90;…` in vehicle_info.txt says that camera 90 saw it."""
+    """`00001/000001.jpg` in a list is vehicle 1; `00001/000001;90;…` in vehicle_info.txt gives its camera, 90."""
 
     def rows(self, home: Path) -> list[tuple[str, tuple[int, ...]]]:
         """The image's name, vehicle and camera of each line.
 
         Raises:
-            MissingImages: images of which no camera is known, or that are in no vehicle's folder.
+            MissingImages: images without a camera, or outside a vehicle's folder.
         """
         fields = [line.split(";") for line in read_lines(home / INFO)]
         cameras = {of[0]: int(of[1]) for of in fields if len(of) > 1 and NUMBER.fullmatch(of[1].strip())}
-        rows, unknown = [], []
+        rows: list[tuple[str, tuple[int, ...]]] = []
+        unknown = []
         for name, _ in super().rows(home):
             vehicle, image = name.partition("/")[0], str(Path(name).with_suffix(""))
             if NUMBER.fullmatch(vehicle) and image in cameras:

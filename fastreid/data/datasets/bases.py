@@ -1,4 +1,4 @@
-"""What training and evaluation get their images from, and the base class of users' own data sets."""
+"""Data sets of images for training and evaluation, and the base class of user-defined ones."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Rows = Sequence[PersonImage | tuple]
 _WITH_NUMBER = re.compile(r"(.*_)(-[1-9][0-9]{0,17}|[0-9]{1,18})", re.DOTALL)
 _LEAST, _LARGEST = -(2**63), 2**63 - 1  # of int64
 
-# As VDT's and SD-ReID's tuples spell them.
+# As in the tuples of VDT and SD-ReID.
 _VIEW_NAMES = {"aerial": 0, "ground": 1, "wearable": 2}
-# fast-reid's other arguments; here the loaders decode and transform, and the log tells.
+# fast-reid's other arguments, which have no effect here.
 _FAST_REID_ARGUMENTS = {"transform", "mode", "verbose"}
 
 
@@ -31,36 +31,38 @@ class DatasetError(UserError, RuntimeError):
 
 
 def _list_of(split: str, doc: str) -> property:
-    """A list that is read when it is asked for; subclasses may set it before the base class is called."""
+    """A list that is read on first access; subclasses may set it before they call the base class."""
     return property(lambda self: self._images(split), lambda self, rows: self._give(split, rows), doc=doc)
 
 
 class ImageDataset:
-    """Three lists of images under one name. A list that is given as a function is read when it is first asked for.
+    """Lists of training, query and gallery images. A list that is given as a function is read on first access.
 
     Data sets written for fast-reid derive from this and call ``super().__init__(train, query, gallery)`` with tuples
     ``(path, person, camera)``, or ``(path, person, camera, view, …)`` with the view as a number or as "Aerial",
-    "Ground", "Wearable"; entries after it are not read.
+    "Ground", "Wearable"; further entries are ignored.
 
-    People and cameras of the *training* tuples may be strings: "mydata_7" is person 7 where all people are named by one
-    prefix and different numbers; other names are numbered in sorted order, so that names which differ are different
-    people. In query and gallery they are whole numbers, as a person must have the same one in both. What is read from
-    `train`, `query` and `gallery` is `PersonImage`.
+    People and cameras of the *training* tuples may be strings: "mydata_7" is person 7 where all names have one prefix
+    and different numbers; other names are numbered in sorted order. In query and gallery they are whole numbers, as a
+    person must have the same one in both. The attributes `train`, `query` and `gallery` are lists of `PersonImage`.
 
     Args:
-        train, query, gallery: lists of `PersonImage` or tuples, or functions that return them.
-        name: as users call it; if left out, `build_datasets` gives it the name it is registered under.
-        combineall: train on query and gallery too, whatever DATASETS.COMBINEALL says.
-        others: fast-reid's transform, mode and verbose are taken; others are told to be of no use.
+        train: list of `PersonImage` or tuples, or a function that returns one.
+        query: the same for the queries.
+        gallery: the same for the gallery.
+        name: name of the data set; by default, `build_datasets` sets the registered name.
+        combineall: train on query and gallery too, also without DATASETS.COMBINEALL.
+        others: fast-reid's transform, mode and verbose, which have no effect; others are logged as unknown.
 
     Attributes:
-        place: the file or folder that a user's own images were read from; "" of other data sets.
-        person_names, camera_names: {id: name} of people and cameras that were named in every list.
-        training_person_names, training_camera_names: the same of those that are named in training tuples alone; to be
-            read after `train`.
+        place: the file or folder that a user's own images were read from; "" for other data sets.
+        person_names: {id: name} of people who have names in every list.
+        camera_names: {id: name} of cameras that have names in every list.
+        training_person_names: {id: name} of people who have names in training tuples alone; set when `train` is read.
+        training_camera_names: {id: name} of cameras that have names in training tuples alone; set when `train` is read.
 
     Raises:
-        DatasetError: when a list is first asked for: an entry of another form.
+        DatasetError: on first access to a list: an entry has another form.
     """
 
     place: str = ""
@@ -69,8 +71,12 @@ class ImageDataset:
     training_person_names: Mapping[int, str] = {}
     training_camera_names: Mapping[int, str] = {}
 
-    # People who stand for nobody, beside -1; a subclass may name some.
+    # fast-reid's name for person ids, beside -1, that are not trained on; subclasses may set it.
     _junk_pids: Sequence[int] = ()
+    # Set by the properties, possibly before __init__ runs.
+    _rows: dict[str, Rows | Callable[[], Rows]]
+    _read: dict[str, list[PersonImage]]
+    _people_are_named: bool
 
     def __init__(
         self,
@@ -93,7 +99,7 @@ class ImageDataset:
     gallery = _list_of("gallery", "Images to search in.")
 
     def training_people(self, combineall: bool = False) -> list[tuple[PersonImage, Hashable]]:
-        """Images to train on with what tells their people apart; with `combineall` those of query and gallery too."""
+        """Training images, each with a key of its person; with `combineall` those of query and gallery too."""
         images, named = self.train, self._people_are_named
         found = [(image, ("train", image.person) if named else image.person) for image in images]
         if combineall or self.combineall:
@@ -139,7 +145,7 @@ class ImageDataset:
         """Strings in a column of the tuples.
 
         Raises:
-            DatasetError: numbers are there, too, which a name's number could be equal to.
+            DatasetError: the column has numbers too, which could be equal to the number of a name.
         """
         values = [_column(row, column) for row in rows]
         names = {value for value in values if isinstance(value, str)}
@@ -152,25 +158,25 @@ class ImageDataset:
         return names
 
     def __len__(self) -> int:
-        """Training images, as in fast-reid."""
+        """Number of training images, as in fast-reid."""
         return len(self.train)
 
     def check_before_run(self, required_files: str | Iterable[str]) -> None:
-        """Make sure that files or folders exist (fast-reid's data sets call this).
+        """Check that files or folders exist (fast-reid's data sets call this).
 
         Raises:
-            DatasetError: naming those that do not.
+            DatasetError: some do not exist; names them.
         """
         paths = [required_files] if isinstance(required_files, str) else list(required_files)
         if gone := [path for path in paths if not os.path.exists(path)]:
             raise DatasetError(f"{type(self).__name__}: {', '.join(gone)} not found; check DATASETS.ROOT")
 
     def get_num_pids(self, data: Rows) -> int:
-        """People among images or tuples."""
+        """Number of people in images or tuples."""
         return len({row.person if isinstance(row, PersonImage) else row[1] for row in data})
 
     def get_num_cams(self, data: Rows) -> int:
-        """Cameras among images or tuples."""
+        """Number of cameras in images or tuples."""
         return len({row.camera if isinstance(row, PersonImage) else row[2] for row in data})
 
 
@@ -181,9 +187,10 @@ def _column(row: PersonImage | tuple, column: int) -> object:
 
 
 def _numbers_within(names: Iterable[str]) -> dict[str, int] | None:
-    """The number at the end of each name, where one prefix is before all of them and no number is there twice."""
-    found = {name: _WITH_NUMBER.fullmatch(name) for name in names}
-    if not all(found.values()) or len({match[1] for match in found.values()}) > 1:
+    """The number at the end of each name, if all names have the same prefix and different numbers."""
+    names = set(names)
+    found = {name: match for name in names if (match := _WITH_NUMBER.fullmatch(name))}
+    if len(found) < len(names) or len({match[1] for match in found.values()}) > 1:
         return None
     numbers = {name: int(match[2]) for name, match in found.items()}
     return numbers if len(set(numbers.values())) == len(numbers) else None
@@ -198,11 +205,12 @@ def _image(row: tuple, people: dict[str, int], cameras: dict[str, int]) -> Perso
     return PersonImage(os.fsdecode(path), _whole(person), _whole(camera), _whole(view))
 
 
-def _whole(value: object) -> int:
-    """A whole number of any type; int() alone would take 7.9 and b"7" for 7, and "1_1" for 11.
+def _whole(value: Any) -> int:
+    """A whole number of any type; int() alone would convert 7.9 and b"7" to 7, and "1_1" to 11.
 
     Raises:
-        ValueError, TypeError: it is none, or too large for int64.
+        ValueError: the value is not a whole number, or too large for int64.
+        TypeError: the value is not a number.
     """
     if isinstance(value, str):
         if not is_canonical(value.removeprefix("-")) or value == "-0":

@@ -12,9 +12,9 @@ from fastreid.data.samplers.base import EndlessSampler
 
 
 class Draw(NamedTuple):
-    """Image `index`, drawn as the `number`-th of the run, over all its processes."""
+    """Image `image` of the training set, drawn as the `number`-th of the run, over all its processes."""
 
-    index: int
+    image: int
     number: int
 
 

@@ -1,4 +1,4 @@
-"""Batches of P people with K images each, chosen by where they were taken: from other cameras, or from all views."""
+"""Batches of P people with K images each, chosen by camera or by view."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastreid.data.samplers.identity import check_groups
 
 
 class GroupSampler(EndlessSampler):
-    """People in shuffled passes, P at a time; a subclass chooses each one's K images.
+    """P people per batch in shuffled passes; a subclass chooses K images of each person.
 
     Args:
         persons: identity per image.
         places: camera or view per image.
         batch_size: images per step, P x K.
         num_instances: K.
-        seed: the order follows from it.
+        seed: seed of the order.
 
     Raises:
         ConfigError: K does not divide the batch, or there are fewer than P people.
@@ -42,10 +42,16 @@ class GroupSampler(EndlessSampler):
         self.num_instances, self.seed = num_instances, seed
 
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
-        """K images of one person, whose images are given by place."""
+        """Choose K images of one person.
+
+        Args:
+            images_at: camera or view -> indices of images.
+            random: generator of the order.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define choose")
 
     def stream(self) -> Iterator[int]:
+        """The indices from the beginning of the order."""
         random = np.random.default_rng(self.seed)
         people = list(self.images_of)
         while True:
@@ -56,7 +62,15 @@ class GroupSampler(EndlessSampler):
 
 
 class BalancedIdentitySampler(GroupSampler):
-    """An image at random, and K - 1 of the same person under other cameras, if there are any (fast-reid)."""
+    """A random image, and K - 1 of the same person under other cameras, if there are any (fast-reid).
+
+    Args:
+        persons: identity per image.
+        cameras: camera per image.
+        batch_size: images per step, P x K.
+        num_instances: K.
+        seed: seed of the order.
+    """
 
     def __init__(
         self,
@@ -70,6 +84,7 @@ class BalancedIdentitySampler(GroupSampler):
         super().__init__(persons, cameras, batch_size=batch_size, num_instances=num_instances, seed=seed)
 
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
+        """A random image, and others of other cameras."""
         camera_of = {image: camera for camera, images in images_at.items() for image in images}
         first = int(random.choice(list(camera_of)))
         elsewhere = [image for image, camera in camera_of.items() if camera != camera_of[first]]
@@ -78,7 +93,15 @@ class BalancedIdentitySampler(GroupSampler):
 
 
 class ViewBalancedSampler(GroupSampler):
-    """K images of a person, as equally from each of their views as K allows: aerial-ground pairs in every batch."""
+    """K images of each person, as equally from each view as K allows: aerial-ground pairs in every batch.
+
+    Args:
+        persons: identity per image.
+        views: view per image.
+        batch_size: images per step, P x K.
+        num_instances: K.
+        seed: seed of the order.
+    """
 
     def __init__(
         self,
@@ -92,13 +115,14 @@ class ViewBalancedSampler(GroupSampler):
         super().__init__(persons, views, batch_size=batch_size, num_instances=num_instances, seed=seed)
 
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
-        views = random.permutation(list(images_at)).tolist()  # where K is no multiple, another view is first each time
+        """Equally many images of each view."""
+        views = random.permutation(list(images_at)).tolist()  # the first views get one image more if K is no multiple
         shares = [len(range(place, self.num_instances, len(views))) for place in range(len(views))]
         drawn = (_draw(images_at[view], share, random) for view, share in zip(views, shares, strict=True))
         return [image for images in drawn for image in images]
 
 
 def _draw(images: Sequence[int], count: int, random: np.random.Generator) -> list[int]:
-    """Without repeating one before all were drawn."""
+    """Draw images without repeating one before all were drawn."""
     rounds = [random.permutation(images) for _ in range(-(-count // len(images)))]
     return np.concatenate(rounds)[:count].tolist() if rounds else []

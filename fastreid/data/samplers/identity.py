@@ -1,4 +1,4 @@
-"""Batches of P people with K images each, so that triplets and cross-view pairs exist in every batch."""
+"""Batches of P people with K images each, so that every batch has triplets and cross-view pairs."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from fastreid.data.samplers.base import EndlessSampler
 
 
 def check_groups(batch_size: int, num_instances: int, num_people: int) -> int:
-    """How many people a batch has.
+    """Number of people in a batch.
 
     Raises:
         ConfigError: K does not divide the batch, or there are fewer people than that.
@@ -30,16 +30,16 @@ def check_groups(batch_size: int, num_instances: int, num_people: int) -> int:
 
 
 class NaiveIdentitySampler(EndlessSampler):
-    """Endless stream of P x K groups (Hermans et al., "In Defense of the Triplet Loss", section 3.1).
+    """Endless P x K batches (Hermans et al., "In Defense of the Triplet Loss", section 3.1).
 
-    A pass deals every person's shuffled images into groups of K (a short last group is topped up from the
-    same person), then draws P people at a time until fewer than P have groups left.
+    A pass divides each person's shuffled images into groups of K (further images of the person fill the last group),
+    then draws P people at a time until fewer than P have groups left.
 
     Args:
         persons: identity per image.
         batch_size: images per step, P x K.
         num_instances: K.
-        seed: the order follows from it.
+        seed: seed of the order.
 
     Raises:
         ConfigError: K does not divide the batch, or there are fewer than P people.
@@ -61,6 +61,7 @@ class NaiveIdentitySampler(EndlessSampler):
         self.num_instances, self.seed = num_instances, seed
 
     def stream(self) -> Iterator[int]:
+        """The indices from the beginning of the order."""
         random = np.random.default_rng(self.seed)
         while True:
             for people, groups in self._pass(random):

@@ -1,4 +1,4 @@
-"""Evaluation's order: every image once, each process a part of its own."""
+"""The order of evaluation: every image once, divided among the processes."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from fastreid.utils import comm
 
 
 class InferenceSampler(Sampler[int]):
-    """The indices of this process's contiguous part of 0 … `size` - 1, in order; parts are equal but for the last ones.
+    """The contiguous part of the indices 0 … `size` - 1 of this process; all parts but the last ones are equal.
 
     Args:
-        size: images in all, at least 1.
+        size: number of images of all processes, at least 1.
     """
 
     def __init__(self, size: int) -> None:

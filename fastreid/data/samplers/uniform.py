@@ -1,4 +1,4 @@
-"""Every image once per pass, in random order, for ever."""
+"""Every image once per pass, in random order, endlessly."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,12 +9,15 @@ from fastreid.data.samplers.base import EndlessSampler
 
 
 class TrainingSampler(EndlessSampler):
-    """Endless stream of shuffled passes.
+    """Shuffled passes over all images, endlessly.
 
     Args:
         persons: identity per image; only its length matters here.
         batch_size: images per step.
-        seed: the order follows from it.
+        seed: seed of the order.
+
+    Raises:
+        ConfigError: there are fewer images than one batch has.
     """
 
     def __init__(self, persons: Sequence[int], *, batch_size: int, seed: int) -> None:
@@ -26,6 +29,7 @@ class TrainingSampler(EndlessSampler):
         self.num_images, self.seed = len(persons), seed
 
     def stream(self) -> Iterator[int]:
+        """The indices from the beginning of the order."""
         generator = torch.Generator().manual_seed(self.seed)
         while True:
             yield from torch.randperm(self.num_images, generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""Images drawn by weight: rare people as often as others, or data sets in given shares."""
+"""Images drawn by weight: all people equally often, or data sets in given shares."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fastreid.data.samplers.identity import check_groups
 
 
 class ImbalancedDatasetSampler(EndlessSampler):
-    """Images with replacement, each as likely as its person is rare: every person is drawn equally often (fast-reid).
+    """Images drawn with replacement so that every person is drawn equally often (fast-reid).
 
     Args:
         persons: identity per image.
         batch_size: images per step.
-        seed: the order follows from it.
+        seed: seed of the order.
     """
 
     def __init__(self, persons: Sequence[int], *, batch_size: int, seed: int) -> None:
@@ -29,6 +29,7 @@ class ImbalancedDatasetSampler(EndlessSampler):
         self.seed = seed
 
     def stream(self) -> Iterator[int]:
+        """The indices from the beginning of the order."""
         random = np.random.default_rng(self.seed)
         while True:
             yield from random.choice(len(self._chances), self.batch_size, p=self._chances).tolist()
@@ -40,14 +41,14 @@ class SetReWeightSampler(EndlessSampler):
     Args:
         persons: identity per image.
         sets: number of the training set per image, in the order of DATASETS.NAMES.
-        set_weight: how many of every sum(set_weight) people come from each set.
+        set_weight: number of people from each set among every sum(set_weight) people.
         batch_size: images per step.
         num_instances: K.
-        seed: the order follows from it.
+        seed: seed of the order.
 
     Raises:
-        ConfigError: weights that are not one positive whole number per set, a batch that they do not divide, or a set
-            with too few people.
+        ConfigError: the weights are not one positive whole number per set, do not divide the batch, or a set has too
+            few people.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class SetReWeightSampler(EndlessSampler):
         self.num_instances, self.seed = num_instances, seed
 
     def stream(self) -> Iterator[int]:
+        """The indices from the beginning of the order."""
         random = np.random.default_rng(self.seed)
         while True:
             for which, count in self.people_of.items():

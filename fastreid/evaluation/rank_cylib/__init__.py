@@ -1,1 +1,1 @@
-"""The module path of fast-reid for the compiled rank evaluation, which is in `fastreid.retrieval.rank_cylib`."""
+"""Compiled rank evaluation under fast-reid's module path; see `fastreid.retrieval.rank_cylib`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ class Calibration(EpochTask):
         fit: reads the batches once; `targets` are training labels.
     """
 
-    def __init__(self, fit: Callable[[Iterable[dict[str, Any]]], None]) -> None:
+    def __init__(self, fit: Callable[[Iterable[Mapping[str, Any]]], None]) -> None:
         self._fit = fit
 
     def is_due(self, epoch: int) -> bool:

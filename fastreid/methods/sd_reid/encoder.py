@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
+from fastreid.layers import NORMS_ON_VECTORS
 from fastreid.methods.sd_reid.view_memory import ViewMemoryBank
 from fastreid.modeling.backbones import ViewPromptViT, build_backbone
 from fastreid.modeling.backbones.vit import ViT
 from fastreid.modeling.heads import VectorHead
-from fastreid.modeling.heads.vector_head import NORMS
 from fastreid.modeling.image_module import ImageModule
 from fastreid.modeling.model import RatePart
 from fastreid.structures import PersonFeatures, PersonImage
@@ -58,8 +58,10 @@ class PersonEncoder(ImageModule):
             [f"MODEL.HEADS.{key}" for key in _OTHER_HEADS],
             "SD-ReID has a BatchNorm neck and a linear classifier on vectors",
         )
-        if cfg.MODEL.HEADS.NORM not in NORMS:
-            raise ConfigError(explain_choice("MODEL.HEADS.NORM of a neck on vectors", cfg.MODEL.HEADS.NORM, NORMS))
+        if cfg.MODEL.HEADS.NORM not in NORMS_ON_VECTORS:
+            raise ConfigError(
+                explain_choice("MODEL.HEADS.NORM of a neck on vectors", cfg.MODEL.HEADS.NORM, NORMS_ON_VECTORS)
+            )
         backbone = build_backbone(cfg)
         if isinstance(backbone, ViT):
             backbone = ViewPromptViT(backbone)
@@ -72,7 +74,7 @@ class PersonEncoder(ImageModule):
         neck = {"with_bnneck": cfg.MODEL.HEADS.WITH_BNNECK, "norm": cfg.MODEL.HEADS.NORM}
         return {
             "backbone": backbone,
-            "identity_head": VectorHead(dim, cfg.MODEL.HEADS.NUM_CLASSES, **neck),
+            "identity_head": VectorHead(dim, cfg.MODEL.HEADS.NUM_CLASSES, neck_feat=cfg.MODEL.HEADS.NECK_FEAT, **neck),
             "view_head": VectorHead(dim, views, **neck),
             "memory": ViewMemoryBank(views, dim, cfg.MODEL.SDMODEL.MOMENTUM),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
@@ -81,7 +83,13 @@ class PersonEncoder(ImageModule):
 
     @property
     def feature_dim(self) -> int:
+        """Width D of the features."""
         return self.backbone.feature_dim
+
+    @property
+    def num_blocks(self) -> int:
+        """Transformer blocks L of the backbone."""
+        return self.backbone.num_blocks
 
     def forward(self, images: Tensor) -> PersonFeatures:
         """Images [B, 3, H, W] in 0..255 (left untouched) -> features."""

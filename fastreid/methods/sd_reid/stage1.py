@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreid.config import CfgNode, ConfigError, configurable
+from fastreid.config import CfgNode, configurable
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.release import from_release
 from fastreid.modeling.backbones import with_feature_dim
@@ -14,7 +14,6 @@ from fastreid.modeling.losses import LossTerms, cross_entropy_loss, loss_options
 from fastreid.modeling.model import RatePart, ReidModel
 from fastreid.structures import PersonImage
 from fastreid.utils.state_dicts import State
-from fastreid.utils.suggest import explain_choice
 
 # The release's name for it.
 _NAMES = {"loss_cls": "loss_identity"}
@@ -29,7 +28,6 @@ class SDReIDStage1(ReidModel):
     Args:
         person: the encoder.
         loss_terms: of logits and features: identity and triplets, as published, or others.
-        after_neck: losses of features see the neck feature instead of the identity vector.
         view_weight: lambda; 0 trains no view head.
     """
 
@@ -39,23 +37,17 @@ class SDReIDStage1(ReidModel):
         *,
         person: PersonEncoder,
         loss_terms: LossTerms,
-        after_neck: bool,
         view_weight: float,
     ) -> None:
         super().__init__()
         self.person, self.loss_terms = person, loss_terms
-        self.after_neck, self.view_weight = after_neck, view_weight
-        # What no loss reaches is not trained.
-        head = person.identity_head
-        if "cls_outputs" not in loss_terms.seen:
-            (head.classifier if after_neck and loss_terms.seen else head).requires_grad_(False)
+        self.view_weight = view_weight
+        person.identity_head.learn_for(loss_terms.seen)
         if not view_weight:
             person.view_head.requires_grad_(False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        if cfg.MODEL.HEADS.NECK_FEAT not in ("before", "after"):
-            raise ConfigError(explain_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after")))
         person = PersonEncoder(cfg)
         cross_entropy = cfg.MODEL.LOSSES.CE
         options = loss_options(with_feature_dim(cfg, person))
@@ -65,7 +57,6 @@ class SDReIDStage1(ReidModel):
         return {
             "person": person,
             "loss_terms": LossTerms(options),
-            "after_neck": cfg.MODEL.HEADS.NECK_FEAT == "after",
             "view_weight": view_weight,
         }
 
@@ -95,8 +86,9 @@ class SDReIDStage1(ReidModel):
             return self.person.neck(features.identity)
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
         self.person.memory.update(features.view, views)
-        neck, logits = self.person.identity_head(features.identity)
-        outputs = {"cls_outputs": logits, "features": neck if self.after_neck else features.identity}
+        head = self.person.identity_head
+        neck, logits = head(features.identity)
+        outputs = {"cls_outputs": logits, "features": neck if head.has_neck_features else features.identity}
         losses = {_NAMES.get(name, name): loss for name, loss in self.loss_terms(outputs, people).items()}
         if self.view_weight:
             view_logits = self.person.view_head(features.view).logits

@@ -1,6 +1,6 @@
 """SD-ReID stage 2: generate a person's feature under every view, and retrieve with all of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, configurable
+from fastreid.methods.sd_reid.build import (
+    check_choices,
+    check_sizes,
+    key_names,
+    make_denoiser,
+    make_noise,
+    make_sampler,
+    make_schedule,
+)
 from fastreid.methods.sd_reid.calibration import Calibration
 from fastreid.methods.sd_reid.conditioning import ConditionLearner, ConditionWhitening, perturb
 from fastreid.methods.sd_reid.encoder import PersonEncoder
@@ -17,14 +26,12 @@ from fastreid.methods.sd_reid.release import from_release
 from fastreid.methods.sd_reid.targets import TARGETS
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
 from fastreid.modeling.diffusion import Denoiser, LatentShape, NoiseSource, Sampler, Schedule
-from fastreid.modeling.diffusion.adapters import choose_trainable
-from fastreid.modeling.diffusion.guidance import NullRows, drop_control
+from fastreid.modeling.diffusion.guidance import NullCondition, drop_control
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, ReidModel
 from fastreid.structures import Condition, PersonFeatures, PersonImage
 from fastreid.utils.draws import BatchDraws
 from fastreid.utils.state_dicts import State
-from fastreid.utils.suggest import explain_choice
 
 
 class SDReIDStage2(ReidModel):
@@ -108,26 +115,30 @@ class SDReIDStage2(ReidModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a config.
+
+        Raises:
+            ConfigError: a key has an impossible value, or keys do not fit each other or the assets.
+            AssetError: the UNet or the schedule is missing, damaged or does not fit.
+        """
         keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
+        check_choices(cfg)
         person = PersonEncoder(cfg)
-        latent = LatentShape.of(person.feature_dim)
-        denoiser = Denoiser.from_pretrained(keys.UNET_CONFIG.PRETRAINED_PATH)
-        num_tokens = person.backbone.num_blocks  # L - 1 identity conditions and the view
-        _check(cfg, num_tokens, person.feature_dim, denoiser)
-        choose_trainable(denoiser.unet, keys.UNET_CONFIG)
-        schedule = Schedule.from_config(cfg)
-        seed = cfg.MODEL.SEED if test.NOISE_SEED < 0 else test.NOISE_SEED
+        dim, num_tokens = person.feature_dim, person.num_blocks  # L - 1 identity conditions and the view
+        with key_names():
+            latent = LatentShape.of(dim)
+        denoiser = make_denoiser(cfg)
+        check_sizes(cfg, num_tokens, dim, denoiser)
+        schedule = make_schedule(cfg)
         return {
             "person": person,
             "latent": latent,
             "standardized": keys.STANDARDIZE_LATENT,
-            "whitening": ConditionWhitening(num_tokens - 1, person.feature_dim) if keys.WHITEN_CONDITIONS else None,
-            "linear_mean": (
-                LinearMean(num_tokens - 1, person.feature_dim, keys.VIEW_NUM) if keys.LINEAR_MEAN else None
-            ),
+            "whitening": ConditionWhitening(num_tokens - 1, dim) if keys.WHITEN_CONDITIONS else None,
+            "linear_mean": LinearMean(num_tokens - 1, dim, keys.VIEW_NUM) if keys.LINEAR_MEAN else None,
             "condition_learner": ConditionLearner(
                 num_tokens=num_tokens,
-                dim=person.feature_dim,
+                dim=dim,
                 depth=keys.CON_LEARNER_CONFIG.DEPTH,
                 num_heads=keys.CON_LEARNER_CONFIG.HEADS,
             ),
@@ -138,8 +149,8 @@ class SDReIDStage2(ReidModel):
             ),
             "denoiser": denoiser,
             "schedule": schedule,
-            "sampler": Sampler.from_config(cfg, schedule),
-            "noise": NoiseSource(test.NOISE, seed, latent.shape),
+            "sampler": make_sampler(cfg, schedule),
+            "noise": make_noise(cfg, latent.shape),
             "fusion": Fusion.from_config(cfg),
             "target": keys.TARGET,
             "null_percent": keys.U_COND_PERCENT,
@@ -200,7 +211,7 @@ class SDReIDStage2(ReidModel):
         return () if self.whitening is None and self.linear_mean is None else (Calibration(self.calibrate),)
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[dict[str, Any]]) -> None:
+    def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
         """Fit what has a closed form, whitening and linear mean, to the frozen encoder's features; before training."""
         if self.whitening is None and self.linear_mean is None:
             return
@@ -299,7 +310,7 @@ class SDReIDStage2(ReidModel):
         centre = self.person.memory(requested)
         id_conditions = self._whiten(features.id_conditions).repeat_interleave(repeats, dim=0)
         condition = self.condition(id_conditions, centre, view_token=centre)
-        null = NullRows(
+        null = NullCondition(
             self.condition_learner.null_like(condition.tokens, learnt=self.null_is_learnt),
             self.null_drops_down,
             self.null_drops_up,
@@ -316,45 +327,3 @@ class SDReIDStage2(ReidModel):
             "the prediction type of stage 2": self.schedule.prediction_type,
             "the schedule of betas of stage 2": self.schedule.betas,
         }
-
-
-def _check(cfg: CfgNode, num_tokens: int, dim: int, denoiser: Denoiser) -> None:
-    """Everything that can be known to be wrong before the first batch."""
-    keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-    for name, word, legal in (
-        ("MODEL.SDMODEL.TARGET", keys.TARGET, TARGETS),
-        ("MODEL.SDMODEL.NULL_CONDITION", keys.NULL_CONDITION, ("learnt", "zeros")),
-        ("MODEL.SDMODEL.VIEW_CONTROL", keys.VIEW_CONTROL, ("down_and_up", "down")),
-        ("MODEL.SDMODEL.MID_RESIDUAL", keys.MID_RESIDUAL, ("zero", "learnt")),
-    ):
-        if word not in legal:
-            raise ConfigError(explain_choice(name, word, legal))
-    if keys.MID_RESIDUAL == "learnt" and keys.VIEW_CONTROL == "down":
-        raise ConfigError(
-            'MODEL.SDMODEL.MID_RESIDUAL "learnt" is part of the control that VIEW_CONTROL "down" turns off'
-        )
-    for name, share in (
-        ("U_COND_PERCENT", keys.U_COND_PERCENT),
-        ("VIEW_CENTRE_PERCENT", keys.VIEW_CENTRE_PERCENT),
-    ):
-        if not 0 <= share <= 1:
-            raise ConfigError(f"MODEL.SDMODEL.{name} is a chance from 0 to 1, got {share}")
-    if keys.STANDARDIZE_LATENT and not cfg.MODEL.HEADS.WITH_BNNECK:
-        raise ConfigError("MODEL.SDMODEL.STANDARDIZE_LATENT uses the BN neck's statistics: set MODEL.HEADS.WITH_BNNECK")
-    if not 0 <= test.NUM_VIEWS <= keys.VIEW_NUM:
-        raise ConfigError(f"TEST.SDMODEL.NUM_VIEWS must be 0 (all) … VIEW_NUM={keys.VIEW_NUM}, got {test.NUM_VIEWS}")
-    if test.NUM_DRAWS < 1:
-        raise ConfigError(f"TEST.SDMODEL.NUM_DRAWS must be 1 or more, got {test.NUM_DRAWS}")
-    if denoiser.context_dim != dim:
-        raise ConfigError(
-            f"the UNet takes tokens of {denoiser.context_dim} numbers, the backbone's have {dim}: choose a "
-            "MODEL.BACKBONE.DEPTH and a MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH that fit"
-        )
-    learner = keys.CON_LEARNER_CONFIG
-    for name, given, derived in (
-        ("N_CTX", learner.N_CTX, num_tokens),
-        ("CTX_DIM", learner.CTX_DIM, dim),
-        ("OUT_CHANNELS", list(learner.OUT_CHANNELS), denoiser.control_channels * 2),
-    ):
-        if given and given != derived:
-            raise ConfigError(f"MODEL.SDMODEL.CON_LEARNER_CONFIG.{name} is {given}, backbone and UNet give {derived}")

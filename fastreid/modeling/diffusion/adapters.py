@@ -1,89 +1,93 @@
-"""Which parameters of the UNet train: chosen attentions, LoRA adapters, or everything."""
+"""Which parameters of a Stable Diffusion UNet train: chosen attentions, LoRA adapters, or all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
-import diffusers
 from torch import nn
 
-from fastreid.config import CfgNode, ConfigError
-from fastreid.utils.suggest import explain_choice
+from fastreid.modeling.diffusion.option_error import OptionError
 
 _ATTENTIONS_PER_BLOCK = 3
+ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+"""Names of the projections of an attention in diffusers."""
 
 
-def choose_trainable(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
-    """Freeze the UNet except what `UNET_CONFIG.TRAIN` names.
+def train_attentions(
+    unet: nn.Module, blocks: Sequence[int], *, self_attention: str = "", cross_attention: str = "kv"
+) -> None:
+    """Freeze a UNet except projections of chosen attentions in its decoder.
+
+    Args:
+        unet: a `diffusers.UNet2DConditionModel`.
+        blocks: numbers of attentions in the up blocks, from the middle outwards, three per block; blocks without
+            attention count as well.
+        self_attention: which projections of the self-attentions train: letters of "qkv".
+        cross_attention: which projections of the cross-attentions train.
 
     Raises:
-        ConfigError: an unknown way, or attentions that this UNet does not have.
+        OptionError: a number that this UNet does not have, or nothing is left to train.
     """
-    if keys.TRAIN not in _WAYS:
-        raise ConfigError(explain_choice("MODEL.SDMODEL.UNET_CONFIG.TRAIN", keys.TRAIN, _WAYS))
     unet.requires_grad_(False)
-    _WAYS[keys.TRAIN](unet, keys)
-
-
-def _train_attentions(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
     chosen = [
         projection
-        for index in keys.TRAINABLE_BLOCK_IDX
+        for index in blocks
         for block in _transformer_blocks(unet, index)
-        for attention, kind in ((block.attn1, "SELF"), (block.attn2, "CROSS"))
-        for name, projection in (
-            ("Q", attention.to_q),
-            ("K", attention.to_k),
-            ("V", attention.to_v),
-        )
-        if keys[f"TRAIN_{kind}_ATTN_{name}"]
+        for attention, letters in ((block.attn1, self_attention), (block.attn2, cross_attention))
+        for letter, projection in (("q", attention.to_q), ("k", attention.to_k), ("v", attention.to_v))
+        if letter in letters
     ]
     if not chosen:
-        raise ConfigError(
-            'MODEL.SDMODEL.UNET_CONFIG.TRAIN "cross_attention_kv" leaves nothing to train: '
-            "TRAINABLE_BLOCK_IDX is empty or every TRAIN_*_ATTN_* is False"
+        raise OptionError(
+            "the choice leaves nothing to train: blocks is empty, or self_attention and cross_attention are off",
+            "blocks",
+            "self_attention",
+            "cross_attention",
         )
     for projection in chosen:
         projection.requires_grad_(True)
 
 
-def _transformer_blocks(unet: diffusers.UNet2DConditionModel, index: int) -> nn.ModuleList:
-    """Transformer blocks of up-block attention `index`, three attentions to a block, attention or not."""
+def _transformer_blocks(unet: Any, index: int) -> Sequence[Any]:
+    """Return the transformer blocks of the attention with this number."""
     block_index, attention_index = divmod(index, _ATTENTIONS_PER_BLOCK)
+    # Blocks without attention do not have the attribute.
     attentions = [list(getattr(block, "attentions", [])) for block in unet.up_blocks]
     legal = [b * _ATTENTIONS_PER_BLOCK + a for b, found in enumerate(attentions) for a in range(len(found))]
     if index not in legal:
-        raise ConfigError(
-            f"MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX has {index}, "
-            f"but this UNet's up-block attentions are {legal}"
-        )
+        raise OptionError(f"blocks has {index}, but this UNet's up-block attentions are {legal}", "blocks")
     return attentions[block_index][attention_index].transformer_blocks
 
 
-def _train_lora(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
+def add_lora(unet: nn.Module, rank: int, targets: Sequence[str] = ATTENTION_PROJECTIONS) -> None:
+    """Freeze a UNet and add LoRA adapters, which train and start as zero (Hu et al., "LoRA", ICLR 2022).
+
+    Args:
+        unet: a `diffusers` model with adapter support.
+        rank: rank of the adapters; their scale is 1.
+        targets: ends of the names of the linear layers that get an adapter.
+
+    Raises:
+        OptionError: peft cannot be imported.
+    """
     try:
         from peft import LoraConfig  # takes longer to import than all of this library
     except Exception as error:  # a broken package raises anything
-        raise ConfigError(
-            f"MODEL.SDMODEL.UNET_CONFIG.TRAIN lora needs peft, which cannot be imported ({type(error).__name__}: "
-            f"{error}): pip install --upgrade peft, or take another way to train"
+        raise OptionError(
+            f"LoRA needs peft, which cannot be imported ({type(error).__name__}: {error}): "
+            "pip install --upgrade peft, or take another way to train"
         ) from error
 
-    unet.add_adapter(
-        LoraConfig(
-            r=keys.LORA_RANK,
-            lora_alpha=keys.LORA_RANK,
-            target_modules=["to_q", "to_k", "to_v", "to_out.0"],
-        )
-    )
+    unet.requires_grad_(False)
+    adaptable: Any = unet
+    adaptable.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)))
 
 
-def _train_all(unet: diffusers.UNet2DConditionModel, keys: CfgNode) -> None:
+def train_all(unet: nn.Module) -> None:
+    """Train every parameter of a UNet.
+
+    Args:
+        unet: the UNet.
+    """
     unet.requires_grad_(True)
-
-
-_WAYS: dict[str, Callable[[diffusers.UNet2DConditionModel, CfgNode], None]] = {
-    "cross_attention_kv": _train_attentions,
-    "lora": _train_lora,
-    "all": _train_all,
-}

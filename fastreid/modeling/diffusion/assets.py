@@ -1,4 +1,4 @@
-"""The Stable Diffusion folders that a config points at: finding them, and reading their JSON."""
+"""Folders of Stable Diffusion in the format of diffusers: finding their parts and reading their JSON files."""
 
 from __future__ import annotations
 
@@ -21,23 +21,33 @@ class AssetError(UserError, FileNotFoundError):
     """A folder of the Stable Diffusion assets that is missing, damaged, or does not fit."""
 
 
-def asset_folder(folder: str, part: str, config: str, key: str, advice: str = "") -> Path:
-    """The folder of one part of Stable Diffusion; of a whole pipeline, the subfolder of this part.
+def shown(folder: str, key: str) -> str:
+    """Return a folder for a message, with the config key that names it.
 
     Args:
-        folder: as the config has it.
+        folder: the folder.
+        key: full name of the key; "" if no key names the folder.
+    """
+    return f"{folder!r} ({key})" if key else repr(folder)
+
+
+def asset_folder(folder: str, part: str, config: str, *, key: str = "", advice: str = "") -> Path:
+    """Return the folder of one part of Stable Diffusion; in a whole pipeline, the subfolder of this part.
+
+    Args:
+        folder: the folder of the part or of the pipeline.
         part: "unet" or "scheduler".
-        config: the JSON file that it must have.
-        key: of the config, for messages.
-        advice: what to do if it is not there.
+        config: the JSON file that the part must have.
+        key: config key that names the folder, for error messages.
+        advice: what to do if the part is missing, for error messages.
 
     Raises:
-        AssetError: there is no such part in it.
+        AssetError: there is no such part in the folder.
     """
     path = Path(folder).expanduser()
     if path.is_file():
         raise AssetError(
-            f"{folder!r} ({key}) is a file: name a Diffusers folder with {config} and weights (diffusers' "
+            f"{shown(folder, key)} is a file: name a Diffusers folder with {config} and weights (diffusers' "
             "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) makes one)"
         )
     if (path / config).is_file() and not (path / PIPELINE).is_file():
@@ -47,14 +57,17 @@ def asset_folder(folder: str, part: str, config: str, key: str, advice: str = ""
         return path / part
     there = sorted(p.name for p in path.iterdir())[:8] if path.is_dir() else []
     what = f"it has {', '.join(there)}" if there else "it is empty" if path.is_dir() else "there is no such folder"
-    raise AssetError(f"{_MISSING[part]} {folder!r} ({key}): expected {config}; {what}{advice}")
+    raise AssetError(f"{_MISSING[part]} {shown(folder, key)}: expected {config}; {what}{advice}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of the assets.
+    """Return the content of a JSON file of the assets.
+
+    Args:
+        path: the file.
 
     Raises:
-        AssetError: it is damaged, or something else; says where.
+        AssetError: the file is damaged or holds something else; the message says where.
     """
     try:
         content = json.loads(read_text(path))

@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
-import diffusers
+from typing import Any
+
 from torch import Tensor, nn
 
 from fastreid.modeling.diffusion.assets import AssetError
 from fastreid.modeling.diffusion.latent import CHANNELS
 from fastreid.modeling.diffusion.unet_assets import load_unet
-from fastreid.structures import Condition
+from fastreid.structures import Condition, ControlMaps
 
 
 class Denoiser(nn.Module):
-    """A stock `UNet2DConditionModel` with view control in its encoder and decoder.
+    """A stock `UNet2DConditionModel`, with view control in its encoder and decoder if a condition has it.
 
     Encoder maps are added inside the down blocks (`down_intrablock_additional_residuals`). Decoder maps are
     added to the skip connections of their level (`down_block_additional_residuals`), which the decoder reads.
-    Which of the two act is the caller's choice through `ControlMaps`.
+    The caller chooses which of them act, through `ControlMaps`.
 
     Args:
-        unet: takes 4-channel latents and cross-attention tokens of `context_dim` numbers.
+        unet: a `diffusers.UNet2DConditionModel` on latents of 4 channels, with cross-attention to tokens of
+            `context_dim` numbers.
+
+    Raises:
+        AssetError: the UNet has another number of channels.
     """
 
-    def __init__(self, unet: diffusers.UNet2DConditionModel) -> None:
+    unet: Any  # mypy sees no members of diffusers' models
+
+    def __init__(self, unet: nn.Module) -> None:
         super().__init__()
-        if unet.config.in_channels != CHANNELS or unet.config.out_channels != CHANNELS:
+        self.unet = unet
+        config = self.unet.config
+        if config.in_channels != CHANNELS or config.out_channels != CHANNELS:
             raise AssetError(
-                f"the UNet works on {unet.config.in_channels} -> {unet.config.out_channels} channels, "
+                f"the UNet works on {config.in_channels} -> {config.out_channels} channels, "
                 f"features are folded into {CHANNELS}"
             )
-        attention = ["CrossAttn" in name for name in unet.config.down_block_types]
-        if attention != sorted(attention, reverse=True) or not attention[0]:
-            raise AssetError(
-                f"view control needs cross-attention in the finest levels, the UNet has {unet.config.down_block_types}"
-            )
-        self.unet = unet
-        self.controlled_levels = sum(attention)
 
     @classmethod
-    def from_pretrained(cls, folder: str) -> Denoiser:
-        """Read a Diffusers folder (`config.json` and weights).
+    def from_pretrained(cls, folder: str, *, key: str = "") -> Denoiser:
+        """Read a folder of diffusers (`config.json` and weights).
+
+        Args:
+            folder: of a UNet, or of a whole pipeline.
+            key: config key that names the folder, for error messages.
 
         Raises:
-            AssetError: no such folder, damaged files, or a UNet that features or control do not fit.
+            AssetError: no such folder, damaged files, or a UNet that does not fit.
         """
-        return cls(load_unet(folder))
+        return cls(load_unet(folder, key=key))
 
     @property
     def context_dim(self) -> int:
+        """Width of the tokens."""
         return self.unet.config.cross_attention_dim
+
+    @property
+    def controlled_levels(self) -> int:
+        """Number of levels with cross-attention, which view control acts on.
+
+        Raises:
+            AssetError: they are not the finest levels.
+        """
+        blocks = self.unet.config.down_block_types
+        attention = ["CrossAttn" in name for name in blocks]
+        if attention != sorted(attention, reverse=True) or not attention[0]:
+            raise AssetError(f"view control needs cross-attention in the finest levels, the UNet has {blocks}")
+        return sum(attention)
 
     @property
     def control_channels(self) -> list[int]:
@@ -57,28 +77,38 @@ class Denoiser(nn.Module):
 
     @property
     def mid_channels(self) -> int:
+        """Width of the middle block."""
         return self.unet.config.block_out_channels[-1]
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
-        """Latents [B, 4, h, w] at timesteps [B] (or a scalar) -> prediction [B, 4, h, w]."""
-        nothing = noisy.new_zeros(())
-        mid = condition.control.mid
-        return self.unet(
-            noisy,
-            timesteps,
-            encoder_hidden_states=condition.tokens,
-            # A copy, because the UNet empties the list it is given.
-            down_intrablock_additional_residuals=list(condition.control.down),
-            down_block_additional_residuals=self._skip_residuals(condition.control.up, nothing),
-            mid_block_additional_residual=nothing if mid is None else mid,
-        ).sample
+        """Predict from noisy latents.
 
-    def _skip_residuals(self, maps: tuple[Tensor, ...], nothing: Tensor) -> tuple[Tensor, ...]:
-        """One residual per skip connection: a level's map for its layers, nothing for the samplers between."""
+        Args:
+            noisy: latents [B, 4, h, w].
+            timesteps: [B], or a scalar.
+            condition: of the B samples.
+
+        Returns:
+            Prediction [B, 4, h, w].
+        """
+        residuals = {} if condition.control is None else self._residuals(condition.control, noisy.new_zeros(()))
+        return self.unet(noisy, timesteps, encoder_hidden_states=condition.tokens, **residuals).sample
+
+    def _residuals(self, control: ControlMaps, zero: Tensor) -> dict[str, Any]:
+        """The arguments by which the UNet takes control maps."""
+        return {
+            # A copy, because the UNet empties the list it is given.
+            "down_intrablock_additional_residuals": list(control.down),
+            "down_block_additional_residuals": self._skip_residuals(control.up, zero),
+            "mid_block_additional_residual": zero if control.mid is None else control.mid,
+        }
+
+    def _skip_residuals(self, maps: tuple[Tensor, ...], zero: Tensor) -> tuple[Tensor, ...]:
+        """One residual per skip connection: the map of a level for its layers, zero for the down-samplers between."""
         layers = self.unet.config.layers_per_block
-        residuals = [nothing]  # the first convolution
+        residuals = [zero]  # the first convolution
         levels = len(self.unet.config.block_out_channels)
         for level in range(levels):
-            residuals += [maps[level] if level < len(maps) else nothing] * layers
-            residuals += [nothing] * (level < levels - 1)  # the down-sampler
+            residuals += [maps[level] if level < len(maps) else zero] * layers
+            residuals += [zero] * (level < levels - 1)  # the down-sampler
         return tuple(residuals)

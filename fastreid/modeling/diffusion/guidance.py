@@ -1,7 +1,7 @@
 """Classifier-free guidance: which branches are predicted, and how predictions are combined.
 
-A branch keeps or drops the condition's tokens (identity and view) and its view control. The release's mode names
-list their branches from weak to full:
+A branch keeps or drops the tokens of the condition (identity and view) and its view control. The names are those of
+the SD-ReID release; they list their branches from weak to full:
 
     full           c
     uc_full        u + s_full (c - u)
@@ -10,9 +10,12 @@ list their branches from weak to full:
     inverse        t + s_down (c - t)
 
 c: tokens and control. u: null tokens, and control dropped or kept as training's null rows had it. d: null tokens,
-control kept. t: tokens, control dropped. s_full and s_down are FULL_ and DOWN_BLOCK_GUIDANCE_SCALE. Of `inverse` only
-the name is documented; here it swaps the roles of `down_full`: it strengthens the view instead of the person.
+control kept. t: tokens, control dropped. s_full and s_down are the scales of a `Sampler`. Of `inverse` only the name is
+documented; here it swaps the roles of `down_full`: it strengthens the view instead of the person. A condition without
+control has none in any branch.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastreid.config import ConfigError
+from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.structures import Condition, ControlMaps
 from fastreid.utils.suggest import explain_choice
 
@@ -29,7 +32,12 @@ Scales = tuple[float, float]
 
 @dataclass(frozen=True)
 class Branch:
-    """What a branch keeps of a condition; `control=None` follows training's null rows."""
+    """What a branch keeps of a condition.
+
+    Args:
+        tokens: whether it keeps the tokens, or has null tokens.
+        control: whether it keeps view control; None for what training's null rows kept.
+    """
 
     tokens: bool
     control: bool | None
@@ -41,10 +49,20 @@ CONTROL_ONLY, TOKENS_ONLY = Branch(False, True), Branch(True, False)
 
 @dataclass(frozen=True)
 class Guidance:
-    """Branches to predict, and their combination given (s_full, s_down)."""
+    """Branches to predict, and how the predictions are combined.
+
+    Args:
+        branches: in the order of the predictions.
+        combine: (predictions, (s_full, s_down)) -> the guided prediction.
+    """
 
     branches: tuple[Branch, ...]
     combine: Callable[[Sequence[Tensor], Scales], Tensor]
+
+    @property
+    def needs_null(self) -> bool:
+        """Whether some branch has null tokens."""
+        return not all(branch.tokens for branch in self.branches)
 
 
 def _only(predictions: Sequence[Tensor], scales: Scales) -> Tensor:
@@ -76,36 +94,63 @@ GUIDANCE: dict[str, Guidance] = {
 
 
 def get_guidance(name: str) -> Guidance:
-    """The guidance called `name` in `TEST.SDMODEL.INVERSE_TYPE`.
+    """Return the guidance of a name.
+
+    Args:
+        name: a key of `GUIDANCE`.
 
     Raises:
-        ConfigError: unknown name.
+        OptionError: unknown name.
     """
     if name not in GUIDANCE:
-        raise ConfigError(explain_choice("TEST.SDMODEL.INVERSE_TYPE", name, GUIDANCE))
+        raise OptionError(explain_choice("guidance", name, GUIDANCE), "guidance")
     return GUIDANCE[name]
 
 
 @dataclass(frozen=True)
-class NullRows:
-    """What replaces the condition of an unconditional row: null tokens [B, L, D], and which control goes."""
+class NullCondition:
+    """What replaces the condition of an unconditional row.
+
+    Args:
+        tokens: null tokens [B, L, D].
+        drops_down: whether such rows lose the control maps of the encoder.
+        drops_up: whether such rows lose the control maps of the decoder.
+    """
 
     tokens: Tensor
-    drops_down: bool
-    drops_up: bool
+    drops_down: bool = False
+    drops_up: bool = False
 
-    def branch(self, branch: Branch, condition: Condition) -> Condition:
-        """`condition` as `branch` sees it."""
-        drops_down = self.drops_down if branch.control is None else not branch.control
-        drops_up = self.drops_up if branch.control is None else not branch.control
-        return Condition(
-            condition.tokens if branch.tokens else self.tokens,
-            drop_control(condition.control, down=drops_down, up=drops_up),
-        )
+
+def condition_of(branch: Branch, condition: Condition, null: NullCondition | None) -> Condition:
+    """Return a condition as a branch sees it.
+
+    Args:
+        branch: what to keep.
+        condition: the full condition.
+        null: what replaces it in unconditional rows; None if the branch keeps the tokens.
+
+    Raises:
+        OptionError: the branch has null tokens, and there are none.
+    """
+    if null is None and not branch.tokens:
+        raise OptionError('this guidance has an unconditional branch: give a null condition, or take "full"')
+    drops_down = drops_up = branch.control is False
+    if branch.control is None and null is not None:
+        drops_down, drops_up = null.drops_down, null.drops_up
+    tokens = condition.tokens if branch.tokens or null is None else null.tokens
+    control = condition.control
+    return Condition(tokens, None if control is None else drop_control(control, down=drops_down, up=drops_up))
 
 
 def drop_control(control: ControlMaps, *, down: bool, up: bool) -> ControlMaps:
-    """The maps with the encoder's and / or the decoder's set to zero."""
+    """Return control maps of which some are set to zero.
+
+    Args:
+        control: the maps.
+        down: whether those of the encoder are set to zero.
+        up: whether those of the decoder and the middle block are set to zero.
+    """
     return control.map(torch.zeros_like if down else _same, torch.zeros_like if up else _same)
 
 

@@ -1,31 +1,38 @@
-"""Sampling: all views and all guidance branches of a batch in one UNet call per step."""
+"""Sampling: all rows and all guidance branches of a batch in one UNet call per step."""
 
+from __future__ import annotations
+
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fastreid.config import CfgNode, ConfigError
-from fastreid.modeling.diffusion.guidance import Guidance, NullRows, get_guidance
+from fastreid.modeling.diffusion.guidance import Guidance, NullCondition, condition_of
+from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.modeling.diffusion.schedule import Schedule
-from fastreid.structures import Condition, ControlMaps
-from fastreid.utils.suggest import explain_choice
+from fastreid.structures import Condition
 
 Predict = Callable[[Tensor, Tensor, Condition], Tensor]
+"""(samples [B, …], timesteps, condition) -> prediction [B, …]."""
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """From noise and a condition to samples.
+    """Generates samples from noise and a condition.
 
-    Attributes:
+    Args:
         schedule: the diffusion.
         num_steps: reverse steps.
         guidance: branches and their combination.
-        full_scale, down_scale: guidance scales.
+        full_scale: guidance scale of the tokens.
+        down_scale: guidance scale of view control.
         control_fades: encoder control halves per step, 3 maps, 1, none (as released, B1), instead of acting in each.
         micro_batch: most rows per UNet call; 0 is no limit.
+
+    Raises:
+        OptionError: a number that is impossible.
     """
 
     schedule: Schedule
@@ -36,38 +43,33 @@ class Sampler:
     control_fades: bool = False
     micro_batch: int = 0
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, schedule: Schedule) -> "Sampler":
-        keys = cfg.TEST.SDMODEL
-        if keys.CONTROL_STEPS not in ("every", "fading"):
-            raise ConfigError(explain_choice("TEST.SDMODEL.CONTROL_STEPS", keys.CONTROL_STEPS, ("every", "fading")))
-        if keys.MICRO_BATCH < 0:
-            raise ConfigError(f"TEST.SDMODEL.MICRO_BATCH must be 0 (no limit) or more, got {keys.MICRO_BATCH}")
-        schedule.reverse(keys.NUM_INFERENCE_STEPS, "cpu")  # an impossible number of steps fails here
-        return cls(
-            schedule,
-            num_steps=keys.NUM_INFERENCE_STEPS,
-            guidance=get_guidance(keys.INVERSE_TYPE),
-            full_scale=keys.FULL_GUIDANCE_SCALE,
-            down_scale=keys.DOWN_BLOCK_GUIDANCE_SCALE,
-            control_fades=keys.CONTROL_STEPS == "fading",
-            micro_batch=keys.MICRO_BATCH,
-        )
+    def __post_init__(self) -> None:
+        if self.micro_batch < 0:
+            raise OptionError(f"micro_batch must be 0 (no limit) or more, got {self.micro_batch}", "micro_batch")
+        self.schedule.reverse(self.num_steps, "cpu")  # raises if the number of steps is impossible
 
     @property
     def noise_steps(self) -> int:
-        """Noise tensors a run consumes: the start, and one per step where steps are stochastic."""
+        """Noise tensors that a run consumes: the start, and one per step if steps are stochastic."""
         return 1 + self.num_steps * self.schedule.stochastic
 
-    def sample(self, predict: Predict, condition: Condition, null: NullRows, noise: Tensor) -> Tensor:
-        """Samples [R, …] for the R rows of `condition`, from noise [noise_steps, R, …].
+    def sample(self, predict: Predict, condition: Condition, null: NullCondition | None, noise: Tensor) -> Tensor:
+        """Generate a sample for each of the R rows of a condition.
 
         Args:
-            predict: (samples, timesteps, condition) -> prediction, the denoiser.
-            null: what the unconditional branches see.
+            predict: the denoiser.
+            condition: of the R rows.
+            null: what the unconditional branches see; None if the guidance has none.
+            noise: [noise_steps, R, …].
+
+        Returns:
+            Samples [R, …].
+
+        Raises:
+            OptionError: the guidance needs a null condition.
         """
         reverse = self.schedule.reverse(self.num_steps, noise.device)
-        branches = [null.branch(branch, condition) for branch in self.guidance.branches]
+        branches = [condition_of(branch, condition, null) for branch in self.guidance.branches]
         joined = Condition.cat(branches)
         sample = noise[0] * reverse.start_scale
         for index, timestep in enumerate(reverse.timesteps):
@@ -79,12 +81,12 @@ class Sampler:
         return sample
 
     def _fade(self, condition: Condition, step: int) -> Condition:
-        if not self.control_fades:
+        control = condition.control
+        if control is None or not self.control_fades:
             return condition
-        down = condition.control.down
-        kept = len(down) >> step
-        faded = tuple(m if level < kept else torch.zeros_like(m) for level, m in enumerate(down))
-        return Condition(condition.tokens, ControlMaps(faded, condition.control.up, condition.control.mid))
+        kept = len(control.down) >> step
+        faded = tuple(m if level < kept else torch.zeros_like(m) for level, m in enumerate(control.down))
+        return Condition(condition.tokens, dataclasses.replace(control, down=faded))
 
     def _predict(self, predict: Predict, rows: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         size = self.micro_batch or len(rows)

@@ -1,4 +1,6 @@
-"""Noise schedules on diffusers: add noise, name the training target, step back. It does not know what it noises."""
+"""Noise schedules on diffusers: adding noise, the training target, and reverse steps, for samples of any shape."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +9,12 @@ import diffusers  # a name of it is imported when it is used: some take seconds
 import torch
 from torch import Tensor
 
-from fastreid.config import CfgNode, ConfigError
+from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.modeling.diffusion.scheduler_assets import (
+    AUTO,
     PREDICTION_TYPES,
     check_steps,
-    prediction_type,
+    chosen_prediction_type,
     read_scheduler,
 )
 from fastreid.utils.suggest import explain_choice
@@ -27,7 +30,7 @@ _SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-# Keys of the assets that decide how noise is added, beside T.
+# Keys of the assets that decide how noise is added, besides T.
 _BETAS = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 
 
@@ -43,7 +46,7 @@ class Schedule:
         cubic: draw training times as (1 - u^3) T instead of uniformly.
 
     Raises:
-        ConfigError: an unknown name, or a solver that cannot use the prediction type.
+        OptionError: an unknown name, or a solver that cannot use the prediction type.
     """
 
     def __init__(
@@ -57,18 +60,16 @@ class Schedule:
         cubic: bool,
     ) -> None:
         for kind, word, legal in (
-            ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", solver, _SOLVERS),
-            ("MODEL.SDMODEL.PREDICTION_TYPE", prediction_type, PREDICTION_TYPES),
-            (
-                "MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING",
-                timestep_spacing,
-                TIMESTEP_SPACINGS,
-            ),
+            ("solver", solver, _SOLVERS),
+            ("prediction_type", prediction_type, PREDICTION_TYPES),
+            ("timestep_spacing", timestep_spacing, TIMESTEP_SPACINGS),
         ):
             if word not in legal:
-                raise ConfigError(explain_choice(kind, word, legal))
+                raise OptionError(explain_choice(kind, word, legal), kind)
         if prediction_type == "sample" and solver not in ("ddpm", "ddim"):
-            raise ConfigError(f'PREDICTION_TYPE "sample" works with ddpm and ddim, not with {solver}')
+            raise OptionError(
+                f'prediction_type "sample" works with ddpm and ddim, not with {solver}', "prediction_type"
+            )
         shared = {
             "num_train_timesteps": num_timesteps,
             "prediction_type": prediction_type,
@@ -85,49 +86,73 @@ class Schedule:
         self.stochastic, self.cubic = solver == "ddpm", cubic
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> "Schedule":
-        """From `MODEL.SDMODEL`; betas, and the prediction type if no key says otherwise, from the assets.
+    def from_pretrained(
+        cls,
+        folder: str,
+        *,
+        solver: str,
+        num_timesteps: int,
+        prediction_type: str = AUTO,
+        timestep_spacing: str = "trailing",
+        cubic: bool = False,
+        key: str = "",
+    ) -> Schedule:
+        """Read the betas from a folder of diffusers (`scheduler_config.json`).
+
+        Args:
+            folder: of a scheduler, or of a whole pipeline.
+            solver: as of the class.
+            num_timesteps: as of the class.
+            prediction_type: as of the class, or "auto" for what the assets say.
+            timestep_spacing: as of the class.
+            cubic: as of the class.
+            key: config key that names the folder, for error messages.
 
         Raises:
             AssetError: no `scheduler_config.json`, a damaged one, or one that has no schedule of betas.
-            ConfigError: a key that the assets contradict.
+            OptionError: an argument is impossible or contradicts the assets.
         """
-        keys = cfg.MODEL.SDMODEL
-        config = read_scheduler(keys.SCHEDULER_CONFIG.PRETRAINED_PATH)
-        check_steps(config, keys.TRAIN_STEP, keys.SCHEDULER_CONFIG.NAME)
+        config = read_scheduler(folder, key=key)
+        check_steps(config, num_timesteps, solver)
         return cls(
             config,
-            solver=keys.SCHEDULER_CONFIG.NAME,
-            num_timesteps=keys.TRAIN_STEP,
-            prediction_type=prediction_type(config, keys),
-            timestep_spacing=keys.SCHEDULER_CONFIG.TIMESTEP_SPACING,
-            cubic=keys.SCHEDULER_CONFIG.CUBIC_SAMPLING,
+            solver=solver,
+            num_timesteps=num_timesteps,
+            prediction_type=chosen_prediction_type(config, prediction_type),
+            timestep_spacing=timestep_spacing,
+            cubic=cubic,
         )
 
     def timesteps_of(self, chance: Tensor) -> Tensor:
-        """Training times [B], int64 in 0 … T-1, of even numbers [B] in [0, 1)."""
+        """Return training times [B], int64 in 0 … T-1, for numbers [B] drawn uniformly from [0, 1)."""
         share = 1 - chance**3 if self.cubic else chance
         return (share * self.num_timesteps).long().clamp(max=self.num_timesteps - 1)
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, at timesteps [B]."""
+        """Return z_t = sqrt(abar_t) z_0 + sqrt(1 - abar_t) eps, at timesteps [B]."""
         return self._forward.add_noise(clean, noise, timesteps)
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network should predict: eps, z_0, or v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0."""
+        """Return what the network should predict: eps, z_0, or v = sqrt(abar_t) eps - sqrt(1 - abar_t) z_0."""
         if self.prediction_type == "v_prediction":
             return self._forward.get_velocity(clean, noise, timesteps)
         return noise if self.prediction_type == "epsilon" else clean
 
-    def reverse(self, num_steps: int, device: torch.device | str) -> "Reverse":
-        """A fresh solver of `num_steps` steps.
+    def reverse(self, num_steps: int, device: torch.device | str) -> Reverse:
+        """Return a new solver.
+
+        Args:
+            num_steps: reverse steps.
+            device: where the samples are.
 
         Raises:
-            ConfigError: more steps than the diffusion has.
+            OptionError: more steps than the diffusion has.
         """
         if not 1 <= num_steps <= self.num_timesteps:
-            raise ConfigError(
-                f"TEST.SDMODEL.NUM_INFERENCE_STEPS must be 1 … TRAIN_STEP={self.num_timesteps}, got {num_steps}"
+            raise OptionError(
+                f"num_steps must be 1 … num_timesteps={self.num_timesteps}, got {num_steps}",
+                "num_steps",
+                "num_timesteps",
             )
         solver = self._make_solver()
         solver.set_timesteps(num_steps, device=device)
@@ -137,9 +162,12 @@ class Schedule:
 class Reverse:
     """One run of a solver from noise to sample.
 
-    Attributes:
-        timesteps: times to predict at, largest first (a multi-step solver may repeat one).
-        start_scale: standard deviation of the starting noise.
+    `timesteps` are the times to predict at, largest first (a multi-step solver may repeat one); `start_scale` is the
+    standard deviation of the starting noise.
+
+    Args:
+        solver: a scheduler of diffusers whose timesteps are set.
+        stochastic: whether its steps add noise.
     """
 
     def __init__(self, solver: Any, stochastic: bool) -> None:
@@ -148,10 +176,10 @@ class Reverse:
         self.start_scale = float(solver.init_noise_sigma)
 
     def scale(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """The sample as the network wants to see it."""
+        """Return the sample as the network expects it."""
         return self._solver.scale_model_input(sample, timestep)
 
     def step(self, prediction: Tensor, timestep: Tensor, sample: Tensor, noise: Tensor) -> Tensor:
-        """One step back; `noise` [B, …] is used by the stochastic solver (ddpm) only."""
+        """Return the sample of the step before; `noise` [B, …] is used by the stochastic solver (ddpm) only."""
         options = {"eta": 1.0, "variance_noise": noise} if self._stochastic else {}
         return self._solver.step(prediction, timestep, sample, **options).prev_sample

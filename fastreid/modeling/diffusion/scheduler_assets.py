@@ -1,18 +1,17 @@
-"""What a scheduler_config.json says: betas and prediction type of a diffusion, or of something else."""
+"""Reading a scheduler_config.json: betas and prediction type of a diffusion."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from fastreid.config import CfgNode, ConfigError
 from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json
+from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.utils.suggest import explain_choice
 
 logger = logging.getLogger(__name__)
 
 FILE = "scheduler_config.json"
-KEY = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
 AUTO = "auto"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -20,23 +19,31 @@ BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _IMPLIED = "epsilon"
 
 
-def read_scheduler(folder: str) -> dict[str, Any]:
-    """The scheduler_config.json of a folder.
+def read_scheduler(folder: str, *, key: str = "") -> dict[str, Any]:
+    """Return the content of the scheduler_config.json of a folder.
+
+    Args:
+        folder: of a scheduler, or of a whole pipeline.
+        key: config key that names the folder, for error messages.
 
     Raises:
-        AssetError: it is missing, damaged, or of a scheduler without a schedule of betas.
+        AssetError: the file is missing, damaged, or of a scheduler without a schedule of betas.
     """
-    path = asset_folder(folder, "scheduler", FILE, KEY) / FILE
+    path = asset_folder(folder, "scheduler", FILE, key=key) / FILE
     config = read_json(path)
     check_scheduler(config, str(path))
     return config
 
 
 def check_scheduler(config: dict[str, Any], where: str) -> None:
-    """Refuse what is no diffusion with betas: flow matching, sigmas alone (EDM, Karras, consistency), nothing.
+    """Check that a config is one of a diffusion with betas, not of flow matching or of sigmas (EDM, Karras).
+
+    Args:
+        config: content of scheduler_config.json.
+        where: the file, for the error message.
 
     Raises:
-        AssetError: says what it is, or which value cannot be.
+        AssetError: it is not, or has a value that is impossible; the message says which.
     """
     kind = config.get("_class_name", "a scheduler without a name")
     of_flow = "FlowMatch" in str(kind) or config.get("use_flow_sigmas") or "flow" in str(config.get("prediction_type"))
@@ -63,43 +70,53 @@ def check_scheduler(config: dict[str, Any], where: str) -> None:
         raise AssetError(f"{where}: {explain_choice('prediction_type', str(said), PREDICTION_TYPES)}")
 
 
-def prediction_type(config: dict[str, Any], keys: CfgNode) -> str:
-    """`MODEL.SDMODEL.PREDICTION_TYPE`; "auto" is what the assets say. A difference is logged.
+def chosen_prediction_type(config: dict[str, Any], asked: str) -> str:
+    """Return what the network predicts, and log a warning if the assets say something else.
+
+    Args:
+        config: content of scheduler_config.json.
+        asked: one of `PREDICTION_TYPES`, or "auto" for what the assets say.
 
     Raises:
-        ConfigError: the key has no legal value.
+        OptionError: `asked` is something else.
     """
-    asked, said = keys.PREDICTION_TYPE, config.get("prediction_type", _IMPLIED)
+    said = config.get("prediction_type", _IMPLIED)
     if asked == AUTO:
         logger.info("the assets' scheduler predicts %s", said)
         return said
     if asked not in PREDICTION_TYPES:
-        raise ConfigError(explain_choice("MODEL.SDMODEL.PREDICTION_TYPE", asked, (AUTO, *PREDICTION_TYPES)))
+        raise OptionError(explain_choice("prediction_type", asked, (AUTO, *PREDICTION_TYPES)), "prediction_type")
     if asked != said:
         logger.warning(
-            "MODEL.SDMODEL.PREDICTION_TYPE is %s, but %s of the assets says %s: weights that were trained for the one "
+            "the prediction type is %s, but %s of the assets says %s: weights that were trained for the one "
             "do not predict the other (random ones predict nothing yet)", asked, FILE, said,
         )  # fmt: skip
     return asked
 
 
 def check_steps(config: dict[str, Any], num_timesteps: int, solver: str) -> None:
-    """Log that the betas are spread over another number of steps; refuse where they cannot be.
+    """Check that the betas of the assets fit a number of steps and a solver, and log if they are spread anew.
+
+    Args:
+        config: content of scheduler_config.json.
+        num_timesteps: T.
+        solver: name of the solver.
 
     Raises:
-        ConfigError: the assets list each beta, and MODEL.SDMODEL.TRAIN_STEP is another number; a solver that cannot do
-            what the assets ask for.
+        OptionError: the assets list each beta and T is another number, or the solver cannot do what they ask for.
     """
     if (betas := config.get("trained_betas")) is not None and len(betas) != num_timesteps:
-        raise ConfigError(
-            f"MODEL.SDMODEL.TRAIN_STEP is {num_timesteps}, but {FILE} of the assets lists {len(betas)} betas "
-            f"(trained_betas), which cannot be spread: set it to {len(betas)}"
+        raise OptionError(
+            f"num_timesteps is {num_timesteps}, but {FILE} of the assets lists {len(betas)} betas (trained_betas), "
+            f"which cannot be spread: set it to {len(betas)}",
+            "num_timesteps",
         )
     if config.get("rescale_betas_zero_snr") and solver == "pndm":
-        raise ConfigError(
-            "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME pndm cannot rescale the betas to no signal at the end, as "
-            f"rescale_betas_zero_snr in {FILE} of the assets asks for: take ddpm, ddim or euler"
+        raise OptionError(
+            f"solver pndm cannot rescale the betas to no signal at the end, as rescale_betas_zero_snr in {FILE} of the "
+            "assets asks for: take ddpm, ddim or euler",
+            "solver",
         )
     steps = config.get("num_train_timesteps", num_timesteps)
     if steps != num_timesteps:
-        logger.info("the assets' betas of %s steps are spread over %d (MODEL.SDMODEL.TRAIN_STEP)", steps, num_timesteps)
+        logger.info("the assets' betas of %s steps are spread over %d", steps, num_timesteps)

@@ -1,4 +1,4 @@
-"""Reading a Stable Diffusion UNet from a Diffusers folder of any make, whole or not at all."""
+"""Reading a Stable Diffusion UNet from a folder of diffusers; weights that do not fill it are an error."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 import diffusers
 import torch
+from torch import nn
 
-from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json
+from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json, shown
 from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.optional import shield_diffusers
 
 logger = logging.getLogger(__name__)
 
-KEY = "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"
 _CLASS = "UNet2DConditionModel"
 _STEM = "diffusion_pytorch_model"
 _ENDS = (".safetensors", ".bin", ".json")
-# Of the UNet's config: inputs that only other pipelines give, and what they are of.
+# Keys of the UNet's config that ask for inputs which only other pipelines give, and what these inputs are.
 _OTHER_INPUTS = {
     "addition_embed_type": "the sizes and pooled text of SDXL",
     "class_embed_type": "class labels",
@@ -30,16 +30,21 @@ _OTHER_INPUTS = {
 _SHOWN = 4
 
 
-def load_unet(folder: str) -> diffusers.UNet2DConditionModel:
-    """The UNet of a folder, in float32: safetensors or .bin, in one file or several, of any variant (fp16).
+def load_unet(folder: str, *, key: str = "") -> diffusers.UNet2DConditionModel:
+    """Return the UNet of a folder, in float32. It may be safetensors or .bin, in one or several files, of any variant.
+
+    Args:
+        folder: of a UNet, or of a whole pipeline.
+        key: config key that names the folder, for error messages.
 
     Raises:
-        AssetError: no such folder, damaged files, another kind of model, weights that do not fill it.
+        AssetError: no such folder, damaged files, another kind of model, or weights that do not fill it.
     """
     advice = ". `python tools/make_assets.py` writes random ones"
-    path = asset_folder(folder, "unet", "config.json", KEY, advice)
-    check_config(read_json(path / "config.json"), folder)
-    variant, is_safe = _find_weights(path, folder)
+    path = asset_folder(folder, "unet", "config.json", key=key, advice=advice)
+    named = shown(folder, key)
+    check_config(read_json(path / "config.json"), f"config.json in {named}")
+    variant, is_safe = _find_weights(path, named)
     shield_diffusers()
     try:
         unet, info = diffusers.UNet2DConditionModel.from_pretrained(
@@ -48,18 +53,21 @@ def load_unet(folder: str) -> diffusers.UNet2DConditionModel:
         )  # fmt: skip
     except Exception as error:  # diffusers and safetensors raise whatever they met
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(f"cannot read the UNet in {folder!r} ({KEY}): {first[:400]}") from error
-    _check_filled(unet, info, folder)
+        raise AssetError(f"cannot read the UNet in {named}: {first[:400]}") from error
+    _check_filled(unet, info, named)
     return unet
 
 
-def check_config(config: dict[str, Any], folder: str) -> None:
-    """Refuse what is no UNet of Stable Diffusion, or one that asks for inputs that are not here.
+def check_config(config: dict[str, Any], where: str) -> None:
+    """Check that a config is one of a UNet of Stable Diffusion that needs no inputs besides latents and tokens.
+
+    Args:
+        config: content of config.json.
+        where: the file, for the error message.
 
     Raises:
-        AssetError: says what it is.
+        AssetError: it is not; the message says what it is.
     """
-    where = f"config.json in {folder!r} ({KEY})"
     kind = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
     if kind != _CLASS:
         raise AssetError(f"{where} is of {kind or 'something that names no class'}: a {_CLASS} is needed")
@@ -74,34 +82,34 @@ def check_config(config: dict[str, Any], folder: str) -> None:
         raise AssetError(f"{where} has blocks {', '.join(strange)}: view control needs CrossAttnDownBlock2D")
 
 
-def _find_weights(path: Path, folder: str) -> tuple[str | None, bool]:
-    """(None for weights under their usual name, else the one variant there is; whether they are safetensors)."""
+def _find_weights(path: Path, named: str) -> tuple[str | None, bool]:
+    """Return the variant of the weights (None: the usual name) and whether they are safetensors."""
     files = sorted(file.name for file in path.iterdir() if file.name.startswith(_STEM) and file.name.endswith(_ENDS))
     for name in files:
-        if not name.endswith(".json") and (found := what_it_is(path / name)):
-            raise AssetError(f"cannot read the UNet in {folder!r} ({KEY}): {name}: {found}")
+        if not name.endswith(".json") and (kind := what_it_is(path / name)):
+            raise AssetError(f"cannot read the UNet in {named}: {name}: {kind}")
     found = {_variant_in(name): False for name in files}
     found |= {_variant_in(name): True for name in files if ".safetensors" in name}
     if "" in found:
         return None, found[""]
     variants = sorted(found)
     if len(variants) == 1:
-        logger.info("the UNet in %s is its variant %s, read as float32", folder, variants[0])
+        logger.info("the UNet in %s is its variant %s, read as float32", named, variants[0])
         return variants[0], found[variants[0]]
     there = ", ".join(sorted(file.name for file in path.iterdir())[:8])
     if variants:
         raise AssetError(
-            f"the UNet in {folder!r} ({KEY}) is there in several variants, {', '.join(variants)}: rename one to "
+            f"the UNet in {named} is there in several variants, {', '.join(variants)}: rename one to "
             f"{_STEM}.safetensors"
         )
     raise AssetError(
-        f"no weights of the UNet in {folder!r} ({KEY}): expected {_STEM}.safetensors (or .bin, in shards, or a variant "
+        f"no weights of the UNet in {named}: expected {_STEM}.safetensors (or .bin, in shards, or a variant "
         f"such as {_STEM}.fp16.safetensors); it has {there}"
     )
 
 
 def _variant_in(name: str) -> str:
-    """diffusion_pytorch_model.fp16.safetensors, ….safetensors.index.fp16.json, ….fp16-00001-of-00002.… -> fp16."""
+    """Return "fp16" for diffusion_pytorch_model.fp16.safetensors, ….index.fp16.json and ….fp16-00001-of-00002.…"""
     rest = name.removeprefix(_STEM)
     for end in (".safetensors.index.", ".bin.index."):
         if rest.startswith(end):
@@ -110,14 +118,14 @@ def _variant_in(name: str) -> str:
     return "" if middle.startswith("-") else middle.partition("-")[0]
 
 
-def _check_filled(unet: diffusers.UNet2DConditionModel, info: dict[str, Any], folder: str) -> None:
+def _check_filled(unet: nn.Module, info: dict[str, Any], named: str) -> None:
     lacking = sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])})
     if not lacking and not info["unexpected_keys"]:
         return
     own = {name: math.prod(value.shape) for name, value in unet.state_dict().items()}
     share = 1 - sum(own.get(name, 0) for name in lacking) / sum(own.values())
     raise AssetError(
-        f"the weights in {folder!r} ({KEY}) are not those of its config.json: they fill {share:.1%} of the UNet; "
+        f"the weights in {named} are not those of its config.json: they fill {share:.1%} of the UNet; "
         f"missing or of another shape: {_some(lacking)}; left over: {_some(sorted(info['unexpected_keys']))}"
     )
 

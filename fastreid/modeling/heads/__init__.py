@@ -1,9 +1,10 @@
-"""Heads: from a feature map to a neck feature and class logits, by `MODEL.HEADS.NAME`."""
+"""Heads on maps and on vectors: neck features and class logits. Those on maps are named by `MODEL.HEADS.NAME`."""
 
 from torch import nn
 
 from fastreid.config import CfgNode
 from fastreid.modeling.heads.embedding_head import ClasHead, EmbeddingHead
+from fastreid.modeling.heads.head import Head
 from fastreid.modeling.heads.vector_head import HeadOutput, VectorHead
 from fastreid.utils.registry import Registry
 
@@ -15,12 +16,12 @@ REID_HEADS_REGISTRY.register(ClasHead)
 
 
 def build_heads(cfg: CfgNode) -> nn.Module:
-    """The head named `MODEL.HEADS.NAME`, for maps of `MODEL.BACKBONE.FEAT_DIM` channels.
+    """Return the head named `MODEL.HEADS.NAME`, for maps of `MODEL.BACKBONE.FEAT_DIM` channels.
 
     Raises:
-        RegistryError: no such head; lists all.
+        RegistryError: no such head; the message lists all.
     """
     return REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME, key="MODEL.HEADS.NAME")(cfg)
 
 
-__all__ = ["REID_HEADS_REGISTRY", "ClasHead", "EmbeddingHead", "HeadOutput", "VectorHead", "build_heads"]
+__all__ = ["REID_HEADS_REGISTRY", "ClasHead", "EmbeddingHead", "Head", "HeadOutput", "VectorHead", "build_heads"]

@@ -1,4 +1,4 @@
-"""fast-reid's heads: from a feature map to the retrieval feature, and to class logits in training."""
+"""Heads of fast-reid on maps: the retrieval feature, and class logits in training."""
 
 from __future__ import annotations
 
@@ -11,19 +11,17 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.layers import POOLING_REGISTRY, SOFTMAX_REGISTRY, get_norm
-from fastreid.utils.suggest import explain_choice
+from fastreid.modeling.heads.head import Head
 
 logger = logging.getLogger(__name__)
 
-NECK_FEATS = ("before", "after")
 
+class EmbeddingHead(Head):
+    """Map -> pooling -> 1x1 embedding (optional) -> BN neck (optional) -> classifier.
 
-class EmbeddingHead(nn.Module):
-    """Map -> pooling -> 1x1 embedding (if asked for) -> BN neck (if asked for) -> classifier.
-
-    In eval mode `head(maps)` gives the neck feature [B, D]. In training `head(maps, targets)` gives a dict:
-    `cls_outputs` [B, C] for cross-entropy (with margins), `pred_class_logits` [B, C] (without them) and `features`
-    [B, D] for losses of pairs. All of it is float32, also under autocast.
+    In eval mode `head(maps)` returns the neck feature [B, D]. In training `head(maps, targets)` returns a dict:
+    `cls_outputs` [B, C] for cross-entropy (with margins), `pred_class_logits` [B, C] (without margins) and `features`
+    [B, D] for losses of pairs. All are float32, also under autocast.
 
     Args:
         feat_dim: channels of the maps.
@@ -31,9 +29,12 @@ class EmbeddingHead(nn.Module):
         num_classes: C; 0 for a model that is only evaluated.
         neck_feat: which feature losses of pairs see: "before" the neck (and embedding), or "after".
         pool_type: a name in `POOLING_REGISTRY`.
-        cls_type: a name in `SOFTMAX_REGISTRY`, with its `scale` and `margin`.
-        with_bnneck: a norm whose bias stays zero (Luo et al., "Bag of Tricks", section 3.6).
-        norm_type: a name in `fastreid.layers.NORM_REGISTRY`; `num_splits` is GhostBN's.
+        cls_type: a name in `SOFTMAX_REGISTRY`.
+        scale: scale of the logits.
+        margin: margin of the classifier.
+        with_bnneck: add a norm whose bias stays zero (Luo et al., "Bag of Tricks", section 3.6).
+        norm_type: a name in `fastreid.layers.NORM_REGISTRY`.
+        num_splits: parts of a batch, of GhostBN.
 
     Raises:
         ConfigError: another `neck_feat`; in training, no classes.
@@ -56,15 +57,13 @@ class EmbeddingHead(nn.Module):
         norm_type: str,
         num_splits: int = 1,
     ) -> None:
-        super().__init__()
-        if neck_feat not in NECK_FEATS:
-            raise ConfigError(explain_choice("MODEL.HEADS.NECK_FEAT", neck_feat, NECK_FEATS))
+        super().__init__(neck_feat)
         self.pool_layer = POOLING_REGISTRY.get(pool_type)()
-        self.neck_feat = neck_feat
         neck: list[nn.Module] = []
         if embedding_dim > 0:
-            neck.append(nn.Conv2d(feat_dim, embedding_dim, 1, bias=False))
-            nn.init.kaiming_normal_(neck[0].weight, mode="fan_out")
+            embedding = nn.Conv2d(feat_dim, embedding_dim, 1, bias=False)
+            nn.init.kaiming_normal_(embedding.weight, mode="fan_out")
+            neck.append(embedding)
         feature_dim = embedding_dim or feat_dim
         if with_bnneck:
             neck.append(get_norm(norm_type, feature_dim, num_splits=num_splits, bias_freeze=True))
@@ -78,6 +77,7 @@ class EmbeddingHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a config."""
         keys = cfg.MODEL.HEADS
         return {
             "feat_dim": cfg.MODEL.BACKBONE.FEAT_DIM,
@@ -94,39 +94,29 @@ class EmbeddingHead(nn.Module):
         }
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
-        """Maps [B, feat_dim, h, w] and, in training, classes [B]."""
+        """Return the outputs for maps [B, feat_dim, h, w] and, in training, classes [B]."""
         with torch.autocast(features.device.type, enabled=False):
             pooled, neck = self.embed(features)
             return self.classify(pooled, neck, targets) if self.training else neck
 
     @property
-    def has_neck_features(self) -> bool:
-        """Whether losses of pairs see features from behind the neck."""
-        return self.neck_feat == "after"
-
-    def learn_for(self, seen: set[str]) -> None:
-        """Let only those parameters ask for a gradient that a loss reaches, of losses that see these outputs.
-
-        Several processes would wait for the others' gradients for ever.
-        """
-        if "cls_outputs" not in seen:
-            self.weight.requires_grad_(False)
-            if not (seen and self.has_neck_features):
-                self.bottleneck.requires_grad_(False)
+    def class_weights(self) -> nn.Parameter:
+        """Weights [C, D] of the classes."""
+        return self.weight
 
     def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [B, feat_dim] before and [B, D] after the neck."""
+        """Return features [B, feat_dim] before and [B, D] after the neck."""
         pooled = self.pool_layer(features.float())
         return pooled[..., 0, 0], self.bottleneck(pooled)[..., 0, 0]
 
     def logits(self, neck: Tensor) -> Tensor:
-        """Inner products [B, C] of neck features and class weights, or their cosines if the classifier takes those."""
+        """Return inner products [B, C] of neck features and class weights, or cosines if the classifier takes those."""
         if self.cls_layer.takes_cosines:
             return F.linear(F.normalize(neck), F.normalize(self.weight))
-        return F.linear(neck, self.weight)
+        return super().logits(neck)
 
     def classify(self, pooled: Tensor, neck: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """What training sees of features [B, feat_dim] before and [B, D] after the neck."""
+        """Return the outputs in training, of features [B, feat_dim] before and [B, D] after the neck."""
         if not len(self.weight):
             raise ConfigError("a classifier needs at least one class to train, got MODEL.HEADS.NUM_CLASSES 0")
         logits = self.logits(neck)
@@ -138,11 +128,15 @@ class EmbeddingHead(nn.Module):
 
 
 class ClasHead(EmbeddingHead):
-    """Classification: in eval mode the scaled logits [B, C] instead of the feature; losses of pairs see the neck."""
+    """Head for classification: in eval mode it returns scaled logits [B, C]; losses of pairs see the neck features."""
 
-    has_neck_features = True
+    @property
+    def has_neck_features(self) -> bool:
+        """Always True."""
+        return True
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Return the outputs for maps [B, feat_dim, h, w] and, in training, classes [B]."""
         with torch.autocast(features.device.type, enabled=False):
             pooled, neck = self.embed(features)
             return self.classify(pooled, neck, targets) if self.training else self.cls_layer.s * self.logits(neck)

@@ -1,6 +1,6 @@
-/* Rough products, of numbers rounded to bfloat16, twice as fast: to find the few pairs that are worth an exact one.
+/* Products of numbers that are rounded to bfloat16, twice as fast, to find the few pairs that need an exact product.
  *
- * Two rounded numbers travel in the place of one float, so that kernels.h packs and compares rows of half the length.
+ * Two rounded numbers are stored in one float, so that kernels.h packs and compares rows of half the length.
  */
 #ifndef FASTREID_COARSE_H
 #define FASTREID_COARSE_H
@@ -13,8 +13,8 @@ static uint32_t to_bfloat16(float value) {
     return (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16; /* to nearest, ties to even; values are far from overflow */
 }
 
-/* Rows [count x dim], placed and rounded, in pairs [count x (dim + 1) / 2]; and the lengths of each row and of what
- * rounding took off it. */
+/* Scales, centres and rounds rows [count x dim] to pairs [count x (dim + 1) / 2]; also computes the length of each row and
+ * of its rounding residual. */
 static void round_rows(const float *features, const float *factors, const float *centre, int64_t count, int64_t dim,
                        float *pairs, double *lengths, double *residuals, int num_threads) {
     const int64_t half = (dim + 1) / 2;
@@ -25,7 +25,7 @@ static void round_rows(const float *features, const float *factors, const float 
             uint32_t both = 0;
             for (int64_t part = 0; part < 2 && 2 * k + part < dim; part++) {
                 const int64_t at = 2 * k + part;
-                const float value = placed(features[r * dim + at], factors[r], centre[at]);
+                const float value = centred(features[r * dim + at], factors[r], centre[at]);
                 const uint32_t rounded = to_bfloat16(value), wide = rounded << 16;
                 float back;
                 memcpy(&back, &wide, sizeof back);
@@ -40,7 +40,7 @@ static void round_rows(const float *features, const float *factors, const float 
     }
 }
 
-/* Older compilers know neither the instruction nor how to ask the CPU for it. */
+/* Older compilers lack the instruction and the test for it. */
 #if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 17) || (!defined(__clang__) && __GNUC__ >= 10))
 #define HAS_COARSE 1
 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16"))) static void
@@ -68,7 +68,7 @@ product_coarse(const float *queries, const float *gallery, int64_t dim, float *p
 }
 #endif
 
-/* Make `job` take rounded pairs; 0 where the CPU (or the compiler) has no such product. */
+/* Makes `job` use rounded pairs; returns 0 if the CPU or the compiler lacks the instruction. */
 static int make_coarse(work *job) {
 #ifdef HAS_COARSE
     if (!strcmp(job->with.name, "avx512") && __builtin_cpu_supports("avx512bf16")) {

@@ -1,8 +1,7 @@
-/* How many distances lie at most at each of many thresholds, and in each of a few bins, counted while all distances go by: a
- * row consumer for kernels.h.
+/* Counts of distances at most at each of many thresholds, and in each of a few bins; a row consumer for kernels.h.
  *
- * A distance finds its threshold through one of many equal cells, most of which hold none or one. The cell is one rounded,
- * never falling function of the distance, the same for thresholds: the counts are exact.
+ * The threshold of a distance is found through one of many equal cells, most of which contain none or one. The cell is a
+ * monotonic function of the distance with one rounding, the same for thresholds, so the counts are exact.
  */
 #ifndef FASTREID_HISTOGRAM_H
 #define FASTREID_HISTOGRAM_H
@@ -17,8 +16,8 @@ typedef struct {
     const int32_t *cell_starts; /* [num_cells + 1]: which thresholds lie in a cell */
     int64_t num_bins, num_steps;
     int64_t *bins;              /* [num_threads x num_bins] */
-    int64_t *steps;             /* [num_threads x num_steps, thresholds + 1]: above the one before, at most at this one */
-    int64_t *ties;              /* the same: of these the ones at the threshold */
+    int64_t *steps;             /* [num_threads x num_steps, thresholds + 1]: above the last threshold, at most at this */
+    int64_t *ties;              /* the same: equal to the threshold */
 } histogram;
 
 static int32_t cell_of(const histogram *to, float distance) {

@@ -1,27 +1,27 @@
-/* The nearest images of every image, gathered while all distances go by: row consumers for kernels.h.
+/* Lists of the nearest images of every image; row consumers for kernels.h.
  *
- * A list holds the least (distance, index) pairs seen so far, equal distances by lower index. What it holds in the end does
- * not depend on the order in which pairs came, so threads and chunks do not show.
+ * A list holds the least (distance, index) pairs so far, equal distances by lower index. The final list does not depend on
+ * the order of the pairs, so it is the same for any number of threads and chunk size.
  */
 #ifndef FASTREID_NEIGHBORS_H
 #define FASTREID_NEIGHBORS_H
 
 #include "kernels.h"
 
-/* Lists of `k` keys each, greatest first: a key is a distance's bits, made so that integers order them, then the index. */
+/* Lists of `k` keys each, greatest first: a key has the bits of a distance, mapped to an ordered integer, then the index. */
 typedef struct {
     uint64_t *keys; /* [n x k], each list a heap */
-    float *reach;   /* [n] distance of the farthest in the list, infinite until it is full: a first, cheap test */
+    float *reach;   /* [n] distance of the last in the list, infinite until it is full: a cheap first test */
     uint8_t *locks; /* [n] */
     int64_t k;
 } key_lists;
 
 typedef struct {
     key_lists near;
-    key_lists far;      /* of distances with their sign turned; k is 0 if nobody asks */
-    float *farthest;    /* [num_threads x n] greatest distance met, or NULL */
+    key_lists far;      /* of negated distances; k is 0 if not asked for */
+    float *farthest;    /* [num_threads x n] greatest distance so far, or NULL */
     int64_t n;
-    int each_pair_once; /* then what is found for a query is found for the image, too */
+    int each_pair_once; /* then each distance is offered to the query's and the image's list */
 } neighbor_lists;
 
 static uint64_t neighbor_key(float distance, int64_t index) {
@@ -40,7 +40,7 @@ static float key_distance(uint64_t key) {
     return distance;
 }
 
-/* Put `key` on top of a heap in place of its greatest. */
+/* Replaces the greatest key of a heap. */
 static void replace_greatest(uint64_t *heap, int64_t size, uint64_t key) {
     int64_t at = 0;
     for (int64_t child; (child = 2 * at + 1) < size; at = child) {

@@ -1,8 +1,7 @@
-# Ranks without a sort, nearest neighbours, histograms and Jaccard distances, compiled.
+# Ranks, nearest neighbours, histograms and Jaccard distances on NumPy arrays; the C code is in the headers.
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""kernels.h, neighbors.h and histogram.h on NumPy arrays."""
+"""Compiled kernels of distances, counts, neighbours, histograms and Jaccard distances on NumPy arrays."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-
 from libc.string cimport memmove
 
 import numpy as np
@@ -11,121 +10,16 @@ ctypedef fused real:
     float
     double
 
-cdef extern from "kernels.h" nogil:
-    enum:
-        QUERY_PANEL
-    ctypedef struct tally_kernel:
-        pass
-    ctypedef struct kernels:
-        const char* name
-        tally_kernel tally
-    kernels kernels_named(const char* name)
-    void pack_panel(const float* features, const int64_t* rows, int64_t count, int64_t dim, const float* factors,
-                    const float* centre, int width, float* panel)
-    void squares_of_placed(const float* features, const float* factors, const float* centre, int64_t count,
-                           int64_t dim, double* squares, int num_threads)
-    ctypedef struct counts:
-        int64_t* before
-        int64_t* below
-        int64_t* at_most
-    ctypedef struct work:
-        kernels with_ "with"
-        int64_t dim
-        float slope
-        float lowest
-        const float* centre
-        const float* queries
-        const float* query_offsets
-        int64_t num_queries
-        const float* gallery
-        const float* gallery_factors
-        const float* gallery_offsets
-    ctypedef struct counting:
-        tally_kernel tally
-        const float* thresholds
-        const int64_t* positions
-        const int64_t* starts
-        counts to
-    ctypedef struct writing:
-        float* out
-        int64_t stride
-    ctypedef void (*row_consumer)(void* context, int thread, int64_t query, int64_t first, const float* row,
-                                  int64_t count) noexcept nogil
-    void count_row(void* context, int thread, int64_t query, int64_t first, const float* row,
-                   int64_t count) noexcept
-    void write_row(void* context, int thread, int64_t query, int64_t first, const float* row,
-                   int64_t count) noexcept
-    int compare_rows(const work* job, const int64_t* rows, int64_t num_rows, int64_t base, row_consumer take,
-                     void* context, int each_pair_once, int num_threads)
-    void pair_distances(const work* job, const float* query_features, const float* query_factors,
-                        const int64_t* query_of, const int64_t* image_of, int64_t num_pairs, float* out,
-                        int num_threads)
-    int count_a_matrix(const char* name, const void* matrix, int is_double, int64_t num_queries, int64_t num_gallery,
-                       const void* thresholds, const int64_t* positions, const int64_t* starts,
-                       const int64_t* removed, const int64_t* removed_starts, const int64_t* junk, int64_t num_junk,
-                       const int64_t* junk_places, counts to, int num_threads)
-    int floats_are_finite(const float* values, int64_t count, int num_threads)
-    int doubles_are_finite(const double* values, int64_t count, int num_threads)
-    void take_off_all(const float* removed, const int64_t* places, const int64_t* removed_starts,
-                      const float* thresholds, const int64_t* positions, const int64_t* starts, int64_t num_queries,
-                      counts source)
-
-cdef extern from "neighbors.h" nogil:
-    ctypedef struct key_lists:
-        uint64_t* keys
-        float* reach
-        uint8_t* locks
-        int64_t k
-    ctypedef struct neighbor_lists:
-        key_lists near
-        key_lists far
-        float* farthest
-        int64_t n
-        int each_pair_once
-    row_consumer near_row_for(const char* instructions)
-    void read_lists(key_lists* lists, int64_t n, int32_t* indices, float* distances, int num_threads)
-    void row_products(const float* features, const float* centre, int64_t dim, const int32_t* left,
-                      const int32_t* right, int64_t num_pairs, float* out, int num_threads)
-    ctypedef struct sparse:
-        const int64_t* starts
-        const int32_t* indices
-        const float* weights
-    int jaccard_rows_ "jaccard_rows"(sparse rows, sparse columns, int64_t num_others, int64_t first, int64_t last,
-                                     float max_distance, const int64_t* bounds, int32_t* indices, float* distances,
-                                     int64_t* counts, int num_threads)
-
-cdef extern from "coarse.h" nogil:
-    void round_rows(const float* features, const float* factors, const float* centre, int64_t count, int64_t dim,
-                    float* pairs, double* lengths, double* residuals, int num_threads)
-    int make_coarse(work* job)
-
-cdef extern from "histogram.h" nogil:
-    ctypedef struct histogram:
-        float low
-        float scale
-        int64_t num_cells
-        int cells_per_bin
-        const float* thresholds
-        const int32_t* cell_starts
-        int64_t num_bins
-        int64_t num_steps
-        int64_t* bins
-        int64_t* steps
-        int64_t* ties
-    void add_row(void* context, int thread, int64_t query, int64_t first, const float* row, int64_t count) noexcept
-    void add_all(const histogram* to, const float* values, int64_t count, int64_t sign, int num_threads)
-    void cells_of(const histogram* like, const float* values, int64_t count, int64_t* out)
-
 
 def has_coarse():
-    """Whether this CPU has the product of `rounded_pairs`."""
+    """Return whether this CPU has the product of `rounded_pairs`."""
     cdef work job
     job.with_ = kernels_named(NULL)
     return bool(make_coarse(&job))
 
 
 def instruction_set(str name=None):
-    """The widest instruction set of this CPU, or `name` if the CPU has it, else None."""
+    """Return the widest instruction set of this CPU, or `name` if the CPU has it, else None."""
     cdef bytes wanted = b"" if name is None else name.encode()
     cdef kernels found = kernels_named(NULL if name is None else <const char*>wanted)
     return None if found.name == NULL else (<bytes>found.name).decode()
@@ -134,7 +28,7 @@ def instruction_set(str name=None):
 def count_before(const real[:, ::1] distances, const int64_t[::1] positives, const int64_t[::1] positive_starts,
                  const int64_t[::1] removed, const int64_t[::1] removed_starts, const int64_t[::1] junk,
                  int num_threads=1):
-    """See fastreid.retrieval.ranking_numpy.count_before."""
+    """Count as `fastreid.retrieval.ranking_numpy.count_before`."""
     cdef int failed = 0
     rows = np.repeat(np.arange(distances.shape[0]), np.diff(positive_starts))
     cdef const real[::1] thresholds = np.ascontiguousarray(np.asarray(distances)[rows, positives])
@@ -156,7 +50,7 @@ def count_before(const real[:, ::1] distances, const int64_t[::1] positives, con
 
 
 def all_finite(const real[:, ::1] values, int num_threads):
-    """Whether no number of a matrix is infinite or NaN."""
+    """Return whether all values of a matrix are finite."""
     cdef int fine = True
     if values.shape[0] and values.shape[1]:
         with nogil:
@@ -169,15 +63,15 @@ def all_finite(const real[:, ::1] values, int num_threads):
 
 def squared_lengths(const float[:, ::1] features, const float[::1] factors=None, const float[::1] centre=None,
                     int num_threads=1):
-    """float64 [N]: |x|^2 of rows, summed in one order everywhere (eight partial sums, then those).
+    """Return |x|^2 of rows, float64 [N]; the order of summation is the same everywhere.
 
-    With `factors` [N] and `centre` [D], both, of placed rows.
+    With both `factors` [N] and `centre` [D], rows are scaled and centred first.
     """
     squares_array = np.empty(features.shape[0])
     cdef double[::1] squares = squares_array
     if features.shape[0] and features.shape[1]:
         with nogil:
-            squares_of_placed(&features[0, 0], NULL if factors is None else &factors[0],
+            squares_of_centred(&features[0, 0], NULL if factors is None else &factors[0],
                               NULL if centre is None else &centre[0], features.shape[0], features.shape[1],
                               &squares[0], num_threads)
     else:
@@ -187,7 +81,7 @@ def squared_lengths(const float[:, ::1] features, const float[::1] factors=None,
 
 def products_of_rows(const float[:, ::1] features, const float[::1] centre, const int32_t[::1] left,
                      const int32_t[::1] right, int num_threads):
-    """float32 [pairs]: products of rows `left` and `right` of features [N, D], less the centre [D]."""
+    """Return the products of rows `left` and `right` of features [N, D] minus the centre [D], float32 [pairs]."""
     products = np.empty(left.shape[0], dtype=np.float32)
     cdef float[::1] out = products
     if left.shape[0]:
@@ -201,9 +95,10 @@ def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const fl
                  const int64_t[::1] column_starts, const int32_t[::1] column_rows, const float[::1] column_weights,
                  int64_t num_others, int64_t first, int64_t last, float max_distance, const int64_t[::1] bounds,
                  int num_threads):
-    """Jaccard distances at most `max_distance` of sparse rows `first` … `last` - 1 to all others, which come by column.
+    """Return Jaccard distances up to `max_distance` of sparse rows `first` … `last` - 1 to all others.
 
-    `bounds` [rows + 1] leave room for each row. Returns (counts [rows], indices, distances).
+    The others are given by column; `bounds` [rows + 1] reserve space for each row. Returns (counts [rows], indices,
+    distances).
     """
     cdef sparse rows, others
     cdef int failed
@@ -221,7 +116,7 @@ def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const fl
                                    &distances[0], &found[0], num_threads)
         if failed:
             raise MemoryError("not enough memory for a row of Jaccard distances")
-    # Rows stand apart, each at the start of its room: close up.
+    # Each row is at the start of its reserved space: close the gaps.
     cdef int64_t row, count, to = 0
     with nogil:
         for row in range(last - first):
@@ -233,7 +128,7 @@ def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const fl
 
 
 cdef class Histogram:
-    """Counts distances in equal bins from `low` to `high`, and at thresholds (ascending); see histogram.h."""
+    """Counts of distances in equal bins from `low` to `high`, and at ascending thresholds; see histogram.h."""
 
     cdef histogram to
     cdef const float[::1] thresholds
@@ -244,7 +139,7 @@ cdef class Histogram:
 
     def __init__(self, const float[::1] thresholds, float low, float high, int64_t num_bins, int num_threads):
         cdef int64_t[::1] cells
-        # Eight cells for a threshold, where thresholds are; not more than a cache holds.
+        # Eight cells for each threshold where thresholds are; at most as many as fit a cache.
         spread = (thresholds[thresholds.shape[0] - 1] - thresholds[0]) / (high - low) if thresholds.shape[0] > 1 else 1.0
         wanted = min(8 * thresholds.shape[0] / max(spread, 1e-6), 1 << 20)
         self.thresholds = thresholds
@@ -266,20 +161,20 @@ cdef class Histogram:
         self.to.cell_starts = &self.cell_starts[0]
 
     def add(self, const float[::1] distances, int64_t sign=1):
-        """Count distances in, or with sign -1 out."""
+        """Add distances; with sign -1 subtract them."""
         if distances.shape[0]:
             with nogil:
                 add_all(&self.to, &distances[0], distances.shape[0], sign, self.bins.shape[0])
 
     def read(self):
-        """(int64 [bins], int64 [thresholds] twice): distances in each bin, at most at each threshold, and at it."""
+        """Return counts in each bin, int64 [bins], then at most at and exactly at each threshold, int64 [T]."""
         steps = np.asarray(self.steps).sum(axis=0)[: self.thresholds.shape[0]]
         ties = np.asarray(self.ties).sum(axis=0)[: self.thresholds.shape[0]]
         return np.asarray(self.bins).sum(axis=0), steps.cumsum(), ties
 
 
 def rounded_pairs(const float[:, ::1] features, const float[::1] factors, const float[::1] centre, int num_threads):
-    """Placed rows [N, D] as pairs of bfloat16 in float32 [N, (D + 1) // 2]; lengths, and those of what rounding took."""
+    """Return centred rows [N, D] as pairs of bfloat16 in float32 [N, (D + 1) // 2], and lengths of rows and residuals."""
     cdef int64_t n = features.shape[0], half = (features.shape[1] + 1) // 2
     pairs_array, lengths_array, residuals_array = np.empty((n, half), dtype=np.float32), np.empty(n), np.empty(n)
     cdef float[:, ::1] pairs = pairs_array
@@ -309,7 +204,7 @@ cdef class KeyLists:
             self.lists.keys, self.lists.reach, self.lists.locks = &self.keys[0, 0], &self.reach[0], &self.locks[0]
 
     def read(self, int num_threads):
-        """int32 [n, k] images and float32 [n, k] distances, least first."""
+        """Return images int32 [n, k] and distances float32 [n, k], least first."""
         indices_array = np.empty((self.n, self.lists.k), dtype=np.int32)
         distances_array = np.empty((self.n, self.lists.k), dtype=np.float32)
         cdef int32_t[:, ::1] indices = indices_array
@@ -321,7 +216,7 @@ cdef class KeyLists:
 
 
 cdef class NeighborLists:
-    """The k nearest images of each of n and, on demand, how far the farthest is, or the `num_far` farthest ones."""
+    """The k nearest of each of n images and, if asked for, the greatest distance or the `num_far` farthest images."""
 
     cdef neighbor_lists lists
     cdef KeyLists near
@@ -338,21 +233,21 @@ cdef class NeighborLists:
             self.lists.farthest = &self.farthest[0, 0]
 
     def read(self):
-        """(int32 [n, k], float32 [n, k], float32 [n] or None): images and distances, nearest first; the farthest's."""
+        """Return images int32 [n, k] and distances float32 [n, k], nearest first, and greatest distances [n] or None."""
         farthest = None if self.lists.farthest == NULL else np.asarray(self.farthest).max(axis=0)
         return *self.near.read(self.num_threads), farthest
 
     def read_far(self):
-        """int32 [n, num_far] images and float32 [n, num_far] distances, farthest first."""
+        """Return images int32 [n, num_far] and distances float32 [n, num_far], farthest first."""
         images, distances = self.far.read(self.num_threads)
         return images, -distances
 
 
 cdef class Queries:
-    """Queries, packed, that are compared with one gallery segment after the other.
+    """Packed queries that are compared with the gallery, segment by segment.
 
-    features [Q, D], and those of the gallery later, are placed: multiplied by their `factors`, less the `centre` [D]. A
-    distance is the greater of `lowest` and offset of the query + offset of the image + slope * product.
+    Features [Q, D], and those of the gallery, are multiplied by their `factors`, and the `centre` [D] is subtracted. A
+    distance is max(lowest, offset of the query + offset of the image + slope * product).
     """
 
     cdef work job
@@ -366,9 +261,9 @@ cdef class Queries:
     def __init__(self, const float[:, ::1] features, const float[::1] factors, const float[::1] offsets, *,
                  const float[::1] centre=None, float slope, float lowest, str instructions=None, bint coarse=False,
                  bint only_pairs=False):
-        """With `coarse` features are `rounded_pairs`; ValueError if the CPU has no product of them.
+        """Pack the queries; with `only_pairs` nothing is packed and only `pairs` may be called.
 
-        With `only_pairs` nothing but `pairs` may be called: nothing is packed.
+        With `coarse`, features are `rounded_pairs`; a ValueError is raised if the CPU has no product of them.
         """
         cdef bytes wanted = b"" if instructions is None else instructions.encode()
         cdef Py_ssize_t num = features.shape[0], dim = features.shape[1], panels = -(-num // QUERY_PANEL), p
@@ -394,7 +289,7 @@ cdef class Queries:
 
     def pairs(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
               const int64_t[::1] query_of, const int64_t[::1] image_of, int num_threads):
-        """float32: distances of pairs (query row, gallery row)."""
+        """Return the distances of pairs (query row, gallery row), float32."""
         cdef work job = self.job
         out_array = np.empty(query_of.shape[0], dtype=np.float32)
         cdef float[::1] out = out_array
@@ -427,7 +322,7 @@ cdef class Queries:
     def take_off(self, const float[::1] removed, const int64_t[::1] places, const int64_t[::1] removed_starts,
                  const float[::1] thresholds, const int64_t[::1] positions, const int64_t[::1] starts,
                  int64_t[:, ::1] source):
-        """Take removed images, at `places`, off the counts."""
+        """Subtract removed images, at `places`, from the counts."""
         cdef counts all_counts
         if removed.shape[0] == 0 or positions.shape[0] == 0:
             return
@@ -453,7 +348,7 @@ cdef class Queries:
 
     def add_to(self, Histogram counter, const float[:, ::1] gallery, const float[::1] factors,
                const float[::1] offsets, const int64_t[::1] rows):
-        """Count the distances to gallery `rows` in `counter`, in as many threads as it was made for."""
+        """Add the distances to gallery `rows` to `counter`, in the number of threads that it was created with."""
         cdef work job = self.job
         cdef int failed
         if rows.shape[0] == 0 or job.num_queries == 0:

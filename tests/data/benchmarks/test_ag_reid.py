@@ -7,7 +7,7 @@ from scipy.io import savemat
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.ag_reid import read_attributes
 from fastreid.data.datasets import DatasetError
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from tests.data.benchmarks.trees import labels, load, touch
 
 # Person 6, T 02140, altitude 0 -> identity 6021400.
@@ -45,10 +45,10 @@ def test_the_plain_name_is_an_alias_of_one_protocol(v1):
     assert load("AG_ReID_v1", v1).gallery == load("AG_ReID_v1_AG", v1).gallery
 
 
-def test_a_camera_that_v1_does_not_have_is_told_and_left_out(v1, caplog):
+def test_a_camera_that_v1_does_not_have_is_logged_and_skipped(v1, caplog):
     touch(v1 / "AG-ReID", f"bounding_box_test_all_c3/{TWO}C2F9.jpg")
     assert len(load("AG_ReID_v1_AG", v1).gallery) == 2
-    assert "bounding_box_test_all_c3: 1 images left out: camera C2, where the benchmark has C0, C3" in caplog.text
+    assert "bounding_box_test_all_c3: 1 images skipped: camera C2, where the benchmark has C0, C3" in caplog.text
 
 
 def test_images_of_the_other_view_in_a_folder_are_an_error(v1):
@@ -57,7 +57,7 @@ def test_images_of_the_other_view_in_a_folder_are_an_error(v1):
         load("AG_ReID_v1_AG", v1)
 
 
-def test_known_other_figures_are_told_with_a_difference(v1, caplog):
+def test_known_other_figures_are_logged_with_a_difference(v1, caplog):
     load("AG_ReID_v1_AG", v1)
     assert "2 images where 1,071 are published" in caplog.text and "The README says 1,701" in caplog.text
 

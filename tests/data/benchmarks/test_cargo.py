@@ -1,4 +1,4 @@
-"""CARGO: names, protocols, and what a user with a wrong folder is told."""
+"""CARGO: names, protocols, and what a user with a wrong folder reads."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_protocols(root, protocol, query, gallery):
     assert [(i.person, i.camera) for i in dataset.gallery] == gallery
 
 
-def test_other_sizes_than_published_are_told_in_a_sentence(root, caplog):
+def test_other_sizes_than_published_are_logged_in_a_sentence(root, caplog):
     load("CARGO", root)
     assert "CARGO, train: 3 images where 51,451 are published and 2 people where 2,500 are published" in caplog.text
     assert "gallery of CARGO: 4 images where 50,712 are published: the copy is incomplete" in caplog.text
@@ -82,7 +82,7 @@ def test_files_of_another_benchmark_are_counted_and_shown(root):
         load("CARGO", root)
 
 
-def test_it_is_told_once_per_folder_and_a_rendered_one_is_named_so(root, caplog):
+def test_it_is_logged_once_per_folder_and_a_rendered_one_is_named_so(root, caplog):
     (root / "CARGO" / "render.json").touch()
     for protocol in ("CARGO", "CARGO_AG"):
         load(protocol, root)
@@ -100,8 +100,8 @@ def test_evaluating_needs_no_training_images(root):
 
 
 @pytest.mark.parametrize("camera", [0, 14])
-def test_a_fourteenth_camera_is_told_and_left_out(root, camera, caplog):
+def test_a_fourteenth_camera_is_logged_and_skipped(root, camera, caplog):
     name = f"Cam{camera}_day_1_9.jpg"
     (root / "CARGO/train" / name).touch()
     assert len(load("CARGO", root).train) == 3
-    assert f"train: 1 images left out: Cam{camera}, where the benchmark has Cam1 to Cam13" in caplog.text
+    assert f"train: 1 images skipped: Cam{camera}, where the benchmark has Cam1 to Cam13" in caplog.text

@@ -10,7 +10,7 @@ from scipy.io import savemat
 from fastreid.data.benchmarks.base import UnexpectedCamera
 from fastreid.data.benchmarks.cuhk03 import read_cuhk03
 from fastreid.data.datasets import DatasetError
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from tests.data.benchmarks.trees import labels, load, touch
 
 # Two people to train on, of different pairs; two to test.

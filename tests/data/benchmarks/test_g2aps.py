@@ -3,7 +3,7 @@
 import pytest
 
 from fastreid.data.datasets import DatasetError
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from fastreid.structures import UNNAMED_PERSON
 from tests.data.benchmarks.trees import labels, load, touch
 

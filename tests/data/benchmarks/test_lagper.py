@@ -6,7 +6,7 @@ import pytest
 
 from fastreid.data.benchmarks.base import UnexpectedCamera
 from fastreid.data.benchmarks.lagper import read_lagper
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from fastreid.structures import UNNAMED_PERSON
 from tests.data.benchmarks.trees import labels, load, touch
 
@@ -19,7 +19,7 @@ def test_cameras_above_ten_move_down_after_the_view_is_read(number, camera, view
 
 
 @pytest.mark.parametrize("number", [0, 10, 23])
-def test_cameras_that_are_not_there_are_left_out(number):
+def test_cameras_that_are_not_there_are_skipped(number):
     with pytest.raises(UnexpectedCamera, match=f"camera c{number}, where the benchmark has c1 to c22 without c10"):
         read_lagper(Path(f"0001_c{number}_1.jpg"))
 

@@ -27,7 +27,7 @@ def test_file_names(benchmark, name, found):
 
 
 @pytest.mark.parametrize(("benchmark", "camera"), [("Market1501", 0), ("Market1501", 7), ("DukeMTMC", 9)])
-def test_cameras_that_are_not_there_are_left_out(benchmark, camera):
+def test_cameras_that_are_not_there_are_skipped(benchmark, camera):
     with pytest.raises(UnexpectedCamera, match=f"camera {camera}, where the benchmark has 1 to [68]"):
         BENCHMARK_OF[benchmark].read(Path(f"0002_c{camera}s1_000451_03.jpg"))
 
@@ -63,7 +63,7 @@ def test_training_on_everything_leaves_out_those_whom_nobody_asks_for(tmp_path):
     assert [who for _, who in load("Market1501", tmp_path).training_people(combineall=True)] == [2, 7, 1, 1]
 
 
-def test_other_sizes_than_published_are_told(tmp_path, caplog):
+def test_other_sizes_than_published_are_logged(tmp_path, caplog):
     touch(tmp_path / "DukeMTMC-reID", *(name for name in FILES if "db" not in name))
     load("DukeMTMC", tmp_path)
     assert "bounding_box_train: 2 images where 16,522 are published and 2 people where 702" in caplog.text
@@ -86,7 +86,7 @@ def test_own_images_with_cameras_of_their_own_are_refused_with_the_remedy(tmp_pa
 def test_a_few_strange_cameras_are_counted_with_the_remedy(tmp_path, caplog):
     touch(tmp_path / "Market1501", *FILES, *own_files((1, 2, 7)))
     assert len(load("Market1501", tmp_path).train) == 42
-    assert "20 images left out: camera 7, where the benchmark has 1 to 6 (of 62 images). Own images" in caplog.text
+    assert "20 images skipped: camera 7, where the benchmark has 1 to 6 (of 62 images). Own images" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_junk_and_other_files_are_counted(tmp_path, caplog):
     assert "bounding_box_test: skipped 1 files with other suffixes: .txt (1)" in caplog.text
 
 
-def test_a_second_copy_is_told(tmp_path, caplog):
+def test_a_second_copy_is_logged(tmp_path, caplog):
     home = touch(tmp_path / "Market-1501-v15.09.15", *FILES)
     other = touch(tmp_path / "market1501", *FILES)
     (tmp_path / "Market").symlink_to(home)
     load("Market1501", tmp_path)
-    assert f"Market1501 is read from {home}, not from {other}, which is there, too" in caplog.text
+    assert f"Market1501 is read from {home}, not from {other}, which exists too" in caplog.text

@@ -12,7 +12,7 @@ the gallery, all others are queries. CUHK03's classic protocol: all eight are in
 import pytest
 
 from fastreid.data.benchmarks import BENCHMARK_OF
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from fastreid.structures import UNNAMED_PERSON
 from tests.data.benchmarks.trees import load
 from tests.miniature import rendered

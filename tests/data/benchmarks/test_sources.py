@@ -101,10 +101,10 @@ def test_a_list_in_utf_16_and_names_that_hold_other_line_ends(home):
     assert names(QUERIES, home) == ["query/1/a.jpg"] and names(GALLERY, home) == ["test/3/x\u2028y.jpg"]
 
 
-def test_lines_that_are_there_again_are_counted(home, caplog):
+def test_lines_that_are_repeated_are_counted(home, caplog):
     (home / "exp.txt").write_text("test/1/c.jpg\n" * 3 + "test/2/d.jpg\n")
     assert len(GALLERY.paths(home)) == 4
-    assert "gallery of exp.txt: 2 of 4 lines name an image again" in caplog.text
+    assert "gallery of exp.txt: 2 of 4 lines repeat an image" in caplog.text
 
 
 @pytest.mark.parametrize("word", ["٧", "1_1", "+1", "9" * 20])
@@ -114,7 +114,7 @@ def test_numbers_in_lists_are_digits_that_fit(home, word):
         Lines(("list.txt",), ("test",), numbers=1).paths(home)
 
 
-def test_the_other_form_of_a_split_is_told(home, caplog):
+def test_the_other_form_of_a_split_is_logged(home, caplog):
     (home / "list.txt").write_text("1/c.jpg 1\n")
     both = FirstOf((Lines(("list.txt",), ("test",), numbers=1), Folder("test")))
     with caplog.at_level(logging.INFO):

@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 
 from fastreid.data.datasets import DatasetError
-from fastreid.evaluation.score import match_images
+from fastreid.retrieval.matches import match_images
 from tests.data.benchmarks.trees import labels, load, touch
 
 TRAIN = ["0061606 18803", "0061607 18803", "0061700 7"]

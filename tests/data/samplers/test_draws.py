@@ -22,7 +22,7 @@ def first(draws, count):
 
 def test_processes_share_each_batch_of_an_endless_sampler():
     whole = first(TrainingDraws(Endless(4, 2), 8), 16)
-    assert [draw.number for draw in whole] == list(range(16)) and [draw.index for draw in whole[:6]] == [
+    assert [draw.number for draw in whole] == list(range(16)) and [draw.image for draw in whole[:6]] == [
         0,
         1,
         2,

@@ -90,7 +90,7 @@ def test_processes_share_each_batch_people_undivided(name):
         parts = [list(islice(stream, 4)) for stream in streams]
         assert sorted(parts[0] + parts[1], key=lambda draw: draw.number) == whole[first : first + 8]
         if name not in ("uniform", "rare"):
-            assert all(len({PEOPLE[draw.index] for draw in part}) == 1 for part in parts)
+            assert all(len({PEOPLE[draw.image] for draw in part}) == 1 for part in parts)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers():

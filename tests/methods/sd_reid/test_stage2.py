@@ -299,7 +299,7 @@ def test_what_a_run_freezes_later_stays_in_its_checkpoints(make_stage2):
         ("TEST.SDMODEL.NUM_DRAWS", 0, "1 or more"),
         ("TEST.SDMODEL.MICRO_BATCH", -1, "no limit"),
         ("TEST.SDMODEL.CONTROL_STEPS", "fade", "did you mean 'fading'"),
-        ("TEST.SDMODEL.NUM_INFERENCE_STEPS", 0, "1 … TRAIN_STEP"),
+        ("TEST.SDMODEL.NUM_INFERENCE_STEPS", 0, "1 … MODEL.SDMODEL.TRAIN_STEP"),
         ("MODEL.BACKBONE.DEPTH", "small", "tokens of 192 numbers, the backbone's have 384"),
     ],
 )

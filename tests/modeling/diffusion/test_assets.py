@@ -20,7 +20,8 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 
 from fastreid.config import ConfigError
-from fastreid.modeling.diffusion import AssetError, Denoiser, Schedule
+from fastreid.methods.sd_reid.build import make_schedule
+from fastreid.modeling.diffusion import AssetError, Denoiser
 from tests.modeling import toys
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 3438167540\n"
@@ -40,7 +41,7 @@ def copied(assets, tmp_path):
 
 
 def load(folder):
-    return Denoiser.from_pretrained(str(folder)).unet
+    return Denoiser.from_pretrained(str(folder), key="MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH").unet
 
 
 def same(first, second):
@@ -81,7 +82,7 @@ def test_a_whole_pipeline_has_its_parts(assets, unet, tmp_path, caplog):
     (tmp_path / "model_index.json").write_text("{}")
     assert same(load(tmp_path), unet) and "is a whole pipeline: its unet is used" in caplog.text
     key = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
-    assert Schedule.from_config(toys.stage2_cfg(assets, key, str(tmp_path))).num_timesteps == 200
+    assert make_schedule(toys.stage2_cfg(assets, key, str(tmp_path))).num_timesteps == 200
     shutil.rmtree(tmp_path / "unet")
     (tmp_path / "transformer").mkdir()
     with pytest.raises(AssetError, match="no UNet in .*expected config.json; it has model_index.json, sched"):
@@ -195,7 +196,7 @@ def schedule(assets, tmp_path, scheduler=None, *options, **values):
     config = {name: value for name, value in config.items() if value != "gone"}
     (folder / "scheduler_config.json").write_text(json.dumps(config))
     key = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
-    return Schedule.from_config(toys.stage2_cfg(assets, key, str(folder), *options))
+    return make_schedule(toys.stage2_cfg(assets, key, str(folder), *options))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_a_key_wins_and_the_difference_is_logged(assets, tmp_path, caplog):
     key = "MODEL.SDMODEL.PREDICTION_TYPE"
     scheduler = DDIMScheduler(prediction_type="v_prediction")
     assert schedule(assets, tmp_path, scheduler, key, "epsilon").prediction_type == "epsilon"
-    assert "PREDICTION_TYPE is epsilon, but scheduler_config.json of the assets says v_prediction" in caplog.text
+    assert "the prediction type is epsilon, but scheduler_config.json of the assets says v_prediction" in caplog.text
     with pytest.raises(ConfigError, match=r"PREDICTION_TYPE .*v_predicton.*did you mean 'v_prediction'"):
         schedule(assets, tmp_path, scheduler, key, "v_predicton")
 
@@ -265,9 +266,9 @@ def test_damaged_scheduler_files(assets, tmp_path, content, said):
     (tmp_path / "scheduler_config.json").write_bytes(content)
     key = "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH"
     with pytest.raises(AssetError, match=rf"scheduler_config\.json.* {said}"):
-        Schedule.from_config(toys.stage2_cfg(assets, key, str(tmp_path)))
+        make_schedule(toys.stage2_cfg(assets, key, str(tmp_path)))
     with pytest.raises(AssetError, match="there is no such folder"):
-        Schedule.from_config(toys.stage2_cfg(assets, key, str(tmp_path / "nowhere")))
+        make_schedule(toys.stage2_cfg(assets, key, str(tmp_path / "nowhere")))
 
 
 def test_listed_betas_cannot_be_spread(assets, tmp_path):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fastreid.config import ConfigError
+from fastreid.methods.sd_reid.build import choose_trainable
 from fastreid.modeling.diffusion import AssetError, Denoiser
-from fastreid.modeling.diffusion.adapters import choose_trainable
 from fastreid.structures import Condition, ControlMaps
 from tests.modeling import toys
 
@@ -44,6 +44,10 @@ def test_no_control_is_the_plain_unet(denoiser):
     with torch.no_grad():
         plain = denoiser.unet(noisy, torch.tensor(10), encoder_hidden_states=tokens).sample
     torch.testing.assert_close(predict(denoiser, control()), plain)
+
+
+def test_a_condition_may_have_no_control(denoiser):
+    torch.testing.assert_close(predict(denoiser, None), predict(denoiser, control()))
 
 
 @pytest.mark.parametrize("kind", ["down", "up", "mid"])
@@ -87,7 +91,7 @@ def test_the_condition_is_left_as_it_was(denoiser):
 
 def test_a_missing_unet_is_explained(tmp_path):
     with pytest.raises(AssetError, match=r"no UNet in .*UNET_CONFIG.PRETRAINED_PATH.*make_assets.py"):
-        Denoiser.from_pretrained(str(tmp_path))
+        Denoiser.from_pretrained(str(tmp_path), key="MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH")
 
 
 def trained(assets, *options):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fastreid.config import ConfigError
-from fastreid.modeling.diffusion.guidance import GUIDANCE, NullRows, get_guidance
+from fastreid.modeling.diffusion import OptionError
+from fastreid.modeling.diffusion.guidance import GUIDANCE, NullCondition, condition_of, get_guidance
 from fastreid.structures import Condition, ControlMaps
 
 CONDITION = Condition(torch.ones(1, 2, 3), ControlMaps((torch.ones(1, 1, 2, 2),), (torch.ones(1, 1, 2, 2),)))
@@ -31,17 +31,33 @@ def predict(condition):
     ],
 )
 def test_modes(mode, expected):
-    guidance, null = get_guidance(mode), NullRows(NULL_TOKENS, drops_down=True, drops_up=True)
-    predictions = [predict(null.branch(branch, CONDITION)) for branch in guidance.branches]
+    guidance, null = get_guidance(mode), NullCondition(NULL_TOKENS, drops_down=True, drops_up=True)
+    predictions = [predict(condition_of(branch, CONDITION, null)) for branch in guidance.branches]
     assert guidance.combine(predictions, (3.0, 5.0)).item() == pytest.approx(expected)
 
 
 def test_the_unconditional_branch_keeps_the_control_that_training_kept():
     unconditional = GUIDANCE["uc_full"].branches[0]
-    kept = NullRows(NULL_TOKENS, drops_down=False, drops_up=True).branch(unconditional, CONDITION)
+    kept = condition_of(unconditional, CONDITION, NullCondition(NULL_TOKENS, drops_down=False, drops_up=True))
     assert predict(kept).item() == 10.0
 
 
 def test_an_unknown_mode_is_explained():
-    with pytest.raises(ConfigError, match="'uc_ful'; did you mean 'uc_full'"):
+    with pytest.raises(OptionError, match="unknown guidance 'uc_ful'; did you mean 'uc_full'"):
         get_guidance("uc_ful")
+
+
+@pytest.mark.parametrize("mode", GUIDANCE)
+def test_a_condition_without_control_has_none_in_any_branch(mode):
+    plain, null = Condition(CONDITION.tokens), NullCondition(NULL_TOKENS)
+    for branch in get_guidance(mode).branches:
+        seen = condition_of(branch, plain, null)
+        assert seen.control is None and torch.equal(seen.tokens, plain.tokens if branch.tokens else NULL_TOKENS)
+
+
+def test_only_guidance_with_null_tokens_needs_a_null_condition():
+    assert {name for name, guidance in GUIDANCE.items() if not guidance.needs_null} == {"full", "inverse"}
+    (full,) = get_guidance("full").branches
+    assert torch.equal(condition_of(full, CONDITION, None).tokens, CONDITION.tokens)
+    with pytest.raises(OptionError, match="give a null condition"):
+        condition_of(get_guidance("uc_full").branches[0], CONDITION, None)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from fastreid.config import ConfigError
+from fastreid.modeling.diffusion import OptionError
 from fastreid.modeling.diffusion.noise import NoiseSource
 from fastreid.utils import comm
 from tests.modeling import toys
@@ -77,5 +77,5 @@ def test_a_seed_is_a_draw_and_fresh_noise_runs_on():
 
 
 def test_an_unknown_kind_is_explained():
-    with pytest.raises(ConfigError, match="did you mean 'shared'"):
+    with pytest.raises(OptionError, match="did you mean 'shared'"):
         NoiseSource("share", 3, SHAPE)

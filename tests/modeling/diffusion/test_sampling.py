@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from fastreid.config import ConfigError, get_cfg
-from fastreid.modeling.diffusion.guidance import NullRows, get_guidance
+from fastreid.modeling.diffusion import OptionError
+from fastreid.modeling.diffusion.guidance import NullCondition, get_guidance
 from fastreid.modeling.diffusion.sampling import Sampler
 from fastreid.structures import Condition, ControlMaps
 from tests.modeling.diffusion.test_schedule import CONFIG, make
@@ -21,7 +21,7 @@ def condition_for(rows):
 def run(predict, rows=4, solver="ddim", **options):
     sampler = Sampler(make(solver), num_steps=5, guidance=get_guidance("uc_full"), **options)
     condition = condition_for(rows)
-    null = NullRows(torch.zeros_like(condition.tokens), drops_down=False, drops_up=False)
+    null = NullCondition(torch.zeros_like(condition.tokens), drops_down=False, drops_up=False)
     noise = torch.randn(sampler.noise_steps, rows, 4, 8, 6, generator=torch.Generator().manual_seed(0))
     return sampler.sample(predict, condition, null, noise)
 
@@ -85,30 +85,25 @@ def test_the_conditional_rows_are_the_second_half():
     torch.testing.assert_close(guided, plain)
 
 
-def sampler_of(*options):
-    cfg = get_cfg()
-    cfg.merge_from_list(list(options))
-    return Sampler.from_config(cfg, make("ddim"))
+@pytest.mark.parametrize(("mode", "branches"), [("full", 1), ("inverse", 2)])
+def test_neither_control_nor_null_condition_is_needed(mode, branches):
+    sizes = []
+
+    def predict(noisy, timestep, condition):
+        assert condition.control is None and len(condition.tokens) == len(noisy)
+        sizes.append(len(noisy))
+        return 0.1 * noisy
+
+    sampler = Sampler(make("ddim"), num_steps=5, guidance=get_guidance(mode), control_fades=True, micro_batch=3)
+    noise = torch.randn(1, 2, 4, 8, 6)
+    assert sampler.sample(predict, Condition(torch.randn(2, 3, 5)), None, noise).shape == (2, 4, 8, 6)
+    assert sum(sizes) == 5 * 2 * branches
 
 
-def test_every_field_is_read_from_its_key():
-    options = ("FULL_GUIDANCE_SCALE", 1.5, "DOWN_BLOCK_GUIDANCE_SCALE", 3.5, "MICRO_BATCH", 7, "NUM_INFERENCE_STEPS", 4)
-    keys = [f"TEST.SDMODEL.{word}" if isinstance(word, str) else word for word in options]
-    sampler = sampler_of(*keys, "TEST.SDMODEL.CONTROL_STEPS", "fading")
-    assert (sampler.full_scale, sampler.down_scale, sampler.micro_batch, sampler.num_steps) == (1.5, 3.5, 7, 4)
-    assert sampler.control_fades
-    assert not sampler_of("TEST.SDMODEL.CONTROL_STEPS", "every").control_fades
-    assert (Sampler.full_scale, Sampler.down_scale, Sampler.micro_batch) == (2.0, 2.0, 0)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("CONTROL_STEPS", "fades", "Legal: every, fading"),
-        ("MICRO_BATCH", -1, "MICRO_BATCH"),
-        ("NUM_INFERENCE_STEPS", 10**6, "NUM_INFERENCE_STEPS"),
-    ],
-)
-def test_impossible_keys_are_refused(key, value, said):
-    with pytest.raises(ConfigError, match=said):
-        sampler_of(f"TEST.SDMODEL.{key}", value)
+@pytest.mark.parametrize(("options", "said"), [
+    ({"micro_batch": -1}, "micro_batch must be 0 .no limit. or more, got -1"),
+    ({"num_steps": 10**6}, "num_steps must be 1 … num_timesteps=1000"),
+])  # fmt: skip
+def test_impossible_numbers_are_refused(options, said):
+    with pytest.raises(OptionError, match=said):
+        Sampler(make("ddim"), **{"num_steps": 5, "guidance": get_guidance("full"), **options})

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from fastreid.config import ConfigError
+from fastreid.modeling.diffusion import OptionError
 from fastreid.modeling.diffusion.schedule import PREDICTION_TYPES, Schedule
 
 CONFIG = {
@@ -107,17 +107,17 @@ def test_noising_and_targets_are_the_closed_forms():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"solver": "ddmp"}, "SCHEDULER_CONFIG.NAME 'ddmp'; did you mean 'ddpm'"),
+        ({"solver": "ddmp"}, "unknown solver 'ddmp'; did you mean 'ddpm'"),
         ({"prediction": "v"}, "Legal: epsilon, v_prediction, sample"),
         ({"spacing": "trailling"}, "did you mean 'trailing'"),
         ({"solver": "euler", "prediction": "sample"}, "not with euler"),
     ],
 )
 def test_wrong_settings_are_explained(options, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(OptionError, match=message):
         make(**options)
 
 
 def test_more_steps_than_the_diffusion_has_are_refused():
-    with pytest.raises(ConfigError, match="1 … TRAIN_STEP=100, got 101"):
+    with pytest.raises(OptionError, match="num_steps must be 1 … num_timesteps=100, got 101"):
         make(steps=100).reverse(101, "cpu")

@@ -1,11 +1,11 @@
-"""Scoring a protocol from descriptors: names of the figures, metrics, and what is refused."""
+"""Scoring of a protocol: names of the figures, metrics, and errors."""
 
 import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation.options import Scoring
-from fastreid.evaluation.score import score
+from fastreid.evaluation.scoring import score
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.retrieval import torch_engine
 from fastreid.retrieval.torch_engine import build_dist
 from fastreid.structures import PersonImage
