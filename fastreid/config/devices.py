@@ -1,4 +1,4 @@
-"""Which devices this installation of torch can compute on."""
+"""The devices that this installation of torch can compute on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 def resolve_device(name: str | torch.device, *, key: str = "MODEL.DEVICE") -> str:
-    """`"auto"` as "cuda" if torch sees one, else "cpu"; any other must be a device that torch can use here.
+    """Return the name of a device, after checking that torch can use it; "auto" is "cuda" if there is one, else "cpu".
 
     Args:
-        key: what asks for the device, for the error message.
+        name: of the device.
+        key: config key that names the device, for the error message.
 
     Raises:
-        ConfigError: not a torch device, or one that this machine or this installation of torch does not have.
+        ConfigError: not a device of torch, or one that this machine or this installation of torch does not have.
     """
     import torch
 
@@ -28,7 +29,7 @@ def resolve_device(name: str | torch.device, *, key: str = "MODEL.DEVICE") -> st
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of old names, which are refused below
+            warnings.simplefilter("ignore")  # torch warns about old names, which are errors below
             device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"{key} {name!r} is no torch device; {_legal_here()}") from None
@@ -45,13 +46,13 @@ def _is_usable(device: torch.device) -> bool:
 
     if device.type == "cpu":
         return True
-    if device.type == "cuda":  # only counted: a process that is going to fork must not start CUDA
+    if device.type == "cuda":  # only counted, as CUDA must not start in a process that will fork
         return (device.index or 0) < torch.cuda.device_count()
     if device.type == "mps":
         return torch.backends.mps.is_available()
     try:
         torch.zeros(1, device=device).cpu()
-    except Exception:  # each backend that is missing has an error of its own
+    except Exception:  # backends that are missing raise different errors
         return False
     return True
 
