@@ -10,7 +10,7 @@ from setuptools import Extension, find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 
-# No sum may be fused or reordered that kernels.h does not fuse or order: results have the same bits everywhere.
+# No sum may be fused or reordered that the headers do not fuse or order: results have the same bits everywhere.
 FLAGS = {
     "linux": ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"],
     "darwin": ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],  # its compiler has no OpenMP
