@@ -204,7 +204,7 @@ def test_resuming_a_finished_run_only_evaluates_it(scratch, stage, tmp_path):
     shutil.copytree(scratch.folder / LOGS / stage, tmp_path / "run")
     before = (tmp_path / "run/model_final.pth").stat().st_mtime_ns
     (tmp_path / "run/results.json").unlink()
-    assert "has done its 2 epochs" in train(scratch, stage, tmp_path / "run", "--resume")
+    assert "has finished its 2 epochs" in train(scratch, stage, tmp_path / "run", "--resume")
     assert (tmp_path / "run/model_final.pth").stat().st_mtime_ns == before
     assert results_of(tmp_path / "run") == results_of(scratch.folder / LOGS / stage)
 

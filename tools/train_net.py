@@ -66,7 +66,7 @@ def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
     model = build_for_evaluation(cfg, DefaultTrainer)
     tests = functools.cache(lambda: DefaultTrainer.build_test_datasets(cfg))
     with evaluation_manifest(cfg, lambda: splits_of([], tests()), lambda: names_of([], tests())):
-        return DefaultTrainer.test(cfg, model, tests())
+        return DefaultTrainer.test(cfg, model, datasets=tests())
 
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:

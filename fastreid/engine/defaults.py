@@ -142,7 +142,7 @@ class DefaultTrainer(ResumableTrainer):
         return self.results
 
     @classmethod
-    def test(cls, cfg: CfgNode, model: nn.Module, datasets: Sequence[Any] | None = None) -> Results:
+    def test(cls, cfg: CfgNode, model: nn.Module, *, datasets: Sequence[Any] | None = None) -> Results:
         """Evaluate ``model`` on DATASETS.TESTS and write OUTPUT_DIR/results.json.
 
         Args:
@@ -198,7 +198,7 @@ class DefaultTrainer(ResumableTrainer):
         with self.average.applied() if self.average else contextlib.nullcontext():
             if self._overrides("test"):  # it may have fast-reid's arguments
                 return self.test(self.cfg, self.bare_model)
-            return self.test(self.cfg, self.bare_model, self._protocols)
+            return self.test(self.cfg, self.bare_model, datasets=self._protocols)
 
     def build_hooks(self) -> list[HookBase | None]:
         """The hooks in their order; writers only in the main process."""

@@ -167,7 +167,7 @@ def test_resuming_a_finished_run_evaluates(tmp_path, caplog):
     before = (tmp_path / "model_final.pth").read_bytes()
     again = train(toy_cfg(tmp_path), resume=True)
     assert again.results == first.results
-    assert "has done its 4 epochs: evaluating it" in caplog.text
+    assert "has finished its 4 epochs: evaluating it" in caplog.text
     assert (tmp_path / "model_final.pth").read_bytes() == before
 
 

@@ -224,5 +224,5 @@ def test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind(tmp_pat
 def test_torchrun_starts_all_processes(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(LaunchError, match="torchrun has started the processes.*--nproc-per-node"):
+    with pytest.raises(LaunchError, match="the processes were started by torchrun.*--nproc-per-node"):
         launch(print, 2, device="cpu")
