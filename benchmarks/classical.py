@@ -1,4 +1,4 @@
-"""How evaluation is usually done, for evaluation.py to compare with: full matrices, full sorts, loops in Python."""
+"""The usual implementation of evaluation, as the baseline of evaluation.py: full matrices, sorts, Python loops."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ def distance_matrix(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
 
 
 def mean_ap(distances: np.ndarray, q_pids, g_pids, q_cams, g_cams) -> float:
-    """By a full sort and a scan of every row."""
+    """Rank by a full sort and a scan of every row."""
     order = np.argsort(distances, axis=1)
     aps = []
     for row, pid, cam in zip(order, q_pids, q_cams, strict=True):
@@ -37,7 +37,7 @@ def reranked(query: np.ndarray, gallery: np.ndarray, k1: int = 20, k2: int = 6, 
 
 
 def clusters(features: np.ndarray, k1: int = 30, k2: int = 6, eps: float = 0.6, min_samples: int = 4) -> np.ndarray:
-    """Labels of DBSCAN on the N x N matrix of Jaccard distances, as unsupervised methods make them."""
+    """Labels of DBSCAN on the N x N matrix of Jaccard distances, as in unsupervised methods."""
     x = torch.from_numpy(features)
     similarity = x @ x.T
     order = similarity.topk(k1, dim=1).indices.numpy()
@@ -51,7 +51,7 @@ def clusters(features: np.ndarray, k1: int = 30, k2: int = 6, eps: float = 0.6, 
 
 
 def expanded(features: np.ndarray, k: int = 10, alpha: float = 3.0) -> np.ndarray:
-    """Average query expansion: all cosines, and every row by itself."""
+    """Average query expansion with all cosines and a loop over rows."""
     x = torch.nn.functional.normalize(torch.from_numpy(features))
     means = []
     for row in (x @ x.T).numpy():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Times evaluation from features against the classical way, in one process and with the same number of threads.
+"""Times evaluation of features against the classical implementation, with the same number of threads.
 
     python benchmarks/evaluation.py [--jobs ranking reranking clustering expansion roc growth] [--sizes …] [--dims …]
 
@@ -45,7 +45,7 @@ GROWTH = (10_000, 32_000, 100_000, 320_000, 1_000_000)
 
 @dataclass(frozen=True)
 class Size:
-    """How large a benchmark is; gallery images of `nobody` are distractors."""
+    """Size of a benchmark; gallery images of `nobody` are distractors."""
 
     queries: int
     gallery: int
@@ -66,7 +66,7 @@ Protocol = tuple[np.ndarray, ...]
 
 
 def make(size: Size, dim: int, seed: int = 0) -> Protocol:
-    """Clustered unit-length features and ids: a common part, a person's, and noise that differs by image."""
+    """Random unit-length features and ids: a common part, a part per person, and noise per image."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((size.people, dim), dtype=np.float32)
     q_pids = rng.integers(0, size.people, size.queries)
@@ -94,24 +94,24 @@ def product(data: Protocol, device: str = "cpu") -> None:
 
 
 def by_library(data: Protocol, device: str = "cpu") -> float:
-    """Ours with torch's product in place of the library's kernel."""
+    """The library with the matrix product of torch instead of its kernel."""
     return TorchDistances(*data[:2], memory_budget=256, device=device).rank(match_labels(*data[2:])).mean_ap
 
 
 def by_euclidean(data: Protocol) -> float:
-    """Ours by Euclidean distances, which are computed about a point among the descriptors."""
+    """The library with Euclidean distances, computed about a centre of the descriptors."""
     return rank_features(*data, metric="euclidean").mean_ap
 
 
 def about_the_origin(data: Protocol) -> float:
-    """The same without that point, and so without what looking for it and taking it off costs."""
+    """The same without the centre, and so without the cost of computing and subtracting it."""
     origin = np.zeros(data[0].shape[1], dtype=np.float32)
     with mock.patch.object(compiled_engine, "fit_metric", lambda metric, query, gallery: FittedMetric(metric, origin)):
         return by_euclidean(data)
 
 
 def measured(job: Callable[[], object], warm: bool = False) -> tuple[float, float, object]:
-    """Seconds, MiB of memory above what was there before (Linux; nan elsewhere), and what the job gave.
+    """Return seconds, MiB of additional memory (Linux; nan elsewhere), and the result of a job.
 
     In a fork of this process, which must not have used its threads yet: what an earlier job left behind in memory
     (after 11 GB, small pages) would slow this one down. With `warm` it runs once before, to wake up threads.
@@ -129,7 +129,7 @@ def measured(job: Callable[[], object], warm: bool = False) -> tuple[float, floa
 
     child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
-    send.close()  # so that a child that dies is noticed
+    send.close()  # so that the death of the child is detected
     try:
         return receive.recv()
     except EOFError:
@@ -150,7 +150,7 @@ def _memory(reset: bool = False) -> float:
 
 
 def ranking(name: str, dim: int, rounds: int, device: str) -> list[list[object]]:
-    """Table rows of one size: the whole evaluation, then ranking alone from a ready matrix."""
+    """Table rows of one size: the whole evaluation, and ranking from a given matrix."""
     data = make(SIZES[name], dim)
     ids = data[2:]
     jobs = {
@@ -174,7 +174,7 @@ def ranking(name: str, dim: int, rounds: int, device: str) -> list[list[object]]
 
 
 def reranking(name: str, dim: int, rounds: int, device: str) -> list[list[object]]:
-    """Re-ranked evaluation; the classical way only where its matrices fit."""
+    """Re-ranked evaluation; the classical one only if its matrices fit into memory."""
     query, gallery, *ids = make(SIZES[name], dim)
     jobs = {
         "classical": lambda: classical.mean_ap(classical.reranked(query, gallery), *ids),
@@ -206,7 +206,7 @@ def expansion(name: str, dim: int, rounds: int, device: str) -> list[list[object
     """Average query expansion of queries and gallery, ten neighbours."""
     features = np.concatenate(make(SIZES[name], dim)[:2])
     jobs = {
-        # One number of each to compare: a neighbour or two of thousands differ by rounding.
+        # One number of each is compared: a few neighbours of thousands differ by rounding.
         "classical": lambda: np.abs(classical.expanded(features)).mean(),
         "ours": lambda: np.abs(expand(features, 10, 3.0)).mean(),
     }
@@ -242,7 +242,7 @@ def _rows(
     results: dict[str, object] = {}
     for _ in range(rounds):
         for name, job in jobs.items():
-            seconds, memory, results[name] = measured(job, warm=name != "classical")  # what is long needs none
+            seconds, memory, results[name] = measured(job, warm=name != "classical")  # long jobs need no warm-up
             runs[name].append((seconds, memory))
     for name, result in results.items():
         if same and result is not None and not np.allclose(result, results[baseline], atol=1e-4):
@@ -263,7 +263,7 @@ def _rows(
 
 
 def growth(dim: int, sizes: Sequence[int]) -> None:
-    """Time and memory over the gallery's size; the features lie in a file and are mapped."""
+    """Time and memory by gallery size; the features are memory-mapped."""
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         for count in sizes:
@@ -294,7 +294,7 @@ def _write(path: Path, size: Size, dim: int) -> tuple[np.ndarray, ...]:
 
 
 def main() -> None:
-    """Parse the command line, measure, print."""
+    """Parse the command line, measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", nargs="+", choices=[*JOBS, "growth"], default=list(JOBS))
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["market", "msmt17", "cargo"])

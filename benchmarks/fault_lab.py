@@ -1,4 +1,4 @@
-"""Where training runs are broken: data, assets and an unbroken run of each stage, and ways to break one."""
+"""Fault injection: data, assets and an undisturbed run of each stage, and functions that disturb a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import fastreid.engine  # noqa: F401 - imported once, for all forks
+import fastreid.engine  # noqa: F401 - imported once for all forks
 from fastreid.methods.models import SDReIDStage1, SDReIDStage2
 from fastreid.utils import writers
 
@@ -26,7 +26,7 @@ STAGES = ("stage1", "stage2")
 
 
 class Lab:
-    """A folder with data, assets and an unbroken run of each stage."""
+    """A folder with data, assets and an undisturbed run of each stage."""
 
     def __init__(self, folder: Path, workers: int, keys: list[str]) -> None:
         self.folder, self.workers, self.keys = folder, workers, keys
@@ -50,7 +50,7 @@ class Lab:
         during: Callable[[int], None] | None = None,
         inject: Callable[[], None] | None = None,
     ) -> int:
-        """Run a tool in a fork of this process, after `inject` there; its exit status, negative for a signal."""
+        """Run a tool in a fork of this process, after `inject`; return its exit status, negative for a signal."""
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
@@ -75,14 +75,14 @@ class Lab:
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
             print(error)
-        except BaseException as error:  # noqa: BLE001 - a fork must not come back
+        except BaseException as error:  # noqa: BLE001 - a fork must not return
             print(f"{type(error).__name__}: {error}")
         finally:
             sys.stdout.flush()
             os._exit(status or 0)
 
     def train(self, stage: str, output: str, *keys: str, options: Sequence[str] = (), **broken: Any) -> int:
-        """`broken`: `during` and `inject` of `tool`."""
+        """Train a stage; `broken` are the arguments `during` and `inject` of `tool`."""
         words = ["--config-file", str(ROOT / f"configs/quickstart/{stage}.yml"), "--resume", *options]
         words += ["MODEL.DEVICE", "cpu", "DATASETS.ROOT", "data", "OUTPUT_DIR", output]
         words += ["SOLVER.MAX_EPOCH", "4", "SOLVER.IMS_PER_BATCH", "16", "SOLVER.CHECKPOINT_PERIOD", "1"]
@@ -92,7 +92,7 @@ class Lab:
         return self.tool("tools/train_net.py", *words, *keys, *self.keys, **broken)
 
     def said_since(self, position: int) -> str:
-        """What all runs printed after the log had so many bytes."""
+        """Return what all runs printed after a position in the log, in bytes."""
         return self.log.read_bytes()[position:].decode(errors="replace")
 
     @property
@@ -102,20 +102,20 @@ class Lab:
     def what_differs(
         self, output: str, whole: str, *, extra: Collection[str] = (), ignored: Collection[str] = ()
     ) -> str:
-        """ "" if a run left what the unbroken one did, in every file, else what differs."""
+        """Return "" if all files of a run equal those of the undisturbed one, else what differs."""
         if not (self.folder / output / "model_final.pth").exists():
             return "it did not end"
         if whole not in self._remains:
             self._remains[whole] = remains_of(self.folder / whole)
         found = remains_of(self.folder / output)
         names = differences(found, self._remains[whole], extra=extra, ignored=ignored)
-        if names:  # to be looked into, if --folder keeps it
+        if names:  # for inspection with --folder
             shutil.copytree(self.folder / output, self.folder / f"kept/{len(list(self.folder.glob('kept/*')))}")
         return f"{', '.join(names)} differ" if names else ""
 
 
 def at_event(number: int | None, count: Path | None = None) -> None:
-    """End this process, as by SIGKILL, at its file event `number`, counted from 0.
+    """End this process like SIGKILL at its file event `number`, counted from 0.
 
     An event is that a file is about to be put in place, or that half of a line of metrics.json is written. `count`
     grows by a byte at each.
@@ -140,7 +140,7 @@ def at_event(number: int | None, count: Path | None = None) -> None:
 
 
 def kill_after(seconds: float, number: int, *, group: bool = False) -> Callable[[int], None]:
-    """Signal a run some time after it began; `group`: its data workers, too. SIGKILL is for all of them."""
+    """Send a signal to a run some time after its start; with `group`, also to its data workers. SIGKILL ends all."""
 
     def kill(child: int) -> None:
         time.sleep(seconds)
@@ -151,7 +151,7 @@ def kill_after(seconds: float, number: int, *, group: bool = False) -> Callable[
 
 
 def kill_a_child(seconds: float, number: int, *, which: int = -1) -> Callable[[int], None]:
-    """Signal one process that the run has started, as soon after that time as it has any."""
+    """Send a signal to one process that the run has started, at that time or as soon as there is one."""
 
     def kill(child: int) -> None:
         time.sleep(seconds)
@@ -165,7 +165,7 @@ def kill_a_child(seconds: float, number: int, *, which: int = -1) -> Callable[[i
 
 
 def loss_is_nan_at(number: int) -> Callable[[], None]:
-    """In the training pass of that number, counted from 1."""
+    """Act in a training pass, counted from 1."""
 
     def inject() -> None:
         for model in (SDReIDStage1, SDReIDStage2):
@@ -187,7 +187,7 @@ def _spoilt(forward: Callable[..., Any], number: int) -> Callable[..., Any]:
 
 
 def can_mount(folder: Path) -> bool:
-    """Whether a tmpfs can be mounted here, which takes the rights of an administrator."""
+    """Whether a tmpfs can be mounted, which requires administrator rights."""
     folder.mkdir(parents=True, exist_ok=True)
     if not _mount(folder, "size=1m"):
         return False
@@ -196,14 +196,14 @@ def can_mount(folder: Path) -> bool:
 
 
 def mount_small_disk(folder: Path, size: int) -> None:
-    """Put a disk of so many bytes at `folder`."""
+    """Mount a disk of this size in bytes at `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     if not _mount(folder, f"size={size}"):
         raise RuntimeError(f"no tmpfs can be mounted at {folder}")
 
 
 def make_room(folder: Path) -> None:
-    """Let the disk at `folder` grow to a gigabyte."""
+    """Enlarge the disk at `folder` to a gigabyte."""
     _mount(folder, "remount,size=1g")
 
 
@@ -220,5 +220,5 @@ def _mount(folder: Path, options: str) -> bool:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder."""
+    """Size of all files in a folder, in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Breaks training runs on purpose and compares what they leave to what a run left that nothing broke.
+"""Disturbs training runs by faults and compares their files with those of an undisturbed run.
 
     python benchmarks/faults.py [--kills 50] [--others 3] [--workers 2] [--folder DIR] [KEY VALUE ...]
 
@@ -47,7 +47,7 @@ YEAR = 365 * 24 * 3600
 
 @dataclass
 class Tally:
-    """Of one fault and one stage."""
+    """Counts for one fault and one stage."""
 
     how: str
     times: int = 0
@@ -55,13 +55,13 @@ class Tally:
     lost: list[str] = field(default_factory=list)
 
     def note(self, lost: str) -> None:
-        """Count a run that was broken and left to finish; `lost` is "" if it ended as the unbroken one did."""
+        """Count a run that was disturbed and then finished; `lost` is "" if it ended like the undisturbed one."""
         self.same += not lost
         self.lost += [lost] if lost else []
 
 
 def fresh(lab: Lab, stage: str) -> str:
-    """The folder, relative to the lab's, for a run that is about to be broken; empty."""
+    """Return an empty folder for a run, relative to that of the lab."""
     output = f"broken/{stage}"
     shutil.rmtree(lab.folder / output, ignore_errors=True)
     return output
@@ -78,13 +78,13 @@ def signalled(
     group: bool = False,
     afterwards: Callable[[Path], None] = lambda folder: None,
 ) -> Tally:
-    """Signalled at a random moment, up to three times in a row, then left to finish."""
+    """Signals at random moments, up to three times in a row; then the run is finished."""
     tally = Tally(how or f"{signal.Signals(number).name} at random moments, up to three a run, then --resume")
     while tally.times < times:
         output = fresh(lab, stage)
         for _ in range(min(dice.randint(1, 3), times - tally.times)):
             kill = kill_after(dice.uniform(0.2, lab.seconds[stage]), number, group=group)
-            tally.times += lab.train(stage, output, during=kill) != 0  # a run may be done before
+            tally.times += lab.train(stage, output, during=kill) != 0  # the run may finish before
             afterwards(lab.folder / output)
         lab.train(stage, output)
         tally.note(lab.what_differs(output, f"whole/{stage}"))
@@ -92,7 +92,7 @@ def signalled(
 
 
 def clock_jumps(dice: random.Random) -> Callable[[Path], None]:
-    """Every file gets a date within a year of now, before or after."""
+    """Set the dates of all files to random times within a year."""
 
     def jump(folder: Path) -> None:
         for path in folder.rglob("*"):
@@ -103,7 +103,7 @@ def clock_jumps(dice: random.Random) -> Callable[[Path], None]:
 
 
 def killed_at_files(lab: Lab, stage: str, times: int, dice: random.Random) -> Tally:
-    """Killed at file events of a run, spread over all of them, so in saves and evaluations, too."""
+    """Kills at file events spread over a whole run, including saves and evaluations."""
     tally = Tally("SIGKILL when a file of a save or an evaluation is put in place, then --resume")
     step = lab.events[stage] / max(1, times)
     for part in range(times):
@@ -115,7 +115,7 @@ def killed_at_files(lab: Lab, stage: str, times: int, dice: random.Random) -> Ta
 
 
 def damaged(lab: Lab, stage: str, how: str, damage: Callable[[Path], None], times: int, name: str = "") -> Tally:
-    """A file of a run that was killed late is broken: the newest checkpoint, or that of the name."""
+    """Damages a file of a run that was killed late: the newest checkpoint, or the named one."""
     tally = Tally(f"{how}, then --resume")
     for _ in range(times):
         output = fresh(lab, stage)
@@ -144,7 +144,7 @@ def stopped(
     extra: Collection[str] = (),
     ignored: Collection[str] = (),
 ) -> Tally:
-    """A fault that must stop the run with a sentence; when it is mended, the run goes on.
+    """A fault that must stop the run with an error message; when it is removed, the run is resumed.
 
     `begin` makes the fault for a run in that folder: what `Lab.train` is given, under "mend" what undoes it, and under
     "end" what cleans up after the comparison.
@@ -174,7 +174,7 @@ def _nothing() -> None:
 
 
 def two_at_once(lab: Lab, stage: str, times: int, dice: random.Random) -> Tally:
-    """A second run in the same folder is refused, and the first one does not notice."""
+    """A second run in the same folder raises an error, and the first one is not affected."""
     tally = Tally("a second run in the same folder while the first one runs: it is refused, and says so")
     for _ in range(times):
         output, position, ended = fresh(lab, stage), lab.log.stat().st_size, []
@@ -192,7 +192,7 @@ def two_at_once(lab: Lab, stage: str, times: int, dice: random.Random) -> Tally:
 
 
 def image_is_cut(lab: Lab, dice: random.Random) -> dict[str, Any]:
-    """One training image loses its second half."""
+    """Truncate a training image to its first half."""
     path = dice.choice(sorted((lab.folder / "data/CARGO/train").rglob("*.jpg")))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -200,14 +200,14 @@ def image_is_cut(lab: Lab, dice: random.Random) -> dict[str, Any]:
 
 
 def disk_is_small(lab: Lab, stage: str, output: str, dice: random.Random) -> dict[str, Any]:
-    """OUTPUT_DIR is a disk that gets full at some file of the run."""
+    """OUTPUT_DIR is on a disk that becomes full during the run."""
     folder = lab.folder / output
     mount_small_disk(folder, int(dice.uniform(0.02, 0.9) * size_of(lab.folder / f"whole/{stage}")))
     return {"mend": lambda: make_room(folder), "end": lambda: unmount(folder)}
 
 
 def stops(lab: Lab, stage: str, times: int, dice: random.Random) -> Iterator[Tally]:
-    """The faults that a run must not survive, one after the other."""
+    """All faults that must stop a run."""
     seconds, last = lab.seconds[stage], 12
     yield stopped(
         lab, stage, "a data worker killed at a random moment", "a data worker died", times,
@@ -233,7 +233,7 @@ def stops(lab: Lab, stage: str, times: int, dice: random.Random) -> Iterator[Tal
 
 
 def stops_of_two(lab: Lab, stage: str, times: int, dice: random.Random) -> Iterator[Tally]:
-    """Faults of a run of two processes, compared with an unbroken one of two."""
+    """Faults of a run of two processes, compared with an undisturbed run of two."""
     whole, two = f"whole/two_{stage}", ("--num-gpus", "2")
     start = time.perf_counter()
     lab.train(stage, whole, options=two)
@@ -265,7 +265,7 @@ def stops_of_two(lab: Lab, stage: str, times: int, dice: random.Random) -> Itera
 
 
 def cut(dice: random.Random) -> Callable[[Path], None]:
-    """A file loses its end."""
+    """Truncate a file."""
 
     def damage(path: Path) -> None:
         with open(path, "r+b") as file:
@@ -275,7 +275,7 @@ def cut(dice: random.Random) -> Callable[[Path], None]:
 
 
 def flip_a_bit(dice: random.Random) -> Callable[[Path], None]:
-    """Of a byte anywhere in a file; every other time in the last 2,000, where the archive's directory is."""
+    """Flip a bit anywhere in a file; every other time in the last 2,000 bytes, where the archive has its directory."""
     turns = itertools.count()
 
     def damage(path: Path) -> None:
@@ -291,7 +291,7 @@ def flip_a_bit(dice: random.Random) -> Callable[[Path], None]:
 
 
 def faults(lab: Lab, stage: str, args: argparse.Namespace, dice: random.Random) -> Iterator[Tally]:
-    """All faults of one stage, one after the other."""
+    """All faults of one stage."""
     kills, others = -(-args.kills // len(STAGES)), args.others
     yield signalled(lab, stage, signal.SIGKILL, kills, dice)
     yield killed_at_files(lab, stage, kills, dice)
@@ -311,7 +311,7 @@ def faults(lab: Lab, stage: str, args: argparse.Namespace, dice: random.Random) 
 
 
 def main() -> None:
-    """Parse the command line, break, count, print."""
+    """Parse the command line, run all faults, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--kills", type=int, default=50, help="SIGKILLs over both stages, at random moments and at files"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Times decoding and augmenting images on one core: this library against what others do, at the same pixels.
+"""Times decoding and augmentation of images on one core: this library against others, with the same pixels.
 
     python benchmarks/image_loading.py [--images 256] [--rounds 30]
 
@@ -33,12 +33,12 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms import InterpolationMode, v2
 
 BATCH, SIZE, SEED = 64, (256, 128), 1
-# Name -> heights from and to, half as wide. Market-1501's images are all 128 x 64.
+# Name -> lowest and highest height; images are half as wide. Those of Market-1501 are 128 x 64.
 SIZES = {"128 x 64": (128, 129), "190 x 95 on average": (120, 261)}
 
 
 def write_images(folder: Path, count: int, heights: tuple[int, int]) -> list[Path]:
-    """Smooth colours with the noise of a camera, at quality 90."""
+    """Random images: smooth colours with camera noise, at quality 90."""
     random = np.random.default_rng(0)
     paths = []
     for number in range(count):
@@ -53,7 +53,7 @@ def write_images(folder: Path, count: int, heights: tuple[int, int]) -> list[Pat
 
 
 def steps(cfg) -> list[v2.Transform]:
-    """fast-reid's training steps up to a picture or uint8 tensor, as torchvision has them."""
+    """The training transforms of fast-reid up to a picture or uint8 tensor, by torchvision."""
     return [
         v2.Resize(SIZE, interpolation=InterpolationMode.BICUBIC),
         v2.Pad(cfg.INPUT.PADDING.SIZE),
@@ -63,7 +63,7 @@ def steps(cfg) -> list[v2.Transform]:
 
 
 class Ways:
-    """What is timed; every method takes the paths of a batch.
+    """The timed implementations; each method has the paths of a batch as its argument.
 
     Args:
         paths: all images.
@@ -84,20 +84,20 @@ class Ways:
         self.number_of = {path: number for number, path in enumerate(paths)}
 
     def pillow(self, paths: Sequence[Path]) -> Tensor:
-        """Pillow and torchvision, as every other toolbox does."""
+        """Pillow and torchvision, as in other libraries."""
         return torch.stack([self.on_pictures(Image.open(path).convert("RGB")) for path in paths])
 
     def torchvision(self, paths: Sequence[Path]) -> Tensor:
-        """torchvision's decoder, and v2 on tensors. Other pixels."""
+        """The decoder of torchvision, and v2 transforms on tensors; pixels differ."""
         decoded = (decode_jpeg(read_file(str(path)), mode=ImageReadMode.RGB) for path in paths)
         return torch.stack([self.on_tensors(image) for image in decoded])
 
     def ours(self, paths: Sequence[Path]) -> Tensor:
-        """As a data worker and the loader do it."""
+        """The work of a data worker and the loader."""
         return self.bytes_alone(paths).to_float(self.ours_alone.erase_value)
 
     def bytes_alone(self, paths: Sequence[Path]) -> Tensor:
-        """As a data worker does it: up to the bytes that it hands over."""
+        """The work of a data worker, up to the bytes that it sends."""
         draws = [Draw(self.number_of[path], self.number_of[path]) for path in paths]
         return collate(self.dataset.__getitems__(draws))["images"]
 
@@ -111,7 +111,7 @@ class Ways:
         return [Image.open(path).convert("RGB") for path in paths]
 
     def num_different(self, paths: Sequence[Path]) -> int:
-        """How many of our images differ from Pillow's and torchvision's, from the same random numbers."""
+        """Number of images that differ from those of Pillow and torchvision with the same random numbers."""
         different = 0
         for first in range(0, len(paths), BATCH):
             for path, image in zip(paths[first:], self.ours(paths[first : first + BATCH]), strict=False):
@@ -121,7 +121,7 @@ class Ways:
 
 
 def best_rates(jobs: dict[str, Callable], paths: Sequence[Path], rounds: int) -> dict[str, float]:
-    """Images per second of CPU time, of the best batch in the best round; the ways take turns."""
+    """Images per second of CPU time in the best batch of the best round; implementations alternate."""
     best = dict.fromkeys(jobs, float("inf"))
     for _ in range(rounds):
         for first in range(0, len(paths), BATCH):
@@ -159,14 +159,14 @@ def measure(name: str, heights: tuple[int, int], count: int, rounds: int) -> lis
 
 
 def main() -> None:
-    """Parse the command line, measure, print the table."""
+    """Parse the command line, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=4 * BATCH)
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"compiled resize: {compiled_resize() is not None}, simplejpeg: {simplejpeg_is_as_pillow()}")
-    gc.freeze()  # as data workers do; for every way
+    gc.freeze()  # as in data workers
     rows = [row for name, heights in SIZES.items() for row in measure(name, heights, args.images, args.rounds)]
     gc.unfreeze()
     print(tabulate(rows, ["JPEGs", "way", "images/s/core", "ratio"], disable_numparse=True))

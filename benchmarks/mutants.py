@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Counts how many small changes of the code the tests notice: mutation testing of the modules that matter most.
+"""Mutation testing: counts how many small changes of the most important modules the tests detect.
 
     python benchmarks/mutants.py [--each 12] [--seed 0] [MODULE …]
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
-# Figures, losses, samplers and checkpoints: a wrong number in them is not seen by looking.
+# Figures, losses, samplers and checkpoints: wrong numbers in them are hard to see.
 MODULES = (
     "retrieval/*.py",
     "evaluation/breakdown.py", "evaluation/protocols.py", "evaluation/rank.py", "evaluation/results.py",
@@ -44,28 +44,28 @@ MODULES = (
 OPERATORS = (
     "Replace", "NumberReplacer", "AddNot", "ZeroIterationForLoop",
 )  # fmt: skip
-# Of annotations (X | None), or nothing that anybody would write by mistake.
+# Changes of annotations (X | None), or that are unlikely mistakes.
 LEFT_OUT = ("BitOr", "BitAnd", "BitXor", "Shift", "Invert", "Is", "Pow", "FloorDiv", "Mod")
-# Of keyword-only arguments: no multiplication.
+# The mark of keyword-only arguments is not a multiplication.
 SIGNATURE_STAR = re.compile(r"[(,]\s*\*")
 SECONDS = 300
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A module's source with one change."""
+    """The source of a module with one change."""
 
     module: Path
     source: str
 
     def difference(self, original: str) -> str:
-        """The changed lines, with their number."""
+        """The changed lines with their numbers."""
         lines = difflib.unified_diff(original.splitlines(), self.source.splitlines(), lineterm="", n=0)
         return " | ".join(" ".join(line.split()) for line in list(lines)[2:])
 
 
 def mutants_of(module: Path) -> Iterator[Mutant]:
-    """All of a module, in a fixed order."""
+    """All changes of a module, in a fixed order."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator, operator_names
 
@@ -83,14 +83,14 @@ def mutants_of(module: Path) -> Iterator[Mutant]:
 
 
 def tests_of(module: Path, root: Path) -> list[list[str]]:
-    """The tests to run, one after the other: of the module, of its folder."""
+    """The tests to run in this order: those of the module, then those of its folder."""
     folder = root / "tests" / module.relative_to(root / "fastreid").parent
     own = folder / f"test_{module.stem.removeprefix('_')}.py"
     return [[str(path)] for path in (own, folder) if path.exists()]
 
 
 def is_noticed(mutant: Mutant, root: Path) -> bool:
-    """Whether a test fails, or takes too long, when the module is the changed one."""
+    """Whether a test fails or times out with the changed module."""
     original = mutant.module.read_text(encoding="utf-8")
     try:
         mutant.module.write_text(mutant.source, encoding="utf-8")
@@ -100,7 +100,7 @@ def is_noticed(mutant: Mutant, root: Path) -> bool:
 
 
 def check_tests_pass(module: Path, root: Path) -> None:
-    """Without a change; else every change would seem to be noticed.
+    """Check that the tests pass without a change.
 
     Raises:
         SystemExit: they fail.
@@ -119,10 +119,10 @@ def passes(tests: Sequence[str], root: Path) -> bool:
 
 
 def run_tests(tests: Sequence[str], root: Path) -> None:
-    """Never returns: ends the process with pytest's exit code."""
+    """Run pytest and end the process with its exit code."""
     import pytest
 
-    os.setpgid(0, 0)  # a test's own processes are ended with it
+    os.setpgid(0, 0)  # processes that a test has started are ended with it
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -132,7 +132,7 @@ def run_tests(tests: Sequence[str], root: Path) -> None:
 
 
 def wait_for(child: int) -> int:
-    """Exit code of a process; one that takes too long is killed with its group."""
+    """Return the exit code of a process; after a timeout it is killed with its group."""
     deadline = time.monotonic() + SECONDS
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -146,7 +146,7 @@ def wait_for(child: int) -> int:
 
 
 def copy_of_repository(folder: Path) -> Path:
-    """What is tested: the package with its compiled modules, and the tests."""
+    """Copy the package with its compiled modules, and the tests."""
     target = folder / "copy"
     for name in ("fastreid", "tests", "tools", "configs", "benchmarks", "docs", "go"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -157,8 +157,8 @@ def copy_of_repository(folder: Path) -> Path:
 
 
 def import_heavy_packages(root: Path) -> None:
-    """What every test imports, and nothing that is changed."""
-    sys.dont_write_bytecode = True  # a changed file may have the age and size of the one before
+    """Import what every test needs, but no module that is changed."""
+    sys.dont_write_bytecode = True  # a changed file may have the same time and size
     os.environ.update(PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
     sys.path.insert(0, str(root))
     import diffusers  # noqa: F401
@@ -174,7 +174,7 @@ def import_heavy_packages(root: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line, try the changes, print the table and what went unnoticed."""
+    """Parse the command line, try the changes, and print the table and undetected changes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "modules", nargs="*", default=MODULES, metavar="MODULE", help="below fastreid/; * is understood"

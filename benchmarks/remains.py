@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, without what the clock and the place decide, to compare two runs file by file."""
+"""The content of the folder of a run, without times and paths, to compare two runs file by file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 # Seconds; they differ from run to run.
 TIMES = ("time", "data_time", "eta_seconds")
-# A log has times in every line, and says what happened to the run; the lock file says which process had it.
+# Logs have times in every line; the lock file names a process.
 LEFT_OUT = ("log.txt", ".fastreid.lock", "events.out.tfevents")
 
 
 def remains_of(folder: Path) -> dict[str, Any]:
-    """{file name: content} of everything in a run's folder; TensorBoard's files are one entry."""
+    """Return {file name: content} of the folder of a run; the files of TensorBoard are one entry."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(LEFT_OUT))
     return {str(path.relative_to(folder)): _content(path) for path in paths} | {"TensorBoard": _scalars(folder)}
 
@@ -47,7 +47,7 @@ def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def differences(
     found: dict[str, Any], expected: dict[str, Any], *, extra: Collection[str] = (), ignored: Collection[str] = ()
 ) -> list[str]:
-    """Names of files that are not in both, or differ.
+    """Return the names of files that are missing in one of them, or differ.
 
     Args:
         extra: files that may be there in addition.

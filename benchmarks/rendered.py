@@ -40,7 +40,7 @@ def folder_of(name: str) -> str:
 
 
 def train_net(config: str, output: Path, *arguments: str) -> None:
-    """One run of the public tool; its figures end up in OUTPUT/results.json."""
+    """Run train_net; its figures are in OUTPUT/results.json."""
     if (output / "results.json").is_file():
         return
     overlays = [a for a in arguments if a in RELEASED]
@@ -60,7 +60,7 @@ def train_net(config: str, output: Path, *arguments: str) -> None:
 
 
 def run(name: str, seed: int, root: str, output: Path) -> dict[str, dict]:
-    """Train or evaluate one row of one seed -> {protocol: figures}."""
+    """Train or evaluate one row with one seed and return {protocol: figures}."""
     home = output / f"seed{seed}"
     base = ("MODEL.SEED", str(seed), "DATASETS.ROOT", root)
     if name == STAGE1:
@@ -100,7 +100,7 @@ def tables(rows: dict[str, list[dict[str, dict]]]) -> str:
 
 
 def main() -> None:
-    """Parse the command line, run everything, print the tables."""
+    """Parse the command line, run everything, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--root", default="datasets/quickstart", help="folder of the rendered CARGO")
@@ -110,7 +110,7 @@ def main() -> None:
     rows = {}
     for name in (STAGE1, *VARIANTS):
         rows[name] = [run(name, seed, root, output) for seed in args.seeds]
-        (output / "results.md").write_text(tables(rows), encoding="utf-8")  # what is there so far
+        (output / "results.md").write_text(tables(rows), encoding="utf-8")  # the results so far
     print(tables(rows))
 
 

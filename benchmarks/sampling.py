@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Times SD-ReID's sampling: all views and guidance branches in one UNet call per step, against one at a time.
+"""Times the sampling of SD-ReID: all views and guidance branches in one UNet call per step, against separate calls.
 
     python benchmarks/sampling.py [--assets pretrained/random-tiny …] [--batch 16] [--rounds 5] [--dtype bf16]
 
@@ -47,12 +47,12 @@ class Work:
         self.noise = torch.randn(self.sampler.noise_steps, rows, *self.latent.shape, device=device)
 
     def batched(self) -> Tensor:
-        """As the library samples."""
+        """Sample as in the library."""
         null = NullCondition(self.null, drops_down=False, drops_up=False)
         return self.sampler.sample(self.denoiser, self.condition, null, self.noise)
 
     def loop(self) -> Tensor:
-        """One view at a time, and within it one guidance branch at a time (the same images per call)."""
+        """Sample each view and each guidance branch in a call of its own (the same images per call)."""
         views = [slice(view, None, NUM_VIEWS) for view in range(NUM_VIEWS)]
         samples = torch.empty_like(self.noise[0])
         for view in views:
@@ -73,7 +73,7 @@ class Work:
         return sample
 
     def macs_per_pass(self) -> float:
-        """Multiply-accumulates of one UNet pass on one sample."""
+        """Multiply-accumulate operations of a UNet pass on one sample."""
         with FlopCounterMode(display=False) as counter:
             self.denoiser(self.noise[0, :1], torch.tensor(1, device=self.noise.device), self.condition.rows(0, 1))
         return counter.get_total_flops() / 2
@@ -113,7 +113,7 @@ def measure(assets: Path, batch: int, rounds: int, dtype: str, device: torch.dev
 
 
 def main() -> None:
-    """Parse the command line, measure, print the table."""
+    """Parse the command line, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", nargs="+", type=Path, default=[Path("pretrained/random-tiny")], metavar="DIR")
     parser.add_argument("--batch", type=int, default=16, help="images")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Times training steps with other limits on spinning threads, on an idle and on a busy machine.
+"""Times training steps with different limits on spinning threads, on an idle and on a busy machine.
 
     python benchmarks/spinning.py [--model stage2] [--steps 46] [--rounds 3] [--busy 0 1 2]
 
@@ -43,7 +43,7 @@ class Done(Exception):
 
 
 class StepTimes(HookBase):
-    """Seconds of each step after the first few; the last of the hooks."""
+    """Measures the seconds of each step after the first few; it must be the last hook."""
 
     def __init__(self, num_steps: int, warmup: int = 4) -> None:
         self.seconds: list[float] = []
@@ -63,7 +63,7 @@ class StepTimes(HookBase):
 
 
 def train(model: str, root: Path, num_steps: int) -> dict[str, float]:
-    """Median seconds of a step, the slowest step, and CPU seconds of all, in this process."""
+    """Return the median seconds of a step, those of the slowest, and the CPU seconds of all, in this process."""
     logging.getLogger("fastreid").setLevel(logging.ERROR)
     times = StepTimes(num_steps)
     with tempfile.TemporaryDirectory() as output:
@@ -78,7 +78,7 @@ def train(model: str, root: Path, num_steps: int) -> dict[str, float]:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """Endless loops in as many processes."""
+    """Run endless loops in this number of processes."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -89,7 +89,7 @@ def busy(count: int) -> Iterator[None]:
 
 
 def measure(arguments: Sequence[str], setting: Mapping[str, str], num_busy: int) -> dict[str, float]:
-    """One process with a setting, beside `num_busy` others."""
+    """Measure a process with a setting while `num_busy` others run."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | dict(setting)
     with busy(num_busy):
         done = subprocess.run(
@@ -100,7 +100,7 @@ def measure(arguments: Sequence[str], setting: Mapping[str, str], num_busy: int)
 
 
 def main() -> None:
-    """Parse the command line, measure, print the table."""
+    """Parse the command line, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=["stage1", "stage2"], default="stage2")
     parser.add_argument("--root", type=Path, default=Path("datasets/quickstart"), help="folder of the rendered CARGO")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Times a training step of the trainer, data and hooks and all, against the bare step on tensors that are ready.
+"""Times a training step of the trainer, with data and hooks, against the bare step on prepared tensors.
 
     python benchmarks/train_loop.py [--models stage1 stage2 vit] [--rounds 60] [--workers 2] [--threads 2]
 
@@ -36,7 +36,7 @@ import torch
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
-# Name -> recipe, and what is changed of it.
+# Name -> config file and changed keys.
 MODELS = {
     "stage1": ("configs/quickstart/stage1.yml", []),
     "stage2": ("configs/quickstart/stage2.yml", []),
@@ -49,7 +49,7 @@ class Enough(Exception):
 
 
 class EverySecondReady:
-    """A loader of which every second batch is one of a few that were loaded before.
+    """A loader whose every second batch is one of a few that were loaded before.
 
     Attributes: ready, those few; waited, how long each of the others was waited for, in seconds.
     """
@@ -72,14 +72,14 @@ class EverySecondReady:
 
 
 class Seconds(NamedTuple):
-    """On the clock, and of CPU time in all threads of this process."""
+    """Seconds of wall time, and of CPU time in all threads of this process."""
 
     wall: float
     cpu: float
 
     @classmethod
     def now(cls) -> "Seconds":
-        """When everything asked for so far is done."""
+        """Return the times when all work so far is done."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return cls(time.perf_counter(), time.process_time())
@@ -89,7 +89,7 @@ class Seconds(NamedTuple):
 
 
 class TakingTurns(HookBase):
-    """A bare step after each of the trainer's; the last of the hooks, so that all others are timed.
+    """Takes a bare step after each step of the trainer; it must be the last hook, so that all others are timed.
 
     Attributes: loaded, ready: (the trainer's step, the bare one after it) of each round, by where its batch came from.
     """
@@ -120,7 +120,7 @@ class TakingTurns(HookBase):
 
 
 def ratio(rounds: Sequence[tuple[Seconds, Seconds]], kind: int = 0) -> str:
-    """The median of the rounds' ratios, and its 95 % interval (that of order statistics)."""
+    """Return the median of the ratios of all rounds, and its 95 % interval by order statistics."""
     ratios = sorted(ours[kind] / bare[kind] for ours, bare in rounds)
     reach = 0.98 * math.sqrt(len(ratios))
     low = max(math.floor(len(ratios) / 2 - reach), 0)
@@ -128,7 +128,7 @@ def ratio(rounds: Sequence[tuple[Seconds, Seconds]], kind: int = 0) -> str:
 
 
 def loading_seconds(loader: Any, rounds: int = 8) -> float:
-    """CPU seconds that data workers take for a batch, without handing it over: the best of a few."""
+    """Return the CPU seconds of a data worker for a batch, without its transfer: the best of a few."""
     best, draws = float("inf"), iter(loader.sampler)
     for _ in range(rounds):
         start = time.process_time()
@@ -138,7 +138,7 @@ def loading_seconds(loader: Any, rounds: int = 8) -> float:
 
 
 def config(name: str, root: Path, output: str, keys: list[Any]) -> CfgNode:
-    """The recipe of a model, for as many steps as it may take."""
+    """Return the config of a model for a number of steps."""
     file, changes = MODELS[name]
     cfg = get_cfg()
     cfg.merge_from_file(ROOT / file)
@@ -148,7 +148,7 @@ def config(name: str, root: Path, output: str, keys: list[Any]) -> CfgNode:
 
 
 def measure(name: str, root: Path, num_rounds: int, keys: list[Any]) -> list[str]:
-    """The row of one model."""
+    """Return the table row of a model."""
     with tempfile.TemporaryDirectory() as output:
         trainer = DefaultTrainer(config(name, root, output, keys))
         loading = loading_seconds(trainer.data_loader)
@@ -175,7 +175,7 @@ def measure(name: str, root: Path, num_rounds: int, keys: list[Any]) -> list[str
 
 
 def prepare(root: Path, models: list[str]) -> None:
-    """The rendered people and, for stage 2, the random UNet."""
+    """Create the rendered people and, for stage 2, the random UNet."""
     if not (root / "CARGO").is_dir():
         render_benchmark(root, "CARGO", train_ids=100, test_ids=10, images_per_id=10, seed=0)
     if "stage2" in models and not Path("pretrained/random-tiny").is_dir():
@@ -183,7 +183,7 @@ def prepare(root: Path, models: list[str]) -> None:
 
 
 def main() -> None:
-    """Parse the command line, measure, print the table."""
+    """Parse the command line, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["stage1", "stage2"])
     parser.add_argument("--root", type=Path, default=Path("datasets/quickstart"), help="folder of the rendered CARGO")

@@ -16,9 +16,7 @@ from pathlib import Path
 from tests.miniature import run_tool
 
 SECONDS = 20  # for one input
-MEMORY = (
-    8 * 2**30
-)  # address space beside that of the process; a damaged size must not exhaust the machine
+MEMORY = 8 * 2**30  # address space beside that of the process; a damaged size must not exhaust the machine
 _TOKENS = (
     b"0", b"-1", b"1e400", b"nan", b".inf", b"99999999999999999999999", b"-0.0", b"true", b"null", b"''", b"[]", b"{}",
     b"[[[", b"*a", b"&a", b"!!binary x", b"!!float x", b"\xff\xfe", b"\xc3\x28", b"\x00", b"'", b'"', b",,,", b"\n\n",

@@ -122,8 +122,8 @@ def test_the_project_trains_and_evaluates(project):
     logs = project / "logs/parking_lot"
     figures = results(logs)["ParkingLot"]
     assert figures["Rank-1"] > 50 and figures["positive"] > 0  # from the evaluator of the project
-    told = set().union(*map(json.loads, (logs / "metrics.json").read_text().splitlines()))
-    assert {"loss_cls", "loss_part0", "loss_part1", "loss_part2", "ParkingLot/positive"} <= told
+    logged = set().union(*map(json.loads, (logs / "metrics.json").read_text().splitlines()))
+    assert {"loss_cls", "loss_part0", "loss_part1", "loss_part2", "ParkingLot/positive"} <= logged
     state = torch.load(logs / "model_final.pth", weights_only=True)["model"]
     assert {"backbone.0.weight", "heads.bottleneck.0.weight", "heads.weight"} <= set(state)
     assert (logs / "model_best.pth").exists()
