@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SD-ReID from a fresh clone to ranked lists: renders a benchmark, trains both stages, evaluates, writes a report.
-# Run it again to go on after an interruption; delete logs/quickstart to start anew.
+# Run it again to continue after an interruption; delete logs/quickstart to start from the beginning.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . go/environment.sh
@@ -12,8 +12,8 @@ train() { # STAGE [EARLIER_STAGE]
   local state=0
   python -m fastreid.engine.finished "$logs/$1" ${2:+--weights "$logs/$2/model_final.pth"} || state=$?
   case $state in
-    0) echo "    done before, see $logs/$1"; return ;;
-    3) rm -rf "${logs:?}/$1" ;; # it builds on another stage 1, and cannot be gone on with
+    0) echo "    finished earlier, see $logs/$1"; return ;;
+    3) rm -rf "${logs:?}/$1" ;; # it was trained on another stage 1 and cannot be resumed
   esac
   python tools/train_net.py --config-file "configs/quickstart/$1.yml" --resume DATASETS.ROOT "$data"
 }

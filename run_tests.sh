@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need and runs them; arguments go to pytest (./run_tests.sh -m slow, -k render …).
+# Installs the packages of the tests and runs them; arguments are passed on to pytest (./run_tests.sh -m slow, -k render …).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . go/environment.sh

@@ -1,4 +1,4 @@
-"""Build and install fastreid; rank evaluation and resizing (Cython) are compiled where a C compiler exists."""
+"""Build and install fastreid; rank evaluation and resizing (Cython) are compiled if there is a C compiler."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ from setuptools import Extension, find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 
-# No sum may be fused or reordered that kernels.h does not fuse or order: results have the same bits everywhere.
+# The compiler must not fuse or reorder sums, so that results have the same bits everywhere.
 FLAGS = {
     "linux": ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"],
     "darwin": ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"],  # its compiler has no OpenMP
@@ -28,30 +28,32 @@ EXTENSIONS = [
 
 
 def requirements() -> list[str]:
+    """Return the lines of requirements.txt."""
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def version() -> str:
+    """Return the version of the package."""
     text = (ROOT / "fastreid" / "__init__.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
 
 
 def extensions() -> list[Extension]:
-    """The compiled rank evaluation and resizing; none, with a warning, where Cython is missing."""
+    """Return the extensions for rank evaluation and resizing; without Cython, log a warning and return none."""
     try:
         from Cython.Build import cythonize
     except ImportError:
         warnings.warn("Cython is missing: rank evaluation and resizing will be slower", stacklevel=1)
         return []
     modules = cythonize([extension(*row) for row in EXTENSIONS], build_dir="build")
-    for module in modules:  # not in extension: cythonize makes new objects and forgets it
-        module.optional = True  # no compiler: a warning, and the fallback at run time
+    for module in modules:  # set here, because cythonize makes new objects
+        module.optional = True  # without a compiler there is a warning, and a fallback at run time
     return modules
 
 
 def extension(folder: str, name: str, headers: list[str]) -> Extension:
-    """`folder`/`name`.pyx as a module."""
+    """Return the extension of `folder`/`name`.pyx."""
     return Extension(
         f"{folder.replace('/', '.')}.{name}",
         [f"{folder}/{name}.pyx"],

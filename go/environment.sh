@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by quickstart.sh and run_tests.sh: makes .venv, installs what the library needs, and puts it first on PATH.
-# Nothing is installed again until a requirements file, setup.py or the extension's source changes.
+# Sourced by quickstart.sh and run_tests.sh: makes .venv, installs the packages, and puts .venv first on PATH.
+# Packages are installed again only if a requirements file, setup.py or a source file of the extensions changes.
 # PYTHON_BIN chooses the Python (3.10 or newer) that .venv is made with.
 
 STEP="starting"
@@ -9,7 +9,7 @@ finish() {
   [ $status -eq 0 ] || echo "$(basename "$0"): failed while $STEP (exit status $status)" >&2
 }
 trap finish EXIT
-# Ctrl-C must end the script, not just the step.
+# Ctrl-C ends the script, not only the current step.
 trap 'exit 130' INT
 
 step() {

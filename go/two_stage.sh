@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Trains and evaluates both stages of one recipe: go/two_stage.sh STAGE1.yml STAGE2.yml [KEY VALUE …]
 # PYTHON_BIN: the Python to use (default: that of .venv if there is one); NUM_GPUS: processes; FASTREID_DATASETS: the folder of the benchmarks.
-# Keys given are for both stages; an interrupted run goes on where it stopped.
+# The keys are passed on to both stages. An interrupted run is resumed.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 STAGE1.yml STAGE2.yml [KEY VALUE …]" >&2; exit 2; }
-absolute() { # of a path that is relative to where the caller is; a bare command name stays
+absolute() { # the absolute path; a command name without a slash is not changed
   case "$1" in /* | "") echo "$1" ;; */*) echo "$PWD/$1" ;; *) echo "$1" ;; esac
 }
 PYTHON_BIN="$(absolute "${PYTHON_BIN:-}")"

@@ -1,13 +1,13 @@
-"""One thread per test process: the tests' tensors are tiny, and threads that wait for each other cost more."""
+"""Use one thread in each test process, because tensors are tiny and threads would mostly wait for each other."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Where several are asked for, those that wait must not spin: on a busy machine a test took minutes.
+# Threads that wait must not spin: on a busy machine a test took minutes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-"""Damaging inputs, by a seed, and running a tool on them: what it may do is work, or end in one sentence."""
+"""Damage inputs by a seed and run a tool on them: the tool must work, or end with one error message."""
 
 import contextlib
 import io
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.miniature import run_tool
 
-SECONDS = 20  # that one input may take
-MEMORY = 8 * 2**30  # address space on top of what the process has: a faulty size must not end the machine
+SECONDS = 20  # for one input
+MEMORY = 8 * 2**30  # address space beside that of the process; a damaged size must not exhaust the machine
 _TOKENS = (
     b"0", b"-1", b"1e400", b"nan", b".inf", b"99999999999999999999999", b"-0.0", b"true", b"null", b"''", b"[]", b"{}",
     b"[[[", b"*a", b"&a", b"!!binary x", b"!!float x", b"\xff\xfe", b"\xc3\x28", b"\x00", b"'", b'"', b",,,", b"\n\n",
@@ -25,7 +25,7 @@ _TOKENS = (
 
 
 class TookTooLong(BaseException):
-    """An input on which a tool does not end; nothing may catch it."""
+    """Raised when a tool does not end; a BaseException, so that the tool does not catch it."""
 
 
 def _flip(data: bytes, draw: random.Random) -> bytes:
@@ -66,7 +66,7 @@ def _lines(data: bytes, draw: random.Random) -> bytes:
 
 
 def _words(data: bytes, draw: random.Random) -> bytes:
-    """Another token in the place of a word, or two words exchanged."""
+    """Replace a word by another token, or exchange two words."""
     words = data.replace(b",", b" , ").split(b" ") if b"," in data else data.split(b" ")
     at, to = draw.randrange(len(words)), draw.randrange(len(words))
     if draw.random() < 0.5:
@@ -91,7 +91,7 @@ TEXT = (_flip, _truncate, _insert, _cut_out, _lines, _lines, _words, _words, _wo
 
 
 def damaged(data: bytes, draw: random.Random, ways: tuple[Callable[[bytes, random.Random], bytes], ...]) -> bytes:
-    """`data` after one to three of the `ways`."""
+    """Return `data` after one to three of the `ways`."""
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         data = draw.choice(ways)(data, draw)
     return data
@@ -103,11 +103,11 @@ class Case:
 
     tool: str
     words: list[str]
-    outputs: tuple[str, ...] = ()  # files that are whole or not there afterwards
+    outputs: tuple[str, ...] = ()  # files that must be complete or absent afterwards
 
 
 def failure_of(case: Case, folder: Path) -> str | None:
-    """Run a case in `folder`; what is wrong with how it ended, None if nothing is."""
+    """Run a case in `folder`, and return what went wrong, or None."""
     status: object = None
     complaints = io.StringIO()
     try:
@@ -125,7 +125,7 @@ def failure_of(case: Case, folder: Path) -> str | None:
         if "Traceback" in text or "Logging error" in text:
             return text
     if isinstance(status, str) and len(status) > 4000:
-        return f"a sentence of {len(status)} characters: {status[:300]}"
+        return f"a message of {len(status)} characters: {status[:300]}"
     if half := [str(path) for path in folder.rglob("*") if path.name.endswith((".tmp", ".part"))]:
         return f"left {half}"
     return next((broken for name in case.outputs if (broken := _broken(folder / name, status))), None)
@@ -166,7 +166,7 @@ def _in_time() -> Iterator[None]:
 
 @contextlib.contextmanager
 def bounded_memory() -> Iterator[None]:
-    """Let what asks for too much memory get an error instead of the machine's."""
+    """Limit the address space, so that too large an allocation raises an error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
@@ -177,9 +177,9 @@ def bounded_memory() -> Iterator[None]:
 
 
 def failures(kind: str, count: int, make: Callable[[random.Random, Path], Case], folder: Path) -> list[str]:
-    """Run `count` cases of a kind; of those that fail, the seed, the saved input and what happened.
+    """Run `count` cases of a kind, and return the seed, the saved input and the error of each one that fails.
 
-    Other cases are drawn if the environment variable FASTREID_FUZZ_SEED is set.
+    The environment variable FASTREID_FUZZ_SEED selects other cases.
     """
     seed = os.environ.get("FASTREID_FUZZ_SEED", "")
     found = []

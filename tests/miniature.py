@@ -1,4 +1,4 @@
-"""The whole job in miniature: a scratch copy of the repository, twelve rendered people, a few iterations."""
+"""A scratch copy of the repository in which everything runs on twelve rendered people for a few iterations."""
 
 import contextlib
 import functools
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = tuple(path.name for path in ROOT.glob("*.sh"))
 PEOPLE = {"train_ids": 8, "test_ids": 4, "images_per_id": 8}
 
-# What makes any training of this repository a matter of seconds; appended to a command, it wins.
+# Arguments with which every training takes seconds; appended to a command, they override the others.
 FEW_PEOPLE = [*(w for name, n in PEOPLE.items() for w in (f"--{name.replace('_', '-')}", str(n))), "--workers", "1"]
 FEW_STEPS = shlex.split(
     "MODEL.DEVICE cpu SOLVER.MAX_EPOCH 2 SOLVER.IMS_PER_BATCH 16 SOLVER.CHECKPOINT_PERIOD 1 "
@@ -31,7 +31,7 @@ FEW_STEPS = shlex.split(
 ADDED = {"tools/render_benchmark.py": FEW_PEOPLE}
 ADDED |= dict.fromkeys(("tools/train_net.py", "tools/plain_train_net.py"), FEW_STEPS)
 
-# The environment's Python in a scratch copy: notes what it is asked, installs nothing, shrinks the tools' work.
+# Stands for the Python of the environment in a scratch copy: records its calls, installs nothing, adds arguments.
 _PYTHON = """#!/usr/bin/env bash
 echo "$*" >>{log}
 case "$1" in
@@ -51,7 +51,7 @@ exec {python} "$@"
 
 @dataclass(frozen=True)
 class Scratch:
-    """A folder that has the repository's scripts, tools and configs, and a Python that notes its calls."""
+    """A folder with the scripts, tools and configs of the repository, and a Python that records its calls."""
 
     folder: Path
 
@@ -60,28 +60,31 @@ class Scratch:
         return self.folder / ".venv/bin/python"
 
     def calls(self) -> list[str]:
-        """What Python was asked for since the last time this was."""
+        """Return the calls of Python since the last call of this method."""
         log = self.folder / "calls.log"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         return lines
 
     def script(self, name: str, *words: str, on_tool: str = "run") -> subprocess.CompletedProcess[str]:
-        """Run one of the shell scripts, from a folder that is not its own.
+        """Run one of the shell scripts from another folder.
 
-        `on_tool`: "run" tools in miniature, only "note" that they were called, or let them "fail".
+        Args:
+            name: path of the script below the scratch copy.
+            *words: its arguments.
+            on_tool: "run" the tools in small, only "note" their calls, or let them "fail".
         """
         environment = {"PYTHON_BIN": str(self.python), "PYTHONPATH": str(ROOT), "ON_TOOL": on_tool}
         command = [str(self.folder / name), *words]
         return subprocess.run(command, cwd="/", env=os.environ | environment, capture_output=True, text=True)
 
     def tool(self, name: str, *words: str) -> str:
-        """Run `tools/…` in this process and in this folder; what it printed. Imports are paid once."""
+        """Run `tools/…` in this process and in this folder, and return its output; imports are shared between calls."""
         return run_tool(name, *words, cwd=self.folder)
 
 
 def make_scratch(folder: Path) -> Scratch:
-    """A scratch copy in the new `folder`."""
+    """Make a scratch copy in the new `folder`."""
     folder.mkdir(parents=True)
     for name in ("fastreid", "tools", "configs", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
@@ -99,14 +102,14 @@ def make_scratch(folder: Path) -> Scratch:
 
 @functools.cache
 def finished_quickstart(base: Path) -> tuple[Scratch, subprocess.CompletedProcess[str]]:
-    """A scratch copy in which ./quickstart.sh has run, and what it said; made once per `base`."""
+    """Return a scratch copy in which ./quickstart.sh has run, with its output; made once for each `base`."""
     scratch = make_scratch(base / "quickstart")
     return scratch, scratch.script("quickstart.sh")
 
 
 @functools.cache
 def rendered(base: Path) -> Path:
-    """A data root with every benchmark, tiny; made once per `base`."""
+    """Return a data root with a tiny version of every benchmark; made once for each `base`."""
     root = base / "rendered"
     for name in LAYOUTS:
         render_benchmark(root, name, workers=1, **PEOPLE)
@@ -114,9 +117,10 @@ def rendered(base: Path) -> Path:
 
 
 def run_tool(name: str, *words: str, cwd: Path) -> str:
-    """Run `name` (tools/train_net.py) as from a shell in `cwd`, but in this process; what it printed.
+    """Run a tool as from a shell in `cwd`, but in this process, and return its output.
 
-    Raises: SystemExit with the tool's error sentence.
+    Raises:
+        SystemExit: with the error message of the tool.
     """
     logger, terminate, said = logging.getLogger("fastreid"), signal.getsignal(signal.SIGTERM), io.StringIO()
     handlers, level = list(logger.handlers), logger.level

@@ -1,4 +1,4 @@
-"""A small disk of its own for a test: a tmpfs, where the system lets us mount one."""
+"""A small disk for a test: a tmpfs, if the system permits mounting one."""
 
 import contextlib
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A tmpfs of ``size`` ("400k") at ``folder``; skips the test if none can be mounted."""
+    """Mount a tmpfs of ``size`` ("400k") at ``folder``; skip the test if this is not possible."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
     if done.returncode:
@@ -22,5 +22,5 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def resize(folder: Path, size: str) -> None:
-    """Make room."""
+    """Change the size of the disk."""
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)

@@ -1,57 +1,41 @@
-"""What README and docs say is true: commands run, keys and files exist, tables agree with the code."""
+"""README and docs are correct: commands run, keys, files and links exist."""
 
-import importlib
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from packaging.version import Version
 
 from fastreid.config import get_cfg
 from fastreid.config.unsupported import REASONS
-from fastreid.data.benchmarks import BENCHMARKS
 from fastreid.data.datasets import DATASET_REGISTRY
-from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.engine import default_argument_parser
-from fastreid.evaluation import evaluate_rank
-from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
-from fastreid.methods.sd_reid.targets import TARGETS
 from fastreid.modeling import build_model
-from fastreid.modeling.backbones import BACKBONE_REGISTRY
-from fastreid.modeling.diffusion import OptionError
-from fastreid.modeling.diffusion.guidance import GUIDANCE
-from fastreid.modeling.diffusion.noise import NoiseSource
-from fastreid.modeling.heads import REID_HEADS_REGISTRY
-from fastreid.modeling.losses import LOSS_REGISTRY
-from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
-from fastreid.rendering import RenderConfig
-from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
-from tests.test_configs import RELEASED, TINY_MODEL, asset_keys, leaves, merged, save_model
+from tests.pages import MIGRATING, TEXTS, blocks
+from tests.recipes import TINY_MODEL, asset_keys, leaves, merged, save_model
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastreid").rglob("*.py"))
 
-# Commands that are too long, or too many processes, for this file: where each is run.
+# Pages, and parts of commands, that take too long or start several processes, and the tests that run them.
 RUN_ELSEWHERE = {
-    "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_says_its_steps_and_prints_one_table",
+    "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_prints_its_steps_and_one_table",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
-    "--size sd15": "tests/test_configs.py::test_stage2_at_its_true_size",
+    "docs/follow_a_step.md": "tests/test_follow_a_step.py::test_each_stop_is_called_after_the_one_before",
+    "ruff": "tests/test_house.py::test_ruff_has_no_complaint",
+    "mypy": "tests/test_house.py::test_types_are_right",
+    "stripes.py": "tests/test_adding_a_method.py::test_the_commands_of_the_page_run",
+    "--size sd15": "tests/test_recipes.py::test_stage2_at_its_true_size",
     "--num-gpus 2": "tests/test_pipeline.py::test_two_processes_train_and_evaluate",
     "torchrun": "tests/engine/test_launch.py::test_processes_of_torchrun_are_joined_and_none_leaves_threads_behind",
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
 }
-
-MIGRATING = "docs/migrating_from_fastreid.md"
 
 SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
@@ -70,12 +54,8 @@ FORKING = tuple(
 )
 
 
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
 def commands() -> Iterator[tuple[str, str]]:
-    """(page, command line) of every bash block, each line once."""
+    """Yield (page, command line) of every bash block, each line once."""
     seen = set()
     for page, text in TEXTS.items():
         for line in "\n".join(blocks(text, "bash")).splitlines():
@@ -89,7 +69,7 @@ def commands() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
-    """A copy of the finished quickstart that the documents' commands may write to."""
+    """A copy of the finished quickstart, to which the commands may write."""
     finished, done = finished_quickstart(tmp_path_factory.getbasetemp())
     assert done.returncode == 0, done.stderr
     copy = make_scratch(tmp_path_factory.mktemp("docs") / "copy")
@@ -97,14 +77,14 @@ def scratch(tmp_path_factory):
         shutil.copytree(finished.folder / name, copy.folder / name)
     write_own_data(copy.folder)
     write_fork(copy.folder)
-    for name in ("query", "gallery"):  # as another program might
+    for name in ("query", "gallery"):  # as another program writes them
         rows, cameras = np.eye(4, dtype=np.float32), np.full(4, len(name))
         np.savez(copy.folder / f"{name}.npz", features=rows, pids=np.arange(4), camids=cameras)
     return copy
 
 
 def write_own_data(folder: Path) -> None:
-    """The table and the class that docs/datasets.md speaks of; the table with enough people to fill a batch."""
+    """Write the table and the class of docs/datasets.md; the table has enough people for a batch."""
     (example,) = blocks(TEXTS["docs/datasets.md"], "csv")
     lines = example.splitlines()[:1]
     dataset = DATASET_REGISTRY.get("CARGO")(root=folder / "datasets/quickstart")
@@ -119,7 +99,7 @@ def write_own_data(folder: Path) -> None:
 
 
 def write_fork(folder: Path) -> None:
-    """The config and the code of docs/migrating_from_fastreid.md, and a checkpoint as fast-reid writes them."""
+    """Write the config and the code of docs/migrating_from_fastreid.md, and a checkpoint in the form of fast-reid."""
     for name, language in (("old.yml", "yaml"), ("my_fork.py", "python")):
         (example,) = blocks(TEXTS[MIGRATING], language)
         (folder / name).write_text(example)
@@ -134,7 +114,7 @@ def write_fork(folder: Path) -> None:
 
 @pytest.mark.parametrize(("page", "command"), list(commands()), ids=lambda word: word[:90])
 def test_every_command_runs(scratch, page, command):
-    if elsewhere := [test for part, test in RUN_ELSEWHERE.items() if part in command]:
+    if elsewhere := [test for part, test in RUN_ELSEWHERE.items() if part in command or part == page]:
         path, _, name = elsewhere[0].partition("::")
         assert f"\ndef {name}(" in (ROOT / path).read_text()
         return
@@ -150,7 +130,7 @@ def test_every_command_runs(scratch, page, command):
 
 
 def activate(command: str, scratch: Scratch) -> None:
-    """The environment's own script makes its Python the first."""
+    """Check that the command puts the Python of the environment first on PATH."""
     folder = scratch.folder / "activated"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
     found = subprocess.run(
@@ -160,7 +140,7 @@ def activate(command: str, scratch: Scratch) -> None:
 
 
 def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
-    """The script itself, but its tools are only noted; what it asks train_net for must parse and merge."""
+    """Run a script without its tools, and check that the arguments for train_net can be parsed and merged."""
     scratch.calls()
     done = scratch.script(name, *words, on_tool="note")
     assert done.returncode == 0, done.stderr
@@ -170,7 +150,7 @@ def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
 
 
 def read_command(words: list[str]):
-    """The config of train_net's arguments; unknown options, files and keys are errors."""
+    """Return the config of arguments of train_net; unknown options, files and keys are errors."""
     args = default_argument_parser().parse_args(words)
     cfg = merged(*(ROOT / path for path in filter(None, [args.config_file, *args.overlay])))
     cfg.merge_from_list(args.opts)
@@ -187,11 +167,11 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
         with pytest.raises(SystemExit, match="^0$"):
             scratch.tool(tool, *words, *added)
         return
-    if tool == "my_fork.py":  # registers what only it should see
+    if tool == "my_fork.py":  # in a process of its own, because it registers classes
         command = [sys.executable, tool, *words, *ADDED["tools/train_net.py"], *SHORTER["tools/train_net.py"]]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
-    if tool in FORKING:  # a process that has used its threads must not
+    if tool in FORKING:  # starts processes, which a process with threads must not do
         command = [sys.executable, str(ROOT / tool), *words, *added]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
@@ -208,7 +188,7 @@ def unless_given(flag: str, words: tuple[str, ...]) -> list[str]:
 
 
 def small_cargo(words: tuple[str, ...], scratch: Scratch) -> list[str]:
-    """Keys that let a command on CARGO run on twelve people, with a small ViT and the tiny UNet."""
+    """Return keys with which a command on CARGO runs on twelve people, with a small ViT and the tiny UNet."""
     keys = ["DATASETS.ROOT", "datasets/quickstart", "MODEL.BACKBONE.PRETRAIN", "False"]
     if not any("stage2" in word for word in words):
         return [*keys, "MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "192"]
@@ -268,7 +248,7 @@ def groups(keys: dict[str, object]) -> set[str]:
 
 @pytest.mark.parametrize("page", TEXTS)
 def test_every_key_exists(page):
-    keys = leaves(get_cfg())
+    keys = leaves(get_cfg()) | dict.fromkeys(re.findall(r"MODEL\.STRIPES\.[A-Z]+", TEXTS[page]))  # of an example
     tops = "|".join({key.partition(".")[0] for key in keys})
     named = set(re.findall(rf"\b(?:{tops})(?:\.[A-Z][A-Z_0-9]*)+", TEXTS[page]))
     assert named - keys.keys() - groups(keys) == set()
@@ -319,150 +299,27 @@ def test_results_stand_between_their_markers():
     assert "## Results" in before and results.strip() and "docs/results.md" in after
 
 
-# Tables
+# A run and a fork
 
-
-def rows(page: str, heading: str, count: int) -> list[list[str]]:
-    """Cells of the first table of `count` columns after a heading, backticks dropped."""
-    text = TEXTS[page].split(heading, 1)[1]
-    tables = re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE)
-    split = ([row[1:-1].split("|") for row in table.splitlines()] for table in tables)
-    _, _, *found = next(table for table in split if len(table[0]) == count)
-    return [[cell.strip().replace("`", "") for cell in cells] for cells in found]
-
-
-@pytest.mark.parametrize(("heading", "count"), [("## Described or released", 5), ("Not errors, but choices", 4)])
-def test_described_and_released_are_what_the_configs_give(heading, count):
-    recipe = ROOT / "configs/CARGO/base_stage2_step5.yml"
-    described, released = leaves(merged(recipe)), leaves(merged(recipe, RELEASED))
-    table = [cells[-3:] for cells in rows("docs/sd_reid.md", heading, count)]
-    assert len(table) >= 7
-    found = [[key, str(described[key]), str(released[key])] for key, *_ in table]
-    assert table == found, "the table of docs/sd_reid.md is not what configs/ and defaults.py say"
-
-
-def test_the_table_of_differences_is_complete():
-    numbers = [cells[0] for cells in rows("docs/sd_reid.md", "## Described or released", 5)]
-    assert numbers == ["B1", "B2", "B3", "B4", "B5", "B6", "B10", "B11", "B13"]
-
-
-def test_the_table_of_protocols_is_what_is_registered():
-    table = {cells[0]: cells[1:] for cells in rows("docs/datasets.md", "## Which names there are", 5)}
-    assert [name for benchmark in BENCHMARKS for name in benchmark.protocols] == list(table)
-    for benchmark in BENCHMARKS:
-        alias_of = {protocol: alias for alias, protocol in benchmark.aliases.items()}
-        for name, protocol in benchmark.protocols.items():
-            _, alias, valid, _ = table[name]
-            assert (alias, valid) == (alias_of.get(name, ""), str(protocol.valid_queries or "")), name
-
-
-def test_the_trees_of_the_data_sets_are_those_of_the_messages():
-    assert [b.name for b in BENCHMARKS if f"```\n{b.layout}\n```" not in TEXTS["docs/datasets.md"]] == []
-
-
-@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda benchmark: benchmark.name)
-def test_published_counts_stand_on_the_page(benchmark):
-    sizes = [benchmark.train_sizes, *(s for p in benchmark.protocols.values() for s in p.sizes.values())]
-    numbers = {f"{n:,}" for size in sizes for n in (size.images, size.ids) if n}
-    assert [n for n in sorted(numbers) if n not in TEXTS["docs/datasets.md"]] == []
+# Files that logs/README.md leaves to docs/usage.md.
+RARE = {".fastreid.lock", "last_evaluation.json", "manifest_evaluation.json"}
 
 
 @pytest.mark.parametrize(
-    ("heading", "count", "names"),
-    [("**Whose vector**", 3, TARGETS), ("**Guidance**", 2, GUIDANCE)],
-    ids=["targets", "guidance"],
+    ("page", "heading", "common"),
+    [("docs/usage.md", "## What a run leaves behind", False), ("logs/README.md", "# Runs", True)],
 )
-def test_choices_are_all_named(heading, count, names):
-    assert sorted(name for name, *_ in rows("docs/sd_reid.md", heading, count)) == sorted(names)
-
-
-def test_noise_kinds_are_all_named():
-    with pytest.raises(OptionError) as error:
-        NoiseSource("?", 0, (4, 8, 6))
-    legal = re.search("Legal: (.*)", str(error.value))[1]
-    table = rows("docs/sd_reid.md", "**Noise**", 3)
-    assert sorted(kind for kind, *_ in table) == sorted(legal.rstrip(".").split(", "))
-
-
-def test_registered_names_are_all_named():
-    table = {key: set(names.split(", ")) for key, names in rows("docs/config.md", "## Registered names", 2)}
-    assert table == {
-        "MODEL.META_ARCHITECTURE": set(META_ARCH_REGISTRY),
-        "MODEL.BACKBONE.NAME": set(BACKBONE_REGISTRY),
-        "MODEL.BACKBONE.NORM, MODEL.HEADS.NORM": set(NORM_REGISTRY),
-        "MODEL.HEADS.NAME": set(REID_HEADS_REGISTRY),
-        "MODEL.HEADS.POOL_LAYER": set(POOLING_REGISTRY),
-        "MODEL.HEADS.CLS_LAYER": set(SOFTMAX_REGISTRY),
-        "MODEL.LOSSES.NAME": set(LOSS_REGISTRY),
-        "DATASETS.NAMES, DATASETS.TESTS": set(DATASET_REGISTRY) - {"MyData"},  # the example of docs/datasets.md
-        "DATALOADER.SAMPLER_TRAIN": set(SAMPLER_REGISTRY),
-        "SOLVER.OPT": set(OPTIMIZER_REGISTRY),
-        "SOLVER.SCHED": set(SCHEDULE_REGISTRY),
-    }
+def test_files_of_a_run_are_all_named(scratch, page, heading, common):
+    table = TEXTS[page].split(heading)[1].split("\n\n")[2]
+    listed = " ".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE))
+    patterns = [
+        re.escape(name).replace("0004", r"\d{4}").replace(r"\*", ".*") for name in re.findall("`(.+?)`", listed)
+    ]
+    found = {path.name for path in (scratch.folder / "logs/quickstart/stage1").iterdir()}
+    assert {name for name in found if not any(re.fullmatch(p, name) for p in patterns)} <= (RARE if common else set())
 
 
 def test_the_config_of_a_fork_is_in_todays_names(scratch):
     cfg = merged(scratch.folder / "old.yml")
     assert (cfg.SOLVER.MAX_EPOCH, cfg.MODEL.BACKBONE.FEAT_DIM, cfg.INPUT.REA.VALUE[0]) == (60, 512, 123.675)
     assert cfg.DATALOADER.SAMPLER_TRAIN == "NaiveIdentitySampler" and not cfg.SOLVER.AMP.ENABLED
-
-
-def test_names_of_fast_reid_are_where_the_page_says():
-    table = rows(MIGRATING, "## Where each name is", 2)
-    named = {module: words.split(", ") for module, words in (cells[0].split(": ") for cells in table)}
-    assert len(named) == 21 and sum(map(len, named.values())) > 60
-    for module, words in named.items():
-        found = importlib.import_module(module)
-        for name in words:
-            if not hasattr(found, name):
-                importlib.import_module(f"{module}.{name}")
-
-
-def test_every_refused_key_of_fast_reid_is_on_the_page():
-    section = TEXTS[MIGRATING].split("## What is not there")[1].split("\n## ")[0]
-    refused = [key for key in REASONS if not re.search("SDMODEL|VIEW_OREG|INNER_SUB|CAMERA_NUM", key)]
-    assert [key for key in refused if key not in section and f"`{key.partition('.')[0]}`" not in section
-            and f"{key.rpartition('.')[0]}.ENABLED" not in section] == []  # fmt: skip
-
-
-def test_options_of_train_net_are_all_named():
-    options = {option for action in default_argument_parser()._actions for option in action.option_strings}
-    table = TEXTS["docs/usage.md"].split("| option | meaning |")[1].split("\n\n")[0]
-    assert set(re.findall(r"--[a-z][a-z-]+", table)) == options - {"-h", "--help"}
-
-
-def test_knobs_of_the_renderer_are_all_named():
-    table = TEXTS["docs/rendered_benchmark.md"].split("| option | meaning |")[1].split("\n\n")[0]
-    assert set(re.findall(r"--[a-z][a-z-]+", table)) == {f"--{f.name.replace('_', '-')}" for f in fields(RenderConfig)}
-
-
-def test_every_config_is_in_the_list():
-    listed = re.findall(r"`(configs/[\w/-]+\.yml)`", TEXTS["docs/config.md"].split("## The files here")[1])
-    assert sorted(listed) == sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yml"))
-
-
-def test_files_of_a_run_are_all_named(scratch):
-    table = TEXTS["docs/usage.md"].split("## What a run leaves behind")[1].split("\n\n")[2]
-    listed = " ".join(re.findall(r"^\| (.+?) \|", table, re.MULTILINE))
-    patterns = [
-        re.escape(name).replace("0004", r"\d{4}").replace(r"\*", ".*") for name in re.findall("`(.+?)`", listed)
-    ]
-    found = [path.name for path in (scratch.folder / "logs/quickstart/stage1").iterdir()]
-    assert [name for name in found if not any(re.fullmatch(p, name) for p in patterns)] == []
-
-
-def test_the_worked_example_of_the_metrics():
-    assert "ranks 1, 2, 4, 8 and 20" in TEXTS["docs/metrics.md"] and "= 70 %" in TEXTS["docs/metrics.md"]
-    people = [1 if rank in (1, 2, 4, 8, 20) else 2 for rank in range(1, 31)]
-    _, ap, inp = evaluate_rank([[*range(30)]], [1], people, [0], [1] * 30)
-    assert (ap[0], inp[0]) == (pytest.approx(0.70), pytest.approx(0.25))
-
-
-def test_constraints_are_of_the_requirements():
-    def versions(name: str, sign: str) -> dict[str, Version]:
-        lines = (ROOT / name).read_text().splitlines()
-        return {k: Version(v) for k, v in (line.split(sign) for line in lines if line and line[0] != "#")}
-
-    lowest, tested = versions("requirements.txt", ">="), versions("constraints.txt", "==")
-    assert tested.keys() == lowest.keys()
-    assert [name for name in lowest if tested[name] < lowest[name]] == []

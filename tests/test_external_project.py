@@ -1,4 +1,4 @@
-"""fast-reid's interface: a project written against it runs as it stands, and every public name is where it was."""
+"""The interface of fast-reid: a project that was written for it runs unchanged, and every public name exists."""
 
 import importlib
 import inspect
@@ -17,7 +17,7 @@ from tests.miniature import ROOT
 
 PROJECT = ROOT / "tests/external_project"
 
-# Issue 5, section 1.
+# Public names of fast-reid, by module.
 PUBLIC = {
     "fastreid.config": "get_cfg CfgNode configurable",
     "fastreid.engine": "DefaultTrainer DefaultPredictor default_argument_parser default_setup launch hooks",
@@ -42,7 +42,7 @@ PUBLIC = {
     "fastreid.utils": "comm logger registry",
 }
 
-# Arguments by position, as fast-reid's own code and its users' give them.
+# Positional arguments, as the code of fast-reid and its users passes them.
 SIGNATURES = {
     "fastreid.modeling.losses.cross_entropy_loss": "pred_class_logits gt_classes eps alpha",
     "fastreid.modeling.losses.triplet_loss": "embedding targets margin norm_feat hard_mining",
@@ -80,7 +80,7 @@ def test_arguments_have_their_names_and_places(path):
 
 
 def write_people(root):
-    """Six people, each of one colour, seen by two cameras; the first four to train on."""
+    """Write images of six people, each with one colour, from two cameras; the first four are for training."""
     random = np.random.default_rng(0)
     for person in range(6):
         colour = random.integers(40, 216, size=3)
@@ -104,7 +104,7 @@ def project(tmp_path_factory):
 
 
 def run(project, *words):
-    """As its user would start it."""
+    """Run the project as its user does, and return its output."""
     command = [sys.executable, "train_net.py", "--config-file", "config.yml", *words, "MODEL.DEVICE", "cpu"]
     paths = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=project, env=os.environ | paths, capture_output=True, text=True, timeout=300)
@@ -121,9 +121,9 @@ def test_the_project_trains_and_evaluates(project):
     assert "counted 9 steps in 3 epochs" in said  # 24 images in batches of 8
     logs = project / "logs/parking_lot"
     figures = results(logs)["ParkingLot"]
-    assert figures["Rank-1"] > 50 and figures["positive"] > 0  # by the project's own evaluator
-    told = set().union(*map(json.loads, (logs / "metrics.json").read_text().splitlines()))
-    assert {"loss_cls", "loss_part0", "loss_part1", "loss_part2", "ParkingLot/positive"} <= told
+    assert figures["Rank-1"] > 50 and figures["positive"] > 0  # from the evaluator of the project
+    logged = set().union(*map(json.loads, (logs / "metrics.json").read_text().splitlines()))
+    assert {"loss_cls", "loss_part0", "loss_part1", "loss_part2", "ParkingLot/positive"} <= logged
     state = torch.load(logs / "model_final.pth", weights_only=True)["model"]
     assert {"backbone.0.weight", "heads.bottleneck.0.weight", "heads.weight"} <= set(state)
     assert (logs / "model_best.pth").exists()

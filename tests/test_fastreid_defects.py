@@ -1,10 +1,10 @@
-"""The twelve defects of fast-reid 1.3 that its users met, one test each: none of them is here.
+"""Twelve defects of fast-reid 1.3 that users reported, with a test that this library does not have each of them.
 
 1 import fails on Python >= 3.10          7 the loader and re-ranking need CUDA
 2 torch >= 2.0: no weight is changed      8 EVAL_PERIOD 0, or fewer images than a batch: ZeroDivisionError
-3 no compiler: evaluation exits           9 model files are looked for from the working directory
-4 identity samplers spin for ever        10 resuming forgets the best score, freezing, scaler, random states
-5 flip test normalises twice             11 a registry's error does not say what there is
+3 no compiler: evaluation exits           9 model files are searched in the working directory
+4 identity samplers loop endlessly       10 resuming loses the best score, freezing, scaler, random states
+5 flip test normalises twice             11 the error of a registry does not list its names
 6 INPUT.AFFINE raises TypeError          12 one camera: an error without a hint
 """
 
@@ -47,7 +47,7 @@ def test_1_every_module_is_imported_by_this_python():
     names = [module.name for module in pkgutil.walk_packages(fastreid.__path__, "fastreid.")]
     assert len(names) > 80
     for name in names:
-        if not name.endswith("rank_cy"):  # compiled where there is a compiler
+        if not name.endswith("rank_cy"):  # needs a compiler
             importlib.import_module(name)
 
 
@@ -151,7 +151,7 @@ def test_7_a_run_with_re_ranking_needs_no_cuda(tmp_path, monkeypatch):
 
 
 def few_images(folder, count):
-    """CARGO with so many training images, of two people each."""
+    """A stand-in for CARGO with this many training images, of two people each."""
     for number in range(count):
         place = folder / "CARGO/train" / f"Cam{1 + number % 2}"
         place.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ def test_8_fewer_images_than_a_batch_is_an_error_with_the_numbers(tmp_path, samp
         build_reid_train_loader(cfg)
 
 
-# Of fast-reid's, RegNets and EfficientNets read files of theirs from below the working directory.
+# In fast-reid, RegNets and EfficientNets read config files below the working directory.
 BACKBONES = {
     "build_regnet_backbone": "200y",
     "build_effnet_backbone": "b0",
@@ -201,7 +201,7 @@ def test_9_backbones_and_configs_are_found_from_any_folder(tmp_path, monkeypatch
     cfg.merge_from_list(["MODEL.BACKBONE.NAME", name, "MODEL.BACKBONE.DEPTH", BACKBONES[name]])
     backbone = build_backbone(cfg)
     assert backbone.feature_dim > 0
-    factors = layer_factors(backbone, 0.5)  # and the first layers learn less than the last
+    factors = layer_factors(backbone, 0.5)  # the first layers have lower rates than the last
     assert factors[next(iter(factors))] < max(factors.values()) == 0.5
     cfg.merge_from_file(str(ROOT / "configs/quickstart/stage1.yml"))  # its _BASE_ is relative to it
 
@@ -223,7 +223,7 @@ def test_10_resuming_forgets_nothing(tmp_path, opt):
     assert resumed.best_metric == best
     before = resumed.bare_model.embed.weight.clone()
     resumed.train()
-    assert not torch.equal(before, resumed.bare_model.embed.weight)  # six of its four frozen iterations are over
+    assert not torch.equal(before, resumed.bare_model.embed.weight)  # the four frozen iterations have ended
     for name, value in whole.bare_model.state_dict().items():
         assert torch.equal(value, resumed.bare_model.state_dict()[name]), name
     assert (resumed.best_metric, resumed.results) == (whole.best_metric, whole.results)

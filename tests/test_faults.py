@@ -1,4 +1,4 @@
-"""Runs that are killed, told to stop, or find their checkpoint damaged end as if nothing had happened."""
+"""Runs that are killed, stopped, or have a damaged checkpoint end with the same files as undisturbed runs."""
 
 import re
 import subprocess

@@ -1,6 +1,6 @@
-"""Two thousand damaged inputs: each works, or ends in one sentence, and leaves no half-written file.
+"""Two thousand damaged inputs: each works or ends with one error message, and leaves no incomplete file.
 
-A failure names its number, which is its seed, and where its input is kept.
+A failure contains its number, which is its seed, and the folder of its input.
 """
 
 import io
@@ -36,7 +36,7 @@ def check(found):
         pytest.fail(f"{len(found)} inputs failed:\n\n" + "\n\n".join(found[:20]), pytrace=False)
 
 
-# Values in the place of others, as a hand would write them.
+# Values that a user might write instead of others.
 VALUES = (
     "5", "-1", "0", "1.5", "1e9", "10000000000", "99999999999999999999", "-0.5", ".nan", ".inf", "true", "no", "null",
     "''", "x", "[]", "[1]", "[0, 0]", "[-1, 5]", "[1, 2, 3, 4]", "['a']", "{a: 1}", "~/x", "/dev/null", "2020-01-01",
@@ -53,7 +53,7 @@ WORDS = (
 
 
 def another(draw, default):
-    """A value of the type of `default`."""
+    """Return a value of the type of `default`."""
     if isinstance(default, bool):
         return not default
     if isinstance(default, int):
@@ -67,7 +67,7 @@ def another(draw, default):
 
 
 def write_config(draw, place):
-    """Damage as an editor does it, as a hand does it, or none; and keys that no hand damaged beside it."""
+    """Damage a config as bytes, replace its values, or leave it, and add keys with random values."""
     how, words = draw.random(), []
     if how < 0.35:
         (place / "config.yml").write_bytes(damaged(CONFIG.encode(), draw, TEXT))
@@ -99,7 +99,7 @@ def checkpoint_bytes(content):
 
 
 def strange_checkpoint(draw, state):
-    """A whole file that holds something else than weights."""
+    """Return a complete file that contains something other than weights."""
     name = draw.choice(list(state))
     tensor = state[name]
     others = [

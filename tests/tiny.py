@@ -1,4 +1,4 @@
-"""The smallest run: a table of images that are noise, and a transformer of timm's for tests; trained in a second."""
+"""The smallest run: a table of images of noise and a test transformer of timm, trained in a second."""
 
 from pathlib import Path
 

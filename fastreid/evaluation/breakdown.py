@@ -10,8 +10,7 @@ from tabulate import tabulate
 
 from fastreid.retrieval.distances import Distances
 from fastreid.retrieval.matches import Matches
-
-VIEWS = {0: "aerial", 1: "ground", 2: "wearable"}
+from fastreid.structures import View
 
 Row = dict[str, str | int | float]
 
@@ -61,4 +60,6 @@ def breakdown_table(rows: Sequence[Row]) -> str:
 
 
 def _name(by: str, number: int) -> str:
-    return VIEWS.get(number, f"view {number}") if by == "view" else f"camera {number}"
+    if by == "view" and number in set(View):
+        return View(number).name.lower()
+    return f"{by} {number}"

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -210,7 +211,7 @@ def _looked_up(names: Iterable[object], table: Mapping[str, int]) -> np.ndarray:
     return np.array([table[str(name)] for name in names], dtype=np.int64)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
+def _read_npz(path: Path) -> dict[str, Any]:
     with open(path, "rb") as stream:
         file = np.load(stream, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
@@ -236,7 +237,7 @@ def _of_archive(path: Path, name: str, file: Mapping[str, np.ndarray]) -> np.nda
     return array
 
 
-def _read_npy(path: Path) -> dict[str, np.ndarray]:
+def _read_npy(path: Path) -> dict[str, Any]:
     rows = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(rows, np.lib.npyio.NpzFile):
         rows.close()
@@ -244,7 +245,7 @@ def _read_npy(path: Path) -> dict[str, np.ndarray]:
     return {"features": rows, **read_ids(path.with_suffix(".csv"))}
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_safetensors(path: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 

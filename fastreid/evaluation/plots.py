@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -70,7 +71,7 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, object]]]:
+def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, Any]]]:
     return [
         (name, curve, {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)], "linewidth": 1.6})
         for i, (name, curve) in enumerate(curves.items())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -31,6 +31,14 @@ _TIED = 1e-4  # differences of mAP, due to ties, from which on a warning is logg
 
 BuildLoader = Callable[[Any, Sequence[PersonImage]], BatchLoader]
 Results = OrderedDict[str, dict[str, float | int]]
+
+
+@runtime_checkable
+class _HasNames(Protocol):
+    """A data set that knows the names of people and cameras."""
+
+    person_names: Mapping[int, str]
+    camera_names: Mapping[int, str]
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,15 @@ class MatchedProtocol:
         """
         if isinstance(dataset, cls):
             return dataset
-        matches = match_images(dataset.query, dataset.gallery)
-        names = [getattr(dataset, which, {}) for which in ("person_names", "camera_names")]
-        return cls(dataset.name, dataset.query, dataset.gallery, matches, *names)
+        has_names = isinstance(dataset, _HasNames)
+        return cls(
+            name=dataset.name,
+            query=dataset.query,
+            gallery=dataset.gallery,
+            matches=match_images(dataset.query, dataset.gallery),
+            person_names=dataset.person_names if has_names else {},
+            camera_names=dataset.camera_names if has_names else {},
+        )
 
     def without(self, skipped: Mapping[str, str]) -> MatchedProtocol:
         """Return the protocol without the images that could not be read, {path: reason}."""

@@ -54,7 +54,9 @@ def ranked_lists(
         )
     return {
         "chance": result.chance,
-        "ap_by_query": {query[row].path: 100.0 * float(ranking.ap[row]) for row in np.flatnonzero(ranking.valid)},
+        "ap_by_query": {
+            query[row].path: 100.0 * float(ranking.ap[row]) for row in np.flatnonzero(ranking.valid).tolist()
+        },
         "queries": shown,
     }
 

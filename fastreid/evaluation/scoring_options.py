@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from fastreid.config import ConfigError, resolve_device
+from fastreid.config import ConfigError
 from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.compiled_engine import CompiledDistances
 from fastreid.retrieval.descriptors import Rows, check_pair, rows_in_place
@@ -18,6 +18,7 @@ from fastreid.retrieval.query_expansion import aqe, expand
 from fastreid.retrieval.reranking import RerankedDistances
 from fastreid.retrieval.torch_engine import TorchDistances
 from fastreid.utils.counts import whole_number
+from fastreid.utils.devices import usable_device
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import optional
 from fastreid.utils.suggest import explain_choice
@@ -110,7 +111,7 @@ class Scoring:
         for group in self.breakdown:
             if group not in GROUPS:
                 raise ArgumentError(explain_choice("breakdown (TEST.BREAKDOWN)", group, GROUPS))
-        object.__setattr__(self, "device", resolve_device(self.device, key="device (MODEL.DEVICE)"))
+        object.__setattr__(self, "device", usable_device(self.device, key="device (MODEL.DEVICE)"))
         self._check_neighbours()
 
     def _check_engines(self) -> None:
@@ -148,7 +149,7 @@ class Scoring:
                 reranking=reranking if test.RERANK.ENABLED else None,
                 engine=test.ENGINE,
                 search=test.SEARCH,
-                device=resolve_device(cfg.MODEL.DEVICE),
+                device=usable_device(cfg.MODEL.DEVICE, key="MODEL.DEVICE"),
                 memory_budget=test.MEMORY_BUDGET,
                 single_shot=test.SINGLE_SHOT,
                 roc=test.ROC.ENABLED,

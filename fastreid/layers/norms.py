@@ -1,6 +1,7 @@
 """Normalisation layers by the names in MODEL.BACKBONE.NORM and MODEL.HEADS.NORM."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,38 +17,52 @@ NORM_REGISTRY = Registry("normalisation layer in NORM")
 
 
 class GhostBatchNorm(nn.BatchNorm2d):
-    """Batch norm by the statistics of parts of a batch (Hoffer et al., "Train Longer, Generalize Better", 2017).
+    """Batch norm over parts of a batch (Hoffer et al., "Train Longer, Generalize Better", 2017).
 
     Running statistics are the mean of those of the parts; evaluation uses them as `nn.BatchNorm2d` does.
 
     Args:
         num_features: C.
-        num_splits: equal parts of a training batch, each normalised by itself; 1 is plain batch norm.
+        num_splits: equal parts of a training batch, each normalised separately; 1 is plain batch norm.
     """
+
+    momentum: float
 
     def __init__(self, num_features: int, *, num_splits: int = 1) -> None:
         super().__init__(num_features)
         self.num_splits = num_splits
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Raises: ValueError if a training batch does not divide into the parts."""
+        """Return the normalised maps.
+
+        Raises:
+            ArgumentError: a training batch does not divide into the parts.
+        """
         if not self.training or self.num_splits == 1:
             return super().forward(maps)
         parts, batch = self.num_splits, len(maps)
         if batch % parts:
             raise ArgumentError(f"GhostBN has {parts} parts (NORM_SPLIT); a batch of {batch} images does not divide")
-        self.num_batches_tracked.add_(1)
-        means, variances = self.running_mean.repeat(parts), self.running_var.repeat(parts)
-        # Image i goes to part i mod `parts`; the parts stand beside each other as channels.
+        running_mean, running_var = self._running_statistics()
+        means, variances = running_mean.repeat(parts), running_var.repeat(parts)
+        # Image i goes to part i mod `parts`; the parts become channels.
         normed = F.batch_norm(
             maps.reshape(batch // parts, parts * self.num_features, *maps.shape[2:]),
             means, variances, self.weight.repeat(parts), self.bias.repeat(parts), True, self.momentum, self.eps,
         )  # fmt: skip
-        self.running_mean.copy_(means.view(parts, -1).mean(dim=0))
-        self.running_var.copy_(variances.view(parts, -1).mean(dim=0))
+        running_mean.copy_(means.view(parts, -1).mean(dim=0))
+        running_var.copy_(variances.view(parts, -1).mean(dim=0))
         return normed.reshape(maps.shape)
 
+    def _running_statistics(self) -> tuple[Tensor, Tensor]:
+        """Count a batch, and return the buffers."""
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        return self.running_mean, self.running_var
+
     def extra_repr(self) -> str:
+        """Return the settings, for `print`."""
         return f"{super().extra_repr()}, num_splits={self.num_splits}"
 
 
@@ -56,18 +71,21 @@ class IBN(nn.Module):
 
     Args:
         channels: C.
-        norm: name of the second half's norm.
+        norm: name of the norm of the second half.
+        num_splits: parts of a batch, of GhostBN.
     """
 
     def __init__(self, channels: int, norm: str, *, num_splits: int = 1) -> None:
         super().__init__()
-        self.half = channels // 2
+        self.num_instance_normed = channels // 2
         # Names as in the checkpoints of IBN-Net and fast-reid.
-        self.IN = nn.InstanceNorm2d(self.half, affine=True)
-        self.BN = get_norm(norm, channels - self.half, num_splits=num_splits)
+        self.IN = nn.InstanceNorm2d(self.num_instance_normed, affine=True)
+        self.BN = get_norm(norm, channels - self.num_instance_normed, num_splits=num_splits)
 
     def forward(self, maps: Tensor) -> Tensor:
-        appearance, content = maps.split([self.half, maps.shape[1] - self.half], dim=1)
+        """Return the normalised maps."""
+        sizes = [self.num_instance_normed, maps.shape[1] - self.num_instance_normed]
+        appearance, content = maps.split(sizes, dim=1)
         return torch.cat([self.IN(appearance.contiguous()), self.BN(content.contiguous())], dim=1)
 
 
@@ -80,7 +98,7 @@ def _synchronised(channels: int, num_splits: int) -> nn.Module:
 NORM_REGISTRY.register(lambda channels, num_splits: nn.BatchNorm2d(channels), name="BN")
 NORM_REGISTRY.register(_synchronised, name="syncBN")
 NORM_REGISTRY.register(lambda channels, num_splits: GhostBatchNorm(channels, num_splits=num_splits), name="GhostBN")
-# Statistics and affine parameters are buffers: nothing of it is trained.
+# Statistics and affine parameters are buffers, so nothing is trained.
 NORM_REGISTRY.register(lambda channels, num_splits: FrozenBatchNorm2d(channels), name="FrozenBN")
 NORM_REGISTRY.register(lambda channels, num_splits: nn.GroupNorm(32, channels), name="GN")
 
@@ -125,7 +143,7 @@ def get_norm(
     if on_vectors and norm not in NORMS_ON_VECTORS:
         raise ArgumentError(explain_choice("norm on vectors", norm, NORMS_ON_VECTORS))
     make = NORMS_ON_VECTORS[norm] if on_vectors else NORM_REGISTRY.get(norm)
-    layer = make(out_channels, num_splits)
+    layer: Any = make(out_channels, num_splits)
     nn.init.constant_(layer.weight, weight_init)
     nn.init.constant_(layer.bias, bias_init)
     for parameter, frozen in ((layer.weight, weight_freeze), (layer.bias, bias_freeze)):

@@ -1,6 +1,7 @@
-"""Two ways from an image to a grid of tokens, with timm's `embed_layer` interface."""
+"""Stems that turn an image into a grid of tokens, with the `embed_layer` interface of timm."""
 
 import math
+from collections.abc import Callable
 
 import torch.nn as nn
 from torch import Tensor
@@ -17,6 +18,11 @@ class _Stem(nn.Module):
         self.num_patches = math.prod(grid_size)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the tokens of images.
+
+        Raises:
+            ArgumentError: the images have another size.
+        """
         if tuple(images.shape[-2:]) != self.img_size:
             raise ArgumentError(
                 f"the backbone was built for {self.img_size[0]}x{self.img_size[1]} images, "
@@ -26,7 +32,16 @@ class _Stem(nn.Module):
 
 
 class PatchStem(_Stem):
-    """One convolution of the patch size; a smaller stride makes patches overlap (TransReID, section 3.1)."""
+    """One convolution of the patch size; a smaller stride makes patches overlap (TransReID, section 3.1).
+
+    Args:
+        img_size: (height, width).
+        patch_size: side of a patch.
+        in_chans: channels of the images.
+        embed_dim: width of the tokens.
+        stride: (rows, columns) from patch to patch.
+        bias: whether the convolution has a bias.
+    """
 
     def __init__(
         self,
@@ -39,14 +54,25 @@ class PatchStem(_Stem):
         bias: bool = True,
         **_timm_options: object,
     ) -> None:
-        grid = tuple((size - patch_size) // step + 1 for size, step in zip(img_size, stride, strict=True))
-        super().__init__(img_size, grid, nn.Conv2d(in_chans, embed_dim, patch_size, tuple(stride), bias=bias))
+        rows, columns = ((size - patch_size) // step + 1 for size, step in zip(img_size, stride, strict=True))
+        proj = nn.Conv2d(in_chans, embed_dim, patch_size, (stride[0], stride[1]), bias=bias)
+        super().__init__(img_size, (rows, columns), proj)
 
 
 class ConvStem(_Stem):
     """3x3 stride-2 convolutions, then a 1x1 (Xiao et al., "Early Convolutions Help Transformers See Better").
 
-    A small ViT trained from scratch learns far faster with it than with one 16x16 convolution.
+    A small ViT that is trained from scratch learns much faster with it than with one 16x16 convolution.
+
+    Args:
+        img_size: (height, width).
+        patch_size: not used.
+        in_chans: channels of the images.
+        embed_dim: width of the tokens.
+        stride: pixels from token to token; square, a power of two.
+
+    Raises:
+        ArgumentError: another stride.
     """
 
     def __init__(
@@ -71,8 +97,8 @@ class ConvStem(_Stem):
                 nn.BatchNorm2d(c_out),
                 nn.ReLU(inplace=True),
             ]
-        grid = tuple(math.ceil(size / step) for size in img_size)
+        grid = (math.ceil(img_size[0] / step), math.ceil(img_size[1] / step))
         super().__init__(img_size, grid, nn.Sequential(*layers, nn.Conv2d(widths[-1], embed_dim, 1)))
 
 
-PATCH_STEMS: dict[str, type[_Stem]] = {"patch": PatchStem, "conv": ConvStem}
+PATCH_STEMS: dict[str, Callable[..., _Stem]] = {"patch": PatchStem, "conv": ConvStem}

@@ -1,4 +1,4 @@
-"""Batch normalisation by the statistics of all processes' batches, on a CPU too."""
+"""Batch normalisation over the batches of all processes, on CPUs as well."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from fastreid.utils import comm
 
 
 class SyncBatchNorm(_BatchNorm):
-    """As nn.BatchNorm1d and 2d, [B, C] or [B, C, …], but in training over the rows of all processes.
+    """Batch normalisation of [B, C] or [B, C, …]; in training, over the batches of all processes.
 
-    torch.nn.SyncBatchNorm does it on GPUs only. Names and buffers are those of nn.BatchNorm. Statistics are float32;
-    in eval mode, and with one process, it is nn.BatchNorm.
+    torch.nn.SyncBatchNorm does so on GPUs only. Names and buffers are those of nn.BatchNorm. Statistics are computed
+    in float32. In eval mode, and with one process, the layer computes the same as nn.BatchNorm.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -19,6 +19,7 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected [B, C] or [B, C, …], got {list(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised input."""
         if not (self.training and comm.is_distributed()):
             return super().forward(input)
         self._check_input_dim(input)
@@ -26,7 +27,7 @@ class SyncBatchNorm(_BatchNorm):
         values = input.float()
         count = values.new_tensor([values.numel() // values.shape[1]])
         total = comm.all_reduce_sum(count)
-        # Two rounds: a difference of large sums would lose what the deviation is made of.
+        # Two rounds: the difference of two large sums would cancel.
         mean = comm.sum_over_processes(values.sum(dim=axes)) / total
         shape = (1, -1, *([1] * (input.ndim - 2)))
         centred = values - mean.view(shape)
@@ -39,8 +40,8 @@ class SyncBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
-        if not self.track_running_stats:
-            return
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return  # statistics are not tracked
         self.num_batches_tracked.add_(1)
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         unbiased = variance * total / (total - 1).clamp(min=1)
@@ -49,13 +50,16 @@ class SyncBatchNorm(_BatchNorm):
 
 
 def synchronized(module: nn.Module) -> nn.Module:
-    """Replace every BatchNorm1d and 2d in a module by one that knows all processes; returns the module.
+    """Replace every BatchNorm1d and BatchNorm2d in a module by a `SyncBatchNorm` with the same tensors.
 
-    Parameters and buffers are the same tensors as before.
+    Args:
+        module: the module, which is changed.
+
+    Returns:
+        The module, or its replacement if it is a batch norm itself.
     """
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-        options = {name: getattr(module, name) for name in ("eps", "momentum", "affine", "track_running_stats")}
-        new = SyncBatchNorm(module.num_features, **options)
+        new = SyncBatchNorm(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats)
         for name, parameter in module.named_parameters(recurse=False):
             setattr(new, name, parameter)
         for name, buffer in module.named_buffers(recurse=False):

@@ -1,4 +1,4 @@
-"""Renders re-identification benchmarks: 3-D people seen from the air and the ground, in anybody's layout."""
+"""Render re-identification benchmarks: 3-D people seen from the air and the ground, in any benchmark's layout."""
 
 from .config import RenderConfig
 from .layouts import LAYOUTS

@@ -1,4 +1,4 @@
-"""The body of a walking person: tapered capsules, their sizes in shares of the body's height."""
+"""The body of a walking person: tapered capsules with sizes relative to the body's height."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .raycast import Frame, Part, squash
 from .textures import Fabric
 
 SKIN, HAIR, UPPER, LOWER, SHOES, BAG, HAT = range(7)
-"""Numbers of a person's fabrics in the list that `fabrics` makes."""
+"""Indices of a person's fabrics in the list of `fabrics`."""
 
 AHEAD, LEFT, UP = np.eye(3)
 """The walker's own axes."""
@@ -19,7 +19,7 @@ AHEAD, LEFT, UP = np.eye(3)
 
 @dataclass(frozen=True)
 class Pose:
-    """Where someone walks (metres, radians), the phase of the gait and its stride (0: stands)."""
+    """Position (metres) and heading (radians) of a person, phase of the gait, and its stride (0: stands)."""
 
     x: float
     y: float
@@ -29,8 +29,9 @@ class Pose:
 
 
 def fabrics(person: Person) -> list[Fabric]:
-    """What the parts of `person` wear."""
-    flap = tuple(0.6 * channel for channel in person.bag_colour)
+    """The fabrics of the parts of `person`."""
+    red, green, blue = person.bag_colour
+    flap = (0.6 * red, 0.6 * green, 0.6 * blue)
     return [
         Fabric(person.skin),
         Fabric(person.hair),
@@ -43,7 +44,7 @@ def fabrics(person: Person) -> list[Fabric]:
 
 
 class _Sculptor:
-    """Takes parts in the walker's axes and heights, and puts them into the world in metres."""
+    """Converts parts from the walker's axes and body heights to world coordinates in metres."""
 
     def __init__(self, person: Person, pose: Pose, hip_height: float, first_fabric: int) -> None:
         cos, sin = np.cos(pose.heading), np.sin(pose.heading)
@@ -75,7 +76,19 @@ class _Sculptor:
         cut: float = 1.0,
         open_end: bool = False,
     ) -> None:
-        """One part: squashed by `flat` = (axis, factor), patterned like the trunk or along itself, skin below `cut`."""
+        """Add a part.
+
+        Args:
+            start: one end of its axis.
+            end: the other end.
+            r0: radius at `start`.
+            r1: radius at `end`.
+            fabric: index of its fabric.
+            flat: (axis, factor) by which it is squashed.
+            trunk: use the pattern coordinates of the trunk instead of its own.
+            cut: share of the axis from which skin is visible.
+            open_end: leave the ball at `end` out.
+        """
         metres = self._scale
         self.parts.append(
             Part(
@@ -94,12 +107,12 @@ class _Sculptor:
 
 
 def _hang(angle: float, length: float) -> np.ndarray:
-    """A limb `length` long that hangs down, swung ahead by `angle` radians."""
+    """The vector of a limb of `length` that points down, turned ahead by `angle` radians."""
     return length * (np.sin(angle) * AHEAD - np.cos(angle) * UP)
 
 
 def _gait(pose: Pose) -> list[tuple[float, float]]:
-    """Angles (thigh, shin) of the left and the right leg; a knee bends as its leg swings ahead."""
+    """Angles (thigh, shin) of the left and the right leg; the knee of the leg that moves ahead bends."""
     angles = []
     for phase in (pose.phase, pose.phase + np.pi):
         thigh = 0.5 * pose.stride * np.sin(phase)
@@ -108,7 +121,7 @@ def _gait(pose: Pose) -> list[tuple[float, float]]:
 
 
 def body_parts(person: Person, pose: Pose, first_fabric: int = 0) -> list[Part]:
-    """The parts of `person`, standing on z = 0; their fabrics count from `first_fabric`."""
+    """The parts of `person`, standing on z = 0; the indices of their fabrics start at `first_fabric`."""
     gait = _gait(pose)
     leg = max(0.245 * np.cos(thigh) + 0.235 * np.cos(shin) for thigh, shin in gait)
     make = _Sculptor(person, pose, leg + 0.045, first_fabric)
@@ -123,36 +136,36 @@ def body_parts(person: Person, pose: Pose, first_fabric: int = 0) -> list[Part]:
 
 
 def _add_trunk(make: _Sculptor, person: Person) -> None:
-    hip, chest, wide = make.hip, make.chest, person.build
-    hem, across = hip + 0.005 * UP, (0.085 + 0.012 * wide) * LEFT
-    make.add(hip - 0.02 * UP, hip + 0.09 * UP, 0.089 * wide, 0.081 * wide, LOWER, flat=(AHEAD, 0.66), trunk=True)
+    hip, chest, build = make.hip, make.chest, person.build
+    hem, across = hip + 0.005 * UP, (0.085 + 0.012 * build) * LEFT
+    make.add(hip - 0.02 * UP, hip + 0.09 * UP, 0.089 * build, 0.081 * build, LOWER, flat=(AHEAD, 0.66), trunk=True)
     top = chest - 0.045 * UP
-    make.add(top, hem, 0.104 * wide, 0.095 * wide, UPPER, flat=(AHEAD, 0.68), trunk=True, open_end=True)
+    make.add(top, hem, 0.104 * build, 0.095 * build, UPPER, flat=(AHEAD, 0.68), trunk=True, open_end=True)
     make.add(chest - across, chest + across, 0.042, 0.042, UPPER, trunk=True)
     make.add(chest, chest + (0.008, 0, 0.06), 0.034, 0.031, SKIN)
     if person.legwear == "skirt":
         waist, hem = hip + 0.03 * UP, hip - 0.21 * UP
-        make.add(waist, hem, 0.086 * wide, 0.132 * wide, LOWER, flat=(AHEAD, 0.85), trunk=True, open_end=True)
+        make.add(waist, hem, 0.086 * build, 0.132 * build, LOWER, flat=(AHEAD, 0.85), trunk=True, open_end=True)
 
 
 def _add_leg(make: _Sculptor, person: Person, hip: np.ndarray, thigh: float, shin: float) -> None:
-    wide, cloth = person.build, LEGWEAR[person.legwear]
+    build, cloth = person.build, LEGWEAR[person.legwear]
     loose = 1.12 if cloth == 2 else 1.0
     knee = hip + _hang(thigh, 0.245)
     ankle = knee + _hang(shin, 0.235)
     toes = ankle + 0.105 * (np.cos(shin) * AHEAD + np.sin(shin) * UP) - 0.018 * UP
-    make.add(hip, knee, 0.056 * wide, 0.037 * wide * loose, LOWER, cut=cloth)
-    make.add(knee, ankle, 0.035 * wide * loose, 0.024 * loose, LOWER, cut=cloth - 1)
+    make.add(hip, knee, 0.056 * build, 0.037 * build * loose, LOWER, cut=cloth)
+    make.add(knee, ankle, 0.035 * build * loose, 0.024 * loose, LOWER, cut=cloth - 1)
     make.add(ankle - (0.015, 0, 0.012), toes, 0.030, 0.022, SHOES)
 
 
 def _add_arm(make: _Sculptor, person: Person, shoulder: np.ndarray, side: np.ndarray, swing: float) -> None:
-    wide, cloth = person.build, person.sleeves
+    build, cloth = person.build, person.sleeves
     loose = 1.15 if cloth > 1 else 1.0
     elbow = shoulder + _hang(swing, 0.165) + 0.03 * side
     wrist = elbow + _hang(swing + 0.35, 0.145) + 0.01 * side
-    make.add(shoulder, elbow, 0.037 * wide**0.5, 0.027 * wide * loose, UPPER, cut=cloth)
-    make.add(elbow, wrist, 0.026 * wide * loose, 0.020 * loose, UPPER, cut=cloth - 1)
+    make.add(shoulder, elbow, 0.037 * build**0.5, 0.027 * build * loose, UPPER, cut=cloth)
+    make.add(elbow, wrist, 0.026 * build * loose, 0.020 * loose, UPPER, cut=cloth - 1)
     make.add(wrist, wrist + _hang(swing + 0.35, 0.05), 0.021, 0.019, SKIN)
 
 

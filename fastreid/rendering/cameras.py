@@ -1,8 +1,9 @@
-"""The cameras of the rendered benchmark: where they hang, their light, how they see colour."""
+"""The cameras of the rendered benchmark: position, light and colour response."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from fastreid.structures import View
 from .textures import RGB, Fabric
 
 PERSON_MIDDLE = 0.9
-"""Height in metres at which every camera aims."""
+"""Height in metres that every camera aims at."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,19 @@ class Camera:
     """One camera. Angles in degrees, altitude in metres.
 
     Attributes:
-        view: from the air or the ground.
+        view: its view.
         altitude: height above the ground.
-        pitch: how far below the horizon it looks.
-        focal: focal length in pixels; with altitude and pitch it gives the size of the crops.
-        sun_azimuth: 0 is ahead of a ground camera (back light), 180 behind it.
-        sun_height: of the sun above the horizon.
-        light: linear colour of sunlight; skylight is tinted half as much.
-        sun: share of the light that comes from the sun, the rest from the whole sky.
-        gain, gamma, saturation: the colour response; 1 is neutral.
-        ground, wall: what is below and behind the people; a wall is seen by ground cameras only.
+        pitch: angle below the horizon.
+        focal: focal length in pixels; with altitude and pitch it determines the size of the crops.
+        sun_azimuth: 0 is in front of a ground camera (back light), 180 behind it.
+        sun_height: angle of the sun above the horizon.
+        light: linear colour of sunlight; skylight has half the tint.
+        sun: share of the light that comes from the sun; the rest comes from the whole sky.
+        gain: factor of each colour; 1 is neutral.
+        gamma: exponent of the colour response; 1 is neutral.
+        saturation: factor of the saturation; 1 is neutral.
+        ground: fabric below the people.
+        wall: fabric behind the people, for ground cameras only.
     """
 
     view: View
@@ -47,7 +51,7 @@ class Camera:
 
     @property
     def distance(self) -> float:
-        """Metres from the camera to the middle of a person in the centre of its picture."""
+        """Metres from the camera to the middle of a person in the centre of the image."""
         return (self.altitude - PERSON_MIDDLE) / np.sin(np.radians(self.pitch))
 
 
@@ -97,16 +101,16 @@ CARGO_CAMERAS: dict[int, Camera] = {
 WEARABLE_CAMERA = Camera(
     View.WEARABLE, 1.65, 5, 420, 120, 45, MILD, 0.5, (1.04, 1.02, 0.94), 0.95, 1.12, PAVING, PLANKS
 )
-"""Smart glasses, eight metres from the person."""
+"""Smart glasses, eight metres away from the person."""
 
 
 def sibling(number: int, turn: int) -> Camera:
-    """CARGO's camera `number`, hung elsewhere: other sun, colour and height for every `turn` but 0."""
+    """A variant of CARGO's camera `number`, with another sun, colour and height for each `turn` but 0."""
     camera = CARGO_CAMERAS[number]
     return replace(
         camera,
         altitude=camera.altitude * 1.15**turn,
         sun_azimuth=(camera.sun_azimuth + 80 * turn) % 360,
         gamma=camera.gamma * 1.08**turn,
-        gain=camera.gain[turn:] + camera.gain[:turn],
+        gain=cast(RGB, camera.gain[turn:] + camera.gain[:turn]),
     )

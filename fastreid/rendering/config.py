@@ -1,4 +1,4 @@
-"""The knobs of the rendered benchmark: how hard it is to tell its people apart."""
+"""Parameters of the rendered benchmark, which set how hard it is to distinguish its people."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How hard the benchmark is; probabilities, shares and deviations lie in 0..1 unless said.
+    """How hard the benchmark is; probabilities, shares and deviations are in 0..1 unless stated otherwise.
 
     Raises:
-        ValueError: a knob is outside its limits.
+        ValueError: a parameter is outside its limits.
     """
 
     palette_size: int = 8
@@ -31,7 +31,7 @@ class RenderConfig:
     lookalike_height_spread: float = 0.03
     """Standard deviation in metres of the heights inside a look-alike group."""
     cameras_per_view: int = 3
-    """Cameras of each view that see one person (at least 1); they take turns."""
+    """Cameras of each view that see one person (at least 1), alternately."""
     occlusion: float = 0.30
     """Probability that a post, wall, hedge, car or tree hides a part of the person."""
     bystander: float = 0.20

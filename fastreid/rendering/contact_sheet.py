@@ -16,9 +16,9 @@ MARGIN = (40, 34)
 
 
 def contact_sheet(request: RenderRequest, pids: list[int]) -> Image.Image:
-    """The people `pids` of a benchmark, each as every camera may see it.
+    """A picture of the people `pids` of a benchmark under every camera.
 
-    Each crop is enlarged to fill its cell: small ones, from high up, look coarse.
+    Each crop is enlarged to its cell, so small crops from high altitudes look coarse.
     """
     cameras = get_layout(request.name).cameras
     size = (MARGIN[0] + len(cameras) * CELL[0], MARGIN[1] + len(pids) * CELL[1])

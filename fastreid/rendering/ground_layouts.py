@@ -1,4 +1,4 @@
-"""How rendered benchmarks of people name their files that are seen from the ground only."""
+"""File names of the rendered benchmarks of people seen from the ground only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .layout import Layout, ListFile, Shot, ground_cameras, text
 
 _TESTED = ("query", "gallery")
 _MARKET_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-# Of unlabelled people every third image is junk, one in the gallery, and one of the 500,000 distractors.
+# Every third image of unlabelled people is junk, one is in the gallery, and one in the 500,000 distractors.
 _MARKET_DISTRACTORS = ("bounding_box_test/-1", "bounding_box_test/0000", "images/0000")
 
 
 def _market1501_path(shot: Shot) -> str:
     of = f"{_MARKET_FOLDERS.get(shot.split)}/{shot.person:04d}"
     if shot.split == "distractor":
-        of = _MARKET_DISTRACTORS[shot.index % len(_MARKET_DISTRACTORS)]
+        of = _MARKET_DISTRACTORS[shot.image % len(_MARKET_DISTRACTORS)]
     return f"{of}_c{shot.camera}s1_{shot.number:06d}_01.jpg"
 
 
@@ -28,7 +28,7 @@ def _dukemtmc_path(shot: Shot) -> str:
 
 
 def _msmt17_name(shot: Shot) -> str:
-    return f"{shot.person:04d}/{shot.person:04d}_{shot.index:03d}_{shot.camera:02d}_0303morning_{shot.number:04d}_0.jpg"
+    return f"{shot.person:04d}/{shot.person:04d}_{shot.image:03d}_{shot.camera:02d}_0303morning_{shot.number:04d}_0.jpg"
 
 
 def _msmt17_path(shot: Shot) -> str:
@@ -36,10 +36,10 @@ def _msmt17_path(shot: Shot) -> str:
 
 
 def _msmt17_list(part: str) -> ListFile:
-    """The first image of everybody to train on is for validation."""
+    """A list file; the first image of each training person is for validation."""
 
     def content(layout: Layout, shots: Sequence[Shot]) -> bytes:
-        parts = (("val" if s.split == "train" and s.index == 0 else s.split, s) for s in shots)
+        parts = (("val" if s.split == "train" and s.image == 0 else s.split, s) for s in shots)
         return text([f"{_msmt17_name(shot)} {shot.person}" for found, shot in parts if found == part])
 
     return content
@@ -58,7 +58,7 @@ def _cuhk03_copies(shot: Shot) -> list[str]:
 
 
 def _cuhk03_new(layout: Layout, shots: Sequence[Shot]) -> bytes:
-    """A .mat file; its first 116 bytes are a comment, in which scipy notes the time."""
+    """A .mat file. Its first 116 bytes are a comment, where scipy writes the time."""
     from scipy.io import savemat
 
     chosen = {f"{part}_idx": [i for i, shot in enumerate(shots, 1) if shot.split == part] for part in _MARKET_FOLDERS}

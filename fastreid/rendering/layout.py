@@ -1,4 +1,4 @@
-"""What it takes to write a rendered benchmark in another's form: cameras, file names, list files."""
+"""The form of a rendered benchmark: cameras, file names, list files."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ from .cameras import Camera, sibling
 
 
 class Shot(NamedTuple):
-    """One image to take: `index` counts a person's images from 0, `number` all images of the benchmark from 1."""
+    """One image to render.
 
-    split: str  # "train", "query", "gallery", or "distractor": a person without a name
+    Attributes:
+        split: "train", "query", "gallery", or "distractor" for unlabelled people.
+        person: id of the person.
+        camera: number of the camera.
+        image: number of the image among those of the person, from 0.
+        number: number of the image in the benchmark, from 1.
+    """
+
+    split: str
     person: int
     camera: int
-    index: int
+    image: int
     number: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How one benchmark is laid out.
+    """The layout of one benchmark.
 
     Attributes:
-        cameras: by the number in the file names.
-        path: of a shot's file, below the benchmark's folder.
-        copies: where else a shot's file is.
-        lists: name of a file that lists images -> what writes it.
-        has_distractors: whether unlabelled people are in the gallery.
+        cameras: number in the file names -> camera.
+        path: shot -> path of its file below the benchmark's folder.
+        copies: shot -> further paths of its file.
+        lists: name of a list file -> function that makes its content.
+        has_distractors: whether the gallery has unlabelled people.
     """
 
     cameras: Mapping[int, Camera]
@@ -48,7 +56,7 @@ ListFile = Callable[[Layout, Sequence[Shot]], bytes]
 
 
 def ground_cameras(numbers: Sequence[int]) -> dict[int, Camera]:
-    """Cameras on the ground: CARGO's eight, then these hung elsewhere."""
+    """Ground cameras: the eight of CARGO, then variants of them."""
     return {number: sibling(6 + i % 8, i // 8) for i, number in enumerate(numbers)}
 
 

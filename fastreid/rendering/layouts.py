@@ -1,4 +1,4 @@
-"""How rendered benchmarks name their files: one row for each aerial-ground benchmark, and the others'."""
+"""File names of the rendered benchmarks: a row for each aerial-ground benchmark, and those of the others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _cargo_path(shot: Shot) -> str:
 
 
 def _ag_reid_name(shot: Shot) -> tuple[str, str]:
-    """Person with time and altitude, and the file's name."""
+    """Person with time and altitude, and the name of the file."""
     person = f"P{shot.person:04d}T02140A0"
     return person, f"{person}C{shot.camera}F{shot.number}.jpg"
 
@@ -96,7 +96,11 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def get_layout(name: str) -> Layout:
-    """The layout of benchmark `name`; ValueError with the near matches if none is written."""
+    """The layout of benchmark `name`.
+
+    Raises:
+        ValueError: there is none; names the near matches.
+    """
     if name not in LAYOUTS:
         raise ValueError(explain_choice("rendered benchmark", name, LAYOUTS))
     return LAYOUTS[name]

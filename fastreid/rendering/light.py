@@ -1,4 +1,4 @@
-"""The light of a camera's place: what colour it makes of the people, the ground and the wall."""
+"""The light at a camera, and the colours of people, ground and wall in it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from .textures import paint
 
 
 class Light:
-    """Sun and sky at a camera: direction to the sun [3] and the two linear colours [3]."""
+    """Sun and sky at a camera: direction to the sun [3] and two linear colours [3].
+
+    Args:
+        camera: the camera.
+        config: parameters of the benchmark.
+    """
 
     def __init__(self, camera: Camera, config: RenderConfig) -> None:
         azimuth, height = np.radians([camera.sun_azimuth, camera.sun_height])
@@ -23,9 +28,9 @@ class Light:
         self.sky = F(1 - 0.75 * camera.sun) * np.sqrt(tint)
 
     def on(self, normal: np.ndarray, height: np.ndarray) -> np.ndarray:
-        """Light [N, 3] on surfaces with this normal [N, 3], `height` [N] metres above ground."""
+        """Light [N, 3] on surfaces with normals [N, 3] at heights [N] in metres."""
         from_sun = np.clip(F(0.15) + F(0.85) * dot(normal, self.to_sun), 0, 1)
-        near_ground = np.clip(F(0.72) + F(0.25) * height, 0, 1)  # which hides a part of the sky
+        near_ground = np.clip(F(0.72) + F(0.25) * height, 0, 1)  # the ground hides a part of the sky
         from_sky = (F(0.72) + F(0.28) * normal[:, 2]) * near_ground
         return from_sun[:, None] * self.sun + from_sky[:, None] * self.sky
 
@@ -86,7 +91,7 @@ def light_up_surroundings(
         wall = (start + to_wall[:, None] * direction)[~is_ground]
         u = wall[:, 0] * back[1] - wall[:, 1] * back[0] + F(place[0])
         towards_us = np.array([[-back[0], -back[1], 0]], F)
-        colours[~is_ground] = paint(camera.wall, u, wall[:, 2]) * light.on(towards_us, F([1.0]))
+        colours[~is_ground] = paint(camera.wall, u, wall[:, 2]) * light.on(towards_us, np.array([1.0], F))
 
     ground = (start + reach[:, None] * direction)[is_ground]
     cos, sin, gx, gy = F(np.cos(turn)), F(np.sin(turn)), ground[:, 0], ground[:, 1]
@@ -98,10 +103,10 @@ def light_up_surroundings(
 
 
 def shadows(parts: list[Part], to_sun: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How deep in the parts' shadows the ground lies at x, y [N]: 0 in the open, 1 in the dark.
+    """Shadows of the parts on the ground at x, y [N]: 0 is none, 1 is full shadow.
 
-    A capsule's shadow is taken for the capsule's axis on the ground, widened by its radius; its
-    edge is softer the higher the part.
+    The shadow of a capsule is approximated by that of its axis, widened by its radius; the edge is
+    softer for higher parts.
     """
     slant, dark = to_sun[:2] / to_sun[2], np.zeros_like(x)
     for part in parts:

@@ -1,4 +1,4 @@
-"""Who the rendered people are: what is fixed for one identity, whatever camera sees it."""
+"""The rendered people: the properties of an identity that are the same under all cameras."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLOTHES: dict[str, RGB] = {
     "pink": (0.86, 0.50, 0.60),
     "purple": (0.42, 0.22, 0.50),
 }
-"""The first `RenderConfig.palette_size` are worn; belongings and second colours use all."""
+"""Clothes use the first `RenderConfig.palette_size` colours; belongings and second colours use all."""
 SKINS: tuple[RGB, ...] = (
     (0.93, 0.77, 0.66),
     (0.85, 0.66, 0.52),
@@ -43,18 +43,18 @@ HAIRS: tuple[RGB, ...] = (
     (0.55, 0.54, 0.53),
 )
 
-# A name that stands twice is twice as likely.
+# A name that is listed twice is twice as likely.
 UPPER_PATTERNS = (
-    "plain hoops halves yoke open logo checks pinstripes dots".split()  # no two alike in a group
+    "plain hoops halves yoke open logo checks pinstripes dots".split()  # all different in a group
 )
 LOWER_PATTERNS = "plain plain plain side checks".split()
 HAIR_STYLES = "bald short short bob long bun".split()
 BAGS = "none none backpack backpack shoulder hand".split()
 HATS = "none none none cap brim beanie".split()
 SLEEVES = (0.25, 0.7, 1.5, 2.0)
-"""Where a sleeve ends: 0 is the shoulder, 1 the elbow, 2 the wrist."""
+"""End of a sleeve: 0 is the shoulder, 1 the elbow, 2 the wrist."""
 LEGWEAR = {"trousers": 2.0, "shorts": 0.85, "cropped": 1.5, "skirt": 0.6}
-"""Where the cloth of a leg ends: 0 is the hip, 1 the knee, 2 the ankle."""
+"""End of the cloth on a leg: 0 is the hip, 1 the knee, 2 the ankle."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,14 @@ def _contrast(rng: np.random.Generator, colour: RGB) -> RGB:
 
 
 def draw_person(group: np.random.Generator, own: np.random.Generator, member: int, config: RenderConfig) -> Person:
-    """The `member`-th person (from 0) of a look-alike group.
+    """Draw the `member`-th person (from 0) of a look-alike group.
 
-    `group`, seeded alike for all members, gives what they share (build, colours of upper and lower
-    clothes, about their height) and the order in which they take upper patterns, so that no two
-    wear the same. `own` gives the rest.
+    Args:
+        group: generator with the same seed for all members. It draws what they share (build, colours of upper and
+            lower clothes, approximate height) and the order of their upper patterns, which are all different.
+        own: generator of the person's other properties.
+        member: number of the person in the group.
+        config: parameters of the benchmark.
     """
     height, build = group.normal(1.71, 0.09), float(group.uniform(0.85, 1.22))
     colours = list(CLOTHES.values())

@@ -1,4 +1,4 @@
-"""What a camera makes of the light: motion blur, exposure, colour response, noise."""
+"""From light to the image of a camera: motion blur, exposure, colour response, noise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .raycast import F, dot
 
 
 def motion_blur(picture: np.ndarray, dx: float, dy: float) -> np.ndarray:
-    """Mean of `picture` [H, W, 3] along a straight move by (dx, dy) pixels; borders repeat."""
+    """Mean of `picture` [H, W, 3] along a straight motion by (dx, dy) pixels; borders are repeated."""
     steps = int(np.ceil(max(abs(dx), abs(dy))))
     rows, columns = (np.arange(size) for size in picture.shape[:2])
     total = np.zeros_like(picture)
@@ -21,7 +21,7 @@ def motion_blur(picture: np.ndarray, dx: float, dy: float) -> np.ndarray:
 
 
 def photograph(light: np.ndarray, camera: Camera, rng: np.random.Generator, config: RenderConfig) -> np.ndarray:
-    """The picture, uint8 [H, W, 3], that `camera` makes of linear light [H, W, 3]."""
+    """The image, uint8 [H, W, 3], of linear light [H, W, 3]."""
     strength = config.colour_response
     length, angle = config.motion_blur * len(light) * rng.random(), rng.uniform(0, np.pi)
     picture = motion_blur(light, length * np.cos(angle), length * np.sin(angle))

@@ -1,4 +1,4 @@
-"""The plan of a rendered benchmark: who is in it, and which camera takes which image of whom."""
+"""The plan of a rendered benchmark: its people, and the camera of each image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .layouts import get_layout
 from .people import Person, draw_person
 
 RENDERER = 1
-"""Counts the changes of this package that change pictures; what another count rendered is not reused."""
+"""Version of the renderer, increased when images change; benchmarks of other versions are not reused."""
 
 
 @dataclass(frozen=True)
 class RenderRequest:
-    """All that decides a benchmark's bytes; persons 1..train_ids train, the next ones test, distractors come last.
+    """All parameters of a benchmark; people 1..train_ids are for training, the next for tests, then distractors.
 
     Raises:
         ValueError: an unknown name or an impossible count.
@@ -38,17 +38,17 @@ class RenderRequest:
                 raise ValueError(f"{field} is {getattr(self, field)}; {self.name} needs at least {low}")
 
     def manifest(self) -> dict:
-        """The request as it stands in the manifest, plain JSON types only."""
+        """The request in the manifest, in plain JSON types."""
         return json.loads(json.dumps({"renderer": RENDERER, **asdict(self)}))
 
     @property
     def people(self) -> range:
-        """Everybody who is rendered; where a benchmark has unlabelled people, one for every ten to test."""
+        """Ids of all rendered people; benchmarks with unlabelled people have one for every ten test people."""
         distractors = -(-self.test_ids // 10) if get_layout(self.name).has_distractors else 0
         return range(1, self.train_ids + self.test_ids + distractors + 1)
 
     def person(self, pid: int) -> Person:
-        """Identity `pid`; train and test have look-alike groups of their own, in order of ids."""
+        """Identity `pid`; training and test people have separate look-alike groups, in the order of ids."""
         is_test = pid > self.train_ids
         group, member = divmod(pid - 1 - is_test * self.train_ids, self.config.lookalike_group)
         shared = np.random.default_rng([self.seed, 1, 2 * group + is_test])
@@ -56,11 +56,11 @@ class RenderRequest:
         return draw_person(shared, own, member, self.config)
 
     def shots(self, pid: int) -> list[Shot]:
-        """The images of person `pid`: the views take turns, and so do the person's cameras within a view.
+        """The images of person `pid`: views alternate, and cameras alternate within a view.
 
         One image of each view of a test person is a query. Each view has at least two images of
-        everybody, so a query keeps matches in every view and, with two cameras per view or more,
-        one in another camera of its own view.
+        each person, so a query has matches in every view and, with at least two cameras per view,
+        one under another camera of its own view.
         """
         rng = np.random.default_rng([self.seed, 3, pid])
         views = get_layout(self.name).views()

@@ -13,7 +13,7 @@ _ROUND = np.eye(3)
 
 
 class Frame(NamedTuple):
-    """Where a pattern lies: an origin and two unit vectors [3], across which it is wrapped."""
+    """Coordinates of a pattern: an origin and two unit vectors [3], around which it is wrapped."""
 
     origin: np.ndarray
     up: np.ndarray
@@ -25,7 +25,7 @@ class Part(NamedTuple):
 
     `squash` [3, 3], symmetric, maps the world to the space in which the balls are round. The part
     wears `fabric` up to the share `cut` of its axis and `below` from there on (both numbers in a
-    list of fabrics). With `open_end` the ball at `end` is left away, as under a skirt.
+    list of fabrics). With `open_end` there is no ball at `end`, as under a skirt.
     """
 
     start: np.ndarray
@@ -41,8 +41,7 @@ class Part(NamedTuple):
 
 
 class Hits(NamedTuple):
-    """What rays meet first: ray parameter (inf: nothing), number of the part (-1) and place in
-    [0, 1] along its axis."""
+    """First hits of rays: ray parameter (inf: none), number of the part (-1: none), position in [0, 1] on its axis."""
 
     t: np.ndarray
     part: np.ndarray
@@ -50,23 +49,23 @@ class Hits(NamedTuple):
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Products of the last axes. Not `@`, which may round by the number of the BLAS's threads."""
+    """Dot products over the last axes. Not `@`, whose rounding may depend on the number of BLAS threads."""
     return np.einsum("...i,...i->...", a, b)
 
 
 def squash(direction: np.ndarray, factor: float) -> np.ndarray:
-    """The map [3, 3] that makes round what is `factor` times as thick along `direction`."""
+    """The map [3, 3] from a ball squashed by `factor` along `direction` to a round one."""
     direction = np.asarray(direction) / np.linalg.norm(direction)
     return _ROUND + (1 / factor - 1) * np.outer(direction, direction)
 
 
 @dataclass(frozen=True)
 class Pinhole:
-    """A camera that looks along `forward` at `target`, `depth` metres away; `focal` in pixels.
+    """A camera that looks along `forward` at `target`, `depth` metres away, with focal length `focal` in pixels.
 
     The ray through the pixel offset (x, y) from the image of `target` is q + t d, with
-    d = forward + x/focal right + y/focal down and q on the plane through `target`: numbers stay
-    small near the person, so float32 is enough at any altitude.
+    d = forward + x/focal right + y/focal down and q on the plane through `target`. Numbers near
+    the person stay small, so float32 is enough at any altitude.
     """
 
     target: np.ndarray
@@ -78,12 +77,12 @@ class Pinhole:
 
     @cached_property
     def direction(self) -> np.ndarray:
-        """Rows [3, 3] by which (1, x, y) become d."""
+        """Rows [3, 3] that map (1, x, y) to d."""
         return np.stack([self.forward, self.right / self.focal, self.down / self.focal])
 
     @cached_property
     def plane(self) -> np.ndarray:
-        """Rows [3, 3] by which (1, x, y) become q."""
+        """Rows [3, 3] that map (1, x, y) to q."""
         return np.stack([self.target, *(self.depth * self.direction[1:])])
 
     def rays(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +102,7 @@ class Pinhole:
 
 
 def _thickest(matrix: np.ndarray) -> float:
-    """How many times thicker than round a squashed part is where it is thickest."""
+    """The largest thickness of a squashed part relative to a round one."""
     return 1 / np.linalg.eigvalsh(matrix)[0]
 
 
@@ -116,7 +115,7 @@ def _product(a: np.ndarray, b: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.n
 
 
 def _meet(part: Part, camera: Pinhole, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Ray parameter t (inf: none) and place s along the axis, both [len(y), len(x)].
+    """Ray parameter t (inf: none) and position s along the axis, both [len(y), len(x)].
 
     A tapered capsule is the union of balls around s b of radius r0 + s k, s in [0, 1]. Its side is
     where |p - s b|^2 = (r0 + s k)^2 and the derivative by s vanishes: s = (b.p + k r0) / e with
@@ -134,7 +133,7 @@ def _meet(part: Part, camera: Pinhole, x: np.ndarray, y: np.ndarray) -> tuple[np
     a2, a1 = dd - bd * s1, qd - bd * s0
     t = (-a1 - np.sqrt(a1 * a1 - a2 * (qq - F(part.r0**2) - e * s0 * s0))) / a2
     s = s0 + t * s1
-    t[~((a2 > 0) & (s >= 0) & (s <= 1))] = np.inf  # NaN, where the ray misses, fails it too
+    t[~((a2 > 0) & (s >= 0) & (s <= 1))] = np.inf  # also where t is NaN because the ray misses
     for at, radius in ((F(0), part.r0), (F(1), part.r1))[: 1 if part.open_end else 2]:
         half = qd - at * bd
         near = -half - np.sqrt(half * half - dd * (qq - 2 * at * bq + at * bb - F(radius**2)))
@@ -165,7 +164,7 @@ def cast(parts: list[Part], camera: Pinhole, x: np.ndarray, y: np.ndarray) -> Hi
 
 
 def normals(parts: list[Part], number: np.ndarray, along: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Outward unit normals [N, 3] at `points` [N, 3] of part `number` [N], place `along` [N]."""
+    """Outward unit normals [N, 3] at `points` [N, 3] of part `number` [N], position `along` [N]."""
     start = np.array([p.start for p in parts], F)
     axis = np.array([p.end - p.start for p in parts], F)
     matrix = np.array([p.squash @ p.squash for p in parts], F)

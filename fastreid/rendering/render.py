@@ -1,4 +1,4 @@
-"""One detector crop of one person, from the pose to the picture."""
+"""Render one detector crop of one person."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEEPEST = {View.AERIAL: (35, 80), View.GROUND: (2, 30), View.WEARABLE: (2, 15)
 
 
 def aim(camera: Camera, rng: np.random.Generator, config: RenderConfig) -> Pinhole:
-    """`camera` as it happens to see a person at the origin; a drone may fly in any direction."""
+    """Draw a pinhole camera that sees a person at the origin; a drone may be in any direction."""
     aerial = camera.view == View.AERIAL
     pitch = np.clip(rng.normal(camera.pitch, config.pitch_jitter), *_STEEPEST[camera.view])
     azimuth = rng.uniform(-np.pi, np.pi) * (1 if aerial else 0.1)
@@ -49,14 +49,21 @@ def crop(boxes: np.ndarray, rng: np.random.Generator, config: RenderConfig) -> t
 
 
 def _halves(pixels: np.ndarray) -> np.ndarray:
-    """Two places inside each pixel [N] -> [2 N]."""
+    """Two positions inside each pixel [N] -> [2 N]."""
     return (pixels[:, None] + np.array([-0.25, 0.25], F)).ravel()
 
 
 def render_person(
     person: Person, camera: Camera, rng: np.random.Generator, config: RenderConfig | None = None
 ) -> np.ndarray:
-    """One crop of `person` as `camera` records it, uint8 [H, W, 3]; `rng` draws all the rest."""
+    """One crop of `person` under `camera`, uint8 [H, W, 3].
+
+    Args:
+        person: the person.
+        camera: the camera.
+        rng: generator of all other properties of the image.
+        config: parameters of the benchmark.
+    """
     config = config or RenderConfig()
     scene, light, pinhole = Scene(), Light(camera, config), aim(camera, rng, config)
     heading, phase = rng.uniform(0, 2 * np.pi, 2)
@@ -66,7 +73,7 @@ def render_person(
         add_passer_by(scene, rng, config)
     if rng.random() < config.occlusion:
         add_obstacle(scene, pinhole, camera.view, rng)
-    # Four rays for each pixel where edges matter, one for the surroundings.
+    # Four rays per pixel for the parts, whose edges are visible, and one for the surroundings.
     fine = light_up_parts(scene, pinhole, light, _halves(x), _halves(y))
     fine = fine[::2] + fine[1::2]
     parts = (fine[:, ::2] + fine[:, 1::2]) / 4

@@ -1,4 +1,4 @@
-"""What stands in front of a camera: the person, a passer-by, something in the way."""
+"""The scene in front of a camera: the person, a passer-by, an obstacle."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ UP = np.array([0.0, 0.0, 1.0])
 
 
 class Scene:
-    """Parts, and the fabrics that they number."""
+    """Parts, and the fabrics that their indices refer to."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
         self.fabrics: list[Fabric] = []
 
     def add_person(self, person: Person, pose: Pose) -> None:
+        """Add a person in a pose."""
         self.parts += body_parts(person, pose, first_fabric=len(self.fabrics))
         self.fabrics += fabrics(person)
 
     def add_thing(self, start: np.ndarray, end: np.ndarray, r0: float, r1: float, fabric: Fabric, **shape) -> None:
-        """One part; its pattern runs along it from `start`, on the side where no seam shows."""
+        """Add one part; its pattern starts at `start`, with the seam on a side that is not visible."""
         along = (end - start) / np.linalg.norm(end - start)
         front = np.cross(along, UP) if abs(along[2]) < 0.9 else np.array([1.0, 0, 0])
         frame = Frame(start, along, front / np.linalg.norm(front))
@@ -40,7 +41,7 @@ class Scene:
 
 
 def add_passer_by(scene: Scene, rng: np.random.Generator, config: RenderConfig) -> None:
-    """Somebody who is not in the benchmark walks about a metre away, anywhere around."""
+    """Add a person who is not in the benchmark, about a metre away in any direction."""
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.1)
     heading, phase = rng.uniform(0, 2 * np.pi, 2)
     pose = Pose(distance * np.cos(angle), distance * np.sin(angle), heading, phase, 0.8)
@@ -48,7 +49,7 @@ def add_passer_by(scene: Scene, rng: np.random.Generator, config: RenderConfig) 
 
 
 class _Way(NamedTuple):
-    """Unit vectors [3] from the person: to the camera, towards it on the level, and level to one side of it."""
+    """Unit vectors [3] from the person: to the camera, horizontally towards it, and horizontally to one side."""
 
     to_camera: np.ndarray
     near: np.ndarray
@@ -56,7 +57,7 @@ class _Way(NamedTuple):
 
 
 def add_obstacle(scene: Scene, camera: Pinhole, view: View, rng: np.random.Generator) -> None:
-    """One thing between the camera and the person."""
+    """Add one obstacle between the camera and the person."""
     near = -np.array([*camera.forward[:2], 0]) / np.hypot(*camera.forward[:2])
     across = np.array([-near[1], near[0], 0]) * one_of(rng, (-1, 1))
     one_of(rng, _OBSTACLES[view])(scene, _Way(-camera.forward, near, across), rng)
@@ -77,7 +78,7 @@ def _low_wall(scene: Scene, way: _Way, rng: np.random.Generator) -> None:
 
 
 def _car(scene: Scene, way: _Way, rng: np.random.Generator) -> None:
-    """A parked car, mostly its bonnet in the way."""
+    """A parked car, whose bonnet is in the way."""
     middle = rng.uniform(1.1, 1.4) * way.near + rng.uniform(1.2, 2.1) * way.across
     metal, glass, rubber = Fabric(one_of(rng, list(CLOTHES.values()))), Fabric((0.13, 0.15, 0.18)), Fabric((0.06,) * 3)
 

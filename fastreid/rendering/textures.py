@@ -1,9 +1,9 @@
-"""Patterns of clothes and of the ground: each gives the share of a second colour at a place."""
+"""Patterns of clothes and of the ground: each is the share of a second colour at a point."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -23,9 +23,9 @@ def _noise_table() -> np.ndarray:
     rng = np.random.default_rng(20)
     table = np.zeros((256, 256), np.float32)
     for cell, weight in ((8, 0.5), (2, 0.3), (1, 0.2)):
-        octave = rng.random((256 // cell, 256 // cell), np.float32).repeat(cell, 0).repeat(cell, 1)
+        octave: np.ndarray = rng.random((256 // cell, 256 // cell), np.float32).repeat(cell, 0).repeat(cell, 1)
         for axis in (0, 1):
-            octave = sum(np.roll(octave, shift, axis) for shift in range(cell)) / cell
+            octave = cast(np.ndarray, sum(np.roll(octave, shift, axis) for shift in range(cell))) / cell
         table += weight * octave
     return (table - table.min()) / (table.max() - table.min())
 
@@ -34,19 +34,19 @@ _NOISE = _noise_table()
 
 
 def noise(u: np.ndarray, v: np.ndarray, per_metre: float) -> np.ndarray:
-    """Smooth noise in [0, 1] with `per_metre` table cells on a metre; repeats after 256 cells."""
+    """Smooth noise in [0, 1] with `per_metre` table cells per metre, which repeats after 256 cells."""
     column, row = (np.floor(x * np.float32(per_metre)).astype(np.int32) & 255 for x in (u, v))
     return _NOISE[row, column]
 
 
 def _phase(x: np.ndarray, period: float) -> np.ndarray:
-    """Where `x` lies in its period, in [0, 1)."""
+    """Position of `x` in its period, in [0, 1)."""
     x = x / np.float32(period)
     return x - np.floor(x)
 
 
 def _lines(x: np.ndarray, period: float, width: float, soft: float = 0.03) -> np.ndarray:
-    """Lines `width` metres wide, one each `period`; the edges fade over `soft` metres."""
+    """Lines `width` metres wide, one per `period`; their edges fade over `soft` metres."""
     off = np.abs(_phase(x, period) - np.float32(0.5)) * np.float32(period)
     return np.clip((np.float32(width / 2) - off) / np.float32(soft) + np.float32(0.5), 0, 1)
 
@@ -66,7 +66,7 @@ def _bricks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 # On the trunk v runs up from the hip (hem about 0, shoulders about 0.5) and u runs around it from
 # the middle of the chest; on a limb v runs outward from the joint nearest to the trunk. On the
-# ground both run level; on a wall v runs up.
+# ground both are horizontal; on a wall v runs up.
 PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "plain": lambda u, v: np.zeros_like(u),
     "hoops": lambda u, v: _phase(v, 0.11) < 0.45,

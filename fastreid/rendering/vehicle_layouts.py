@@ -1,4 +1,4 @@
-"""How rendered benchmarks of vehicles name their files; people stand in for the vehicles."""
+"""File names of the rendered benchmarks of vehicles, which show people instead."""
 
 from __future__ import annotations
 

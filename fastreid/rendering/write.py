@@ -1,4 +1,4 @@
-"""Renders a whole benchmark into a folder: shares the people among processes, puts the result in place."""
+"""Render a whole benchmark into a folder, with several processes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,15 @@ MANIFEST = "render.json"
 
 @dataclass(frozen=True)
 class RenderSummary:
-    """What is in `folder`: images in each split; `seconds` is 0 where it was there (`reused`)."""
+    """A rendered benchmark.
+
+    Attributes:
+        folder: its folder.
+        request: its parameters.
+        images: number of images in each split.
+        seconds: duration of the rendering; 0 if it was reused.
+        reused: whether it existed already.
+    """
 
     folder: Path
     request: RenderRequest
@@ -48,10 +56,11 @@ class RenderSummary:
 
 
 def _render_identity(folder: Path, request: RenderRequest, pid: int) -> Counter[str]:
-    """Writes all images of one person and returns how many went to each split."""
-    layout, person, counts = get_layout(request.name), request.person(pid), Counter()
+    """Write all images of one person, and return their number in each split."""
+    layout, person = get_layout(request.name), request.person(pid)
+    counts: Counter[str] = Counter()
     for shot in request.shots(pid):
-        rng = np.random.default_rng([request.seed, 4, pid, shot.index])
+        rng = np.random.default_rng([request.seed, 4, pid, shot.image])
         picture = render_person(person, layout.cameras[shot.camera], rng, request.config)
         low, high = request.config.jpeg_quality_low, request.config.jpeg_quality_high
         quality = int(rng.integers(low, high, endpoint=True))
@@ -68,7 +77,7 @@ def _leave_interrupts_to_parent() -> None:
 
 
 def _process_context() -> BaseContext:
-    """How to start processes: not by fork, as the caller may run threads; all from one that has imported this."""
+    """Start processes by forkserver, which imports this once. Not by fork, as the caller may run threads."""
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
@@ -78,7 +87,7 @@ def _process_context() -> BaseContext:
 
 @contextmanager
 def _parallel_map(workers: int) -> Iterator[Callable]:
-    """A `map` over `workers` fresh processes (1: none); on an error, work not yet begun is dropped."""
+    """A `map` over `workers` new processes (1: none); an error cancels work that has not begun."""
     if workers == 1:
         yield map
         return
@@ -90,16 +99,16 @@ def _parallel_map(workers: int) -> Iterator[Callable]:
 
 
 def _with_progress(results: Iterable, total: int, what: str) -> Iterator:
-    """Passes `results` on, with a bar on a terminal, else a line every ten seconds."""
+    """Yield `results`, with a progress bar on a terminal, else a log line every ten seconds."""
     if sys.stderr.isatty():
         yield from tqdm(results, what, total, unit="id")
         return
-    start = told = time.monotonic()
+    start = logged = time.monotonic()
     for done, result in enumerate(results, 1):
         yield result
         now = time.monotonic()
-        if now - told > 10:
-            told, left = now, (now - start) * (total - done) / done
+        if now - logged > 10:
+            logged, left = now, (now - start) * (total - done) / done
             logger.info("%s: %d of %d ids, about %.0f s left", what, done, total, left)
 
 
@@ -110,7 +119,7 @@ def _usable_cores() -> int:
 
 
 def _already_there(target: Path, request: RenderRequest, overwrite: bool) -> dict | None:
-    """The manifest in `target` if it holds what is requested; an error if it must not go."""
+    """The manifest in `target` if it is the requested benchmark; raises if the folder must not be replaced."""
     if not target.exists():
         return None
     try:
@@ -133,7 +142,7 @@ def _already_there(target: Path, request: RenderRequest, overwrite: bool) -> dic
 
 
 def _differences(had: dict, wanted: dict) -> list[str]:
-    """One phrase for each parameter that is not as wanted, nested ones included."""
+    """One phrase for each different parameter, nested ones included."""
     phrases = []
     for key in sorted({*had, *wanted}):
         before, now = had.get(key), wanted.get(key)
@@ -156,16 +165,26 @@ def render_benchmark(
     overwrite: bool = False,
     config: RenderConfig | None = None,
 ) -> RenderSummary:
-    """Renders benchmark `name` into `root/name`: the same bytes for the same arguments.
+    """Render benchmark `name` into `root/name`; the same arguments give the same bytes.
 
-    `workers` processes (default: the usable cores) share the work and do not change it. The folder
-    appears when it is complete. One that was rendered with the same arguments is kept; one rendered
-    with others is replaced only if `overwrite`; one that was not rendered never is.
+    The folder appears when it is complete. A folder that was rendered with the same arguments is kept; a folder that
+    was not rendered is never replaced.
+
+    Args:
+        root: folder of the benchmarks.
+        name: name of the benchmark.
+        train_ids: number of training people.
+        test_ids: number of test people.
+        images_per_id: number of images of each person.
+        seed: seed of the benchmark.
+        workers: number of processes, the usable cores by default; it does not change the result.
+        overwrite: replace a folder that was rendered with other arguments.
+        config: parameters of the benchmark.
 
     Raises:
         ValueError: an unknown name or an impossible count.
-        FileExistsError: `root/name` holds something else.
-        DiskError: the disk is full or broken.
+        FileExistsError: `root/name` has other content.
+        DiskError: the disk is full or failed.
     """
     request = RenderRequest(name, train_ids, test_ids, images_per_id, seed, config or RenderConfig())
     workers = _usable_cores() if workers is None else workers
@@ -188,9 +207,10 @@ def _render_if_absent(target: Path, request: RenderRequest, workers: int, overwr
 
 
 def _render_into(target: Path, request: RenderRequest, workers: int) -> dict[str, int]:
-    """Renders next to `target`, then moves the finished folder there; images in each split."""
+    """Render next to `target`, then move the finished folder there; returns the number of images in each split."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    people, images = request.people, Counter()
+    people = request.people
+    images: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workshop:
         folder = Path(workshop) / target.name
         folder.mkdir()

@@ -106,6 +106,11 @@ class CompiledDistances(Distances):
         num_threads: int | None = None,
         instructions: str | None = None,
     ) -> None:
+        """Check the descriptors and choose the centre; distances are computed when they are used.
+
+        Raises:
+            ValueError: as `rank_features`.
+        """
         self._threads = thread_count(num_threads)
         self._query, self._gallery = rows_on_cpu(query), rows_on_cpu(gallery)
         check_pair(self._query, self._gallery)
@@ -118,6 +123,7 @@ class CompiledDistances(Distances):
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
+        """Two numbers between which most distances lie."""
         metric = self._metric.metric
         if metric.normalizes:
             return metric.bounds(1.0)
@@ -128,6 +134,7 @@ class CompiledDistances(Distances):
         return metric.bounds(float(greatest))
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
+        """Return distances [stop - first, G] of queries `first` to `stop` - 1."""
         out = np.empty((stop - first, self.shape[1]), dtype=np.float32) if out is None else out[: stop - first]
         if stop > first:
             queries = self._queries(np.arange(first, stop))
@@ -136,6 +143,7 @@ class CompiledDistances(Distances):
         return out
 
     def row(self, query: int) -> np.ndarray:
+        """Return the distances [G] of one query."""
         return self.block(query, query + 1)[0]  # a row's bits do not depend on its block
 
     def rank_each(self, several: Sequence[Matches]) -> list[Ranking]:
@@ -166,6 +174,7 @@ class CompiledDistances(Distances):
         return [ranking_from(parts, matches) for parts, matches in zip(counted, several, strict=True)]
 
     def same_person(self, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distances to the positives and to the removed images, in the order of `matches`."""
         matches.check_sizes(*self.shape)
         found = [
             self._near_images(queries, matches.select(rows), sort=False)
@@ -174,6 +183,7 @@ class CompiledDistances(Distances):
         return np.concatenate([near for _, near, _ in found]), np.concatenate([removed for _, _, removed in found])
 
     def count_pairs(self, counter: PairCounter, matches: Matches) -> None:
+        """Add all distances but those to junk to a counter."""
         kept = matches.kept
         for _, queries in self._query_blocks(matches, all_queries=True):
             for start, images, factors, offsets in self._segments("counting pairs"):

@@ -148,6 +148,11 @@ class MatrixDistances(Distances):
     """Distances given as a matrix [Q, G]; a memory-mapped file stays one."""
 
     def __init__(self, matrix: ArrayLike, *, memory_budget: float = MEMORY_BUDGET) -> None:
+        """Check the matrix.
+
+        Raises:
+            ValueError: it is not a matrix of real numbers.
+        """
         self._matrix: Any = rows_on_cpu(matrix, "distances")
         if self._matrix.ndim != 2:
             raise ValueError(f"distances must be a matrix [Q, G], got shape {list(self._matrix.shape)}")
@@ -156,12 +161,14 @@ class MatrixDistances(Distances):
 
     @cached_property
     def bounds(self) -> tuple[float, float]:  # type: ignore[override]  # cached
+        """Least and greatest distance."""
         ends = [(float(block.min()), float(block.max())) for _, block in self.blocks() if block.size]
         low, high = np.float32(min((end[0] for end in ends), default=0)), max((end[1] for end in ends), default=1)
         # If all distances are equal: bins that float32 can tell apart.
         return float(low), float(max(np.float32(high), low + max(np.float32(1e-6), np.float32(1e-6) * abs(low))))
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
+        """Return rows `first` to `stop` - 1, which must not be written to."""
         rows = self._matrix[first:stop].view()
         rows.flags.writeable = False  # the caller's matrix
         return rows

@@ -46,6 +46,7 @@ class FeatureStore:
     """
 
     def __init__(self) -> None:
+        """Initialize without descriptors."""
         self._rows: dict[str, Tensor] = {}
         self.skipped: dict[str, str] = {}
 

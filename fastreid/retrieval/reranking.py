@@ -152,6 +152,7 @@ class RerankedDistances(Distances):
         self._jaccard = _Jaccard(encoded[:num_queries], encoded[num_queries:])
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
+        """Return re-ranked distances [stop - first, G] of queries `first` to `stop` - 1."""
         block = self._plain.rows(first, stop, out)
         block = block if block.flags.writeable else block.copy()
         near = self._jaccard.between(first, stop, max_distance=1.0)

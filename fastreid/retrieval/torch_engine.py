@@ -72,6 +72,11 @@ class TorchDistances(Distances):
         memory_budget: float = MEMORY_BUDGET,
         device: str | torch.device = "cpu",
     ) -> None:
+        """Check the descriptors and choose the centre; on CUDA move them to the device if they fit.
+
+        Raises:
+            ValueError: as `rank_features`; a device that torch cannot use.
+        """
         self._metric = metric_named(metric)
         self._query, self._gallery = (x if isinstance(x, Tensor) else np.asanyarray(x) for x in (query, gallery))
         check_pair(self._query, self._gallery)
@@ -93,6 +98,7 @@ class TorchDistances(Distances):
 
     @property
     def bounds(self) -> tuple[float, float]:
+        """Two numbers between which most distances lie."""
         greatest = [float(scales.offsets.max()) for scales in self._scales if len(scales.offsets)]
         return self._metric.bounds(max(greatest, default=0.0))
 
@@ -138,6 +144,7 @@ class TorchDistances(Distances):
         return torch.from_numpy(factors), torch.from_numpy(offsets), torch.from_numpy(boosts)
 
     def block(self, first: int, stop: int, out: Any = None) -> Tensor:
+        """Return distances [stop - first, G] of queries `first` to `stop` - 1, on the device."""
         query, gallery = self._scales
         normalizes = self._metric.normalizes
         rows = query.centred(self._read(self._query[first:stop]), first, self._centre, normalizes)

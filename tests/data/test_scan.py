@@ -47,7 +47,8 @@ def test_what_is_skipped_is_counted_by_reason(tmp_path, caplog):
     assert warned.levelname == "WARNING" and informed.levelname == "INFO"
     assert warned.message == (
         f"{tmp_path}: skipped 2 broken links: gone.jpg, x/self.png; "
-        "1 empty folders with the name of an image: folder.png; 4 files with other suffixes: no suffix (1), .mp4 (1), .txt (2)"
+        "1 empty folders with the name of an image: folder.png; "
+        "4 files with other suffixes: no suffix (1), .mp4 (1), .txt (2)"
     )
     assert "1 hidden entries" in informed.message and "2 entries created by operating systems" in informed.message
 

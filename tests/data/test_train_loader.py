@@ -1,15 +1,19 @@
 """New labels and orders between epochs: what is drawn, in every process, and after a resume."""
 
+import sys
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+import fastreid
 from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_feature_loader, build_reid_train_loader
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.data.transforms import PersonTransform, ResizeCropFlip
+from fastreid.structures import Batch
 from fastreid.utils.errors import ArgumentError
 
 PEOPLE, EACH, BATCH = 4, 4, 4
@@ -159,6 +163,13 @@ def test_iterations_per_epoch_may_be_a_key(cfg):
     assert build_reid_train_loader(cfg).iters_per_epoch == 7
 
 
+def test_a_training_batch_has_the_declared_keys(cfg):
+    batch = next(iter(build_reid_train_loader(cfg)))
+    assert batch.keys() == Batch.__annotations__.keys()
+    for name in batch.keys() - {"images", "img_paths"}:
+        assert batch[name].dtype == torch.int64 and batch[name].shape == (BATCH,), name
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_further_views_of_a_sample(cfg, num_workers):
     expected = list(islice(build_reid_train_loader(cfg), 3))
@@ -171,3 +182,30 @@ def test_further_views_of_a_sample(cfg, num_workers):
     images = build_reid_train_loader(cfg).dataset.images
     (batch, *_) = build_feature_loader(cfg, images, views)
     assert batch["diffusion_images"].dtype == torch.float32 and batch["images"].shape[2:] == (16, 8)
+
+
+def files_that_run(call):
+    """The files of the library in which `call` runs code."""
+    files, home = set(), Path(fastreid.__file__).parent
+
+    def note(frame, event, arg):
+        file = Path(frame.f_code.co_filename)
+        if event == "call" and file.is_relative_to(home):
+            files.add(file.relative_to(home).as_posix())
+
+    sys.setprofile(note)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return files
+
+
+def test_the_way_from_a_path_to_a_tensor_takes_at_most_six_files(cfg):
+    """Of one item and of one batch; the samplers, which give the order, are not counted."""
+    loader = build_reid_train_loader(cfg)
+    draw, batches = next(iter(loader.sampler)), iter(loader)
+    of_item, of_batch = files_that_run(lambda: loader.dataset[draw]), files_that_run(lambda: next(batches))
+    way = {file for file in of_batch if "samplers" not in file}
+    assert {"data/dataset.py", "data/images.py"} <= of_item <= way and "data/loader.py" in way
+    assert len(way) <= 6, way

@@ -1,4 +1,4 @@
-"""Arguments that cannot be are refused with a sentence, and never reach compiled code."""
+"""Invalid arguments raise an error that names them, and never reach compiled code."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def test_powers_of_cosines_in_scoring():
 
 
 @pytest.mark.parametrize("device", ["meta", "no device", "cuda:99", 1.5])
-def test_devices_that_are_not_there(device):
+def test_missing_devices_raise(device):
     for search in ("auto", "torch"):
         with pytest.raises(UserError, match="device.*devices here: .*cpu"):
             nearest_neighbors(GALLERY, 3, search=search, device=device)
@@ -101,7 +101,7 @@ def test_descriptors_on_the_meta_device():
 
 
 @pytest.mark.parametrize("features", [np.ones(8, np.float32), np.ones((2, 3, 4), np.float32), np.float32(1)])
-def test_one_side_of_another_shape_is_not_called_a_gallery(features):
+def test_the_error_about_one_side_does_not_mention_a_gallery(features):
     with pytest.raises(ArgumentError, match=r"descriptors must be \[N, D\]") as caught:
         nearest_neighbors(features, 1)
     assert "gallery" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""fast-reid's evaluator interface gives the figures of the one definition."""
+"""fast-reid's evaluator interface gives the same figures as evaluate_protocols."""
 
 import json
 
@@ -24,7 +24,7 @@ def feed(evaluator, data):
     return evaluator.evaluate()
 
 
-def test_same_figures_as_the_protocols_way(tmp_path):
+def test_same_figures_as_evaluate_protocols(tmp_path):
     data = two_protocols()[0]
     evaluator = ReidEvaluator(cfg("TOY"), len(data.query), tmp_path)
     expected = evaluate_protocols(cfg(), CountingModel(), [data], build_loader, tmp_path / "protocols")
@@ -40,7 +40,7 @@ def test_split_must_leave_both_sides(num_query):
         feed(ReidEvaluator(cfg("TOY"), num_query), two_protocols()[0])
 
 
-def test_nothing_seen_is_an_error():
+def test_no_images_is_an_error():
     with pytest.raises(ValueError, match="among 0 images"):
         ReidEvaluator(cfg("TOY"), 3).evaluate()
 
@@ -55,7 +55,7 @@ def test_table_needs_results():
         print_csv_format({})
 
 
-def test_everything_asked_for_is_written(tmp_path):
+def test_all_files_that_are_asked_for_are_written(tmp_path):
     data, made = two_protocols()[0], cfg("TOY")
     made.merge_from_list(["TEST.BREAKDOWN", ["view"], "TEST.PLOTS", True])
     with pytest.raises(ValueError, match="TEST.PLOTS needs an output_dir"):
@@ -67,7 +67,7 @@ def test_everything_asked_for_is_written(tmp_path):
 
 
 class Sided(CountingModel):
-    """An image's descriptor has noise that its mirror image's has not."""
+    """A model whose descriptors of images have noise, but not those of mirrored images."""
 
     def forward(self, batch):
         is_plain = batch["images"][:, :1, 0, 0] < batch["images"][:, :1, 0, -1]
@@ -88,7 +88,7 @@ def with_images(loader_of):
     return build
 
 
-def test_mirrored_images_are_averaged_wherever_they_are_asked_for(tmp_path):
+def test_descriptors_of_mirrored_images_are_averaged(tmp_path):
     data, made = two_protocols()[0], cfg("TOY")
     load = with_images(build_loader)
     plain = evaluate_protocols(made, Sided(), [data], load, tmp_path / "plain")["TOY"]

@@ -1,4 +1,4 @@
-"""Descriptors of other programs: every format gives the same figures, every mistake its sentence."""
+"""Descriptors of other programs: every format gives the same figures, and errors say what is wrong."""
 
 import json
 
@@ -131,7 +131,7 @@ def test_arrays_that_cannot_be_scored(tmp_path):
         np.savez(tmp_path / "a.npz", **(good | spoiled))
         with pytest.raises(FeatureFileError, match=said):
             read_features(tmp_path / "a.npz")
-    np.savez(tmp_path / "a.npz", **good, paths=objects)  # what is not asked for may be anything
+    np.savez(tmp_path / "a.npz", **good, paths=objects)  # other arrays may hold anything
     assert read_features(tmp_path / "a.npz").rows.shape == (3, 2)
 
 
@@ -200,7 +200,7 @@ def test_names_that_differ_are_two_people_and_both_sides_share_them(tmp_path):
     assert first.pids[0] == second.pids[3] and first.pids[1] == second.pids[2] and first.pids[2] == second.pids[0]
     assert len({*first.pids, *second.pids}) == 6 and first.pids[3] == second.pids[5] == -1
     assert len(set(second.camids)) == 4 and first.camids[3] == second.camids[0] and first.camids[0] == second.camids[5]
-    # And in an archive.
+    # The same in an archive.
     arrays = {"features": np.eye(2), "pids": np.array(["ann", "bob"]), "camids": np.arange(2)}
     np.savez(tmp_path / "n.npz", **arrays)
     one, two = read_feature_pair(tmp_path / "n.npz", write_table(tmp_path, "pid,camid\nbob,0\nann,0\n", "m"))
@@ -243,7 +243,7 @@ def test_the_tool_says_which_rows_and_how_many(data, value, tmp_path):
         (b"\x00\xff" * 40, "cannot read"),
     ],
 )
-def test_other_files_are_called_what_they_are(tmp_path, kind, content, said):
+def test_the_error_names_the_kind_of_other_files(tmp_path, kind, content, said):
     (tmp_path / f"q.{kind}").write_bytes(content)
     (tmp_path / "q.csv").write_text("pid,camid\n1,2\n")
     with pytest.raises(FeatureFileError, match=said) as caught:

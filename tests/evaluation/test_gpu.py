@@ -1,4 +1,4 @@
-"""The torch engine on a GPU: the ranks, lists and curves of the CPU."""
+"""The torch engine on a GPU gives the ranks, lists and curves of the CPU."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("budget", [64, 0.5])
-def test_figures_are_those_of_the_cpu(metric, budget):
+def test_figures_equal_those_of_the_cpu(metric, budget):
     query, gallery, *ids = protocol(1, q=200, g=3000, people=60, dim=64)
     expected = score_features(query, gallery, *ids, Scoring(metric=metric, roc=True))
     options = {"metric": metric, "engine": "torch", "device": "cuda", "memory_budget": budget, "roc": True}
@@ -32,7 +32,7 @@ def test_figures_are_those_of_the_cpu(metric, budget):
         np.testing.assert_allclose(found.distances_of(3), expected.distances_of(3), rtol=1e-4, atol=1e-5)
 
 
-def test_a_matrix_is_counted_there_as_here():
+def test_a_matrix_is_counted_as_on_the_cpu():
     query, gallery, *ids = protocol(2, q=100, g=2000, people=40)
     matches = match_labels(*ids)
     matrix = np.round(CompiledDistances(query, gallery).rows(0, 100), 2)  # many equal distances
@@ -57,9 +57,9 @@ def test_tensorfloat_is_not_used_even_if_it_is_allowed():
 
 @pytest.mark.parametrize("offset", [300, 10_000])
 @pytest.mark.parametrize("stored", [np.float32, np.float64, "there"])
-def test_a_common_offset_changes_nothing_there(offset, stored):
+def test_a_common_offset_changes_nothing_on_a_gpu(offset, stored):
     query, gallery, *ids = protocol(5, q=100, g=1000, people=40, dim=64)
-    query, gallery = (np.round(side * 2**9) / 2**9 for side in (query, gallery))  # float32 holds it beside the offset
+    query, gallery = (np.round(side * 2**9) / 2**9 for side in (query, gallery))  # exact in float32 beside the offset
     options = {"metric": "euclidean", "roc": True, "reranking": Reranking(k1=10, k2=3)}
     expected = score_features(query, gallery, *ids, Scoring(**options))
     moved = [side.astype(np.float64) + offset for side in (query, gallery)]
@@ -76,7 +76,7 @@ def test_a_common_offset_changes_nothing_there(offset, stored):
 
 
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-18, 1e18, 1e30])
-def test_a_cosine_does_not_know_how_long_rows_are_there_either(scale):
+def test_cosine_distances_do_not_depend_on_lengths_on_a_gpu(scale):
     query, gallery, *_ = protocol(6, q=50, g=500, people=40, dim=64)
     scaled = [(np.round(8 * side).astype(np.float64) * scale).astype(np.float32) for side in (query, gallery)]
     expected = Scoring(engine="torch").distances(*scaled).rows(0, 50)
@@ -84,7 +84,7 @@ def test_a_cosine_does_not_know_how_long_rows_are_there_either(scale):
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
-def test_neighbours_and_what_is_built_on_them():
+def test_neighbours_expansion_and_reranking():
     query, gallery, *ids = protocol(4, q=100, g=1000, people=40, dim=64)
     expected, found = (nearest_neighbors(gallery, 12, device=device) for device in ("cpu", "cuda"))
     assert (expected.indices == found.indices).mean() > 0.999

@@ -1,4 +1,4 @@
-"""Plots are written, are pictures, and show what was scored."""
+"""Plots are written as pictures and show the scored figures."""
 
 import os
 

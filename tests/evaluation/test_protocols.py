@@ -1,4 +1,4 @@
-"""Evaluating several protocols: shared images once, files complete, mistakes told beforehand."""
+"""Evaluation of several protocols: shared images once, all files written, errors raised beforehand."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def test_each_shared_image_is_embedded_once(tmp_path):
     assert sorted(model.seen) == sorted(set(model.seen)) and len(model.seen) == 24
     assert list(results) == ["TOY", "TOY_AG"]
     assert results["TOY"]["valid_queries"] == 6
-    assert results["TOY_AG"]["mAP"] != results["TOY"]["mAP"]  # other camera rule, other figure
+    assert results["TOY_AG"]["mAP"] != results["TOY"]["mAP"]  # another camera rule gives another figure
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,9 @@ def test_each_shared_image_is_embedded_once(tmp_path):
 def test_labels_are_matched_once(tmp_path, monkeypatch, keys):
     calls = []
     starts = matches._starts
-    monkeypatch.setattr(matches, "_starts", lambda *args: calls.append(1) or starts(*args))  # twice a matching
-    monkeypatch.setattr(matches.Matches, "among", lambda self, *_: self)  # which calls it, too
+    # match_labels calls it twice; so does Matches.among, which does not match labels.
+    monkeypatch.setattr(matches, "_starts", lambda *args: calls.append(1) or starts(*args))
+    monkeypatch.setattr(matches.Matches, "among", lambda self, *_: self)
     cfg = CFG.clone()
     cfg.merge_from_list(keys)
     protocols = [check_protocol(data) for data in two_protocols()]
@@ -68,7 +69,7 @@ def test_two_runs_write_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_queries_that_are_not_counted_are_told(tmp_path, caplog):
+def test_queries_that_are_not_counted_are_logged(tmp_path, caplog):
     data = two_protocols()[0]
     data.query.append(PersonImage("stranger.jpg", 50, 0))
     with caplog.at_level(logging.INFO):
@@ -95,7 +96,7 @@ def test_single_camera_protocol_is_refused_before_the_model_runs(tmp_path):
 
 
 class WithBadImages(list):
-    """A loader that leaves some images out."""
+    """A loader that skips some images."""
 
     def __init__(self, images, bad):
         super().__init__(build_loader(CFG, [image for image in images if image.path not in bad]))

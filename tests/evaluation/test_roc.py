@@ -1,4 +1,4 @@
-"""The streamed ROC curve against the list of all pairs, and against scikit-learn."""
+"""The ROC curve compared with the list of all pairs and with scikit-learn."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def test_curve_is_that_of_all_pairs(seed, metric, engine, rounded):
     assert curve.equal_error_rate == pytest.approx(fpr[after - 1] + share * (fpr[after] - fpr[after - 1]))
 
 
-def test_threshold_gives_the_rate_it_stands_for():
+def test_a_threshold_has_the_rate_of_its_point():
     query, gallery, *ids = protocol(4, q=40, g=400)
     distances = CompiledDistances(query, gallery)
     curve = roc_curve(distances, match_labels(*ids))
@@ -115,7 +115,7 @@ def test_distances_that_are_not_finite_are_named(bad):
         with pytest.raises(ValueError, match=said):
             evaluate_roc(spoilt, *ids)
     counter = PairCounter(np.array([0.5]), (0.0, 1.0))
-    counter.add(np.array([np.nan, 0.25, np.inf, -np.inf], np.float32))  # in some bin, not in somebody else's memory
+    counter.add(np.array([np.nan, 0.25, np.inf, -np.inf], np.float32))  # counted in some bin, not outside of the array
     assert counter.read()[0].sum() == 4
 
 
@@ -129,7 +129,7 @@ def test_equal_and_large_distances_have_bins():
     assert curve.right_histogram.sum() == 2 and curve.wrong_histogram.sum() == 6
 
 
-def test_no_pair_of_a_kind_is_told():
+def test_no_right_or_no_wrong_pair_raises():
     with pytest.raises(ValueError, match="needs right pairs"):
         roc_curve(MatrixDistances(np.ones((1, 1))), match_labels([0], [1], [0], [1]))
     with pytest.raises(ValueError, match="needs wrong pairs"):

@@ -1,4 +1,4 @@
-"""Scoring a protocol from descriptors: names of the figures, metrics, and what is refused."""
+"""Scoring of a protocol: names of the figures, metrics, and errors."""
 
 import numpy as np
 import pytest

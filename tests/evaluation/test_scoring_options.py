@@ -1,4 +1,4 @@
-"""Everything a score can be asked for, through the config and by plain calls; what makes no sense is named."""
+"""Scoring options from the config and by plain calls; invalid ones raise an error that names them."""
 
 import sys
 
@@ -66,7 +66,7 @@ def test_keys_become_options_that_change_what_is_computed(keys, expected):
         (("TEST.RERANK.ENABLED", True, "TEST.RERANK.LAMBDA", 2.0), "TEST.RERANK.*weight=2"),
     ],
 )
-def test_what_makes_no_sense_is_named_before_any_work(keys, said):
+def test_invalid_keys_raise_before_any_work(keys, said):
     with pytest.raises(ConfigError, match=said):
         from_keys(*keys)
 
@@ -175,7 +175,7 @@ def test_ranking_of_some_queries_only_is_part_of_the_whole():
     assert not part.valid[~some].any()
 
 
-def test_a_given_matrix_is_scored_alike():
+def test_a_given_matrix_has_the_same_score():
     query, gallery, *ids = protocol(11, q=30, g=200)
     options = Scoring(roc=True, breakdown=("camera",))
     expected = score_features(query, gallery, *ids, options)
@@ -185,7 +185,7 @@ def test_a_given_matrix_is_scored_alike():
         score_distances(np.ones((30, 200)), *ids, Scoring(reranking=Reranking()))
 
 
-def test_one_rank1_wherever_it_is_told():
+def test_rank1_is_the_same_in_all_results():
     query, gallery, *ids = protocol(7, q=30, g=150)
     result = score_features(query, gallery, *ids, Scoring(single_shot=True))
     low, high = bootstrap_intervals(result.ranking, rank1=result.rank1)["Rank-1"]
@@ -215,7 +215,7 @@ def test_shapes_are_checked_before_any_work(options):
         score_features(query, gallery, *ids, Scoring(**options), **views)
 
 
-def test_missing_libraries_are_told_before_any_work(monkeypatch):
+def test_missing_libraries_are_logged_before_any_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert from_keys("TEST.SEARCH", "faiss").search == "auto"  # the same neighbours
     monkeypatch.setattr(compiled_engine, "is_available", lambda: False)
@@ -223,7 +223,7 @@ def test_missing_libraries_are_told_before_any_work(monkeypatch):
         from_keys("TEST.SEARCH", "compiled")
 
 
-def test_a_protocol_that_cannot_be_scored_so_is_named_before_the_model_runs():
+def test_a_protocol_that_cannot_be_scored_raises_before_the_model_runs():
     data = two_protocols()[0]
     check_protocol(data, Scoring(expansion=Expansion(k=24)), with_pairs=True)
     with pytest.raises(ConfigError, match="TOY: TEST.AQE.QE_K is 25, but there are only 24 images"):
@@ -235,8 +235,8 @@ def test_a_protocol_that_cannot_be_scored_so_is_named_before_the_model_runs():
 
 
 @pytest.mark.parametrize("device", ["x", "mkldnn", "meta", "cuda:99"])
-def test_a_device_that_is_not_there_is_refused_by_scoring_and_searching(device):
-    with pytest.raises(ConfigError, match=rf"device \(MODEL.DEVICE\).*'{device}'.* auto, cpu"):
+def test_scoring_and_searching_refuse_a_missing_device(device):
+    with pytest.raises(ArgumentError, match=rf"device \(MODEL.DEVICE\).*'{device}'.* auto, cpu"):
         Scoring(device=device)
     with pytest.raises(ArgumentError, match=f"device.*'{device}'.* auto, cpu"):
         nearest_neighbors(np.eye(3, dtype=np.float32), 1, device=device)

@@ -1,4 +1,4 @@
-"""The expected single-shot curve against drawing again and again, and against all draws there are."""
+"""The expected single-shot curve compared with the mean over all draws."""
 
 from itertools import product
 
@@ -11,7 +11,7 @@ from fastreid.evaluation import evaluate_rank
 
 
 def over_all_draws(row, pid, cam, g_pids, g_cams, max_rank):
-    """Mean match curve of one query over every choice of one image for each person."""
+    """Return the mean match curve of one query over every choice of one image for each person."""
     kept = [g for g in range(len(row)) if g_pids[g] != -1 and (g_pids[g], g_cams[g]) != (pid, cam)]
     people = sorted({g_pids[g] for g in kept})
     curves = []

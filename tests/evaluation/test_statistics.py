@@ -1,4 +1,4 @@
-"""Chance levels against many shuffles and all orders, and bootstrap intervals against their theory."""
+"""Chance levels compared with all orders and simulation, and bootstrap intervals with their theory."""
 
 from itertools import combinations
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from fastreid.retrieval.ranking import rank_queries
 
 
 def all_orders(num_positives, num_gallery):
-    """Exact means over every placement of the positives."""
+    """Return the exact means over every placement of the positives."""
     placed = [np.array(p) for p in combinations(range(1, num_gallery + 1), num_positives)]
     nth = np.arange(1, num_positives + 1)
     return (

@@ -14,7 +14,7 @@ CFG.MODEL.DEVICE = "cpu"
 
 
 class CountingModel(nn.Module):
-    """Descriptor = a fixed random row per person plus a little of the image; counts its images."""
+    """Descriptor = a fixed random row per person plus noise of the image; records its images."""
 
     def __init__(self, noise=0.8):
         super().__init__()
@@ -40,7 +40,7 @@ def hash_of(path):
 
 
 def build_loader(_cfg, images):
-    """Batches of three, in order."""
+    """Return batches of three, in order."""
     starts = range(0, len(images), 3)
     return [as_batch(images[start : start + 3]) for start in starts]
 
@@ -55,7 +55,7 @@ def as_batch(images):
 
 
 def two_protocols(names=("TOY", "TOY_AG"), folder=""):
-    """6 people x 4 cameras, the first camera's images as queries.
+    """Return two protocols of 6 people x 4 cameras, with the first camera's images as queries.
 
     The second protocol is over the same files, its cameras numbered as views.
     """

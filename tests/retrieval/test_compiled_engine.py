@@ -1,4 +1,4 @@
-"""Ranks from features: the bits of the whole matrix, whatever the block, thread, instruction set or storage."""
+"""Rankings of descriptors have the bits of the whole matrix for any block, threads, instruction set or storage."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("levels", [None, 1], ids=["distinct", "ties"])
-def test_equals_the_matrix(metric, levels):
+def test_same_bits_as_ranking_the_distance_matrix(metric, levels):
     data = protocol(levels=levels, seed=1)
     whole = rank_queries(distance_rows(*data[:2], metric=metric), *data[2:])
     assert same(whole, rank_features(*data, metric=metric))
@@ -83,7 +83,7 @@ def test_threads_and_blocks_give_the_same_bits(threads, rows, monkeypatch):
     assert same(expected, rank_features(*data, num_threads=threads, memory_budget=0.001))
 
 
-def test_distances_are_what_they_are_called():
+def test_distances_equal_their_formulas():
     query, gallery, *_ = protocol()
     lengths = (np.linalg.norm(query, axis=1)[:, None], np.linalg.norm(gallery, axis=1)[None])
     cosine = 1 - query.astype(float) @ gallery.T.astype(float) / (lengths[0] * lengths[1])
@@ -96,7 +96,7 @@ def test_distances_are_what_they_are_called():
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "memory map", "float64", "transposed", "tensor"])
-def test_every_storage(kind, tmp_path):
+def test_every_storage_gives_the_same_figures(kind, tmp_path):
     query, gallery, *ids = protocol(num_g=3000)
     stored = {
         "float16": lambda x: x.astype(np.float16),
@@ -120,7 +120,7 @@ def _mapped(rows, folder):
     return np.load(path, mmap_mode="r")
 
 
-def test_the_library_product_gives_the_same_figures_but_for_rounding():
+def test_torch_distances_equal_compiled_ones_up_to_rounding():
     query, gallery, *ids = protocol()
     tensors = torch.from_numpy(query), torch.from_numpy(gallery)
     expected = rank_features(query, gallery, *ids)
@@ -152,17 +152,17 @@ def test_wrong_arguments():
         rank_features(query, gallery, *ids, instructions="sse")
 
 
-def test_zero_vectors_are_far_from_everybody_in_a_cosine():
+def test_zero_vectors_have_cosine_distance_one():
     query, gallery, *_ = protocol()
     gallery[7] = 0
     assert (distance_rows(query, gallery)[:, 7] == 1).all()
 
 
 @pytest.mark.parametrize("stored", ["float32", "float16", "transposed"])
-def test_the_right_image_is_named_however_rows_are_gathered(stored):
+def test_the_error_names_the_row_of_the_caller(stored):
     query, gallery, *ids = protocol()
     ids[0] = ids[0].copy()
-    ids[0][1:3] = 10**6  # no match: these queries stay away, and rows shift
+    ids[0][1:3] = 10**6  # no match: these queries are skipped, and rows shift
     for side, rows in (("query", query), ("gallery", gallery)):
         spoilt = rows.copy()
         spoilt[27, 5] = np.nan
@@ -174,12 +174,12 @@ def test_the_right_image_is_named_however_rows_are_gathered(stored):
             rank_features(*data)
 
 
-def test_descriptors_too_long_for_squared_distances_are_refused_not_ranked():
+def test_descriptors_too_long_for_squared_distances_raise():
     query, gallery, *ids = protocol()
     query[3] *= 9e17
     with pytest.raises(ValueError, match="query image 3 is too long for float32"):
         rank_features(query, gallery, *ids, metric="euclidean")
-    assert rank_features(query, gallery, *ids).num_valid_queries  # of a cosine the length does not matter
+    assert rank_features(query, gallery, *ids).num_valid_queries  # cosine distances do not depend on the length
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "float64"])
@@ -193,13 +193,13 @@ def test_the_gallery_is_read_in_parts_that_fit_the_budget(kind, monkeypatch):
     assert max(sizes[1:]) <= (900 if kind == "float32" else 0.05 * 2**20 / 4 / (4 * gallery.shape[1]) + 1)
 
 
-def test_no_queries_make_no_rows():
+def test_no_queries_give_no_rows():
     query, gallery, *_ = protocol()
     assert distance_rows(query[:0], gallery).shape == (0, 900)
     assert compiled_engine.CompiledDistances(query, gallery, memory_budget=float("inf")).rows_at_once == 40
 
 
-def test_precision_that_the_caller_allows_is_left_alone():
+def test_precision_settings_of_the_caller_are_restored():
     query, gallery, *_ = protocol()
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")

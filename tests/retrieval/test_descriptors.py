@@ -1,4 +1,4 @@
-"""Descriptors that are no finite real numbers are refused by row, at every door."""
+"""Every public function refuses descriptors that are not finite real numbers, and names the row."""
 
 import datetime
 
@@ -44,7 +44,7 @@ def _score(query, gallery, **how):
     return score_features(query, gallery, *ids(), Scoring(**how))
 
 
-DOORS = {
+FUNCTIONS = {
     "score": _score,
     "score, euclidean": lambda q, g: _score(q, g, metric="euclidean"),
     "score, torch": lambda q, g: _score(q, g, engine="torch"),
@@ -87,10 +87,10 @@ KINDS = ("complex", "text", "bytes", "dates", "ragged", "tensor of complex numbe
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("door", DOORS)
-def test_every_door_refuses(door, kind):
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_refuses_wrong_descriptors(function, kind):
     with pytest.raises(ValueError) as error:
-        DOORS[door](good()[Q], spoiled(kind))
+        FUNCTIONS[function](good()[Q], spoiled(kind))
     said = str(error.value)
     if kind in ("None", "text among numbers"):
         assert "2 of 8 rows of descriptors hold what is no real number; the first is row 3, with" in said
@@ -98,12 +98,12 @@ def test_every_door_refuses(door, kind):
         assert "3 is not finite" in said or "7 is not finite" in said  # of both sides together
     else:
         assert "descriptors must be" in said
-    if door.startswith("score"):
+    if function.startswith("score"):
         assert isinstance(error.value, UserError)
         assert kind not in ("nan", "inf") or "gallery image 3 is not finite (2 of 8 are not)" in said
 
 
-MATRIX_DOORS = {
+MATRIX_FUNCTIONS = {
     "score_distances": score_distances,
     "evaluate_rank": lambda matrix, *ids: evaluate_rank(matrix, *ids, max_rank=5),
     "rank_queries": rank_queries,
@@ -112,8 +112,8 @@ MATRIX_DOORS = {
 
 
 @pytest.mark.parametrize("kind", ["complex", "text", "dates", "ragged", "None", "tensor of complex numbers"])
-@pytest.mark.parametrize("door", MATRIX_DOORS)
-def test_every_door_for_distances_refuses(door, kind):
+@pytest.mark.parametrize("function", MATRIX_FUNCTIONS)
+def test_every_function_refuses_wrong_distances(function, kind):
     matrix = np.abs(good()[Q] @ good()[4:].T)
     wrong = {
         "complex": lambda: matrix.astype(complex),
@@ -124,13 +124,13 @@ def test_every_door_for_distances_refuses(door, kind):
         "tensor of complex numbers": lambda: torch.from_numpy(matrix.astype(complex)),
     }[kind]()
     with pytest.raises(FeatureError, match="distances"):
-        MATRIX_DOORS[door](wrong, *ids())
-    MATRIX_DOORS[door](matrix.astype(object), *ids())
+        MATRIX_FUNCTIONS[function](wrong, *ids())
+    MATRIX_FUNCTIONS[function](matrix.astype(object), *ids())
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("kind", ["float64", "float16", "list", "objects", "tensor", "bfloat16", "int"])
-def test_every_door_takes_real_numbers_of_every_kind(door, kind):
+def test_every_function_takes_real_numbers_of_every_type(function, kind):
     rows = good()
     forms = {
         "list": lambda part: part.tolist(),
@@ -140,16 +140,16 @@ def test_every_door_takes_real_numbers_of_every_kind(door, kind):
         "int": lambda part: (100 * part).astype(np.int32),
     }
     form = forms.get(kind, lambda part: part.astype(kind))
-    DOORS[door](form(rows[Q]), form(rows[4:]))
+    FUNCTIONS[function](form(rows[Q]), form(rows[4:]))
 
 
-def test_kinds_may_differ_between_the_sides():
+def test_types_may_differ_between_query_and_gallery():
     rows = good()
     expected = _score(rows[Q], rows[4:]).metrics
     assert _score(torch.from_numpy(rows[Q]), rows[4:].astype(np.float64)).metrics == expected
 
 
-def test_nothing_is_copied_that_need_not_be(tmp_path):
+def test_nothing_is_copied_without_need(tmp_path):
     np.save(tmp_path / "a.npy", good())
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
     assert rows_on_cpu(mapped) is mapped
@@ -157,7 +157,7 @@ def test_nothing_is_copied_that_need_not_be(tmp_path):
     assert np.shares_memory(rows_on_cpu(rows), rows) and np.shares_memory(rows_on_cpu(torch.from_numpy(rows)), rows)
 
 
-def test_rows_and_how_many_are_named():
+def test_the_error_names_and_counts_rows():
     rows = np.zeros((5000, 2))
     rows[[4500, 4999], 1] = np.inf
     with pytest.raises(FeatureError, match=r"query image 4500 is not finite \(2 of 5000 are not\)"):
@@ -168,7 +168,7 @@ def test_rows_and_how_many_are_named():
         rows_on_cpu(np.ma.masked_equal([[1, 2], [3, 4], [5, 0]], 0))
 
 
-def test_images_are_named_in_a_run():
+def test_the_error_of_a_run_names_the_image():
     images = [PersonImage(f"{n}.jpg", int(p), int(c), 0) for n, (p, c) in enumerate(zip(PIDS, CAMERAS, strict=True))]
     rows = torch.from_numpy(good())
     rows[2] = torch.nan

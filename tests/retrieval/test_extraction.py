@@ -1,4 +1,4 @@
-"""Descriptors are computed once, whatever the loader does, and the model's mode is put back."""
+"""Descriptors are computed once, in the order of the images, and the model's mode is restored."""
 
 import logging
 
@@ -26,7 +26,7 @@ def test_rows_follow_the_images(images):
     assert store.select(images).dtype == torch.float32
 
 
-def test_every_module_gets_its_mode_back_even_after_an_error(images):
+def test_modes_of_modules_are_restored_even_after_an_error(images):
     model = CountingModel().train()
     model.frozen.eval()
     FeatureStore().extract(model, build_loader(CFG, images))
@@ -71,7 +71,7 @@ def test_shares_cover_all_images_and_are_never_empty(images, monkeypatch):
         my_share([])
 
 
-def test_progress_tells_the_time_left_where_there_is_no_terminal(caplog, monkeypatch):
+def test_progress_logs_the_time_left_without_a_terminal(caplog, monkeypatch):
     clock = iter(range(0, 1000, 6))
     monkeypatch.setattr(progress_module.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(progress_module.sys.stderr, "isatty", lambda: False, raising=False)

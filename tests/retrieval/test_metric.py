@@ -1,4 +1,4 @@
-"""Distances are those of the rows, wherever these lie and however long they are: against differences in float64."""
+"""Distances are accurate wherever rows lie and however long they are, compared with differences in float64."""
 
 import sys
 
@@ -32,7 +32,7 @@ SCALES = [1e-42, 1e-38, 1e-30, 1e-18, 1e-15, 1e-6, 1e6, 1e15, 1e30, 1e35]
 
 
 def true_distances(query, gallery, metric):
-    """By differences, in float64."""
+    """Return distances computed by differences in float64."""
     query, gallery = (np.asarray(rows, dtype=np.float64) for rows in (query, gallery))
     if metric == "euclidean":
         return ((query[:, None] - gallery[None]) ** 2).sum(-1)
@@ -63,14 +63,14 @@ def test_a_common_offset_changes_no_neighbour(search, offset):
 @pytest.mark.parametrize("distances", ENGINES.values())
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("offset", [0, 3, 1000, -10_000, "of its own in each dimension"])
-def test_distances_keep_their_digits(distances, metric, offset):
-    """Of the rows as they are stored: what rounding them to float32 took is not ours."""
+def test_distances_are_accurate_about_an_offset(distances, metric, offset):
+    """Distances of the stored rows; rounding rows to float32 happens before."""
     if isinstance(offset, str):
         offset = np.random.default_rng(1).uniform(-1e4, 1e4, 64)
     query, gallery = rows_about(offset, n=30, seed=1), rows_about(offset, n=300, seed=2)
     expected = true_distances(query, gallery, metric)
     found = distances(query, gallery, metric=metric).rows(0, 30)
-    # Unit vectors themselves have the digits of float32: what they differ by has the fewer, the nearer they are.
+    # Unit vectors have the digits of float32; their differences have fewer the nearer they are.
     tolerance = 2e-6 if metric == "euclidean" else max(1e-5, 2e-6 / np.sqrt(expected.mean()))
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * expected.mean())
 
@@ -82,7 +82,7 @@ def test_distances_keep_their_digits(distances, metric, offset):
     st.sampled_from([1e-8, 1e-3, 1.0, 1e3, 1e8]), st.sampled_from(["compiled", "torch"]),
     st.sampled_from([np.float32, np.float64]),
 )  # fmt: skip
-def test_neighbours_wherever_rows_lie(seed, n, dim, common, own, scale, search, dtype):
+def test_neighbours_are_right_wherever_rows_lie(seed, n, dim, common, own, scale, search, dtype):
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((n, dim)) + common + own * rng.uniform(-1, 1, dim)
     rows = (rows * scale).astype(dtype)
@@ -90,7 +90,7 @@ def test_neighbours_wherever_rows_lie(seed, n, dim, common, own, scale, search, 
     found = nearest_neighbors(rows, k, metric="euclidean", search=search)
     distances = true_distances(rows, rows, "euclidean")
     assert all(len(set(row)) == k for row in found.indices.tolist())
-    # Whatever is nearer than the last by more than float32 leaves open is in the list.
+    # All images that are nearer than the last by more than the error of float32 are in the list.
     last = np.take_along_axis(distances, found.indices.astype(int), 1).max(axis=1)
     assert (last <= np.sort(distances, axis=1)[:, k - 1] + 3e-6 * distances.max()).all()
 
@@ -102,7 +102,7 @@ def test_neighbours_wherever_rows_lie(seed, n, dim, common, own, scale, search, 
 )  # fmt: skip
 @example(0, 64, [-30] * 8, 0.0, "compiled").via("every row short")
 @example(0, 64, [30] * 8, 0.0, "torch").via("every row long")
-def test_a_cosine_does_not_know_how_long_rows_are(seed, dim, exponents, offset, engine):
+def test_cosine_distances_do_not_depend_on_the_lengths_of_rows(seed, dim, exponents, offset, engine):
     if engine == "compiled" and not compiled_engine.is_available():
         pytest.skip("extension not compiled")
     rng = np.random.default_rng(seed)
@@ -119,7 +119,7 @@ def test_a_cosine_does_not_know_how_long_rows_are(seed, dim, exponents, offset, 
 @pytest.mark.parametrize("stored", [np.float32, np.float64])
 def test_figures_of_scaled_rows_are_those_of_the_rows(scale, engine, stored):
     query, gallery, *ids = protocol(3, q=40, g=300, people=20, dim=24)
-    if scale < 1e-38:  # so few digits are left of float32 that neither figures nor neighbours are the same
+    if scale < 1e-38:  # float32 has too few digits here for the same figures or neighbours
         query, gallery = np.round(4 * query), np.round(4 * gallery)
         scale = 2.0**-146
     options = {"engine": engine, "roc": True, "search": engine}
@@ -130,7 +130,7 @@ def test_figures_of_scaled_rows_are_those_of_the_rows(scale, engine, stored):
         wanted = score_features(query, gallery, *ids, Scoring(**options | extra)).metrics
         found = score_features(*scaled, *ids, Scoring(**options | extra)).metrics
         assert found == pytest.approx(wanted, abs=2e-3), extra
-        assert wanted["TPR@FPR=1e-4"] < 99.9  # there is something to get wrong
+        assert wanted["TPR@FPR=1e-4"] < 99.9  # the figures are not trivial
 
 
 @needs_kernels
@@ -145,7 +145,7 @@ def test_the_scale_of_a_row_leaves_the_bits_of_its_cosines():
 
 
 @pytest.mark.parametrize("distances", ENGINES.values())
-def test_rows_of_zeros_are_at_one_from_all_and_rows_of_a_denormal_are_none(distances):
+def test_rows_of_zeros_and_of_denormal_numbers(distances):
     query, gallery, *_ = protocol(4, q=10, g=50, dim=8)
     gallery[7], gallery[8], query[2] = 0, 0, 0
     gallery[8, 3] = np.float32(1e-45)
@@ -161,7 +161,7 @@ def test_rows_of_zeros_are_at_one_from_all_and_rows_of_a_denormal_are_none(dista
 def test_every_figure_is_that_of_the_rows_without_their_offset(engine, offset):
     rng = np.random.default_rng(0)
     people, cameras = rng.integers(0, 40, 600), rng.integers(0, 4, 600)
-    # Multiples of 2^-9, which float32 still holds beside the offset: nothing is lost on the way in.
+    # Multiples of 2^-9, which float32 can represent beside the offset: rows are exact.
     rows = np.round(rows_about(0, n=600, people=people) * 2**9) / 2**9
     moved = (rows + offset).astype(np.float32)
     assert (moved.astype(np.float64) - offset == rows).all()
@@ -181,8 +181,8 @@ def test_every_figure_is_that_of_the_rows_without_their_offset(engine, offset):
 
 
 @pytest.mark.parametrize("engine", ["compiled", "torch"])
-def test_the_case_of_a_score(engine):
-    """Random people whose rows lie at 300: mAP as computed in float64."""
+def test_map_of_rows_about_an_offset(engine):
+    """The mAP of random people whose rows lie about 300 is that of float64."""
     rng = np.random.default_rng(0)
     people, cameras = rng.integers(0, 50, 1000), rng.integers(0, 4, 1000)
     rows = (0.5 * (0.15 * rng.standard_normal((50, 64))[people] + rng.standard_normal((1000, 64))) + 300).astype("f4")
@@ -195,7 +195,7 @@ def test_the_case_of_a_score(engine):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_expansion_takes_the_right_neighbours_however_alike_all_are(search):
+def test_expansion_takes_the_right_neighbours_of_similar_rows(search):
     """Cosines differ by 1e-6 at an offset of 1,000, and by more digits than 1 - cos has."""
     if search == "faiss":
         pytest.importorskip("faiss")
@@ -211,7 +211,7 @@ def test_expansion_takes_the_right_neighbours_however_alike_all_are(search):
 
 @pytest.mark.parametrize("definition", ["spcl", "zhong"])
 @pytest.mark.parametrize("search", ["compiled", "torch"])
-def test_jaccard_distances_do_not_see_an_offset(definition, search):
+def test_jaccard_distances_do_not_depend_on_an_offset(definition, search):
     rows = np.round(rows_about(0, n=120, dim=16, people=np.arange(120) % 12) * 2**9) / 2**9
     moved = (rows + 1000).astype(np.float32)
     options = {"k1": 8, "k2": 3, "definition": definition, "metric": "euclidean", "search": search}
@@ -227,12 +227,12 @@ def test_jaccard_distances_do_not_see_an_offset(definition, search):
 def test_lengths_have_one_definition(monkeypatch):
     rows, factors = rows_about(3, n=1500, dim=19), np.random.default_rng(0).random(1500).astype(np.float32)
     centre = np.full(19, 2.5, np.float32)
-    placed = (rows * factors[:, None] - centre).astype(np.float64)
+    centred = (rows * factors[:, None] - centre).astype(np.float64)
     for compiled in (True, False):
         if not compiled:
             monkeypatch.setitem(sys.modules, "fastreid.retrieval.rank_cylib.rank_cy", None)
         np.testing.assert_allclose(squared_lengths(rows), (rows.astype(np.float64) ** 2).sum(1), rtol=1e-12)
-        np.testing.assert_allclose(squared_lengths(rows, factors, centre), (placed**2).sum(1), rtol=1e-12)
+        np.testing.assert_allclose(squared_lengths(rows, factors, centre), (centred**2).sum(1), rtol=1e-12)
         assert squared_lengths(rows[:0]).shape == (0,)
 
 
@@ -286,8 +286,8 @@ def _mapped(rows, folder):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("stored", [np.float32, np.float64])
-def test_what_a_gpu_does_otherwise(metric, stored, monkeypatch):
-    """Its steps, on the CPU: the gallery is converted once, lengths are torch's, rows are placed in other parts."""
+def test_steps_of_a_gpu_on_the_cpu(metric, stored, monkeypatch):
+    """Run the steps of a GPU: the gallery is converted once, lengths are torch's, rows are centred in other parts."""
     query, gallery = (rows_about(1000, n=n, dim=24, seed=n).astype(stored) for n in (20, 200))
     expected = TorchDistances(query, gallery, metric=metric).rows(0, 20)
     monkeypatch.setattr(
@@ -327,10 +327,10 @@ def test_whole_numbers_are_exact_and_so_are_their_ties(distances):
 
 
 @pytest.mark.parametrize("distances", ENGINES.values())
-def test_rows_that_lie_far_away_leave_the_others_their_digits(distances):
+def test_distant_rows_do_not_reduce_the_accuracy_of_others(distances):
     query, gallery = rows_about(0, n=20), rows_about(0, n=300, seed=1)
     expected = true_distances(query, gallery, "euclidean")
-    gallery[::8] *= np.float32(1e6)  # an eighth: a mean would lie far from all
+    gallery[::8] *= np.float32(1e6)  # an eighth: a mean would be far from all rows
     found = distances(query, gallery, metric="euclidean").rows(0, 20)
     near = np.arange(300) % 8 > 0
     np.testing.assert_allclose(found[:, near], expected[:, near], rtol=1e-5)
@@ -340,7 +340,7 @@ def test_rows_that_lie_far_away_leave_the_others_their_digits(distances):
 
 @pytest.mark.parametrize("distances", ENGINES.values())
 @pytest.mark.parametrize("stored", [np.float32, np.float64])
-def test_what_float32_has_no_room_for_is_refused(distances, stored):
+def test_rows_beyond_the_range_of_float32_are_refused(distances, stored):
     query, gallery, *_ = protocol(1, q=5, g=40, dim=6)
     matches = match_labels([0] * 5, [0, 1] * 20, [0] * 5, [1] * 40)
     for side in (query, gallery):
@@ -358,7 +358,7 @@ def test_what_float32_has_no_room_for_is_refused(distances, stored):
             with pytest.raises(ValueError, match=f"gallery image 4 is {said}"):
                 distances(query, spoilt, metric="euclidean").rank(matches)
     same = np.ones((5, 6), stored)
-    assert (distances(same, same, metric="euclidean").rows(0, 5) == 0).all()  # no spread is no fault
+    assert (distances(same, same, metric="euclidean").rows(0, 5) == 0).all()  # equal rows are allowed
 
 
 @pytest.mark.parametrize("distances", ENGINES.values())
@@ -369,7 +369,7 @@ def test_spreads_that_float32_rounds_to_zero_are_refused(distances, size):
     for offset in (0.0, size * 1000):
         with pytest.raises(ValueError, match="float32 has no room"):
             distances(query * size + offset, gallery * size + offset, metric="euclidean").rank(matches)
-    gallery[8:] *= size  # next to rows of usual lengths, those near to zero count as zeros
+    gallery[8:] *= size  # next to rows of usual lengths, rows near zero count as zeros
     zeros = np.where(np.arange(40)[:, None] < 8, gallery, 0)
     found, expected = (distances(query, rows, metric="euclidean").rows(0, 5) for rows in (gallery, zeros))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -377,7 +377,7 @@ def test_spreads_that_float32_rounds_to_zero_are_refused(distances, size):
 
 @pytest.mark.parametrize("search", ["auto", "torch"])
 @pytest.mark.parametrize("size", [1e-25, 1e-200])
-def test_searches_refuse_spreads_without_room(search, size):
+def test_searches_refuse_spreads_that_float32_rounds_to_zero(search, size):
     query, gallery, *_ = (x.astype(np.float64) for x in protocol(1, q=5, g=40, dim=6))
     for arguments in ({"gallery": gallery * size}, {}):
         with pytest.raises(ValueError, match="float32 has no room"):
@@ -396,7 +396,7 @@ def test_few_rows(metric, few):
     assert none.rows(0, 0).shape == (0, few)
 
 
-def test_the_centre_is_one_of_the_values_and_depends_on_the_rows_alone():
+def test_the_centre_is_one_of_the_values_and_depends_on_the_rows_only():
     rows = rows_about(1000, n=500, dim=7)
     space = fit_metric(metric_named("euclidean"), rows[:3], rows)
     assert all(value in column for value, column in zip(space.centre, rows.T, strict=True))
@@ -405,7 +405,7 @@ def test_the_centre_is_one_of_the_values_and_depends_on_the_rows_alone():
     rows[::2] = np.nan
     assert np.isfinite(fit_metric(metric_named("euclidean"), rows, rows).centre).all()
     ordinary = rows_about(0.5, n=500, dim=64)
-    assert not fit_metric(metric_named("cosine"), ordinary, ordinary).is_centred  # bits as ever
+    assert not fit_metric(metric_named("cosine"), ordinary, ordinary).is_centred
     assert fit_metric(metric_named("cosine"), ordinary + 100, ordinary + 100).is_centred
     assert isinstance(space, FittedMetric)
 
@@ -426,7 +426,7 @@ def test_bits_do_not_depend_on_the_machine_or_the_blocks(metric, instructions, r
     monkeypatch.setattr(neighbors, "_SEGMENT_ROWS", rows_at_once)
     found = CompiledDistances(query, gallery, metric=metric, instructions=instructions, num_threads=3)
     assert found.rows(0, 70).tobytes() == expected.tobytes()
-    assert found.rows(0, 70).tobytes() == expected.tobytes()  # from what it has kept of the first time
+    assert found.rows(0, 70).tobytes() == expected.tobytes()  # from the cached scales
     mapped = CompiledDistances(query, np.asfortranarray(gallery), metric=metric, num_threads=1, memory_budget=0.01)
     assert mapped.rows(0, 70).tobytes() == expected.tobytes()
     near = nearest_neighbors(query, 9, gallery=gallery, metric=metric, search="compiled")

@@ -40,8 +40,8 @@ def test_compiled_is_a_stable_sort(seed, n, dim, levels, metric, num_threads, da
     st.sampled_from(["cosine", "euclidean"]),
     st.sampled_from(["noise", "clusters", "copies", "lengths", "far away", "tiny"]),
 )  # fmt: skip
-def test_rough_products_find_the_same(seed, n, dim, k, metric, kind):
-    """Where the CPU has them. The bound must hold where images are hard to tell apart, and where lengths differ."""
+def test_coarse_search_finds_the_same(seed, n, dim, k, metric, kind):
+    """Coarse products, if the CPU has them; the error bound must hold for similar images and different lengths."""
     rng = np.random.default_rng(seed)
     rows = features(seed, n, dim)
     if kind == "clusters":
@@ -53,7 +53,7 @@ def test_rough_products_find_the_same(seed, n, dim, k, metric, kind):
     elif kind == "far away":
         rows += np.float32(1000)
     elif kind == "tiny":
-        rows *= np.float32(1e-20)  # squares below what float32 holds with all digits
+        rows *= np.float32(1e-20)  # squares below the normal numbers of float32
     everyone = distance_rows(rows, rows, metric=metric)
     order = np.argsort(everyone, axis=1, kind="stable")[:, :k]
     found = nearest_neighbors(rows, k, metric=metric, search="compiled", num_threads=2, with_farthest=seed % 2 == 0)
@@ -90,7 +90,7 @@ def test_auto_is_torch_where_nothing_is_compiled(monkeypatch):
 
 
 @pytest.mark.parametrize("search", ["compiled", "torch", "faiss"])
-def test_what_cannot_be_searched_is_named(search):
+def test_wrong_arguments_raise(search):
     if search == "faiss":
         pytest.importorskip("faiss")
     rows = features(0, 20, 8)

@@ -1,4 +1,4 @@
-"""Expansion against its definition on the full matrix of cosines."""
+"""Query expansion compared with its definition on the full matrix of cosines."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_one_neighbour_is_the_image_itself():
     np.testing.assert_allclose(expand(rows, 1, 3.0), rows, rtol=1e-5)
 
 
-def test_opposite_neighbours_weigh_nothing():
+def test_opposite_neighbours_have_no_weight():
     rows = np.array([[1.0, 0], [-1, 0.1], [-1, -0.1]])
     np.testing.assert_allclose(expand(rows, 3, 2.5)[0], [1 / 3, 0], atol=1e-6)
 

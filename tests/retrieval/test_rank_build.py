@@ -1,4 +1,4 @@
-"""Installing where the C compiler is missing or broken warns and succeeds."""
+"""Installing without a working C compiler warns and succeeds."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ SOURCES = ("fastreid/retrieval/rank_cylib", "fastreid/data/resize_cylib")
 
 @pytest.fixture
 def copy(tmp_path):
-    """As much of the repository as building the extension takes."""
+    """Return a copy of the files that building the extension needs."""
     pytest.importorskip("Cython", reason="the extension is compiled through Cython")
     for name in NEEDED:
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Rank evaluation against its definition, written out slowly; both backends, bit for bit."""
+"""Rankings of all backends have the bits of a slow implementation of the definition."""
 
 import logging
 import sys
@@ -22,7 +22,7 @@ needs_extension = pytest.mark.skipif(
 
 
 def by_definition(distances, q_pids, g_pids, q_cams, g_cams, max_rank):
-    """Sort everything, walk the list: AP, INP and the match curve of every valid query."""
+    """Return AP, INP and the match curve of every valid query by sorting whole rows."""
     curves, aps, inps = [], [], []
     for row, pid, cam in zip(distances, q_pids, q_cams, strict=True):
         order = sorted(range(len(row)), key=lambda g: (row[g], g))
@@ -40,7 +40,7 @@ def by_definition(distances, q_pids, g_pids, q_cams, g_cams, max_rank):
 
 @st.composite
 def protocols(draw):
-    """Small protocols full of trouble: ties, junk, absent ids, one image, all positives."""
+    """Draw small protocols with ties, junk, absent ids, one image, or only positives."""
     num_q, num_g = draw(st.integers(1, 5)), draw(st.integers(1, 12))
     pid, cam = st.integers(-1, draw(st.integers(0, 4))), st.integers(0, draw(st.integers(0, 3)))
     levels = draw(st.sampled_from([1, 3, 1000]))  # few levels: many ties
@@ -70,7 +70,7 @@ def test_equals_the_definition(protocol, max_rank):
 
 
 def mean_ap_by_definition(protocol, tie):
-    """mAP if `tie(is_right)` orders images of equal distance; the removal rule as ever."""
+    """Return the mAP if `tie(is_right)` orders images of equal distance, after removal."""
     aps = []
     distances, q_pids, g_pids, q_cams, g_cams = protocol
     for row, pid, cam in zip(distances, q_pids, q_cams, strict=True):
@@ -84,7 +84,7 @@ def mean_ap_by_definition(protocol, tie):
 
 @settings(max_examples=200, deadline=None)
 @given(protocols(), st.booleans())
-def test_bounds_are_what_other_rules_for_ties_could_give(protocol, use_cython):
+def test_bounds_are_those_of_other_rules_for_ties(protocol, use_cython):
     try:
         ranking = rank_queries(*protocol, use_cython=use_cython)
     except NoValidQueryError:
@@ -98,7 +98,7 @@ def test_bounds_are_what_other_rules_for_ties_could_give(protocol, use_cython):
 @settings(max_examples=200, deadline=None)
 @given(protocols(), st.sampled_from([3, 2**24]))
 def test_torch_counts_the_same(protocol, at_once):
-    """On any device; a tensor on the CPU stands for one on a GPU."""
+    """Counts in torch; a tensor on the CPU stands for one on a GPU."""
     distances, *ids = protocol
     matches = match_labels(*ids)
     thresholds, expected = count_matrix(distances, matches, use_cython=False)
@@ -144,8 +144,8 @@ def test_equal_distances_go_to_the_lower_gallery_index():
 
 
 @pytest.mark.parametrize("use_cython", [True, False])
-def test_queries_without_a_right_image_have_no_figures(use_cython):
-    """As the share of the queries that one process of several has may be."""
+def test_queries_without_a_positive_have_no_figures(use_cython):
+    """Such is the share of one of several processes, for instance."""
     matches = match_labels([0, 1], [2, 3, -1], [0, 0], [1, 1, 1])
     counted = count_matrix(np.random.default_rng(0).random((2, 3)), matches, use_cython=use_cython)
     assert [part.shape for part in counted] == [(0,), (3, 0)]
@@ -164,7 +164,7 @@ def test_curve_never_falls_when_fewer_items_than_ranks():
     assert cmc.tolist() == [0, 0.5, 1, 1, 1, 1]
 
 
-def test_counts_say_what_was_left_in_the_ranking():
+def test_counts_are_those_after_removal():
     ranking = rank_queries(np.arange(10.0).reshape(2, 5), [1, 9], [1, 1, -1, 2, 1], [0, 0], [0, 1, 1, 1, 2])
     assert ranking.num_positives.tolist() == [2, 0]
     assert ranking.num_valid_gallery.tolist() == [3, 4]
@@ -173,7 +173,7 @@ def test_counts_say_what_was_left_in_the_ranking():
     assert np.isnan(ranking.ap[1]) and ranking.inp[0] == 2 / 3
 
 
-def test_callers_matrix_is_left_alone_and_any_layout_is_read():
+def test_the_matrix_of_the_caller_is_not_changed_and_may_have_any_layout():
     rng = np.random.default_rng(0)
     distances = rng.random((6, 40), dtype=np.float32)
     labels = rng.integers(0, 3, 6), rng.integers(0, 3, 40), rng.integers(0, 2, 6), [3] * 40

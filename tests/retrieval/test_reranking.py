@@ -1,4 +1,4 @@
-"""Sparse k-reciprocal distances against the definitions worked out on full matrices."""
+"""Sparse k-reciprocal distances compared with the definitions on full matrices."""
 
 import numpy as np
 import pytest
@@ -18,18 +18,18 @@ def people(seed, n=80, dim=12, spread=0.7):
 
 
 def dense_jaccard(distances, weights_from, k1, k2, beyond_itself):
-    """[N, N] in float64, set by set, as the paper words it."""
+    """Return the distances [N, N] in float64, computed with sets as in the paper."""
     n = len(distances)
     order = np.argsort(distances, axis=1, kind="stable")
 
     def reciprocal(i, k):
         return {j for j in order[i, :k] if i in order[j, :k]}
 
-    wide, half = k1 + beyond_itself, int(np.around(k1 / 2)) + 1
-    half = min(half, wide)
+    num_neighbors, half = k1 + beyond_itself, int(np.around(k1 / 2)) + 1
+    half = min(half, num_neighbors)
     described = np.zeros((n, n))
     for i in range(n):
-        members = reciprocal(i, wide)
+        members = reciprocal(i, num_neighbors)
         expanded = set(members)
         for q in members:
             others = reciprocal(q, half)
@@ -85,7 +85,7 @@ def test_graph_is_that_of_the_definition(seed, n, k1, k2, definition):
     np.testing.assert_allclose(dense, np.maximum(expected, 0), atol=1e-6)
 
 
-def test_somebody_s_matrix_is_left_alone():
+def test_the_matrix_of_the_caller_is_not_changed():
     features = people(4)
     query, gallery = features[:15], features[15:]
     matrix = distance_rows(query, gallery)
@@ -96,7 +96,7 @@ def test_somebody_s_matrix_is_left_alone():
     np.testing.assert_array_equal(matrix, kept)
 
 
-def test_graph_keeps_what_is_near_and_is_symmetric(engine):
+def test_graph_has_the_small_distances_and_is_symmetric(engine):
     features = people(3, 150)
     whole = jaccard_graph(features, max_distance=1.0)
     near = jaccard_graph(features, max_distance=0.6)
@@ -141,7 +141,7 @@ def test_more_neighbours_than_images_are_all_images():
     assert reranking.jaccard_graph(features, k1=30, k2=10, max_distance=1).shape == (6, 6)
 
 
-def test_long_descriptors_leave_weights():
+def test_weights_of_long_descriptors_are_not_all_zero():
     features = people(6) * np.float32(1e5)
     graph = jaccard_graph(features, k1=8, metric="euclidean", max_distance=1)
     assert np.isfinite(graph.data).all() and (graph.diagonal() < 1).all()

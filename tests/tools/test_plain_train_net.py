@@ -7,7 +7,7 @@ import torch
 
 from tests.miniature import FEW_STEPS, ROOT, rendered, run_tool
 from tests.modeling import toys
-from tests.test_configs import save_stage1
+from tests.recipes import save_stage1
 
 SMALL = ["INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]", "MODEL.BACKBONE.PRETRAIN", "False"]
 SBS = [

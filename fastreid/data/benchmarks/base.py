@@ -41,6 +41,7 @@ class Protocol:
         sizes: published counts of "query" and "gallery", and of "train" if it has its own.
         valid_queries: number of queries that have a match, as published or as published figures imply.
         about: what the protocol measures, in a sentence or two, for reports.
+        title: name of the protocol in papers, for reports; "" if it is the registered name.
     """
 
     query: Source = Folder("query")
@@ -52,6 +53,7 @@ class Protocol:
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
     valid_queries: int | None = None
     about: str = ""
+    title: str = ""
 
     def source(self, split: str) -> Source | None:
         """Source of "train", "query" or "gallery"; None if it is the benchmark's."""

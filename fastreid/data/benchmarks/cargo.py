@@ -41,13 +41,14 @@ CARGO = Benchmark(
     train=Folder("train"),
     read=read_cargo,
     protocols={
-        "CARGO": Protocol(sizes=ALL, valid_queries=312, about="Every query against the whole gallery."),
+        "CARGO": Protocol(sizes=ALL, valid_queries=312, about="Every query against the whole gallery.", title="ALL"),
         "CARGO_AA": Protocol(
             query_views=AERIAL,
             gallery_views=AERIAL,
             sizes={"query": AERIAL_QUERY, "gallery": AERIAL_GALLERY},
             valid_queries=40,
             about="Aerial queries against the aerial gallery.",
+            title="A↔A",
         ),
         "CARGO_GG": Protocol(
             query_views=GROUND,
@@ -55,6 +56,7 @@ CARGO = Benchmark(
             sizes={"query": GROUND_QUERY, "gallery": GROUND_GALLERY},
             valid_queries=112,
             about="Ground queries against the ground gallery.",
+            title="G↔G",
         ),
         # Two-way: with the view as camera, all matches of a query are in the other view (VDT, SD-ReID).
         "CARGO_AG": Protocol(
@@ -63,6 +65,7 @@ CARGO = Benchmark(
             valid_queries=160,
             about="Across views: an aerial query must find ground images of its person, and the other way round. Each "
             "view counts as one camera, so same-view images of the person are removed; those of other people stay.",
+            title="A↔G",
         ),
         # One-way (SeCap, GSAlign and others): no image of the query's own view is in the gallery.
         "CARGO_A2G": Protocol(

@@ -22,9 +22,9 @@ NUMBER = re.compile(r"[0-9]{1,18}")  # a person or camera id that fits int64, in
 
 @dataclass(frozen=True)
 class Listed(Source):
-    """The lines of a list file that name queries (their folder's name starts with "query"), or the other lines.
+    r"""The lines of a list file that name queries (their folder's name starts with "query"), or the other lines.
 
-    A line is a path below the benchmark's folder, with / or \\; any line endings are read. An image that is not at
+    A line is a path below the benchmark's folder, with / or \; any line endings are read. An image that is not at
     this path is also found elsewhere below the first folder of the path, if exactly one file there has its name.
 
     Attributes:

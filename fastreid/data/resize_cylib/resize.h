@@ -1,8 +1,8 @@
-/* Pillow's bicubic resize of RGB bytes, bit by bit, and the part of the result that a crop leaves, planes apart.
+/* Pillow's bicubic resize of RGB bytes with the same bits, followed by a crop, as separate planes.
  *
- * Pillow (Resample.c) weighs columns, rounds to bytes, and weighs rows, with weights of 22 fractional bits in 32-bit sums. Sums of
- * integers have no order, so lanes may do here what they like. When columns are weighed, lanes are rows: LANES rows of the image are
- * turned so that what is weighed lies side by side, and turned back. That is what makes it fast: no pixel is gathered alone.
+ * Pillow (Resample.c) computes weighted sums of columns, rounds to bytes, and sums rows, with weights of 22 fractional bits in 32-bit
+ * sums. Integer sums do not depend on their order, so SIMD lanes give the same result. For columns, lanes are rows: LANES rows of the
+ * image are transposed so that the summands are contiguous, and transposed back. This avoids gathering single pixels.
  */
 #ifndef FASTREID_RESIZE_H
 #define FASTREID_RESIZE_H
@@ -19,14 +19,14 @@
 enum { CHANNELS = 3, LANES = 32, TILE = 16, FRACTION = 32 - 8 - 2 };
 #define HALF (1 << (FRACTION - 1))
 
-/* What each of `size` outputs is made of: inputs first[i] … first[i] + count[i] - 1, with weights[i * most …]. */
+/* The weights of `size` outputs: output i sums inputs first[i] … first[i] + count[i] - 1, with weights[i * most …]. */
 typedef struct {
     int size, most;
     int *first, *count;
     int32_t *weights;
 } weighing;
 
-/* The part that is kept: `height` x `width` pixels from (top, left) of the resized image on, black outside of it. */
+/* The crop: `height` x `width` pixels from (top, left) of the resized image, black outside of it. */
 typedef struct {
     int top, left, height, width, mirrored;
 } window;
@@ -109,7 +109,7 @@ __attribute__((target("avx2"))) static void weigh_avx2(const uint8_t *in, int64_
     }
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     for (int start = 0; start < size; start += LANES) {
-        if (start > size - LANES) start = size - LANES; /* the last one overlaps */
+        if (start > size - LANES) start = size - LANES; /* the last group overlaps */
         __m256i sums[4];
         for (int i = 0; i < 4; i++) sums[i] = _mm256_set1_epi32(HALF);
         for (int t = 0; t < count; t++) {
@@ -120,7 +120,7 @@ __attribute__((target("avx2"))) static void weigh_avx2(const uint8_t *in, int64_
             }
         }
         for (int i = 0; i < 4; i++) sums[i] = _mm256_srai_epi32(sums[i], FRACTION);
-        /* Packing saturates at 0 and 255, and leaves the groups of 4 in another order. */
+        /* Packing saturates at 0 and 255, and changes the order of the groups of 4. */
         const __m256i packed =
             _mm256_packus_epi16(_mm256_packs_epi32(sums[0], sums[1]), _mm256_packs_epi32(sums[2], sums[3]));
         _mm256_storeu_si256((__m256i *)(out + start), _mm256_permutevar8x32_epi32(packed, order));
@@ -140,7 +140,7 @@ static void turn_tile(const uint8_t *from, int64_t in_stride, uint8_t *to, int64
 #ifdef HAS_X86
     __m128i rows[TILE], next[TILE];
     for (int i = 0; i < TILE; i++) rows[i] = _mm_loadu_si128((const __m128i *)(from + i * in_stride));
-    /* Rows i and i + 8 are interleaved: four times that turns a 16 x 16 square. */
+    /* Interleaves rows i and i + 8; four times this transposes a 16 x 16 square. */
     for (int step = 0; step < 4; step++) {
         for (int i = 0; i < TILE / 2; i++) {
             next[2 * i] = _mm_unpacklo_epi8(rows[i], rows[i + TILE / 2]);
@@ -155,7 +155,7 @@ static void turn_tile(const uint8_t *from, int64_t in_stride, uint8_t *to, int64
 #endif
 }
 
-/* to[j][i] = from[i][j], i < rows, j < columns: whole tiles where there is room, the last ones overlapping. */
+/* to[j][i] = from[i][j], i < rows, j < columns: in whole tiles where possible; the last ones overlap. */
 static void turn(const uint8_t *from, int64_t in_stride, int rows, int columns, uint8_t *to, int64_t out_stride) {
     if (rows < TILE || columns < TILE) {
         for (int i = 0; i < rows; i++)
@@ -171,7 +171,7 @@ static void turn(const uint8_t *from, int64_t in_stride, int rows, int columns, 
     }
 }
 
-/* in [height, W, 3] -> planes [3, height, columns->size], mirrored if asked for; 0, or -1 without memory. */
+/* in [height, W, 3] -> planes [3, height, columns->size], optionally mirrored; returns 0, or -1 without memory. */
 static int weigh_columns(const uint8_t *in, int height, int width, const weighing *columns, int mirrored, weigh_kernel weigh,
                          uint8_t *planes) {
     const int64_t pixel = CHANNELS * LANES; /* bytes of one column in LANES rows */
@@ -192,7 +192,7 @@ static int weigh_columns(const uint8_t *in, int height, int width, const weighin
     return failed ? -1 : 0;
 }
 
-/* `row` [size] of the resized image -> the part of it that is kept. */
+/* `row` [size] of the resized image -> its part in the crop. */
 static void keep(const uint8_t *row, int size, int left, int width, uint8_t *out) {
     int before = left < 0 ? -left : 0, start = left > 0 ? left : 0;
     if (before > width) before = width;
@@ -208,7 +208,7 @@ static int resize_window(const uint8_t *in, int height, int width, const weighin
                          window kept, int portably, uint8_t *out) {
     const weigh_kernel weigh = best_weigh(portably);
     const int64_t line = (int64_t)width * CHANNELS;
-    /* Of a mirrored image the part begins where it ended. */
+    /* In a mirrored image the crop begins where it ended. */
     const int left = kept.mirrored ? columns->size - kept.left - kept.width : kept.left;
     const int between = rows_first ? rows->size : height;
     uint8_t *lines = malloc(rows_first ? rows->size * line : 1), *row = malloc(columns->size);

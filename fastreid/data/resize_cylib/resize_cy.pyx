@@ -38,16 +38,18 @@ _weighing = lru_cache(1024)(_Weighing)
 
 
 def resize(const uint8_t[:, :, ::1] pixels, size, kept, *, bint mirrored=False, bint rows_first=False, bint portably=False):
-    """Resize by Pillow's bicubic filter, and keep a part.
+    """Resize by Pillow's bicubic filter, then crop.
 
     Args:
-        pixels: uint8 [h, w, 3], none of them 0.
+        pixels: uint8 [h, w, 3], with h and w above 0.
         size: (height, width) of the resized image.
-        kept: (top, left, height, width) of the part; what is outside of the image is black.
-        mirrored: from right to left, the part of it.
-        rows_first: whether rows are weighed first, which gives other bits.
-        portably: without instructions that not every processor has; the same bits.
-    Returns: uint8 [3, height, width].
+        kept: (top, left, height, width) of the crop; black outside of the image.
+        mirrored: mirror the crop from left to right.
+        rows_first: resize rows before columns, which gives other bits.
+        portably: use no optional instructions of the processor; gives the same bits.
+
+    Returns:
+        uint8 [3, height, width].
     """
     cdef _Weighing rows = _weighing(pixels.shape[0], size[0]), columns = _weighing(pixels.shape[1], size[1])
     cdef window part = window(kept[0], kept[1], kept[2], kept[3], mirrored)

@@ -1,13 +1,14 @@
-"""Training curves as inline SVG that takes its colours from the page, light or dark."""
+"""Training curves as inline SVG in the colours of the page, light or dark."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import StringIO
 from typing import Any
 
 import matplotlib
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,26 +16,32 @@ from fastreid.evaluation.report.runs import Run
 from fastreid.evaluation.report.table import protocol_title
 from fastreid.utils.plain import for_matplotlib
 
-# matplotlib must be given colours; these stand-ins become the page's own variables in the SVG.
+# Matplotlib needs colours; these placeholders are replaced by the page's own variables in the SVG.
 INK, RULE = "#010203", "#040506"
 SERIES = ("#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06")
-STAND_INS = {INK: "var(--ink-soft)", RULE: "var(--rule)"} | {
+PLACEHOLDERS = {INK: "var(--ink-soft)", RULE: "var(--rule)"} | {
     colour: f"var(--series-{number})" for number, colour in enumerate(SERIES, start=1)
 }
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (8, 3)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1)), (0, (8, 3)))
 
 PANEL_WIDTH = 4.2  # inches
 PIXELS_PER_INCH = 110  # on the page: makes 9 pt letters 14 px
 
-Panel = tuple[str, dict[str, tuple[list[float], list[float]]]]
+Curve = tuple[list[float], list[float]]
+Panel = tuple[str, dict[str, Curve]]
 
 
-def curves_svg(run: Run) -> str:
-    """Losses, learning rate and, if evaluated repeatedly, mAP over iterations; "" of nothing."""
+def curves_svg(run: Run, prefix: str) -> str:
+    """Return the losses, the learning rate and, if evaluated repeatedly, mAP over iterations; "" if there are none.
+
+    Args:
+        run: of which the curves are.
+        prefix: of the ids in the SVG, which must be unique in the page.
+    """
     panels = [panel for panel in _panels(run.records) if panel[1]]
     if not panels:
         return ""
-    style = {"svg.fonttype": "none", "svg.hashsalt": run.name, "font.size": 9}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.size": 9}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(PANEL_WIDTH * len(panels), 2.6), layout="constrained")
         row = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -42,7 +49,7 @@ def curves_svg(run: Run) -> str:
             _draw(axes, *panel)
         out = StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    return _for_the_page(out.getvalue(), run.name, PIXELS_PER_INCH * figure.get_figwidth())
+    return _for_the_page(out.getvalue(), prefix, run.title, PIXELS_PER_INCH * figure.get_figwidth())
 
 
 def _panels(records: Sequence[dict[str, Any]]) -> list[Panel]:
@@ -58,19 +65,19 @@ def _panels(records: Sequence[dict[str, Any]]) -> list[Panel]:
     ]
 
 
-def _series(records: Sequence[dict[str, Any]], names: Sequence[str], label: Any) -> dict[str, Any]:
-    series = {}
+def _series(records: Sequence[dict[str, Any]], names: Sequence[str], label: Callable[[str], str]) -> dict[str, Curve]:
+    series: dict[str, Curve] = {}
     for name in names:
         points = [(record["iteration"], record[name]) for record in records if name in record]
-        curve = tuple(map(list, zip(*points, strict=True)))
-        if curve not in series.values():  # a loss of one term is its own total
+        curve = [x for x, _ in points], [y for _, y in points]
+        if curve not in series.values():  # the total of a single loss is the same curve
             series[for_matplotlib(label(name))] = curve
     return series
 
 
-def _draw(axes: Axes, title: str, series: dict[str, tuple[list[float], list[float]]]) -> None:
+def _draw(axes: Axes, title: str, series: dict[str, Curve]) -> None:
     for number, (label, (iterations, values)) in enumerate(series.items()):
-        style = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
+        style: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linestyle": DASHES[number % len(DASHES)]}
         axes.plot(iterations, values, label=label, linewidth=1.6, **style)
     axes.set_title(title, loc="left", color=INK, fontsize=10)
     axes.set_xlabel("iteration", color=INK)
@@ -83,20 +90,20 @@ def _draw(axes: Axes, title: str, series: dict[str, tuple[list[float], list[floa
         axes.legend(frameon=False, labelcolor=INK, fontsize=8)
 
 
-def _for_the_page(svg: str, prefix: str, width: float) -> str:
-    """Only the <svg> element, `width` pixels wide, ids made unique, colours left to the page."""
+def _for_the_page(svg: str, prefix: str, title: str, width: float) -> str:
+    """Return only the <svg> element, `width` pixels wide, with unique ids and the colours of the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Tags alone: a name between them may look like anything.
+    # Only in tags: a name between them may look like anything.
     svg = re.sub(r"<[^>]*>", lambda tag: _tag_for_the_page(tag[0], prefix), svg)
-    label = f'role="img" aria-label="training curves of {prefix}" width="{width:.0f}"'
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf"<svg {label} \1>", svg, count=1)
+    label = f'role="img" aria-label="training curves of {escape(title)}" width="{width:.0f}"'
+    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', lambda found: f"<svg {label} {found[1]}>", svg, count=1)
 
 
 def _tag_for_the_page(tag: str, prefix: str) -> str:
     tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", tag)  # HTML knows them
     tag = re.sub(r'\bid="', f'id="{prefix}-', tag)
     tag = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag)
-    for stand_in, colour in STAND_INS.items():
-        tag = tag.replace(stand_in, colour)
+    for placeholder, colour in PLACEHOLDERS.items():
+        tag = tag.replace(placeholder, colour)
     return tag

@@ -1,7 +1,8 @@
-"""From two run folders to results.json, the table and the page."""
+"""Makes the report: reads the runs, writes their joined figures and the page, returns the table."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import UndefinedError
@@ -15,26 +16,31 @@ from fastreid.utils.lock import path_lock
 from fastreid.utils.plain import printable
 
 
-def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, results: str | Path) -> str:
-    """Write the page and the joined figures of a two-stage run; nothing is written on an error.
+def make_report(folders: Mapping[str, str | Path], output: str | Path, results: str | Path) -> str:
+    """Write the page and the joined figures of one or several runs; on an error nothing is written.
 
     Args:
-        stage1, stage2: output folders of the two trainings.
+        folders: {name: output folder} of each run. The first is the one that the others are compared with.
         output: the HTML page.
-        results: JSON file, {"stage1": {protocol: figures}, "stage2": ...}.
-    Returns: the table as text.
+        results: JSON file, {name: {protocol: figures}}.
+
+    Returns:
+        The table as text.
+
     Raises:
-        ReportError: an input is missing, broken, or about other data than its partner.
+        ReportError: no run is given; a file is missing or broken; or the runs were evaluated on different data.
         InUseError: another process writes the page or the figures.
     """
-    runs = read_run("stage1", stage1), read_run("stage2", stage2)
+    if not folders:
+        raise ReportError("a report needs at least one run")
+    runs = [read_run(name, folder) for name, folder in folders.items()]
     try:
-        check_comparable(*runs)
+        check_comparable(runs)
         page, table = render_page(runs), text_table(runs)
     except (KeyError, IndexError, TypeError, AttributeError, UndefinedError) as error:
         raise ReportError(
-            f"the files of {stage1} or {stage2} are not as this version writes them ({_in_words(error)}): "
-            "evaluate both again (train_net.py --resume), then make the report"
+            f"the files of {' or '.join(map(str, folders.values()))} are not as this version writes them "
+            f"({_in_words(error)}): evaluate again (train_net.py --resume), then make the report"
         ) from error
     with path_lock(output, results), atomic_write(output) as file:
         write_json(results, {run.name: run.results for run in runs})
@@ -43,7 +49,7 @@ def make_report(stage1: str | Path, stage2: str | Path, output: str | Path, resu
 
 
 def _in_words(error: Exception) -> str:
-    """What files lack that made this error of reading them."""
+    """Return what is missing in files whose reading raised this error."""
     if isinstance(error, KeyError):
         return f"they have no {error.args[0]}" if error.args else "something is missing in them"
     if isinstance(error, IndexError):

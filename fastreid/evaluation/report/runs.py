@@ -1,9 +1,10 @@
-"""Reading what a run left in its folder, and telling what is missing and how to make it."""
+"""Reads the files of a finished run; an error says which is missing and which command writes it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,79 +17,99 @@ Figures = Mapping[str, float]
 
 
 class ReportError(UserError, RuntimeError):
-    """A report cannot be made from what is there; the message says what to do."""
+    """A report cannot be made from the given files; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One stage: its figures, its ranked lists, its training records and its config."""
+    """One run of train_net.py.
 
-    name: str  # "stage1"
-    title: str  # "stage 1"
+    Attributes:
+        name: key of its figures.
+        title: name in tables.
+        results: figures by protocol.
+        lists: as `fastreid.evaluation.ranked_lists` returns them, by protocol.
+        records: lines of metrics.json, of training and evaluation.
+        config: all keys, as nested dicts.
+        config_text: config.yaml.
+    """
+
+    name: str
+    title: str
     results: dict[str, Figures]
-    lists: dict[str, Any]  # as `fastreid.evaluation.ranked_lists` gives them, by protocol
-    records: list[dict[str, float]]  # lines of metrics.json, training and evaluation
+    lists: dict[str, Any]
+    records: list[dict[str, float]]
     config: dict[str, Any]
     config_text: str
 
     @property
     def chance(self) -> dict[str, Figures]:
-        """Percent of a random order by protocol."""
+        """Expected figures of a random order in percent, by protocol."""
         return {protocol: lists["chance"] for protocol, lists in self.lists.items()}
 
 
 def read_run(name: str, folder: str | Path) -> Run:
     """Read results.json, ranked_lists.json, metrics.json and config.yaml of a finished run.
 
-    Raises: ReportError naming a missing or broken file and the command that makes it.
+    Args:
+        name: of the run; "stage1" is shown as "stage 1".
+        folder: its OUTPUT_DIR.
+
+    Raises:
+        ReportError: a file is missing or broken; the message has the command that writes it.
     """
     folder = Path(folder)
-    text = _parsed(name, folder / "config.yaml", str)
+    text = _parsed(folder / "config.yaml", str)
     run = Run(
         name=name,
-        title=name.replace("stage", "stage "),
-        results=_parsed(name, folder / "results.json", _groups),
-        lists=_parsed(name, folder / "ranked_lists.json", _groups),
-        records=_parsed(name, folder / "metrics.json", _json_lines),
-        config=_parsed(name, folder / "config.yaml", lambda _: read_tree(str(folder / "config.yaml"))),
+        title=re.sub(r"^stage(\d+)$", r"stage \1", name),
+        results=_parsed(folder / "results.json", _groups),
+        lists=_parsed(folder / "ranked_lists.json", _groups),
+        records=_parsed(folder / "metrics.json", _json_lines),
+        config=_parsed(folder / "config.yaml", lambda _: read_tree(str(folder / "config.yaml"))),
         config_text=text,
     )
     if set(run.results) != set(run.lists):
         raise ReportError(
             f"{folder}: results.json is about {sorted(run.results)} but ranked_lists.json about "
-            f"{sorted(run.lists)}; evaluate again with: {_command(name, folder)}"
+            f"{sorted(run.lists)}; evaluate again with: {_command(folder)}"
         )
     return run
 
 
-def check_comparable(first: Run, second: Run) -> None:
-    """Refuse to put figures side by side that are about different data.
+def check_comparable(runs: Sequence[Run]) -> None:
+    """Check that all runs were evaluated on the same protocols and images.
 
-    The chance level depends on the protocol's images only, so two runs must agree on it.
+    The chance level depends on the protocol's images only, so the runs must agree on it.
+
+    Raises:
+        ReportError: two runs differ.
     """
-    if set(first.results) != set(second.results):
-        raise ReportError(
-            f"{first.title} was evaluated on {sorted(first.results)} but {second.title} on "
-            f"{sorted(second.results)}; give both the same DATASETS.TESTS"
-        )
-    for protocol, chance in first.chance.items():
-        other = second.chance[protocol]
-        if any(abs(chance[figure] - other[figure]) > 1e-9 for figure in chance):
+    first, *others = runs
+    for run in others:
+        if set(first.results) != set(run.results):
             raise ReportError(
-                f"{protocol}: {first.title} and {second.title} were evaluated on different images "
-                f"(chance mAP {chance['mAP']:.4f} and {other['mAP']:.4f}); evaluate both again"
+                f"{first.title} was evaluated on {sorted(first.results)} but {run.title} on "
+                f"{sorted(run.results)}; give both the same DATASETS.TESTS"
             )
+        for protocol, chance in first.chance.items():
+            other = run.chance[protocol]
+            if any(abs(chance[figure] - other[figure]) > 1e-9 for figure in chance):
+                raise ReportError(
+                    f"{protocol}: {first.title} and {run.title} were evaluated on different images "
+                    f"(chance mAP {chance['mAP']:.4f} and {other['mAP']:.4f}); evaluate both again"
+                )
 
 
-def _parsed(name: str, path: Path, parse: Callable[[str], Any]) -> Any:
-    command = _command(name, path.parent)
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
+    command = _command(path.parent)
     try:
         return parse(read_text(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ReportError(f"{path} is missing; it is written by: {command}") from error
     except OSError as error:
         raise ReportError(f"cannot read {path}: {sentence_of(error) or error}") from error
-    except TextError as error:  # no editor saved it: it is written anew, not converted
+    except TextError as error:  # the file is not to be converted but written again
         raise ReportError(f"{str(error).partition('; save the file')[0]}; write it again with: {command}") from error
     except (ValueError, RecursionError) as error:
         raise ReportError(f"{path} is broken ({error}); write it again with: {command}") from error
@@ -102,15 +123,15 @@ def _json_lines(text: str) -> list[dict[str, float]]:
 
 
 def _groups(text: str) -> dict[str, Any]:
-    """What a run wrote by protocol."""
+    """Parse a JSON object with an entry for each protocol."""
     groups = json.loads(text)
     if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
         raise ValueError("it holds no figures by protocol")
     return groups
 
 
-def _command(name: str, folder: Path) -> str:
-    """The call of the public tool that writes a run's files; what is finished is evaluated again."""
-    config = folder / "config.yaml"  # holds every key of the run, if it got that far
-    recipe = str(config) if config.is_file() else f"configs/quickstart/{name}.yml"
+def _command(folder: Path) -> str:
+    """Return the command that writes a run's files; a finished training is only evaluated again."""
+    config = folder / "config.yaml"  # has every key of the run, if the run has come that far
+    recipe = str(config) if config.is_file() else "CONFIG_OF_THE_RUN"
     return f"python tools/train_net.py --config-file {recipe} --resume OUTPUT_DIR {folder}"

@@ -1,8 +1,8 @@
-"""What was run, in the few settings a reader asks about first."""
+"""Settings of the runs: a few of general interest, and those in which the runs differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -23,38 +23,32 @@ SETTINGS = {
     "seed": "MODEL.SEED",
     "distance": "TEST.METRIC",
 }
-DIFFUSION_SETTINGS = {  # shown where a method generates features
-    "what is generated": "MODEL.SDMODEL.TARGET",
-    "view control": "MODEL.SDMODEL.VIEW_CONTROL",
-    "network predicts": "MODEL.SDMODEL.PREDICTION_TYPE",
-    "what trains in the UNet": "MODEL.SDMODEL.UNET_CONFIG.TRAIN",
-    "sampling steps": "TEST.SDMODEL.NUM_INFERENCE_STEPS",
-    "guidance": "TEST.SDMODEL.INVERSE_TYPE",
-    "guidance scale": "TEST.SDMODEL.FULL_GUIDANCE_SCALE",
-    "starting noise": "TEST.SDMODEL.NOISE",
-    "descriptor parts": "TEST.SDMODEL.PARTS",
-    "fusion": "TEST.SDMODEL.FUSION",
-    "weight of generated features": "TEST.SDMODEL.GENERATED_WEIGHT",
-}
 ABSENT = "–"
+_NOT_COMPARED = {*SETTINGS.values(), "OUTPUT_DIR"}
 
 
 def summary_rows(runs: Sequence[Run]) -> list[tuple[str, str, list[str]]]:
-    """(setting, its key, value per run); diffusion settings are blank for runs without a UNet."""
+    """Return (label, key, value of each run) for `SETTINGS` and for the keys in which the runs differ."""
     rows = [(label, key, [_shown(_lookup(run.config, key)) for run in runs]) for label, key in SETTINGS.items()]
-    rows += [
-        (label, key, [_shown(_lookup(run.config, key)) if _generates(run) else ABSENT
-                      for run in runs])
-        for label, key in DIFFUSION_SETTINGS.items()
-        if any(_generates(run) for run in runs)
-    ]  # fmt: skip
+    rows += [(key, key, [_shown(_lookup(run.config, key)) for run in runs]) for key in _differing_keys(runs)]
     rows.append(("iterations", "metrics.json", [_iterations(run) for run in runs]))
     rows.append(("seconds per iteration", "metrics.json", [_seconds(run) for run in runs]))
     return rows
 
 
-def _generates(run: Run) -> bool:
-    return bool(_lookup(run.config, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"))
+def _differing_keys(runs: Sequence[Run]) -> list[str]:
+    """Return the keys whose values are not the same in all runs, without those that are shown or name a folder."""
+    flat = [dict(_flattened(run.config)) for run in runs]
+    keys = [key for key in dict.fromkeys(key for config in flat for key in config) if key not in _NOT_COMPARED]
+    return [key for key in keys if any(config.get(key) != flat[0].get(key) for config in flat)]
+
+
+def _flattened(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _lookup(config: Any, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""The one table: stage 1, stage 2 and chance against every protocol."""
+"""The table of a report: the figures of each run, and chance, for every protocol."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
+from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.evaluation.report.runs import Figures, Run
 from fastreid.utils.plain import printable
 
 FIGURES = ("Rank-1", "mAP", "mINP")
-PROTOCOL_TITLES = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CARGO_GG": "G↔G"}
 
 
 def protocol_title(name: str) -> str:
-    """How papers name a protocol ("A↔G"); a name without a title prints as it is."""
-    return printable(PROTOCOL_TITLES.get(name, name))
+    """Return the name of a protocol in papers ("A↔G"); one that has none, or is not a benchmark's, keeps its name."""
+    benchmark = BENCHMARK_OF.get(name)
+    return printable(benchmark.protocol(name).title if benchmark and benchmark.protocol(name).title else name)
 
 
-def ordered_protocols(results: Mapping[str, Figures]) -> list[str]:
-    """Titled protocols in the order of papers, then the others in the order of the file."""
-    known = [name for name in PROTOCOL_TITLES if name in results]
-    return known + [name for name in results if name not in PROTOCOL_TITLES]
+def about(name: str) -> str:
+    """Return the sentence on what a protocol measures; "" for one that is not a benchmark's."""
+    benchmark = BENCHMARK_OF.get(name)
+    return benchmark.protocol(name).about if benchmark else ""
 
 
-def table_rows(runs: Sequence[Run]) -> dict[str, dict[str, Figures]]:
-    """Row title -> protocol -> figures in percent; the chance level is the last row."""
-    return {**{run.title: run.results for run in runs}, "chance": runs[0].chance}
+def table_rows(runs: Sequence[Run]) -> list[tuple[str, Mapping[str, Figures]]]:
+    """Return (title, {protocol: figures in percent}) of each run; the chance level is the last row."""
+    return [*((run.title, run.results) for run in runs), ("chance", runs[0].chance)]
 
 
 def text_table(runs: Sequence[Run]) -> str:
-    """The table for a terminal; percentages with two decimals."""
-    protocols = ordered_protocols(runs[0].results)
+    """Return the table for a terminal; percentages with two decimals."""
+    protocols = list(runs[0].results)
     headers = ["%"]
     for protocol in protocols:
         headers += [f"{protocol_title(protocol)}\n{FIGURES[0]}", *(f"\n{f}" for f in FIGURES[1:])]
     rows = [
-        [title, *(f"{by_protocol[p][figure]:.2f}" for p in protocols for figure in FIGURES)]
-        for title, by_protocol in table_rows(runs).items()
+        [printable(title), *(f"{by_protocol[p][figure]:.2f}" for p in protocols for figure in FIGURES)]
+        for title, by_protocol in table_rows(runs)
     ]
     return tabulate(
         rows,

@@ -1,4 +1,4 @@
-"""Pictures small enough to live inside the page."""
+"""Thumbnails that are embedded in the page."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ JPEG_QUALITY = 80
 
 @lru_cache(maxsize=4096)
 def thumbnail(path: str) -> str:
-    """The image, as a model saw it, as a "data:image/jpeg;base64,..." URI, never larger than it is.
+    """Return the image, as a model reads it, as a "data:image/jpeg;base64,..." URI; small images keep their size.
 
-    Raises: ReportError naming an image that cannot be read.
+    Raises:
+        ReportError: names an image that cannot be read.
     """
     try:
         picture = read_image(path)

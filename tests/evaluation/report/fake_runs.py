@@ -1,4 +1,4 @@
-"""Two finished toy runs, as trainings leave them: the real evaluation over random pictures."""
+"""Finished toy runs: the real evaluation of random pictures, and the other files of a run."""
 
 import json
 from pathlib import Path
@@ -14,16 +14,20 @@ PROTOCOLS = ("CARGO", "CARGO_AG")
 
 
 def write_runs(folder, names=PROTOCOLS):
-    """Folders stage1 and stage2 below `folder`, with every file a report reads."""
+    """Write the folders stage1 and stage2 below `folder`, with every file that a report reads."""
+    return tuple(write_run(folder, stage, noise, names) for stage, noise in (("stage1", 1.5), ("stage2", 0.9)))
+
+
+def write_run(folder, name, noise, names=PROTOCOLS):
+    """Write the folder of one run, of a model with this noise; all runs share their images."""
     datasets = two_protocols(names, folder=f"{folder}/images/")
     write_images({i.path for data in datasets for i in (*data.query, *data.gallery)})
-    for stage, noise in (("stage1", 1.5), ("stage2", 0.9)):
-        run = folder / stage
-        results = evaluate_protocols(CFG, CountingModel(noise), datasets, build_loader, run)
-        write_records(run / "metrics.json", results)
-        unet = "assets/unet" if stage == "stage2" else ""
-        (run / "config.yaml").write_text(yaml.safe_dump(config(unet)))
-    return folder / "stage1", folder / "stage2"
+    run = folder / name
+    results = evaluate_protocols(CFG, CountingModel(noise), datasets, build_loader, run)
+    write_records(run / "metrics.json", results)
+    unet = "assets/unet" if name == "stage2" else ""
+    (run / "config.yaml").write_text(yaml.safe_dump(config(unet)))
+    return run
 
 
 def write_images(paths):

@@ -1,4 +1,4 @@
-"""The report holds every figure and picture it promises, and needs nothing from outside."""
+"""The report has every figure and picture, and needs no other file."""
 
 import base64
 import io
@@ -13,17 +13,16 @@ from PIL import Image
 from fastreid.data.images import read_image
 from fastreid.evaluation.report import ReportError, make_report
 from fastreid.evaluation.report.runs import read_run
-from fastreid.evaluation.report.table import ordered_protocols
 from fastreid.evaluation.report.thumbnails import thumbnail
-from tests.evaluation.report.fake_runs import PROTOCOLS, write_runs
+from tests.evaluation.report.fake_runs import PROTOCOLS, write_run, write_runs
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """(folder, table, page) of a report over two toy runs."""
+    """Return (folder, table, page) of a report on two toy runs."""
     folder = tmp_path_factory.mktemp("report")
     stages = write_runs(folder)
-    table = make_report(*stages, folder / "report.html", folder / "results.json")
+    table = make_report(named(stages), folder / "report.html", folder / "results.json")
     return folder, table, (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -34,11 +33,15 @@ def runs(tmp_path):
 
 def report_of(stages):
     folder = stages[0].parent
-    return make_report(*stages, folder / "report.html", folder / "results.json")
+    return make_report(named(stages), folder / "report.html", folder / "results.json")
+
+
+def named(folders):
+    return {folder.name: folder for folder in folders}
 
 
 class Outline(HTMLParser):
-    """Counts tags, checks they nest, collects attributes."""
+    """Parser that collects tags with their attributes and checks that they nest."""
 
     VOID = {"meta", "img"}
 
@@ -60,7 +63,7 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_table_has_the_three_rows_and_every_figure(made):
+def test_table_has_a_row_for_each_run_and_chance(made):
     folder, table, page = made
     results = json.loads((folder / "results.json").read_text())
     lists = json.loads((folder / "stage1" / "ranked_lists.json").read_text())
@@ -126,21 +129,57 @@ def test_every_protocol_shows_framed_lists_of_both_stages(made):
 def test_config_and_curves_are_there_and_escaped(made):
     page = made[2]
     assert "&lt;Toy&gt;" in page and "<Toy>" not in page
-    assert "what is generated" in page and "0.250" in page
+    rows = dict(re.findall(r'<th scope="row" title="([^"]+)">.*?</th>(.*?)</tr>', page))
+    assert re.findall("<td>(.*?)</td>", rows["SOLVER.BASE_LR"]) == ["0.001", "0.001"] and "0.250" in page
+    # Other keys are shown if the runs differ in them.
+    assert re.findall("<td>(.*?)</td>", rows["MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH"]) == ["", "assets/unet"]
+    assert "MODEL.SDMODEL.TARGET" not in rows
     assert page.count("<svg ") == 2 and "loss triplet" in page and "mAP in percent" in page
     assert "var(--series-1)" in page and "#0a0b" not in page and "#010203" not in page
 
 
 def test_same_runs_give_the_same_page(made):
     folder, _, page = made
-    make_report(folder / "stage1", folder / "stage2", folder / "b.html", folder / "b.json")
+    make_report(named([folder / "stage1", folder / "stage2"]), folder / "b.html", folder / "b.json")
     assert (folder / "b.html").read_text(encoding="utf-8") == page
 
 
 def test_other_protocol_names_print_as_they_are(tmp_path):
     table = report_of(write_runs(tmp_path, names=("MY_SET", "CARGO_AG")))
-    assert ordered_protocols({"MY_SET": {}, "CARGO_AG": {}}) == ["CARGO_AG", "MY_SET"]
-    assert table.splitlines()[0].split()[1:] == ["A↔G", "MY_SET"]
+    assert table.splitlines()[0].split()[1:] == ["MY_SET", "A↔G"]
+
+
+def test_sentences_are_those_of_the_benchmarks(made):
+    assert "Every query against the whole gallery." in made[2]
+    assert "an aerial query must find ground images of its person" in made[2]
+
+
+def test_one_run_alone(tmp_path):
+    table = report_of([write_run(tmp_path, "alone", 1.0)])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert Outline(page) and "<tfoot>" not in page and "of them better than" not in page
+    assert [line.split()[0] for line in table.splitlines()[-2:]] == ["alone", "chance"]
+    assert page.count("<svg ") == 1 and page.count("Best queries") == 2
+
+
+def test_three_runs_are_compared_with_the_first(tmp_path):
+    names = ("stage1", 'my "<i>method</i>"', "method 3")
+    folders = {name: write_run(tmp_path, f"run{i}", 1.5 - i / 3) for i, name in enumerate(names)}
+    table = make_report(folders, tmp_path / "report.html", tmp_path / "results.json")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    outline = Outline(page)
+    ids = [a["id"] for _, a in outline.tags if "id" in a]
+    assert len(ids) == len(set(ids)) and "i" not in {tag for tag, _ in outline.tags}
+    assert page.count("of them better than") == 2 * len(PROTOCOLS) and page.count(" − stage 1</th>") == 2
+    assert [line[:8].strip() for line in table.splitlines()[-4:]] == ["stage 1", 'my "<i>m', "method 3", "chance"]
+    assert list(json.loads((tmp_path / "results.json").read_text())) == list(names)
+    text = page[page.index("<h2>ALL") : page.index("<h2>A↔G")]
+    assert text.count("(stage 1: ") == 12 and text.count("<h4>") == 9  # each query has its AP in the other runs
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(ReportError, match="at least one run"):
+        make_report({}, tmp_path / "report.html", tmp_path / "results.json")
 
 
 @pytest.mark.parametrize("name", ["results.json", "ranked_lists.json", "metrics.json", "config.yaml"])
@@ -150,10 +189,10 @@ def test_missing_input_names_the_file_and_its_command(runs, stage, name):
     with pytest.raises(ReportError) as error:
         report_of(runs)
     assert f"{runs[stage] / name} is missing" in str(error.value)
-    recipe = f"configs/quickstart/stage{stage + 1}.yml" if name == "config.yaml" else runs[stage] / "config.yaml"
+    recipe = "CONFIG_OF_THE_RUN" if name == "config.yaml" else runs[stage] / "config.yaml"
     command = f"tools/train_net.py --config-file {recipe} --resume OUTPUT_DIR {runs[stage]}"
     assert str(error.value).endswith(command)
-    assert not list(runs[0].parent.glob("re*"))  # nothing half made
+    assert not list(runs[0].parent.glob("re*"))  # no partial files
 
 
 def test_broken_file_is_named(runs):
@@ -162,20 +201,20 @@ def test_broken_file_is_named(runs):
         report_of(runs)
 
 
-def test_bytes_that_are_no_text_are_to_be_written_again_not_converted(runs):
+def test_a_file_that_is_not_text_must_be_written_again(runs):
     (runs[0] / "metrics.json").write_bytes(b'{"iteration": 20}\n\xff\xfe')
     with pytest.raises(ReportError, match="metrics.json is not text in UTF-8.*write it again with") as error:
         report_of(runs)
     assert "save the file" not in str(error.value)
 
 
-def test_what_ranked_lists_lack_is_named_in_words(runs):
+def test_the_error_says_what_ranked_lists_lack(runs):
     change(runs[1] / "ranked_lists.json", lambda lists: lists["CARGO"]["ap_by_query"].popitem())
     with pytest.raises(ReportError, match=r"ranked_lists.json of stage 2 has no query .*\.jpg, which .*evaluate both"):
         report_of(runs)
 
 
-def test_what_results_lack_is_named_in_words(runs):
+def test_the_error_says_what_results_lack(runs):
     change(runs[0] / "results.json", lambda results: results["CARGO"].pop("valid_queries"))
     with pytest.raises(ReportError, match=r"have no valid_queries\)") as error:
         report_of(runs)
@@ -194,7 +233,7 @@ def change(path, edit):
     path.write_text(json.dumps(content))
 
 
-def test_stages_must_be_about_the_same_data(runs):
+def test_runs_must_have_the_same_protocols(runs):
     change(runs[1] / "results.json", lambda results: results.pop("CARGO"))
     with pytest.raises(ReportError, match="results.json is about"):
         report_of(runs)
@@ -203,7 +242,7 @@ def test_stages_must_be_about_the_same_data(runs):
         report_of(runs)
 
 
-def test_stages_must_have_the_same_chance(runs):
+def test_runs_must_have_the_same_chance(runs):
     change(runs[1] / "ranked_lists.json", lambda lists: lists["CARGO"]["chance"].update(mAP=50.0))
     with pytest.raises(ReportError, match="CARGO: stage 1 and stage 2 .* different images"):
         report_of(runs)
@@ -216,10 +255,10 @@ def test_a_run_that_was_never_trained_has_no_curves(runs):
     assert read_run("stage1", runs[0]).records == []
 
 
-# What a model saw, and what a user wrote
+# Thumbnails and names
 
 
-def test_thumbnails_show_what_the_model_saw(tmp_path):
+def test_thumbnails_are_read_as_the_model_reads_images(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20), "red").save(tmp_path / "turned.jpg", exif=exif)
@@ -237,7 +276,7 @@ def decoded(uri):
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def test_a_program_is_no_thumbnail(tmp_path):
+def test_a_postscript_program_is_not_read_as_an_image(tmp_path):
     (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
     with pytest.raises(ReportError, match="x.jpg, which ranked_lists.json names .not an image, or of an unknown kind"):
         thumbnail(str(tmp_path / "x.jpg"))
