@@ -29,7 +29,7 @@ LAST = "last_checkpoint"
 INTERRUPTED, BEST = "model_interrupted.pth", "model_best.pth"
 
 Position = tuple[int, int]
-"""How far a run was: (last epoch that was finished, iterations done)."""
+"""Progress of a run: (last epoch that was finished, iterations done)."""
 
 _NUMBERED = re.compile(r"model_(\d+)\.pth")
 _REGULAR = re.compile(r"model_(\d+|final)\.pth")
@@ -39,35 +39,39 @@ _RESUMABLE = re.compile(r"model_(\d+|final|interrupted|before_nonfinite|best)\.p
 class Checkpointer:
     """Writes and reads the checkpoints of one run in ``save_dir``.
 
-    A file is a dict of tensors and plain types: "model", one entry per checkpointable (anything
-    with state_dict and load_state_dict), "rng" (one state per process), and the values given to
-    ``save``.
+    A file is a dict of tensors and plain types: "model", one entry per checkpointable, "rng" (one state per process),
+    and the values given to ``save``.
+
+    Args:
+        model: the bare model, not its distributed wrapper.
+        save_dir: the folder.
+        average: a WeightAverage of the model, if there is one. "model" is then the average, which is evaluated, and
+            "average" holds the raw weights, from which training continues. "weights" says which of them "model" is.
+        **checkpointables: objects with state_dict and load_state_dict.
     """
 
     def __init__(
         self, model: nn.Module, save_dir: str | os.PathLike[str] = "", *, average: Any = None, **checkpointables: Any
     ) -> None:
-        """``model`` is the bare model, not its distributed wrapper.
-
-        ``average`` is a WeightAverage of it, if there is one: then "model" is the average, which is what is evaluated,
-        and "average" has the raw weights, which training goes on from. "weights" says which "model" is.
-        """
         self.model = model
         self.save_dir = Path(save_dir)
         self._average = average
         self._checkpointables = checkpointables if average is None else {"average": average, **checkpointables}
-        # Of what was saved or resumed last.
+        # Of the checkpoint that was saved or resumed last.
         self._path: Path | None = None
         self._position: Position | None = None
 
     def save(self, name: str, *, is_last: bool = True, **values: Any) -> Path:
-        """Write ``save_dir/name.pth``; if ``is_last``, name it in the text file last_checkpoint.
+        """Write ``save_dir/name.pth``. Every process must call it; the main one writes.
 
-        Every process must call it; the main one writes.
+        Args:
+            name: of the checkpoint.
+            is_last: whether the text file last_checkpoint names it.
+            **values: further values of plain types, as "epoch" and "iteration".
 
         Raises:
-            DiskError: the disk is full or broken; earlier checkpoints are as they were.
-            TypeError: something is neither a tensor nor a plain type; nothing is written.
+            DiskError: the disk is full or broken; earlier checkpoints are unchanged.
+            TypeError: a value is neither a tensor nor of a plain type; nothing is written.
         """
         path = self.save_dir / f"{name}.pth"
         content = {key: part.state_dict() for key, part in self._checkpointables.items()}
@@ -91,7 +95,7 @@ class Checkpointer:
         return path
 
     def copy(self, source: Path, target: Path, **values: Any) -> None:
-        """Write a checkpoint again under another name, with other ``values``. Main process only."""
+        """Write a checkpoint under another name, with other ``values``. Main process only."""
         save_sealed(_plain(read_checkpoint(source) | values, where=target.name), target)
 
     def _note(self, path: Path) -> None:
@@ -99,18 +103,18 @@ class Checkpointer:
             file.write(path.name)
 
     def load(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Fill the model, and nothing else, from a file; fast-reid's method. See ``load_weights``."""
+        """Load the weights of the model from a file, as in fast-reid. See ``load_weights``."""
         return load_weights(self.model, path)
 
     def last(self) -> Path | None:
-        """Path of the checkpoint to go on from, or None if no run has written any.
+        """Return the path of the checkpoint to resume from, or None if there are no checkpoints.
 
-        It is the one that the file last_checkpoint names, if that is whole: every byte is compared with the file's
-        checksum. Else it is the newest one that is whole, by the epoch and iteration in it; if last_checkpoint names a
-        numbered one, only those before it count. What is damaged is logged and passed over.
+        It is the one that the file last_checkpoint names, if it is undamaged: every byte is compared with its checksum.
+        Otherwise it is the newest undamaged one, by the epoch and iteration in it; if last_checkpoint names a numbered
+        one, only those before it count. Damaged checkpoints are logged and skipped.
 
         Raises:
-            WeightsError: there are checkpoints, and none is whole.
+            WeightsError: there are checkpoints, and all are damaged.
         """
         named = self._named()
         tried = []
@@ -130,7 +134,7 @@ class Checkpointer:
         )
 
     def _named(self) -> Path | None:
-        """What last_checkpoint names; None if the file is lost or is not the name of a file."""
+        """Return what last_checkpoint names; None if the file is missing or does not name a file."""
         note = self.save_dir / LAST
         try:
             name = note.read_text(encoding="utf-8").strip()
@@ -138,7 +142,7 @@ class Checkpointer:
             path.is_file()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):  # not UTF-8, or no file can have this name
+        except (OSError, ValueError):  # not UTF-8, or an impossible name
             name = ""
         if not name or "\n" in name:
             logger.warning("%s does not name a checkpoint", note)
@@ -146,31 +150,31 @@ class Checkpointer:
         return path
 
     def _candidates(self, named: Path | None) -> Iterator[Path]:
-        """The checkpoint that is named, then others from the newest on."""
+        """Yield the checkpoint that is named, then others from the newest on."""
         if named is not None:
             yield named
         number = None if named is None else _number_in(named)
         for path, position in self._by_position(_RESUMABLE):
-            # Who names a checkpoint in last_checkpoint may want to go back: later ones are not taken instead.
+            # A user who names a checkpoint in last_checkpoint may want to go back: later ones do not replace it.
             if path != named and (number is None or position[0] <= number):
                 yield path
 
     @classmethod
     def newest_in(cls, folder: str | os.PathLike[str]) -> Path | None:
-        """The checkpoint in ``folder`` with the highest epoch and iteration, whole or not; None if there is none."""
+        """Return the checkpoint in ``folder`` with the highest epoch and iteration, damaged or not, or None."""
         found = cls(nn.Identity(), folder)._by_position(_RESUMABLE)
         return found[0][0] if found else None
 
     def _by_position(self, names: re.Pattern[str]) -> list[tuple[Path, Position]]:
-        """Checkpoints with such names and what they hold, the newest first."""
+        """Return checkpoints with such names and their positions, the newest first."""
         found = [(path, _position_in(path)) for path in self.save_dir.glob("model_*.pth") if names.fullmatch(path.name)]
         return sorted(found, key=lambda item: (item[1], _rank(item[0])), reverse=True)
 
     def remove_all_but(self, keep: int) -> None:
-        """Leave the ``keep`` newest model_NNNN.pth; 0 leaves all.
+        """Remove all model_NNNN.pth except the ``keep`` newest; 0 removes none.
 
-        Newest by the epoch and iteration in them, counted back from the one that was saved or resumed last: later ones
-        are of a run that went back to an earlier checkpoint, and will be written again.
+        The newest are those with the highest epoch and iteration up to the one that was saved or resumed last. Later
+        ones are from before the run went back to an earlier checkpoint; they will be overwritten.
         """
         if not keep or not comm.is_main_process():
             return
@@ -180,10 +184,10 @@ class Checkpointer:
             path.unlink()
 
     def tidy(self, keep: int) -> None:
-        """Do what a process that was killed after a save did not come to; called once a run has been resumed.
+        """Clean up after a process that was killed during a save; call it after a run was resumed.
 
-        Removes a model_interrupted.pth that a later checkpoint, or one of the same iteration, stands for, and
-        checkpoints beyond the ``keep`` newest; writes a last_checkpoint that was lost.
+        Removes a model_interrupted.pth that a later checkpoint, or one of the same iteration, replaces, and checkpoints
+        except the ``keep`` newest. Restores a missing last_checkpoint.
         """
         if self._path is None or not comm.is_main_process():
             return
@@ -198,7 +202,7 @@ class Checkpointer:
     def set_aside(self) -> list[str]:
         """Rename the checkpoints of an earlier run in the folder to NAME_before.pth; return their new names.
 
-        The newest comes last: of a process that is killed meanwhile, the earlier run remains and can be resumed.
+        The newest is renamed last: if the process is killed meanwhile, the earlier run can still be resumed.
         """
         paths = [path for path, _ in reversed(self._by_position(_RESUMABLE))]
         moved = [path.with_stem(f"{path.stem}_before") for path in paths]
@@ -210,12 +214,12 @@ class Checkpointer:
         return [path.name for path in moved]
 
     def checkpoint_of(self, iteration: int) -> Path | None:
-        """A whole checkpoint of that iteration that was written at the end of an epoch; None if there is none."""
+        """Return an undamaged checkpoint of an iteration at the end of an epoch; None if there is none."""
         found = (path for path, position in self._by_position(_REGULAR) if position[1] == iteration)
         return next((path for path in found if not _damage(path)), None)
 
     def resume(self, path: str | os.PathLike[str], content: Any = None) -> dict[str, Any]:
-        """Put back everything that ``save`` wrote and return the plain values given to it.
+        """Restore everything that ``save`` wrote, and return the values given to it.
 
         Args:
             path: of the checkpoint.
@@ -256,7 +260,7 @@ class Checkpointer:
 
 
 def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint, or ""."""
+    """Return what is wrong with a checkpoint, or ""."""
     wrong = damage_in(path)
     if wrong or is_sealed(path):
         return wrong
@@ -268,20 +272,20 @@ def _damage(path: Path) -> str:
 
 
 def _rank(path: Path) -> int:
-    """Of checkpoints at the same place: those of the end of an epoch come before others, model_best.pth is the last."""
+    """Return the rank of checkpoints with equal positions: those of the end of an epoch first, model_best.pth last."""
     return 2 if _REGULAR.fullmatch(path.name) else int(path.name != BEST)
 
 
 def _number_in(path: Path) -> int | None:
-    """The epoch in the name of a numbered checkpoint."""
+    """Return the epoch in the name of a numbered checkpoint."""
     found = _NUMBERED.fullmatch(path.name)
     return int(found[1]) if found else None
 
 
 def _position_in(path: Path) -> Position:
-    """Epoch and iteration of a checkpoint; of one that cannot be read, the epoch in its name.
+    """Return epoch and iteration of a checkpoint; if it cannot be read, the epoch in its name.
 
-    The file need not be whole: whoever takes it must look for damage.
+    The file may be damaged; the caller must check it.
     """
     try:
         content = read_checkpoint(path, lazily=True)
@@ -292,20 +296,24 @@ def _position_in(path: Path) -> Position:
 
 
 def _plain(value: Any, *, where: str) -> Any:
-    """Return ``value`` with plain dicts; refuse what weights_only loading would refuse."""
+    """Return ``value`` with plain dicts.
+
+    Raises:
+        TypeError: a value that loading with weights_only would refuse.
+    """
     if isinstance(value, dict):
         return {_plain(key, where=where): _plain(item, where=f"{where}/{key}") for key, item in value.items()}
-    for kind in (list, tuple):
-        if isinstance(value, kind):
-            return kind(_plain(item, where=where) for item in value)
+    if isinstance(value, list | tuple):
+        kind = list if isinstance(value, list) else tuple
+        return kind(_plain(item, where=where) for item in value)
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, str):
-        return sys.intern(str(value))  # pickle writes a string once and refers to it: equal content, equal bytes
-    # kind(value): a NumPy float is a float, but pickles as an object.
-    for kind in (bool, int, float):
-        if isinstance(value, kind):
-            return kind(value)
+        return sys.intern(str(value))  # pickle writes each string once: equal content gives equal bytes
+    # number(value): a NumPy float is a float, but pickles as an object.
+    for number in (bool, int, float):
+        if isinstance(value, number):
+            return number(value)
     if value is None:
         return None
     raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold tensors and plain types only")

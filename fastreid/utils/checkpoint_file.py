@@ -1,4 +1,4 @@
-"""Reading checkpoint files of any origin, safely, with errors that say what to do."""
+"""Reading checkpoint files of any program, without running code from them."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ _REASON = re.compile(r"WeightsUnpickler error:[ \t]*(\S.*)")
 
 
 def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> Any:
-    """Return what a checkpoint file holds, tensors on the CPU, running no code from the file.
+    """Return the content of a checkpoint file, tensors on the CPU, without running code from the file.
 
-    A name that ends in .safetensors is read as such a file: names with tensors, nothing else. ``lazily`` leaves
-    tensor data on disk until it is touched (there it always is). A file that this library wrote is compared with its
-    checksum first, unless ``lazily``.
+    A file that this library wrote is compared with its checksum first.
+
+    Args:
+        path: the file; if its name ends in .safetensors, it is read in that format.
+        lazily: leave tensor data on disk until it is used, and skip the checksum.
 
     Raises:
-        WeightsError: no such file, not a checkpoint (or half of one), one with objects, or with tensors that claim
-            more than the file has.
+        WeightsError: no such file, not a checkpoint, a part of one, one with other Python objects, or with tensors that
+            claim more values than the file has.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -65,7 +67,7 @@ def _load(path: Path, lazily: bool) -> Any:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # what a damaged file makes of unpickling is anything
+    except Exception as error:  # unpickling a damaged file may raise anything
         raise WeightsError(
             f"{path} cannot be read as a checkpoint; it may be truncated, copy or train it again "
             f"({type(error).__name__}: {_first_line(error)})"
@@ -89,9 +91,9 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _harmless_types() -> list[Any]:
-    """Containers and numbers that fast-reid's checkpoints hold beside tensors; making one runs no code of the file."""
+    """Return types of containers and numbers in checkpoints of fast-reid; making them runs no code from the file."""
     scalar = np.float64(0).__reduce__()[0]
-    # NumPy moved its core: files name the old place.
+    # NumPy moved its core; files name the old module.
     places = [scalar, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     kinds = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
     return [*places, np.dtype, *kinds, Counter]
@@ -102,7 +104,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _refused_in(error: BaseException) -> str:
-    """Which object of a file torch did not load, without torch's advice to load it all the same."""
+    """Return the object that torch refused to load, without the advice of torch to load it anyway."""
     if found := _REFUSED.search(str(error)):
         return f"{found[1]:.200} is not allowed"
     if found := _REASON.search(str(error)):

@@ -1,4 +1,4 @@
-"""Finding the state dict in a file, whoever wrote it, and the names of the model in those of the file."""
+"""Finding the state dict in a file of any program, and removing prefixes that wrappers added to its names."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 State = dict[str, torch.Tensor]
 
-# Where programs put the state dict in their files; the first that has tensors counts. Of self-supervised training
-# (DINO, iBOT, PersonViT) the teacher is what is published.
+# Names under which programs save the state dict; the first one with tensors is used. In self-supervised training
+# (DINO, iBOT, PersonViT) the teacher is the published model.
 PLACES = (
     "model", "state_dict", "model_state_dict", "model_state", "teacher", "student", "net", "network",
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "ema_model", "params_ema", "params", "weights",
@@ -33,16 +33,20 @@ _MAX_SHARING = 4
 
 
 class WeightsError(UserError, RuntimeError):
-    """A checkpoint that is missing, unreadable, or does not fill what it must."""
+    """A checkpoint that is missing, unreadable, or does not fit the model."""
 
 
 def state_dict_in(content: Any, path: str | os.PathLike[str]) -> State:
-    """Find the state dict in what a file holds: bare, or under a name of `PLACES`; drop "module." from its names.
+    """Return the state dict in the content of a file, without "module." in its names.
 
-    What is no tensor among its values (an epoch, None) is left out.
+    Values that are no tensors (an epoch, None) are skipped.
+
+    Args:
+        content: a state dict, or a dict that has one under a name of `PLACES`.
+        path: the file, for messages.
 
     Raises:
-        WeightsError: there is none; says what is there.
+        WeightsError: there is none; the message says what is there.
     """
     found = _find(content, _DEPTH)
     if found is None:
@@ -62,7 +66,7 @@ def state_dict_in(content: Any, path: str | os.PathLike[str]) -> State:
 
 
 def _find(content: Any, depth: int) -> tuple[str, Mapping[str, Any]] | None:
-    """(place, names with tensors among them); the place is "" for the content itself."""
+    """Return (place, dict with tensors); the place is "" for the content itself."""
     if not isinstance(content, Mapping) or not depth:
         return None
     parts = {name: part for name, part in content.items() if isinstance(name, str) and isinstance(part, Mapping)}
@@ -97,14 +101,14 @@ def _kind(value: Any) -> str:
 
 
 def without_wrapper(state: State, score: Callable[[State], float]) -> tuple[str, State]:
-    """Drop the prefix that some wrapper put before the names, if they fit a model better without it.
+    """Drop the prefix that a wrapper added to the names, if they fit a model better without it.
 
     Args:
         state: names with tensors.
-        score: how well names fit, larger is better.
+        score: how well a state fits; larger is better.
 
     Returns:
-        The prefix, "" if none is dropped, and the state without it; names that do not begin so are left as they are.
+        The prefix, "" if none is dropped, and the state without it; names without the prefix are unchanged.
     """
     best, found = score(state), ("", state)
     for prefix in _prefixes(state):
@@ -115,7 +119,7 @@ def without_wrapper(state: State, score: Callable[[State], float]) -> tuple[str,
 
 
 def _prefixes(names: Collection[str]) -> list[str]:
-    """Beginnings of names up to a dot, the most frequent first, of equally frequent ones the shorter."""
+    """Return beginnings of names up to a dot, the most frequent first; if equally frequent, the shorter first."""
     counts: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")[:-1]
@@ -124,12 +128,16 @@ def _prefixes(names: Collection[str]) -> list[str]:
 
 
 def check_sizes(content: Any, path: str | os.PathLike[str]) -> None:
-    """Refuse tensors that claim far more values than are stored: a file of a kilobyte could fill any disk or memory.
+    """Check that tensors do not claim far more values than are stored, as a small file could then fill the memory.
 
-    Weights that are shared by several names, and views of one buffer, pass.
+    Weights that several names share, and views of one buffer, are accepted.
+
+    Args:
+        content: content of a file.
+        path: the file, for messages.
 
     Raises:
-        WeightsError: there are such; names the largest.
+        WeightsError: there are such tensors; the message names the largest.
     """
     stored: dict[int, int] = {}
     claimed: dict[str, int] = {}
@@ -149,7 +157,7 @@ def check_sizes(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _tensors(content: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """All tensors with their places; containers may be nested deeply, and may contain themselves."""
+    """Yield all tensors with their names; containers may be nested deeply, and may contain themselves."""
     waiting, seen = [(name, content)], set()
     while waiting:
         name, content = waiting.pop()

@@ -1,4 +1,4 @@
-"""Loading weights into a model, with a report of what matched; what must match, must."""
+"""Loading weights into a model, with a report of what matched."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_o
 
 logger = logging.getLogger(__name__)
 
-# Of identities; the number of views is no accident of the training data: the view head must fit.
+# Classifiers of identities, whose number depends on the training data. The view head is none of them: it must fit.
 _CLASSIFIER_ENDS = ("classifier.weight", "classifier.bias", "heads.weight", "_head.weight", "class_centres")
 _SHOWN = 5
 # The least share of a backbone's values that a file must fill; MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE.
@@ -24,20 +24,29 @@ MIN_COVERAGE = 0.98
 
 @dataclass
 class LoadReport:
-    """What became of the tensors of a file and of the model's own."""
+    """Result of a comparison of the tensors of a file with those of a model.
+
+    Args:
+        path: the file.
+        matched: names of tensors that fit.
+        mismatched: tensors of another shape, as "name: file [..], model [..]".
+        missing: names that the file lacks, in parts of which it has something.
+        unexpected: names that the model does not have.
+        dropped_classifiers: classifiers of another number of classes, as in `mismatched`.
+        absent_parts: top-level parts of the model of which the file has nothing.
+    """
 
     path: str
     matched: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)  # "name: file [..], model [..]"
+    mismatched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     dropped_classifiers: list[str] = field(default_factory=list)
-    # Top-level parts of the model of which the file has nothing; `missing` leaves them out.
     absent_parts: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """True when every tensor of the file fits and none of the parts it has is incomplete."""
+        """Whether every tensor of the file fits and none of its parts is incomplete."""
         return not (self.mismatched or self.missing or self.unexpected)
 
     def __str__(self) -> str:
@@ -71,22 +80,28 @@ def load_weights(
     to_evaluate: bool = False,
     min_coverage: float = MIN_COVERAGE,
 ) -> LoadReport:
-    """Copy a file's tensors into the model where name and shape agree, and log the rest.
+    """Copy the tensors of a file into a model where name and shape agree, and log the rest.
 
-    A model may translate names of other origin first (``adapt_checkpoint``). A prefix that a wrapper added to all names
-    is dropped. A classifier of another class count is left out with a line saying so. Below the model's
-    ``required_prefixes`` (if it defines them) everything must match. Parts of which the file has
-    nothing are worth a warning, unless the model is about to be trained (``to_train``) and says
-    by its required prefixes what it expects. A model that is about to be evaluated (``to_evaluate``)
-    must be filled whole, but for its classifiers. Weights that are NaN or infinite are loaded, with a warning.
+    The model may translate names of other programs first (`CheckpointedModule.adapt_checkpoint`). A prefix that a
+    wrapper added to all names is dropped. A classifier of another number of classes is skipped, which is logged. Below
+    the `required_prefixes` of the model everything must match. Parts of which the file has nothing cause a warning.
+    Weights that are NaN or infinite are loaded, with a warning.
 
     Args:
-        min_coverage: least share of the backbone's values that the file must fill, 0 to 1; of the whole model's, but
-            for its classifiers, if it has no part that is called backbone.
+        model: the bare model.
+        path: the file.
+        to_train: whether the model will be trained. If it has `required_prefixes`, parts that the file lacks are then
+            no cause of a warning.
+        to_evaluate: whether the model will be evaluated; then everything except classifiers must be filled.
+        min_coverage: least share, 0 to 1, of the values of the backbone that the file must fill; if no part is called
+            backbone, of all values except those of classifiers.
+
+    Returns:
+        What matched.
 
     Raises:
         WeightsError: unreadable file; nothing matched; a required tensor does not match; too little of the backbone is
-            filled; whole numbers for a floating-point parameter. The model is then as it was.
+            filled; integers for a floating-point parameter. The model is then unchanged.
     """
     state = state_dict_in(read_checkpoint(path), path)
     check_kinds(state, path)
@@ -120,7 +135,7 @@ def load_weights(
 
 
 def _check_coverage(model: nn.Module, report: LoadReport, fitting: State, min_coverage: float) -> None:
-    """A model whose backbone is left at random gives features that look like others, and are worth nothing."""
+    """Check that enough of the backbone is filled; a random backbone returns features without meaning."""
     sizes = {name: value.numel() for name, value in model.state_dict().items()}
     whose, names = backbone_names(model)
     share = sum(sizes[name] for name in names if name in fitting) / max(1, sum(sizes[name] for name in names))
@@ -134,9 +149,10 @@ def _check_coverage(model: nn.Module, report: LoadReport, fitting: State, min_co
 
 
 def backbone_names(model: nn.Module) -> tuple[str, list[str]]:
-    """What a checkpoint must fill: ("backbone", names below it), or ("model", all names but classifiers').
+    """Return what a checkpoint must fill: ("backbone", its names), or ("model", all names except classifiers).
 
-    A model whose backbone has several parts lists them as ``backbone_prefixes``.
+    Args:
+        model: the bare model; if its backbone has several parts, they are its `backbone_prefixes`.
     """
     names = list(own_state_dict(model))
     if prefixes := checkpointed(model).backbone_prefixes:
@@ -149,7 +165,16 @@ def backbone_names(model: nn.Module) -> tuple[str, list[str]]:
 
 
 def compare(model: nn.Module, state: State, path: str) -> tuple[LoadReport, State]:
-    """Sort the names of ``state`` against the model's; also return the part that fits."""
+    """Compare a state with a model.
+
+    Args:
+        model: the bare model.
+        state: names with tensors.
+        path: the file that the state is from, for the report.
+
+    Returns:
+        The report, and the part of the state that fits.
+    """
     target, report, fitting = model.state_dict(), LoadReport(path), {}
     for name, value in state.items():
         if name not in target:
