@@ -32,14 +32,19 @@ __all__ = [
 
 
 def get_cfg() -> CfgNode:
-    """A fresh, unfrozen copy of the default configuration."""
+    """Return an unfrozen copy of the defaults."""
     from fastreid.config.defaults import _C
 
     return _C.clone()
 
 
 def image_size(cfg: CfgNode, *, is_train: bool = True) -> tuple[int, int]:
-    """(Height, width) of images as the network gets them: INPUT.CROP.SIZE if crops are cut out, else INPUT.SIZE_*."""
+    """Return (height, width) of the images for the network: INPUT.CROP.SIZE if crops are enabled, else INPUT.SIZE_*.
+
+    Args:
+        cfg: the config.
+        is_train: whether it is the size in training.
+    """
     if cfg.INPUT.CROP.ENABLED:
         return tuple(cfg.INPUT.CROP.SIZE)
     return tuple(cfg.INPUT.SIZE_TRAIN if is_train else cfg.INPUT.SIZE_TEST)

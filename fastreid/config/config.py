@@ -1,4 +1,4 @@
-"""CfgNode: yacs with `_BASE_` files, and errors that name the near matches and the file they came from."""
+"""CfgNode: yacs with `_BASE_` files, and errors that name near matches and the file."""
 
 import functools
 import inspect
@@ -16,25 +16,31 @@ from fastreid.utils.suggest import near_matches
 
 
 class CfgNode(YacsNode):
-    """A tree of typed keys. New keys are refused, and values keep the type of their default."""
+    """A tree of typed keys. Unknown keys are errors, and values keep the type of their default."""
 
     def merge_from_file(self, cfg_filename: str) -> None:
-        """Merge a YAML file, and below it the files that its `_BASE_` names (relative to the file).
+        """Merge a YAML file, and before it the files that its `_BASE_` names (relative to the file).
 
-        `_BASE_` is a path or a list of paths; later ones win over earlier ones, the file over all. Names of older
-        fast-reid versions and of SD-ReID's release are translated and told (`fastreid.config.renames`).
+        `_BASE_` is a path or a list of paths; later ones win over earlier ones, the file wins over all. Names of older
+        versions of fast-reid and of other programs are translated and logged (`fastreid.config.renames`).
+
+        Args:
+            cfg_filename: the file.
 
         Raises:
-            ConfigError: unreadable file, circular `_BASE_`, a key twice, unknown key or value of another type.
-                Nothing is changed then.
+            ConfigError: unreadable file, circular `_BASE_`, a key twice, an unknown key or a value of another type; the
+                tree is then unchanged.
         """
         self._merge_chain(load_chain(cfg_filename))
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
         """Merge `[KEY, VALUE, KEY, VALUE, …]` as typed on a command line.
 
+        Args:
+            cfg_list: the pairs.
+
         Raises:
-            ConfigError: an odd count, an unknown key or a value of another type. Nothing is changed then.
+            ConfigError: an odd count, an unknown key or a value of another type; the tree is then unchanged.
         """
         is_odd = len(cfg_list) % 2
         for number, word in enumerate(map(str, cfg_list)):
@@ -60,14 +66,14 @@ class CfgNode(YacsNode):
             chain = modernise(chain)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        # All is checked before anything is set: what raises changes nothing.
+        # Everything is checked before anything is set, so that an error leaves the tree unchanged.
         settings = [setting for source, tree in chain for setting in _settings(tree, self, source, prefix="")]
         for node, key, value in settings:
             node[key] = value
 
 
-# (node, key, value): what a merge will set when all of it has been found to be right.
 Setting = tuple[YacsNode, str, Any]
+"""(node, key, value), which a merge sets after everything was checked."""
 
 
 def _settings(tree: dict, node: YacsNode, source: str, prefix: str) -> Iterator[Setting]:
@@ -98,10 +104,14 @@ def _unknown_key(name: str, key: str, node: YacsNode, prefix: str, source: str) 
 
 
 def configurable(init: Callable | None = None, *, from_config: Callable | None = None) -> Callable:
-    """Let a class or function be built from a config: `Thing(cfg, …)` calls `from_config(cfg, …)`.
+    """Decorate a class or function so that it can be built from a config: `Thing(cfg, …)` calls `from_config(cfg, …)`.
 
-    Used bare on `__init__` of a class that has a classmethod `from_config`, or as
-    `@configurable(from_config=...)` on a function. Arguments given explicitly win over the config's.
+    Use it without arguments on `__init__` of a class with a classmethod `from_config`, or as
+    `@configurable(from_config=...)` on a function. Explicit arguments win over those of the config.
+
+    Args:
+        init: the constructor of a class.
+        from_config: (cfg, …) -> arguments of the function.
 
     Raises:
         TypeError: the class has no `from_config` classmethod.
@@ -120,11 +130,15 @@ def configurable(init: Callable | None = None, *, from_config: Callable | None =
 
         return wrapped
 
+    if from_config is None:
+        raise TypeError("use @configurable on __init__ of a class, or @configurable(from_config=...) on a function")
+    maker_of_function = from_config
+
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             if _has_config(args, kwargs):
-                return function(**_arguments(from_config, args, kwargs))
+                return function(**_arguments(maker_of_function, args, kwargs))
             return function(*args, **kwargs)
 
         return wrapped

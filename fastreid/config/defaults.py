@@ -166,10 +166,10 @@ _C.DATALOADER.NUM_INSTANCE = 4
 _C.DATALOADER.NUM_WORKERS = 8
 # Of SetReWeightSampler: how many of every sum(SET_WEIGHT) people come from each of DATASETS.NAMES.
 _C.DATALOADER.SET_WEIGHT = []
-# Seconds to wait for a batch of the data workers before the run stops with an error; 0 waits for ever.
+# Seconds to wait for a batch of the data workers before the run stops with an error; 0 is no limit.
 _C.DATALOADER.TIMEOUT = 600
-# An image that cannot be read: "raise" stops the run; "skip" trains on another image of the same person instead, leaves
-# it out of the protocols, and counts (results.json then has missing_images).
+# An image that cannot be read: "raise" stops the run; "skip" trains on another image of the same person, leaves it out
+# of the protocols, and is counted (missing_images in results.json).
 _C.DATALOADER.BAD_IMAGES = "raise"
 
 # --------------------------------------------------------------------------------------------- solver
@@ -285,11 +285,11 @@ _C.TEST.PRECISE_BN.ENABLED = False
 _C.TEST.PRECISE_BN.DATASET = "Market1501"
 _C.TEST.PRECISE_BN.NUM_ITER = 300
 
-# Python files of the user's, imported before anything is built: what they register can be named above.
+# User-defined Python files, imported before anything else: keys and parts that they add can be named in the config.
 _C.IMPORTS = []
 _C.OUTPUT_DIR = "logs/"
 _C.CUDNN_BENCHMARK = False
-# Only operations that give the same bits each time, on GPUs too; some are slower, and one that has no such form stops.
+# Use only operations with the same bits each time, on GPUs too; some are slower, and those without one raise.
 _C.DETERMINISTIC = False
 
 for _method in methods():

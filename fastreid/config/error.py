@@ -1,12 +1,12 @@
-"""The error of everything that a config cannot be."""
+"""The error of configs."""
 
 from fastreid.utils.errors import UserError
 
 
 class ConfigError(UserError, ValueError, KeyError):
-    """A configuration file or command line that cannot be honoured; the message is one sentence.
+    """A config file or command line with a mistake; the message is one sentence.
 
-    It is both a ValueError and a KeyError because yacs raises either for the same mistakes.
+    It is both a ValueError and a KeyError, because yacs raises either for the same mistakes.
     """
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Reading YAML files of keys, and the files that their `_BASE_` names: bounded, and strict about what is lost."""
+"""Reading YAML files of keys, and the files that their `_BASE_` names, with limits on size and strict checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, read_text
 
 BASE_KEY = "_BASE_"
-# Far above what any config needs: the largest here has 8 kB, 5 levels, 300 values and 4 files.
+# Far above what configs need: the largest of this library has 8 kB, 5 levels, 300 values and 4 files.
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 MAX_VALUES = 10_000
@@ -25,12 +25,15 @@ Chain = list[tuple[str, dict]]
 
 
 def load_chain(path: str) -> Chain:
-    """The file and the files it is based on, as (path, tree), in the order in which they are merged.
+    """Return a file and the files that it is based on, as (path, tree), in the order in which they are merged.
 
-    A file that is named several times is read once, and counts where it is named last: before that it is overridden.
+    A file that is named several times is read once, at the place where it is named last.
+
+    Args:
+        path: of the file.
 
     Raises:
-        ConfigError: a file that cannot be read, is no YAML of keys, or has a key twice; a circular `_BASE_`.
+        ConfigError: a file cannot be read, is no YAML of keys, or has a key twice; `_BASE_` is circular.
     """
     backwards: Chain = []
     _visit(os.path.abspath(os.path.expanduser(path)), (), {}, backwards)
@@ -58,9 +61,10 @@ def _visit(path: str, asked_by: tuple[str, ...], seen: dict[str, str], backwards
 
 
 def read_tree(path: str, asked_by: str = "") -> dict:
-    """The keys and values of one YAML file.
+    """Return the keys and values of one YAML file.
 
     Args:
+        path: of the file.
         asked_by: the file whose `_BASE_` names it.
 
     Raises:
@@ -85,7 +89,7 @@ def read_tree(path: str, asked_by: str = "") -> dict:
 
 
 def _check_file(path: str, named_by: str) -> None:
-    """Refuse what is no file of a sensible size: a pipe or a device might never end."""
+    """Check that a path is a regular file of reasonable size; a pipe or a device may be endless."""
     found = os.stat(path)
     if stat.S_ISDIR(found.st_mode):
         raise ConfigError(f"{path}{named_by} is a folder, where a config file is wanted")
@@ -107,13 +111,14 @@ def _neighbours(path: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses documents that are nested too deeply before they are."""
+    """A loader that raises before a document gets too deep."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node, and count its depth."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ConfigError(f"line {self.peek_event().start_mark.line + 1} is nested deeper than {MAX_DEPTH} levels")
@@ -137,16 +142,16 @@ def _parsed(text: str, path: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigError(f"{path} is not valid YAML{where}: {error.problem or error.context}") from None
-    except Exception as error:  # constructors raise whatever a tag and its value lead them to
+    except Exception as error:  # constructors of tags may raise anything
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return {} if tree is None else tree
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[int, ...]) -> tuple[int, int]:
-    """How many values a node and its aliases stand for, and in how many levels.
+    """Return the number of values and of levels of a node, with its aliases.
 
     Raises:
-        ConfigError: too many, or an alias within what it stands for.
+        ConfigError: too many, or an alias is a part of itself.
     """
     line = node.start_mark.line + 1
     if id(node) in above:
@@ -169,7 +174,11 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
 
 
 def _check_keys(node: yaml.Node, loader: _Loader) -> None:
-    """Raises: ConfigError for a key that is no word, or stands in the file twice, with or without dots."""
+    """Check the keys of a file.
+
+    Raises:
+        ConfigError: a key is no word, or is in the file twice, with or without dots.
+    """
     lines: dict[str, int] = {}
     for name, line in _names(node, ""):
         if name in lines:
@@ -181,7 +190,7 @@ def _check_keys(node: yaml.Node, loader: _Loader) -> None:
 
 
 def _names(node: yaml.Node, prefix: str) -> Iterator[tuple[str, int]]:
-    """Full names of the groups and keys below a node, and their lines."""
+    """Yield the full names of the groups and keys below a node, and their lines."""
     if isinstance(node, yaml.SequenceNode):
         for number, entry in enumerate(node.value):
             yield from _names(entry, f"{prefix}{number}.")

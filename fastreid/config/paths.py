@@ -1,4 +1,4 @@
-"""The keys that are paths, in which `~` stands for the home folder."""
+"""The keys that are paths, in which `~` is the home folder."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ PATH_KEYS = [
 
 
 def with_home(value: Any) -> Any:
-    """A path, or a list or tuple of paths, with `~` and `~USER` at its beginning expanded.
+    """Return a path, or a list or tuple of paths, with `~` and `~USER` at the beginning expanded.
+
+    Args:
+        value: the path or paths; other values are returned unchanged.
 
     Raises:
-        ValueError: a user that this machine does not know.
+        ValueError: there is no such user.
     """
     if isinstance(value, list | tuple):
         return type(value)(with_home(entry) for entry in value)
@@ -35,10 +38,13 @@ def with_home(value: Any) -> Any:
 
 
 def expand_paths(cfg: Any) -> None:
-    """Expand `~` in every key that is a path, as merging does; for values that Python code set. Also if it is frozen.
+    """Expand `~` in every key that is a path, in values that Python code set; merging does it for others.
+
+    Args:
+        cfg: the config, which may be frozen.
 
     Raises:
-        ValueError: a user that this machine does not know.
+        ValueError: there is no such user.
     """
     was_frozen = cfg.is_frozen()
     cfg.defrost()
@@ -53,7 +59,7 @@ def expand_paths(cfg: Any) -> None:
 
 
 def user_path(text: str) -> Path:
-    """A path as typed, for an option of a command: shells leave the `~` of `--output=~/x` to the program."""
+    """Return a path of an option of a command, with `~` expanded, as shells do not expand it in `--output=~/x`."""
     try:
         return Path(with_home(text))
     except ValueError as error:

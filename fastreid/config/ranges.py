@@ -1,7 +1,7 @@
-"""What each key of the config may be, beyond the type of its default: one table, checked before a run starts.
+"""The range of each key of the config: one table, which is checked before a run starts.
 
-Names that a registry knows (backbones, losses, optimisers) are checked where they are looked up, as users add to them.
-Choices are here only where nothing else checks them.
+Names in registries (backbones, losses, optimisers) are checked where they are looked up, as users add to them. Choices
+are here only if nothing else checks them. The keys of a method are in its `config.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ _MAX_INT = 2**63 - 1
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on a value, and the words that say it."""
+    """A condition on a value.
+
+    Args:
+        says: the condition in words, after "must be".
+        holds: whether a value fulfils it.
+    """
 
     says: str
     holds: Callable[[Any], bool]
@@ -32,34 +37,49 @@ def _is_text(value: Any) -> bool:
 
 
 def number(says: str, holds: Callable[[float], bool]) -> Rule:
-    """Of one number; NaN and infinity are none."""
+    """Return a rule of one number, which is neither NaN nor infinity.
+
+    Args:
+        says: the condition in words.
+        holds: whether a number fulfils it.
+    """
     return Rule(says, lambda value: _is_number(value) and math.isfinite(value) and holds(value))
 
 
 def at_least(low: float, why: str = "") -> Rule:
+    """Return the rule of numbers from `low` on; `why` is added to its words."""
     return number(f"{low:g} or more{why}", lambda value: value >= low)
 
 
 def between(low: float, high: float, says: str = "") -> Rule:
+    """Return the rule of numbers from `low` to `high`; `says` replaces its words."""
     return number(says or f"from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
 def each(rule: Rule, what: str, count: int | None = None) -> Rule:
-    """Of a list or tuple whose elements obey `rule`."""
+    """Return the rule of a list or tuple whose elements obey a rule.
+
+    Args:
+        rule: of each element.
+        what: the condition in words.
+        count: number of elements; None for any.
+    """
     return Rule(
         what, lambda values: (count is None or len(values) == count) and all(rule.holds(value) for value in values)
     )
 
 
 def whole(low: int, high: int = _MAX_INT) -> Rule:
+    """Return the rule of integers from `low` to `high`, for the elements of lists."""
     return number("", lambda value: isinstance(value, int) and low <= value <= high)
 
 
 def one_of(*choices: Any) -> Rule:
+    """Return the rule of a choice."""
     return Rule(f"one of {', '.join(map(str, choices))}", lambda value: value in choices)
 
 
-ANY = Rule("", lambda value: True)  # checked by whoever reads it, in its own words
+ANY = Rule("", lambda value: True)  # checked where it is read
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 TEXT = Rule("text without null characters", _is_text)
 NAME = Rule("a name, not an empty text", lambda value: _is_text(value) and bool(value.strip()))
@@ -68,7 +88,7 @@ FINITE = number("a finite number", lambda value: True)
 POSITIVE = number("above 0", lambda value: value > 0)
 COUNT = at_least(1)
 NOT_NEGATIVE = at_least(0)
-LOOP = between(1, 10**6, "from 1 to 1,000,000")  # what is counted through before anything is computed
+LOOP = between(1, 10**6, "from 1 to 1,000,000")  # lengths of loops that run before anything is computed
 PERIOD = at_least(-1, " (0 and -1: never)")
 SHARE = between(0, 1)
 SHARE_BELOW_1 = number("from 0 to below 1", lambda value: 0 <= value < 1)
@@ -159,7 +179,7 @@ _INPUT = {
     "CJ.SATURATION": NOT_NEGATIVE,
     "CJ.HUE": between(0, 0.5),
     "REA.VALUE": COLOUR,
-    "RPT.PROB": ANY,  # refused, with a reason, when it is changed
+    "RPT.PROB": ANY,  # changing it is an error
     **{f"{step}.PROB": SHARE for step in ("FLIP", "CJ", "AUTOAUG", "AUGMIX", "REA")},
     **{
         f"{step}.ENABLED": FLAG
@@ -250,7 +270,7 @@ _TEST = {
     "PRECISE_BN.NUM_ITER": COUNT,
 }
 _OTHER = {
-    "KD.MODEL_CONFIG": ANY,  # refused, with a reason, when they are changed
+    "KD.MODEL_CONFIG": ANY,  # changing them is an error
     "KD.MODEL_WEIGHTS": ANY,
     "KD.EMA.ENABLED": FLAG,
     "KD.EMA.MOMENTUM": ANY,
@@ -271,7 +291,12 @@ RULES: dict[str, Rule] = {
 
 
 def problem_with(key: str, value: Any) -> str | None:
-    """A sentence if `value` cannot be that of `key`, given by its full name; None if it can, or the key is unknown."""
+    """Return a sentence if a value is out of the range of a key, otherwise None.
+
+    Args:
+        key: full name; user-defined keys without a range take any value.
+        value: the value.
+    """
     rule = RULES.get(key)
     if rule is None or rule.holds(value):
         return None
@@ -280,13 +305,13 @@ def problem_with(key: str, value: Any) -> str | None:
 
 
 def shortened(value: Any) -> str:
-    """A value for a message."""
+    """Return a value for a message, with at most 200 characters."""
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]} …"
 
 
 def _remedy(key: str, value: Any, rule: Rule) -> str:
-    """What to type if there are numbers where names are wanted."""
+    """Return what to type if there are numbers instead of names."""
     if rule is not NAMES or not all(isinstance(entry, str | int | float) for entry in value):
         return ""
     names = ", ".join(repr(str(entry)) for entry in value)

@@ -38,7 +38,7 @@ RETIRED: dict[str, Rename] = {
     ),
 }
 
-# Keys that projects around fast-reid add to their own trees, and such as have no other name: what to do instead.
+# Keys that projects around fast-reid add to their trees -> a remark for the user.
 ADD_ONS: dict[str, str] = {
     "MODEL.LOSSES.BCE": "FastAttr's; attributes of people are not part of this version",
     "TEST.THRES": "FastAttr's; attributes of people are not part of this version",

@@ -1,4 +1,4 @@
-"""Values from files and command lines in the type of a key's default, and what to type where they cannot be."""
+"""Conversion of values from files and command lines to the type of the default, and advice if that is impossible."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastreid.config.error import ConfigError
 from fastreid.config.paths import PATH_KEYS, with_home
 from fastreid.config.ranges import shortened
 
-# YAML's words, which its files may use; on the command line, too, and in any case.
+# Words of YAML; they are accepted on the command line, too, in upper and lower case.
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 def parsed(value: Any) -> Any:
-    """A word of the command line as a Python literal where it is one, else as itself."""
+    """Return a word of the command line as a Python literal if it is one, otherwise unchanged."""
     if not isinstance(value, str):
         return value
     try:
@@ -28,12 +28,18 @@ def parsed(value: Any) -> Any:
 
 
 def typed(value: Any, default: Any, name: str, source: str) -> Any:
-    """`value` in the type of `default`: int -> float, list <-> tuple, and words for True and False are converted.
+    """Return a value in the type of a default: int -> float, list <-> tuple, words for True and False are converted.
 
     In keys that are paths, `~` is expanded.
 
+    Args:
+        value: the value.
+        default: the default of the key.
+        name: full name of the key.
+        source: the file, or the command line.
+
     Raises:
-        ConfigError: another type; says what to type where that can be known.
+        ConfigError: another type; the message says what to type, if that is known.
     """
     if isinstance(value, str) and isinstance(default, bool):
         value = _WORDS.get(value.strip().lower(), value)
@@ -55,7 +61,7 @@ def typed(value: Any, default: Any, name: str, source: str) -> Any:
 
 def _converted(value: Any, default: Any) -> Any:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        # Python has whole numbers that no float holds; what is out of range is refused as such.
+        # Python has integers that are too large for a float; infinity is out of every range.
         return float(value) if abs(value) <= 2**1000 else math.copysign(math.inf, value)
     if isinstance(default, tuple) and isinstance(value, list):
         return tuple(value)
@@ -65,7 +71,7 @@ def _converted(value: Any, default: Any) -> Any:
 
 
 def _remedy(value: Any, default: Any, name: str) -> str:
-    """What to type instead."""
+    """Return what to type instead, for the error message."""
     if isinstance(default, str) and (value is None or isinstance(value, bool | int | float)):
         return f"""; quote what is text but looks like a number: {name} "'{value}'" ('{value}' in a file)"""
     if isinstance(default, list | tuple) and isinstance(value, str) and value.strip()[:1] in ("[", "("):

@@ -1,4 +1,4 @@
-"""Keys that cannot be honoured: changing one is refused with the reason, never ignored."""
+"""Keys that are not supported: changing one is an error with the reason."""
 
 from collections.abc import Iterable
 
@@ -27,8 +27,11 @@ REASONS: dict[str, str] = {
 def refuse_unsupported(cfg: CfgNode) -> None:
     """Check that no key of `REASONS` was changed from its default, and that every value is in its range.
 
+    Args:
+        cfg: the config.
+
     Raises:
-        ConfigError: naming every such key, its value and why it cannot be honoured or what it may be.
+        ConfigError: the message names every such key, its value, and the reason or the range.
     """
     from fastreid.config.defaults import _C
 
@@ -43,27 +46,31 @@ def refuse_unsupported(cfg: CfgNode) -> None:
 
 
 def check_ranges(cfg: CfgNode) -> None:
-    """Check every value, those that Python code set too, against `fastreid.config.ranges`.
+    """Check every value against its range in `fastreid.config.ranges`, also values that Python code set.
+
+    Args:
+        cfg: the config.
 
     Raises:
-        ConfigError: naming every key that is out of its range, and the range.
+        ConfigError: the message names every key that is out of its range, and the range.
     """
     if problems := [problem for key, value in leaves(cfg) if (problem := problem_with(key, value))]:
         raise ConfigError("; ".join(problems))
 
 
 def require_unread(cfg: CfgNode, group: str, reads: Iterable[str], why: str) -> None:
-    """Check that the keys of a group which the part that is being built does not read are as they were.
+    """Check that the keys of a group that a part does not read have their defaults.
 
-    A key of somebody's own, which the tree of this library does not have, is not looked at.
+    User-defined keys, which the tree of this library does not have, are skipped.
 
     Args:
-        group: as "MODEL.BACKBONE".
-        reads: last parts of the names of those it reads.
-        why: as for `require_defaults`.
+        cfg: the config.
+        group: full name of the group, as "MODEL.BACKBONE".
+        reads: last parts of the names of the keys that the part reads.
+        why: as of `require_defaults`.
 
     Raises:
-        ConfigError: naming those that were changed.
+        ConfigError: the message names the keys that were changed.
     """
     from fastreid.config.defaults import _C
 
@@ -71,14 +78,15 @@ def require_unread(cfg: CfgNode, group: str, reads: Iterable[str], why: str) -> 
 
 
 def require_defaults(cfg: CfgNode, keys: Iterable[str], why: str) -> None:
-    """Check that keys which the part that is being built has no use for are as they were.
+    """Check that keys that a part does not use have their defaults.
 
     Args:
+        cfg: the config.
         keys: full names, as "MODEL.HEADS.NORM".
         why: the part, and what it does instead; one sentence without a full stop.
 
     Raises:
-        ConfigError: naming those that were changed.
+        ConfigError: the message names the keys that were changed.
     """
     from fastreid.config.defaults import _C
 
@@ -89,6 +97,6 @@ def require_defaults(cfg: CfgNode, keys: Iterable[str], why: str) -> None:
 
 
 def _is_switched_off(cfg: CfgNode, key: str) -> bool:
-    """Whether it is an option of something that its group does not enable anyway."""
+    """Return whether the group of a key is not enabled."""
     group, _, last = key.rpartition(".")
     return last != "ENABLED" and f"{group}.ENABLED" in REASONS and not value_of(cfg, f"{group}.ENABLED")

@@ -1,4 +1,4 @@
-"""Which parts of a model MODEL.FREEZE_LAYERS names."""
+"""The parts of a model that MODEL.FREEZE_LAYERS names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from fastreid.utils.suggest import near_matches
 
 
 def frozen_parts(model: nn.Module, names: Sequence[str]) -> tuple[list[nn.Module], list[nn.Parameter]]:
-    """Modules of these names, and all parameters of these names or in these modules, each once.
+    """Return the modules of some names, and all parameters of these names or in these modules, each once.
 
     Args:
-        names: dotted paths in ``model``, as MODEL.FREEZE_LAYERS has them.
+        model: the bare model.
+        names: dotted paths in the model, as in MODEL.FREEZE_LAYERS.
 
     Raises:
-        ConfigError: a name that the model does not have, with near matches.
+        ConfigError: the model has no part of a name; the message has near matches.
     """
     modules, parameters = dict(model.named_modules()), dict(model.named_parameters(remove_duplicate=False))
     modules.pop("")

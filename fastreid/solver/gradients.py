@@ -1,4 +1,4 @@
-"""Gradient clipping, by the norm of all gradients together or by the value of each entry."""
+"""Gradient clipping, by the norm of all gradients or by value."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ CLIP_TYPES = ("norm", "value")
 
 
 class Clipper(Protocol):
-    """Clips the gradients of parameters in place; `norm` is their 2-norm all together, a scalar, where it is known."""
+    """Clips the gradients of parameters in place."""
 
-    def __call__(self, parameters: Iterable[nn.Parameter], norm: Tensor | None = None) -> object: ...
+    def __call__(self, parameters: Iterable[nn.Parameter], norm: Tensor | None = None) -> object:
+        """Clip the gradients; `norm` is their total 2-norm, a scalar, if it is known."""
 
 
 def build_gradient_clipper(cfg: Any) -> Clipper | None:
-    """Return what clips the gradients of a run, or None when it is off.
+    """Return the function that clips the gradients of a run, or None if SOLVER.CLIP_GRADIENTS is off.
 
-    SOLVER.CLIP_GRADIENTS: "norm" scales all gradients together so that their NORM_TYPE-norm is at
-    most CLIP_VALUE; "value" cuts each entry to [-CLIP_VALUE, CLIP_VALUE]. fp16 gradients must be
-    unscaled before.
+    "norm" scales all gradients so that their total NORM_TYPE-norm is at most CLIP_VALUE; "value" clamps each entry to
+    [-CLIP_VALUE, CLIP_VALUE]. fp16 gradients must be unscaled before.
 
     Raises:
         ConfigError: unknown CLIP_TYPE, or a CLIP_VALUE that is not above 0.
@@ -44,7 +44,7 @@ def build_gradient_clipper(cfg: Any) -> Clipper | None:
     def clip_norm(parameters: Iterable[nn.Parameter], norm: Tensor | None = None) -> None:
         if norm is None or norm_type != 2:
             nn.utils.clip_grad_norm_(parameters, limit, norm_type=norm_type)
-        elif limit / (norm + 1e-6) < 1:  # the factor; gradients in bounds would be multiplied by 1
+        elif limit / (norm + 1e-6) < 1:  # otherwise the factor is 1
             nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
     return clip_norm if settings.CLIP_TYPE == "norm" else clip_value

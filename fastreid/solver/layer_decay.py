@@ -18,7 +18,8 @@ LayerOf = Callable[[str], int]
 class _TimmModel(Protocol):
     """The method by which models of timm declare the groups of their parameters."""
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]: ...
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return patterns of names of parameters; coarse ones group by stages."""
 
 
 def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:

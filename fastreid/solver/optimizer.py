@@ -1,10 +1,10 @@
-"""Builds the optimiser: parameter groups by kind of parameter, then any class of torch.optim."""
+"""The optimiser: parameter groups by kind of parameter, and any class of torch.optim."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,14 +19,14 @@ from fastreid.utils.registry import Registry, RegistryError
 from fastreid.utils.suggest import explain_choice
 
 OPTIMIZER_REGISTRY = Registry("SOLVER.OPT")
-"""Name -> function (parameter groups, cfg) -> torch.optim.Optimizer. Other names are classes of torch.optim."""
+"""Name -> function (parameter groups, cfg) -> torch.optim.Optimizer. Other names are looked up in torch.optim."""
 
-# Classes of torch.optim that this training loop cannot drive.
+# Classes of torch.optim that this training loop cannot use.
 IMPOSSIBLE = {
-    "LBFGS": "it calls the model again and again for one step and knows no parameter groups",
-    "SparseAdam": "it takes sparse gradients only, and no part of these models has any",
+    "LBFGS": "it calls the model again and again for one step and has no parameter groups",
+    "SparseAdam": "it takes sparse gradients only, which no part of these models has",
 }
-# Arguments of theirs that other keys set.
+# Arguments of optimisers that have keys of their own.
 OWN_KEYS = {
     "lr": "SOLVER.BASE_LR",
     "weight_decay": "SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM and WEIGHT_DECAY_BIAS",
@@ -42,19 +42,24 @@ NORM_TYPES = (
 
 
 class GroupSettings(NamedTuple):
-    """What one parameter trains with; parameters with equal settings share a group."""
+    """Settings of one parameter; parameters with equal settings share a group.
+
+    Args:
+        lr: learning rate.
+        weight_decay: weight decay.
+    """
 
     lr: float
     weight_decay: float
 
 
 def base_lr(cfg: Any) -> float:
-    """SOLVER.OVERRIDE_LR where it is above 0 (as SD-ReID's files use it), else SOLVER.BASE_LR."""
+    """Return SOLVER.OVERRIDE_LR if it is above 0 (as in files of SD-ReID), otherwise SOLVER.BASE_LR."""
     return cfg.SOLVER.OVERRIDE_LR if cfg.SOLVER.OVERRIDE_LR > 0 else cfg.SOLVER.BASE_LR
 
 
 def group_parameters(cfg: Any, model: nn.Module) -> list[dict[str, Any]]:
-    """Return optimiser groups of the trainable parameters, one per distinct (lr, weight decay).
+    """Return groups of the trainable parameters, one per distinct (lr, weight decay).
 
     The rules are those of fast-reid. Parameters of norm layers decay by WEIGHT_DECAY_NORM. Other biases train at
     BIAS_LR_FACTOR and decay by WEIGHT_DECAY_BIAS. The parts that a model declares (`ReidModel.rate_parts`), by default
@@ -117,14 +122,18 @@ def _part_factors(cfg: Any, model: nn.Module) -> dict[int, list[float]]:
 
 
 def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser named by SOLVER.OPT over ``group_parameters(cfg, model)``, given SOLVER.OPT_ARGS.
+    """Return the optimiser of a config, over the groups of `group_parameters`.
 
-    A name is one of OPTIMIZER_REGISTRY or a class of torch.optim. SGD also takes SOLVER.MOMENTUM and NESTEROV.
+    SOLVER.OPT is a name in OPTIMIZER_REGISTRY or a class of torch.optim; SOLVER.OPT_ARGS are its arguments. SGD also
+    takes SOLVER.MOMENTUM and NESTEROV.
+
+    Args:
+        cfg: the config.
+        model: the bare model.
 
     Raises:
-        RegistryError: unknown SOLVER.OPT, with near matches.
-        ConfigError: nothing to train; an optimiser that cannot drive this model, with the reason; an
-            argument that it does not have.
+        RegistryError: unknown SOLVER.OPT; the message has near matches.
+        ConfigError: nothing to train, an optimiser that cannot train this model, or an argument that it does not have.
     """
     name = cfg.SOLVER.OPT
     if name in OPTIMIZER_REGISTRY:
@@ -137,23 +146,27 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _torch_classes() -> list[str]:
-    """Names of what torch.optim of this version of torch can do here."""
+    """Return the names of the classes of torch.optim that can be used."""
     known = vars(torch.optim).items()
     classes = [name for name, value in known if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)]
     return sorted(set(classes) - {"Optimizer", *IMPOSSIBLE})
 
 
 def _build(
-    cls: type[torch.optim.Optimizer],
+    cls: Callable[..., torch.optim.Optimizer],
     groups: list[dict[str, Any]],
     cfg: Any,
     own_keys: dict[str, str] = OWN_KEYS,
     **arguments: Any,
 ) -> torch.optim.Optimizer:
-    """``cls`` over the groups, with ``arguments`` and, above them, SOLVER.OPT_ARGS.
+    """Return an optimiser over groups; SOLVER.OPT_ARGS win over `arguments`.
 
     Args:
-        own_keys: arguments that have a key of their own, and its name.
+        cls: its class.
+        groups: parameter groups.
+        cfg: the config.
+        own_keys: arguments that have a key of their own -> that key.
+        **arguments: further arguments.
     """
     legal = [name for name in inspect.signature(cls).parameters if name not in ("params", *own_keys)]
     for name, value in _pairs(cfg.SOLVER.OPT_ARGS):
@@ -162,13 +175,13 @@ def _build(
         if name not in legal:
             raise ConfigError(explain_choice(f"argument of {cls.__name__} in SOLVER.OPT_ARGS", name, legal))
         arguments[name] = value
-    if "weight_decay" not in inspect.signature(cls).parameters:
-        # torch would take it and never look at it.
-        if any(group.pop("weight_decay") for group in groups):
-            raise ConfigError(
-                f"SOLVER.OPT {cls.__name__} has no weight decay: set SOLVER.WEIGHT_DECAY, SOLVER.WEIGHT_DECAY_NORM and "
-                "SOLVER.WEIGHT_DECAY_BIAS to 0.0"
-            )
+    has_decay = "weight_decay" in inspect.signature(cls).parameters
+    # torch would accept a weight decay in the groups and ignore it.
+    if not has_decay and any(group.pop("weight_decay") for group in groups):
+        raise ConfigError(
+            f"SOLVER.OPT {cls.__name__} has no weight decay: set SOLVER.WEIGHT_DECAY, SOLVER.WEIGHT_DECAY_NORM and "
+            "SOLVER.WEIGHT_DECAY_BIAS to 0.0"
+        )
     if cls.__name__ == "Muon":
         _require_matrices(groups)
     try:
@@ -178,7 +191,7 @@ def _build(
 
 
 def _pairs(entries: list[Any]) -> list[tuple[str, Any]]:
-    """SOLVER.OPT_ARGS as (name, value); words that YAML left as strings (1e-6) are read as Python reads them."""
+    """Return SOLVER.OPT_ARGS as (name, value); strings of YAML that are Python literals (1e-6) are converted."""
     for entry in entries:
         if not isinstance(entry, list | tuple) or len(entry) != 2 or not isinstance(entry[0], str):
             raise ConfigError(
@@ -197,21 +210,21 @@ def _value(word: Any) -> Any:
 
 
 def _require_matrices(groups: list[dict[str, Any]]) -> None:
-    """Muon makes each step orthogonal, which only a matrix can be (Jordan et al., "Muon", 2024)."""
+    """Check that all parameters are matrices: Muon makes each step orthogonal (Jordan et al., "Muon", 2024)."""
     shapes = [list(parameter.shape) for group in groups for parameter in group["params"]]
     if others := [shape for shape in shapes if len(shape) != 2]:
         raise ConfigError(
             f"SOLVER.OPT Muon steps matrices only, and {len(others)} of this model's {len(shapes)} trainable tensors "
             f"are none (the first is {others[0]}): it is for parts of linear layers without bias; choose AdamW, or "
-            "register an optimiser of your own that divides them"
+            "register an optimiser of your own that splits the parameters"
         )
 
 
 def _fused(groups: list[dict[str, Any]]) -> bool | None:
-    """Whether one kernel may do the whole step (about 2.5x faster on a CPU); None: torch decides."""
+    """Return whether one kernel can do the whole step (about 2.5x faster on a CPU); None lets torch decide."""
     parameters = [parameter for group in groups for parameter in group["params"]]
     known = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-    known &= not any(isinstance(parameter, DTensor) for parameter in parameters)  # sharded: no kernel for them all
+    known &= not any(isinstance(parameter, DTensor) for parameter in parameters)  # sharded: there is no fused kernel
     return True if known else None
 
 

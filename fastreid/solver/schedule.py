@@ -25,10 +25,17 @@ WARMUP_METHODS = ("constant", "linear", "exp")
 
 @dataclass(frozen=True)
 class Warmup:
-    """Factor of the first ``iterations`` iterations; 1 from then on.
+    """Factor of the learning rate in the first iterations; 1 from then on.
 
-    constant: the factor throughout; linear: factor (1 - a) + a; exp: factor^(1 - a), with
-    a = iteration / iterations.
+    With a = iteration / iterations it is: constant: factor; linear: factor (1 - a) + a; exp: factor^(1 - a).
+
+    Args:
+        iterations: length of the warm-up.
+        factor: factor of the first iteration.
+        method: "constant", "linear" or "exp".
+
+    Raises:
+        ConfigError: another method.
     """
 
     iterations: int
@@ -40,6 +47,7 @@ class Warmup:
             raise ConfigError(explain_choice("SOLVER.WARMUP_METHOD", self.method, WARMUP_METHODS))
 
     def __call__(self, iteration: int) -> float:
+        """Return the factor of an iteration, from 0."""
         if iteration >= self.iterations:
             return 1.0
         alpha = iteration / self.iterations
@@ -53,7 +61,13 @@ class Warmup:
 class LRSchedule:
     """Sets the learning rate of every group of an optimiser: warm-up(iteration) x curve(epoch).
 
-    It remembers only the iteration, so a resumed run gets the rates of an uninterrupted one.
+    Its only state is the iteration, so a resumed run has the rates of an uninterrupted one.
+
+    Args:
+        optimizer: its groups hold their base rates.
+        warmup: factor of each iteration.
+        curve: rate of each epoch.
+        iters_per_epoch: iterations of an epoch.
     """
 
     def __init__(
@@ -73,36 +87,40 @@ class LRSchedule:
         self.set_iteration(0)
 
     def lr_at(self, iteration: int, *, group: int = 0) -> float:
-        """Learning rate used in ``iteration`` (from 0) by parameter group number ``group``."""
+        """Return the learning rate of parameter group number ``group`` in ``iteration`` (from 0)."""
         epoch = iteration // self._iters_per_epoch
         return self._warmup(iteration) * self._curve(self._base_lrs[group], epoch)
 
     def set_iteration(self, iteration: int) -> None:
-        """Give every parameter group the rate of ``iteration``."""
+        """Set the rate of every parameter group to that of ``iteration``."""
         self._iteration = iteration
         for index, group in enumerate(self._optimizer.param_groups):
             group["lr"] = self.lr_at(iteration, group=index)
 
     def state_dict(self) -> dict[str, int]:
-        """The iteration; rates themselves always come from the config."""
+        """Return the iteration; the rates always come from the config."""
         return {"iteration": self._iteration}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at the saved iteration. Call it after the optimiser's own load_state_dict."""
+        """Continue at the saved iteration. Call it after `load_state_dict` of the optimiser."""
         self.set_iteration(state["iteration"])
 
 
 def plateau_epochs(cfg: Any, iters_per_epoch: int) -> int:
-    """Number of leading epochs at the full rate: warm-up and DELAY_EPOCHS, whichever ends later.
+    """Return the number of first epochs at the full rate: warm-up or DELAY_EPOCHS, whichever ends later; at least 1.
 
-    As in fast-reid the curve then makes one step per epoch, so its own epoch count, and with it
-    SOLVER.STEPS, begins at the end of the plateau. At least 1: nothing comes before an epoch 0.
+    As in fast-reid the curve then makes one step per epoch: it counts epochs, and with them SOLVER.STEPS, from the end
+    of the plateau.
+
+    Args:
+        cfg: the config.
+        iters_per_epoch: iterations of an epoch.
     """
     return max(math.ceil(cfg.SOLVER.WARMUP_ITERS / iters_per_epoch), cfg.SOLVER.DELAY_EPOCHS, 1)
 
 
 def decayed(lr: float, epoch: int, *, milestones: Sequence[int], rate: float) -> float:
-    """``lr`` times ``rate`` for every milestone that ``epoch`` has reached."""
+    """Return ``lr`` times ``rate`` for each of the milestones that ``epoch`` has reached."""
     return lr * rate ** bisect_right(sorted(milestones), epoch)
 
 
@@ -159,10 +177,15 @@ def _multi_step_decay(cfg: Any, iters_per_epoch: int) -> Curve:
 
 
 def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epoch: int) -> LRSchedule:
-    """Return the schedule named by SOLVER.SCHED for an optimiser that holds its base rates.
+    """Return the schedule of a config.
+
+    Args:
+        cfg: the config.
+        optimizer: its groups hold their base rates.
+        iters_per_epoch: iterations of an epoch.
 
     Raises:
-        RegistryError: unknown SOLVER.SCHED, with near matches.
+        RegistryError: unknown SOLVER.SCHED; the message has near matches.
         ConfigError: unknown SOLVER.WARMUP_METHOD, or one that the schedule does not have.
     """
     make = SCHEDULE_REGISTRY.get(cfg.SOLVER.SCHED)

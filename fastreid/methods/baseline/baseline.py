@@ -1,4 +1,4 @@
-"""Baseline: a backbone, a head and losses; fast-reid's model, and what forks of it derive theirs from."""
+"""Baseline: a backbone, a head and losses; the model of fast-reid, from which users derive theirs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from fastreid.modeling.model import ReidModel
 class Baseline(ImageModule, ReidModel):
     """Images -> backbone -> head.
 
-    `forward(batch)` returns the weighted losses in training, and what the head gives, the feature [B, D], otherwise.
+    `forward(batch)` returns the weighted losses in training, and the output of the head, the feature [B, D], otherwise.
 
     Args:
         backbone: normalised images [B, 3, H, W] -> maps [B, C, h, w].
         heads: (maps, classes [B]) -> dict of outputs in training; (maps) -> feature [B, D] otherwise.
-        pixel_mean, pixel_std: of images in 0..255.
-        loss_kwargs: which losses and their options, as `loss_options` gives them; None for a subclass whose `losses`
-            does without.
+        pixel_mean: mean of each channel of images in 0..255.
+        pixel_std: standard deviation of each channel.
+        loss_kwargs: losses and their options, as `loss_options` returns them; None for a subclass whose `losses` does
+            not use them.
     """
 
     @configurable
@@ -40,7 +41,7 @@ class Baseline(ImageModule, ReidModel):
         super().__init__(pixel_mean, pixel_std)
         self.backbone, self.heads = backbone, heads
         self.loss_kwargs = loss_kwargs
-        # A subclass with losses of its own may name some that only it knows, and use what these do not see.
+        # A subclass with own losses may name further ones, and use outputs that the losses of the table do not.
         has_own = type(self).losses is not Baseline.losses
         if loss_kwargs and not has_own and type(self).forward is Baseline.forward:
             require_losses(loss_kwargs)
@@ -50,6 +51,7 @@ class Baseline(ImageModule, ReidModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a config."""
         backbone = build_backbone(cfg)
         cfg = with_feature_dim(cfg, backbone)
         return {
@@ -60,8 +62,12 @@ class Baseline(ImageModule, ReidModel):
             "loss_kwargs": loss_options(cfg),
         }
 
-    def forward(self, batched_inputs: dict[str, Any] | Tensor) -> dict[str, Tensor] | Tensor:
-        """A batch (`images`, in training `targets` [B]) or, in eval mode, images alone."""
+    def forward(self, batched_inputs: Any) -> dict[str, Tensor] | Tensor:
+        """Return losses in training, and features otherwise.
+
+        Args:
+            batched_inputs: a batch (`images`, in training `targets` [B]) or, in eval mode, images.
+        """
         features = self.backbone(self.preprocess_image(batched_inputs))
         if not self.training:
             return self.heads(features)
@@ -69,5 +75,12 @@ class Baseline(ImageModule, ReidModel):
         return self.losses(self.heads(features, targets), targets)
 
     def losses(self, outputs: dict[str, Tensor], gt_labels: Tensor) -> dict[str, Tensor]:
-        """What the head made of a batch, and its classes [B] -> {name: weighted scalar}."""
+        """Return {name: weighted scalar}.
+
+        Args:
+            outputs: outputs of the head in training.
+            gt_labels: classes [B].
+        """
+        if self.loss_terms is None:
+            raise TypeError(f"{type(self).__name__} was made without loss_kwargs, so it must define losses()")
         return self.loss_terms(outputs, gt_labels)

@@ -1,4 +1,4 @@
-"""MGN: a global branch and two that also see halves and thirds of a person (Wang et al., ACM MM 2018)."""
+"""MGN: a global branch, and two with halves and thirds of a person (Wang et al., ACM MM 2018)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ HEADS = (*STRIPES, *(stripe for stripes in STRIPES.values() for stripe in stripe
 
 
 class MGN(ImageModule, ReidModel):
-    """Images -> shared stem -> three branches, each with heads of its own on the whole map and on its stripes.
+    """Images -> shared stem -> three branches, each with heads on the whole map and on its stripes.
 
     `forward(batch)` returns the weighted losses in training, and the eight features side by side, [B, 8 D], otherwise.
-    Parts are called as in fast-reid: `backbone`, `b1` … `b3`, `b1_head` … `b33_head`.
+    Parts have the names of fast-reid: `backbone`, `b1` … `b3`, `b1_head` … `b33_head`.
 
     Args:
         backbone: normalised images -> maps after the first block of stage 3.
-        branches: "b1", "b2", "b3": those maps -> maps [B, C, h, w].
-        heads: of each of `HEADS`.
-        pixel_mean, pixel_std: of images in 0..255.
-        loss_kwargs: as for `Baseline`. Losses of logits are the mean over eight heads; losses of features the mean over
-            five: the branches, the stripes of b2 side by side, and those of b3.
+        branches: "b1", "b2", "b3" -> a module from those maps to maps [B, C, h, w].
+        heads: a head for each of `HEADS`.
+        pixel_mean: mean of each channel of images in 0..255.
+        pixel_std: standard deviation of each channel.
+        loss_kwargs: as of `Baseline`. Losses of logits are means over eight heads. Losses of features are means over
+            five features, those of the branches, the stripes of b2 side by side, and the stripes of b3 side by side.
+
+    Raises:
+        ConfigError: no losses, or losses with a state per class.
     """
 
     # Branches are copies of the backbone's last stages.
@@ -52,10 +56,8 @@ class MGN(ImageModule, ReidModel):
         loss_kwargs: dict[str, Any],
     ) -> None:
         super().__init__(pixel_mean, pixel_std)
-        if (type(self).forward, type(self).losses) == (
-            MGN.forward,
-            MGN.losses,
-        ):  # a subclass may have losses of its own
+        # A subclass may have losses of its own.
+        if (type(self).forward, type(self).losses) == (MGN.forward, MGN.losses):
             require_losses(loss_kwargs)
         self.backbone = backbone
         for branch in STRIPES:
@@ -71,16 +73,22 @@ class MGN(ImageModule, ReidModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a config.
+
+        Raises:
+            ConfigError: the backbone is no ResNet, or has non-local blocks.
+        """
         require_defaults(cfg, ["MODEL.BACKBONE.WITH_NL"], "MGN cuts its ResNet into branches")
         network = build_backbone(cfg)
         if not isinstance(network, ResNet):
             raise ConfigError(f"MGN cuts a ResNet into branches; {cfg.MODEL.BACKBONE.NAME} gives none")
         cfg = with_feature_dim(cfg, network)
-        stem = (network.conv1, network.bn1, network.act1, network.maxpool, network.layer1, network.layer2)
-        shared, *rest = network.layer3
-        fine = deepcopy(network.layer4)
+        parts: Any = network
+        stem = (parts.conv1, parts.bn1, parts.act1, parts.maxpool, parts.layer1, parts.layer2)
+        shared, *rest = parts.layer3
+        fine = deepcopy(parts.layer4)
         remove_strides(fine)  # branches with stripes always have the larger maps
-        last = {"b1": network.layer4, "b2": fine, "b3": fine}
+        last = {"b1": parts.layer4, "b2": fine, "b3": fine}
         return {
             # A chain, as its numbers are names in checkpoints.
             "backbone": nn.Sequential(*stem, shared),
@@ -91,8 +99,12 @@ class MGN(ImageModule, ReidModel):
             "loss_kwargs": loss_options(cfg),
         }
 
-    def forward(self, batched_inputs: dict[str, Any] | Tensor) -> dict[str, Tensor] | Tensor:
-        """A batch (`images`, in training `targets` [B]) or, in eval mode, images alone."""
+    def forward(self, batched_inputs: Any) -> dict[str, Tensor] | Tensor:
+        """Return losses in training, and features otherwise.
+
+        Args:
+            batched_inputs: a batch (`images`, in training `targets` [B]) or, in eval mode, images.
+        """
         maps = self._maps(self.preprocess_image(batched_inputs))
         if not self.training:
             return torch.cat([self._head(name)(maps[name]) for name in HEADS], dim=1)
@@ -100,27 +112,32 @@ class MGN(ImageModule, ReidModel):
         return self.losses({name: self._head(name)(maps[name], targets) for name in HEADS}, targets)
 
     def _maps(self, images: Tensor) -> dict[str, Tensor]:
-        """The map that each head sees."""
+        """Return the map of each head."""
         shared = self.backbone(images)
         maps = {}
         for branch, stripes in STRIPES.items():
-            maps[branch] = getattr(self, branch)(shared)
+            maps[branch] = self.get_submodule(branch)(shared)
             if stripes:
                 maps |= zip(stripes, _cut(maps[branch], len(stripes)), strict=True)
         return maps
 
     def _head(self, name: str) -> nn.Module:
-        return getattr(self, f"{name}_head")
+        return self.get_submodule(f"{name}_head")
 
     def losses(self, outputs: dict[str, dict[str, Tensor]], gt_labels: Tensor) -> dict[str, Tensor]:
-        """What each head made of a batch, and its classes [B] -> {name: weighted scalar}, as "loss_cls_b21"."""
+        """Return {name: weighted scalar}, with names as "loss_cls_b21".
+
+        Args:
+            outputs: outputs of each head in training.
+            gt_labels: classes [B].
+        """
         terms = {}
         for name in HEADS:
             for term, loss in self.loss_terms(outputs[name], gt_labels, sees="cls_outputs").items():
                 terms[f"{term}_{name}"] = loss / len(HEADS)
         features = {name: outputs[name]["features"] for name in STRIPES}
         for stripes in STRIPES.values():
-            if stripes:  # called by the last, as in fast-reid
+            if stripes:  # named by the last stripe, as in fast-reid
                 features[stripes[-1]] = torch.cat([outputs[stripe]["features"] for stripe in stripes], dim=1)
         for name, feature in features.items():
             for term, loss in self.loss_terms({"features": feature}, gt_labels, sees="features").items():
@@ -129,7 +146,7 @@ class MGN(ImageModule, ReidModel):
 
 
 def _cut(maps: Tensor, count: int) -> tuple[Tensor, ...]:
-    """Maps [B, C, h, w] from top to bottom in `count` parts; as in fast-reid the last may be lower."""
+    """Cut maps [B, C, h, w] from top to bottom into `count` parts; as in fast-reid the last may be lower."""
     parts = maps.chunk(count, dim=2)
     if len(parts) < count:
         raise ConfigError(

@@ -1,4 +1,6 @@
-"""The condition learner: what a person looks like, and from which view to show them, as UNet tokens."""
+"""The condition learner: identity conditions and a view centre to tokens of the UNet."""
+
+from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from fastreid.utils.errors import ArgumentError
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's activation, x * sigmoid(1.702 x)."""
+    """Return x * sigmoid(1.702 x), the activation of CLIP."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -23,6 +25,9 @@ class ConditionLearner(nn.Module):
         dim: D, the width of all tokens.
         depth: transformer blocks.
         num_heads: attention heads; divides `dim`.
+
+    Raises:
+        ConfigError: `num_heads` does not divide `dim`.
     """
 
     def __init__(self, *, num_tokens: int, dim: int, depth: int, num_heads: int) -> None:
@@ -46,19 +51,19 @@ class ConditionLearner(nn.Module):
         self.null = nn.Parameter(0.02 * torch.randn(num_tokens, dim))
 
     def forward(self, id_conditions: Tensor, view_centre: Tensor) -> Tensor:
-        """[B, L-1, D] and [B, D] -> tokens [B, L, D]."""
+        """Return tokens [B, L, D], of conditions [B, L-1, D] and centres [B, D]."""
         tokens = torch.cat([id_conditions, view_centre.unsqueeze(1)], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
         return tokens
 
     def null_like(self, tokens: Tensor, *, learnt: bool = True) -> Tensor:
-        """The null condition for each row of tokens [B, L, D]: the learnt one, or zeros (as released, B3)."""
+        """Return the null condition for each row of tokens [B, L, D]: the learnt one, or zeros (as released, B3)."""
         return self.null.to(tokens.dtype).expand_as(tokens) if learnt else torch.zeros_like(tokens)
 
 
 def perturb(tokens: Tensor, strength: float, draws: BatchDraws) -> Tensor:
-    """Add Gaussian noise of `strength` times each token's own standard deviation; [B, L, D] -> the same."""
+    """Return tokens [B, L, D] with Gaussian noise of `strength` times the standard deviation of each token."""
     if strength == 0:
         return tokens
     scale = strength * tokens.std(dim=-1, keepdim=True)
@@ -66,20 +71,22 @@ def perturb(tokens: Tensor, strength: float, draws: BatchDraws) -> Tensor:
 
 
 class ConditionWhitening(nn.Module):
-    """Gives the identity conditions e1 … e(L-1) zero mean and the identity as covariance, each block by itself.
+    """Transforms the identity conditions e1 … e(L-1) to zero mean and unit covariance, each block separately.
 
-    A class token's numbers are correlated, and its mean over people may be twenty times its deviation; what tells
-    people apart is then lost on a generator that is trained for as long as one can wait (docs/results.md). The map
-    is the symmetric one, C^(-1/2), so that a whitened token stays as close as can be to the token it was.
-    Until `fit` it changes nothing.
+    The numbers of a class token are correlated, and its mean over people may be twenty times its deviation. A generator
+    then learns little of the differences between people in a training of usual length (docs/results.md). The map
+    is the symmetric one, C^(-1/2), which changes the tokens least. Before `fit` it is the identity.
 
     Args:
         num_tokens: L - 1.
         dim: D.
     """
 
-    # A share of the mean variance added to all: directions in which people hardly vary would only amplify noise.
+    # Share of the mean variance that is added to all, as directions with little variance would amplify noise.
     SHRINKAGE = 1e-3
+
+    mean: Tensor
+    map: Tensor
 
     def __init__(self, num_tokens: int, dim: int) -> None:
         super().__init__()
@@ -87,16 +94,16 @@ class ConditionWhitening(nn.Module):
         self.register_buffer("map", torch.eye(dim).repeat(num_tokens, 1, 1))
 
     def forward(self, id_conditions: Tensor) -> Tensor:
-        """[B, L-1, D] -> the same shape, in float32."""
+        """Return whitened conditions of the same shape [B, L-1, D], in float32."""
         with torch.autocast(id_conditions.device.type, enabled=False):
             return torch.einsum("btd,tde->bte", id_conditions.float() - self.mean, self.map)
 
     @torch.no_grad()
     def fit(self, id_conditions: Tensor) -> None:
-        """Set mean and map, in float64, from the conditions [N, L-1, D] of two or more images.
+        """Compute mean and map, in float64, from the conditions [N, L-1, D] of two or more images.
 
         Raises:
-            ValueError: fewer than two images.
+            ArgumentError: fewer than two images.
         """
         if len(id_conditions) < 2:
             raise ArgumentError(f"conditions are whitened by two or more images' statistics, got {len(id_conditions)}")

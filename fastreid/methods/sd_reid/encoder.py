@@ -1,13 +1,16 @@
-"""PersonEncoder: the part that embeds people, shared by every method."""
+"""PersonEncoder: the part of SD-ReID that embeds people, shared by both stages."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
 from fastreid.layers import NORMS_ON_VECTORS
 from fastreid.methods.sd_reid.view_memory import ViewMemoryBank
-from fastreid.modeling.backbones import ViewPromptViT, build_backbone
+from fastreid.modeling.backbones import ViewAwareBackbone, ViewPromptViT, build_backbone
 from fastreid.modeling.backbones.vit import ViT
 from fastreid.modeling.heads import VectorHead
 from fastreid.modeling.image_module import ImageModule
@@ -15,7 +18,7 @@ from fastreid.modeling.model import RatePart
 from fastreid.structures import PersonFeatures, PersonImage
 from fastreid.utils.suggest import explain_choice
 
-# Of heads on maps.
+# Keys that only heads on maps read.
 _OTHER_HEADS = ("NAME", "NORM_SPLIT", "EMBEDDING_DIM", "CLS_LAYER", "SCALE", "MARGIN")
 
 
@@ -23,21 +26,27 @@ class PersonEncoder(ImageModule):
     """Backbone, identity head, view head and view memory bank.
 
     Args:
-        backbone: images -> `PersonFeatures`; of a config, a `ViT` that is given the view prompt, or what emits them
-            itself.
+        backbone: images -> `PersonFeatures`. From a config it is a `ViT` with a view prompt, or a backbone that returns
+            them itself.
         identity_head: on the identity vector, over people.
         view_head: on the view token, over views.
-        memory: the views' centres.
-        pixel_mean, pixel_std: of images in 0..255.
+        memory: the centres of the views.
+        pixel_mean: mean of each channel of images in 0..255.
+        pixel_std: standard deviation of each channel.
     """
+
+    backbone: ViewAwareBackbone
+    identity_head: VectorHead
+    view_head: VectorHead
+    memory: ViewMemoryBank
 
     @configurable
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        identity_head: nn.Module,
-        view_head: nn.Module,
+        backbone: ViewAwareBackbone,
+        identity_head: VectorHead,
+        view_head: VectorHead,
         memory: ViewMemoryBank,
         pixel_mean: list[float],
         pixel_std: list[float],
@@ -48,6 +57,11 @@ class PersonEncoder(ImageModule):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, object]:
+        """Return the arguments for a config.
+
+        Raises:
+            ConfigError: the backbone does not return view and identity tokens, or a key of heads on maps was changed.
+        """
         if cfg.MODEL.HEADS.POOL_LAYER not in ("Identity", "GlobalAvgPool"):
             raise ConfigError(
                 "a ViT's class token is not pooled: MODEL.HEADS.POOL_LAYER must be Identity, "
@@ -65,13 +79,13 @@ class PersonEncoder(ImageModule):
         backbone = build_backbone(cfg)
         if isinstance(backbone, ViT):
             backbone = ViewPromptViT(backbone)
-        if not hasattr(backbone, "num_blocks"):
+        if not isinstance(backbone, ViewAwareBackbone):
             raise ConfigError(
                 f"SD-ReID needs view and identity tokens of every block; {cfg.MODEL.BACKBONE.NAME} gives maps. Set "
                 "MODEL.BACKBONE.NAME build_vit_backbone"
             )
         dim, views = backbone.feature_dim, cfg.MODEL.SDMODEL.VIEW_NUM
-        neck = {"with_bnneck": cfg.MODEL.HEADS.WITH_BNNECK, "norm": cfg.MODEL.HEADS.NORM}
+        neck: dict[str, Any] = {"with_bnneck": cfg.MODEL.HEADS.WITH_BNNECK, "norm": cfg.MODEL.HEADS.NORM}
         return {
             "backbone": backbone,
             "identity_head": VectorHead(dim, cfg.MODEL.HEADS.NUM_CLASSES, neck_feat=cfg.MODEL.HEADS.NECK_FEAT, **neck),
@@ -92,7 +106,7 @@ class PersonEncoder(ImageModule):
         return self.backbone.num_blocks
 
     def forward(self, images: Tensor) -> PersonFeatures:
-        """Images [B, 3, H, W] in 0..255 (left untouched) -> features."""
+        """Return the features of images [B, 3, H, W] in 0..255, which are left unchanged."""
         return self.backbone(self.preprocess_image(images))
 
     def rate_parts(self) -> tuple[RatePart, ...]:
@@ -101,6 +115,9 @@ class PersonEncoder(ImageModule):
 
     def check_views(self, images: Iterable[PersonImage]) -> None:
         """Check that the memory bank has a place for the views of some images.
+
+        Args:
+            images: the images.
 
         Raises:
             ConfigError: an image is of another view.
@@ -114,19 +131,19 @@ class PersonEncoder(ImageModule):
             )
 
     def standardize(self, identity: Tensor) -> Tensor:
-        """Identity vectors [..., D] to zero mean and unit variance, by the BN neck's running statistics."""
+        """Transform identity vectors [..., D] to zero mean and unit variance, by the running statistics of the neck."""
         mean, deviation = self._statistics()
         return (identity.float() - mean) / deviation
 
     def destandardize(self, identity: Tensor) -> Tensor:
-        """The inverse of `standardize`."""
+        """Invert `standardize`."""
         mean, deviation = self._statistics()
         return identity * deviation + mean
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
-        bottleneck = self.identity_head.bottleneck
+        bottleneck: Any = self.identity_head.bottleneck
         return bottleneck.running_mean, (bottleneck.running_var + bottleneck.eps).sqrt()
 
     def neck(self, identity: Tensor) -> Tensor:
-        """Identity vectors [B, D] -> retrieval features [B, D]."""
+        """Return retrieval features [B, D], of identity vectors [B, D]."""
         return self.identity_head.neck(identity)

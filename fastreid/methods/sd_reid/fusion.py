@@ -1,4 +1,6 @@
-"""From a person feature and generated view features to one descriptor."""
+"""Fusion of a person feature and generated view features into one descriptor."""
+
+from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +13,17 @@ PARTS, MODES = ("person", "generated"), ("concat", "weighted")
 
 
 class Fusion:
-    """Person feature first, then one generated feature per view.
+    """Concatenates the person feature and one generated feature per view.
 
     Args:
-        mode: "concat" as they are (as released), or "weighted": each part to unit length, the V generated ones times
-            sqrt(weight / V), so that the cosine of two descriptors is
-            (cos_person + weight * mean_v cos_v) / (1 + weight), a fusion of scores.
-        weight: of the generated features, at least 0.
+        mode: "concat" (as released), or "weighted": each part has unit length, and the V generated ones are multiplied
+            by sqrt(weight / V), so that the cosine of two descriptors is a fusion of scores,
+            (cos_person + weight * mean_v cos_v) / (1 + weight).
+        weight: weight of the generated features, at least 0.
         parts: which of "person" and "generated" the descriptor holds.
+
+    Raises:
+        ConfigError: unknown mode or part, no parts, or a negative weight.
     """
 
     def __init__(self, mode: str, weight: float, parts: tuple[str, ...]) -> None:
@@ -34,16 +39,23 @@ class Fusion:
         self.mode, self.weight, self.parts = mode, weight, parts
 
     @classmethod
-    def from_config(cls, cfg: CfgNode) -> "Fusion":
+    def from_config(cls, cfg: CfgNode) -> Fusion:
+        """Return the fusion of a config; errors as of the class."""
         keys = cfg.TEST.SDMODEL
         return cls(keys.FUSION, keys.GENERATED_WEIGHT, tuple(keys.PARTS))
 
     @property
     def needs_generated(self) -> bool:
+        """Whether the descriptor holds generated features."""
         return "generated" in self.parts
 
     def __call__(self, person: Tensor, generated: Tensor | None) -> Tensor:
-        """[B, D] and [B, V, D] (None where it is not asked for) -> descriptor [B, …] in float32."""
+        """Return descriptors [B, …] in float32.
+
+        Args:
+            person: [B, D].
+            generated: [B, V, D], or None if it is not needed.
+        """
         pieces = []
         if "person" in self.parts:
             pieces.append(person if self.mode == "concat" else unit_rows(person, dim=1))
@@ -55,11 +67,12 @@ class Fusion:
 
 
 def unit_rows(rows: Tensor, dim: int) -> Tensor:
-    """Rows along `dim` as unit vectors in float32, however short or long they are; rows of zeros stay zeros.
+    """Return rows along `dim` as unit vectors in float32, whatever their length; rows of zeros stay zeros.
 
-    `F.normalize` takes rows shorter than 1e-12 for zeros. The power of two that brings a row near one leaves its bits.
+    `F.normalize` treats rows shorter than 1e-12 as zeros. Rows are therefore multiplied by a power of two first, which
+    is exact.
     """
     rows = rows.float()
     greatest = rows.abs().amax(dim=dim, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    power = torch.frexp(greatest).mantissa / greatest  # exactly
+    power = torch.frexp(greatest).mantissa / greatest  # a power of two
     return F.normalize(rows * power, dim=dim)

@@ -1,4 +1,4 @@
-"""What a linear map already knows of a person in a view, so that diffusion is left with what it does not."""
+"""A linear prediction of the latent of a person in a view; diffusion then models the residual."""
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 class LinearMean(nn.Module):
     """Ridge regression from an image's identity conditions to the mean latent of its person in each view.
 
-    Diffusion then works on what remains around this mean, as CARD (Han et al., NeurIPS 2022, section 3.1) diffuses
-    around a regressor's: cross-attention to a few tokens is a slow way to learn a map that has a closed form.
-    Predicts zero until `fit`, and for views in which nobody was seen twice.
+    Diffusion then works on the residual, as in CARD (Han et al., NeurIPS 2022, section 3.1): with cross-attention to a
+    few tokens, a map that has a closed form is learnt slowly. The prediction is zero before `fit`, and for views in
+    which no person has two images.
 
     Args:
         num_tokens: L - 1.
@@ -18,8 +18,12 @@ class LinearMean(nn.Module):
         num_views: V.
     """
 
-    # Added to every input's variance, as a share of their mean. From 0.03 to 3 it hardly matters (docs/results.md).
+    # Added to the variance of every input, as a share of the mean variance. Results hardly change from 0.03 to 3
+    # (docs/results.md).
     RIDGE = 0.1
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, num_tokens: int, dim: int, num_views: int) -> None:
         super().__init__()
@@ -27,7 +31,7 @@ class LinearMean(nn.Module):
         self.register_buffer("bias", torch.zeros(num_views, dim))
 
     def forward(self, id_conditions: Tensor, views: Tensor) -> Tensor:
-        """Conditions [B, L-1, D] and requested views [B] -> mean latents [B, D], in float32."""
+        """Return mean latents [B, D] in float32, of conditions [B, L-1, D] and requested views [B]."""
         with torch.autocast(id_conditions.device.type, enabled=False):
             inputs = id_conditions.float().flatten(1)
             every_view = torch.einsum("bf,vfd->bvd", inputs, self.weight) + self.bias
@@ -35,12 +39,13 @@ class LinearMean(nn.Module):
 
     @torch.no_grad()
     def fit(self, id_conditions: Tensor, latents: Tensor, people: Tensor, views: Tensor) -> None:
-        """Regress, in float64, on the mean of the person's *other* images in a view: an image's own says nothing new.
+        """Regress, in float64, on the mean of the *other* images of the person in a view.
 
         Args:
             id_conditions: [N, L-1, D].
             latents: [N, D].
-            people, views: [N].
+            people: [N].
+            views: [N].
         """
         inputs, latents = id_conditions.flatten(1).double(), latents.double()
         _, person = people.unique(return_inverse=True)

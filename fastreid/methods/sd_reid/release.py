@@ -1,4 +1,4 @@
-"""Checkpoints of the SD-ReID release (and of the fast-reid fork that it is): their names -> ours."""
+"""Checkpoints of the SD-ReID release (a fork of fast-reid): their names -> ours."""
 
 from __future__ import annotations
 
@@ -35,23 +35,29 @@ _BLOCK_NAME = re.compile(rf"(?:.*\.)?(?P<block>\d+)\.(?P<part>{'|'.join(map(re.e
 
 
 def is_release(state: State) -> bool:
-    """Whether these are the names of a model of the release (`module.` already dropped)."""
+    """Return whether a state has the names of a model of the release; `module.` is already dropped."""
     return any(name.startswith("mm.view_centers.") for name in state)
 
 
 def from_release(state: State) -> State:
-    """Translate the names of a released checkpoint; any other is returned as it is.
+    """Translate the names of a released checkpoint; another state is returned unchanged.
 
     | released | here |
     |---|---|
-    | `backbone.*` | `person.backbone.vit.*`; the one vector that no ViT has is the view prompt |
+    | `backbone.*` | `person.backbone.vit.*`; the vector that other ViTs do not have is the view prompt |
     | `heads.bottleneck.0.*`, `heads.weight` | `person.identity_head.*`; `view_heads.*` likewise |
     | `mm.view_centers.N` | row N of `person.memory.centres` |
-    | `unet.model.*` | `denoiser.unet.*`; `inverse_sampling.unet.*` is the same network again, left out |
+    | `unet.model.*` | `denoiser.unet.*`; `inverse_sampling.unet.*` is the same network, and skipped |
     | `condition_learner.*` | blocks and null sequence, by name and shape |
     | its six convolutions | `view_decoder.*`: three for the encoder, three for the decoder |
 
-    What has no place here keeps its name, so that the load report lists it.
+    Other names stay, so that the load report lists them.
+
+    Args:
+        state: names with tensors.
+
+    Raises:
+        WeightsError: the state is damaged, or has several vectors that may be the view prompt.
     """
     if not is_release(state):
         return state
@@ -82,7 +88,7 @@ def _head_name(rest: str) -> str:
 
 
 def _view_prompt(state: State) -> str | None:
-    """Only tables and the class token stand at the top of a ViT's names; another single vector is the view prompt.
+    """Return the name of the view prompt: the single vector at the top of the names, besides the class token.
 
     Raises:
         WeightsError: there are several.
@@ -104,11 +110,11 @@ def _view_prompt(state: State) -> str | None:
 def _memory(state: State) -> State:
     prefix = "mm.view_centers."
     numbers = sorted(int(name.removeprefix(prefix)) for name in state if name.startswith(prefix))
-    centres = [state[f"{prefix}{number}"].flatten() for number in numbers]
-    if len(sizes := {len(centre) for centre in centres}) > 1:
+    rows = [state[f"{prefix}{number}"].flatten() for number in numbers]
+    if len(sizes := {len(row) for row in rows}) > 1:
         raise WeightsError(f"{prefix}* have {' and '.join(map(str, sorted(sizes)))} numbers; the file is damaged")
-    centres = torch.stack(centres)
-    # The release starts centres at zero and has no other mark of what was never seen.
+    centres = torch.stack(rows)
+    # The release starts centres at zero and does not record which views were seen.
     return {"person.memory.centres": centres, "person.memory.seen": centres.abs().sum(dim=1) > 0}
 
 

@@ -1,6 +1,8 @@
 """SD-ReID stage 1: a view-aware re-identification model."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,20 +17,20 @@ from fastreid.modeling.model import RatePart, ReidModel
 from fastreid.structures import PersonImage
 from fastreid.utils.state_dicts import State
 
-# The release's name for it.
+# Names of the release.
 _NAMES = {"loss_cls": "loss_identity"}
 
 
 class SDReIDStage1(ReidModel):
-    """The losses of MODEL.LOSSES.NAME + lambda * view cross-entropy on a `PersonEncoder`.
+    """A `PersonEncoder` that trains with the losses of MODEL.LOSSES.NAME + lambda * view cross-entropy.
 
     `forward(batch)` returns the weighted losses in training (and moves the view centres), and the BN-neck
     feature [B, D] otherwise.
 
     Args:
         person: the encoder.
-        loss_terms: of logits and features: identity and triplets, as published, or others.
-        view_weight: lambda; 0 trains no view head.
+        loss_terms: losses of logits and features; as published, identity and triplet loss.
+        view_weight: lambda; 0 does not train the view head.
     """
 
     @configurable
@@ -48,6 +50,7 @@ class SDReIDStage1(ReidModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a config; errors as of `PersonEncoder`."""
         person = PersonEncoder(cfg)
         cross_entropy = cfg.MODEL.LOSSES.CE
         options = loss_options(with_feature_dim(cfg, person))
@@ -62,6 +65,7 @@ class SDReIDStage1(ReidModel):
 
     @property
     def device(self) -> torch.device:
+        """The device of the model."""
         return self.person.device
 
     def adapt_checkpoint(self, state: State) -> State:
@@ -77,10 +81,15 @@ class SDReIDStage1(ReidModel):
         self.person.check_views(images)
 
     def rate_parts(self) -> Sequence[RatePart]:
-        """Both heads train at SOLVER.HEADS_LR_FACTOR."""
+        """Return both heads, which train at SOLVER.HEADS_LR_FACTOR."""
         return self.person.rate_parts()
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
+        """Return losses in training, and retrieval features otherwise.
+
+        Args:
+            batch: `images`, and in training `targets` and `viewids`.
+        """
         features = self.person(batch["images"])
         if not self.training:
             return self.person.neck(features.identity)

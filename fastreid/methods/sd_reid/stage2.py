@@ -1,4 +1,6 @@
-"""SD-ReID stage 2: generate a person's feature under every view, and retrieve with all of them."""
+"""SD-ReID stage 2: generates the feature of a person under every view, and retrieves with all of them."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -40,28 +42,32 @@ class SDReIDStage2(ReidModel):
     `forward(batch)` returns the denoising loss in training, and the descriptor of `fusion` otherwise.
 
     Args:
-        person: stage 1's encoder; frozen here, and always in eval mode.
-        latent: how identity vectors are folded.
-        standardized: diffuse identity vectors with zero mean and unit variance, not as they are.
-        whitening: of the identity conditions, or None to use them as they are.
-        linear_mean: of the latent given conditions and view, which diffusion works around, or None for zero.
+        person: the encoder of stage 1; it is frozen, and always in eval mode.
+        latent: shape into which identity vectors are folded.
+        standardized: whether identity vectors are diffused with zero mean and unit variance.
+        whitening: of the identity conditions, or None for none.
+        linear_mean: prediction of the latent from conditions and view, whose residual is diffused, or None for zero.
         condition_learner: identity conditions and a view centre -> tokens.
         view_decoder: a view token -> control maps.
         denoiser: the UNet.
-        schedule, sampler, noise, fusion: forward process, reverse process, its noise, and the descriptor.
+        schedule: forward process.
+        sampler: reverse process.
+        noise: source of the noise of the reverse process.
+        fusion: features -> descriptor.
         target: a row of `TARGETS`: whose feature is generated.
         null_percent: chance per image of training the null condition.
-        null_drops_down, null_drops_up: whether null rows lose their control maps.
-        null_is_learnt: sample with the learnt null condition, not zeros.
-        centre_percent: chance per image of control from the view's centre instead of a view token.
+        null_drops_down: whether null rows lose the control maps of the encoder.
+        null_drops_up: whether null rows lose the control maps of the decoder.
+        null_is_learnt: whether sampling uses the learnt null condition; otherwise zeros.
+        centre_percent: chance per image of control from the centre of the view instead of a view token.
         decoder_control: whether the decoder's control maps act.
         condition_noise: strength of the noise on conditions in training.
         num_views: views that are generated.
         num_draws: samples averaged per generated feature.
-        generated_neck: pass generated features through the BN neck.
+        generated_neck: whether generated features pass the BN neck.
     """
 
-    # What a stage-1 checkpoint must fill when stage 2 starts from it.
+    # A checkpoint of stage 1, from which stage 2 starts, must fill them.
     required_prefixes = ("person.backbone.", "person.identity_head.bottleneck.", "person.memory.")
 
     @configurable
@@ -109,7 +115,7 @@ class SDReIDStage2(ReidModel):
         self.centre_percent, self.decoder_control = centre_percent, decoder_control
         self.condition_noise = condition_noise
         if not decoder_control:
-            view_decoder.up.requires_grad_(False)  # they would act, and be trained, by nothing
+            view_decoder.up.requires_grad_(False)  # no loss would reach them
         self.num_views, self.num_draws, self.generated_neck = num_views, num_draws, generated_neck
         self.register_frozen_asset("denoiser")
 
@@ -167,27 +173,33 @@ class SDReIDStage2(ReidModel):
 
     @property
     def device(self) -> torch.device:
+        """The device of the model."""
         return self.person.device
 
-    def train(self, mode: bool = True) -> "SDReIDStage2":
-        """As always, but the frozen encoder stays in eval mode: BatchNorm and drop path must not move."""
+    def train(self, mode: bool = True) -> SDReIDStage2:
+        """Set the training mode of all parts except the frozen encoder, whose statistics must not change."""
         super().train(mode)
         self.person.eval()
         return self
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor] | Tensor:
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
+        """Return the denoising loss in training, and descriptors otherwise.
+
+        Args:
+            batch: `images`, and in training `targets` and `viewids`.
+        """
         with torch.no_grad():
             features = self.person(batch["images"])
         return (
             {"loss_diffusion": self._denoising_loss(features, batch)} if self.training else self.embed(features, batch)
         )
 
-    def _denoising_loss(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
+    def _denoising_loss(self, features: PersonFeatures, batch: Mapping[str, Any]) -> Tensor:
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
         id_conditions = self._whiten(features.id_conditions)
         draws = BatchDraws.of(batch, self.device)
         weights, requested = self.target(people, views, draws.uniform())
-        with torch.autocast(self.device.type, enabled=False):  # it would round the targets to half precision
+        with torch.autocast(self.device.type, enabled=False):  # else the targets are in half precision
             latents = weights @ self._encode(features.identity.float())
             clean = self.latent.fold(latents - self._mean(id_conditions, requested))
             instance = weights @ features.view.float()
@@ -212,7 +224,11 @@ class SDReIDStage2(ReidModel):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Fit what has a closed form, whitening and linear mean, to the frozen encoder's features; before training."""
+        """Fit whitening and linear mean, which have closed forms, to features of the frozen encoder; before training.
+
+        Args:
+            batches: training images, with `targets` and `viewids`; read once.
+        """
         if self.whitening is None and self.linear_mean is None:
             return
         conditions, identities, people, views = [], [], [], []
@@ -243,23 +259,36 @@ class SDReIDStage2(ReidModel):
         return self.person.destandardize(samples) if self.standardized else samples
 
     def condition(self, id_conditions: Tensor, centre: Tensor, view_token: Tensor) -> Condition:
-        """Tokens from [B, L-1, D] and the requested view's centre [B, D]; control from a view token [B, D]."""
+        """Return the condition for the denoiser.
+
+        Args:
+            id_conditions: [B, L-1, D].
+            centre: centres [B, D] of the requested views, for the tokens.
+            view_token: [B, D], for the control maps.
+        """
         control = drop_control(self.view_decoder(view_token), down=False, up=not self.decoder_control)
         return Condition(self.condition_learner(id_conditions, centre), control)
 
     def _drop_some(self, condition: Condition, draws: BatchDraws) -> Condition:
-        """Replace the condition of a random `null_percent` of the rows by the null condition."""
+        """Replace the condition of random rows by the null condition, with chance `null_percent`."""
         tokens = condition.tokens
         null = draws.uniform(1, 1) < self.null_percent
         kept = (~null).unsqueeze(-1).to(tokens.dtype)
-        control = condition.control.map(
-            lambda m: m * kept if self.null_drops_down else m,
-            lambda m: m * kept if self.null_drops_up else m,
-        )
+        control = condition.control
+        if control is not None:
+            control = control.map(
+                lambda m: m * kept if self.null_drops_down else m,
+                lambda m: m * kept if self.null_drops_up else m,
+            )
         return Condition(torch.where(null, self.condition_learner.null_like(tokens), tokens), control)
 
-    def embed(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
-        """Descriptor [B, …]: the neck feature, then the features generated for every view."""
+    def embed(self, features: PersonFeatures, batch: Mapping[str, Any]) -> Tensor:
+        """Return descriptors [B, …] of the neck feature and the features generated for every view.
+
+        Args:
+            features: of B images.
+            batch: the images and paths, for noise that depends on them.
+        """
         generated = self.generate(features, batch) if self.fusion.needs_generated else None
         return self.fusion(self.person.neck(features.identity), generated)
 
@@ -276,7 +305,7 @@ class SDReIDStage2(ReidModel):
         self.person.check_views(images)
 
     def rate_parts(self) -> Sequence[RatePart]:
-        """Both heads train at SOLVER.HEADS_LR_FACTOR, if anything of them trains."""
+        """Return the heads, of which nothing trains unless a user unfreezes them."""
         return self.person.rate_parts()
 
     def check_weights(self) -> None:
@@ -293,8 +322,8 @@ class SDReIDStage2(ReidModel):
                 "MODEL.SDMODEL.VIEW_NUM"
             )
 
-    def generate(self, features: PersonFeatures, batch: dict[str, Any]) -> Tensor:
-        """The person's feature under every view, [B, V, D]; averaged over `num_draws` samples.
+    def generate(self, features: PersonFeatures, batch: Mapping[str, Any]) -> Tensor:
+        """Return the feature of each person under every view, [B, V, D], averaged over `num_draws` samples.
 
         Args:
             features: of B images.
@@ -322,7 +351,7 @@ class SDReIDStage2(ReidModel):
         return self.person.neck(generated.flatten(0, 1)).view_as(generated) if self.generated_neck else generated
 
     def training_facts(self) -> dict[str, Any]:
-        """What the assets decide of the training, for the identity of a run."""
+        """Return what the assets decide about the training."""
         return {
             "the prediction type of stage 2": self.schedule.prediction_type,
             "the schedule of betas of stage 2": self.schedule.betas,

@@ -1,4 +1,4 @@
-"""Whose feature stage 2 learns to generate from an image's conditions, as weights over the batch."""
+"""Targets of stage 2: the feature that is generated from the conditions of an image, as weights over the batch."""
 
 from collections.abc import Callable
 
@@ -6,20 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# (people [B], views [B], chance [B] in [0, 1)) -> (weights [B, B] over the batch's features, rows sum to 1; requested
-# views [B])
 Target = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(people [B], views [B], random numbers [B] in [0, 1)) -> (weights [B, B] over the features of the batch, requested
+views [B]). The rows of the weights sum to 1."""
 
 
 def own(people: Tensor, views: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
-    """The image's own feature under its own view (as released)."""
+    """Return weights of the image's own feature under its own view (as released)."""
     return torch.eye(len(people), device=people.device), views
 
 
 def same_person_in_view(people: Tensor, views: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
-    """Another image of the same person in a view drawn evenly from those where the batch has one.
+    """Return weights of another image of the same person, in a view that is drawn evenly from those in the batch.
 
-    So generation *across* views is trained. An image whose person has no other in the batch keeps its own.
+    This trains generation *across* views. An image whose person has no other image in the batch keeps its own feature.
     """
     others = people[:, None] == people[None, :]
     others.fill_diagonal_(False)
@@ -30,10 +30,9 @@ def same_person_in_view(people: Tensor, views: Tensor, chance: Tensor) -> tuple[
 
 
 def person_in_view(people: Tensor, views: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean feature of the person's images in a view drawn evenly from those where the batch shows them.
+    """Return weights of the mean feature of the person in a view that is drawn evenly from those in the batch.
 
-    What an image should have in common with all others of its person: the same expectation as
-    `same_person_in_view`, with less variance.
+    The expectation is that of `same_person_in_view`, with less variance.
     """
     same_person = people[:, None] == people[None, :]
     requested = views[_draw_evenly_over_views(same_person, views, chance)]
@@ -42,10 +41,10 @@ def person_in_view(people: Tensor, views: Tensor, chance: Tensor) -> tuple[Tenso
 
 
 def _draw_evenly_over_views(candidates: Tensor, views: Tensor, chance: Tensor) -> Tensor:
-    """One of each row's candidates [B, B]; each view of them has the same chance, however many images show it."""
+    """Draw one of the candidates [B, B] of each row; views have equal chances, whatever their number of images."""
     in_view = (views[:, None] == views[None, :]).float()
     weights = candidates / (candidates.float() @ in_view).clamp(min=1)
-    reached = weights.double().cumsum(dim=1)  # of the candidates only: others in between do not move it
+    reached = weights.double().cumsum(dim=1)  # other images add nothing
     threshold = chance.double() * reached[:, -1]
     return (reached > threshold[:, None]).int().argmax(dim=1)
 

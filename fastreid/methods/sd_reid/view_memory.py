@@ -1,4 +1,4 @@
-"""A prototype per view, for the moment when an image's own view token is of no use."""
+"""A prototype of each view, which replaces the view token of an image when another view is requested."""
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +10,20 @@ from fastreid.utils import comm
 class ViewMemoryBank(nn.Module):
     """One centre per view: m <- momentum * batch mean + (1 - momentum) * m.
 
-    As published, the momentum weighs the *new* mean. The first batch that shows a view sets its centre.
-    Centres are buffers: saved with the model, never trained. Over several processes the means are global.
+    As published, the momentum is the weight of the *new* mean. The first batch with a view sets its centre. Centres are
+    buffers: they are saved with the model and not trained. With several processes the means are over all of them.
 
     Args:
         num_views: V.
         feature_dim: D.
         momentum: weight of the new mean, in (0, 1].
+
+    Raises:
+        ConfigError: another momentum.
     """
+
+    centres: Tensor
+    seen: Tensor
 
     def __init__(self, num_views: int, feature_dim: int, momentum: float) -> None:
         super().__init__()
@@ -29,11 +35,16 @@ class ViewMemoryBank(nn.Module):
 
     @property
     def num_views(self) -> int:
+        """Number of views V."""
         return len(self.centres)
 
     @torch.no_grad()
     def update(self, view_tokens: Tensor, views: Tensor) -> None:
-        """Move the centres towards tokens [B, D] of the views [B]; views absent from the batch stay.
+        """Move the centres towards the tokens of a batch; centres of other views stay.
+
+        Args:
+            view_tokens: [B, D].
+            views: [B].
 
         Raises:
             ConfigError: a view id outside 0 … V-1.
@@ -43,7 +54,7 @@ class ViewMemoryBank(nn.Module):
                 f"view ids {sorted(set(views.tolist()))} do not fit MODEL.SDMODEL.VIEW_NUM={self.num_views}"
             )
         membership = nn.functional.one_hot(views, self.num_views).to(self.centres.dtype)
-        with torch.autocast(views.device.type, enabled=False):  # it would round the sums to half precision
+        with torch.autocast(views.device.type, enabled=False):  # else sums are in half precision
             sums = comm.all_reduce_sum(membership.T @ view_tokens.detach().to(self.centres.dtype))
         counts = comm.all_reduce_sum(membership.sum(dim=0))
         shown = counts > 0
@@ -54,5 +65,5 @@ class ViewMemoryBank(nn.Module):
         self.seen.logical_or_(shown)
 
     def forward(self, views: Tensor) -> Tensor:
-        """Centres [B, D] of the views [B]."""
+        """Return the centres [B, D] of the views [B]."""
         return self.centres[views]

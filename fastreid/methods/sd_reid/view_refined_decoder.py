@@ -1,4 +1,6 @@
-"""View-Refined Decoder: from a view token to control maps for the encoder and the decoder of a UNet."""
+"""View-Refined Decoder: a view token to control maps for the encoder and the decoder of a UNet."""
+
+from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,9 +12,9 @@ from fastreid.structures import ControlMaps
 class ViewRefinedDecoder(nn.Module):
     """A pyramid of parallel convolutions on the view token, one map per UNet level and side.
 
-    The token [D] is laid out as 1 x 2h x 2w; level i (h / 2^i x w / 2^i) takes patches of 2^(i+1). It is fed the
-    image's own view token (instance level) or the view's centre (global level); `SDReIDStage2` trains it on both,
-    because only centres exist when another view is asked for.
+    The token [D] is reshaped to 1 x 2h x 2w; level i (h / 2^i x w / 2^i) takes patches of 2^(i+1). The input is the
+    view token of the image (instance level) or the centre of the view (global level); `SDReIDStage2` trains it on both,
+    because only centres exist when another view is requested.
 
     Args:
         latent: shape of the latents the UNet works on.
@@ -32,11 +34,11 @@ class ViewRefinedDecoder(nn.Module):
             nn.init.zeros_(self.mid.bias)
 
     def forward(self, view_tokens: Tensor) -> ControlMaps:
-        """View tokens [B, D] -> maps [B, C_i, h_i, w_i] per level and side."""
+        """Return maps [B, C_i, h_i, w_i] per level and side, of view tokens [B, D]."""
         picture = self.latent.fold_token(view_tokens)
         return ControlMaps(
-            down=tuple(conv(_pad_to(picture, conv.kernel_size)) for conv in self.down),
-            up=tuple(conv(_pad_to(picture, conv.kernel_size)) for conv in self.up),
+            down=_maps(self.down, picture),
+            up=_maps(self.up, picture),
             mid=None if self.mid is None else self.mid(view_tokens)[:, :, None, None],
         )
 
@@ -45,7 +47,11 @@ def _pyramid(channels: list[int]) -> nn.ModuleList:
     return nn.ModuleList(nn.Conv2d(1, width, 2 << level, 2 << level) for level, width in enumerate(channels))
 
 
-def _pad_to(picture: Tensor, multiple: tuple[int, int]) -> Tensor:
-    """Zero-pad below and right: a UNet rounds odd sizes up when it halves them."""
+def _maps(pyramid: nn.ModuleList, picture: Tensor) -> tuple[Tensor, ...]:
+    return tuple(conv(_pad_to(picture, 2 << level)) for level, conv in enumerate(pyramid))
+
+
+def _pad_to(picture: Tensor, multiple: int) -> Tensor:
+    """Pad with zeros below and right, as a UNet rounds odd sizes up when it halves them."""
     height, width = picture.shape[-2:]
-    return F.pad(picture, (0, -width % multiple[1], 0, -height % multiple[0]))
+    return F.pad(picture, (0, -width % multiple, 0, -height % multiple))

@@ -1,8 +1,9 @@
-"""Backbones: builders by the name in `MODEL.BACKBONE.NAME`."""
+"""Backbones, by the name of their builder in `MODEL.BACKBONE.NAME`."""
 
 from torch import nn
 
 from fastreid.config import CfgNode, ConfigError
+from fastreid.modeling.backbones.interface import SizedBackbone, ViewAwareBackbone, feature_dim_of
 from fastreid.modeling.backbones.resnet import ResNet, build_resnet_backbone, build_resnext_backbone
 from fastreid.modeling.backbones.timm_models import FAMILIES, TimmBackbone, build_timm_backbone, family_builder
 from fastreid.modeling.backbones.vit import ViewPromptViT, ViT, build_vit_backbone
@@ -11,8 +12,8 @@ from fastreid.utils.registry import Registry
 BACKBONE_REGISTRY = Registry("backbone")
 """Name -> function (cfg) -> network from normalised images to maps [B, C, h, w].
 
-Ours have `feature_dim` (C), and for layer-wise learning rates `layer_of(name of a parameter)`: 0 for the stem …
-`num_layers` for what comes last.
+A backbone may declare its channels C (`SizedBackbone`) and the depth of its parameters, for layer-wise learning rates
+(`fastreid.modeling.model.Layered`).
 """
 
 for _build in (build_resnet_backbone, build_resnext_backbone, build_vit_backbone, build_timm_backbone):
@@ -20,17 +21,18 @@ for _build in (build_resnet_backbone, build_resnext_backbone, build_vit_backbone
 for _name, _family in FAMILIES.items():
     BACKBONE_REGISTRY.register(family_builder(_name, _family))
 
-ANY_DIM = 2048  # fast-reid's default of FEAT_DIM, which nobody sets on purpose for a network of another width
+ANY_DIM = 2048  # the default of FEAT_DIM in fast-reid, which stands for the channels that the backbone has
 
 
 def build_backbone(cfg: CfgNode) -> nn.Module:
-    """The backbone of a config.
+    """Return the backbone of a config.
 
     Raises:
-        ConfigError: MODEL.BACKBONE.FEAT_DIM is not the default, and not what the backbone has.
+        ConfigError: MODEL.BACKBONE.FEAT_DIM is neither the default nor the number of channels of the backbone.
+        RegistryError: no such backbone; the message lists all.
     """
     backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME, key="MODEL.BACKBONE.NAME")(cfg)
-    asked, found = cfg.MODEL.BACKBONE.FEAT_DIM, getattr(backbone, "feature_dim", None)
+    asked, found = cfg.MODEL.BACKBONE.FEAT_DIM, feature_dim_of(backbone)
     if found not in (None, asked) and asked != ANY_DIM and cfg.MODEL.HEADS.POOL_LAYER != "Flatten":
         raise ConfigError(
             f"MODEL.BACKBONE.FEAT_DIM is {asked}, but {cfg.MODEL.BACKBONE.NAME} with DEPTH "
@@ -40,11 +42,16 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
 
 
 def with_feature_dim(cfg: CfgNode, backbone: nn.Module) -> CfgNode:
-    """A frozen copy of a config whose MODEL.BACKBONE.FEAT_DIM, if the default, is the backbone's own."""
+    """Return a frozen copy of a config in which the default of MODEL.BACKBONE.FEAT_DIM is replaced.
+
+    Args:
+        cfg: the config.
+        backbone: its channels replace the default, if it declares them.
+    """
     cfg = cfg.clone()
     cfg.defrost()
     if cfg.MODEL.BACKBONE.FEAT_DIM == ANY_DIM:
-        cfg.MODEL.BACKBONE.FEAT_DIM = getattr(backbone, "feature_dim", ANY_DIM)
+        cfg.MODEL.BACKBONE.FEAT_DIM = feature_dim_of(backbone) or ANY_DIM
     cfg.freeze()
     return cfg
 
@@ -52,8 +59,10 @@ def with_feature_dim(cfg: CfgNode, backbone: nn.Module) -> CfgNode:
 __all__ = [
     "BACKBONE_REGISTRY",
     "ResNet",
+    "SizedBackbone",
     "TimmBackbone",
     "ViT",
+    "ViewAwareBackbone",
     "ViewPromptViT",
     "build_backbone",
     "build_resnet_backbone",

@@ -1,8 +1,11 @@
-"""Reading pretrained backbones: every load says what matched, and too little is an error."""
+"""Loading pretrained backbones: each load is logged, and too few matching weights are an error."""
+
+from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +15,7 @@ from fastreid.utils.weights import WeightsError, read_checkpoint, state_dict_in
 
 logger = logging.getLogger(__name__)
 
-# Keys of MODEL.BACKBONE that mean the same to every backbone; each declares its others, and refuses the rest.
+# Keys of MODEL.BACKBONE that every backbone reads; each declares the others that it reads, and refuses the rest.
 READ_BY_ALL = ("NAME", "FEAT_DIM", "PRETRAIN", "PRETRAIN_PATH", "PRETRAIN_MIN_COVERAGE")
 
 
@@ -20,21 +23,23 @@ def load_pretrained(
     module: nn.Module,
     path: str,
     *,
-    adapt: Callable[[nn.Module, dict[str, Tensor]], dict[str, Tensor]],
+    adapt: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]],
     min_coverage: float,
 ) -> float:
-    """Fill `module` from a file and log a load report.
+    """Fill a module from a file and log what matched.
 
     Args:
-        adapt: turns the file's names and shapes into the module's.
-        min_coverage: least share of the module's parameter *values* that must be filled, 0 to 1.
+        module: the module.
+        path: the file.
+        adapt: (module, state of the file) -> state with the names and shapes of the module.
+        min_coverage: least share of the values of the module's parameters that must be filled, 0 to 1.
 
     Returns:
         The share that was filled.
 
     Raises:
-        WeightsError: no file, or coverage below `min_coverage`: training would silently start from scratch;
-            tensors that are no weights.
+        WeightsError: no file, tensors that cannot be weights, or a share below `min_coverage`, with which training
+            would silently start from scratch.
     """
     if not path or not Path(path).expanduser().exists():
         raise WeightsError(

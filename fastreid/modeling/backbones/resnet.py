@@ -21,7 +21,15 @@ _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 @dataclass(frozen=True)
 class ResNetSize:
-    """Blocks of each stage, and after how many of its last ones a non-local block comes (AGW, fast-reid)."""
+    """Size of a ResNet.
+
+    Args:
+        block: class of the blocks.
+        blocks: number of blocks of each stage.
+        non_local: number of last blocks of each stage that a non-local block follows (AGW, fast-reid).
+        groups: groups of the 3x3 convolutions.
+        group_width: channels of a group in the first stage.
+    """
 
     block: type[nn.Module]
     blocks: tuple[int, int, int, int]
@@ -45,15 +53,17 @@ RESNEXTS = {
 class ResNet(TimmResNet):
     """Normalised images [B, 3, H, W] -> maps [B, C, H/16, W/16], or /32 with a last stride of 2.
 
-    Names of parameters are torchvision's; those of IBN (`bn1.IN`, `bn1.BN`) are IBN-Net's, and those of
-    squeeze-and-excitation (`se.fc.*`) and non-local blocks (`NL_2.0.*`) fast-reid's.
+    Names of parameters are those of torchvision. Those of IBN (`bn1.IN`, `bn1.BN`) are the names of IBN-Net; those of
+    squeeze-and-excitation (`se.fc.*`) and non-local blocks (`NL_2.0.*`) are the names of fast-reid.
 
     Args:
         size: a row of the tables above.
         last_stride: 1 or 2, of the last stage (Luo et al., "Bag of Tricks", section 3.5).
-        norm, num_splits: as for `get_norm`.
-        with_ibn: IBN-a: half instance norm behind the first convolution of every block but those of the last stage.
-        with_se, with_nl: squeeze-and-excitation in every block; non-local blocks as `size` says.
+        norm: name of the norms, as of `get_norm`.
+        num_splits: parts of a batch, of GhostBN.
+        with_ibn: IBN-a: half instance norm after the first convolution of every block except in the last stage.
+        with_se: squeeze-and-excitation in every block.
+        with_nl: non-local blocks, as `size` says.
     """
 
     def __init__(
@@ -71,7 +81,7 @@ class ResNet(TimmResNet):
             return get_norm(norm, channels, num_splits=num_splits)
 
         super().__init__(
-            size.block,
+            size.block,  # type: ignore[arg-type]  # timm asks for an instance, and calls it
             size.blocks,
             num_classes=0,
             global_pool="",
@@ -81,15 +91,15 @@ class ResNet(TimmResNet):
             zero_init_last=False,
             block_args={"attn_layer": SqueezeExcite} if with_se else None,
         )
-        # fast-reid's, without torchvision's border; its published weights are of this.
-        self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        # As in fast-reid, without the padding of torchvision; the published weights of fast-reid were trained with it.
+        self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)  # type: ignore[assignment]
         self.with_ibn = with_ibn
         if with_ibn:
             for stage in _STAGES[:-1]:
                 for block in getattr(self, stage):
                     block.bn1 = IBN(block.conv1.out_channels, norm, num_splits=num_splits)
         if last_stride == 1:
-            remove_strides(self.layer4)
+            remove_strides(self.get_submodule("layer4"))
         for number, (stage, count) in enumerate(zip(_STAGES, size.non_local if with_nl else (0,) * 4, strict=True), 1):
             width = getattr(self, stage)[-1].conv1.in_channels
             blocks = [NonLocal(width, norm, num_splits=num_splits) for _ in range(count)]
@@ -97,15 +107,19 @@ class ResNet(TimmResNet):
 
     @property
     def feature_dim(self) -> int:
+        """Channels C of the maps."""
         return self.num_features
 
     @property
     def num_layers(self) -> int:
-        """Depth of the last block, for `layer_of`."""
+        """Depth of the last block."""
         return sum(len(getattr(self, stage)) for stage in _STAGES)
 
     def layer_of(self, name: str) -> int:
-        """Depth of a parameter: 0 for the stem, 1 … `num_layers` for blocks; a non-local block is of the one before."""
+        """Return the depth of a parameter: 0 for the stem, 1 … `num_layers` for blocks.
+
+        A non-local block has the depth of the block before it.
+        """
         part, _, rest = name.partition(".")
         if part not in (*_STAGES, *(f"NL_{number}" for number in range(1, 5))):
             return 0
@@ -116,6 +130,7 @@ class ResNet(TimmResNet):
         return sum(lengths[:stage]) + index + 1
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the maps of normalised images."""
         maps = self.maxpool(self.act1(self.bn1(self.conv1(images))))
         for number, stage in enumerate(_STAGES, 1):
             blocks, non_local = getattr(self, stage), getattr(self, f"NL_{number}")
@@ -128,28 +143,28 @@ class ResNet(TimmResNet):
 
 
 def remove_strides(stage: nn.Module) -> None:
-    """Let a stage that halves height and width keep them; no weight changes its shape."""
+    """Set the strides of a stage to 1, so that it keeps height and width; no weight changes its shape."""
     for parent in list(stage.modules()):
         for name, module in parent.named_children():
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.stride = (1, 1)
             elif isinstance(module, nn.AvgPool2d) and module.stride in (2, (2, 2)):
-                # Only one with a border would keep the size.
+                # Without padding it would not keep the size.
                 setattr(parent, name, nn.AvgPool2d(3, 1, 1) if module.kernel_size in (3, (3, 3)) else nn.Identity())
 
 
 def build_resnet_backbone(cfg: CfgNode) -> ResNet:
-    """The ResNet of `MODEL.BACKBONE`, with its pretrained file loaded.
+    """Return the ResNet of `MODEL.BACKBONE`, with its pretrained file loaded.
 
     Raises:
-        ConfigError: unknown DEPTH, another LAST_STRIDE, a key of other backbones.
-        WeightsError: `PRETRAIN_PATH` fills too little of it, or is with IBN where this is without, or the reverse.
+        ConfigError: unknown DEPTH, another LAST_STRIDE, or a key of other backbones was changed.
+        WeightsError: `PRETRAIN_PATH` fills too little of it, or only one of file and model has IBN.
     """
     return _build(cfg, RESNETS)
 
 
 def build_resnext_backbone(cfg: CfgNode) -> ResNet:
-    """The same with 32 groups of 4 channels."""
+    """Return the ResNeXt of `MODEL.BACKBONE`: 32 groups of 4 channels; errors as of `build_resnet_backbone`."""
     return _build(cfg, RESNEXTS)
 
 
@@ -174,16 +189,24 @@ def _build(cfg: CfgNode, sizes: dict[str, ResNetSize]) -> ResNet:
 
 
 def check_last_stride(keys: CfgNode) -> None:
-    """Raise ConfigError if MODEL.BACKBONE.LAST_STRIDE is neither 1 nor 2."""
+    """Check MODEL.BACKBONE.LAST_STRIDE.
+
+    Raises:
+        ConfigError: it is neither 1 nor 2.
+    """
     if keys.LAST_STRIDE not in (1, 2):
         raise ConfigError(f"MODEL.BACKBONE.LAST_STRIDE must be 1 or 2, got {keys.LAST_STRIDE}")
 
 
 def fit_resnet_names(model: ResNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Make a state of torchvision, IBN-Net or fast-reid fit: drop `backbone.` and the classifier.
+    """Adapt a state of torchvision, IBN-Net or fast-reid: drop `backbone.` and the classifier.
+
+    Args:
+        model: the model that it is for.
+        state: the state.
 
     Raises:
-        WeightsError: one of the file and the model is with IBN: most tensors would fit, and the norms would not.
+        WeightsError: only one of file and model has IBN: most tensors would fit, but not the norms.
     """
     state = {name.removeprefix("backbone."): tensor for name, tensor in state.items()}
     has_ibn = any(".bn1.IN." in name for name in state)

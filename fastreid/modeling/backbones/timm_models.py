@@ -1,10 +1,11 @@
-"""Any of timm's models as a backbone, and fast-reid's other backbones as rows that name one."""
+"""Models of timm as backbones; other backbones of fast-reid are rows that name one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import timm
 import torch
@@ -21,12 +22,12 @@ from fastreid.utils.suggest import explain_choice, near_matches
 
 @dataclass(frozen=True)
 class Family:
-    """One of fast-reid's backbones.
+    """One of the backbones of fast-reid.
 
-    Attributes:
-        models: DEPTH as fast-reid has it -> timm's name.
-        last_stages: of timm's model, the one that LAST_STRIDE is about; several where it depends on the size.
-        absent: DEPTHs of fast-reid's that timm has no model for.
+    Args:
+        models: DEPTH of fast-reid -> name of timm.
+        last_stages: the stage of timm's model that LAST_STRIDE changes; several where it depends on the size.
+        absent: values of DEPTH that timm has no model for.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
@@ -63,7 +64,7 @@ FAMILIES = {
         "none",
     ),
     "build_effnet_backbone": Family({f"b{n}": f"efficientnet_b{n}" for n in range(6)}, ("blocks.5",), "none"),
-    # timm has neither.
+    # timm has neither of them.
     "build_osnet_backbone": Family(),
     "build_shufflenetv2_backbone": Family(),
 }
@@ -72,13 +73,15 @@ FAMILIES = {
 class TimmBackbone(nn.Module):
     """A timm model without its classifier: normalised images [B, 3, H, W] -> maps [B, C, h, w].
 
-    A model of tokens, and one that cannot do without its pooling, give their own pooled vector as [B, C, 1, 1].
+    Models of tokens, and models whose pooling cannot be removed, return their pooled vector as [B, C, 1, 1].
 
     Args:
-        name: as `timm.create_model` takes it; no weights are downloaded.
-        image_size: (H, W), for models that have a table of positions.
+        name: a name of `timm.create_model`; no weights are downloaded.
+        image_size: (H, W), for models with a table of positions.
         last_stages: names of stages whose strides become 1.
     """
+
+    model: Any
 
     def __init__(self, name: str, image_size: tuple[int, int], last_stages: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class TimmBackbone(nn.Module):
             self.model = _unpooled(name, image_size)
         for stage in last_stages:
             remove_strides(self.model.get_submodule(stage))
-        # One image tells what the model gives; models differ.
+        # The shape of the output is measured with one image.
         was_training = self.model.training
         with torch.no_grad(), _sizes_explained(name, image_size):
             shape = self.eval()(torch.zeros(1, 3, *image_size)).shape
@@ -100,10 +103,11 @@ class TimmBackbone(nn.Module):
         return max(self._layers.values())
 
     def layer_of(self, name: str) -> int:
-        """Depth of a parameter as timm groups them: 0 for the stem."""
+        """Return the depth of a parameter by the groups of timm: 0 for the stem."""
         return self._layers[name.removeprefix("model.")]
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the maps of normalised images."""
         features = self.model(images)
         if features.ndim == 2:
             return features[..., None, None]
@@ -112,11 +116,11 @@ class TimmBackbone(nn.Module):
 
 @contextmanager
 def _sizes_explained(name: str, image_size: tuple[int, int]) -> Iterator[None]:
-    """Raises: ConfigError for what timm or torch says of images of a size that a model cannot take."""
+    """Raise errors of timm and torch about a size that a model cannot take as a ConfigError."""
     try:
         yield
     except (AssertionError, RuntimeError, ValueError, ZeroDivisionError) as error:
-        if sentence_of(error):  # no memory
+        if sentence_of(error):  # out of memory
             raise
         height, width = image_size
         raise ConfigError(
@@ -126,26 +130,26 @@ def _sizes_explained(name: str, image_size: tuple[int, int]) -> Iterator[None]:
 
 
 def _unpooled(name: str, image_size: tuple[int, int]) -> nn.Module:
-    """timm's model without classifier; without pooling, too, if it is one of maps and lets it go."""
-    options: dict[str, object] = {"pretrained": False, "num_classes": 0}
+    """Return a model of timm without classifier, and without pooling if it has maps and pooling can be removed."""
+    options: dict[str, Any] = {"pretrained": False, "num_classes": 0}
     if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
         options["img_size"] = tuple(image_size)
     state = torch.get_rng_state()
     try:
         model = timm.create_model(name, global_pool="", **options)
-        if not hasattr(model, "num_prefix_tokens"):  # tokens: their own pooling is part of the model
+        if not hasattr(model, "num_prefix_tokens"):  # models of tokens keep their own pooling
             return model
-    except (AssertionError, TypeError):  # one that cannot do without
+    except (AssertionError, TypeError):  # its pooling cannot be removed
         pass
     torch.set_rng_state(state)
     return timm.create_model(name, **options)
 
 
 def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
-    """The model `MODEL.BACKBONE.TIMM_NAME` of timm, for images of the size of training.
+    """Return the model `MODEL.BACKBONE.TIMM_NAME` of timm, for images of the size of training.
 
     Raises:
-        ConfigError: no such model, with near matches; a key that only other backbones have; a size that it cannot take.
+        ConfigError: no such model, a key of other backbones was changed, or a size that the model cannot take.
         WeightsError: `PRETRAIN_PATH` fills too little of it.
     """
     name = cfg.MODEL.BACKBONE.TIMM_NAME
@@ -166,7 +170,12 @@ def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
 
 
 def family_builder(name: str, family: Family) -> Callable[[CfgNode], TimmBackbone]:
-    """fast-reid's builder of this name."""
+    """Return the builder of fast-reid of this name.
+
+    Args:
+        name: of the builder.
+        family: its models.
+    """
 
     def build(cfg: CfgNode) -> TimmBackbone:
         keys = cfg.MODEL.BACKBONE
@@ -193,6 +202,6 @@ def _with_weights(backbone: TimmBackbone, cfg: CfgNode) -> TimmBackbone:
 
 
 def _fit_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop `backbone.` and `model.`; resize a ViT's table of positions."""
+    """Drop `backbone.` and `model.`; resize the table of positions of a ViT."""
     state = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in state.items()}
     return fit_vit_names(model, state) if isinstance(model, timm.models.VisionTransformer) else state

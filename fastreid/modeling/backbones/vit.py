@@ -1,8 +1,11 @@
-"""ViTs: timm's, as fast-reid's backbone; and SD-ReID's, with a learnable view prompt that only the last block sees."""
+"""ViTs: that of timm as a backbone of fast-reid, and that of SD-ReID, with a view prompt in the last block."""
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers import resample_abs_pos_embed
@@ -23,7 +26,13 @@ _READS = (*READ_BY_ALL, "DEPTH", "STEM", "STRIDE_SIZE", "DROP_PATH_RATIO", "DROP
 
 @dataclass(frozen=True)
 class ViTSize:
-    """Width D, transformer blocks L and attention heads."""
+    """Size of a ViT.
+
+    Args:
+        width: D.
+        num_blocks: transformer blocks L.
+        num_heads: attention heads.
+    """
 
     width: int
     num_blocks: int
@@ -40,29 +49,33 @@ VIT_SIZES = {
 
 
 class ViT(VisionTransformer):
-    """timm's ViT with patches of 16 pixels: images -> the normalised class token, as a map [B, D, 1, 1].
+    """The ViT of timm with patches of 16 pixels: images -> the normalised class token, as a map [B, D, 1, 1].
 
-    Its parameters have timm's names, which are fast-reid's too. Arguments are those of timm's class.
+    Its parameters have the names of timm, which fast-reid has, too.
+
+    Args:
+        **options: arguments of `timm.models.VisionTransformer`.
     """
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(patch_size=16, num_classes=0, **options)
 
     @property
     def feature_dim(self) -> int:
+        """Width D."""
         return self.embed_dim
 
     @property
     def num_layers(self) -> int:
-        """Depth of the last block, for `layer_of`."""
+        """Depth of the last block."""
         return len(self.blocks)
 
     def layer_of(self, name: str) -> int:
-        """Depth of a parameter: 0 for what makes tokens, 1 … `num_layers` for blocks and the norm behind them."""
+        """Return the depth of a parameter: 0 for the stem, 1 … `num_layers` for blocks and the norm after them."""
         return _layer_of(name, self.num_layers)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [B, 3, H, W] -> [B, D, 1, 1]."""
+    def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]  # timm's has options for attention masks
+        """Return the class tokens [B, D, 1, 1] of normalised images [B, 3, H, W]."""
         return self.forward_features(images)[:, 0, :, None, None]
 
 
@@ -70,10 +83,13 @@ class ViewPromptViT(nn.Module):
     """Images -> `PersonFeatures` (SD-ReID stage 1).
 
     Blocks 1 … L-1 run as in any ViT, and the class token after each is an identity condition. Then the view
-    prompt is put before the class token and block L turns it into the view token.
+    prompt is put before the class token, and block L turns it into the view token.
 
     Args:
-        vit: a timm VisionTransformer with a class token.
+        vit: a VisionTransformer of timm with a class token.
+
+    Raises:
+        ArgumentError: the ViT has only one block.
     """
 
     def __init__(self, vit: VisionTransformer) -> None:
@@ -87,24 +103,26 @@ class ViewPromptViT(nn.Module):
 
     @property
     def feature_dim(self) -> int:
+        """Width D of the tokens."""
         return self.vit.embed_dim
 
     @property
     def num_blocks(self) -> int:
+        """Transformer blocks L."""
         return len(self.vit.blocks)
 
     @property
     def num_layers(self) -> int:
-        """Depth of the last block, for `layer_of`."""
+        """Depth of the last block."""
         return self.num_blocks
 
     def layer_of(self, name: str) -> int:
-        """Depth of a parameter, as of a `ViT`; the view prompt enters before the last block."""
+        """Return the depth of a parameter, as of a `ViT`; the view prompt enters before the last block."""
         return self.num_layers if name == "view_prompt" else _layer_of(name.removeprefix("vit."), self.num_layers)
 
     def forward(self, images: Tensor) -> PersonFeatures:
-        """Normalised images [B, 3, H, W] -> features."""
-        vit = self.vit
+        """Return the features of normalised images [B, 3, H, W]."""
+        vit: Any = self.vit
         tokens = vit.patch_embed(images)
         tokens = torch.cat([vit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         tokens = vit.norm_pre(vit.pos_drop(tokens + vit.pos_embed))
@@ -129,10 +147,10 @@ def _layer_of(name: str, num_blocks: int) -> int:
 
 
 def build_vit_backbone(cfg: CfgNode) -> ViT:
-    """A `ViT` from `MODEL.BACKBONE` for images of the size of training, with its pretrained file loaded.
+    """Return the `ViT` of `MODEL.BACKBONE` for images of the size of training, with its pretrained file loaded.
 
     Raises:
-        ConfigError: unknown DEPTH or STEM, another test size, a key of other backbones.
+        ConfigError: unknown DEPTH or STEM, another test size, or a key of other backbones was changed.
         WeightsError: `PRETRAIN_PATH` fills too little of the backbone.
     """
     keys = cfg.MODEL.BACKBONE
@@ -163,10 +181,12 @@ def build_vit_backbone(cfg: CfgNode) -> ViT:
     return vit
 
 
-def fit_vit_names(vit: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Make a published ViT state fit: drop its classifier, resize its position table bilinearly.
+def fit_vit_names(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adapt the state of a published ViT: drop its classifier, resize its position table bilinearly.
 
-    Accepts the names of `jx_vit_base_p16_224-80ecf9dd.pth` (timm's), bare or below `backbone.` or `vit.`.
+    Args:
+        vit: the VisionTransformer of timm that it is for.
+        state: with the names of timm (as `jx_vit_base_p16_224-80ecf9dd.pth`), bare or below `backbone.` or `vit.`.
     """
     state = {name.removeprefix("backbone.").removeprefix("vit."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("head.", "heads.", "pre_logits."))}
@@ -181,7 +201,7 @@ def fit_vit_names(vit: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def _grid_of(num_patches: int) -> tuple[int, int]:
-    """Height and width of a published position table: square (224x224), or twice as high as wide (256x128).
+    """Return height and width of a published position table: square (224x224), or twice as high as wide (256x128).
 
     Raises:
         WeightsError: neither.

@@ -29,7 +29,7 @@ class Denoiser(nn.Module):
 
     unet: Any  # mypy sees no members of diffusers' models
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: Any) -> None:
         super().__init__()
         self.unet = unet
         config = self.unet.config

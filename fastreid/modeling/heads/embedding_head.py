@@ -115,7 +115,7 @@ class EmbeddingHead(Head):
             return F.linear(F.normalize(neck), F.normalize(self.weight))
         return super().logits(neck)
 
-    def classify(self, pooled: Tensor, neck: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def classify(self, pooled: Tensor, neck: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs in training, of features [B, feat_dim] before and [B, D] after the neck."""
         if not len(self.weight):
             raise ConfigError("a classifier needs at least one class to train, got MODEL.HEADS.NUM_CLASSES 0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class VectorHead(Head):
     @property
     def class_weights(self) -> nn.Parameter:
         """Weights [C, D] of the classes."""
-        return self.classifier.weight
+        return cast(nn.Parameter, self.classifier.weight)
 
     def neck(self, features: Tensor) -> Tensor:
         """Return retrieval features [B, D], in float32."""

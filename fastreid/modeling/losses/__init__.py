@@ -1,4 +1,4 @@
-"""Losses, by fast-reid's names and signatures; those that MODEL.LOSSES.NAME can name are rows of a table."""
+"""Losses, with the names and signatures of fast-reid; those of MODEL.LOSSES.NAME are rows of a table."""
 
 from fastreid.modeling.losses.center import CenterLoss
 from fastreid.modeling.losses.cross_entropy import cross_entropy_loss

@@ -1,4 +1,4 @@
-"""Centre loss: the features of a person near their centre (Wen et al., ECCV 2016)."""
+"""Centre loss: distances of features to the centre of their class (Wen et al., ECCV 2016)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +8,10 @@ from fastreid.utils.errors import ArgumentError
 
 
 class CenterLoss(nn.Module):
-    """Mean of |x - c_y|^2 / 2 over a batch (equation 2), and the centres' own update (equation 4).
+    """Mean of |x - c_y|^2 / 2 over a batch (equation 2), and the update of the centres (equation 4).
 
-    Centres are buffers: saved with the model, and out of the optimiser's reach. No learning rate, schedule, weight
-    decay or weight of the loss acts on them. After each training batch a centre moves by
+    Centres are buffers: they are saved with the model, and the optimiser does not change them. After each training
+    batch a centre moves by
     `alpha` * sum(x - c) / (1 + n), over the n features of its class in the batch (of all processes).
 
     Args:
@@ -19,6 +19,8 @@ class CenterLoss(nn.Module):
         feature_dim: D.
         alpha: the rate of the centres, 0 to 1.
     """
+
+    class_centres: Tensor
 
     def __init__(self, num_classes: int, feature_dim: int, alpha: float) -> None:
         super().__init__()
@@ -28,7 +30,7 @@ class CenterLoss(nn.Module):
         self.register_buffer("class_centres", torch.zeros(num_classes, feature_dim))
 
     def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Features [B, D] of classes [B] -> float32 scalar. In training the centres move afterwards."""
+        """Return the loss of features [B, D] of classes [B], a float32 scalar; in training, move the centres."""
         with torch.autocast(features.device.type, enabled=False):
             apart = features.float() - self.class_centres[targets]
             loss = apart.square().sum(dim=1).mean() / 2

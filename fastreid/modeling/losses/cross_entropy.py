@@ -5,11 +5,16 @@ from torch import Tensor
 
 
 def cross_entropy_loss(pred_class_logits: Tensor, gt_classes: Tensor, eps: float, alpha: float = 0.2) -> Tensor:
-    """Mean cross-entropy of logits [B, C] against classes [B]; a float32 scalar.
+    """Return the mean cross-entropy with label smoothing, a float32 scalar.
 
-    The true class has weight 1 - s, each other class s / (C - 1), with s = eps. A negative `eps` makes it
-    adaptive per image: s = alpha times the predicted probability of the true class (fast-reid).
-    Images whose loss is exactly zero do not count in the mean.
+    The true class has weight 1 - s, each other class s / (C - 1). Images whose loss is exactly zero do not count in the
+    mean.
+
+    Args:
+        pred_class_logits: [B, C].
+        gt_classes: [B].
+        eps: s. If it is negative, s is adaptive: alpha times the predicted probability of the true class (fast-reid).
+        alpha: factor of the adaptive s.
     """
     logits = pred_class_logits.float()
     log_probs = logits.log_softmax(dim=1)

@@ -1,4 +1,4 @@
-"""Losses on the cosines of all pairs of a batch: circle loss, and its plain relative with a fixed margin."""
+"""Losses on the cosines of all pairs of a batch: circle loss, and pairwise CosFace with a fixed margin."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,14 @@ from fastreid.utils import comm
 
 
 def pairwise_circleloss(embedding: Tensor, targets: Tensor, margin: float, gamma: float) -> Tensor:
-    """Circle loss (Sun et al., CVPR 2020, equation 6) over every anchor of a batch; a float32 scalar.
+    """Return the circle loss (Sun et al., CVPR 2020, equation 6) over every anchor of a batch; a float32 scalar.
 
-    Each pair is weighted by how far its cosine is from its optimum, 1 + m or -m, and held against 1 - m or m. Of
-    several processes each has its own anchors, and their partners among the images of all.
+    The weight of a pair is the distance of its cosine from its optimum, 1 + m or -m; its threshold is 1 - m or m. With
+    several processes the anchors are those of this process, and their pairs are with the images of all.
 
     Args:
-        embedding: [B, D], of any length.
-        targets: [B] identities. An anchor without a partner or without a stranger adds zero to the mean.
+        embedding: [B, D], not normalised.
+        targets: [B] identities. An anchor without a positive or without a negative adds zero to the mean.
         margin: m.
         gamma: scale of the cosines.
     """
@@ -25,7 +25,14 @@ def pairwise_circleloss(embedding: Tensor, targets: Tensor, margin: float, gamma
 
 
 def pairwise_cosface(embedding: Tensor, targets: Tensor, margin: float, gamma: float) -> Tensor:
-    """Every partner nearer than every stranger by a margin (as CosFace has it); arguments as `pairwise_circleloss`."""
+    """Return the loss that every positive is nearer than every negative by a margin, as in CosFace.
+
+    Args:
+        embedding: as of `pairwise_circleloss`.
+        targets: as of `pairwise_circleloss`.
+        margin: m.
+        gamma: scale of the cosines.
+    """
     cosines = _cosines(embedding)
     return _over_anchors(-gamma * cosines, gamma * (cosines + margin), targets)
 
@@ -36,15 +43,15 @@ def _cosines(embedding: Tensor) -> Tensor:
         return unit @ comm.rows_of_all(unit).T
 
 
-def _over_anchors(of_partners: Tensor, of_strangers: Tensor, targets: Tensor) -> Tensor:
-    """Mean over anchors of log(1 + sum over partners of exp * sum over strangers of exp), from logits [B, R * B]."""
+def _over_anchors(of_positives: Tensor, of_negatives: Tensor, targets: Tensor) -> Tensor:
+    """Return the mean over anchors of log(1 + sum of exp over positives * sum of exp over negatives), of [B, R * B]."""
     same = targets[:, None] == comm.rows_of_all(targets)[None, :]
     itself = torch.arange(len(targets), device=targets.device)
-    partner = same.clone()
-    partner[itself, itself + comm.get_rank() * len(targets)] = False
-    has_both = partner.any(dim=1) & ~same.all(dim=1)  # of others the sums are empty, and so is their gradient
+    positive = same.clone()
+    positive[itself, itself + comm.get_rank() * len(targets)] = False
+    has_both = positive.any(dim=1) & ~same.all(dim=1)  # the sums of other anchors are empty
     logits = [
         values[has_both].masked_fill(~mask[has_both], -torch.inf).logsumexp(dim=1)
-        for values, mask in ((of_partners, partner), (of_strangers, ~same))
+        for values, mask in ((of_positives, positive), (of_negatives, ~same))
     ]
     return F.softplus(logits[0] + logits[1]).sum() / len(targets)

@@ -1,4 +1,4 @@
-"""Every loss that MODEL.LOSSES.NAME can name: what it is called in the log, what it sees, which keys it reads."""
+"""The losses in MODEL.LOSSES.NAME as rows: name in the log, input, and the keys of their options."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LOSS_REGISTRY = Registry("loss in MODEL.LOSSES.NAME")
 class Loss:
     """One row of the table.
 
-    Attributes:
+    Args:
         term: name in the log.
-        sees: which of a head's outputs: "cls_outputs" [B, C] or "features" [B, D].
-        compute: (what it sees, classes [B], **options) -> scalar; or a module class, made with the options and with
-            `num_classes` and `feature_dim`, that is then called with the first two.
-        group: its keys stand below MODEL.LOSSES.<group>; there SCALE weighs it.
+        sees: its input, an output of a head: "cls_outputs" [B, C] or "features" [B, D].
+        compute: (input, classes [B], **options) -> scalar; or a class of modules that is made with the options and
+            with `num_classes` and `feature_dim`, and called with input and classes.
+        group: its keys are in MODEL.LOSSES.<group>; SCALE is its weight.
         options: key -> argument of `compute`.
     """
 
@@ -60,14 +60,14 @@ for _name, _row in _ROWS.items():
 
 
 def loss_options(cfg: CfgNode) -> dict[str, Any]:
-    """The options of all losses, as fast-reid's models carry them in `loss_kwargs`.
+    """Return the options of all losses, as models of fast-reid have them in `loss_kwargs`.
 
     Args:
-        cfg: MODEL.BACKBONE.FEAT_DIM and MODEL.HEADS.NUM_CLASSES are what losses with a state per class are made for.
+        cfg: MODEL.BACKBONE.FEAT_DIM and MODEL.HEADS.NUM_CLASSES are the sizes for losses with a state per class.
 
     Returns:
-        `loss_names` as in MODEL.LOSSES.NAME, and for each group its options with `scale`: {"ce": {"eps": …}, …}. Of a
-        loss whose keys the tree does not have, the scale is 1 and the options are left to its own defaults.
+        `loss_names` as in MODEL.LOSSES.NAME, and for each group its options with `scale`: {"ce": {"eps": …}, …}. If the
+        tree does not have the keys of a loss, its scale is 1 and its options have their own defaults.
     """
     groups, heads = cfg.MODEL.LOSSES, cfg.MODEL.HEADS
     is_embedded = heads.NECK_FEAT == "after" and heads.EMBEDDING_DIM
@@ -83,7 +83,10 @@ def loss_options(cfg: CfgNode) -> dict[str, Any]:
 
 
 def require_losses(options: Mapping[str, Any]) -> None:
-    """Check that a model that trains with nothing but the losses of the table has one; options as `loss_options`.
+    """Check that a model that trains with the losses of the table only has one.
+
+    Args:
+        options: as `loss_options` returns them.
 
     Raises:
         ConfigError: MODEL.LOSSES.NAME is empty.
@@ -94,16 +97,16 @@ def require_losses(options: Mapping[str, Any]) -> None:
 
 
 class LossTerms(nn.ModuleDict):
-    """The losses of a model, weighted: `terms(outputs, targets)` gives {name in the log: scalar}.
+    """The weighted losses of a model: `terms(outputs, targets)` returns {name in the log: scalar}.
 
-    Its children are the losses that have a state; the others are functions.
+    Its children are the losses with a state; the others are functions.
 
     Args:
-        options: as `loss_options` gives them.
-        others_too: names that are not in the table are somebody else's to compute.
+        options: as `loss_options` returns them.
+        others_too: whether names that are not in the table are skipped, because the model computes these losses.
 
     Raises:
-        RegistryError: without it, such a name.
+        RegistryError: a name that is not in the table, without `others_too`.
     """
 
     def __init__(self, options: Mapping[str, Any], *, others_too: bool = False) -> None:
@@ -117,14 +120,20 @@ class LossTerms(nn.ModuleDict):
 
     @property
     def seen(self) -> set[str]:
-        """Which outputs of a head some loss sees."""
+        """The outputs of a head that are inputs of losses."""
         return {row.sees for row in self._rows.values()}
 
     def _arguments(self, row: Loss) -> dict[str, Any]:
         return {name: value for name, value in self._options[row.group.lower()].items() if name != "scale"}
 
     def forward(self, outputs: Mapping[str, Tensor], targets: Tensor, *, sees: str = "") -> dict[str, Tensor]:
-        """Outputs of a head in training, and classes [B]; with `sees` only the losses that see that output."""
+        """Return the weighted losses.
+
+        Args:
+            outputs: outputs of a head in training.
+            targets: classes [B].
+            sees: compute only the losses of this output; "" computes all.
+        """
         terms = {}
         for name, row in self._rows.items():
             if sees not in ("", row.sees):

@@ -8,17 +8,17 @@ from fastreid.utils import comm
 
 
 def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: bool, hard_mining: bool) -> Tensor:
-    """Triplet loss over every anchor of a batch; a float32 scalar.
+    """Return the triplet loss over every anchor of a batch, a float32 scalar.
 
-    Of several processes each has its own anchors, and their partners among the images of all.
+    With several processes the anchors are those of this process, and their pairs are with the images of all.
 
     Args:
         embedding: [B, D].
         targets: [B] identities.
-        margin: 0 means soft margin, softplus(d_p - d_n); else relu(d_p - d_n + margin).
-        norm_feat: cosine distance of the features instead of Euclidean.
-        hard_mining: the hardest positive and negative of each anchor; otherwise softmax-weighted means of all
-            (AGW, Ye et al. 2021, equation 5). An anchor is its own positive where it has no other.
+        margin: 0 means soft margin, softplus(d_p - d_n); otherwise the loss is relu(d_p - d_n + margin).
+        norm_feat: use the cosine distance instead of the Euclidean.
+        hard_mining: use the hardest positive and negative of each anchor; otherwise softmax-weighted means of all (AGW,
+            Ye et al. 2021, equation 5). An anchor without another positive is its own positive.
     """
     with torch.autocast(embedding.device.type, enabled=False):  # it would round the products to half precision
         distances = _distances(embedding.float(), comm.rows_of_all(embedding.float()), norm_feat)
@@ -41,5 +41,5 @@ def _distances(anchors: Tensor, others: Tensor, norm_feat: bool) -> Tensor:
     if norm_feat:
         return 1 - F.normalize(anchors, dim=1) @ F.normalize(others, dim=1).T
     squared = anchors.square().sum(dim=1)[:, None] + others.square().sum(dim=1)[None, :] - 2 * anchors @ others.T
-    # The root's slope is infinite at zero.
+    # The gradient of the root is infinite at zero.
     return squared.clamp(min=1e-12).sqrt()
