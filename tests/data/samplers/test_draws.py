@@ -54,10 +54,10 @@ def test_a_user_defined_sampler_gives_the_images_of_its_process():
 
 def test_a_new_order_begins_where_it_is_set_and_can_be_fast_forwarded():
     draws = TrainingDraws(Endless(2), 2)
-    draws.set_order(FixedOrder([7, 8, 9], batch_size=2), 3)
-    assert first(draws, 4) == [Draw(7, 6), Draw(8, 7), Draw(9, 8), Draw(7, 9)]
+    draws.set_order(FixedOrder([7, 8, 9, 5, 6], batch_size=2), 3)
+    assert first(draws, 6) == [Draw(7, 6), Draw(8, 7), Draw(9, 8), Draw(5, 9), Draw(6, 10), Draw(7, 11)]
     draws.fast_forward(4)
-    assert first(draws, 2) == [Draw(9, 8), Draw(7, 9)]
+    assert first(draws, 2) == [Draw(9, 8), Draw(5, 9)]
 
 
 def test_an_iterator_goes_on_with_the_order_that_it_began_with():
