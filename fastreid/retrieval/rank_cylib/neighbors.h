@@ -60,7 +60,7 @@ static void offer(key_lists *lists, int64_t list, uint64_t key) {
 #endif
     if (key < heap[0]) {
         replace_greatest(heap, lists->k, key);
-        /* Read without the lock elsewhere: an old, greater value only lets a useless key come here. */
+        /* Read elsewhere without the lock: an old, greater value only admits a key that is rejected here. */
         lists->reach[list] = heap[0] == UINT64_MAX ? INFINITY : key_distance(heap[0]);
     }
 #ifdef _OPENMP
@@ -68,7 +68,7 @@ static void offer(key_lists *lists, int64_t list, uint64_t key) {
 #endif
 }
 
-/* Offer a row of distances, times `sign`, to the query's list and, if `both`, to the images'. */
+/* Offers a row of distances, times `sign`, to the list of the query and, if `both`, to those of the images. */
 #define DEFINE_NEAR_ROW(name, scan)                                                                                    \
     static inline void scan(key_lists *lists, float sign, int both, int64_t query, int64_t first, const float *row,    \
                             int64_t begin, int64_t count) {                                                            \
@@ -129,7 +129,7 @@ static int compare_keys(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The finished lists of n images, least first. */
+/* Sorts the lists of n images, least first. */
 static void read_lists(key_lists *lists, int64_t n, int32_t *indices, float *distances, int num_threads) {
 #pragma omp parallel for schedule(static) num_threads(num_threads)
     for (int64_t list = 0; list < n; list++) {
@@ -142,8 +142,7 @@ static void read_lists(key_lists *lists, int64_t n, int32_t *indices, float *dis
     }
 }
 
-/* Product of two rows less the centre, in sixteen partial sums: one order everywhere, and one that every compiler can
- * widen. */
+/* Product of two centred rows in sixteen partial sums: the same order everywhere, which every compiler can vectorize. */
 #define DEFINE_ROW_PRODUCT(name)                                                                                       \
     static float name(const float *a, const float *b, const float *centre, int64_t dim) {                              \
         float sums[16] = {0};                                                                                          \
@@ -176,10 +175,10 @@ static void row_products(const float *features, const float *centre, int64_t dim
         out[pair] = product(features + left[pair] * dim, features + right[pair] * dim, centre, dim);
 }
 
-/* Jaccard distances 1 - s / (2 - s), s = sum over columns of the lesser of two rows' weights that each sum to one, of rows
- * first … last - 1 of one sparse matrix (by rows) and all rows of another (by columns). Of each row those at most
- * `max_distance` are written, in ascending order, from bounds[row - first] on: that is room for all. Returns 0, or 1 if
- * memory ran out. */
+/* Computes Jaccard distances 1 - s / (2 - s) between rows first … last - 1 of one sparse matrix (by rows) and all rows of
+ * another (by columns); s is the sum over columns of the lesser of two rows' weights, which sum to one in each row.
+ * Distances up to `max_distance` are written, columns ascending, from bounds[row - first] on, where all of a row fit.
+ * Returns 0, or 1 if memory ran out. */
 typedef struct {
     const int64_t *starts; /* [rows or columns + 1] */
     const int32_t *indices;
