@@ -84,6 +84,7 @@ def make(size: Size, dim: int, seed: int = 0) -> Protocol:
 
 
 def product(data: Protocol, device: str = "cpu") -> None:
+    """Compute all products of query and gallery rows, in panels."""
     q, g = (torch.from_numpy(side).to(device) for side in data[:2])
     out = torch.empty(PANEL, len(g), device=device)
     for start in range(0, len(q), PANEL):

@@ -75,7 +75,7 @@ class Lab:
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else int(error.code is not None)
             print(error)
-        except BaseException as error:  # noqa: BLE001 - a fork must not return
+        except BaseException as error:
             print(f"{type(error).__name__}: {error}")
         finally:
             sys.stdout.flush()
@@ -97,6 +97,7 @@ class Lab:
 
     @property
     def log(self) -> Path:
+        """The log of all runs."""
         return self.folder / "log.txt"
 
     def what_differs(
@@ -208,6 +209,7 @@ def make_room(folder: Path) -> None:
 
 
 def unmount(folder: Path) -> None:
+    """Unmount the disk at `folder`."""
     subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
 
 

@@ -102,12 +102,15 @@ class Ways:
         return collate(self.dataset.__getitems__(draws))["images"]
 
     def decode_and_resize(self, paths: Sequence[Path]) -> list[np.ndarray]:
+        """Decode and resize as in the library."""
         return [resize(read_pixels(str(path)), SIZE) for path in paths]
 
     def decode(self, paths: Sequence[Path]) -> list[np.ndarray]:
+        """Decode as in the library."""
         return [decode_plain_jpeg(read_bytes(str(path))) for path in paths]
 
     def pillow_decodes(self, paths: Sequence[Path]) -> list[Image.Image]:
+        """Decode with Pillow."""
         return [Image.open(path).convert("RGB") for path in paths]
 
     def num_different(self, paths: Sequence[Path]) -> int:

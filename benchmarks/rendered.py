@@ -36,6 +36,7 @@ VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
 
 
 def folder_of(name: str) -> str:
+    """Folder name of a row."""
     return "".join(c if c.isalnum() else "_" for c in name)
 
 

@@ -79,6 +79,7 @@ class Work:
         return counter.get_total_flops() / 2
 
     def macs_per_image(self) -> float:
+        """Multiply-accumulate operations for all views of an image."""
         return self.macs_per_pass() * NUM_VIEWS * 2 * NUM_STEPS
 
 
@@ -87,6 +88,7 @@ def _schedule(assets: Path) -> Schedule:
 
 
 def seconds(function: Callable[[], Tensor], device: torch.device) -> float:
+    """Wall time of a call."""
     start = time.perf_counter()
     function()
     if device.type == "cuda":

@@ -11,7 +11,7 @@ import pytest
 
 from tests.miniature import FEW_STEPS, ROOT, rendered, run_tool
 from tests.modeling import toys
-from tests.test_configs import save_stage1
+from tests.recipes import save_stage1
 
 PAGE = ROOT / "docs/follow_a_step.md"
 CONFIG = "configs/quickstart/stage2.yml"

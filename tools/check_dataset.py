@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Compares a data set on disk with the published sizes: check_dataset.py NAME [DATASETS.ROOT FOLDER]"""
+"""Compares a data set on disk with the published sizes.
+
+check_dataset.py NAME [DATASETS.ROOT FOLDER]
+"""
 
 from __future__ import annotations
 

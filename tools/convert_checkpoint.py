@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Converts a checkpoint with Python objects to one with tensors only: convert_checkpoint.py --trust OLD.pth NEW.pth
+"""Converts a checkpoint with Python objects to one with tensors only.
+
+    convert_checkpoint.py --trust OLD.pth NEW.pth
 
 Reading such a file may run any code that its author put into it, which --trust allows.
 """

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Evaluates descriptors of any program: evaluate_features.py --query q.npz --gallery g.npz KEY VALUE …"""
+"""Evaluates descriptors of any program.
+
+evaluate_features.py --query q.npz --gallery g.npz KEY VALUE …
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Writes Stable Diffusion assets with random weights: make_assets.py --size tiny|sd15 [--output DIR]
+"""Writes Stable Diffusion assets with random weights.
+
+    make_assets.py --size tiny|sd15 [--output DIR]
 
 The folders have the layout of Diffusers (`unet/ vae/ scheduler/`), like the published weights. `tiny` is for the
 quickstart and the tests; `sd15` has the exact shape of Stable Diffusion 1.5 and also writes a ViT-B/16 with the names
@@ -16,16 +18,16 @@ from typing import Any
 # Nothing is downloaded, and nothing may wait for a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from fastreid.config import user_path  # noqa: E402
-from fastreid.utils.errors import UserError, reported_as  # noqa: E402
-from fastreid.utils.files import explained_disk_errors, sync_folder  # noqa: E402
-from fastreid.utils.lock import path_lock  # noqa: E402
-from fastreid.utils.optional import shield_diffusers  # noqa: E402
-from fastreid.utils.seal import save_sealed  # noqa: E402
-from fastreid.utils.text import read_text  # noqa: E402
+from fastreid.config import user_path
+from fastreid.utils.errors import UserError, reported_as
+from fastreid.utils.files import explained_disk_errors, sync_folder
+from fastreid.utils.lock import path_lock
+from fastreid.utils.optional import shield_diffusers
+from fastreid.utils.seal import save_sealed
+from fastreid.utils.text import read_text
 
-import timm  # noqa: E402
-import torch  # noqa: E402
+import timm
+import torch
 
 shield_diffusers()
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402

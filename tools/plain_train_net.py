@@ -140,6 +140,7 @@ class Frozen:
                 parameter.requires_grad_(False)
 
     def before_step(self, iteration: int) -> None:
+        """Set frozen modules to eval mode, or end the freezing."""
         if iteration < self.until:
             for module in self.modules:
                 module.eval()
@@ -147,6 +148,7 @@ class Frozen:
             self.model.train()
 
     def after_backward(self, iteration: int) -> None:
+        """Drop the gradients of frozen parameters."""
         if iteration < self.until:
             for parameter in self.parameters:
                 parameter.grad = None

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Renders a substitute for a benchmark: tools/render_benchmark.py --root datasets --name CARGO"""
+"""Renders a substitute for a benchmark.
+
+tools/render_benchmark.py --root datasets --name CARGO
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Trains or evaluates a model: train_net.py --config-file FILE [--eval-only] KEY VALUE …"""
+"""Trains or evaluates a model.
+
+train_net.py --config-file FILE [--eval-only] KEY VALUE …
+"""
 
 from __future__ import annotations
 

@@ -60,11 +60,13 @@ class AutogradProfiler(HookBase):
         self._profile: profile | None = None
 
     def before_step(self) -> None:
+        """Start the profiler if the iteration is wanted."""
         if self._is_wanted(self.trainer):
             self._profile = profile(activities=self._activities)
             self._profile.__enter__()
 
     def after_step(self) -> None:
+        """Write the profile of the iteration."""
         if self._profile is None:
             return
         self._profile.__exit__(None, None, None)

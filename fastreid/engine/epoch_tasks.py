@@ -50,6 +50,7 @@ class EpochTasks(HookBase):
         self._plan, self._planned_at = EpochPlan(), 0
 
     def before_epoch(self) -> None:
+        """Run the tasks that are due, unless they ran before the run was resumed."""
         epoch = self.trainer.epoch
         if self._done_epoch >= epoch:  # of a run that is resumed in the middle of this epoch
             return

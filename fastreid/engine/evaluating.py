@@ -47,12 +47,14 @@ class EvalHook(HookBase):
         self._period, self._evaluate, self._is_evaluated = period, evaluate, is_evaluated
 
     def before_train(self) -> None:
+        """Repeat an interrupted evaluation; evaluate a finished run."""
         done, at_its_end = self.trainer.start_epoch, not self.trainer.start_iter % self.trainer.iters_per_epoch
         missed = done and at_its_end and self._is_due(done) and not self._is_evaluated()
         if done >= self.trainer.max_epoch or missed:
             self._run()
 
     def after_epoch(self) -> None:
+        """Evaluate if it is due."""
         if self._is_due(self.trainer.epoch + 1):
             self._run()
 
@@ -96,9 +98,11 @@ class _AfterEvaluation(HookBase):
     _seen: Results | None = None
 
     def before_train(self) -> None:
+        """Act on a repeated evaluation."""
         self._look()
 
     def after_epoch(self) -> None:
+        """Act on an evaluation of this epoch."""
         self._look()
 
     def _look(self) -> None:

@@ -1,4 +1,6 @@
-"""Whether a run is finished, for scripts: python -m fastreid.engine.finished OUTPUT_DIR [--weights FILE]
+"""Whether a run is finished, for scripts.
+
+    python -m fastreid.engine.finished OUTPUT_DIR [--weights FILE]
 
 Exit status 0: the run was trained to its end and evaluated. 1: it was not; --resume continues it. 3: it was started
 from other weights than FILE now holds, so it must be trained again. Contents of files are compared, not their dates.

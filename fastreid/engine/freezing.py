@@ -43,6 +43,7 @@ class LayerFreeze(HookBase):
         self._is_frozen = self._has_dropped = False
 
     def before_step(self) -> None:
+        """Set frozen modules to eval mode, or end the freezing."""
         self._has_dropped = False
         if self._is_on():
             self._is_frozen = True
@@ -54,12 +55,14 @@ class LayerFreeze(HookBase):
             logger.info("iteration %d: frozen layers are trained from now on", self.trainer.iter)
 
     def after_backward(self) -> None:
+        """Drop the gradients of frozen parameters."""
         if self._is_on():
             self._has_dropped = True
             for parameter in self._parameters:
                 parameter.grad = None
 
     def after_step(self) -> None:
+        """Check that `after_backward` was called."""
         if self._is_on() and not self._has_dropped and any(p.requires_grad for p in self._parameters):
             raise RuntimeError(
                 f"{type(self.trainer).__name__}.run_step trains frozen layers: between backward and the "

@@ -41,17 +41,21 @@ class IterationTimer(HookBase):
         return self._recent.median * (self.trainer.max_iter - done)
 
     def before_train(self) -> None:
+        """Start the time of the run."""
         self._train_start = time.perf_counter()
 
     def before_step(self) -> None:
+        """Start the time of an iteration."""
         self._step_start = time.perf_counter()
 
     def after_step(self) -> None:
+        """Record the time of an iteration."""
         seconds = time.perf_counter() - self._step_start
         self._recent.add(seconds)
         self.trainer.storage.put_scalars(time=seconds)
 
     def after_train(self) -> None:
+        """Log the total time."""
         done = self.trainer.iter - self.trainer.start_iter
         seconds = time.perf_counter() - self._train_start
         logger.info("%d iterations in %s, evaluations included", done, format_seconds(seconds))
@@ -90,6 +94,7 @@ class LRScheduler(HookBase):
         self._schedule = given
 
     def before_step(self) -> None:
+        """Set the learning rates of the iteration."""
         self._schedule.set_iteration(self.trainer.iter)
 
 
@@ -104,13 +109,16 @@ class AverageWeights(HookBase):
         self._average = average
 
     def before_train(self) -> None:
+        """Start the average at the first weights of a new run."""
         if not self.trainer.start_iter:  # a resumed run has loaded its average
             self._average.restart()
 
     def before_step(self) -> None:
+        """Assume that the iteration changes the weights."""
         self.trainer.took_step = True  # a user-defined run_step may not set it
 
     def after_step(self) -> None:
+        """Update the average."""
         if self.trainer.took_step:
             self._average.update()
 
@@ -130,10 +138,12 @@ class PeriodicCheckpointer(HookBase):
         self._checkpointer, self._period, self._keep = checkpointer, period, keep
 
     def before_train(self) -> None:
+        """Finish what a killed process has not done."""
         if self.trainer.start_iter:
             self._checkpointer.tidy(self._keep)
 
     def after_epoch(self) -> None:
+        """Write a checkpoint if it is due."""
         trainer, done = self.trainer, self.trainer.epoch + 1
         if done == trainer.max_epoch:
             self._save("model_final")
@@ -153,15 +163,18 @@ class LogSkippedImages(HookBase):
     _is_logged = False
 
     def before_train(self) -> None:
+        """Forget earlier messages."""
         self._is_logged = False
 
     def after_epoch(self) -> None:
+        """Log the images of all processes after the last epoch."""
         if self.trainer.epoch + 1 == self.trainer.max_epoch and self.trainer.data_loader is not None:
             parts = comm.all_gather(dict(skipped_images(self.trainer.data_loader)))
             self._log({path: why for part in parts for path, why in part.items()})
             self._is_logged = True
 
     def after_train(self) -> None:
+        """Log the images of this process if the run was stopped."""
         # Without the other processes: after an error they may never call this.
         if not self._is_logged and self.trainer.data_loader is not None:
             self._log(skipped_images(self.trainer.data_loader))
@@ -200,6 +213,7 @@ class PeriodicWriter(HookBase):
         self._writers: Sequence[Writer] = ()
 
     def before_train(self) -> None:
+        """Create the writers."""
         timer = self._given_timer or next((h for h in self.trainer.hooks if isinstance(h, IterationTimer)), None)
         if timer is None:
             raise RuntimeError("PeriodicWriter needs an IterationTimer among the hooks of the run")
@@ -208,6 +222,7 @@ class PeriodicWriter(HookBase):
         self._write_results()  # of an evaluation that the resumed run has repeated
 
     def after_step(self) -> None:
+        """Write a record of the last iterations if it is due."""
         trainer = self.trainer
         done = trainer.iter + 1
         if done % self._period and done != trainer.max_iter:
@@ -220,9 +235,11 @@ class PeriodicWriter(HookBase):
         })  # fmt: skip
 
     def after_epoch(self) -> None:
+        """Write the results of an evaluation."""
         self._write_results()
 
     def after_train(self) -> None:
+        """Write the last results and close the writers."""
         self._write_results()
         for writer in self._writers:
             writer.close()

@@ -93,6 +93,7 @@ class ManifestWriter(HookBase):
         self._content: dict[str, Any] = {}
 
     def before_train(self) -> None:
+        """Write the manifest with a new session."""
         sessions = self._earlier_sessions() if self.trainer.start_iter else []
         sessions = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
         if changed := list(self.trainer.changed_at_resume):
@@ -114,6 +115,7 @@ class ManifestWriter(HookBase):
         return []
 
     def after_train(self) -> None:
+        """Record how the session ended."""
         if not self._content:  # another hook has stopped the run before
             return
         trainer, error = self.trainer, sys.exc_info()[1]

@@ -142,6 +142,7 @@ class PreciseBN(HookBase):
         self._num_classes, self._average = num_classes, average
 
     def after_step(self) -> None:
+        """Compute the statistics after the last iteration."""
         # In the last iteration, not after its epoch: a signal is then handled after the checkpoint.
         trainer = self.trainer
         if trainer.iter + 1 != trainer.max_iter:

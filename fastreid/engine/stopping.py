@@ -45,12 +45,14 @@ class StopOnSignal(HookBase):
         self._before: dict[int, Any] = {}
 
     def before_train(self) -> None:
+        """Install the signal handlers."""
         if threading.current_thread() is not threading.main_thread():
             return  # Python allows handlers there only
         for number in (signal.SIGTERM, signal.SIGINT):
             self._before[number] = signal.signal(number, self._remember)
 
     def after_train(self) -> None:
+        """Restore the earlier signal handlers."""
         while self._before:
             number, handler = self._before.popitem()
             # The launcher may send the same signal later.
@@ -68,6 +70,7 @@ class StopOnSignal(HookBase):
         logger.warning("%s: stopping soon; a second signal stops at once", signal.Signals(number).name)
 
     def between_steps(self) -> None:
+        """Stop in the middle of an epoch if there was a signal."""
         trainer = self.trainer
         # After the last iteration of an epoch, `after_epoch` stops when its checkpoint is written.
         if trainer.iter == (trainer.epoch + 1) * trainer.iters_per_epoch:
@@ -78,6 +81,7 @@ class StopOnSignal(HookBase):
             self._stop()
 
     def after_epoch(self) -> None:
+        """Stop after an epoch if there was a signal."""
         # A finished run is saved as model_final.pth and evaluated.
         if self.trainer.iter != self.trainer.max_iter and self._has_any_signal():
             self._stop()

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,15 @@ logger = logging.getLogger(__name__)
 
 class UntrainedError(UserError, RuntimeError):
     """Parameters without a gradient in a run of several processes."""
+
+
+@runtime_checkable
+class _DefersSync(Protocol):
+    """A distributed wrapper that can postpone the exchange of gradients."""
+
+    def no_sync(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients of the block stay in this process."""
+        ...
 
 
 class SimpleTrainer(TrainerBase):
@@ -131,7 +140,8 @@ class SimpleTrainer(TrainerBase):
     def _forward_backward(self, part: dict[str, Any], *, is_last: bool) -> dict[str, Tensor]:
         """The detached losses of one part of a batch; its gradients are added up."""
         # The processes exchange gradients once per update, with those of the last part.
-        waits = contextlib.nullcontext() if is_last else getattr(self.model, "no_sync", contextlib.nullcontext)()
+        model = self.model
+        waits = model.no_sync() if not is_last and isinstance(model, _DefersSync) else contextlib.nullcontext()
         with waits:
             with self.autocast():
                 losses = self.model(part)

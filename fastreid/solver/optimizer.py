@@ -177,7 +177,7 @@ def _build(
         arguments[name] = value
     has_decay = "weight_decay" in inspect.signature(cls).parameters
     # torch would accept a weight decay in the groups and ignore it.
-    if not has_decay and any([group.pop("weight_decay") for group in groups]):
+    if not has_decay and any(group.pop("weight_decay") for group in groups):
         raise ConfigError(
             f"SOLVER.OPT {cls.__name__} has no weight decay: set SOLVER.WEIGHT_DECAY, SOLVER.WEIGHT_DECAY_NORM and "
             "SOLVER.WEIGHT_DECAY_BIAS to 0.0"

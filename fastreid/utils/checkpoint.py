@@ -1,4 +1,4 @@
-"""Saving and resuming of runs: model, optimiser, schedule, scaler and random states in one file."""
+"""Saving and resuming a run: model, optimiser, schedule, scaler and random states in one file."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Checkpointer:
 
     Args:
         model: the bare model, not its distributed wrapper.
-        save_dir: folder of the files.
-        average: the `WeightAverage` of the model, if there is one. "model" is then the average, which is evaluated, and
-            "average" has the raw weights, from which training continues. "weights" says which of them "model" is.
-        checkpointables: objects with `state_dict` and `load_state_dict`, by their keys in the file.
+        save_dir: the folder.
+        average: a WeightAverage of the model, if there is one. "model" is then the average, which is evaluated, and
+            "average" holds the raw weights, from which training continues. "weights" says which of them "model" is.
+        **checkpointables: objects with state_dict and load_state_dict.
     """
 
     def __init__(
@@ -57,21 +57,21 @@ class Checkpointer:
         self.save_dir = Path(save_dir)
         self._average = average
         self._checkpointables = checkpointables if average is None else {"average": average, **checkpointables}
-        # The checkpoint that was saved or resumed last.
+        # Of the checkpoint that was saved or resumed last.
         self._path: Path | None = None
         self._position: Position | None = None
 
     def save(self, name: str, *, is_last: bool = True, **values: Any) -> Path:
-        """Write ``save_dir/name.pth``; every process must call it, and the main one writes.
+        """Write ``save_dir/name.pth``. Every process must call it; the main one writes.
 
         Args:
-            name: name of the file without extension.
-            is_last: whether to name it in the text file last_checkpoint.
-            values: further content of the file.
+            name: of the checkpoint.
+            is_last: whether the text file last_checkpoint names it.
+            **values: further values of plain types, as "epoch" and "iteration".
 
         Raises:
             DiskError: the disk is full or broken; earlier checkpoints are unchanged.
-            TypeError: a value is neither a tensor nor a plain type; nothing is written.
+            TypeError: a value is neither a tensor nor of a plain type; nothing is written.
         """
         path = self.save_dir / f"{name}.pth"
         content = {key: part.state_dict() for key, part in self._checkpointables.items()}
@@ -95,7 +95,7 @@ class Checkpointer:
         return path
 
     def copy(self, source: Path, target: Path, **values: Any) -> None:
-        """Write a checkpoint again under another name, with other ``values``; main process only."""
+        """Write a checkpoint under another name, with other ``values``. Main process only."""
         save_sealed(_plain(read_checkpoint(source) | values, where=target.name), target)
 
     def _note(self, path: Path) -> None:
@@ -103,18 +103,18 @@ class Checkpointer:
             file.write(path.name)
 
     def load(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Load the model, and nothing else, from a file; fast-reid's method. See ``load_weights``."""
+        """Load the weights of the model from a file, as in fast-reid. See ``load_weights``."""
         return load_weights(self.model, path)
 
     def last(self) -> Path | None:
-        """Return the path of the checkpoint to resume from, or None if no run has written any.
+        """Return the path of the checkpoint to resume from, or None if there are no checkpoints.
 
-        It is the one that the file last_checkpoint names, if it is intact: all bytes are compared with its checksum.
-        Otherwise it is the newest intact one by the epoch and iteration in it; if last_checkpoint names a numbered one,
-        only earlier ones count. Damaged files are logged and skipped.
+        It is the one that the file last_checkpoint names, if it is undamaged: every byte is compared with its checksum.
+        Otherwise it is the newest undamaged one, by the epoch and iteration in it; if last_checkpoint names a numbered
+        one, only those before it count. Damaged checkpoints are logged and skipped.
 
         Raises:
-            WeightsError: there are checkpoints, and none is intact.
+            WeightsError: there are checkpoints, and all are damaged.
         """
         named = self._named()
         tried = []
@@ -134,7 +134,7 @@ class Checkpointer:
         )
 
     def _named(self) -> Path | None:
-        """The path that last_checkpoint names; None if the file is missing or does not name a file."""
+        """Return what last_checkpoint names; None if the file is missing or does not name a file."""
         note = self.save_dir / LAST
         try:
             name = note.read_text(encoding="utf-8").strip()
@@ -142,7 +142,7 @@ class Checkpointer:
             path.is_file()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):  # not UTF-8, or no file can have this name
+        except (OSError, ValueError):  # not UTF-8, or an impossible name
             name = ""
         if not name or "\n" in name:
             logger.warning("%s does not name a checkpoint", note)
@@ -150,31 +150,31 @@ class Checkpointer:
         return path
 
     def _candidates(self, named: Path | None) -> Iterator[Path]:
-        """The checkpoint that is named, then the others, the newest first."""
+        """Yield the checkpoint that is named, then others from the newest on."""
         if named is not None:
             yield named
         number = None if named is None else _number_in(named)
         for path, position in self._by_position(_RESUMABLE):
-            # The user may have named an earlier checkpoint on purpose: later ones are not used instead.
+            # A user who names a checkpoint in last_checkpoint may want to go back: later ones do not replace it.
             if path != named and (number is None or position[0] <= number):
                 yield path
 
     @classmethod
     def newest_in(cls, folder: str | os.PathLike[str]) -> Path | None:
-        """The checkpoint in ``folder`` with the highest epoch and iteration, even if damaged; None if there is none."""
+        """Return the checkpoint in ``folder`` with the highest epoch and iteration, damaged or not, or None."""
         found = cls(nn.Identity(), folder)._by_position(_RESUMABLE)
         return found[0][0] if found else None
 
     def _by_position(self, names: re.Pattern[str]) -> list[tuple[Path, Position]]:
-        """Checkpoints with such names and their positions, the newest first."""
+        """Return checkpoints with such names and their positions, the newest first."""
         found = [(path, _position_in(path)) for path in self.save_dir.glob("model_*.pth") if names.fullmatch(path.name)]
         return sorted(found, key=lambda item: (item[1], _rank(item[0])), reverse=True)
 
     def remove_all_but(self, keep: int) -> None:
-        """Remove all model_NNNN.pth but the ``keep`` newest; 0 keeps all.
+        """Remove all model_NNNN.pth except the ``keep`` newest; 0 removes none.
 
-        They are ordered by the epoch and iteration in them. Those later than the checkpoint that was saved or resumed
-        last stay: the run was resumed from an earlier one and will write them again.
+        The newest are those with the highest epoch and iteration up to the one that was saved or resumed last. Later
+        ones are from before the run went back to an earlier checkpoint; they will be overwritten.
         """
         if not keep or not comm.is_main_process():
             return
@@ -184,10 +184,10 @@ class Checkpointer:
             path.unlink()
 
     def tidy(self, keep: int) -> None:
-        """Finish what a process that was killed after a save has not done; call it after a run was resumed.
+        """Clean up after a process that was killed during a save; call it after a run was resumed.
 
-        It removes a model_interrupted.pth that is not newer than another checkpoint, and checkpoints beyond the
-        ``keep`` newest; it writes a missing last_checkpoint.
+        Removes a model_interrupted.pth that a later checkpoint, or one of the same iteration, replaces, and checkpoints
+        except the ``keep`` newest. Restores a missing last_checkpoint.
         """
         if self._path is None or not comm.is_main_process():
             return
@@ -202,7 +202,7 @@ class Checkpointer:
     def set_aside(self) -> list[str]:
         """Rename the checkpoints of an earlier run in the folder to NAME_before.pth; return their new names.
 
-        The newest is renamed last, so that the earlier run can be resumed if the process is killed in between.
+        The newest is renamed last: if the process is killed meanwhile, the earlier run can still be resumed.
         """
         paths = [path for path, _ in reversed(self._by_position(_RESUMABLE))]
         moved = [path.with_stem(f"{path.stem}_before") for path in paths]
@@ -214,23 +214,23 @@ class Checkpointer:
         return [path.name for path in moved]
 
     def checkpoint_of(self, iteration: int) -> Path | None:
-        """An intact checkpoint of that iteration, written at the end of an epoch; None if there is none."""
+        """Return an undamaged checkpoint of an iteration at the end of an epoch; None if there is none."""
         found = (path for path, position in self._by_position(_REGULAR) if position[1] == iteration)
         return next((path for path in found if not _damage(path)), None)
 
     def resume(self, path: str | os.PathLike[str], content: Any = None) -> dict[str, Any]:
-        """Restore everything that ``save`` wrote and return the values given to it.
+        """Restore everything that ``save`` wrote, and return the values given to it.
 
         Args:
-            path: the checkpoint.
-            content: its content by `read_checkpoint`, if it was read before.
+            path: of the checkpoint.
+            content: what `read_checkpoint` returned for it, if it was read before.
 
         Raises:
-            WeightsError: the file is unreadable, or is of another model or training set-up.
+            WeightsError: unreadable file, or one of another model or training set-up.
         """
         content = read_checkpoint(path) if content is None else content
         names = ["model", "weights", *self._checkpointables, "rng"]
-        needed = [name for name in names if name != "weights"]  # older versions did not write it
+        needed = [name for name in names if name != "weights"]  # older versions did not say it
         absent = [name for name in needed if not isinstance(content, dict) or name not in content]
         if not absent and content.get("weights", "raw") == "averaged" and self._average is None:
             raise WeightsError(f"{path} is of a run that averages its weights: resume it with SOLVER.EMA.ENABLED True")
@@ -241,7 +241,7 @@ class Checkpointer:
         if len(states) == comm.get_world_size():
             set_rng_state(states[comm.get_rank()])
         else:
-            logger.warning("%s is of %d processes: random states are not restored", path, len(states))
+            logger.warning("%s is of %d processes: random states start afresh", path, len(states))
         values = {key: value for key, value in content.items() if key not in names}
         if "epoch" in values:
             self._path, self._position = Path(path), (values["epoch"], values.get("iteration", 0))
@@ -264,50 +264,56 @@ def _damage(path: Path) -> str:
     wrong = damage_in(path)
     if wrong or is_sealed(path):
         return wrong
-    try:  # the checksums of earlier versions do not cover everything that torch reads
+    try:  # of an earlier version: its own checksums do not cover all that torch reads
         read_checkpoint(path, lazily=True)
-    except Exception as error:  # a damaged file may raise any error
+    except Exception as error:  # a damaged file may raise anything
         return f"it cannot be read ({error})"
     return ""
 
 
 def _rank(path: Path) -> int:
-    """Rank of checkpoints at the same position: those of the end of an epoch first, model_best.pth last."""
+    """Return the rank of checkpoints with equal positions: those of the end of an epoch first, model_best.pth last."""
     return 2 if _REGULAR.fullmatch(path.name) else int(path.name != BEST)
 
 
 def _number_in(path: Path) -> int | None:
-    """The epoch in the name of a numbered checkpoint."""
+    """Return the epoch in the name of a numbered checkpoint."""
     found = _NUMBERED.fullmatch(path.name)
     return int(found[1]) if found else None
 
 
 def _position_in(path: Path) -> Position:
-    """Epoch and iteration of a checkpoint; the epoch in its name if it cannot be read. It may be damaged."""
+    """Return epoch and iteration of a checkpoint; if it cannot be read, the epoch in its name.
+
+    The file may be damaged; the caller must check it.
+    """
     try:
         content = read_checkpoint(path, lazily=True)
         return int(content["epoch"]), int(content.get("iteration", 0))
-    except Exception:  # a damaged file may raise any error
+    except Exception:  # a damaged file may raise anything
         number = _number_in(path)
         return (-1 if number is None else number), 0
 
 
 def _plain(value: Any, *, where: str) -> Any:
-    """Return ``value`` with plain types; raise an error for types that weights_only loading does not accept."""
+    """Return ``value`` with plain dicts.
+
+    Raises:
+        TypeError: a value that loading with weights_only would refuse.
+    """
     if isinstance(value, dict):
         return {_plain(key, where=where): _plain(item, where=f"{where}/{key}") for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item, where=where) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_plain(item, where=where) for item in value)
+    if isinstance(value, list | tuple):
+        kind = list if isinstance(value, list) else tuple
+        return kind(_plain(item, where=where) for item in value)
     if isinstance(value, torch.Tensor):
         return value.detach()
     if isinstance(value, str):
-        return sys.intern(str(value))  # pickle writes equal strings once if they are the same object
-    # kind(value): a NumPy float is a float, but pickles as an object.
-    for kind in (bool, int, float):
-        if isinstance(value, kind):
-            return kind(value)
+        return sys.intern(str(value))  # pickle writes each string once: equal content gives equal bytes
+    # number(value): a NumPy float is a float, but pickles as an object.
+    for number in (bool, int, float):
+        if isinstance(value, number):
+            return number(value)
     if value is None:
         return None
     raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold tensors and plain types only")

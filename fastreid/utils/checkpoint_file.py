@@ -1,4 +1,4 @@
-"""Safe reading of checkpoint files of any program, with errors that say what to do."""
+"""Reading checkpoint files of any program, without running code from them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _REASON = re.compile(r"WeightsUnpickler error:[ \t]*(\S.*)")
 def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> Any:
     """Return the content of a checkpoint file, tensors on the CPU, without running code from the file.
 
-    A file that this library wrote is first compared with its checksum, unless ``lazily``.
+    A file that this library wrote is compared with its checksum first.
 
     Args:
-        path: the file; a name that ends in .safetensors is read in that format.
-        lazily: leave the data of tensors on disk until it is used; always so for .safetensors.
+        path: the file; if its name ends in .safetensors, it is read in that format.
+        lazily: leave tensor data on disk until it is used, and skip the checksum.
 
     Raises:
-        WeightsError: there is no such file, it is not a checkpoint or a truncated one, it has other objects than
-            tensors and plain types, or tensors that claim more values than the file has.
+        WeightsError: no such file, not a checkpoint, a part of one, one with other Python objects, or with tensors that
+            claim more values than the file has.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -67,7 +67,7 @@ def _load(path: Path, lazily: bool) -> Any:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file may raise any error
+    except Exception as error:  # unpickling a damaged file may raise anything
         raise WeightsError(
             f"{path} cannot be read as a checkpoint; it may be truncated, copy or train it again "
             f"({type(error).__name__}: {_first_line(error)})"
@@ -91,9 +91,9 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _harmless_types() -> list[Any]:
-    """Containers and numbers in fast-reid's checkpoints besides tensors; creating them runs no code of the file."""
+    """Return types of containers and numbers in checkpoints of fast-reid; making them runs no code from the file."""
     scalar = np.float64(0).__reduce__()[0]
-    # NumPy has moved its core module: files name the old one.
+    # NumPy moved its core; files name the old module.
     places = [scalar, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     kinds = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
     return [*places, np.dtype, *kinds, Counter]
@@ -104,7 +104,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _refused_in(error: BaseException) -> str:
-    """The object of a file that torch did not load, without torch's advice to load it anyway."""
+    """Return the object that torch refused to load, without the advice of torch to load it anyway."""
     if found := _REFUSED.search(str(error)):
         return f"{found[1]:.200} is not allowed"
     if found := _REASON.search(str(error)):

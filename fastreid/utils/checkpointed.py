@@ -11,16 +11,14 @@ from fastreid.utils.state_dicts import State
 
 
 class CheckpointedModule(nn.Module):
-    """Base class of models that are saved and loaded; every member has a default.
-
-    Attributes:
-        required_prefixes: beginnings of names that the checkpoint a training starts from must fill.
-        backbone_prefixes: beginnings of the names of the backbone, if it has several parts. The default is empty: the
-            backbone is everything below a part called `backbone`.
-    """
+    """Base class of models that are saved and loaded; every member has a default."""
 
     required_prefixes: tuple[str, ...] = ()
+    """Beginnings of the names that must be filled by the checkpoint from which a training starts."""
+
     backbone_prefixes: tuple[str, ...] = ()
+    """Beginnings of the names of the backbone. Default: the backbone is everything below a part called `backbone`."""
+
     # Names that come from frozen assets; see `register_frozen_asset`.
     _frozen_assets: frozenset[str] = frozenset()
 

@@ -83,7 +83,7 @@ def hush_clean_up() -> None:
 
 
 def _log_traceback() -> None:
-    logger.debug("stopped by", exc_info=True)
+    logger.debug("stopped by", exc_info=True)  # noqa: LOG014 - called by exception handlers
 
 
 def _without_traceback(text: str) -> str:

@@ -65,6 +65,7 @@ class _Sealing:
         self.error: OSError | None = None
 
     def write(self, data: bytes | memoryview) -> int:
+        """Write data, and update the checksum."""
         if len(data) < _END_LENGTH:
             both = self._held + bytes(data)
             self._put(both[:-_END_LENGTH])
@@ -87,6 +88,7 @@ class _Sealing:
             raise
 
     def finish(self) -> None:
+        """Write the end record and the checksum."""
         if not self._held.startswith(_END_MARK):
             raise RuntimeError("this version of torch does not end a file with the end record of a zip archive")
         self._put(self._held[:-2] + struct.pack("<H", _LENGTH) + _MARK)

@@ -1,4 +1,4 @@
-"""Finds the state dict in files of other programs, and removes prefixes from its names."""
+"""Finding the state dict in a file of any program, and removing prefixes that wrappers added to its names."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 State = dict[str, torch.Tensor]
 
-# Keys under which programs store the state dict; the first one with tensors counts. The teacher of self-supervised
-# training (DINO, iBOT, PersonViT) comes first, as it is what is published.
+# Names under which programs save the state dict; the first one with tensors is used. In self-supervised training
+# (DINO, iBOT, PersonViT) the teacher is the published model.
 PLACES = (
     "model", "state_dict", "model_state_dict", "model_state", "teacher", "student", "net", "network",
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "ema_model", "params_ema", "params", "weights",
     "target_encoder", "encoder", "backbone", "module",
 )  # fmt: skip
-# Parts that wrappers insert into names: torch.compile, FSDP, activation checkpointing.
+# Parts of names that wrappers add, wherever they stand: torch.compile, FSDP, activation checkpointing.
 _INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _DEPTH = 4
 _MANY = 16
@@ -33,20 +33,20 @@ _MAX_SHARING = 4
 
 
 class WeightsError(UserError, RuntimeError):
-    """A checkpoint is missing, unreadable, or does not fill what it must."""
+    """A checkpoint that is missing, unreadable, or does not fit the model."""
 
 
 def state_dict_in(content: Any, path: str | os.PathLike[str]) -> State:
-    """Find the state dict in the content of a file, at the top or under a key of `PLACES`.
+    """Return the state dict in the content of a file, without "module." in its names.
 
-    "module." is removed from its names. Values that are not tensors (an epoch, None) are skipped.
+    Values that are no tensors (an epoch, None) are skipped.
 
     Args:
-        content: content of the file.
+        content: a state dict, or a dict that has one under a name of `PLACES`.
         path: the file, for messages.
 
     Raises:
-        WeightsError: there is none; the message describes the content.
+        WeightsError: there is none; the message says what is there.
     """
     found = _find(content, _DEPTH)
     if found is None:
@@ -66,7 +66,7 @@ def state_dict_in(content: Any, path: str | os.PathLike[str]) -> State:
 
 
 def _find(content: Any, depth: int) -> tuple[str, Mapping[str, Any]] | None:
-    """Return (key, state dict); the key is "" for the content itself."""
+    """Return (place, dict with tensors); the place is "" for the content itself."""
     if not isinstance(content, Mapping) or not depth:
         return None
     parts = {name: part for name, part in content.items() if isinstance(name, str) and isinstance(part, Mapping)}
@@ -101,14 +101,14 @@ def _kind(value: Any) -> str:
 
 
 def without_wrapper(state: State, score: Callable[[State], float]) -> tuple[str, State]:
-    """Remove the prefix that a wrapper put before the names, if they fit a model better without it.
+    """Drop the prefix that a wrapper added to the names, if they fit a model better without it.
 
     Args:
         state: names with tensors.
-        score: how well names fit; larger is better.
+        score: how well a state fits; larger is better.
 
     Returns:
-        The prefix, "" if none is removed, and the state without it; names without the prefix are not changed.
+        The prefix, "" if none is dropped, and the state without it; names without the prefix are unchanged.
     """
     best, found = score(state), ("", state)
     for prefix in _prefixes(state):
@@ -119,7 +119,7 @@ def without_wrapper(state: State, score: Callable[[State], float]) -> tuple[str,
 
 
 def _prefixes(names: Collection[str]) -> list[str]:
-    """Beginnings of names up to a dot, the most frequent first, then the shortest."""
+    """Return beginnings of names up to a dot, the most frequent first; if equally frequent, the shorter first."""
     counts: Counter[str] = Counter()
     for name in names:
         parts = name.split(".")[:-1]
@@ -128,13 +128,13 @@ def _prefixes(names: Collection[str]) -> list[str]:
 
 
 def check_sizes(content: Any, path: str | os.PathLike[str]) -> None:
-    """Check that tensors do not have far more values than are stored: a small file could fill disk or memory.
+    """Check that tensors do not claim far more values than are stored, as a small file could then fill the memory.
 
-    Weights that are shared by several names, and views of one buffer, are accepted.
+    Weights that several names share, and views of one buffer, are accepted.
 
     Args:
-        content: content of the file.
-        path: the file, for the message.
+        content: content of a file.
+        path: the file, for messages.
 
     Raises:
         WeightsError: there are such tensors; the message names the largest.
@@ -157,7 +157,7 @@ def check_sizes(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 def _tensors(content: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """All tensors with their names; containers may be nested deeply, and may contain themselves."""
+    """Yield all tensors with their names; containers may be nested deeply, and may contain themselves."""
     waiting, seen = [(name, content)], set()
     while waiting:
         name, content = waiting.pop()

@@ -1,4 +1,4 @@
-"""Loading of weights into a model, with a report of what matched and checks of what must match."""
+"""Loading weights into a model, with a report of what matched."""
 
 from __future__ import annotations
 
@@ -15,29 +15,38 @@ from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_o
 
 logger = logging.getLogger(__name__)
 
-# Classifiers of identities. The view head is not one of them: it must fit.
+# Classifiers of identities, whose number depends on the training data. The view head is none of them: it must fit.
 _CLASSIFIER_ENDS = ("classifier.weight", "classifier.bias", "heads.weight", "_head.weight", "class_centres")
 _SHOWN = 5
-# Least share of the backbone that a file must fill; MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE.
+# The least share of a backbone's values that a file must fill; MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE.
 MIN_COVERAGE = 0.98
 
 
 @dataclass
 class LoadReport:
-    """Which tensors of a file and of a model matched when weights were loaded."""
+    """Result of a comparison of the tensors of a file with those of a model.
+
+    Args:
+        path: the file.
+        matched: names of tensors that fit.
+        mismatched: tensors of another shape, as "name: file [..], model [..]".
+        missing: names that the file lacks, in parts of which it has something.
+        unexpected: names that the model does not have.
+        dropped_classifiers: classifiers of another number of classes, as in `mismatched`.
+        absent_parts: top-level parts of the model of which the file has nothing.
+    """
 
     path: str
     matched: list[str] = field(default_factory=list)
-    mismatched: list[str] = field(default_factory=list)  # "name: file [..], model [..]"
+    mismatched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     dropped_classifiers: list[str] = field(default_factory=list)
-    # Top-level parts of the model that are not in the file at all; `missing` does not list them.
     absent_parts: list[str] = field(default_factory=list)
 
     @property
     def clean(self) -> bool:
-        """True when every tensor of the file fits and none of the parts it has is incomplete."""
+        """Whether every tensor of the file fits and none of its parts is incomplete."""
         return not (self.mismatched or self.missing or self.unexpected)
 
     def __str__(self) -> str:
@@ -71,27 +80,28 @@ def load_weights(
     to_evaluate: bool = False,
     min_coverage: float = MIN_COVERAGE,
 ) -> LoadReport:
-    """Copy the tensors of a file into the model where name and shape agree, and log the others.
+    """Copy the tensors of a file into a model where name and shape agree, and log the rest.
 
-    The model may translate foreign names first (``adapt_checkpoint``). A prefix that a wrapper added to all names is
-    removed. A classifier with another number of classes is skipped. Everything below the ``required_prefixes`` of the
-    model must match. Weights that are NaN or infinite are loaded with a warning.
+    The model may translate names of other programs first (`CheckpointedModule.adapt_checkpoint`). A prefix that a
+    wrapper added to all names is dropped. A classifier of another number of classes is skipped, which is logged. Below
+    the `required_prefixes` of the model everything must match. Parts of which the file has nothing cause a warning.
+    Weights that are NaN or infinite are loaded, with a warning.
 
     Args:
         model: the bare model.
         path: the file.
-        to_train: the model is about to be trained. Parts that are missing in the file are then no reason for a warning
-            if the model has required prefixes.
-        to_evaluate: the model is about to be evaluated: the file must fill everything but classifiers.
-        min_coverage: least share of the values of the backbone that the file must fill, 0 to 1. If no part is called
-            backbone, of the whole model without classifiers.
+        to_train: whether the model will be trained. If it has `required_prefixes`, parts that the file lacks are then
+            no cause of a warning.
+        to_evaluate: whether the model will be evaluated; then everything except classifiers must be filled.
+        min_coverage: least share, 0 to 1, of the values of the backbone that the file must fill; if no part is called
+            backbone, of all values except those of classifiers.
 
     Returns:
-        Which tensors matched.
+        What matched.
 
     Raises:
-        WeightsError: the file is unreadable; nothing matched; a required tensor does not match; too little of the
-            backbone is filled; integers for a floating-point parameter. The model is not changed.
+        WeightsError: unreadable file; nothing matched; a required tensor does not match; too little of the backbone is
+            filled; integers for a floating-point parameter. The model is then unchanged.
     """
     state = state_dict_in(read_checkpoint(path), path)
     check_kinds(state, path)
@@ -100,13 +110,13 @@ def load_weights(
     own = model.state_dict()
     wrapper, state = without_wrapper(state, lambda names: sum(name in own for name in names))
     if wrapper:
-        logger.info("%s: the prefix %r is removed from its names", path, wrapper)
+        logger.info("%s: %r is dropped from its names", path, wrapper)
     report, fitting = compare(model, state, str(path))
     required = declared.required_prefixes
     fine = report.clean and (not report.absent_parts or bool(to_train and required))
     logger.log(logging.INFO if fine else logging.WARNING, "%s", report)
     for shapes in report.dropped_classifiers:
-        logger.info("skipped a classifier with another number of classes: %s", shapes)
+        logger.info("classifier of another class count left out: %s", shapes)
     _check_required(model, report, required)
     absent = [name for name in [*report.missing, *report.mismatched] if not name.endswith(_CLASSIFIER_ENDS)]
     absent += [f"{part}.*" for part in report.absent_parts]
@@ -125,7 +135,7 @@ def load_weights(
 
 
 def _check_coverage(model: nn.Module, report: LoadReport, fitting: State, min_coverage: float) -> None:
-    """Raise an error if too little of the backbone is filled: its features would look plausible, but be useless."""
+    """Check that enough of the backbone is filled; a random backbone returns features without meaning."""
     sizes = {name: value.numel() for name, value in model.state_dict().items()}
     whose, names = backbone_names(model)
     share = sum(sizes[name] for name in names if name in fitting) / max(1, sum(sizes[name] for name in names))
@@ -139,9 +149,10 @@ def _check_coverage(model: nn.Module, report: LoadReport, fitting: State, min_co
 
 
 def backbone_names(model: nn.Module) -> tuple[str, list[str]]:
-    """Return what a checkpoint must fill: ("backbone", its names), or ("model", all names but those of classifiers).
+    """Return what a checkpoint must fill: ("backbone", its names), or ("model", all names except classifiers).
 
-    A model whose backbone has several parts lists them as ``backbone_prefixes``.
+    Args:
+        model: the bare model; if its backbone has several parts, they are its `backbone_prefixes`.
     """
     names = list(own_state_dict(model))
     if prefixes := checkpointed(model).backbone_prefixes:
@@ -154,7 +165,16 @@ def backbone_names(model: nn.Module) -> tuple[str, list[str]]:
 
 
 def compare(model: nn.Module, state: State, path: str) -> tuple[LoadReport, State]:
-    """Compare the names of ``state`` with those of the model; return a report and the part that fits."""
+    """Compare a state with a model.
+
+    Args:
+        model: the bare model.
+        state: names with tensors.
+        path: the file that the state is from, for the report.
+
+    Returns:
+        The report, and the part of the state that fits.
+    """
     target, report, fitting = model.state_dict(), LoadReport(path), {}
     for name, value in state.items():
         if name not in target:

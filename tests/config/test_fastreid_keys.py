@@ -292,12 +292,19 @@ LOSSES = ("CrossEntropyLoss", "FocalLoss", "TripletLoss", "CircleLoss", "Cosface
 HEAD = {"MODEL.BACKBONE.FEAT_DIM": 32, "MODEL.HEADS.NUM_CLASSES": 4}
 ALL_LOSSES = HEAD | {"MODEL.LOSSES.NAME": LOSSES, "MODEL.LOSSES.CE.EPSILON": -1.0}
 DATA = {
-    **{"DATASETS.NAMES": ("OneSet",), "DATASETS.TESTS": ("OneSet",), "SOLVER.IMS_PER_BATCH": 8},
-    **{"MODEL.DEVICE": "cpu", "DATALOADER.NUM_WORKERS": 0},
+    "DATASETS.NAMES": ("OneSet",),
+    "DATASETS.TESTS": ("OneSet",),
+    "SOLVER.IMS_PER_BATCH": 8,
+    "MODEL.DEVICE": "cpu",
+    "DATALOADER.NUM_WORKERS": 0,
 }
 TOY = {
-    **{"MODEL.DEVICE": "cpu", "SOLVER.OPT": "SGD", "SOLVER.MAX_EPOCH": 2, "SOLVER.IMS_PER_BATCH": 8},
-    **{"DATASETS.TESTS": ("Toy",), "SOLVER.WARMUP_ITERS": 0},
+    "MODEL.DEVICE": "cpu",
+    "SOLVER.OPT": "SGD",
+    "SOLVER.MAX_EPOCH": 2,
+    "SOLVER.IMS_PER_BATCH": 8,
+    "DATASETS.TESTS": ("Toy",),
+    "SOLVER.WARMUP_ITERS": 0,
 }
 
 

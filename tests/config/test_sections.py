@@ -1,7 +1,9 @@
 """Keys that user's modules add to the config, and the sections of methods."""
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from fastreid.config.paths import PATH_KEYS
 from fastreid.config.ranges import COUNT, RULES, TEXT
 from fastreid.config.tree import leaves
 from fastreid.config.unsupported import REASONS
+from fastreid.engine import default_argument_parser
 from fastreid.methods import models
 from fastreid.modeling import META_ARCH_REGISTRY
 
@@ -96,3 +99,18 @@ def test_a_config_is_made_without_torch():
     script = "import sys, fastreid.config; fastreid.config.get_cfg(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_trainer_imports_a_module_before_it_merges_its_keys(tmp_path):
+    (tmp_path / "toy.py").write_text(
+        "from fastreid.config import Key, add_section\n"
+        "from fastreid.config.ranges import COUNT\n"
+        'add_section("MODEL.TOY", {"WIDTH": Key(64, COUNT)})\n'
+    )
+    (tmp_path / "toy.yml").write_text(f"IMPORTS: [{tmp_path / 'toy.py'}]\nMODEL: {{TOY: {{WIDTH: 3}}}}\n")
+    spec = importlib.util.spec_from_file_location("train_net", Path(__file__).parents[2] / "tools/train_net.py")
+    train_net = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train_net)
+    args = default_argument_parser().parse_args(["--config-file", str(tmp_path / "toy.yml"), "MODEL.SEED", "5"])
+    cfg = train_net.setup_cfg(args)
+    assert (cfg.MODEL.TOY.WIDTH, cfg.MODEL.SEED) == (3, 5)

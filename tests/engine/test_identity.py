@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_a_byte_at_either_end_or_in_the_middle_of_a_file_is_seen(images, tmp_pat
 
 def test_two_files_exchanged_under_their_names_are_seen(images):
     before = data_fingerprint(images, LABELS)
-    first, second = (open(images[i].path, "rb").read() for i in (0, 2))
+    first, second = (Path(images[i].path).read_bytes() for i in (0, 2))
     for i, content in ((0, second), (2, first)):
         with open(images[i].path, "wb") as file:
             file.write(content)

@@ -63,9 +63,9 @@ def test_a_damaged_manifest_is_kept_and_reported(tmp_path, content, caplog):
 def test_an_evaluation_has_a_manifest_of_its_own(tmp_path):
     train(toy_cfg(tmp_path))
     before = manifest_in(tmp_path)
-    with pytest.raises(OSError), evaluation_manifest(toy_cfg(tmp_path), dict):
+    with pytest.raises(OSError, match="^stopped$"), evaluation_manifest(toy_cfg(tmp_path), dict):
         assert manifest_in(tmp_path, "manifest_evaluation.json")["sessions"][0]["status"] == "running"
-        raise OSError
+        raise OSError("stopped")
     assert manifest_in(tmp_path, "manifest_evaluation.json")["sessions"][0]["status"] == "stopped"
     assert manifest_in(tmp_path) == before
 

@@ -60,9 +60,9 @@ def test_other_modes_are_refused(tmp_path):
 
 def test_a_folder_in_the_place_of_the_file_is_named_and_not_the_temporary_file(tmp_path):
     (tmp_path / "last_checkpoint").mkdir()
-    with pytest.raises(IsAFolderError, match="last_checkpoint is a folder, but a file should be written there"):
-        with atomic_write(tmp_path / "last_checkpoint"):
-            raise AssertionError("nothing is to be written")
+    message = "last_checkpoint is a folder, but a file should be written there"
+    with pytest.raises(IsAFolderError, match=message), atomic_write(tmp_path / "last_checkpoint"):
+        raise AssertionError("nothing is to be written")
     with pytest.raises(IsAFolderError, match=r"^\. is a folder"), atomic_write(""):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["last_checkpoint"]

@@ -18,7 +18,11 @@ HOLDER = """
     import os, sys, time
     from fastreid.utils.lock import acquire
     acquire({folder!r})
+    reader, writer = os.pipe()
     child = os.fork() if {forks} else 0
+    if child:
+        os.read(reader, 1)  # a busy machine may start the child late
+    os.write(writer, b".")
     if child or not {forks}:
         print("held", child, flush=True)
     time.sleep(60)

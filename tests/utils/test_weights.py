@@ -85,7 +85,7 @@ def test_classifier_of_another_class_count_is_left_out_with_a_line(tmp_path, inf
     assert torch.equal(target.person.identity_head["classifier"].weight, before)
     assert not report.mismatched
     assert (
-        "skipped a classifier with another number of classes: person.identity_head.classifier.weight: "
+        "classifier of another class count left out: person.identity_head.classifier.weight: "
         "file [3, 4], model [7, 4]" in info.text
     )
 

@@ -13,7 +13,7 @@ class OptionError(ArgumentError):
 
     Args:
         message: a sentence that names the arguments.
-        options: the names of arguments in the message, so that a method can show its config keys instead.
+        *options: the names of arguments in the message, so that a method can show its config keys instead.
     """
 
     def __init__(self, message: str, *options: str) -> None:

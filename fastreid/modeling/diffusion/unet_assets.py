@@ -109,7 +109,7 @@ def _find_weights(path: Path, named: str) -> tuple[str | None, bool]:
 
 
 def _variant_in(name: str) -> str:
-    """Return "fp16" for diffusion_pytorch_model.fp16.safetensors, ….index.fp16.json and ….fp16-00001-of-00002.…"""
+    """Return the variant in the name of a file, "fp16" in diffusion_pytorch_model.fp16.safetensors; "" for none."""
     rest = name.removeprefix(_STEM)
     for end in (".safetensors.index.", ".bin.index."):
         if rest.startswith(end):

@@ -61,7 +61,7 @@ def vit_names(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def head_names(prefix: str, classes: int, dim: int) -> dict[str, tuple[int, ...]]:
-    bn = {name: (dim,) for name in ("weight", "bias", "running_mean", "running_var")}
+    bn = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (dim,))
     return {f"{prefix}.weight": (classes, dim), **{f"{prefix}.bottleneck.0.{name}": size for name, size in bn.items()}}
 
 
