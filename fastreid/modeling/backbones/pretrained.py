@@ -61,17 +61,9 @@ def load_pretrained(
         logger.info("%s: %r is dropped from its names", path, wrapper)
     state = adapt(module, state)
     fitting = fitting_of(state)
-    misshaped = [
-        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
-        for name, value in state.items()
-        if name in own and name not in fitting
-    ]
     coverage = sum(own[name].numel() for name in fitting) / sum(value.numel() for value in own.values())
-    report = (
-        f"{path}: {len(fitting)} of {len(own)} tensors matched, {coverage:.1%} of the backbone's values; "
-        f"missing: {_some(sorted(own.keys() - state.keys()))}; other shape: {_some(misshaped)}; "
-        f"left over in the file: {_some(sorted(state.keys() - own.keys()))}"
-    )
+    report = f"{path}: {len(fitting)} of {len(own)} tensors matched, {coverage:.1%} of the backbone's values; "
+    report += _differences(own, state, fitting)
     if coverage < min_coverage:
         raise WeightsError(
             f"only {coverage:.1%} of the backbone would be pretrained (PRETRAIN_MIN_COVERAGE is {min_coverage:.0%}). "
@@ -82,6 +74,18 @@ def load_pretrained(
     module.load_state_dict(fitting, strict=False)
     logger.info("pretrained backbone %s", report)
     return coverage
+
+
+def _differences(own: dict[str, Tensor], state: dict[str, Tensor], fitting: dict[str, Tensor]) -> str:
+    misshaped = [
+        f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}"
+        for name, value in state.items()
+        if name in own and name not in fitting
+    ]
+    return (
+        f"missing: {_some(sorted(own.keys() - state.keys()))}; other shape: {_some(misshaped)}; "
+        f"left over in the file: {_some(sorted(state.keys() - own.keys()))}"
+    )
 
 
 def _some(names: list[str], limit: int = 6) -> str:
