@@ -23,14 +23,18 @@ _CAUSES = (
     (
         r"shared memory|Bus error|No space left on device.*torch_|torch_.*No space left on device",
         "the shared memory (/dev/shm) in which data workers send batches is full",
-        f"make it larger (docker run --shm-size 8g, mount -o remount,size=8G /dev/shm), or {_FEWER} or "
-        f"SOLVER.IMS_PER_BATCH, {_GO_ON}",
+        (
+            f"make it larger (docker run --shm-size 8g, mount -o remount,size=8G /dev/shm), or {_FEWER} or "
+            f"SOLVER.IMS_PER_BATCH, {_GO_ON}"
+        ),
     ),
     (
         r"timed out after",
         "no data worker delivered a batch in DATALOADER.TIMEOUT seconds",
-        "see whether the disk that the images are on answers; if it is only slow, raise DATALOADER.TIMEOUT "
-        f"(0 waits without limit), {_GO_ON}",
+        (
+            "see whether the disk that the images are on answers; if it is only slow, raise DATALOADER.TIMEOUT "
+            f"(0 waits without limit), {_GO_ON}"
+        ),
     ),
     (
         r"Too many open files|received \d+ items of ancdata",
@@ -40,8 +44,10 @@ _CAUSES = (
     (
         r"DataLoader worker .*(exited unexpectedly|killed by signal)|Connection reset|Broken pipe|EOFError",
         "a data worker died",
-        f"if it was killed, the memory was full: {_FEWER}; if by a bus error, the shared memory was (docker run "
-        f"--shm-size 8g); if it crashed, DATALOADER.NUM_WORKERS 0 shows where; {_GO_ON}",
+        (
+            f"if it was killed, the memory was full: {_FEWER}; if by a bus error, the shared memory was (docker run "
+            f"--shm-size 8g); if it crashed, DATALOADER.NUM_WORKERS 0 shows where; {_GO_ON}"
+        ),
     ),
 )
 

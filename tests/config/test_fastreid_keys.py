@@ -159,7 +159,7 @@ def head(cfg, folder):
 
 def kind(cfg, folder):
     # A machine without an accelerator has one device that could be told from the CPU, meta, which is refused.
-    with mock.patch("fastreid.utils.devices._is_usable", lambda device: True):
+    with mock.patch("fastreid.utils.devices._is_usable", return_value=True):
         model = build_model(cfg)
     return type(model), next(model.parameters()).device
 
