@@ -20,6 +20,7 @@ from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
+from fastreid.engine.amp import amp_dtype, autocast_for
 from fastreid.engine.epoch_tasks import build_epoch_tasks
 from fastreid.engine.freezing import build_layer_freeze
 from fastreid.engine.identity import model_identity
@@ -46,7 +47,6 @@ from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
 from fastreid.utils import comm
-from fastreid.utils.amp import amp_dtype, autocast_for
 from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.writers import ConsoleWriter, JSONWriter, TensorboardWriter, Writer

@@ -95,13 +95,17 @@ def launch(
         return main(*args)
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    places = (world_size, num_gpus_per_machine, machine_rank, dist_url, device, timeout_minutes)
+    _spawn(main, num_gpus_per_machine, places, args, timeout_minutes)
+    return None
+
+
+def _spawn(
+    main: Callable[..., Any], num_processes: int, places: tuple[Any, ...], args: tuple[Any, ...], timeout_minutes: float
+) -> None:
+    """Run the processes of this machine to their end; `places` is what `_worker` takes between `main` and `args`."""
     try:
-        started = mp.spawn(
-            _worker,
-            nprocs=num_gpus_per_machine,
-            args=(main, world_size, num_gpus_per_machine, machine_rank, dist_url, device, timeout_minutes, args),
-            join=False,
-        )
+        started = mp.spawn(_worker, nprocs=num_processes, args=(main, *places, args), join=False)
         _wait_for_all(started, timeout_minutes)
     except mp.ProcessExitedException as error:
         raise LaunchError(
@@ -114,7 +118,6 @@ def launch(
             if sentence := _sentence_in(text):
                 raise RankError(sentence) from error
         raise
-    return None
 
 
 class _Requests:

@@ -22,6 +22,7 @@ from fastreid.data import build_feature_loader, build_reid_train_loader
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.transforms import build_transforms
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup
+from fastreid.engine.amp import amp_dtype
 from fastreid.engine.freezing import build_layer_freeze
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model
@@ -30,7 +31,6 @@ from fastreid.modeling.heads import build_heads
 from fastreid.modeling.losses import LossTerms, loss_options
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.structures import PersonImage
-from fastreid.utils.amp import amp_dtype
 from fastreid.utils.registry import RegistryError
 from fastreid.utils.weights import WeightsError
 from tests.engine.toys import ToyImages, ToyTrainer, toy_images, train
