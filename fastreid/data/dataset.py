@@ -20,7 +20,7 @@ from fastreid.data.samplers.draws import Draw
 from fastreid.data.transforms import PersonTransform, Pixels
 from fastreid.structures import Batch, PersonImage
 from fastreid.utils.errors import ArgumentError
-from fastreid.utils.skipped import tell_skipped
+from fastreid.utils.skipped import describe_skipped
 
 Transform = PersonTransform | Callable[[Image.Image], Tensor]
 """Makes one view of a sample: a `PersonTransform`, or a user-defined function from a Pillow image to a tensor."""
@@ -192,7 +192,7 @@ class TrainingDataset(PersonDataset):
             yield self._labelled[int(torch.randint(len(self._labelled), ()))]
 
     def _nothing(self, skipped: list[tuple[str, str]]) -> Item:
-        raise ImageReadError(f"no image to train on can be read; {tell_skipped(dict(skipped))}")
+        raise ImageReadError(f"no image to train on can be read; {describe_skipped(dict(skipped))}")
 
 
 def seed_generators(run: int, number: int, view: str = "images", *, torch_alone: bool = False) -> None:

@@ -12,7 +12,7 @@ from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.data.scan import log_once
 from fastreid.structures import JUNK_PERSON, PersonImage
-from fastreid.utils.names import number_names
+from fastreid.structures.names import number_names
 
 logger = logging.getLogger(__name__)
 

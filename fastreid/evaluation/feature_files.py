@@ -17,9 +17,9 @@ import numpy as np
 from torch import Tensor
 
 from fastreid.retrieval.descriptors import FeatureError, rows_on_cpu
+from fastreid.structures.names import is_canonical, number_names
 from fastreid.utils.errors import sentence_of
 from fastreid.utils.file_kind import what_it_is
-from fastreid.utils.names import is_canonical, number_names
 from fastreid.utils.text import read_text
 
 logger = logging.getLogger(__name__)

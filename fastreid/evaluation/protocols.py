@@ -23,7 +23,7 @@ from fastreid.retrieval.extraction import BatchLoader, FeatureStore, my_share
 from fastreid.retrieval.matches import Matches, match_images
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
-from fastreid.utils.skipped import tell_skipped
+from fastreid.utils.skipped import describe_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ def evaluate_protocols(
     loader = build_loader(cfg, my_share(list(images.values())))
     store.extract(model, loader, autocast, flip=cfg.TEST.FLIP.ENABLED)
     if store.skipped:
-        logger.warning("the figures are not those of the whole protocols: %s", tell_skipped(store.skipped))
+        logger.warning("the figures are not those of the whole protocols: %s", describe_skipped(store.skipped))
         protocols = [protocol.without(store.skipped) for protocol in protocols]
         for protocol in protocols:
             protocol.check(scoring, with_pairs=with_pairs)

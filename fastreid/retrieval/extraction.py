@@ -16,7 +16,7 @@ from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.progress import progress
-from fastreid.utils.skipped import tell_skipped
+from fastreid.utils.skipped import describe_skipped
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class FeatureStore:
             self._rows.update(zip(names, rows, strict=True))
             self.skipped.update(skipped)
         if not self._rows:
-            raise ArgumentError(f"no image could be embedded; {tell_skipped(self.skipped)}")
+            raise ArgumentError(f"no image could be embedded; {describe_skipped(self.skipped)}")
         seconds = time.perf_counter() - start
         logger.info("%d descriptors in %.1f s (%.0f images/s)", len(self), seconds, len(self) / seconds)
         return dict(self._rows)

@@ -14,7 +14,3 @@ def describe_skipped(skipped: Mapping[str, str]) -> str:
     shown = "; ".join(f"{path}: {skipped[path]}" for path in sorted(skipped)[:_SHOWN])
     rest = "; …" if len(skipped) > _SHOWN else ""
     return f"{len(skipped):,} image{'' if len(skipped) == 1 else 's'} could not be read ({shown}{rest})"
-
-
-tell_skipped = describe_skipped
-"""An earlier name."""

@@ -11,7 +11,7 @@ from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_feature_loader, build_reid_train_loader
 from fastreid.data.images import ImageAccessError, ImageReadError
 from fastreid.structures import PersonImage
-from fastreid.utils.skipped import tell_skipped
+from fastreid.utils.skipped import describe_skipped
 
 PEOPLE, EACH = 4, 5
 
@@ -126,6 +126,6 @@ def test_what_the_file_system_does_not_give_is_never_skipped(cfg, tmp_path):
 
 
 def test_the_sentence_counts_all_and_names_a_few():
-    said = tell_skipped({f"{number}.jpg": "cut off" for number in range(1234)})
+    said = describe_skipped({f"{number}.jpg": "cut off" for number in range(1234)})
     assert said.startswith("1,234 images could not be read (0.jpg: cut off; 1.jpg: ") and said.count("cut off") == 5
-    assert tell_skipped({"a.jpg": "why"}) == "1 image could not be read (a.jpg: why)"
+    assert describe_skipped({"a.jpg": "why"}) == "1 image could not be read (a.jpg: why)"

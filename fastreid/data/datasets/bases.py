@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastreid.structures import PersonImage
+from fastreid.structures.names import is_canonical, places
 from fastreid.utils.errors import UserError
-from fastreid.utils.names import is_canonical, places
 
 logger = logging.getLogger(__name__)
 

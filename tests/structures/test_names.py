@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastreid.utils.names import is_canonical, number_names, places
+from fastreid.structures.names import is_canonical, number_names, places
 
 LARGEST = 2**63 - 1
 # Pairs that int() takes for one number.
