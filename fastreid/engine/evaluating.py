@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from fastreid.engine.trainer_base import EvaluationCut, HookBase, progress_of
+from fastreid.engine.trainer_base import EvaluationInterrupted, HookBase, progress_of
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import BEST, Checkpointer
 from fastreid.utils.env import rng_state, set_rng_state
@@ -66,7 +66,7 @@ class EvalHook(HookBase):
         try:
             trainer.is_evaluating = True
             trainer.results = _checked(self._evaluate())
-        except EvaluationCut as error:
+        except EvaluationInterrupted as error:
             cut = error
         finally:
             trainer.is_evaluating = False
@@ -193,7 +193,7 @@ def restore_best(
     logged and the next evaluation writes the file.
 
     Args:
-        checkpointer: of the run.
+        checkpointer: checkpointer of the run.
         best_metric: the best metric of the run so far.
         best_iteration: its iteration.
 

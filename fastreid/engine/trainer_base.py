@@ -154,7 +154,7 @@ class TrainerBase:
         raise NotImplementedError(f"{type(self).__name__} must define run_step")
 
 
-class EvaluationCut(BaseException):
+class EvaluationInterrupted(BaseException):
     """Raised by a signal during an evaluation.
 
     Args:

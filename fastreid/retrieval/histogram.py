@@ -29,7 +29,7 @@ class PairCounter:
 
         Args:
             thresholds: where exact counts are wanted, ascending.
-            bounds: of the bins.
+            bounds: bounds of the bins.
             num_bins: number of bins.
             num_threads: 0 for torch's number.
         """

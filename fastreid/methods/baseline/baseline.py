@@ -47,7 +47,7 @@ class Baseline(ImageModule, ReidModel):
             require_losses(loss_kwargs)
         self.loss_terms = LossTerms(loss_kwargs, others_too=has_own) if loss_kwargs else None
         if self.loss_terms is not None and not has_own and isinstance(heads, EmbeddingHead):
-            heads.learn_for(self.loss_terms.seen)
+            heads.freeze_unused(self.loss_terms.seen)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

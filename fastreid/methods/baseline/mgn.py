@@ -34,7 +34,7 @@ class MGN(ImageModule, ReidModel):
         heads: a head for each of `HEADS`.
         pixel_mean: mean of each channel of images in 0..255.
         pixel_std: standard deviation of each channel.
-        loss_kwargs: as of `Baseline`. Losses of logits are means over eight heads. Losses of features are means over
+        loss_kwargs: as in `Baseline`. Losses of logits are means over eight heads. Losses of features are means over
             five features, those of the branches, the stripes of b2 side by side, and the stripes of b3 side by side.
 
     Raises:
@@ -67,7 +67,7 @@ class MGN(ImageModule, ReidModel):
         self.loss_kwargs, self.loss_terms = loss_kwargs, LossTerms(loss_kwargs)
         for head in heads.values():
             if isinstance(head, EmbeddingHead):
-                head.learn_for(self.loss_terms.seen)
+                head.freeze_unused(self.loss_terms.seen)
         if len(self.loss_terms):
             raise ConfigError(f"MGN has eight features per image: {', '.join(self.loss_terms)} cannot choose one")
 

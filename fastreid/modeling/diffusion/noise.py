@@ -22,7 +22,7 @@ class NoiseSource:
         kind: "shared" (one draw per view for all images), "image" (seeded by the pixels of the image), "name" (seeded
             by its file name), "zeros", or "fresh" (a running generator, as released: depends on batch and order, B10).
         seed: seed of the noise.
-        shape: of one draw, [4, h, w].
+        shape: shape of one draw, [4, h, w].
 
     Raises:
         OptionError: unknown kind.

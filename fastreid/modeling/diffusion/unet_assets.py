@@ -34,7 +34,7 @@ def load_unet(folder: str, *, key: str = "") -> diffusers.UNet2DConditionModel:
     """Return the UNet of a folder, in float32. It may be safetensors or .bin, in one or several files, of any variant.
 
     Args:
-        folder: of a UNet, or of a whole pipeline.
+        folder: folder of a UNet, or of a whole pipeline.
         key: config key that names the folder, for error messages.
 
     Raises:

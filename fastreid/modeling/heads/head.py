@@ -48,7 +48,7 @@ class Head(nn.Module):
         """Return the inner products [B, C] of neck features [B, D] and class weights."""
         return F.linear(neck, self.class_weights)
 
-    def learn_for(self, seen: set[str]) -> None:
+    def freeze_unused(self, seen: set[str]) -> None:
         """Freeze the parameters that no loss reaches; distributed training would wait for their gradients.
 
         Args:
