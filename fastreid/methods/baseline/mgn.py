@@ -67,7 +67,7 @@ class MGN(ImageModule, ReidModel):
         self.loss_kwargs, self.loss_terms = loss_kwargs, LossTerms(loss_kwargs)
         for head in heads.values():
             if isinstance(head, EmbeddingHead):
-                head.freeze_unused(self.loss_terms.seen)
+                head.freeze_unused(self.loss_terms.inputs)
         if len(self.loss_terms):
             raise ConfigError(f"MGN has eight features per image: {', '.join(self.loss_terms)} cannot choose one")
 
@@ -133,14 +133,14 @@ class MGN(ImageModule, ReidModel):
         """
         terms = {}
         for name in HEADS:
-            for term, loss in self.loss_terms(outputs[name], gt_labels, sees="cls_outputs").items():
+            for term, loss in self.loss_terms(outputs[name], gt_labels, only="cls_outputs").items():
                 terms[f"{term}_{name}"] = loss / len(HEADS)
         features = {name: outputs[name]["features"] for name in STRIPES}
         for stripes in STRIPES.values():
             if stripes:  # named by the last stripe, as in fast-reid
                 features[stripes[-1]] = torch.cat([outputs[stripe]["features"] for stripe in stripes], dim=1)
         for name, feature in features.items():
-            for term, loss in self.loss_terms({"features": feature}, gt_labels, sees="features").items():
+            for term, loss in self.loss_terms({"features": feature}, gt_labels, only="features").items():
                 terms[f"{term}_{name}"] = loss / len(features)
         return terms
 
