@@ -5,8 +5,8 @@
 
 It trains both stages on a rendered benchmark of a few people, with a tiny random UNet. It prints for each fault: the
 stage, the fault, how often it happened, how many runs left the same files (checkpoints bit by bit; without times and
-the log), and what was lost. Processes are forked from this one, so that a run costs seconds and not the time to import torch. Unix only; real
-full disks need the right to mount a tmpfs.
+the log), and what was lost. Processes are forked from this one, so that a run costs seconds and not the time to import
+torch. Unix only; real full disks need the right to mount a tmpfs.
 """
 
 import argparse

@@ -58,7 +58,7 @@ ADD_ONS: dict[str, str] = {
 def modernise(trees: Chain) -> Chain:
     """Translate a chain of configs, and log what was translated.
 
-    A chain with a model of another program gets the defaults of that program in front; the chain itself wins.
+    If a chain has a model of another program, the defaults of that program are merged before it.
 
     Args:
         trees: the chain.

@@ -39,7 +39,7 @@ def read_folders(home: Path) -> ImageDataset:
     home = home.absolute()
     splits = [split for split in SPLITS if os.path.isdir(home / split)]
     layout = _Layout(home, bool(splits))
-    # Each split by itself, so that one of them may be a link to another.
+    # Each split is scanned separately, so that one of them may be a link to another.
     scans = [scan(home / split) for split in splits] or [scan(home)]
     for found in scans:
         found.log()

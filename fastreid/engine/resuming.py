@@ -1,4 +1,4 @@
-"""Which changes of data and config a resumed run may have: the identity in its checkpoint is compared with its own."""
+"""Compares the identity in a checkpoint with that of the resumed run, and decides which changes are accepted."""
 
 from __future__ import annotations
 

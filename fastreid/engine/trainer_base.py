@@ -155,7 +155,7 @@ class TrainerBase:
 
 
 class EvaluationInterrupted(BaseException):
-    """Raised by a signal during an evaluation.
+    """A signal interrupts an evaluation.
 
     Args:
         stop: saves the run and ends it; it must be called after the random states were restored.

@@ -1,4 +1,4 @@
-"""Verification figures (ROC, AUC, EER) over all pairs of a query and a gallery image; no list of pairs is held.
+"""Verification figures (ROC, AUC, EER) over all pairs of a query and a gallery image, without a list of pairs.
 
 Right pairs (of the same person) are few. The true-positive rate changes only at their distances, so the number of wrong
 pairs at or below each of these distances gives the exact curve.

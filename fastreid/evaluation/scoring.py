@@ -75,7 +75,7 @@ def score(
     matches: Matches | None = None,
     shared: bool = False,
 ) -> ProtocolResult | None:
-    """Rank the gallery for every query and average; the matrix of all distances is never held.
+    """Rank the gallery for every query and average; the matrix of all distances is never stored.
 
     Args:
         features_q: descriptors [Q, D], in the order of the images.

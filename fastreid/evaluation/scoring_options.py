@@ -92,7 +92,7 @@ class Scoring:
     breakdown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the values, and replace a device or a search that stands for another.
+        """Check the values, and replace "auto" by a device or a search.
 
         Raises:
             ArgumentError: a value that is not valid; the message names its key.

@@ -1,4 +1,4 @@
-"""Distances and rankings by the compiled kernels, block by block; no distance matrix is held, and no row is sorted.
+"""Distances and rankings by the compiled kernels, block by block, without a distance matrix and without sorting.
 
 Average precision, INP and CMC depend only on the ranks of a query's few positives. The distances to those are computed
 first; then the images that are nearer than each are counted, one segment of the gallery after the other. Every distance

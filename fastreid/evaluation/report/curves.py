@@ -101,7 +101,7 @@ def _for_the_page(svg: str, prefix: str, title: str, width: float) -> str:
 
 
 def _tag_for_the_page(tag: str, prefix: str) -> str:
-    tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", tag)  # HTML knows them
+    tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", tag)  # HTML needs no namespaces
     tag = re.sub(r'\bid="', f'id="{prefix}-', tag)
     tag = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag)
     for placeholder, colour in PLACEHOLDERS.items():

@@ -57,7 +57,7 @@ class NoiseSource:
         return self._draw(batch, rows, steps)
 
     def _seeded(self, key: str, rows: int, steps: int) -> Tensor:
-        """[steps, rows, …]; row r is the same whatever the number of rows."""
+        """[steps, rows, …]; row r does not depend on the number of rows."""
         return torch.stack([self._row(f"{self.seed}/{key}/{row}", steps) for row in range(rows)], dim=1)
 
     def _row(self, name: str, steps: int) -> Tensor:
