@@ -44,7 +44,7 @@ def read_folders(home: Path) -> ImageDataset:
     for found in scans:
         found.log()
     beside = scan(home, without=SPLITS).images if splits else []
-    rows = [layout.row(path) for found in scans for path in found.images if not layout.is_astray(path)]
+    rows = [layout.row(path) for found in scans for path in found.images if not layout.is_outside(path)]
     outside = beside + [path for found in scans for path in found.images if layout.is_outside(path)]
     if outside:
         raise DatasetError(
