@@ -138,7 +138,7 @@ def image_transforms_of(cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transfo
     Returns:
         The key in the batch -> a transform; {} if MODEL.META_ARCHITECTURE is not a `ReidModel`.
     """
-    importlib.import_module("fastreid.methods")  # registers the models
+    _register_models()
     name = cfg.MODEL.META_ARCHITECTURE
     make = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
     if isinstance(make, type) and issubclass(make, ReidModel):
@@ -156,7 +156,7 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     Raises:
         RegistryError: no model has the name in `MODEL.META_ARCHITECTURE`.
     """
-    importlib.import_module("fastreid.methods.models")  # registers the models; not above: methods import this module
+    _register_models()
     if num_classes is not None:
         cfg = cfg.clone()
         cfg.defrost()
@@ -165,3 +165,7 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE, key="MODEL.META_ARCHITECTURE")
     model = make(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE))
+
+
+def _register_models() -> None:
+    importlib.import_module("fastreid.methods.models")  # not above: methods import this module

@@ -1,5 +1,8 @@
 """The interface of models: defaults, and what the library's own models declare."""
 
+import subprocess
+import sys
+
 import pytest
 from torch import nn
 
@@ -63,3 +66,15 @@ def test_sd_reid_takes_the_views_that_it_remembers():
     model.check_data(images[:2])
     with pytest.raises(ConfigError, match=r"of views \[0, 1, 2\], but MODEL.SDMODEL.VIEW_NUM is 2: set it to 3"):
         model.check_data(images)
+
+
+def test_views_are_found_before_any_model_is_built():
+    script = """
+from fastreid.config import get_cfg
+from fastreid.modeling.model import META_ARCH_REGISTRY, image_transforms_of
+
+image_transforms_of(get_cfg(), is_train=True)
+print("Baseline" in META_ARCH_REGISTRY)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]
