@@ -45,18 +45,18 @@ GROWTH = (10_000, 32_000, 100_000, 320_000, 1_000_000)
 
 @dataclass(frozen=True)
 class Size:
-    """Size of a benchmark; gallery images of `nobody` are distractors."""
+    """Size of a benchmark, of which `distractors` gallery images show no query person."""
 
     queries: int
     gallery: int
     people: int
     cameras: int
-    nobody: int = 0
+    distractors: int = 0
     train: int = 0
 
 
 SIZES = {
-    "market": Size(3368, 15_913, 751, 6, nobody=2798, train=12_936),
+    "market": Size(3368, 15_913, 751, 6, distractors=2798, train=12_936),
     "msmt17": Size(11_659, 82_161, 3060, 15, train=32_621),
     "cargo": Size(312, 50_712, 2500, 13, train=51_451),
     "tiny": Size(60, 500, 30, 3, train=200),
@@ -71,7 +71,7 @@ def make(size: Size, dim: int, seed: int = 0) -> Protocol:
     centres = rng.standard_normal((size.people, dim), dtype=np.float32)
     q_pids = rng.integers(0, size.people, size.queries)
     g_pids = rng.integers(0, size.people, size.gallery)
-    g_pids[: size.nobody] = -2
+    g_pids[: size.distractors] = -2
 
     def features(pids: np.ndarray) -> np.ndarray:
         rows = rng.standard_normal((len(pids), dim), dtype=np.float32)

@@ -120,8 +120,8 @@ class Lab:
 def at_event(number: int | None, count: Path | None = None) -> None:
     """End this process like SIGKILL at its file event `number`, counted from 0.
 
-    An event is that a file is about to be put in place, or that half of a line of metrics.json is written. `count`
-    grows by a byte at each.
+    An event is that a file is about to be renamed to its final name, or that half of a line of metrics.json is written.
+    `count` grows by a byte at each.
     """
     events, me = itertools.count(), os.getpid()
 

@@ -3,10 +3,10 @@
 
     python benchmarks/faults.py [--kills 50] [--others 3] [--workers 2] [--folder DIR] [KEY VALUE ...]
 
-A rendered benchmark of a few people and a tiny random UNet, both stages. For each fault: how often, how it was made, in
-how many cases every file at the end was the same (checkpoints bit by bit; without times and the log), and what was
-lost. Processes are forked from this one, so that a run costs seconds and not the time to import torch. Unix only; real
-full disks need the right to mount a tmpfs.
+It trains both stages on a rendered benchmark of a few people, with a tiny random UNet. It prints for each fault: the
+stage, the fault, how often it happened, how many runs left the same files (checkpoints bit by bit; without times and
+the log), and what was lost. Processes are forked from this one, so that a run costs seconds and not the time to import
+torch. Unix only; real full disks need the right to mount a tmpfs.
 """
 
 import argparse
@@ -107,7 +107,7 @@ def clock_jumps(dice: random.Random) -> Callable[[Path], None]:
 
 def killed_at_files(lab: Lab, stage: str, times: int, dice: random.Random) -> Tally:
     """Kills at file events spread over a whole run, including saves and evaluations."""
-    tally = Tally("SIGKILL when a file of a save or an evaluation is put in place, then --resume")
+    tally = Tally("SIGKILL when a file of a save or an evaluation is renamed to its final name, then --resume")
     step = lab.events[stage] / max(1, times)
     for part in range(times):
         output, number = fresh(lab, stage), int(step * (part + dice.random()))
@@ -200,7 +200,7 @@ def _nothing() -> None:
 
 def two_at_once(lab: Lab, stage: str, times: int, dice: random.Random) -> Tally:
     """A second run in the same folder raises an error, and the first one is not affected."""
-    tally = Tally("a second run in the same folder while the first one runs: it is refused, and says so")
+    tally = Tally("a second run in the same folder while the first one runs: it stops with an error")
     for _ in range(times):
         output, position, ended = fresh(lab, stage), lab.log.stat().st_size, []
 
@@ -282,7 +282,7 @@ def stops_of_two(lab: Lab, stage: str, times: int, dice: random.Random) -> Itera
         whole=whole,
     )  # fmt: skip
     yield stopped(
-        lab, stage, "one of two processes stopped for good (--timeout 0.2 minutes)", "waited 0.2 minutes", times,
+        lab, stage, "one of two processes suspended (--timeout 0.2 minutes)", "waited 0.2 minutes", times,
         lambda output: {
             "options": (*two, "--timeout", "0.2"),
             "during": kill_a_child(lab.pace * dice.uniform(seconds / 2, seconds * 0.8), signal.SIGSTOP),

@@ -20,8 +20,8 @@ from fastreid.data.check import (
     counts_table,
     list_checksums,
     protocols_named,
-    trained_apart,
     unreadable,
+    with_distinct_training,
 )
 from fastreid.engine.summary import valid_queries_table
 from fastreid.utils.errors import reported_as
@@ -66,7 +66,7 @@ def _check(args: argparse.Namespace) -> int:
     if names[0] in BENCHMARK_OF:
         print(f"{BENCHMARK_OF[names[0]].home(root)}\n")
     datasets = build_datasets(cfg, names)
-    print(f"\n{counts_table(trained_apart(datasets), datasets)}\n\n{valid_queries_table(datasets)}\n")
+    print(f"\n{counts_table(with_distinct_training(datasets), datasets)}\n\n{valid_queries_table(datasets)}\n")
     if sums := list_checksums(names, root):
         print(f"SHA-256 of the list files, line endings aside:\n{sums}\n")
     if args.attributes:

@@ -21,8 +21,8 @@ class CfgNode(YacsNode):
     def merge_from_file(self, cfg_filename: str) -> None:
         """Merge a YAML file, and before it the files that its `_BASE_` names (relative to the file).
 
-        `_BASE_` is a path or a list of paths; later ones win over earlier ones, the file wins over all. Names of older
-        versions of fast-reid and of other programs are translated and logged (`fastreid.config.renames`).
+        `_BASE_` is a path or a list of paths; later ones override earlier ones, and the file overrides all. Names of
+        older versions of fast-reid and of other programs are translated and logged (`fastreid.config.renames`).
 
         Args:
             cfg_filename: the file.
@@ -107,7 +107,7 @@ def configurable(init: Callable | None = None, *, from_config: Callable | None =
     """Decorate a class or function so that it can be built from a config: `Thing(cfg, …)` calls `from_config(cfg, …)`.
 
     Use it without arguments on `__init__` of a class with a classmethod `from_config`, or as
-    `@configurable(from_config=...)` on a function. Explicit arguments win over those of the config.
+    `@configurable(from_config=...)` on a function. Explicit arguments override those of the config.
 
     Args:
         init: the constructor of a class.

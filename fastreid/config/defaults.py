@@ -17,7 +17,7 @@ _C.MODEL.DEVICE = "auto"
 # Seeds Python, NumPy, torch, the data order and (unless NOISE_SEED says otherwise) the shared noise.
 _C.MODEL.SEED = 1111
 _C.MODEL.META_ARCHITECTURE = "Baseline"
-# Parts of the model, by their dotted paths, that SOLVER.FREEZE_ITERS freezes.
+# Dotted paths of the parts of the model that are frozen in the first SOLVER.FREEZE_ITERS iterations.
 _C.MODEL.FREEZE_LAYERS = []
 _C.MODEL.QUEUE_SIZE = 8192
 # Checkpoint, or .safetensors, to start from (stage 2: the stage-1 checkpoint) or to evaluate.
@@ -33,13 +33,13 @@ _C.MODEL.BACKBONE.NAME = "build_resnet_backbone"
 _C.MODEL.BACKBONE.DEPTH = "50x"
 # ViT: "patch" (one convolution of the patch size) or "conv" (a stack of 3x3 stride-2 convolutions).
 _C.MODEL.BACKBONE.STEM = "patch"
-# build_timm_backbone: any name of timm's, as "convnext_tiny".
+# build_timm_backbone: any model of timm, such as "convnext_tiny".
 _C.MODEL.BACKBONE.TIMM_NAME = ""
-# 1 or 2: of the last stage of a ResNet and its relatives; 1 keeps their maps twice as high and wide.
+# Stride of the last stage of a ResNet or a similar network, 1 or 2; with 1, maps are twice as high and wide.
 _C.MODEL.BACKBONE.LAST_STRIDE = 1
-# Channels of the backbone's maps. The default stands for "whatever it has"; another number is checked against it.
+# Channels of the maps of the backbone. The default stands for the number that it has; other values are compared.
 _C.MODEL.BACKBONE.FEAT_DIM = 2048
-# "BN", "syncBN", "GhostBN", "FrozenBN" or "GN"; the parts of a batch that GhostBN normalises by themselves.
+# "BN", "syncBN", "GhostBN", "FrozenBN" or "GN"; NORM_SPLIT is the number of parts that GhostBN normalises separately.
 _C.MODEL.BACKBONE.NORM = "BN"
 _C.MODEL.BACKBONE.NORM_SPLIT = 1
 _C.MODEL.BACKBONE.WITH_IBN = False
@@ -54,22 +54,22 @@ _C.MODEL.BACKBONE.DROP_RATIO = 0.0
 _C.MODEL.BACKBONE.ATT_DROP_RATE = 0.0
 _C.MODEL.BACKBONE.PRETRAIN = False
 _C.MODEL.BACKBONE.PRETRAIN_PATH = ""
-# The least share of the backbone's parameters that a pretrained file must fill; below it, an error.
+# Least share of the backbone that a pretrained file must fill; if it fills less, an error is raised.
 _C.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE = 0.98
 
 _C.MODEL.HEADS = CN()
 _C.MODEL.HEADS.NAME = "EmbeddingHead"
 _C.MODEL.HEADS.NORM = "BN"
 _C.MODEL.HEADS.NORM_SPLIT = 1
-# 0: counted from the training data.
+# Number of training people; 0 counts them in the training data.
 _C.MODEL.HEADS.NUM_CLASSES = 0
-# Above 0: a 1x1 convolution to that many channels after the pooling.
+# Channels of a 1x1 convolution after the pooling; 0: no convolution.
 _C.MODEL.HEADS.EMBEDDING_DIM = 0
 _C.MODEL.HEADS.WITH_BNNECK = False
 _C.MODEL.HEADS.NECK_FEAT = "before"
 _C.MODEL.HEADS.POOL_LAYER = "GlobalAvgPool"
 _C.MODEL.HEADS.CLS_LAYER = "Linear"
-# Of CosSoftmax, ArcSoftmax and CircleSoftmax.
+# Margin and scale of CosSoftmax, ArcSoftmax and CircleSoftmax.
 _C.MODEL.HEADS.MARGIN = 0.0
 _C.MODEL.HEADS.SCALE = 1
 
@@ -98,7 +98,7 @@ _C.MODEL.LOSSES.COSFACE.MARGIN = 0.25
 _C.MODEL.LOSSES.COSFACE.GAMMA = 128
 _C.MODEL.LOSSES.COSFACE.SCALE = 1.0
 _C.MODEL.LOSSES.CENTER = CN()
-# How far a class's centre moves towards the features of a batch; not a learning rate of the optimiser.
+# Rate at which the centre of a class moves towards its features in a batch; the optimiser does not use it.
 _C.MODEL.LOSSES.CENTER.ALPHA = 0.5
 _C.MODEL.LOSSES.CENTER.SCALE = 0.0005
 
@@ -153,8 +153,7 @@ _C.INPUT.RPT.PROB = 0.5
 
 # ----------------------------------------------------------------------------------------------- data
 _C.DATASETS = CN()
-# Folder that holds the benchmarks' folders; empty: the environment variable FASTREID_DATASETS, else
-# "datasets".
+# Folder that contains the folders of the benchmarks; "": the environment variable FASTREID_DATASETS, else "datasets".
 _C.DATASETS.ROOT = ""
 _C.DATASETS.NAMES = ("Market1501",)
 _C.DATASETS.TESTS = ("Market1501",)
@@ -164,7 +163,7 @@ _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
 _C.DATALOADER.NUM_INSTANCE = 4
 _C.DATALOADER.NUM_WORKERS = 8
-# Of SetReWeightSampler: how many of every sum(SET_WEIGHT) people come from each of DATASETS.NAMES.
+# For SetReWeightSampler: number of people from each of DATASETS.NAMES among every sum(SET_WEIGHT) people.
 _C.DATALOADER.SET_WEIGHT = []
 # Seconds to wait for a batch of the data workers before the run stops with an error; 0 is no limit.
 _C.DATALOADER.TIMEOUT = 600
@@ -180,7 +179,7 @@ _C.SOLVER.AMP.ENABLED = False
 _C.SOLVER.AMP.DTYPE = "auto"
 # Any class of torch.optim, or one registered in OPTIMIZER_REGISTRY.
 _C.SOLVER.OPT = "Adam"
-# Further arguments of it, as pairs: [[betas, [0.9, 0.98]], [amsgrad, True]].
+# Further arguments of the optimiser, as pairs: [[betas, [0.9, 0.98]], [amsgrad, True]].
 _C.SOLVER.OPT_ARGS = []
 _C.SOLVER.MAX_EPOCH = 120
 # Iterations of an epoch; 0: training images // IMS_PER_BATCH.
@@ -208,15 +207,15 @@ _C.SOLVER.ETA_MIN_LR = 1e-7
 _C.SOLVER.WARMUP_FACTOR = 0.1
 _C.SOLVER.WARMUP_ITERS = 1000
 _C.SOLVER.WARMUP_METHOD = "linear"
-# For how many iterations; 0 freezes nothing, -1 for the whole run.
+# Number of iterations in which MODEL.FREEZE_LAYERS are frozen; 0: none, -1: all of the run.
 _C.SOLVER.FREEZE_ITERS = 0
 _C.SOLVER.CHECKPOINT_PERIOD = 20
-# How many model_NNNN.pth stay, the newest; 0: all. model_best.pth and model_final.pth always do.
+# Number of the newest model_NNNN.pth to keep; 0: all. model_best.pth and model_final.pth are always kept.
 _C.SOLVER.KEEP_CHECKPOINTS = 0
 # Images of one update, over all processes and accumulation steps.
 _C.SOLVER.IMS_PER_BATCH = 64
-# Evaluate, and keep as the checkpoints' "model", the moving average of the weights; MOMENTUM is the old average's
-# share. WARMUP forgets the first weights sooner.
+# Evaluate a moving average of the weights, and save it as "model" in checkpoints. MOMENTUM is the share of the old
+# average; WARMUP makes it smaller in the first steps.
 _C.SOLVER.EMA = CN()
 _C.SOLVER.EMA.ENABLED = False
 _C.SOLVER.EMA.MOMENTUM = 0.999
@@ -226,7 +225,7 @@ _C.SOLVER.FSDP = CN()
 _C.SOLVER.FSDP.ENABLED = False
 # Parts in which a batch goes through the model, to save memory.
 _C.SOLVER.ACCUMULATION_STEPS = 1
-# How many steps in a row may be skipped because a loss or a gradient is not finite; 0 stops at the first.
+# Number of steps in a row that may be skipped because a loss or a gradient is not finite; 0 stops at the first.
 _C.SOLVER.MAX_NONFINITE = 10
 _C.SOLVER.CLIP_GRADIENTS = CN()
 _C.SOLVER.CLIP_GRADIENTS.ENABLED = False
@@ -244,21 +243,21 @@ _C.TEST.MEMORY_BUDGET = 256.0
 # Compute features in SOLVER.AMP.DTYPE too (scores stay float32): faster, and close to but not the same numbers.
 _C.TEST.AMP = CN()
 _C.TEST.AMP.ENABLED = False
-# "compiled" (the library's kernels on the CPU: the same bits everywhere), "torch" (its product, on MODEL.DEVICE), or
+# "compiled" (the kernels of the library, on the CPU: the same bits everywhere), "torch" (on MODEL.DEVICE), or
 # "auto": compiled if it is built.
 _C.TEST.ENGINE = "auto"
 # Neighbours of re-ranking and expansion: "compiled", "torch" (on MODEL.DEVICE), "faiss", or "auto" as TEST.ENGINE.
 _C.TEST.SEARCH = "auto"
 # Rank-k as on CUHK03: one gallery image per person, the expectation over all draws.
 _C.TEST.SINGLE_SHOT = False
-# Figures from each "view" to each, each "camera" to each, or both: ["view", "camera"].
+# Figures for each pair of views, of cameras, or both: ["view", "camera"].
 _C.TEST.BREAKDOWN = []
 # Pictures in OUTPUT_DIR/plots: match curve, ROC, DET, distances of right and wrong pairs.
 _C.TEST.PLOTS = False
 # Verification: TPR@FPR, AUC, equal error rate, accuracy and its threshold.
 _C.TEST.ROC = CN()
 _C.TEST.ROC.ENABLED = False
-# Descriptors are the mean of an image's and its mirror image's; twice the time.
+# Average the descriptor of each image with that of its mirror image; takes twice the time.
 _C.TEST.FLIP = CN()
 _C.TEST.FLIP.ENABLED = False
 # Database-side augmentation of the gallery, before anything else.
@@ -278,8 +277,8 @@ _C.TEST.RERANK.ENABLED = False
 _C.TEST.RERANK.K1 = 20
 _C.TEST.RERANK.K2 = 6
 _C.TEST.RERANK.LAMBDA = 0.3
-# After the last iteration: batch norm statistics of NUM_ITER batches of DATASET's training images; "" is those of
-# DATASETS.NAMES.
+# Recompute batch norm statistics after the last iteration, from NUM_ITER batches of training images of DATASET; ""
+# stands for DATASETS.NAMES.
 _C.TEST.PRECISE_BN = CN()
 _C.TEST.PRECISE_BN.ENABLED = False
 _C.TEST.PRECISE_BN.DATASET = "Market1501"
@@ -289,7 +288,7 @@ _C.TEST.PRECISE_BN.NUM_ITER = 300
 _C.IMPORTS = []
 _C.OUTPUT_DIR = "logs/"
 _C.CUDNN_BENCHMARK = False
-# Use only operations with the same bits each time, on GPUs too; some are slower, and those without one raise.
+# Use only operations that give the same bits each time, also on GPUs; some are slower, and others raise an error.
 _C.DETERMINISTIC = False
 
 for _method in methods():

@@ -30,7 +30,7 @@ def load_chain(path: str) -> Chain:
     A file that is named several times is read once, at the place where it is named last.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         ConfigError: a file cannot be read, is no YAML of keys, or has a key twice; `_BASE_` is circular.
@@ -64,7 +64,7 @@ def read_tree(path: str, asked_by: str = "") -> dict:
     """Return the keys and values of one YAML file.
 
     Args:
-        path: of the file.
+        path: path of the file.
         asked_by: the file whose `_BASE_` names it.
 
     Raises:

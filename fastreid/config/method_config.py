@@ -17,9 +17,9 @@ class Key:
 
     Args:
         default: its default; values of the key keep this type.
-        rule: what it may be, a constant of `fastreid.config.ranges`.
+        rule: its legal values, a constant of `fastreid.config.ranges`.
         is_path: whether `~` is expanded in its value.
-        refused: why it cannot be changed, of a key that is only accepted at its default; "" for others.
+        refused: why it cannot be changed, for a key that is only accepted at its default; "" for others.
     """
 
     default: Any
@@ -30,7 +30,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Rename:
-    """What became of a key of another program or of an older version.
+    """The translation of a key of another program or of an older version.
 
     Args:
         key: its name here; "" if its value is not needed.

@@ -1,4 +1,4 @@
-"""Notices to the user about the config, which are logged once and again in the log of the run."""
+"""Notices to the user about the config, which are logged once, and a second time in the log of the run."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def each(rule: Rule, what: str, count: int | None = None) -> Rule:
     """Return the rule of a list or tuple whose elements obey a rule.
 
     Args:
-        rule: of each element.
+        rule: rule of each element.
         what: the condition in words.
         count: number of elements; None for any.
     """

@@ -21,7 +21,7 @@ RETIRED: dict[str, Rename] = {
     "SOLVER.MAX_ITER": Rename("SOLVER.MAX_EPOCH", "it has always counted epochs"),
     "SOLVER.DELAY_ITERS": Rename("SOLVER.DELAY_EPOCHS", "it has always counted epochs"),
     "SOLVER.FP16_ENABLED": Rename("SOLVER.AMP.ENABLED"),
-    "SOLVER.LOG_PERIOD": Rename(why="the log has its own pace"),
+    "SOLVER.LOG_PERIOD": Rename(why="losses are logged every 20 iterations"),
     "INPUT.REA.MEAN": Rename("INPUT.REA.VALUE"),
     "INPUT.DO_FLIP": Rename("INPUT.FLIP.ENABLED", _FLAGS),
     "INPUT.FLIP_PROB": Rename("INPUT.FLIP.PROB", _FLAGS),
@@ -58,7 +58,7 @@ ADD_ONS: dict[str, str] = {
 def modernise(trees: Chain) -> Chain:
     """Translate a chain of configs, and log what was translated.
 
-    A chain with a model of another program gets the defaults of that program in front; the chain itself wins.
+    If a chain has a model of another program, the defaults of that program are merged before it.
 
     Args:
         trees: the chain.

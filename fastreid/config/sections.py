@@ -22,7 +22,7 @@ def add_section(group: str, keys: Mapping[str, Any]) -> None:
 
     Args:
         group: full name of the group; it is made if the tree does not have it.
-        keys: name in the group -> its default, or a `Key` with the default and what the key may be.
+        keys: name in the group -> its default, or a `Key` with its default and its legal values.
 
     Raises:
         ConfigError: the tree has such a key with another default already.
@@ -33,7 +33,7 @@ def add_section(group: str, keys: Mapping[str, Any]) -> None:
 
 
 def add_keys(tree: YacsNode, keys: Mapping[str, Key]) -> None:
-    """Add keys to a tree of defaults, and what they may be to the tables of this package.
+    """Add keys to a tree of defaults, and their legal values to the tables of this package.
 
     Args:
         tree: the defaults.

@@ -1,7 +1,7 @@
 """Keys that were set but are not read because of other keys; they are logged in one line.
 
-To set an option of a part that is not chosen is no error, as files inherit many keys. But REA.PROB without REA.ENABLED,
-or NUM_INSTANCE with a sampler that does not use it, may be a mistake that costs a training.
+Setting an option of a part that is not chosen is not an error, as files inherit many keys. But REA.PROB without
+REA.ENABLED, or NUM_INSTANCE with a sampler that does not use it, may be a mistake that wastes a training.
 """
 
 from __future__ import annotations

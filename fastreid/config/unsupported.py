@@ -67,7 +67,7 @@ def require_unread(cfg: CfgNode, group: str, reads: Iterable[str], why: str) -> 
         cfg: the config.
         group: full name of the group, as "MODEL.BACKBONE".
         reads: last parts of the names of the keys that the part reads.
-        why: as of `require_defaults`.
+        why: as in `require_defaults`.
 
     Raises:
         ConfigError: the message names the keys that were changed.

@@ -210,7 +210,7 @@ def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[PersonLoade
 
 def _begin_worker(worker: int) -> None:
     leave_signals_to_parent()
-    gc.freeze()  # no collection visits, and thereby copies page by page, what the parent had allocated
+    gc.freeze()  # otherwise a collection would touch, and so copy, the memory that the parent has allocated
 
 
 _BAD_IMAGE_POLICIES = ("raise", "skip")

@@ -19,7 +19,7 @@ from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.datasets import ImageDataset
 from fastreid.data.images import ImageReadError, read_image
 from fastreid.structures import PersonImage, View
-from fastreid.utils.plain import printable
+from fastreid.utils.display_text import printable
 
 HEADERS = ("data set", "split", "images", "published", "people", "published", "unnamed", "cameras", "views")
 CELL, GAP, MARGIN = (64, 128), 4, (64, 30)
@@ -50,7 +50,7 @@ def _train_name(dataset: ImageDataset) -> str:
     return benchmark.train_name(dataset.name) if benchmark else dataset.name
 
 
-def trained_apart(datasets: Iterable[ImageDataset]) -> list[ImageDataset]:
+def with_distinct_training(datasets: Iterable[ImageDataset]) -> list[ImageDataset]:
     """The data sets without those that train on the images of an earlier one."""
     first: dict[str, ImageDataset] = {}
     for dataset in datasets:

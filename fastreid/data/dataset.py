@@ -32,8 +32,9 @@ _OTHER_KEYS = Batch.__annotations__.keys() - {"images"}
 class PersonDataset(Dataset[Item]):
     """Decoded and transformed images of people.
 
-    An item has the keys of `Batch` and one key for each further view. Views of a `PersonTransform` are `Pixels`, which
-    `PersonLoader` converts to float.
+    An item has the keys of `Batch` and one key for each further view. A view is here a version of the image that a
+    transform makes, not the view of a camera. Views of a `PersonTransform` are `Pixels`, which `PersonLoader` converts
+    to float.
 
     Args:
         images: the images, in order.
@@ -117,7 +118,7 @@ class TrainingDataset(PersonDataset):
     The same run with other DATALOADER.NUM_WORKERS, in more processes, or resumed, therefore sees the same images. Each
     view draws its random numbers from a stream of its own, so further views do not change "images".
 
-    An item is asked for by `Draw` and has two more keys, its "position" in the batch of all processes and the
+    The index of an item is a `Draw`. An item has two more keys, its "position" in the batch of all processes and the
     "batch_size" of that batch. With `skip_unreadable`, another image of the same label replaces an image that cannot
     be read, or else any other image.
 
@@ -170,7 +171,7 @@ class TrainingDataset(PersonDataset):
         return self.__getitems__([draw])[0]
 
     def __getitems__(self, draws: Sequence[Draw]) -> list[Item]:
-        """The items of a batch, which torch's loaders ask for together."""
+        """The items of a batch; torch's loaders call this instead of `__getitem__`."""
         with preserved_generators(torch_alone=self._torch_alone):
             return [self._drawn(draw) for draw in draws]
 

@@ -77,7 +77,7 @@ class ImageReadError(UserError, RuntimeError):
 
 
 class ImageAccessError(ImageReadError):
-    """The file system failed, not the image. It is never skipped, so that a run does not depend on passing failures."""
+    """A failure of the file system, not of the image. It is never skipped: a run must not depend on such failures."""
 
 
 def read_image(path: str) -> Image.Image:

@@ -13,7 +13,7 @@ from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.benchmarks.person_camera import person_and_camera
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.own_rows import Row, dataset_of
-from fastreid.data.scan import Scan, is_litter, log_once, scan, shown
+from fastreid.data.scan import Scan, is_hidden_or_system, log_once, scan, shown
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +39,16 @@ def read_folders(home: Path) -> ImageDataset:
     home = home.absolute()
     splits = [split for split in SPLITS if os.path.isdir(home / split)]
     layout = _Layout(home, bool(splits))
-    # Each split by itself, so that one of them may be a link to another.
+    # Each split is scanned separately, so that one of them may be a link to another.
     scans = [scan(home / split) for split in splits] or [scan(home)]
     for found in scans:
         found.log()
     beside = scan(home, without=SPLITS).images if splits else []
     rows = [layout.row(path) for found in scans for path in found.images if not layout.is_astray(path)]
-    astray = beside + [path for found in scans for path in found.images if layout.is_astray(path)]
-    if astray:
+    outside = beside + [path for found in scans for path in found.images if layout.is_outside(path)]
+    if outside:
         raise DatasetError(
-            f"{len(astray):,} images are not below {layout.form}, for example {astray[0]}.{layout.advice(astray)}"
+            f"{len(outside):,} images are not below {layout.form}, for example {outside[0]}.{layout.advice(outside)}"
         )
     if not rows:
         raise DatasetError(f"no images below {layout.form}{_skipped(scans)}")
@@ -86,7 +86,7 @@ class _Layout:
         """Number of folders between `home` and an image of a person."""
         return 2 if self.has_splits else 1
 
-    def is_astray(self, path: Path) -> bool:
+    def is_outside(self, path: Path) -> bool:
         """Whether an image is in no person's folder."""
         return len(path.relative_to(self.home).parts) <= self.depth
 
@@ -95,7 +95,7 @@ class _Layout:
         parts = path.relative_to(self.home).parts
         return Row(str(path), parts[self.depth - 1], split=parts[0] if self.has_splits else "train")
 
-    def advice(self, astray: Sequence[Path]) -> str:
+    def advice(self, outside: Sequence[Path]) -> str:
         """Advice about images that belong to no person."""
         said = ""
         if self.has_splits:
@@ -103,7 +103,7 @@ class _Layout:
                 f" Because {self.home} has a folder train, query or gallery, people are looked for in these alone: "
                 "move other folders away, or rename a person who is called so."
             )
-        if any(map(_is_like_market, astray)):
+        if any(map(_is_like_market, outside)):
             said += (
                 " Images named PERSON_cCAMERA… are of Market-1501's form: name the benchmark itself (Market1501), or "
                 "list them in a table with the cameras (csv:FILE)."
@@ -154,7 +154,7 @@ class _Layout:
         if not os.path.isdir(place):
             return []
         with os.scandir(place) as entries:
-            return [entry for entry in entries if not is_litter(entry.name) and os.path.isdir(entry.path)]
+            return [entry for entry in entries if not is_hidden_or_system(entry.name) and os.path.isdir(entry.path)]
 
     def _short(self, path: str) -> str:
         return shown(os.path.relpath(path, self.home))

@@ -1,4 +1,4 @@
-"""Make a data set of rows of a user's own images: names of people and cameras become ids, and are kept."""
+"""Make a data set of rows of a user's own images: people and cameras get ids, and keep their names for reports."""
 
 from __future__ import annotations
 

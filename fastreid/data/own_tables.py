@@ -155,7 +155,7 @@ def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
             note(problem, line, row["path"])
         if _BELOW.fullmatch(row["person"]) and row["person"] != NO_PERSON:
             note("person is below -1", line, row["person"])
-        # Of query and gallery together: an image would find itself.
+        # Over query and gallery together: an image in both would find itself.
         key = (os.path.normpath(path), row.get("split", "train").lower() == "train")
         if key in seen:
             note("the same image again", line, f"{row['path']} (line {seen[key]})")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastreid.data.datasets.bases import DatasetError
 from fastreid.data.formats import image_suffixes
-from fastreid.utils.plain import shortened
+from fastreid.utils.display_text import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _folders(entries: list[os.DirEntry], found: Scan, suffixes: frozenset[str]) 
     """Yield the folders among the entries of a folder; images and skipped entries go to `found`."""
     for entry in entries:
         suffix = _suffix(entry.name)
-        if is_litter(entry.name):
+        if is_hidden_or_system(entry.name):
             found.skip(LITTER if entry.name in LITTER_NAMES else HIDDEN, entry.path)
         elif _is_broken_link(entry):
             found.skip(BROKEN, entry.path)
@@ -124,7 +124,7 @@ def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def is_litter(name: str) -> bool:
+def is_hidden_or_system(name: str) -> bool:
     """Whether files and folders of this name are skipped: hidden, or created by an operating system."""
     return name.startswith(".") or name in LITTER_NAMES
 

@@ -1,4 +1,4 @@
-"""Errors of data workers that die, hang, or find the shared memory full, with advice; and their signals."""
+"""Data workers: error messages if they die, hang or find the shared memory full, and handling of signals."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _CAUSES = (
 
 
 class WorkerError(UserError, RuntimeError):
-    """Data workers cannot go on; the message says why, and what to do."""
+    """Data workers cannot continue; the message says why, and what to do."""
 
 
 @contextlib.contextmanager

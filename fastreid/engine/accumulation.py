@@ -13,7 +13,7 @@ from fastreid.utils import comm
 
 
 def accumulation_steps(cfg: CfgNode) -> int:
-    """SOLVER.ACCUMULATION_STEPS: forward passes per update; SOLVER.IMS_PER_BATCH counts the images of all of them.
+    """Return SOLVER.ACCUMULATION_STEPS, the forward passes per update; SOLVER.IMS_PER_BATCH counts all their images.
 
     Raises:
         ConfigError: the batch cannot be divided into so many parts, or a part would divide the images of a person.

@@ -34,7 +34,7 @@ def cpu_has_bf16() -> bool:
 def amp_dtype(cfg: Any, device: torch.device | str, *, enabled: bool | None = None) -> torch.dtype | None:
     """Return the format of SOLVER.AMP on ``device``: bfloat16, float16 or None (float32).
 
-    ``enabled`` stands for SOLVER.AMP.ENABLED if given: evaluation has a key of its own.
+    ``enabled`` replaces SOLVER.AMP.ENABLED if it is given, as evaluation has another key.
     "auto" is bf16 where the hardware has it (CUDA and CPU), fp16 on older CUDA devices, else none.
 
     Raises:

@@ -107,7 +107,7 @@ class DefaultTrainer(ResumableTrainer):
         self.register_hooks([self.epoch_tasks, *self.build_hooks()])
 
     def _check_data(self) -> None:
-        """Check what the data sets hold now, not after hours of training."""
+        """Check all data sets before training, so that mistakes are not found after hours."""
         if self.loader.images is not None:
             interface_of(self.bare_model).check_data(self.loader.images)
         self._protocols = [check_protocol(dataset) for dataset in self.test_datasets]

@@ -101,7 +101,7 @@ class EpochTasks(HookBase):
         Args:
             state: None of a checkpoint that was written before there were epoch tasks.
             epoch: the first epoch that is run.
-            is_in_epoch: whether the run goes on in the middle of that epoch.
+            is_in_epoch: whether the run continues in the middle of that epoch.
 
         Raises:
             ArgumentError: the plan does not fit the training set.

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 
-from fastreid.engine.trainer_base import EvaluationCut, HookBase, progress_of
+from fastreid.engine.trainer_base import EvaluationInterrupted, HookBase, progress_of
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import BEST, Checkpointer
 from fastreid.utils.env import rng_state, set_rng_state
@@ -62,17 +62,17 @@ class EvalHook(HookBase):
         return done == self.trainer.max_epoch or (self._period > 0 and done % self._period == 0)
 
     def _run(self) -> None:
-        trainer, state, cut = self.trainer, rng_state(), None
+        trainer, state, interruption = self.trainer, rng_state(), None
         try:
             trainer.is_evaluating = True
             trainer.results = _checked(self._evaluate())
-        except EvaluationCut as error:
-            cut = error
+        except EvaluationInterrupted as error:
+            interruption = error
         finally:
             trainer.is_evaluating = False
             set_rng_state(state)
-        if cut is not None:
-            cut.stop()
+        if interruption is not None:
+            interruption.stop()
         trainer.storage.put_results(trainer.results)
 
 
@@ -99,13 +99,13 @@ class _AfterEvaluation(HookBase):
 
     def before_train(self) -> None:
         """Act on a repeated evaluation."""
-        self._look()
+        self._act_once()
 
     def after_epoch(self) -> None:
         """Act on an evaluation of this epoch."""
-        self._look()
+        self._act_once()
 
-    def _look(self) -> None:
+    def _act_once(self) -> None:
         results = self.trainer.results
         if results and results is not self._seen:
             self._act(results)
@@ -193,7 +193,7 @@ def restore_best(
     logged and the next evaluation writes the file.
 
     Args:
-        checkpointer: of the run.
+        checkpointer: checkpointer of the run.
         best_metric: the best metric of the run so far.
         best_iteration: its iteration.
 

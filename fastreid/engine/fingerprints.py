@@ -1,4 +1,4 @@
-"""Checksums of the images of a data set: names, people, cameras, views and content, not where the data set lies."""
+"""Checksums of the images of a data set: names, people, cameras, views and content, but not the location."""
 
 from __future__ import annotations
 

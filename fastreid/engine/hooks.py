@@ -175,7 +175,7 @@ class LogSkippedImages(HookBase):
 
     def after_train(self) -> None:
         """Log the images of this process if the run was stopped."""
-        # Without the other processes: after an error they may never call this.
+        # Only for this process: after an error the others may never call this.
         if not self._is_logged and self.trainer.data_loader is not None:
             self._log(skipped_images(self.trainer.data_loader))
 

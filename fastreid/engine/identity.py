@@ -1,4 +1,4 @@
-"""What a run trains on, as fingerprints in its checkpoints: a run that is resumed must train on the same."""
+"""Identity of a run: fingerprints of its data, config and frozen weights, which must be equal when it is resumed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ import torch.multiprocessing as mp
 from fastreid.config import resolve_device
 from fastreid.engine.stopping import Interrupted
 from fastreid.utils.console import make_writable
-from fastreid.utils.errors import UserError, hush_clean_up, sentence_of
+from fastreid.utils.errors import UserError, log_destructor_errors, sentence_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,17 +95,17 @@ def launch(
         return main(*args)
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    places = (world_size, num_gpus_per_machine, machine_rank, dist_url, device, timeout_minutes)
-    _spawn(main, num_gpus_per_machine, places, args, timeout_minutes)
+    group = (world_size, num_gpus_per_machine, machine_rank, dist_url, device, timeout_minutes)
+    _spawn(main, num_gpus_per_machine, group, args, timeout_minutes)
     return None
 
 
 def _spawn(
-    main: Callable[..., Any], num_processes: int, places: tuple[Any, ...], args: tuple[Any, ...], timeout_minutes: float
+    main: Callable[..., Any], num_processes: int, group: tuple[Any, ...], args: tuple[Any, ...], timeout_minutes: float
 ) -> None:
-    """Run the processes of this machine to their end; `places` is what `_worker` takes between `main` and `args`."""
+    """Run the processes of this machine to their end; `group` is passed to `_worker` between `main` and `args`."""
     try:
-        started = mp.spawn(_worker, nprocs=num_processes, args=(main, *places, args), join=False)
+        started = mp.spawn(_worker, nprocs=num_processes, args=(main, *group, args), join=False)
         _wait_for_all(started, timeout_minutes)
     except mp.ProcessExitedException as error:
         raise LaunchError(
@@ -120,7 +120,7 @@ def _spawn(
         raise
 
 
-class _Requests:
+class _SignalForwarder:
     """Forwards SIGTERM and Ctrl-C to the processes of the run, which save it before they end.
 
     Otherwise the launcher would end first and kill them.
@@ -135,7 +135,7 @@ class _Requests:
     def __init__(self, started: mp.ProcessContext) -> None:
         self._started, self.has_signal = started, False
 
-    def __enter__(self) -> _Requests:
+    def __enter__(self) -> _SignalForwarder:
         is_main = threading.current_thread() is threading.main_thread()  # Python allows handlers there only
         numbers = (signal.SIGTERM, signal.SIGINT) if is_main else ()
         self._before = {number: signal.signal(number, self._pass_on) for number in numbers}
@@ -168,7 +168,7 @@ def _sentence_in(traceback: str) -> str | None:
 def _wait_for_all(started: mp.ProcessContext, timeout_minutes: float) -> None:
     """Wait until all processes have ended; kill those that hang after others have finished."""
     deadline = None
-    with _Requests(started) as requests:
+    with _SignalForwarder(started) as requests:
         while running := [process for process in started.processes if process.is_alive()]:
             codes = [process.exitcode for process in started.processes]
             if any(code not in (None, 0, STOPPED) for code in codes):
@@ -270,7 +270,7 @@ def _worker(
         if (sentence := sentence_of(error)) is None:
             raise
         logger.debug("stopped by", exc_info=True)
-        hush_clean_up()
+        log_destructor_errors()
         raise RankError(sentence) from error  # the launcher gets it as text only
 
 

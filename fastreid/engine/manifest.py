@@ -1,4 +1,4 @@
-"""What a result came from, in a file beside it: config, data, weights, code, versions and machine."""
+"""Writes the manifest of a run: the config, data, weights, code, versions and machine that its results come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trainer whose run can be stopped and resumed: what it starts from, and what its checkpoints hold."""
+"""A trainer whose run can be stopped and resumed: loads first weights, restores checkpoints, names their contents."""
 
 from __future__ import annotations
 

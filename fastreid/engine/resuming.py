@@ -1,4 +1,4 @@
-"""Which changes of data and config a resumed run may have: the identity in its checkpoint is compared with its own."""
+"""Compares the identity in a checkpoint with that of the resumed run, and decides which changes are accepted."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FREE = (
     "OUTPUT_DIR", "IMPORTS", "CUDNN_BENCHMARK", "DETERMINISTIC", "TEST", "INPUT.SIZE_TEST",
     "MODEL.DEVICE", "MODEL.WEIGHTS",
     "MODEL.BACKBONE.PRETRAIN", "MODEL.BACKBONE.PRETRAIN_PATH", "MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE",
-    # Of the assets, the frozen weights and the betas are compared themselves.
+    # The frozen weights and the betas of the assets are compared instead.
     "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH",
     "MODEL.SDMODEL.PREDICTION_TYPE",
-    # Of sampling only.
+    # Keys that only sampling reads.
     "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", "MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING",
     "MODEL.SDMODEL.NULL_CONDITION",
     "DATASETS.ROOT", "DATASETS.TESTS",

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 
-from fastreid.engine.trainer_base import EvaluationCut, HookBase, progress_of
+from fastreid.engine.trainer_base import EvaluationInterrupted, HookBase, progress_of
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import INTERRUPTED, Checkpointer
 
@@ -66,7 +66,7 @@ class StopOnSignal(HookBase):
             raise KeyboardInterrupt
         self._signal, self._signal_time = number, now
         if self.trainer.is_evaluating and not comm.is_distributed():
-            raise EvaluationCut(self._stop)
+            raise EvaluationInterrupted(self._stop)
         logger.warning("%s: stopping soon; a second signal stops at once", signal.Signals(number).name)
 
     def between_steps(self) -> None:

@@ -11,7 +11,7 @@ from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.datasets import ImageDataset
 from fastreid.evaluation.protocols import MatchedProtocol
 from fastreid.solver import LRSchedule
-from fastreid.utils.plain import printable
+from fastreid.utils.display_text import printable
 
 
 def model_summary(model: nn.Module) -> str:

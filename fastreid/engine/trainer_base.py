@@ -154,8 +154,8 @@ class TrainerBase:
         raise NotImplementedError(f"{type(self).__name__} must define run_step")
 
 
-class EvaluationCut(BaseException):
-    """Raised by a signal during an evaluation.
+class EvaluationInterrupted(BaseException):
+    """A signal interrupts an evaluation.
 
     Args:
         stop: saves the run and ends it; it must be called after the random states were restored.

@@ -23,8 +23,8 @@ def break_down(
     Pairs without a valid query are skipped. Distances, removal and ties are those of the whole score.
 
     Args:
-        distances: of the whole score.
-        matches: of the whole score.
+        distances: distances of the whole score.
+        matches: matches of the whole score.
         of_query: view or camera ids [Q].
         of_gallery: view or camera ids [G].
         by: "view" or "camera".

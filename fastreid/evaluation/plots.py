@@ -15,8 +15,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
 from fastreid.evaluation.roc import Curves, RocCurve
+from fastreid.utils.display_text import file_names, for_matplotlib, shortened
 from fastreid.utils.files import atomic_write
-from fastreid.utils.plain import file_names, for_matplotlib, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
     Characters that a file name cannot have become "_".
 
     Args:
-        curves: of each protocol.
+        curves: curves of each protocol.
         folder: where to write; created if it does not exist.
 
     Returns:

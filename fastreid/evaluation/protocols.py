@@ -46,7 +46,7 @@ class MatchedProtocol:
     """The test images of a protocol with their matches; labels are matched once, however often a model is scored.
 
     Attributes:
-        name: of the protocol.
+        name: name of the protocol.
         query: query images.
         gallery: gallery images.
         matches: positives, removed and junk images of every query.
@@ -188,10 +188,10 @@ def evaluate_protocols(
 
 
 def summarize(result: ProtocolResult, protocol: MatchedProtocol, *, with_plots: bool = False) -> Outcome:
-    """Log what qualifies the figures of a protocol, and return what is written of it.
+    """Log what limits the meaning of a protocol's figures, and return the parts of the result that are written.
 
     Args:
-        result: of scoring the protocol.
+        result: result of scoring the protocol.
         protocol: its images.
         with_plots: whether curves are needed.
     """

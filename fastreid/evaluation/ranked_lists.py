@@ -25,7 +25,7 @@ def ranked_lists(
     """Return what a report shows of one protocol, from the distances that were scored.
 
     Args:
-        result: of the protocol.
+        result: result of the protocol.
         query: query images.
         gallery: gallery images.
         person_names: {id: name} of people whose names are not their ids; shown instead of the id.

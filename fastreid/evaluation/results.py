@@ -14,9 +14,9 @@ from tabulate import tabulate
 
 from fastreid.evaluation.breakdown import Row, breakdown_table
 from fastreid.evaluation.roc import Curves
+from fastreid.utils.display_text import printable
 from fastreid.utils.files import atomic_write
 from fastreid.utils.optional import optional
-from fastreid.utils.plain import printable
 
 logger = logging.getLogger(__name__)
 

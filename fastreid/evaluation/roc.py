@@ -1,4 +1,4 @@
-"""Verification figures (ROC, AUC, EER) over all pairs of a query and a gallery image; no list of pairs is held.
+"""Verification figures (ROC, AUC, EER) over all pairs of a query and a gallery image, without a list of pairs.
 
 Right pairs (of the same person) are few. The true-positive rate changes only at their distances, so the number of wrong
 pairs at or below each of these distances gives the exact curve.
@@ -132,8 +132,8 @@ def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -
     Distances are compared in float32, which all engines compute; a float64 matrix is rounded to it.
 
     Args:
-        distances: of Q queries and G gallery images.
-        matches: of the queries.
+        distances: distances of Q queries and G gallery images.
+        matches: matches of the queries.
         num_threads: 0 for torch's number.
 
     Raises:
@@ -145,7 +145,7 @@ def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -
         raise ValueError(
             "a ROC curve needs right pairs, and no query has its person in the gallery under another camera"
         )
-    thresholds, places = np.unique(right.astype(np.float32), return_inverse=True)
+    thresholds, threshold_of = np.unique(right.astype(np.float32), return_inverse=True)
     counter = PairCounter(thresholds, distances.bounds, num_threads=num_threads)
     distances.count_pairs(counter, matches)
     for same_person in (right, removed):
@@ -158,7 +158,7 @@ def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -
         raise ValueError("a ROC curve needs wrong pairs, and all gallery images are of the queries' own people")
     return RocCurve(
         thresholds=thresholds,
-        true_positives=np.bincount(places).cumsum(),
+        true_positives=np.bincount(threshold_of).cumsum(),
         false_positives=false_positives,
         wrong_ties=wrong_ties,
         num_right=len(right),

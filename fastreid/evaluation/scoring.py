@@ -31,9 +31,9 @@ class ProtocolResult:
     Attributes:
         metrics: figures in percent; `valid_queries` is a count.
         cmc: cumulative match curve, float64 [max_rank], 0..1.
-        ranking: of all queries.
+        ranking: ranking of all queries.
         distances: those that were ranked, with the same bits.
-        matches: of all queries.
+        matches: matches of all queries.
         chance: expected Rank-1, mAP and mINP of a random order, in percent.
         roc: verification curve, if it was asked for.
         breakdown: rows by "view" and "camera", if they were asked for.
@@ -75,7 +75,7 @@ def score(
     matches: Matches | None = None,
     shared: bool = False,
 ) -> ProtocolResult | None:
-    """Rank the gallery for every query and average; the matrix of all distances is never held.
+    """Rank the gallery for every query and average; the matrix of all distances is never stored.
 
     Args:
         features_q: descriptors [Q, D], in the order of the images.
@@ -83,7 +83,7 @@ def score(
         query: Q images.
         gallery: G images.
         scoring: options; default: `Scoring()`.
-        matches: of the images, if they are known.
+        matches: matches of the images, if they are known.
         shared: every process of the run calls this with the same arguments and ranks its share of the queries. The
             main process returns the same result as a single process would, the others None.
 

@@ -70,7 +70,7 @@ class Scoring:
         engine: "compiled" (the library's kernels: the same bits everywhere), "torch" (its matrix product, on `device`),
             or "auto": compiled if it is built.
         search: neighbour search, as `nearest_neighbors`.
-        device: of torch, for engine and search; "auto" is CUDA if there is a device.
+        device: device of torch, for engine and search; "auto" is CUDA if there is a device.
         memory_budget: MiB that may be used beyond the descriptors.
         max_rank: length of the match curve, at least 10.
         single_shot: CMC as on CUHK03, with one gallery image per person.
@@ -92,7 +92,7 @@ class Scoring:
     breakdown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the values, and replace a device or a search that stands for another.
+        """Check the values, and replace "auto" by a device or a search.
 
         Raises:
             ArgumentError: a value that is not valid; the message names its key.

@@ -28,7 +28,7 @@ def single_shot_cmc(
     Args:
         blocks: distances [some queries, G], arrays or tensors, each with the number of its first query
             (`Distances.blocks`).
-        matches: of the queries.
+        matches: matches of the queries.
         g_pids: person ids of the gallery [G].
         max_rank: length of the curve.
     """
@@ -63,7 +63,7 @@ def _poisson_binomial(probabilities: np.ndarray, limit: int) -> np.ndarray:
     """Return P(n of the independent events happen) for n = 0 … limit - 1, [rows, limit].
 
     Args:
-        probabilities: of the events, [rows, events].
+        probabilities: probabilities of the events, [rows, events].
         limit: number of counts n.
     """
     distribution = np.zeros((len(probabilities), limit))

@@ -82,7 +82,7 @@ def bootstrap_intervals(
     They measure the variation due to the choice of queries, not that of another gallery or training.
 
     Args:
-        ranking: of the queries.
+        ranking: ranking of the queries.
         rank1: Rank-1 of each query, float64 [Q] in 0..1; default: whether the nearest image is a positive.
         level: share of the samples inside of the interval.
         num_samples: bootstrap samples, each as large as the valid queries.

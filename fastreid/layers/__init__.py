@@ -2,6 +2,7 @@
 
 from fastreid.layers import any_softmax, pooling
 from fastreid.layers.any_softmax import SOFTMAX_REGISTRY, ArcSoftmax, CircleSoftmax, CosSoftmax, Linear
+from fastreid.layers.attention import NonLocal, SqueezeExcite
 from fastreid.layers.norms import IBN, NORM_REGISTRY, NORMS_ON_VECTORS, GhostBatchNorm, get_norm
 from fastreid.layers.patch_stems import PATCH_STEMS
 from fastreid.layers.pooling import (
@@ -16,7 +17,6 @@ from fastreid.layers.pooling import (
     GlobalMaxPool,
     Identity,
 )
-from fastreid.layers.whole_map import NonLocal, SqueezeExcite
 
 __all__ = [
     "IBN",

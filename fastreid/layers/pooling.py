@@ -73,7 +73,7 @@ class GeneralizedMeanPoolingP(GeneralizedMeanPooling):
 
     Args:
         norm: start of p.
-        eps: as of `GeneralizedMeanPooling`.
+        eps: as in `GeneralizedMeanPooling`.
     """
 
     def __init__(self, norm: float = 3.0, eps: float = 1e-6) -> None:

@@ -1,4 +1,4 @@
-"""The interface between a model and all that trains, saves and evaluates it; models by `MODEL.META_ARCHITECTURE`."""
+"""The interface of models to trainer, checkpoints and evaluation; builds the model of `MODEL.META_ARCHITECTURE`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Layered(Protocol):
 
 
 class ReidModel(CheckpointedModule):
-    """Base class of models: what the trainer, checkpoints and evaluation may ask, each with a default.
+    """Base class of models: the members that trainer, checkpoints and evaluation use, each with a default.
 
     `forward(batch)` returns a dict of losses in training and descriptors [B, D] otherwise. `batch` is a
     `fastreid.structures.Batch`. What a checkpoint holds and must fill is declared in `CheckpointedModule`.
@@ -89,7 +89,7 @@ class ReidModel(CheckpointedModule):
         """
 
     def training_facts(self) -> dict[str, Any]:
-        """Return what decides the training beside config, data and weights. Default: nothing.
+        """Return what the training depends on besides config, data and weights. Default: nothing.
 
         A run is resumed only if the facts are the same. Keys are shown to the user; values are plain types.
         """
@@ -120,12 +120,17 @@ class PlainModel(PlainModule, ReidModel):
 def interface_of(model: nn.Module) -> ReidModel:
     """Return the model itself if it is a `ReidModel`, otherwise an adapter with the defaults.
 
-    The adapter answers questions; train and evaluate with the model itself.
+    The adapter is for these members only; train and evaluate with the model itself.
 
     Args:
         model: the bare model, not its distributed wrapper.
     """
     return model if isinstance(model, ReidModel) else PlainModel(model)
+
+
+def _register_models() -> None:
+    """Import the models of the library, which registers them; not at the top, as they import this module."""
+    importlib.import_module("fastreid.methods.models")
 
 
 def image_transforms_of(cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:

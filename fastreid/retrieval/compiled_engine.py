@@ -1,4 +1,4 @@
-"""Distances and rankings by the compiled kernels, block by block; no distance matrix is held, and no row is sorted.
+"""Distances and rankings by the compiled kernels, block by block, without a distance matrix and without sorting.
 
 Average precision, INP and CMC depend only on the ranks of a query's few positives. The distances to those are computed
 first; then the images that are nearer than each are counted, one segment of the gallery after the other. Every distance
@@ -289,8 +289,8 @@ class _CountedBlock:
         """Initialize counts of zero.
 
         Args:
-            matches: of the block's queries.
-            positions: of the gallery images that take part.
+            matches: matches of the block's queries.
+            positions: positions of the gallery images that take part.
             ranked: gallery rows of the positives in ranked order.
             near: distances of the positives in ranked order.
             removed: distances of the removed images.
@@ -311,9 +311,9 @@ class _CountedBlock:
 
     def read(self, queries: Any) -> Counts:
         """Return the distances of the positives and their counts, without the removed images."""
-        places = self._positions.of_image[self._matches.removed]
+        positions = self._positions.of_image[self._matches.removed]
         queries.take_off(
-            self._removed, places, self._matches.removed_starts,
+            self._removed, positions, self._matches.removed_starts,
             self._near, self._places, self._matches.positive_starts, self._counts,
         )  # fmt: skip
         return self._near, self._counts

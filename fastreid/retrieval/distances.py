@@ -126,8 +126,8 @@ def _entries(block: Any, images: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the distances of each row of a block to its own images."""
     row = np.repeat(np.arange(len(block)), np.diff(starts))
     if isinstance(block, torch.Tensor):
-        places = torch.from_numpy(row).to(block.device), torch.from_numpy(images).to(block.device)
-        return block[places].cpu().numpy()
+        entries = torch.from_numpy(row).to(block.device), torch.from_numpy(images).to(block.device)
+        return block[entries].cpu().numpy()
     return np.asarray(block[row, images])
 
 

@@ -18,7 +18,7 @@ _CHUNK = 1 << 22  # distances: bounds torch's temporaries to some 100 MiB
 class PairCounter:
     """Counts how many distances lie in each of many equal bins, and how many are at most each threshold.
 
-    The list of all pairs is never held. Distances are float32; those outside of the bounds count in the first or last
+    The list of all pairs is never stored. Distances are float32; those outside of the bounds count in the first or last
     bin.
     """
 
@@ -29,7 +29,7 @@ class PairCounter:
 
         Args:
             thresholds: where exact counts are wanted, ascending.
-            bounds: of the bins.
+            bounds: bounds of the bins.
             num_bins: number of bins.
             num_threads: 0 for torch's number.
         """

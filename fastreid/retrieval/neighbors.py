@@ -88,9 +88,9 @@ def nearest_neighbors(
         search: "compiled" (the library's kernels, on the CPU), "torch" (on `device`), "faiss" (`IndexFlat`, on the
             CPU; "auto" if it is not installed), or "auto": compiled if it is built and the device a CPU, else torch. Of
             equal distances at the end of a list torch and faiss may keep any.
-        device: of "torch".
+        device: device of "torch".
         with_farthest: also return each image's greatest distance.
-        num_threads: of "compiled"; default, or 0: torch's number.
+        num_threads: number of threads of "compiled"; default, or 0: torch's number.
 
     Raises:
         ValueError: wrong shapes, k outside of 1 to G or not a whole number, unknown names, a device that this machine

@@ -71,7 +71,7 @@ def count_matrix(
 
     Args:
         distmat: distances [Q, G]; a tensor is counted on its device.
-        matches: of the Q queries.
+        matches: matches of the Q queries.
         use_cython: as `rank_queries`.
         num_threads: as `rank_queries`.
         checked: whether `check_distances` has been called.
@@ -172,7 +172,7 @@ def ranking_of(thresholds: np.ndarray, counts: np.ndarray, matches: Matches) -> 
     Args:
         thresholds: distances of the positives, in ranked order.
         counts: int64 [3, positives]: before, below and at most (`ranking_numpy.count_before`).
-        matches: of the Q queries.
+        matches: matches of the Q queries.
     """
     num_positives = matches.num_positives
     valid = num_positives > 0

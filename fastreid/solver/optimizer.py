@@ -159,7 +159,7 @@ def _build(
     own_keys: dict[str, str] = OWN_KEYS,
     **arguments: Any,
 ) -> torch.optim.Optimizer:
-    """Return an optimiser over groups; SOLVER.OPT_ARGS win over `arguments`.
+    """Return an optimiser over groups; SOLVER.OPT_ARGS override `arguments`.
 
     Args:
         cls: its class.

@@ -24,13 +24,13 @@ def number_names(names: Iterable[str], junk: str | None = None) -> dict[str, int
     if all(map(is_canonical, others)):
         numbers = {name: int(name) for name in others}
     else:
-        numbers = places(others)
+        numbers = sorted_positions(others)
     return numbers if junk is None else {**numbers, junk: -1}
 
 
-def places(names: Iterable[str]) -> dict[str, int]:
+def sorted_positions(names: Iterable[str]) -> dict[str, int]:
     """Map each name to its position in the sorted list of names, from 0."""
-    return {name: place for place, name in enumerate(sorted(set(names)))}
+    return {name: position for position, name in enumerate(sorted(set(names)))}
 
 
 def is_canonical(name: str) -> bool:

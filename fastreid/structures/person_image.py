@@ -1,4 +1,4 @@
-"""One image of one person, as a protocol sees it."""
+"""The record of one image of a person, with the labels that a protocol uses."""
 
 from dataclasses import dataclass
 

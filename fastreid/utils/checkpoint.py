@@ -57,7 +57,7 @@ class Checkpointer:
         self.save_dir = Path(save_dir)
         self._average = average
         self._checkpointables = checkpointables if average is None else {"average": average, **checkpointables}
-        # Of the checkpoint that was saved or resumed last.
+        # Position of the checkpoint that was saved or resumed last.
         self._path: Path | None = None
         self._position: Position | None = None
 
@@ -65,7 +65,7 @@ class Checkpointer:
         """Write ``save_dir/name.pth``. Every process must call it; the main one writes.
 
         Args:
-            name: of the checkpoint.
+            name: name of the checkpoint.
             is_last: whether the text file last_checkpoint names it.
             **values: further values of plain types, as "epoch" and "iteration".
 
@@ -222,7 +222,7 @@ class Checkpointer:
         """Restore everything that ``save`` wrote, and return the values given to it.
 
         Args:
-            path: of the checkpoint.
+            path: path of the checkpoint.
             content: what `read_checkpoint` returned for it, if it was read before.
 
         Raises:

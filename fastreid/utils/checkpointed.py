@@ -1,4 +1,4 @@
-"""What a model declares about its checkpoints: what they hold, what they must fill, and names of other origin."""
+"""The interface of models to checkpoints: what is saved, what must be loaded, and names of other programs."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from fastreid.utils.console import close_quietly, make_writable, reader_is_gone
-from fastreid.utils.machine import machine_sentence
+from fastreid.utils.system_errors import system_error_sentence
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def sentence_of(error: BaseException) -> str | None:
     """
     if isinstance(error, UserError):
         return _shortened(_without_traceback(str(error)).strip())
-    for explain in (*EXPLANATIONS, machine_sentence):
+    for explain in (*EXPLANATIONS, system_error_sentence):
         if sentence := explain(error):
             return _shortened(_one_paragraph(sentence))
     return None
@@ -72,11 +72,11 @@ def reported_as(tool: str) -> Iterator[None]:
         if (sentence := sentence_of(error)) is None or os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             raise
         close_quietly(if_broken=True)
-        hush_clean_up()
+        log_destructor_errors()
         raise SystemExit(f"{tool}: error: {sentence}") from error
 
 
-def hush_clean_up() -> None:
+def log_destructor_errors() -> None:
     """Log errors of destructors, as of torch's data workers, instead of printing them: they are consequences."""
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = lambda raised: logger.debug("in %r", raised.object, exc_info=raised.exc_value or False)

@@ -23,7 +23,7 @@ PLACES = (
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "ema_model", "params_ema", "params", "weights",
     "target_encoder", "encoder", "backbone", "module",
 )  # fmt: skip
-# Parts of names that wrappers add, wherever they stand: torch.compile, FSDP, activation checkpointing.
+# Parts of names that wrappers add at any position: torch.compile, FSDP, activation checkpointing.
 _INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _DEPTH = 4
 _MANY = 16

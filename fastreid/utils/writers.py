@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from fastreid.utils.display_text import printable
 from fastreid.utils.events import Record
 from fastreid.utils.files import atomic_write, explained_disk_errors
 from fastreid.utils.optional import summary_writer
-from fastreid.utils.plain import printable
 from fastreid.utils.timing import format_seconds
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from fastreid.data.check import (
     counts_table,
     list_checksums,
     protocols_named,
-    trained_apart,
     unreadable,
+    with_distinct_training,
 )
 from fastreid.data.datasets import ImageDataset
 from fastreid.data.images import ImageReadError
@@ -73,7 +73,7 @@ def test_twins_are_shown_from_both_sides(tmp_path):
 def test_training_images_are_shown_once_unless_protocols_have_their_own(tmp_path):
     named = {name: ImageDataset([], [], [], name) for name in ("CARGO", "CARGO_AG", "Mine")}
     named |= {name: ImageDataset([PersonImage("a", 1, 1)], [], [], name) for name in protocols_named("CUHK03")}
-    shown = trained_apart(named.values())
+    shown = with_distinct_training(named.values())
     assert [d.name for d in shown] == ["CARGO", "Mine", *protocols_named("CUHK03")]
     assert rows(counts_table(shown[-1:], []))[0][:6] == ["CUHK03_classic_detected", "train", "1", "-", "1", "1,367"]
 

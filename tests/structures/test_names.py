@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastreid.structures.names import is_canonical, number_names, places
+from fastreid.structures.names import is_canonical, number_names, sorted_positions
 
 LARGEST = 2**63 - 1
 # Pairs that int() takes for one number.
@@ -49,7 +49,7 @@ def test_the_order_and_number_of_occurrences_do_not_matter():
 
 
 def test_places_of_numbers_are_those_of_text():
-    assert places(["10", "9", "10"]) == {"10": 0, "9": 1}
+    assert sorted_positions(["10", "9", "10"]) == {"10": 0, "9": 1}
 
 
 @pytest.mark.parametrize("name", ["0", "7", "10", str(LARGEST)])

@@ -63,7 +63,7 @@ def read_attributes(path: str | Path) -> dict[str, dict[str, dict[str, int]]]:
     try:
         content = loadmat(path, simplify_cells=True)
         _collect_tables("attributes", {k: v for k, v in content.items() if not k.startswith("__")}, tables)
-    except Exception as error:  # scipy raises whatever the bytes led it to, and so do columns of another kind
+    except Exception as error:  # scipy may raise any error for damaged files or columns of another kind
         raise DatasetError(f"cannot read attributes from {path}: {error}") from error
     if not tables:
         raise DatasetError(f"{path} has no table of attributes: a struct with image_index and one list per attribute")

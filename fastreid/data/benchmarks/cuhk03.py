@@ -21,7 +21,7 @@ from fastreid.data.benchmarks.sources import Entry, FirstOf, Folder, MissingImag
 from fastreid.structures import PersonImage
 from fastreid.utils.text import read_text
 
-# Of each pair; no two pairs share people.
+# Cameras of each pair; no two pairs share people.
 NUM_CAMERAS = 2
 _FILE_NAME = re.compile(r"(?P<pair>[0-9])_(?P<person>[0-9]{3,17})_(?P<camera>[0-9])_[0-9]+")
 

@@ -145,15 +145,15 @@ def find_listed(home: Path, lines: Sequence[str], name: str) -> list[Path]:
     """
     if repeated := sum(count - 1 for count in Counter(lines).values()):
         log_once(logger, logging.WARNING, f"{home}, {name}: {repeated:,} of {len(lines):,} lines repeat an image")
-    places = _find(home, lines)
+    found = _find(home, lines)
     for count, why in ((0, "not there"), (2, "there more than once, in other folders than the line says")):
-        gone = [line for line in lines if len(places[line][:2]) == count]
+        gone = [line for line in lines if len(found[line][:2]) == count]
         if gone:
             raise MissingImages(
                 f"of {len(lines):,} images ({name}) {len(gone):,} are {why}: {', '.join(gone[:_SHOWN])}"
                 f"{' …' if len(gone) > _SHOWN else ''}"
             )
-    return [places[line][0] for line in lines]
+    return [found[line][0] for line in lines]
 
 
 def _find(home: Path, lines: Sequence[str]) -> dict[str, list[Path]]:

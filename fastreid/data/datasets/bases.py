@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fastreid.structures import PersonImage
-from fastreid.structures.names import is_canonical, places
+from fastreid.structures.names import is_canonical, sorted_positions
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -135,7 +135,7 @@ class ImageDataset:
         numbers = _numbers_within(people)
         # Then their numbers mean nothing in query and gallery.
         self._people_are_named = bool(people) and numbers is None
-        found = places(people) if numbers is None else numbers, places(cameras)
+        found = sorted_positions(people) if numbers is None else numbers, sorted_positions(cameras)
         if self._people_are_named:
             self.training_person_names = {number: name for name, number in found[0].items()}
         self.training_camera_names = {number: name for name, number in found[1].items()}

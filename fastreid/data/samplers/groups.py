@@ -16,7 +16,7 @@ class GroupSampler(EndlessSampler):
 
     Args:
         persons: identity per image.
-        places: camera or view per image.
+        groups: camera or view of each image.
         batch_size: images per step, P x K.
         num_instances: K.
         seed: seed of the order.
@@ -28,7 +28,7 @@ class GroupSampler(EndlessSampler):
     def __init__(
         self,
         persons: Sequence[int],
-        places: Sequence[int],
+        groups: Sequence[int],
         *,
         batch_size: int,
         num_instances: int,
@@ -36,8 +36,8 @@ class GroupSampler(EndlessSampler):
     ) -> None:
         super().__init__(batch_size, num_instances)
         self.images_of: dict[int, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for index, (person, place) in enumerate(zip(persons, places, strict=True)):
-            self.images_of[person][place].append(index)
+        for index, (person, group) in enumerate(zip(persons, groups, strict=True)):
+            self.images_of[person][group].append(index)
         self.people_per_batch = check_groups(batch_size, num_instances, len(self.images_of))
         self.num_instances, self.seed = num_instances, seed
 
@@ -117,7 +117,7 @@ class ViewBalancedSampler(GroupSampler):
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
         """Equally many images of each view."""
         views = random.permutation(list(images_at)).tolist()  # the first views get one image more if K is no multiple
-        shares = [len(range(place, self.num_instances, len(views))) for place in range(len(views))]
+        shares = [len(range(number, self.num_instances, len(views))) for number in range(len(views))]
         drawn = (_draw(images_at[view], share, random) for view, share in zip(views, shares, strict=True))
         return [image for images in drawn for image in images]
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from fastreid.evaluation.report.runs import Run
 from fastreid.evaluation.report.table import protocol_title
-from fastreid.utils.plain import for_matplotlib
+from fastreid.utils.display_text import for_matplotlib
 
 # Matplotlib needs colours; these placeholders are replaced by the page's own variables in the SVG.
 INK, RULE = "#010203", "#040506"
@@ -36,7 +36,7 @@ def curves_svg(run: Run, prefix: str) -> str:
 
     Args:
         run: of which the curves are.
-        prefix: of the ids in the SVG, which must be unique in the page.
+        prefix: prefix of the ids in the SVG, which must be unique in the page.
     """
     panels = [panel for panel in _panels(run.records) if panel[1]]
     if not panels:
@@ -101,7 +101,7 @@ def _for_the_page(svg: str, prefix: str, title: str, width: float) -> str:
 
 
 def _tag_for_the_page(tag: str, prefix: str) -> str:
-    tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", tag)  # HTML knows them
+    tag = re.sub(r' xmlns(:\w+)?="[^"]*"', "", tag)  # HTML needs no namespaces
     tag = re.sub(r'\bid="', f'id="{prefix}-', tag)
     tag = re.sub(r'(url\(|href=")#', rf"\1#{prefix}-", tag)
     for placeholder, colour in PLACEHOLDERS.items():

@@ -11,9 +11,9 @@ from fastreid.evaluation.report.page import render_page
 from fastreid.evaluation.report.runs import ReportError, check_comparable, read_run
 from fastreid.evaluation.report.table import text_table
 from fastreid.evaluation.results import write_json
+from fastreid.utils.display_text import printable
 from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import path_lock
-from fastreid.utils.plain import printable
 
 
 def make_report(folders: Mapping[str, str | Path], output: str | Path, results: str | Path) -> str:

@@ -52,7 +52,7 @@ def read_run(name: str, folder: str | Path) -> Run:
     """Read results.json, ranked_lists.json, metrics.json and config.yaml of a finished run.
 
     Args:
-        name: of the run; "stage1" is shown as "stage 1".
+        name: name of the run; "stage1" is shown as "stage 1".
         folder: its OUTPUT_DIR.
 
     Raises:

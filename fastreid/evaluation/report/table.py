@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.evaluation.report.runs import Figures, Run
-from fastreid.utils.plain import printable
+from fastreid.utils.display_text import printable
 
 FIGURES = ("Rank-1", "mAP", "mINP")
 

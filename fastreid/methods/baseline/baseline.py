@@ -45,9 +45,9 @@ class Baseline(ImageModule, ReidModel):
         has_own = type(self).losses is not Baseline.losses
         if loss_kwargs and not has_own and type(self).forward is Baseline.forward:
             require_losses(loss_kwargs)
-        self.loss_terms = LossTerms(loss_kwargs, others_too=has_own) if loss_kwargs else None
+        self.loss_terms = LossTerms(loss_kwargs, skips_unknown=has_own) if loss_kwargs else None
         if self.loss_terms is not None and not has_own and isinstance(heads, EmbeddingHead):
-            heads.learn_for(self.loss_terms.seen)
+            heads.freeze_unused(self.loss_terms.inputs)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class MGN(ImageModule, ReidModel):
         heads: a head for each of `HEADS`.
         pixel_mean: mean of each channel of images in 0..255.
         pixel_std: standard deviation of each channel.
-        loss_kwargs: as of `Baseline`. Losses of logits are means over eight heads. Losses of features are means over
+        loss_kwargs: as in `Baseline`. Losses of logits are means over eight heads. Losses of features are means over
             five features, those of the branches, the stripes of b2 side by side, and the stripes of b3 side by side.
 
     Raises:
@@ -67,7 +67,7 @@ class MGN(ImageModule, ReidModel):
         self.loss_kwargs, self.loss_terms = loss_kwargs, LossTerms(loss_kwargs)
         for head in heads.values():
             if isinstance(head, EmbeddingHead):
-                head.learn_for(self.loss_terms.seen)
+                head.freeze_unused(self.loss_terms.inputs)
         if len(self.loss_terms):
             raise ConfigError(f"MGN has eight features per image: {', '.join(self.loss_terms)} cannot choose one")
 
@@ -133,14 +133,14 @@ class MGN(ImageModule, ReidModel):
         """
         terms = {}
         for name in HEADS:
-            for term, loss in self.loss_terms(outputs[name], gt_labels, sees="cls_outputs").items():
+            for term, loss in self.loss_terms(outputs[name], gt_labels, only="cls_outputs").items():
                 terms[f"{term}_{name}"] = loss / len(HEADS)
         features = {name: outputs[name]["features"] for name in STRIPES}
         for stripes in STRIPES.values():
             if stripes:  # named by the last stripe, as in fast-reid
                 features[stripes[-1]] = torch.cat([outputs[stripe]["features"] for stripe in stripes], dim=1)
         for name, feature in features.items():
-            for term, loss in self.loss_terms({"features": feature}, gt_labels, sees="features").items():
+            for term, loss in self.loss_terms({"features": feature}, gt_labels, only="features").items():
                 terms[f"{term}_{name}"] = loss / len(features)
         return terms
 

@@ -135,7 +135,7 @@ def make_noise(cfg: CfgNode, shape: tuple[int, ...]) -> NoiseSource:
 
     Args:
         cfg: the config.
-        shape: of one sample.
+        shape: shape of one sample.
 
     Raises:
         ConfigError: unknown kind of noise.

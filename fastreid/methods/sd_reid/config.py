@@ -37,7 +37,7 @@ KEYS = {
     "MODEL.SDMODEL.TRAIN_STEP": Key(200, LOOP),
     # Chance per image that training replaces its condition by the learnt null condition.
     "MODEL.SDMODEL.U_COND_PERCENT": Key(0.2, SHARE),
-    # Whether such an image loses its encoder / decoder control maps too (in training, and in the
+    # Whether such an image also loses its control maps for encoder and decoder (in training, and in the
     # unconditional branch of guidance). The release keeps them (B4).
     "MODEL.SDMODEL.U_COND_DOWN_BLOCK_GUIDANCE": Key(False, FLAG),
     "MODEL.SDMODEL.U_COND_UP_BLOCK_GUIDANCE": Key(False, FLAG),
@@ -54,8 +54,8 @@ KEYS = {
     # Give the identity conditions zero mean and unit covariance, each block by itself, by statistics of the training
     # images that are taken before the first iteration. The release uses them as they are.
     "MODEL.SDMODEL.WHITEN_CONDITIONS": Key(True, FLAG),
-    # Diffuse what remains around a ridge regression from the identity conditions to the person's mean vector in the
-    # requested view, fitted on those same images in closed form. For UNets that start from random weights.
+    # Diffuse the residual of a ridge regression from the identity conditions to the mean vector of the person in the
+    # requested view, which is fitted on the same images in closed form. For UNets that start from random weights.
     "MODEL.SDMODEL.LINEAR_MEAN": Key(False, FLAG),
     # Chance per image that training conditions on its view's centre instead of its own view token; at
     # inference only centres exist (B5: the release never trains on them, 0.0).
@@ -67,8 +67,8 @@ KEYS = {
     "MODEL.SDMODEL.VIEW_CONTROL": Key("down_and_up", NAME),
     # Residual of the UNet's middle block: "zero", or "learnt" (linear in the view token, starts at zero).
     "MODEL.SDMODEL.MID_RESIDUAL": Key("zero", NAME),
-    # Standard deviation of Gaussian noise put on stage 2's conditions in training, in units of each
-    # token's own standard deviation: stage 1 knows its training people too well.
+    # Standard deviation of Gaussian noise put on stage 2's conditions in training, in units of the standard deviation
+    # of each token, because stage 1 fits its training people better than others.
     "MODEL.SDMODEL.CONDITION_NOISE": Key(0.0, NOT_NEGATIVE),
     "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME": Key("ddpm", NAME),
     "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH": Key("", TEXT, is_path=True),
@@ -90,7 +90,7 @@ KEYS = {
     "MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_Q": Key(False, FLAG),
     "MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_K": Key(True, FLAG),
     "MODEL.SDMODEL.UNET_CONFIG.TRAIN_CROSS_ATTN_V": Key(True, FLAG),
-    # 0: derived (identity conditions + 1). Otherwise checked against it, as are the two below.
+    # 0: derived (identity conditions + 1). Other values are compared with it; the same holds for the next two keys.
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX": Key(0, NOT_NEGATIVE),
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.CTX_DIM": Key(0, NOT_NEGATIVE),
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.OUT_CHANNELS": Key([], each(whole(1), "a list of whole numbers above 0")),

@@ -31,7 +31,7 @@ RETIRED = {
     ),
 }
 
-# Keys of its own files that have no effect there, or no effect but what this library does anyway.
+# Keys of its own files that have no effect there, or whose effect is the behaviour of this library.
 OWN_KEYS = {
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.POSE_QUERY": Rename(why=_UNREAD),
     "MODEL.SDMODEL.CON_LEARNER_CONFIG.IN_CHANNEL": Rename(why=_UNREAD),

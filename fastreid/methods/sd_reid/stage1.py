@@ -44,7 +44,7 @@ class SDReIDStage1(ReidModel):
         super().__init__()
         self.person, self.loss_terms = person, loss_terms
         self.view_weight = view_weight
-        person.identity_head.learn_for(loss_terms.seen)
+        person.identity_head.freeze_unused(loss_terms.inputs)
         if not view_weight:
             person.view_head.requires_grad_(False)
 

@@ -45,7 +45,7 @@ class SDReIDStage2(ReidModel):
         person: the encoder of stage 1; it is frozen, and always in eval mode.
         latent: shape into which identity vectors are folded.
         standardized: whether identity vectors are diffused with zero mean and unit variance.
-        whitening: of the identity conditions, or None for none.
+        whitening: whitening of the identity conditions, or None for none.
         linear_mean: prediction of the latent from conditions and view, whose residual is diffused, or None for zero.
         condition_learner: identity conditions and a view centre -> tokens.
         view_decoder: a view token -> control maps.
@@ -286,7 +286,7 @@ class SDReIDStage2(ReidModel):
         """Return descriptors [B, …] of the neck feature and the features generated for every view.
 
         Args:
-            features: of B images.
+            features: features of B images.
             batch: the images and paths, for noise that depends on them.
         """
         generated = self.generate(features, batch) if self.fusion.needs_generated else None
@@ -326,7 +326,7 @@ class SDReIDStage2(ReidModel):
         """Return the feature of each person under every view, [B, V, D], averaged over `num_draws` samples.
 
         Args:
-            features: of B images.
+            features: features of B images.
             batch: the images and paths, for noise that depends on them.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Targets of stage 2: the feature that is generated from the conditions of an image, as weights over the batch."""
+"""Targets of stage 2: which feature is generated from the conditions of an image, as weights over the batch."""
 
 from collections.abc import Callable
 
@@ -41,7 +41,7 @@ def person_in_view(people: Tensor, views: Tensor, chance: Tensor) -> tuple[Tenso
 
 
 def _draw_evenly_over_views(candidates: Tensor, views: Tensor, chance: Tensor) -> Tensor:
-    """Draw one of the candidates [B, B] of each row; views have equal chances, whatever their number of images."""
+    """Draw one of the candidates [B, B] of each row; each view has the same chance, not each image."""
     in_view = (views[:, None] == views[None, :]).float()
     weights = candidates / (candidates.float() @ in_view).clamp(min=1)
     reached = weights.double().cumsum(dim=1)  # other images add nothing

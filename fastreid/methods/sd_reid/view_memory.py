@@ -1,4 +1,4 @@
-"""A prototype of each view, which replaces the view token of an image when another view is requested."""
+"""View memory bank: the mean view token of each view, which is used when a view is requested."""
 
 import torch
 from torch import Tensor, nn

@@ -173,7 +173,7 @@ def family_builder(name: str, family: Family) -> Callable[[CfgNode], TimmBackbon
     """Return the builder of fast-reid of this name.
 
     Args:
-        name: of the builder.
+        name: name of the builder.
         family: its models.
     """
 

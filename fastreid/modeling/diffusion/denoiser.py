@@ -44,7 +44,7 @@ class Denoiser(nn.Module):
         """Read a folder of diffusers (`config.json` and weights).
 
         Args:
-            folder: of a UNet, or of a whole pipeline.
+            folder: folder of a UNet, or of a whole pipeline.
             key: config key that names the folder, for error messages.
 
         Raises:
@@ -86,7 +86,7 @@ class Denoiser(nn.Module):
         Args:
             noisy: latents [B, 4, h, w].
             timesteps: [B], or a scalar.
-            condition: of the B samples.
+            condition: condition of the B samples.
 
         Returns:
             Prediction [B, 4, h, w].

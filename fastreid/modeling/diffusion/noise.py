@@ -22,7 +22,7 @@ class NoiseSource:
         kind: "shared" (one draw per view for all images), "image" (seeded by the pixels of the image), "name" (seeded
             by its file name), "zeros", or "fresh" (a running generator, as released: depends on batch and order, B10).
         seed: seed of the noise.
-        shape: of one draw, [4, h, w].
+        shape: shape of one draw, [4, h, w].
 
     Raises:
         OptionError: unknown kind.
@@ -57,7 +57,7 @@ class NoiseSource:
         return self._draw(batch, rows, steps)
 
     def _seeded(self, key: str, rows: int, steps: int) -> Tensor:
-        """[steps, rows, …]; row r is the same whatever the number of rows."""
+        """[steps, rows, …]; row r does not depend on the number of rows."""
         return torch.stack([self._row(f"{self.seed}/{key}/{row}", steps) for row in range(rows)], dim=1)
 
     def _row(self, name: str, steps: int) -> Tensor:

@@ -58,7 +58,7 @@ class Sampler:
 
         Args:
             predict: the denoiser.
-            condition: of the R rows.
+            condition: condition of the R rows.
             null: what the unconditional branches see; None if the guidance has none.
             noise: [noise_steps, R, …].
 

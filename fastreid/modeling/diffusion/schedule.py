@@ -102,12 +102,12 @@ class Schedule:
         """Read the betas from a folder of diffusers (`scheduler_config.json`).
 
         Args:
-            folder: of a scheduler, or of a whole pipeline.
-            solver: as of the class.
-            num_timesteps: as of the class.
-            prediction_type: as of the class, or "auto" for what the assets say.
-            timestep_spacing: as of the class.
-            cubic: as of the class.
+            folder: folder of a scheduler, or of a whole pipeline.
+            solver: as in the constructor.
+            num_timesteps: as in the constructor.
+            prediction_type: as in the constructor, or "auto" for what the assets say.
+            timestep_spacing: as in the constructor.
+            cubic: as in the constructor.
             key: config key that names the folder, for error messages.
             key_of: argument -> config key, for log messages.
 

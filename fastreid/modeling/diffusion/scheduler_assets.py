@@ -25,7 +25,7 @@ def read_scheduler(folder: str, *, key: str = "") -> dict[str, Any]:
     """Return the content of the scheduler_config.json of a folder.
 
     Args:
-        folder: of a scheduler, or of a whole pipeline.
+        folder: folder of a scheduler, or of a whole pipeline.
         key: config key that names the folder, for error messages.
 
     Raises:

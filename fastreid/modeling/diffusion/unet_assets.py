@@ -34,7 +34,7 @@ def load_unet(folder: str, *, key: str = "") -> diffusers.UNet2DConditionModel:
     """Return the UNet of a folder, in float32. It may be safetensors or .bin, in one or several files, of any variant.
 
     Args:
-        folder: of a UNet, or of a whole pipeline.
+        folder: folder of a UNet, or of a whole pipeline.
         key: config key that names the folder, for error messages.
 
     Raises:
@@ -51,7 +51,7 @@ def load_unet(folder: str, *, key: str = "") -> diffusers.UNet2DConditionModel:
             path, variant=variant, use_safetensors=is_safe, torch_dtype=torch.float32, local_files_only=True,
             output_loading_info=True,
         )  # fmt: skip
-    except Exception as error:  # diffusers and safetensors raise whatever they met
+    except Exception as error:  # diffusers and safetensors may raise any error for damaged files
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise AssetError(f"cannot read the UNet in {named}: {first[:400]}") from error
     _check_filled(unet, info, named)

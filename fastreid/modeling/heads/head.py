@@ -48,13 +48,13 @@ class Head(nn.Module):
         """Return the inner products [B, C] of neck features [B, D] and class weights."""
         return F.linear(neck, self.class_weights)
 
-    def learn_for(self, seen: set[str]) -> None:
+    def freeze_unused(self, used: set[str]) -> None:
         """Freeze the parameters that no loss reaches; distributed training would wait for their gradients.
 
         Args:
-            seen: outputs that losses see: "cls_outputs", "features".
+            used: outputs that losses take: "cls_outputs", "features".
         """
-        if "cls_outputs" not in seen:
+        if "cls_outputs" not in used:
             self.class_weights.requires_grad_(False)
-            if not (seen and self.has_neck_features):
+            if not (used and self.has_neck_features):
                 self.bottleneck.requires_grad_(False)

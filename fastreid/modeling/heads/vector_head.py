@@ -32,7 +32,7 @@ class VectorHead(Head):
         num_classes: C, at least 1.
         with_bnneck: False leaves the feature as it is.
         norm: a name in `fastreid.layers.NORMS_ON_VECTORS`.
-        neck_feat: as of `Head`.
+        neck_feat: as in `Head`.
 
     Raises:
         ArgumentError: no classes.

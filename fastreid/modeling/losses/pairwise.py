@@ -28,8 +28,8 @@ def pairwise_cosface(embedding: Tensor, targets: Tensor, margin: float, gamma: f
     """Return the loss that every positive is nearer than every negative by a margin, as in CosFace.
 
     Args:
-        embedding: as of `pairwise_circleloss`.
-        targets: as of `pairwise_circleloss`.
+        embedding: as in `pairwise_circleloss`.
+        targets: as in `pairwise_circleloss`.
         margin: m.
         gamma: scale of the cosines.
     """

@@ -26,7 +26,7 @@ class Loss:
 
     Args:
         term: name in the log.
-        sees: its input, an output of a head: "cls_outputs" [B, C] or "features" [B, D].
+        takes: its input, an output of a head: "cls_outputs" [B, C] or "features" [B, D].
         compute: (input, classes [B], **options) -> scalar; or a class of modules that is made with the options and
             with `num_classes` and `feature_dim`, and called with input and classes.
         group: its keys are in MODEL.LOSSES.<group>; SCALE is its weight.
@@ -34,7 +34,7 @@ class Loss:
     """
 
     term: str
-    sees: str
+    takes: str
     compute: Callable[..., Any]
     group: str
     options: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def loss_options(cfg: CfgNode) -> dict[str, Any]:
 
 
 def require_losses(options: Mapping[str, Any]) -> None:
-    """Check that a model that trains with the losses of the table only has one.
+    """Check that there are losses, for a model that trains with those of the table only.
 
     Args:
         options: as `loss_options` returns them.
@@ -103,15 +103,15 @@ class LossTerms(nn.ModuleDict):
 
     Args:
         options: as `loss_options` returns them.
-        others_too: whether names that are not in the table are skipped, because the model computes these losses.
+        skips_unknown: whether names that are not in the table are skipped, because the model computes these losses.
 
     Raises:
-        RegistryError: a name that is not in the table, without `others_too`.
+        RegistryError: a name that is not in the table, without `skips_unknown`.
     """
 
-    def __init__(self, options: Mapping[str, Any], *, others_too: bool = False) -> None:
+    def __init__(self, options: Mapping[str, Any], *, skips_unknown: bool = False) -> None:
         super().__init__()
-        names = [name for name in options["loss_names"] if not others_too or name in LOSS_REGISTRY]
+        names = [name for name in options["loss_names"] if not skips_unknown or name in LOSS_REGISTRY]
         self._rows = {name: LOSS_REGISTRY.get(name) for name in names}
         self._options = options
         for name, row in self._rows.items():
@@ -119,26 +119,26 @@ class LossTerms(nn.ModuleDict):
                 self[name] = row.compute(**self._arguments(row))
 
     @property
-    def seen(self) -> set[str]:
+    def inputs(self) -> set[str]:
         """The outputs of a head that are inputs of losses."""
-        return {row.sees for row in self._rows.values()}
+        return {row.takes for row in self._rows.values()}
 
     def _arguments(self, row: Loss) -> dict[str, Any]:
         return {name: value for name, value in self._options[row.group.lower()].items() if name != "scale"}
 
-    def forward(self, outputs: Mapping[str, Tensor], targets: Tensor, *, sees: str = "") -> dict[str, Tensor]:
+    def forward(self, outputs: Mapping[str, Tensor], targets: Tensor, *, only: str = "") -> dict[str, Tensor]:
         """Return the weighted losses.
 
         Args:
             outputs: outputs of a head in training.
             targets: classes [B].
-            sees: compute only the losses of this output; "" computes all.
+            only: compute only the losses that take this output; "" computes all.
         """
         terms = {}
         for name, row in self._rows.items():
-            if sees not in ("", row.sees):
+            if only not in ("", row.takes):
                 continue
-            seen = outputs[row.sees]
-            value = self[name](seen, targets) if name in self else row.compute(seen, targets, **self._arguments(row))
+            taken = outputs[row.takes]
+            value = self[name](taken, targets) if name in self else row.compute(taken, targets, **self._arguments(row))
             terms[row.term] = self._options[row.group.lower()]["scale"] * value
         return terms

@@ -125,7 +125,7 @@ def test_without_classes_it_can_only_be_evaluated():
 @pytest.mark.parametrize("seen", [{"cls_outputs"}, {"features"}, {"cls_outputs", "features"}])
 def test_what_no_loss_reaches_asks_for_no_gradient(name, neck_feat, seen):
     head, (maps, people) = head_of(NAME=name, NECK_FEAT=neck_feat, WITH_BNNECK=True, EMBEDDING_DIM=4), batch()
-    head.learn_for(seen)
+    head.freeze_unused(seen)
     outputs = head.train()(maps.requires_grad_(), people)
     sum(outputs[output].square().sum() for output in seen).backward()
     for parameter_name, parameter in head.named_parameters():

@@ -58,5 +58,5 @@ def test_what_cannot_be_is_refused():
 )
 def test_what_no_loss_reaches_is_frozen(seen, neck_feat, trained):
     head = VectorHead(4, 2, neck_feat=neck_feat)
-    head.learn_for(seen)
+    head.freeze_unused(seen)
     assert {name for name, parameter in head.named_parameters() if parameter.requires_grad} == trained

@@ -1,4 +1,4 @@
-"""Non-local and squeeze-and-excitation blocks against loops over places."""
+"""Non-local and squeeze-and-excitation blocks against loops over positions."""
 
 import torch
 

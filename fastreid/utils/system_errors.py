@@ -46,7 +46,7 @@ _CUT_OFF = re.compile(r"unexpected pos \d+ vs|PytorchStreamWriter failed writing
 _IN_WORKER = re.compile(r"^\w*(?:Error|Exception): \[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?\s*$", re.MULTILINE)
 
 
-def machine_sentence(error: BaseException) -> str | None:
+def system_error_sentence(error: BaseException) -> str | None:
     """A sentence for an error of the file system, the memory or the encoding of names; None for other errors."""
     if isinstance(error, OSError):
         return _of_os_error(error)

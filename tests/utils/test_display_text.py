@@ -3,7 +3,7 @@
 import json
 import os
 
-from fastreid.utils.plain import file_names, for_matplotlib, printable, shortened
+from fastreid.utils.display_text import file_names, for_matplotlib, printable, shortened
 
 
 def test_bytes_that_are_not_utf_8_are_escaped_as_json_does():

@@ -1,4 +1,4 @@
-"""Blocks of a ResNet that mix all positions of a map: non-local and squeeze-and-excitation."""
+"""Attention blocks of a ResNet, over all positions of a map: non-local and squeeze-and-excitation."""
 
 import torch
 from torch import Tensor, nn
