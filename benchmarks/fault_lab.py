@@ -30,6 +30,8 @@ class Lab:
 
     def __init__(self, folder: Path, workers: int, keys: list[str]) -> None:
         self.folder, self.workers, self.keys = folder, workers, keys
+        # Share of the measured seconds that runs take now: the machine may have had more work when they were measured.
+        self.pace = 1.0
         few = ["--train-ids", "8", "--test-ids", "4", "--images-per-id", "8", "--workers", "1"]
         self.tool("tools/render_benchmark.py", "--root", "data", *few)
         self.tool("tools/make_assets.py", "--size", "tiny", "--output", "pretrained/random-tiny")
@@ -140,12 +142,19 @@ def at_event(number: int | None, count: Path | None = None) -> None:
     writers._write_whole = watched(writers._write_whole, lambda file, line: file.write(line[: len(line) // 2]))
 
 
+def has_ended(child: int) -> bool:
+    """Return whether a run has ended; its exit status can still be read."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def kill_after(seconds: float, number: int, *, group: bool = False) -> Callable[[int], None]:
     """Send a signal to a run some time after its start; with `group`, also to its data workers. SIGKILL ends all."""
 
     def kill(child: int) -> None:
         time.sleep(seconds)
         with contextlib.suppress(ProcessLookupError):
+            if has_ended(child):
+                return
             os.killpg(child, number) if group or number == signal.SIGKILL else os.kill(child, number)
 
     return kill
@@ -159,6 +168,8 @@ def kill_a_child(seconds: float, number: int, *, which: int = -1) -> Callable[[i
         children = Path(f"/proc/{child}/task/{child}/children")
         with contextlib.suppress(OSError, ProcessLookupError):
             while not (numbers := children.read_text().split()):
+                if has_ended(child):
+                    return
                 time.sleep(0.05)
             os.kill(int(numbers[which]), number)
 

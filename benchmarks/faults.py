@@ -33,6 +33,7 @@ from fault_lab import (
     Lab,
     at_event,
     can_mount,
+    has_ended,
     kill_a_child,
     kill_after,
     loss_is_nan_at,
@@ -43,6 +44,8 @@ from fault_lab import (
 )
 
 YEAR = 365 * 24 * 3600
+# Attempts in which a run may end before its fault.
+MAX_LATE = 20
 
 
 @dataclass
@@ -83,7 +86,7 @@ def signalled(
     while tally.times < times:
         output = fresh(lab, stage)
         for _ in range(min(dice.randint(1, 3), times - tally.times)):
-            kill = kill_after(dice.uniform(0.2, lab.seconds[stage]), number, group=group)
+            kill = kill_after(dice.uniform(0.2, lab.pace * lab.seconds[stage]), number, group=group)
             tally.times += lab.train(stage, output, during=kill) != 0  # the run may finish before
             afterwards(lab.folder / output)
         lab.train(stage, output)
@@ -149,14 +152,18 @@ def stopped(
     `begin` makes the fault for a run in that folder: what `Lab.train` is given, under "mend" what undoes it, and under
     "end" what cleans up after the comparison.
     """
-    tally = Tally(f"{how}: the run stops and says so; then --resume")
-    for _ in range(times):
+    tally, late = Tally(f"{how}: the run stops and says so; then --resume"), 0
+    while tally.times < times:
         output = fresh(lab, stage)
         fault, position = begin(output), lab.log.stat().st_size
         mend, end, keys = fault.pop("mend", _nothing), fault.pop("end", _nothing), fault.pop("keys", ())
+        is_late = watch(fault, lab.folder / output / "model_final.pth")
         try:
             status = lab.train(stage, output, *keys, **fault)
             mend()
+            if is_late() and late < MAX_LATE:  # the training was over before the fault: try an earlier moment
+                late, lab.pace = late + 1, 0.7 * lab.pace
+                continue
             said = lab.said_since(position)
             tally.times += 1
             lost = "" if status and sentence in said else f"it ended with {status} and did not say {sentence!r}"
@@ -167,6 +174,24 @@ def stopped(
         finally:
             end()
     return tally
+
+
+def watch(fault: dict[str, Any], last_file: Path) -> Callable[[], bool]:
+    """Return a function that says whether the training was over when the signal of a fault was sent.
+
+    Args:
+        fault: keywords of `Lab.train`; its `during` is replaced.
+        last_file: the file that is written when the training is over.
+    """
+    seen: list[bool] = []
+    if during := fault.get("during"):
+
+        def watched(child: int) -> None:
+            during(child)
+            seen.append(last_file.exists())
+
+        fault["during"] = watched
+    return lambda: any(seen)
 
 
 def _nothing() -> None:
@@ -180,7 +205,9 @@ def two_at_once(lab: Lab, stage: str, times: int, dice: random.Random) -> Tally:
         output, position, ended = fresh(lab, stage), lab.log.stat().st_size, []
 
         def second(child: int) -> None:
-            time.sleep(dice.uniform(0.3, 0.7) * lab.seconds[stage])
+            moment = lab.folder / output / f"model_{dice.randrange(2):04d}.pth"  # noqa: B023
+            while not (moment.exists() or has_ended(child)):
+                time.sleep(0.02)
             ended.append(lab.train(stage, output))  # noqa: B023
 
         lab.train(stage, output, during=second)
@@ -211,7 +238,7 @@ def stops(lab: Lab, stage: str, times: int, dice: random.Random) -> Iterator[Tal
     seconds, last = lab.seconds[stage], 12
     yield stopped(
         lab, stage, "a data worker killed at a random moment", "a data worker died", times,
-        lambda output: {"during": kill_a_child(dice.uniform(0.2, seconds / 2), signal.SIGKILL)},
+        lambda output: {"during": kill_a_child(lab.pace * dice.uniform(0.2, seconds / 2), signal.SIGKILL)},
     )  # fmt: skip
     yield stopped(
         lab, stage, "a training image cut in half", "cannot read image", times,
@@ -242,7 +269,7 @@ def stops_of_two(lab: Lab, stage: str, times: int, dice: random.Random) -> Itera
         lab, stage, "one of two processes killed at a random moment", "terminated with signal SIGKILL", times,
         lambda output: {
             "options": two,
-            "during": kill_a_child(dice.uniform(seconds / 2, seconds * 0.9), signal.SIGKILL),
+            "during": kill_a_child(lab.pace * dice.uniform(seconds / 2, seconds * 0.9), signal.SIGKILL),
         },
         whole=whole,
     )  # fmt: skip
@@ -250,7 +277,7 @@ def stops_of_two(lab: Lab, stage: str, times: int, dice: random.Random) -> Itera
         lab, stage, "SIGTERM to the group of two processes and their workers", "stopped by a signal", times,
         lambda output: {
             "options": two,
-            "during": kill_after(dice.uniform(seconds / 2, seconds * 0.8), signal.SIGTERM, group=True),
+            "during": kill_after(lab.pace * dice.uniform(seconds / 2, seconds * 0.8), signal.SIGTERM, group=True),
         },
         whole=whole,
     )  # fmt: skip
@@ -258,7 +285,7 @@ def stops_of_two(lab: Lab, stage: str, times: int, dice: random.Random) -> Itera
         lab, stage, "one of two processes suspended (--timeout 0.2 minutes)", "waited 0.2 minutes", times,
         lambda output: {
             "options": (*two, "--timeout", "0.2"),
-            "during": kill_a_child(dice.uniform(seconds / 2, seconds * 0.8), signal.SIGSTOP),
+            "during": kill_a_child(lab.pace * dice.uniform(seconds / 2, seconds * 0.8), signal.SIGSTOP),
         },
         whole=whole,
     )  # fmt: skip
@@ -292,7 +319,7 @@ def flip_a_bit(dice: random.Random) -> Callable[[Path], None]:
 
 def faults(lab: Lab, stage: str, args: argparse.Namespace, dice: random.Random) -> Iterator[Tally]:
     """All faults of one stage."""
-    kills, others = -(-args.kills // len(STAGES)), args.others
+    kills, others = -(-args.kills // len(args.stages)), args.others
     yield signalled(lab, stage, signal.SIGKILL, kills, dice)
     yield killed_at_files(lab, stage, kills, dice)
     yield signalled(lab, stage, signal.SIGTERM, others, dice)
@@ -319,6 +346,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=3, help="times of each other fault and stage")
     parser.add_argument("--workers", type=int, default=2, help="data workers of the runs")
     parser.add_argument("--folder", type=Path, help="work here and leave it; a temporary one if not given")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="that are disturbed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("keys", nargs="*", metavar="KEY VALUE", help="config keys of all runs")
     args = parser.parse_args()
@@ -329,7 +357,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         lab = Lab(folder.resolve(), args.workers, args.keys)
         rows = []
-        for stage in STAGES:
+        for stage in args.stages:
             for tally in faults(lab, stage, args, dice):
                 runs = tally.same + len(tally.lost)
                 lost = "; ".join(tally.lost) or "nothing"

@@ -33,13 +33,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # Figures, losses, samplers and checkpoints: wrong numbers in them are hard to see.
 MODULES = (
     "retrieval/*.py",
-    "evaluation/breakdown.py", "evaluation/protocols.py", "evaluation/rank.py", "evaluation/results.py",
-    "evaluation/roc.py", "evaluation/scoring.py", "evaluation/statistics.py",
-    "evaluation/single_shot.py",
+    "evaluation/breakdown.py", "evaluation/protocols.py", "evaluation/rank.py", "evaluation/roc.py",
+    "evaluation/scoring.py", "evaluation/single_shot.py", "evaluation/statistics.py",
     "modeling/losses/*.py", "modeling/diffusion/noise.py", "modeling/diffusion/schedule.py",
     "modeling/diffusion/guidance.py", "modeling/diffusion/sampling.py", "methods/sd_reid/targets.py",
-    "data/samplers/*.py", "data/numbered.py",
-    "utils/checkpoint.py", "utils/checkpoint_file.py", "utils/weights.py",
+    "data/samplers/*.py",
+    "utils/checkpoint.py", "utils/checkpoint_file.py", "utils/seal.py", "utils/weights.py",
 )  # fmt: skip
 OPERATORS = (
     "Replace", "NumberReplacer", "AddNot", "ZeroIterationForLoop",

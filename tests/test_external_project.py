@@ -29,6 +29,8 @@ PUBLIC = {
     "fastreid.data.transforms": "build_transforms",
     "fastreid.modeling": "build_model",
     "fastreid.modeling.meta_arch": "META_ARCH_REGISTRY Baseline MGN build_model",
+    "fastreid.modeling.meta_arch.baseline": "Baseline",
+    "fastreid.modeling.meta_arch.mgn": "MGN",
     "fastreid.modeling.backbones": "BACKBONE_REGISTRY build_backbone",
     "fastreid.modeling.heads": "REID_HEADS_REGISTRY EmbeddingHead ClasHead build_heads",
     "fastreid.modeling.losses": "cross_entropy_loss triplet_loss pairwise_circleloss pairwise_cosface focal_loss",

@@ -41,6 +41,8 @@ LEVEL = {folder: number for number, folders in enumerate(ORDER) for folder in fo
 DOORS = {
     ("utils/compute_dist.py", "retrieval"): "fast-reid's module path for build_dist",
     ("modeling/meta_arch/__init__.py", "methods"): "fast-reid's module path for Baseline, MGN and build_model",
+    ("modeling/meta_arch/baseline.py", "methods"): "fast-reid's module path for Baseline",
+    ("modeling/meta_arch/mgn.py", "methods"): "fast-reid's module path for MGN",
     ("modeling/model.py", "methods"): "build_model registers the methods when it is called",
     ("config/method_config.py", "methods"): "get_cfg adds the keys of the methods, whose configs import no model",
 }

@@ -24,7 +24,7 @@ from fastreid.utils.user_code import import_file
 
 logger = logging.getLogger("fastreid.tools.train_net")
 # The config is read before the log is set up; default_setup logs its messages, once for all processes.
-logging.getLogger("fastreid.config.renames").addHandler(logging.NullHandler())
+logging.getLogger("fastreid.config.notices").addHandler(logging.NullHandler())
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:

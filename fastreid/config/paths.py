@@ -52,8 +52,9 @@ def expand_paths(cfg: Any) -> None:
         *groups, last = key.split(".")
         node = cfg
         for group in groups:
-            node = node[group]
-        node[last] = with_home(node[last])
+            node = node.get(group, {})
+        if last in node:  # a tree that was made before `add_section` lacks the key
+            node[last] = with_home(node[last])
     if was_frozen:
         cfg.freeze()
 

@@ -24,6 +24,24 @@ def value_of(cfg: CfgNode, key: str) -> Any:
     return node
 
 
+def is_changed(cfg: CfgNode, defaults: CfgNode, key: str) -> bool:
+    """Return whether a key has another value than the default.
+
+    Args:
+        cfg: the whole tree. If it was made before `add_section` added the key, it lacks the key, which is no change.
+        defaults: the tree of defaults.
+        key: full name.
+
+    Raises:
+        KeyError: the defaults have no such key.
+    """
+    default = value_of(defaults, key)
+    try:
+        return value_of(cfg, key) != default
+    except KeyError:
+        return False
+
+
 def leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the full name and the value of every key of a tree.
 

@@ -134,7 +134,7 @@ def _found(cfg: CfgNode) -> Iterator[str]:
 
     values, defaults = dict(leaves(cfg)), dict(leaves(_C))
     for key in defaults:
-        if values[key] == defaults[key]:
+        if values.get(key, defaults[key]) == defaults[key]:  # a tree made before `add_section` lacks the key
             continue
         switches = [f"{key.rpartition('.')[0]}.ENABLED", *([] if key != "SOLVER.AMP.DTYPE" else ["TEST.AMP.ENABLED"])]
         if key not in switches and not any(values.get(switch, True) for switch in switches):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from fastreid.config.config import CfgNode, ConfigError
 from fastreid.config.ranges import problem_with
-from fastreid.config.tree import leaves, value_of
+from fastreid.config.tree import is_changed, leaves, value_of
 
 _CAMERAS = "camera ids enter no network here, as in SD-ReID and, although it has the key, in fast-reid"
 _DISTILLATION = "distillation is not part of this version"
@@ -38,7 +38,7 @@ def refuse_unsupported(cfg: CfgNode) -> None:
     changed = [
         f"{key}={value_of(cfg, key)!r} ({reason})"
         for key, reason in REASONS.items()
-        if value_of(cfg, key) != value_of(_C, key) and not _is_switched_off(cfg, key)
+        if is_changed(cfg, _C, key) and not _is_switched_off(cfg, key)
     ]
     if changed:
         raise ConfigError(f"not supported: {'; '.join(changed)}. Leave these keys at their defaults")
@@ -91,7 +91,7 @@ def require_defaults(cfg: CfgNode, keys: Iterable[str], why: str) -> None:
     from fastreid.config.defaults import _C
 
     changed = [f"{key}={value_of(cfg, key)!r} (default {value_of(_C, key)!r})" for key in keys
-               if value_of(cfg, key) != value_of(_C, key)]  # fmt: skip
+               if is_changed(cfg, _C, key)]  # fmt: skip
     if changed:
         raise ConfigError(f"{why}, so these keys must stay at their defaults: {', '.join(changed)}")
 

@@ -109,7 +109,8 @@ class EpochTasks(HookBase):
         if state is None:
             self._done_epoch = epoch if is_in_epoch else epoch - 1
             return
-        self._done_epoch, self._planned_at = state["done_epoch"], state["planned_at"]
+        # The run may be resumed before the plan: after steps that were not finite, or if epochs are shorter now.
+        self._done_epoch, self._planned_at = state["done_epoch"], min(state["planned_at"], self.trainer.start_iter)
         for task in self._tasks:
             if task.name in state["tasks"]:
                 task.load_state_dict(state["tasks"][task.name])

@@ -124,7 +124,7 @@ class PreciseBN(HookBase):
         average: the averaged weights of the run, if there are any.
 
     Raises:
-        ConfigError: the model has no batch norm.
+        ConfigError: no batches, or the model has no batch norm.
     """
 
     def __init__(
@@ -136,6 +136,8 @@ class PreciseBN(HookBase):
         num_classes: int | None = None,
         average: WeightAverage | None = None,
     ) -> None:
+        if num_iter < 1:
+            raise ConfigError(f"TEST.PRECISE_BN.NUM_ITER is a number of batches, 1 or more, got {num_iter}")
         if not any(True for _ in norms_of(model)):
             raise ConfigError(f"TEST.PRECISE_BN is enabled, but {type(model).__name__} has no batch norm")
         self._model, self._data_loader, self._num_iter = model, data_loader, num_iter

@@ -83,9 +83,9 @@ class WeightAverage:
             self._raw = None
 
     def adopt(self, names: Iterable[str]) -> None:
-        """Inside ``applied``, copy tensors of the model (its batch norm statistics) into the averages."""
+        """Copy tensors of the model (its batch norm statistics) into the averages; others than averaged are skipped."""
         values = self._values()
-        _copy({name: values[name] for name in names}, self._averages)
+        _copy({name: values[name] for name in names if name in values}, self._averages)
 
     def in_place_of(self, state: State) -> State:
         """Return a state dict of the model with averages instead of raw weights, shared ones under all their names."""

@@ -7,13 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from fastreid.config import ConfigError, Key, add_section, check_ranges, get_cfg, imports_in, refuse_unsupported
+from fastreid.config import (
+    ConfigError,
+    Key,
+    add_section,
+    check_ranges,
+    expand_paths,
+    get_cfg,
+    imports_in,
+    refuse_unsupported,
+)
 from fastreid.config import defaults as defaults_module
 from fastreid.config.method_config import methods
 from fastreid.config.paths import PATH_KEYS
 from fastreid.config.ranges import COUNT, RULES, TEXT
 from fastreid.config.tree import leaves
-from fastreid.config.unsupported import REASONS
+from fastreid.config.unread import log_unread
+from fastreid.config.unsupported import REASONS, require_unread
 from fastreid.engine import default_argument_parser
 from fastreid.methods import models
 from fastreid.modeling import META_ARCH_REGISTRY
@@ -48,6 +58,17 @@ def test_added_keys_can_be_set_and_are_checked(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="must be a int like 64"):
         get_cfg().merge_from_list(["MODEL.TOY.WIDTH", "wide"])
     check_ranges(before)  # a tree that was made before
+
+
+def test_a_tree_that_was_made_before_a_key_was_added_is_still_valid():
+    before = get_cfg()
+    add_toy()
+    add_section("MODEL.BACKBONE", {"SPEED": Key(1, COUNT, refused="backbones have one speed")})
+    refuse_unsupported(before)
+    expand_paths(before)
+    log_unread(before)
+    require_unread(before, "MODEL.BACKBONE", reads=("NAME",), why="a toy")
+    assert "TOY" not in before.MODEL and "SPEED" not in before.MODEL.BACKBONE
 
 
 def test_keys_can_join_a_group_and_be_added_twice():

@@ -83,6 +83,7 @@ class Cluster(EpochTask):
         self.epochs.append(self.epoch)
         values = torch.cat([self.model(batch)[:, 0] for batch in training_set.batches(training_set.images)])
         self.model.mean.copy_(values.mean())
+        self.model.cached.copy_(values.max())
         ranks = values.argsort().argsort()
         labels = ((ranks * PEOPLE // len(ranks) + self.rounds) % PEOPLE).tolist()
         return EpochPlan(labels, ranks.argsort().tolist()[:-1] if self.epoch % 2 else None)
@@ -102,6 +103,7 @@ class ClusteredModel(ToyModel, ReidModel):
     def __init__(self, num_classes):
         super().__init__(num_classes)
         self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("cached", torch.zeros(()), persistent=False)
         self.targets = []
 
     def forward(self, batch):
@@ -199,6 +201,22 @@ def test_old_checkpoints_have_no_state_of_tasks(tmp_path):
     torch.save(content, path)
     resumed = train(cfg, resume=True, trainer_class=Clustered)
     assert resumed.start_iter == 4 and resumed.bare_model.tasks[0].epochs == [2, 3]
+
+
+def test_a_plan_is_followed_from_the_first_iteration_if_epochs_are_shorter_now(tmp_path):
+    """Its place in the run was counted in longer epochs."""
+    stopped(toy_cfg(tmp_path), 9)
+
+    class Shorter(Clustered):
+        @classmethod
+        def build_train_loader(cls, cfg):
+            loader = super().build_train_loader(cfg)
+            loader.iters_per_epoch = 1
+            return loader
+
+    resumed = train(toy_cfg(tmp_path, SOLVER__MAX_EPOCH=5), resume="anyway", trainer_class=Shorter)
+    assert resumed.start_iter == 3 and resumed.iter == 5
+    assert resumed.bare_model.tasks[0].epochs == [1, 2, 3, 4]
 
 
 def test_averaged_weights_take_over_the_buffers_of_a_task(tmp_path):

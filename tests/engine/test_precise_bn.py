@@ -8,7 +8,7 @@ from torch import nn
 
 from fastreid.config import ConfigError
 from fastreid.data.datasets import DatasetError
-from fastreid.engine.precise_bn import update_statistics
+from fastreid.engine.precise_bn import PreciseBN, update_statistics
 from fastreid.utils.checkpoint import read_checkpoint
 from tests.engine.toys import ToyModel, ToyTrainer, toy_cfg, train
 
@@ -132,3 +132,5 @@ def test_mistakes_are_found_before_training(tmp_path):
         NoNorm(pbn_cfg(tmp_path))
     with pytest.raises(ConfigError, match="NUM_ITER must be 1 or more, got 0"):
         ToyTrainer(pbn_cfg(tmp_path, TEST__PRECISE_BN__NUM_ITER=0))
+    with pytest.raises(ConfigError, match="NUM_ITER is a number of batches, 1 or more, got 0"):
+        PreciseBN(nn.BatchNorm1d(2), [], 0)

@@ -26,6 +26,7 @@ _KEYS = {
     "guidance": "TEST.SDMODEL.INVERSE_TYPE",
     "micro_batch": "TEST.SDMODEL.MICRO_BATCH",
     "noise kind": "TEST.SDMODEL.NOISE",
+    "LoRA": f"{_UNET}.TRAIN lora",
     "blocks": f"{_UNET}.TRAINABLE_BLOCK_IDX",
     "self_attention": f"{_UNET}.TRAIN_SELF_ATTN_*",
     "cross_attention": f"{_UNET}.TRAIN_CROSS_ATTN_*",
@@ -101,6 +102,7 @@ def make_schedule(cfg: CfgNode) -> Schedule:
             timestep_spacing=keys.SCHEDULER_CONFIG.TIMESTEP_SPACING,
             cubic=keys.SCHEDULER_CONFIG.CUBIC_SAMPLING,
             key=f"{_SCHEDULER}.PRETRAINED_PATH",
+            key_of=_KEYS,
         )
 
 

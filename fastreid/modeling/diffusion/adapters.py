@@ -76,7 +76,8 @@ def add_lora(unet: nn.Module, rank: int, targets: Sequence[str] = ATTENTION_PROJ
     except Exception as error:  # a broken package raises anything
         raise OptionError(
             f"LoRA needs peft, which cannot be imported ({type(error).__name__}: {error}): "
-            "pip install --upgrade peft, or take another way to train"
+            "pip install --upgrade peft, or take another way to train",
+            "LoRA",
         ) from error
 
     unet.requires_grad_(False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import diffusers  # a name of it is imported when it is used: some take seconds
@@ -96,6 +97,7 @@ class Schedule:
         timestep_spacing: str = "trailing",
         cubic: bool = False,
         key: str = "",
+        key_of: Mapping[str, str] = MappingProxyType({}),
     ) -> Schedule:
         """Read the betas from a folder of diffusers (`scheduler_config.json`).
 
@@ -107,18 +109,19 @@ class Schedule:
             timestep_spacing: as in the constructor.
             cubic: as in the constructor.
             key: config key that names the folder, for error messages.
+            key_of: argument -> config key, for log messages.
 
         Raises:
             AssetError: no `scheduler_config.json`, a damaged one, or one that has no schedule of betas.
             OptionError: an argument is impossible or contradicts the assets.
         """
         config = read_scheduler(folder, key=key)
-        check_steps(config, num_timesteps, solver)
+        check_steps(config, num_timesteps, solver, key_of)
         return cls(
             config,
             solver=solver,
             num_timesteps=num_timesteps,
-            prediction_type=chosen_prediction_type(config, prediction_type),
+            prediction_type=chosen_prediction_type(config, prediction_type, key_of),
             timestep_spacing=timestep_spacing,
             cubic=cubic,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json
@@ -70,12 +72,13 @@ def check_scheduler(config: dict[str, Any], where: str) -> None:
         raise AssetError(f"{where}: {explain_choice('prediction_type', str(said), PREDICTION_TYPES)}")
 
 
-def chosen_prediction_type(config: dict[str, Any], asked: str) -> str:
+def chosen_prediction_type(config: dict[str, Any], asked: str, key_of: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return what the network predicts, and log a warning if the assets say something else.
 
     Args:
         config: content of scheduler_config.json.
         asked: one of `PREDICTION_TYPES`, or "auto" for what the assets say.
+        key_of: argument -> config key, for the message.
 
     Raises:
         OptionError: `asked` is something else.
@@ -88,19 +91,23 @@ def chosen_prediction_type(config: dict[str, Any], asked: str) -> str:
         raise OptionError(explain_choice("prediction_type", asked, (AUTO, *PREDICTION_TYPES)), "prediction_type")
     if asked != said:
         logger.warning(
-            "the prediction type is %s, but %s of the assets says %s: weights that were trained for the one "
-            "do not predict the other (random ones predict nothing yet)", asked, FILE, said,
+            "%s is %s, but %s of the assets says %s: weights that were trained for the one do not predict the other "
+            "(random ones predict nothing yet)",
+            key_of.get("prediction_type", "prediction_type"), asked, FILE, said,
         )  # fmt: skip
     return asked
 
 
-def check_steps(config: dict[str, Any], num_timesteps: int, solver: str) -> None:
+def check_steps(
+    config: dict[str, Any], num_timesteps: int, solver: str, key_of: Mapping[str, str] = MappingProxyType({})
+) -> None:
     """Check that the betas of the assets fit a number of steps and a solver, and log if they are spread anew.
 
     Args:
         config: content of scheduler_config.json.
         num_timesteps: T.
         solver: name of the solver.
+        key_of: argument -> config key, for the message.
 
     Raises:
         OptionError: the assets list each beta and T is another number, or the solver cannot do what they ask for.
@@ -119,4 +126,5 @@ def check_steps(config: dict[str, Any], num_timesteps: int, solver: str) -> None
         )
     steps = config.get("num_train_timesteps", num_timesteps)
     if steps != num_timesteps:
-        logger.info("the assets' betas of %s steps are spread over %d", steps, num_timesteps)
+        name = key_of.get("num_timesteps", "num_timesteps")
+        logger.info("the assets' betas of %s steps are spread over %d (%s)", steps, num_timesteps, name)

@@ -1,10 +1,14 @@
 """Parts of stage 2 from the config: each key is read, and errors name keys."""
 
+import logging
+import sys
+
 import pytest
 
 from fastreid.config import ConfigError, get_cfg
-from fastreid.methods.sd_reid.build import make_noise, make_sampler
+from fastreid.methods.sd_reid.build import make_denoiser, make_noise, make_sampler, make_schedule
 from fastreid.modeling.diffusion import Sampler
+from tests.modeling import toys
 from tests.modeling.diffusion.test_schedule import make
 
 
@@ -45,3 +49,12 @@ def test_noise_is_seeded_by_the_seed_of_the_run_unless_it_has_its_own():
     cfg.TEST.SDMODEL.NOISE = "share"
     with pytest.raises(ConfigError, match="unknown TEST.SDMODEL.NOISE 'share'; did you mean 'shared'"):
         make_noise(cfg, (4, 8, 6))
+
+
+def test_messages_about_the_assets_name_keys(assets, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    make_schedule(toys.stage2_cfg(assets, "MODEL.SDMODEL.TRAIN_STEP", 150))
+    assert "are spread over 150 (MODEL.SDMODEL.TRAIN_STEP)" in caplog.text
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ConfigError, match=r"MODEL\.SDMODEL\.UNET_CONFIG\.TRAIN lora needs peft, which cannot be"):
+        make_denoiser(toys.stage2_cfg(assets, "MODEL.SDMODEL.UNET_CONFIG.TRAIN", "lora"))

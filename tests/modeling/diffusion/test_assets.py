@@ -222,7 +222,8 @@ def test_a_key_wins_and_the_difference_is_logged(assets, tmp_path, caplog):
     key = "MODEL.SDMODEL.PREDICTION_TYPE"
     scheduler = DDIMScheduler(prediction_type="v_prediction")
     assert schedule(assets, tmp_path, scheduler, key, "epsilon").prediction_type == "epsilon"
-    assert "the prediction type is epsilon, but scheduler_config.json of the assets says v_prediction" in caplog.text
+    said = "MODEL.SDMODEL.PREDICTION_TYPE is epsilon, but scheduler_config.json of the assets says v_prediction"
+    assert said in caplog.text
     with pytest.raises(ConfigError, match=r"PREDICTION_TYPE .*v_predicton.*did you mean 'v_prediction'"):
         schedule(assets, tmp_path, scheduler, key, "v_predicton")
 
