@@ -170,7 +170,3 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE, key="MODEL.META_ARCHITECTURE")
     model = make(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE))
-
-
-def _register_models() -> None:
-    importlib.import_module("fastreid.methods.models")  # not above: methods import this module
