@@ -201,11 +201,20 @@ def build_feature_loader(
     return PersonLoader(dataset, batch_size=cfg.TEST.IMS_PER_BATCH, **_loader_options(cfg))
 
 
-def build_reid_test_loader(cfg: CfgNode, dataset_name: str) -> tuple[PersonLoader, int]:
-    """Query, then gallery of a data set, and the number of queries; each of several processes gets a part."""
+def build_reid_test_loader(
+    cfg: CfgNode, dataset_name: str, *, image_transforms: Mapping[str, Transform] | None = None
+) -> tuple[PersonLoader, int]:
+    """Query, then gallery of a data set, and the number of queries; each of several processes gets a part.
+
+    Args:
+        cfg: the configuration.
+        dataset_name: the data set.
+        image_transforms: name -> transform of further views of each sample, beside "images".
+    """
     (dataset,) = build_datasets(cfg, [dataset_name])
     images = [*dataset.query, *dataset.gallery]
-    return build_feature_loader(cfg, [images[index] for index in InferenceSampler(len(images))]), len(dataset.query)
+    own = [images[index] for index in InferenceSampler(len(images))]
+    return build_feature_loader(cfg, own, image_transforms), len(dataset.query)
 
 
 def _begin_worker(worker: int) -> None:

@@ -302,7 +302,7 @@ class DefaultTrainer(ResumableTrainer):
 
         If a subclass overrides it or ``build_evaluator``, each protocol is evaluated through them.
         """
-        return build_reid_test_loader(cfg, dataset_name)
+        return build_reid_test_loader(cfg, dataset_name, image_transforms=image_transforms_of(cfg, is_train=False))
 
     @classmethod
     def build_evaluator(

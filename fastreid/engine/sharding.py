@@ -62,15 +62,20 @@ def is_sharded(model: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Gather the weights of a sharded model for the block; every process must enter it."""
-    if not isinstance(model, FSDPModule):
-        yield
-        return
-    model.unshard()
+    """Gather the weights of a sharded model for the block, in which a process may run the model by itself.
+
+    Every process must enter the block and leave it.
+    """
+    units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
     try:
         yield
     finally:
-        model.reshard()
+        for unit in units:
+            unit.set_reshard_after_forward(unit is not model, recurse=False)  # as `fully_shard` sets it
+            unit.reshard()
 
 
 def keep_whole(optimizer: torch.optim.Optimizer) -> None:

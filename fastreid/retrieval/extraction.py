@@ -139,8 +139,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def mirrored(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the batch with its images [B, 3, H, W] flipped horizontally, as new tensors."""
-    return {**batch, "images": batch["images"].flip(-1)}
+    """Return the batch with its images and their further views [B, C, H, W] flipped horizontally, as new tensors."""
+    views = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim == 4}
+    return {**batch, **{name: view.flip(-1) for name, view in {"images": batch["images"], **views}.items()}}
 
 
 def _embed(model: nn.Module, batch: Mapping[str, Any], autocast: Callable[[], AbstractContextManager[Any]]) -> Tensor:

@@ -99,3 +99,16 @@ def test_a_relabelled_run_that_is_resumed_equals_the_whole(tmp_path, keys, num_w
     assert all(torch.equal(value, after["model"][name]) for name, value in before["model"].items())
     assert torch.equal(before["epoch_tasks"]["labels"], after["epoch_tasks"]["labels"])
     assert before["epoch_tasks"]["labels"].min() == -1
+
+
+def test_an_evaluator_of_a_project_gets_all_views(tmp_path, keys):
+    """`build_evaluator` of a subclass evaluates each protocol by itself, as in fast-reid."""
+
+    class OwnEvaluator(DefaultTrainer):
+        @classmethod
+        def build_evaluator(cls, cfg, dataset_name, output_dir=None):
+            return super().build_evaluator(cfg, dataset_name, output_dir)
+
+    cfg = toy_cfg(tmp_path, DATALOADER__NUM_WORKERS=0, TEST__FLIP__ENABLED=True, **keys)
+    model = TwoViews(cfg)
+    assert OwnEvaluator.test(cfg, model)["csv:own.csv"]["mAP"] == DefaultTrainer.test(cfg, model)["csv:own.csv"]["mAP"]

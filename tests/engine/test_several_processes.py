@@ -1,15 +1,18 @@
 """What two processes must decide and compute alike: skipped steps, parts of batches, freezing, statistics, averages."""
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.engine import SimpleTrainer, launch
 from fastreid.engine.nonfinite import DivergenceError
 from fastreid.engine.precise_bn import update_statistics
+from fastreid.engine.sharding import shard, whole_weights
 from fastreid.utils import comm
 from tests.engine.test_accumulation import Classifier, batches, trained
 from tests.engine.test_epoch_tasks import Clustered, stopped
@@ -20,6 +23,41 @@ from tests.engine.toys import ToyTrainer, toy_cfg, train
 
 def agreed(tensors):
     return all(torch.equal(*pair) for pair in zip(*comm.all_gather(list(tensors)), strict=True))
+
+
+class Block(nn.Module):
+    """A unit of `Blocks`, as models of diffusers declare theirs."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, inputs):
+        return self.linear(inputs).relu()
+
+
+class Blocks(nn.Sequential):
+    _no_split_modules = ("Block",)
+
+
+def one_process_runs_a_sharded_model(folder):
+    """As an epoch task does, several times; training goes on afterwards."""
+    torch.manual_seed(0)
+    plain = Blocks(Block(), Block(), nn.Linear(4, 2))
+    model, inputs = copy.deepcopy(plain), torch.ones(3, 4)
+    shard(toy_cfg(folder, SOLVER__FSDP__ENABLED=True), model, torch.device("cpu"))
+    outputs = []
+    with whole_weights(model), torch.no_grad():
+        if comm.is_main_process():
+            outputs = [model(inputs) for _ in range(2)]
+    model(inputs).sum().backward()
+    plain(inputs).sum().backward()
+    weight, wanted = model[0].linear.weight, plain[0].linear.weight
+    return {
+        "outputs": all(torch.equal(output, plain(inputs)) for output in outputs),
+        "sharded": weight.to_local().numel() < weight.numel(),
+        "gap": (weight.grad.full_tensor() - wanted.grad).abs().max().item(),
+    }
 
 
 def parts_equal_the_whole(folder):
@@ -100,6 +138,7 @@ CHECKS = (
     statistics_are_of_all,
     averages_agree,
     relabelled_runs_agree,
+    one_process_runs_a_sharded_model,
 )
 
 

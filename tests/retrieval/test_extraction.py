@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastreid.retrieval.extraction import FeatureStore, my_share
+from fastreid.retrieval.extraction import FeatureStore, mirrored, my_share
 from fastreid.utils import comm
 from fastreid.utils import progress as progress_module
 from tests.evaluation.toys import CFG, CountingModel, build_loader, two_protocols
@@ -34,6 +34,14 @@ def test_modes_of_modules_are_restored_even_after_an_error(images):
     with pytest.raises(KeyError):
         FeatureStore().extract(model, [{"img_paths": ["x"]}])
     assert model.training and not model.frozen.training
+
+
+def test_further_views_are_mirrored_with_the_images():
+    images, view = torch.rand(2, 3, 4, 2), torch.rand(2, 3, 8, 4)
+    batch = {"images": images, "small_images": view, "targets": torch.tensor([1, 2]), "img_paths": ["a", "b"]}
+    flipped = mirrored(batch)
+    assert torch.equal(flipped["images"], images.flip(-1)) and torch.equal(flipped["small_images"], view.flip(-1))
+    assert flipped["targets"] is batch["targets"] and flipped["img_paths"] == ["a", "b"]
 
 
 class Fixed(nn.Module):
