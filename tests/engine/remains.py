@@ -1,6 +1,7 @@
 """What a run leaves in its folder, so that two runs can be compared file by file; and runs that are killed."""
 
 import functools
+import multiprocessing.process
 import multiprocessing.util
 import os
 import runpy
@@ -28,6 +29,9 @@ def in_a_fork(do: Callable[[], Any], during: Callable[[int], Any] = lambda pid: 
         status = 1
         try:
             os.setsid()
+            # Data workers that an earlier test left belong to the parent; this process cannot wait for them.
+            multiprocessing.process._children.clear()
+            multiprocessing.util._finalizer_registry.clear()
             torch.set_num_threads(1)
             do()
             status = 0
@@ -36,9 +40,14 @@ def in_a_fork(do: Callable[[], Any], during: Callable[[int], Any] = lambda pid: 
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stderr.flush()
-            multiprocessing.util._exit_function()  # as at the end of any process: its children are ended
-            os._exit(status)
+            try:
+                sys.stderr.flush()
+                multiprocessing.util._exit_function()  # as at the end of any process: its children are ended
+            except BaseException:  # a late signal; the fork must not return into pytest
+                traceback.print_exc()
+                status = status or 1
+            finally:
+                os._exit(status)
     during(child)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
