@@ -63,3 +63,19 @@ def test_sd_reid_takes_the_views_that_it_remembers():
     model.check_data(images[:2])
     with pytest.raises(ConfigError, match=r"of views \[0, 1, 2\], but MODEL.SDMODEL.VIEW_NUM is 2: set it to 3"):
         model.check_data(images)
+
+
+def test_members_of_a_plain_module_that_are_not_used_are_logged_once(caplog):
+    class Plain(nn.Module):
+        backbone_prefixes = ("body.",)
+
+        def epoch_tasks(self):
+            raise AssertionError
+
+    for _ in range(2):
+        assert interface_of(Plain()).epoch_tasks() == ()
+    (message,) = caplog.messages
+    assert message.startswith("Plain is not derived from fastreid.modeling.ReidModel")
+    assert message.endswith("not used: backbone_prefixes, epoch_tasks")
+    interface_of(nn.Linear(1, 1))
+    assert len(caplog.messages) == 1
