@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from fastreid.utils.state_dicts import State
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointedModule(nn.Module):
@@ -79,6 +83,9 @@ class PlainModule(CheckpointedModule):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self._wrapped = (module,)
+        declared = {name for name in dir(type(self)) if not name.startswith("_")} - set(dir(nn.Module))
+        if ignored := sorted(declared.intersection(dir(module))):
+            _warn_of_ignored(type(module).__name__, ", ".join(ignored))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the state dict of the wrapped module."""
@@ -87,6 +94,14 @@ class PlainModule(CheckpointedModule):
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Load a state dict into the wrapped module."""
         return self._wrapped[0].load_state_dict(*args, **kwargs)
+
+
+@functools.cache
+def _warn_of_ignored(name: str, members: str) -> None:
+    """Log members that would be used if the class derived from the interface; once per class."""
+    logger.warning(
+        "%s is not derived from fastreid.modeling.ReidModel, so these members are not used: %s", name, members
+    )
 
 
 def checkpointed(module: nn.Module) -> CheckpointedModule:

@@ -77,3 +77,19 @@ print("SDReIDStage1" in META_ARCH_REGISTRY)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_members_of_a_plain_module_that_are_not_used_are_logged_once(caplog):
+    class Plain(nn.Module):
+        backbone_prefixes = ("body.",)
+
+        def epoch_tasks(self):
+            raise AssertionError
+
+    for _ in range(2):
+        assert interface_of(Plain()).epoch_tasks() == ()
+    (message,) = caplog.messages
+    assert message.startswith("Plain is not derived from fastreid.modeling.ReidModel")
+    assert message.endswith("not used: backbone_prefixes, epoch_tasks")
+    interface_of(nn.Linear(1, 1))
+    assert len(caplog.messages) == 1
