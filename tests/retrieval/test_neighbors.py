@@ -106,7 +106,7 @@ def test_unknown_search_and_missing_faiss(monkeypatch, caplog):
     with pytest.raises(ValueError, match="'fais'; did you mean 'faiss'"):
         nearest_neighbors(features(0, 5, 3), 2, search="fais")
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr(optional, "_said", set())
+    monkeypatch.setattr(optional, "_logged", set())
     rows = features(0, 5, 3)
     found = nearest_neighbors(rows, 2, search="faiss")
     assert np.array_equal(found.indices, nearest_neighbors(rows, 2).indices)
