@@ -107,3 +107,8 @@ def test_neither_control_nor_null_condition_is_needed(mode, branches):
 def test_impossible_numbers_are_refused(options, said):
     with pytest.raises(OptionError, match=said):
         Sampler(make("ddim"), **{"num_steps": 5, "guidance": get_guidance("full"), **options})
+
+
+@pytest.mark.parametrize(("solver", "noise_steps"), [("ddpm", 6), ("ddim", 1), ("pndm", 1), ("euler", 1)])
+def test_only_stochastic_steps_consume_noise(solver, noise_steps):
+    assert Sampler(make(solver), num_steps=5, guidance=get_guidance("full")).noise_steps == noise_steps
