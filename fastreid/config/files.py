@@ -151,7 +151,7 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], above: tuple[in
     """Return the number of values and of levels of a node, with its aliases.
 
     Raises:
-        ConfigError: too many, or an alias is a part of itself.
+        ConfigError: too many, or an alias contains itself.
     """
     line = node.start_mark.line + 1
     if id(node) in above:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastreid.config import CfgNode, configurable
 from fastreid.methods.sd_reid.encoder import PersonEncoder
-from fastreid.methods.sd_reid.release import from_release
+from fastreid.methods.sd_reid.person_model import PersonModel
 from fastreid.modeling.backbones import with_feature_dim
 from fastreid.modeling.losses import LossTerms, cross_entropy_loss, loss_options, require_losses
-from fastreid.modeling.model import RatePart, ReidModel
-from fastreid.structures import PersonImage
-from fastreid.utils.state_dicts import State
 
 # Names of the release.
 _NAMES = {"loss_cls": "loss_identity"}
 
 
-class SDReIDStage1(ReidModel):
+class SDReIDStage1(PersonModel):
     """A `PersonEncoder` that trains with the losses of MODEL.LOSSES.NAME + lambda * view cross-entropy.
 
     `forward(batch)` returns the weighted losses in training (and moves the view centres), and the BN-neck
@@ -62,27 +58,6 @@ class SDReIDStage1(ReidModel):
             "loss_terms": LossTerms(options),
             "view_weight": view_weight,
         }
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return self.person.device
-
-    def adapt_checkpoint(self, state: State) -> State:
-        """Translate the names of checkpoints of the SD-ReID release."""
-        return from_release(state)
-
-    def check_data(self, images: Sequence[PersonImage]) -> None:
-        """Check that every view of the images has a place in the memory bank.
-
-        Raises:
-            ConfigError: an image is of another view.
-        """
-        self.person.check_views(images)
-
-    def rate_parts(self) -> Sequence[RatePart]:
-        """Return both heads, which train at SOLVER.HEADS_LR_FACTOR."""
-        return self.person.rate_parts()
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
         """Return losses in training, and retrieval features otherwise.

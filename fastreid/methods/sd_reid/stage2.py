@@ -24,19 +24,17 @@ from fastreid.methods.sd_reid.conditioning import ConditionLearner, ConditionWhi
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.fusion import Fusion
 from fastreid.methods.sd_reid.linear_mean import LinearMean
-from fastreid.methods.sd_reid.release import from_release
+from fastreid.methods.sd_reid.person_model import PersonModel
 from fastreid.methods.sd_reid.targets import TARGETS
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
 from fastreid.modeling.diffusion import Denoiser, LatentShape, NoiseSource, Sampler, Schedule
 from fastreid.modeling.diffusion.guidance import NullCondition, drop_control
 from fastreid.modeling.epoch_task import EpochTask
-from fastreid.modeling.model import RatePart, ReidModel
-from fastreid.structures import Condition, PersonFeatures, PersonImage
+from fastreid.structures import Condition, PersonFeatures
 from fastreid.utils.draws import BatchDraws
-from fastreid.utils.state_dicts import State
 
 
-class SDReIDStage2(ReidModel):
+class SDReIDStage2(PersonModel):
     """A frozen stage-1 `PersonEncoder`, and a diffusion model over its identity vectors.
 
     `forward(batch)` returns the denoising loss in training, and the descriptor of `fusion` otherwise.
@@ -171,11 +169,6 @@ class SDReIDStage2(ReidModel):
             "generated_neck": test.GENERATED_NECK,
         }
 
-    @property
-    def device(self) -> torch.device:
-        """The device of the model."""
-        return self.person.device
-
     def train(self, mode: bool = True) -> SDReIDStage2:
         """Set the training mode of all parts except the frozen encoder, whose statistics must not change."""
         super().train(mode)
@@ -291,22 +284,6 @@ class SDReIDStage2(ReidModel):
         """
         generated = self.generate(features, batch) if self.fusion.needs_generated else None
         return self.fusion(self.person.neck(features.identity), generated)
-
-    def adapt_checkpoint(self, state: State) -> State:
-        """Translate the names of checkpoints of the SD-ReID release."""
-        return from_release(state)
-
-    def check_data(self, images: Sequence[PersonImage]) -> None:
-        """Check that every view of the images has a place in the memory bank.
-
-        Raises:
-            ConfigError: an image is of another view.
-        """
-        self.person.check_views(images)
-
-    def rate_parts(self) -> Sequence[RatePart]:
-        """Return the heads, of which nothing trains unless a user unfreezes them."""
-        return self.person.rate_parts()
 
     def check_weights(self) -> None:
         """Check that every view that is generated has a centre.
