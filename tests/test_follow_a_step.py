@@ -106,11 +106,15 @@ def test_a_training_step_is_read_in_ten_files():
 
 
 def test_an_evaluation_touches_few_files(calls):
-    """Files whose functions are called from the evaluation on; the goal is 20."""
+    """Files whose functions are called from the evaluation on; the goal is 20.
+
+    `utils/` is left out: which of its files are called depends on the pace of the machine (progress, for example).
+    """
     first = calls.index(next(stop.code for stop in stops() if stop.section == EVALUATION))
     last = calls.index(stops()[-1].code, first)
     files = sorted({Path(file).relative_to(ROOT).as_posix() for file, _ in calls[first:last]})
+    files = [file for file in files if not file.startswith("fastreid/utils/")]
     assert len(files) <= MOST_FILES, files
 
 
-MOST_FILES = 58
+MOST_FILES = 49
