@@ -2,6 +2,7 @@
 """Measures SD-ReID on the rendered benchmark: every variant of stage 2 against stage 1, over several seeds.
 
     python benchmarks/rendered.py [--seeds 1 2 3] [--root datasets/quickstart] [--output logs/rendered]
+        [--rows ROW …] [--stage1 KEY VALUE …]
 
 Trains the quickstart's two stages with `tools/train_net.py` for every seed, then the variants named in VARIANTS on
 the same stage 1, and prints (and writes to OUTPUT/results.md) two tables: mAP / Rank-1 per protocol as mean ± standard
@@ -13,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -20,19 +22,45 @@ from tabulate import tabulate
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOLS = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CARGO_GG": "G↔G"}
 RELEASED = ("--overlay", "configs/_base_/released.yml")
-# name -> (run whose checkpoint is evaluated, or None to train; arguments of train_net.py)
+MLP = ("--overlay", "configs/_base_/generator_mlp.yml")
+# name -> (row whose checkpoint is evaluated, or None to train; arguments of train_net.py)
 STAGE1 = "stage 1"
-DEFAULT = "stage 2 (default)"
-DIFFUSION_ALONE = ("MODEL.SDMODEL.LINEAR_MEAN", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "0.6")
+UNET = "UNet"
+ONE_STEP, DIFFUSION = "MLP, one step", "MLP, diffusion of 5 steps"
+DIFFUSE = (
+    *("MODEL.SDMODEL.TRAIN_STEP", "1000", "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", "dpm++"),
+    *("TEST.SDMODEL.NUM_INFERENCE_STEPS", "5", "TEST.SDMODEL.NOISE", "shared"),
+)
+UNET_ALONE = ("MODEL.SDMODEL.LINEAR_MEAN", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "0.6")
 VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    DEFAULT: (None, ()),
-    "default, generated features alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('generated',)")),
-    "default, person feature alone": (DEFAULT, ("TEST.SDMODEL.PARTS", "('person',)")),
-    "control: default, UNet not trained": (None, ("SOLVER.MAX_EPOCH", "0")),
-    "no linear mean, same person in view": (None, DIFFUSION_ALONE),
-    "no linear mean, own feature": (None, (*DIFFUSION_ALONE, "MODEL.SDMODEL.TARGET", "own")),
+    "linear mean, whitened": (None, (*MLP, "MODEL.SDMODEL.LINEAR_MEAN", "True", "SOLVER.MAX_EPOCH", "0")),
+    ONE_STEP: (None, MLP),
+    "whitened person vector, nothing generated": (ONE_STEP, (*MLP, "TEST.SDMODEL.PARTS", "('person','latent')")),
+    "MLP, one step, generated features alone": (ONE_STEP, (*MLP, "TEST.SDMODEL.PARTS", "('generated',)")),
+    DIFFUSION: (None, (*MLP, *DIFFUSE)),
+    "the same, 8 draws": (DIFFUSION, (*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_DRAWS", "8")),
+    "the same, 1 step from zeros": (
+        DIFFUSION,
+        (*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "1", "TEST.SDMODEL.NOISE", "zeros"),
+    ),
+    "MLP, one step, standardised latents": (
+        None,
+        (*MLP, "MODEL.SDMODEL.WHITEN_LATENT", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "1.0"),
+    ),
+    "MLP, one step, target over the batch": (None, (*MLP, "MODEL.SDMODEL.TARGET", "person_in_view")),
+    "MLP, one step, without own view condition": (None, (*MLP, "MODEL.SDMODEL.OWN_VIEW_CONDITION", "False")),
+    "transformer, one step": (
+        None,
+        (*MLP, "MODEL.SDMODEL.DENOISER", "transformer", "MODEL.SDMODEL.TRANSFORMER_CONFIG.DEPTH", "2",
+         "MODEL.SDMODEL.TRANSFORMER_CONFIG.HEADS", "3", "MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS", "3"),
+    ),
+    "linear mean": (None, ("SOLVER.MAX_EPOCH", "0")),
+    UNET: (None, ()),
+    "UNet, generated features alone": (UNET, ("TEST.SDMODEL.PARTS", "('generated',)")),
+    "UNet without linear mean": (None, UNET_ALONE),
+    "UNet without linear mean, own feature": (None, (*UNET_ALONE, "MODEL.SDMODEL.TARGET", "own")),
     "released overlay": (None, RELEASED),
-}
+}  # fmt: skip
 
 
 def folder_of(name: str) -> str:
@@ -44,8 +72,8 @@ def train_net(config: str, output: Path, *arguments: str) -> None:
     """Run train_net; its figures are in OUTPUT/results.json."""
     if (output / "results.json").is_file():
         return
-    overlays = [a for a in arguments if a in RELEASED]
-    keys = [a for a in arguments if a not in RELEASED and a != "--eval-only"]
+    overlays = [a for a in arguments if a in (*RELEASED, *MLP)]
+    keys = [a for a in arguments if a not in (*RELEASED, *MLP, "--eval-only")]
     flags = ["--eval-only"] if "--eval-only" in arguments else ["--resume"]
     command = [
         sys.executable,
@@ -60,19 +88,20 @@ def train_net(config: str, output: Path, *arguments: str) -> None:
     subprocess.run([*command, *keys], cwd=ROOT, check=True)
 
 
-def run(name: str, seed: int, root: str, output: Path) -> dict[str, dict]:
-    """Train or evaluate one row with one seed and return {protocol: figures}."""
+def run(name: str, seed: int, root: str, output: Path, stage1: Sequence[str]) -> dict[str, dict]:
+    """Train or evaluate one row with one seed and return {protocol: figures}; `stage1` are keys of its stage 1."""
     home = output / f"seed{seed}"
     base = ("MODEL.SEED", str(seed), "DATASETS.ROOT", root)
     if name == STAGE1:
         folder = home / "stage1"
-        train_net("configs/quickstart/stage1.yml", folder, *base)
+        train_net("configs/quickstart/stage1.yml", folder, *base, *stage1)
     else:
         trained, arguments = VARIANTS[name]
         folder, start = home / folder_of(name), home / (folder_of(trained) if trained else "stage1")
         flags = ("--eval-only",) if trained else ()
         weights = ("MODEL.WEIGHTS", str(start / "model_final.pth"))
-        train_net("configs/quickstart/stage2.yml", folder, *flags, *base, *weights, *arguments)
+        cache = ("MODEL.SDMODEL.FEATURE_CACHE", str(home / "features"))
+        train_net("configs/quickstart/stage2_unet.yml", folder, *flags, *base, *weights, *cache, *arguments)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
@@ -106,11 +135,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--root", default="datasets/quickstart", help="folder of the rendered CARGO")
     parser.add_argument("--output", type=Path, default=Path("logs/rendered"))
+    parser.add_argument("--rows", nargs="+", metavar="ROW", default=list(VARIANTS), help="rows beside stage 1")
+    parser.add_argument("--stage1", nargs=argparse.REMAINDER, default=[], help="further KEY VALUE of stage 1; last")
     args = parser.parse_args()
+    if unknown := set(args.rows) - set(VARIANTS):
+        parser.error(f"no row is called {', '.join(sorted(unknown))}; rows are: {'; '.join(VARIANTS)}")
     root, output = str(Path(args.root).resolve()), args.output.resolve()
     rows = {}
-    for name in (STAGE1, *VARIANTS):
-        rows[name] = [run(name, seed, root, output) for seed in args.seeds]
+    for name in (STAGE1, *args.rows):
+        rows[name] = [run(name, seed, root, output, args.stage1) for seed in args.seeds]
         (output / "results.md").write_text(tables(rows), encoding="utf-8")  # the results so far
     print(tables(rows))
 

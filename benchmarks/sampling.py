@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
-from fastreid.modeling.diffusion import Denoiser, LatentShape, Sampler, Schedule
+from fastreid.modeling.diffusion import LatentShape, Sampler, Schedule, UNetDenoiser
 from fastreid.modeling.diffusion.guidance import NullCondition, get_guidance
 from fastreid.structures import Condition
 
@@ -34,7 +34,7 @@ class Work:
 
     def __init__(self, assets: Path, batch: int, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.denoiser = Denoiser.from_pretrained(str(assets / "unet")).to(device).eval()
+        self.denoiser = UNetDenoiser.from_pretrained(str(assets / "unet")).to(device).eval()
         dim = self.denoiser.context_dim
         self.latent = LatentShape.of(dim)
         self.schedule = _schedule(assets)

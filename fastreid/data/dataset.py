@@ -17,13 +17,14 @@ from torch.utils.data import Dataset, default_collate
 
 from fastreid.data.images import ImageAccessError, ImageReadError, read_pixels
 from fastreid.data.samplers.draws import Draw
-from fastreid.data.transforms import PersonTransform, Pixels
+from fastreid.data.transforms import DrawMirroring, PersonTransform, Pixels
 from fastreid.structures import Batch, PersonImage
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.skipped import describe_skipped
 
-Transform = PersonTransform | Callable[[Image.Image], Tensor]
-"""Makes one view of a sample: a `PersonTransform`, or a user-defined function from a Pillow image to a tensor."""
+Transform = PersonTransform | DrawMirroring | Callable[[Image.Image], Tensor]
+"""Makes one view of a sample: a `PersonTransform`, a `DrawMirroring` (without pixels), or a user-defined function from
+a Pillow image to a tensor."""
 Item = dict[str, Any]
 
 _OTHER_KEYS = Batch.__annotations__.keys() - {"images"}
@@ -60,6 +61,7 @@ class PersonDataset(Dataset[Item]):
         if taken := _OTHER_KEYS & transforms.keys():
             raise ArgumentError(f"views of a sample cannot be called {sorted(taken)}: batches have other values there")
         self.images, self.transforms, self.skip_unreadable = images, transforms, skip_unreadable
+        self._needs_pixels = not all(isinstance(transform, DrawMirroring) for transform in transforms.values())
         self.labels: Sequence[int] = [image.person for image in images] if labels is None else labels
 
     @property
@@ -94,7 +96,7 @@ class PersonDataset(Dataset[Item]):
 
     def _item(self, index: int, draw: Draw | None) -> Item:
         image = self.images[index]
-        pixels = read_pixels(image.path)
+        pixels = read_pixels(image.path) if self._needs_pixels else np.empty(0, np.uint8)
         views = {name: self._view(name, pixels, draw) for name in self.transforms}
         return {
             **views,
@@ -107,6 +109,8 @@ class PersonDataset(Dataset[Item]):
 
     def _view(self, name: str, pixels: np.ndarray, draw: Draw | None) -> Pixels | Tensor:
         transform = self.transforms[name]
+        if isinstance(transform, DrawMirroring):
+            return transform()
         if isinstance(transform, PersonTransform):
             return transform.pixels(pixels)
         return transform(Image.fromarray(pixels))
@@ -147,7 +151,9 @@ class TrainingDataset(PersonDataset):
         super().__init__(images, transforms, skip_unreadable=skip_unreadable)
         self._seed, self._batch_size = seed, batch_size
         # A user-defined transform may use the generators of Python and NumPy; seeding those takes longer than torch's.
-        self._torch_alone = all(isinstance(transform, PersonTransform) for transform in transforms.values())
+        self._torch_alone = all(
+            isinstance(transform, PersonTransform | DrawMirroring) for transform in transforms.values()
+        )
         self.set_labels(labels)
 
     def set_labels(self, labels: Sequence[int]) -> None:

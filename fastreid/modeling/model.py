@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 META_ARCH_REGISTRY = Registry("meta-architecture")
 """Name -> class (cfg) of a model: `model(batch)` gives a dict of losses in training, descriptors [B, D] otherwise."""
 
-Transform = Callable[[Any], Any]
+Transform = Callable[..., Any]
 """A picture as it is read -> its pixels, as the transforms of `fastreid.data` return them."""
 
 

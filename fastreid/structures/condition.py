@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ControlMaps:
-    """Maps that are added inside a UNet, finest level first.
+    """Maps that are added inside a UNet, finest level first, or the view embedding of a denoiser of vectors.
 
     Args:
-        down: [B, C, h, w] for each level of the encoder.
+        down: [B, C, h, w] for each level of the encoder; the embedding is one map [B, E].
         up: [B, C, h, w] for each level, for the skip connections into the decoder.
         mid: [B, C, 1, 1] for the middle block, or None for zero.
     """

@@ -1,7 +1,10 @@
 """Features of people that a view-aware backbone extracts."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -18,3 +21,7 @@ class PersonFeatures:
     identity: Tensor
     view: Tensor
     id_conditions: Tensor
+
+    def to(self, device: torch.device) -> PersonFeatures:
+        """Return the features on a device."""
+        return PersonFeatures(self.identity.to(device), self.view.to(device), self.id_conditions.to(device))

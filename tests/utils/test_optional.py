@@ -69,9 +69,9 @@ def test_a_unet_loads_though_peft_is_broken(tmp_path, code):
         shield_diffusers()
         from tests.modeling import toys
         from pathlib import Path
-        from fastreid.modeling.diffusion import Denoiser
+        from fastreid.modeling.diffusion import UNetDenoiser
         assets = toys.write_assets(Path({str(tmp_path)!r}) / "assets")
-        print(Denoiser.from_pretrained(str(assets / "unet")).context_dim)
+        print(UNetDenoiser.from_pretrained(str(assets / "unet")).context_dim)
         """,
         tmp_path,
     )

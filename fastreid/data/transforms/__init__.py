@@ -1,6 +1,21 @@
 """From a decoded image to a [3, H, W] float tensor in 0..255 (the model normalises)."""
 
 from fastreid.data.transforms.build import build_transforms
-from fastreid.data.transforms.person import PersonTransform, Picture, Pixels, RandomErasing, ResizeCropFlip
+from fastreid.data.transforms.person import (
+    DrawMirroring,
+    PersonTransform,
+    Picture,
+    Pixels,
+    RandomErasing,
+    ResizeCropFlip,
+)
 
-__all__ = ["PersonTransform", "Picture", "Pixels", "RandomErasing", "ResizeCropFlip", "build_transforms"]
+__all__ = [
+    "DrawMirroring",
+    "PersonTransform",
+    "Picture",
+    "Pixels",
+    "RandomErasing",
+    "ResizeCropFlip",
+    "build_transforms",
+]

@@ -109,6 +109,23 @@ class ResizeCropFlip:
         return torch.from_numpy(resize(np.asarray(picture), self.size, crop, mirrored=mirrored))
 
 
+class DrawMirroring:
+    """In place of the pixels of an image, whether `ResizeCropFlip` without padding would mirror them.
+
+    The file of the image is not read then, unless another view of the sample needs it.
+
+    Args:
+        flip: probability of mirroring; None draws no random number.
+    """
+
+    def __init__(self, flip: float | None) -> None:
+        self.flip = flip
+
+    def __call__(self) -> Tensor:
+        """Draw a bool tensor []."""
+        return torch.tensor(self.flip is not None and torch.rand(1).item() < self.flip)
+
+
 class RandomErasing:
     """Draw the rectangle of random erasing (Zhong et al., 2020), int64 [4].
 

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from fastreid.config import CfgNode, ConfigError
-from fastreid.methods.sd_reid.targets import TARGETS
-from fastreid.modeling.diffusion import Denoiser, NoiseSource, OptionError, Sampler, Schedule
+from fastreid.methods.sd_reid.conditioning import (
+    ConditionLearner,
+    ConditionWhitening,
+    LatentWhitening,
+    PlainConditions,
+)
+from fastreid.methods.sd_reid.encoder import PersonEncoder
+from fastreid.methods.sd_reid.feature_cache import FeatureCache
+from fastreid.methods.sd_reid.fusion import Fusion
+from fastreid.methods.sd_reid.linear_mean import LinearMean
+from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
+from fastreid.methods.sd_reid.view_refined_decoder import ViewEmbedding, ViewRefinedDecoder
+from fastreid.modeling.diffusion import (
+    Denoiser,
+    Latent,
+    LatentShape,
+    MLPDenoiser,
+    NoiseSource,
+    OptionError,
+    Sampler,
+    Schedule,
+    TransformerDenoiser,
+    UNetDenoiser,
+    VectorDenoiser,
+)
 from fastreid.modeling.diffusion.adapters import add_lora, train_all, train_attentions
 from fastreid.modeling.diffusion.guidance import get_guidance
 from fastreid.utils.suggest import explain_choice
@@ -25,6 +48,7 @@ _KEYS = {
     "num_steps": "TEST.SDMODEL.NUM_INFERENCE_STEPS",
     "guidance": "TEST.SDMODEL.INVERSE_TYPE",
     "micro_batch": "TEST.SDMODEL.MICRO_BATCH",
+    "num_heads": "MODEL.SDMODEL.TRANSFORMER_CONFIG.HEADS",
     "noise kind": "TEST.SDMODEL.NOISE",
     "LoRA": f"{_UNET}.TRAIN lora",
     "blocks": f"{_UNET}.TRAINABLE_BLOCK_IDX",
@@ -42,17 +66,126 @@ def key_names() -> Iterator[None]:
         raise ConfigError(error.with_keys(_KEYS)) from error
 
 
-def make_denoiser(cfg: CfgNode) -> Denoiser:
-    """Return the UNet of a config, with the parameters frozen that do not train.
+def stage2_parts(cfg: CfgNode) -> dict[str, Any]:
+    """Return the arguments of `SDReIDStage2` for a config.
+
+    Raises:
+        ConfigError: a key has an impossible value, or keys do not fit each other or the assets.
+        AssetError: the UNet or the schedule is missing, damaged or does not fit.
+    """
+    keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
+    check_choices(cfg)
+    person = PersonEncoder(cfg)
+    dim, num_conditions = person.feature_dim, person.num_blocks - 1 + keys.OWN_VIEW_CONDITION
+    num_tokens = num_conditions + (keys.DENOISER != "mlp")  # the learner adds the requested view
+    denoiser = make_denoiser(cfg, num_tokens, dim)
+    with key_names():
+        latent = denoiser.latent_of(dim)
+    check_sizes(cfg, num_conditions + 1, dim, denoiser)
+    schedule = make_schedule(cfg)
+    return {
+        "person": person,
+        "latent": latent,
+        "standardized": keys.STANDARDIZE_LATENT,
+        "latent_whitening": LatentWhitening(dim) if keys.WHITEN_LATENT else None,
+        "own_view_condition": keys.OWN_VIEW_CONDITION,
+        "whitening": ConditionWhitening(num_conditions, dim) if keys.WHITEN_CONDITIONS else None,
+        "linear_mean": LinearMean(num_conditions, dim, keys.VIEW_NUM) if keys.LINEAR_MEAN else None,
+        "condition_learner": make_learner(cfg, num_tokens, dim),
+        "view_decoder": make_view_decoder(cfg, latent, denoiser),
+        "denoiser": denoiser,
+        "schedule": schedule,
+        "sampler": make_sampler(cfg, schedule),
+        "noise": make_noise(cfg, latent.shape),
+        "fusion": Fusion.from_config(cfg),
+        "target": keys.TARGET,
+        "null_percent": keys.U_COND_PERCENT,
+        "null_drops_down": keys.U_COND_DOWN_BLOCK_GUIDANCE,
+        "null_drops_up": keys.U_COND_UP_BLOCK_GUIDANCE,
+        "null_is_learnt": keys.NULL_CONDITION == "learnt",
+        "centre_percent": keys.VIEW_CENTRE_PERCENT,
+        "decoder_control": keys.VIEW_CONTROL == "down_and_up",
+        "condition_noise": keys.CONDITION_NOISE,
+        "num_views": test.NUM_VIEWS or keys.VIEW_NUM,
+        "num_draws": test.NUM_DRAWS,
+        "generated_neck": test.GENERATED_NECK,
+        "compares_latents": test.GENERATED_SPACE == "latent",
+        "cache": FeatureCache(keys.FEATURE_CACHE, cfg.INPUT.SIZE_TEST) if keys.FEATURE_CACHE else None,
+    }
+
+
+def make_denoiser(cfg: CfgNode, num_tokens: int, dim: int) -> Denoiser:
+    """Return the denoiser that MODEL.SDMODEL.DENOISER names.
+
+    Args:
+        cfg: the config.
+        num_tokens: tokens of a condition.
+        dim: width of the tokens and of identity vectors.
 
     Raises:
         AssetError: no UNet, or one that does not fit.
-        ConfigError: an impossible choice of what trains.
+        ConfigError: an unknown name, an impossible choice of what trains, or a number that does not fit.
     """
-    keys = cfg.MODEL.SDMODEL.UNET_CONFIG
-    denoiser = Denoiser.from_pretrained(keys.PRETRAINED_PATH, key=f"{_UNET}.PRETRAINED_PATH")
+    keys = cfg.MODEL.SDMODEL
+    sizes = {"dim": dim, "num_tokens": num_tokens, "num_views": keys.VIEW_NUM}
+    mlp, transformer = keys.MLP_CONFIG, keys.TRANSFORMER_CONFIG
+    makers: dict[str, Callable[[], Denoiser]] = {
+        "unet": lambda: _make_unet(keys.UNET_CONFIG),
+        "mlp": lambda: MLPDenoiser(**sizes, width=mlp.WIDTH, depth=mlp.DEPTH, dropout=mlp.DROPOUT),
+        "transformer": lambda: TransformerDenoiser(
+            **sizes, depth=transformer.DEPTH, num_heads=transformer.HEADS, dropout=transformer.DROPOUT
+        ),
+    }
+    _check_word("MODEL.SDMODEL.DENOISER", keys.DENOISER, makers)
+    with key_names():
+        return makers[keys.DENOISER]()
+
+
+def _make_unet(keys: CfgNode) -> UNetDenoiser:
+    """The UNet, with the parameters frozen that do not train."""
+    denoiser = UNetDenoiser.from_pretrained(keys.PRETRAINED_PATH, key=f"{_UNET}.PRETRAINED_PATH")
     choose_trainable(denoiser.unet, keys)
     return denoiser
+
+
+def make_learner(cfg: CfgNode, num_tokens: int, dim: int) -> ConditionLearner | PlainConditions:
+    """Return what makes the tokens of the denoiser.
+
+    Args:
+        cfg: the config.
+        num_tokens: tokens of a condition.
+        dim: width of the tokens.
+
+    Raises:
+        ConfigError: the attention heads do not divide `dim`.
+    """
+    keys = cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG
+    if cfg.MODEL.SDMODEL.DENOISER == "mlp":
+        return PlainConditions(num_tokens=num_tokens, dim=dim)
+    return ConditionLearner(num_tokens=num_tokens, dim=dim, depth=keys.DEPTH, num_heads=keys.HEADS)
+
+
+def make_view_decoder(cfg: CfgNode, latent: Latent, denoiser: Denoiser) -> ViewRefinedDecoder | ViewEmbedding:
+    """Return what makes the control of the denoiser.
+
+    Args:
+        cfg: the config.
+        latent: shape of the latents.
+        denoiser: the denoiser.
+
+    Raises:
+        ConfigError: the middle block's residual is to be learnt, and the denoiser has no middle block.
+    """
+    is_learnt = cfg.MODEL.SDMODEL.MID_RESIDUAL == "learnt"
+    if isinstance(denoiser, VectorDenoiser):
+        if is_learnt:
+            raise ConfigError(
+                'MODEL.SDMODEL.MID_RESIDUAL "learnt" is of the UNet\'s middle block, and MODEL.SDMODEL.DENOISER '
+                f'{cfg.MODEL.SDMODEL.DENOISER} has none: set it to "zero"'
+            )
+        return ViewEmbedding(latent.feature_dim, denoiser.control_dim)
+    assert isinstance(denoiser, UNetDenoiser) and isinstance(latent, LatentShape)
+    return ViewRefinedDecoder(latent, denoiser.control_channels, denoiser.mid_channels if is_learnt else None)
 
 
 def choose_trainable(unet: nn.Module, keys: CfgNode) -> None:
@@ -86,16 +219,19 @@ def _letters(keys: CfgNode, kind: str) -> str:
 
 
 def make_schedule(cfg: CfgNode) -> Schedule:
-    """Return the diffusion of a config, with the betas of the assets.
+    """Return the diffusion of a config, with the betas of the assets, or a cosine schedule where none are needed.
 
     Raises:
         AssetError: no `scheduler_config.json`, a damaged one, or one without a schedule of betas.
         ConfigError: a key has an impossible value, or contradicts the assets.
     """
     keys = cfg.MODEL.SDMODEL
+    folder = keys.SCHEDULER_CONFIG.PRETRAINED_PATH
+    if not folder and keys.DENOISER == "unet":
+        raise ConfigError(f'{_SCHEDULER}.PRETRAINED_PATH is "": a UNet needs the schedule that it was trained with')
     with key_names():
         return Schedule.from_pretrained(
-            keys.SCHEDULER_CONFIG.PRETRAINED_PATH,
+            folder,
             solver=keys.SCHEDULER_CONFIG.NAME,
             num_timesteps=keys.TRAIN_STEP,
             prediction_type=keys.PREDICTION_TYPE,
@@ -152,7 +288,8 @@ def check_choices(cfg: CfgNode) -> None:
         ConfigError: a key has an impossible value, or two keys contradict each other.
     """
     keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-    _check_word("MODEL.SDMODEL.TARGET", keys.TARGET, TARGETS)
+    _check_word("MODEL.SDMODEL.TARGET", keys.TARGET, (*TARGETS, OF_ALL))
+    _check_word("TEST.SDMODEL.GENERATED_SPACE", test.GENERATED_SPACE, ("feature", "latent"))
     _check_word("MODEL.SDMODEL.NULL_CONDITION", keys.NULL_CONDITION, ("learnt", "zeros"))
     _check_word("MODEL.SDMODEL.VIEW_CONTROL", keys.VIEW_CONTROL, ("down_and_up", "down"))
     _check_word("MODEL.SDMODEL.MID_RESIDUAL", keys.MID_RESIDUAL, ("zero", "learnt"))
@@ -177,13 +314,13 @@ def _check_word(name: str, word: str, legal: Any) -> None:
 
 
 def check_sizes(cfg: CfgNode, num_tokens: int, dim: int, denoiser: Denoiser) -> None:
-    """Check that backbone, UNet and the sizes in MODEL.SDMODEL.CON_LEARNER_CONFIG fit each other.
+    """Check that backbone, denoiser and the sizes in MODEL.SDMODEL.CON_LEARNER_CONFIG fit each other.
 
     Args:
         cfg: the config.
         num_tokens: identity conditions, and the view.
         dim: width of the tokens.
-        denoiser: the UNet.
+        denoiser: the denoiser; OUT_CHANNELS is compared with a UNet only.
 
     Raises:
         ConfigError: they do not fit.
@@ -194,11 +331,9 @@ def check_sizes(cfg: CfgNode, num_tokens: int, dim: int, denoiser: Denoiser) -> 
             "MODEL.BACKBONE.DEPTH and a MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH that fit"
         )
     learner = cfg.MODEL.SDMODEL.CON_LEARNER_CONFIG
-    derived: dict[str, Any] = {
-        "N_CTX": num_tokens,
-        "CTX_DIM": dim,
-        "OUT_CHANNELS": denoiser.control_channels * 2,
-    }
+    derived: dict[str, Any] = {"N_CTX": num_tokens, "CTX_DIM": dim}
+    if isinstance(denoiser, UNetDenoiser):
+        derived["OUT_CHANNELS"] = denoiser.control_channels * 2
     for name, size in derived.items():
         given = list(learner[name]) if isinstance(size, list) else learner[name]
         if given and given != size:

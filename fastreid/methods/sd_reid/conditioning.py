@@ -62,6 +62,27 @@ class ConditionLearner(nn.Module):
         return self.null.to(tokens.dtype).expand_as(tokens) if learnt else torch.zeros_like(tokens)
 
 
+class PlainConditions(nn.Module):
+    """The identity conditions as they are, and a learnt null condition, for denoisers that mix tokens themselves.
+
+    Args:
+        num_tokens: number of identity conditions.
+        dim: D.
+    """
+
+    def __init__(self, *, num_tokens: int, dim: int) -> None:
+        super().__init__()
+        self.null = nn.Parameter(0.02 * torch.randn(num_tokens, dim))
+
+    def forward(self, id_conditions: Tensor, view_centre: Tensor) -> Tensor:
+        """Return the conditions; the view reaches the denoiser as its control only."""
+        return id_conditions
+
+    def null_like(self, tokens: Tensor, *, learnt: bool = True) -> Tensor:
+        """Return the null condition for each row, as `ConditionLearner.null_like` does."""
+        return self.null.to(tokens.dtype).expand_as(tokens) if learnt else torch.zeros_like(tokens)
+
+
 def perturb(tokens: Tensor, strength: float, draws: BatchDraws) -> Tensor:
     """Return tokens [B, L, D] with Gaussian noise of `strength` times the standard deviation of each token."""
     if strength == 0:
@@ -114,3 +135,33 @@ class ConditionWhitening(nn.Module):
         shrunk = variances.clamp(min=0) + self.SHRINKAGE * variances.mean(dim=-1, keepdim=True).clamp(min=1e-12)
         self.mean.copy_(mean)
         self.map.copy_((directions * shrunk.rsqrt()[:, None, :]) @ directions.transpose(1, 2))
+
+
+class LatentWhitening(ConditionWhitening):
+    """Transforms identity vectors [..., D] to zero mean and unit covariance, and back.
+
+    All directions in which people differ then have the same weight in the loss and in the cosine of two latents.
+
+    Args:
+        dim: D.
+    """
+
+    inverse: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(1, dim)
+        self.register_buffer("inverse", torch.eye(dim))
+
+    def fit(self, identity: Tensor) -> None:
+        """Compute mean and maps, in float64, from the identity vectors [N, D] of two or more images."""
+        super().fit(identity[:, None])
+        self.inverse.copy_(torch.linalg.inv(self.map[0].double()))
+
+    def encode(self, identity: Tensor) -> Tensor:
+        """Return whitened vectors [B, D] in float32."""
+        return self(identity[:, None])[:, 0]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Invert `encode`."""
+        with torch.autocast(latents.device.type, enabled=False):
+            return latents.float() @ self.inverse + self.mean[0]

@@ -43,20 +43,38 @@ KEYS = {
     "MODEL.SDMODEL.U_COND_UP_BLOCK_GUIDANCE": Key(False, FLAG),
     # Null condition of the unconditional branch in sampling: "learnt" (the one of training), or "zeros" (B3).
     "MODEL.SDMODEL.NULL_CONDITION": Key("learnt", NAME),
+    # What denoises: "unet" (of Stable Diffusion, as published), "mlp" or "transformer" (small networks on vectors that
+    # need no assets; SCHEDULER_CONFIG.PRETRAINED_PATH "" is then a cosine schedule that predicts the clean sample).
+    "MODEL.SDMODEL.DENOISER": Key("unet", NAME),
+    "MODEL.SDMODEL.MLP_CONFIG.WIDTH": Key(1024, COUNT),
+    "MODEL.SDMODEL.MLP_CONFIG.DEPTH": Key(3, NOT_NEGATIVE),
+    "MODEL.SDMODEL.MLP_CONFIG.DROPOUT": Key(0.3, SHARE),
+    "MODEL.SDMODEL.TRANSFORMER_CONFIG.DEPTH": Key(6, COUNT),
+    "MODEL.SDMODEL.TRANSFORMER_CONFIG.HEADS": Key(12, COUNT),
+    "MODEL.SDMODEL.TRANSFORMER_CONFIG.DROPOUT": Key(0.1, SHARE),
     # What is generated: "own" (the image's own feature under its own view, as released), "same_person_in_view" (the
-    # feature of another image of that person in the requested view) or "person_in_view" (the mean of that person's
-    # features in the requested view, over the batch).
+    # feature of another image of that person in the requested view), "person_in_view" (the mean of that person's
+    # features in the requested view, over the batch) or "person_in_view_of_all" (the same mean over the whole training
+    # set, without the image itself and without augmentation).
     "MODEL.SDMODEL.TARGET": Key("same_person_in_view", NAME),
     # Diffuse identity vectors with zero mean and unit variance (by the running statistics of the BN neck), as Stable
     # Diffusion scales its latents. Without it (as released) people may differ by far less than the noise does: after
     # stage 1 of the quickstart their standard deviation is 0.04, and only their common mean is learnt.
     "MODEL.SDMODEL.STANDARDIZE_LATENT": Key(True, FLAG),
+    # Diffuse identity vectors with zero mean and unit covariance instead, by statistics of the training images that are
+    # taken before the first iteration; STANDARDIZE_LATENT has no effect then.
+    "MODEL.SDMODEL.WHITEN_LATENT": Key(False, FLAG),
+    # Use the view token of the image itself as one more identity condition.
+    "MODEL.SDMODEL.OWN_VIEW_CONDITION": Key(False, FLAG),
     # Give the identity conditions zero mean and unit covariance, each block by itself, by statistics of the training
     # images that are taken before the first iteration. The release uses them as they are.
     "MODEL.SDMODEL.WHITEN_CONDITIONS": Key(True, FLAG),
     # Diffuse the residual of a ridge regression from the identity conditions to the mean vector of the person in the
     # requested view, which is fitted on the same images in closed form. For UNets that start from random weights.
     "MODEL.SDMODEL.LINEAR_MEAN": Key(False, FLAG),
+    # Folder for the features of the frozen encoder, so that training decodes no image and runs no encoder. The only
+    # augmentation can be mirroring then. "": off.
+    "MODEL.SDMODEL.FEATURE_CACHE": Key("", TEXT, is_path=True),
     # Chance per image that training conditions on its view's centre instead of its own view token; at
     # inference only centres exist (B5: the release never trains on them, 0.0).
     "MODEL.SDMODEL.VIEW_CENTRE_PERCENT": Key(0.5, SHARE),
@@ -117,12 +135,18 @@ KEYS = {
     "TEST.SDMODEL.CONTROL_STEPS": Key("every", NAME),
     # Rows per UNet call (images x views x guidance branches); 0: all at once.
     "TEST.SDMODEL.MICRO_BATCH": Key(0, NOT_NEGATIVE),
-    # Parts of the descriptor, in this order.
+    # Parts of the descriptor, in this order: "person", "latent" (the person vector as it is diffused, without
+    # generation) and "generated".
     "TEST.SDMODEL.PARTS": Key(("person", "generated"), NAMES),
     # "concat" (as released) or "weighted": every part to unit length, the generated ones scaled so that the
     # cosine of two descriptors is (person + GENERATED_WEIGHT * mean over views) / (1 + GENERATED_WEIGHT).
     "TEST.SDMODEL.FUSION": Key("weighted", NAME),
     "TEST.SDMODEL.GENERATED_WEIGHT": Key(0.6, NOT_NEGATIVE),
+    # Space in which generated features are compared: "feature" (that of identity vectors) or "latent" (as they are
+    # diffused, so whitened with WHITEN_LATENT; GENERATED_NECK has no effect then).
+    "TEST.SDMODEL.GENERATED_SPACE": Key("feature", NAME),
+    # Weight of the part "latent", as GENERATED_WEIGHT is of the part "generated".
+    "TEST.SDMODEL.LATENT_WEIGHT": Key(1.0, NOT_NEGATIVE),
     # Pass generated features through stage 1's BN neck, as the person feature is. Without it the mean that all
     # people share dominates their cosines, and GENERATED_WEIGHT means little.
     "TEST.SDMODEL.GENERATED_NECK": Key(True, FLAG),

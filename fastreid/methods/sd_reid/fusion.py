@@ -1,4 +1,4 @@
-"""Fusion of a person feature and generated view features into one descriptor."""
+"""Fusion of a person feature, its latent and generated view features into one descriptor."""
 
 from __future__ import annotations
 
@@ -9,61 +9,75 @@ from torch import Tensor
 from fastreid.config import CfgNode, ConfigError
 from fastreid.utils.suggest import explain_choice
 
-PARTS, MODES = ("person", "generated"), ("concat", "weighted")
+PARTS, MODES = ("person", "latent", "generated"), ("concat", "weighted")
 
 
 class Fusion:
-    """Concatenates the person feature and one generated feature per view.
+    """Concatenates the person feature, its latent and one generated feature per view.
 
     Args:
         mode: "concat" (as released), or "weighted": each part has unit length, and the V generated ones are multiplied
             by sqrt(weight / V), so that the cosine of two descriptors is a fusion of scores,
-            (cos_person + weight * mean_v cos_v) / (1 + weight).
+            (cos_person + weight * mean_v cos_v) / (1 + weight). The latent has `latent_weight` likewise.
         weight: weight of the generated features, at least 0.
-        parts: which of "person" and "generated" the descriptor holds.
+        parts: which of "person", "latent" and "generated" the descriptor holds.
+        latent_weight: weight of the latent, at least 0.
 
     Raises:
         ConfigError: unknown mode or part, no parts, or a negative weight.
     """
 
-    def __init__(self, mode: str, weight: float, parts: tuple[str, ...]) -> None:
+    def __init__(self, mode: str, weight: float, parts: tuple[str, ...], latent_weight: float = 1.0) -> None:
         if mode not in MODES:
             raise ConfigError(explain_choice("TEST.SDMODEL.FUSION", mode, MODES))
         for part in parts:
             if part not in PARTS:
                 raise ConfigError(explain_choice("part in TEST.SDMODEL.PARTS", part, PARTS))
-        if not parts or weight < 0:
+        if not parts or weight < 0 or latent_weight < 0:
             raise ConfigError(
-                f"a descriptor needs a part and a weight of 0 or more, got PARTS={parts}, weight {weight}"
+                f"a descriptor needs a part and weights of 0 or more, got PARTS={parts}, weights {weight} and "
+                f"{latent_weight}"
             )
-        self.mode, self.weight, self.parts = mode, weight, parts
+        self.mode, self.weight, self.parts, self.latent_weight = mode, weight, parts, latent_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Fusion:
         """Return the fusion of a config; errors as of the class."""
         keys = cfg.TEST.SDMODEL
-        return cls(keys.FUSION, keys.GENERATED_WEIGHT, tuple(keys.PARTS))
+        return cls(keys.FUSION, keys.GENERATED_WEIGHT, tuple(keys.PARTS), keys.LATENT_WEIGHT)
 
     @property
     def needs_generated(self) -> bool:
         """Whether the descriptor holds generated features."""
         return "generated" in self.parts
 
-    def __call__(self, person: Tensor, generated: Tensor | None) -> Tensor:
+    @property
+    def needs_latent(self) -> bool:
+        """Whether the descriptor holds the latent."""
+        return "latent" in self.parts
+
+    def __call__(self, person: Tensor, generated: Tensor | None, latent: Tensor | None = None) -> Tensor:
         """Return descriptors [B, …] in float32.
 
         Args:
             person: [B, D].
             generated: [B, V, D], or None if it is not needed.
+            latent: [B, D], or None if it is not needed.
         """
         pieces = []
         if "person" in self.parts:
-            pieces.append(person if self.mode == "concat" else unit_rows(person, dim=1))
+            pieces.append(self._weighted(person[:, None], 1.0))
+        if latent is not None and "latent" in self.parts:
+            pieces.append(self._weighted(latent[:, None], self.latent_weight))
         if generated is not None and "generated" in self.parts:
-            if self.mode == "weighted":
-                generated = unit_rows(generated, dim=2) * (self.weight / generated.shape[1]) ** 0.5
-            pieces.append(generated.flatten(1))
+            pieces.append(self._weighted(generated, self.weight))
         return torch.cat(pieces, dim=1).float()
+
+    def _weighted(self, rows: Tensor, weight: float) -> Tensor:
+        """[B, V, D] -> [B, VD]."""
+        if self.mode == "weighted":
+            rows = unit_rows(rows, dim=2) * (weight / rows.shape[1]) ** 0.5
+        return rows.flatten(1)
 
 
 def unit_rows(rows: Tensor, dim: int) -> Tensor:

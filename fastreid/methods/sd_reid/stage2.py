@@ -10,26 +10,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, configurable
-from fastreid.methods.sd_reid.build import (
-    check_choices,
-    check_sizes,
-    key_names,
-    make_denoiser,
-    make_noise,
-    make_sampler,
-    make_schedule,
-)
+from fastreid.data.transforms import DrawMirroring
+from fastreid.methods.sd_reid.build import stage2_parts
 from fastreid.methods.sd_reid.calibration import Calibration
-from fastreid.methods.sd_reid.conditioning import ConditionLearner, ConditionWhitening, perturb
+from fastreid.methods.sd_reid.conditioning import (
+    ConditionLearner,
+    ConditionWhitening,
+    LatentWhitening,
+    PlainConditions,
+    perturb,
+)
 from fastreid.methods.sd_reid.encoder import PersonEncoder
+from fastreid.methods.sd_reid.feature_cache import FeatureCache, FillFeatureCache, check_cacheable
 from fastreid.methods.sd_reid.fusion import Fusion
 from fastreid.methods.sd_reid.linear_mean import LinearMean
 from fastreid.methods.sd_reid.person_model import PersonModel
-from fastreid.methods.sd_reid.targets import TARGETS
-from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
-from fastreid.modeling.diffusion import Denoiser, LatentShape, NoiseSource, Sampler, Schedule
+from fastreid.methods.sd_reid.target_memory import DrawnTargets, FillTargetMemory, TargetMemory
+from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
+from fastreid.methods.sd_reid.view_refined_decoder import ViewEmbedding, ViewRefinedDecoder
+from fastreid.modeling.diffusion import Denoiser, Latent, NoiseSource, Sampler, Schedule
 from fastreid.modeling.diffusion.guidance import NullCondition, drop_control
 from fastreid.modeling.epoch_task import EpochTask
+from fastreid.modeling.model import Transform
 from fastreid.structures import Condition, PersonFeatures
 from fastreid.utils.draws import BatchDraws
 
@@ -43,16 +45,18 @@ class SDReIDStage2(PersonModel):
         person: the encoder of stage 1; it is frozen, and always in eval mode.
         latent: shape into which identity vectors are folded.
         standardized: whether identity vectors are diffused with zero mean and unit variance.
+        latent_whitening: whitening of identity vectors instead, or None for none.
+        own_view_condition: whether the view token of the image is one more identity condition.
         whitening: whitening of the identity conditions, or None for none.
         linear_mean: prediction of the latent from conditions and view, whose residual is diffused, or None for zero.
         condition_learner: identity conditions and a view centre -> tokens.
-        view_decoder: a view token -> control maps.
-        denoiser: the UNet.
+        view_decoder: a view token -> control of the denoiser.
+        denoiser: the denoiser.
         schedule: forward process.
         sampler: reverse process.
         noise: source of the noise of the reverse process.
         fusion: features -> descriptor.
-        target: a row of `TARGETS`: whose feature is generated.
+        target: a row of `TARGETS`, or `OF_ALL`: whose feature is generated.
         null_percent: chance per image of training the null condition.
         null_drops_down: whether null rows lose the control maps of the encoder.
         null_drops_up: whether null rows lose the control maps of the decoder.
@@ -63,6 +67,8 @@ class SDReIDStage2(PersonModel):
         num_views: views that are generated.
         num_draws: samples averaged per generated feature.
         generated_neck: whether generated features pass the BN neck.
+        cache: where the features of training images are stored, or None to compute them in each iteration.
+        compares_latents: whether generated features stay as they are diffused, without neck.
     """
 
     # A checkpoint of stage 1, from which stage 2 starts, must fill them.
@@ -73,12 +79,14 @@ class SDReIDStage2(PersonModel):
         self,
         *,
         person: PersonEncoder,
-        latent: LatentShape,
+        latent: Latent,
         standardized: bool,
+        latent_whitening: LatentWhitening | None,
+        own_view_condition: bool,
         whitening: ConditionWhitening | None,
         linear_mean: LinearMean | None,
-        condition_learner: ConditionLearner,
-        view_decoder: ViewRefinedDecoder,
+        condition_learner: ConditionLearner | PlainConditions,
+        view_decoder: ViewRefinedDecoder | ViewEmbedding,
         denoiser: Denoiser,
         schedule: Schedule,
         sampler: Sampler,
@@ -95,6 +103,8 @@ class SDReIDStage2(PersonModel):
         num_views: int,
         num_draws: int,
         generated_neck: bool,
+        compares_latents: bool,
+        cache: FeatureCache | None = None,
     ) -> None:
         super().__init__()
         self.person = person.requires_grad_(False).eval()
@@ -102,19 +112,23 @@ class SDReIDStage2(PersonModel):
         self.schedule, self.sampler = schedule, sampler
         self.noise, self.fusion = noise, fusion
         self.whitening, self.linear_mean = whitening, linear_mean
+        self.latent_whitening, self.own_view_condition = latent_whitening, own_view_condition
         self.condition_learner, self.view_decoder, self.denoiser = (
             condition_learner,
             view_decoder,
             denoiser,
         )
-        self.target = TARGETS[target]
+        self.memory = TargetMemory(person.memory.num_views) if target == OF_ALL else None
+        self.target = TARGETS.get(target)
         self.null_percent, self.null_is_learnt = null_percent, null_is_learnt
         self.null_drops_down, self.null_drops_up = null_drops_down, null_drops_up
         self.centre_percent, self.decoder_control = centre_percent, decoder_control
         self.condition_noise = condition_noise
         if not decoder_control:
             view_decoder.up.requires_grad_(False)  # no loss would reach them
-        self.num_views, self.num_draws, self.generated_neck = num_views, num_draws, generated_neck
+        self.num_views, self.num_draws = num_views, num_draws
+        self.generated_neck, self.compares_latents = generated_neck, compares_latents
+        self.cache = cache
         self.register_frozen_asset("denoiser")
 
     @classmethod
@@ -125,49 +139,7 @@ class SDReIDStage2(PersonModel):
             ConfigError: a key has an impossible value, or keys do not fit each other or the assets.
             AssetError: the UNet or the schedule is missing, damaged or does not fit.
         """
-        keys, test = cfg.MODEL.SDMODEL, cfg.TEST.SDMODEL
-        check_choices(cfg)
-        person = PersonEncoder(cfg)
-        dim, num_tokens = person.feature_dim, person.num_blocks  # L - 1 identity conditions and the view
-        with key_names():
-            latent = LatentShape.of(dim)
-        denoiser = make_denoiser(cfg)
-        check_sizes(cfg, num_tokens, dim, denoiser)
-        schedule = make_schedule(cfg)
-        return {
-            "person": person,
-            "latent": latent,
-            "standardized": keys.STANDARDIZE_LATENT,
-            "whitening": ConditionWhitening(num_tokens - 1, dim) if keys.WHITEN_CONDITIONS else None,
-            "linear_mean": LinearMean(num_tokens - 1, dim, keys.VIEW_NUM) if keys.LINEAR_MEAN else None,
-            "condition_learner": ConditionLearner(
-                num_tokens=num_tokens,
-                dim=dim,
-                depth=keys.CON_LEARNER_CONFIG.DEPTH,
-                num_heads=keys.CON_LEARNER_CONFIG.HEADS,
-            ),
-            "view_decoder": ViewRefinedDecoder(
-                latent,
-                denoiser.control_channels,
-                denoiser.mid_channels if keys.MID_RESIDUAL == "learnt" else None,
-            ),
-            "denoiser": denoiser,
-            "schedule": schedule,
-            "sampler": make_sampler(cfg, schedule),
-            "noise": make_noise(cfg, latent.shape),
-            "fusion": Fusion.from_config(cfg),
-            "target": keys.TARGET,
-            "null_percent": keys.U_COND_PERCENT,
-            "null_drops_down": keys.U_COND_DOWN_BLOCK_GUIDANCE,
-            "null_drops_up": keys.U_COND_UP_BLOCK_GUIDANCE,
-            "null_is_learnt": keys.NULL_CONDITION == "learnt",
-            "centre_percent": keys.VIEW_CENTRE_PERCENT,
-            "decoder_control": keys.VIEW_CONTROL == "down_and_up",
-            "condition_noise": keys.CONDITION_NOISE,
-            "num_views": test.NUM_VIEWS or keys.VIEW_NUM,
-            "num_draws": test.NUM_DRAWS,
-            "generated_neck": test.GENERATED_NECK,
-        }
+        return stage2_parts(cfg)
 
     def train(self, mode: bool = True) -> SDReIDStage2:
         """Set the training mode of all parts except the frozen encoder, whose statistics must not change."""
@@ -181,21 +153,38 @@ class SDReIDStage2(PersonModel):
         Args:
             batch: `images`, and in training `targets` and `viewids`.
         """
-        with torch.no_grad():
-            features = self.person(batch["images"])
-        return (
-            {"loss_diffusion": self._denoising_loss(features, batch)} if self.training else self.embed(features, batch)
-        )
+        if not self.training:
+            with torch.no_grad():
+                features = self.person(batch["images"])
+            return self.embed(features, batch)
+        return {"loss_diffusion": self._denoising_loss(self._training_features(batch), batch)}
+
+    @torch.no_grad()
+    def _training_features(self, batch: Mapping[str, Any]) -> PersonFeatures:
+        if self.cache is None:
+            return self.person(batch["images"])
+        stored = self.cache.read(batch["indices"], batch["images"])
+        return stored.to(self.device)
+
+    @classmethod
+    def image_transforms(cls, cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:
+        """Return what replaces the pixels in training with stored features: whether the image is mirrored.
+
+        Raises:
+            ConfigError: the config has augmentations whose features cannot be stored.
+        """
+        if not is_train or not cfg.MODEL.SDMODEL.FEATURE_CACHE:
+            return {}
+        check_cacheable(cfg)
+        return {"images": DrawMirroring(cfg.INPUT.FLIP.PROB if cfg.INPUT.FLIP.ENABLED else None)}
 
     def _denoising_loss(self, features: PersonFeatures, batch: Mapping[str, Any]) -> Tensor:
-        people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
-        id_conditions = self._whiten(features.id_conditions)
+        id_conditions = self._conditions(features)
         draws = BatchDraws.of(batch, self.device)
-        weights, requested = self.target(people, views, draws.uniform())
+        targets = self._targets(features, batch, draws)
+        requested, instance = targets.views, targets.view_tokens
         with torch.autocast(self.device.type, enabled=False):  # else the targets are in half precision
-            latents = weights @ self._encode(features.identity.float())
-            clean = self.latent.fold(latents - self._mean(id_conditions, requested))
-            instance = weights @ features.view.float()
+            clean = self.latent.fold(targets.latents - self._mean(id_conditions, requested))
 
         centre = self.person.memory(requested)
         use_centre = draws.uniform(1) < self.centre_percent
@@ -211,29 +200,53 @@ class SDReIDStage2(PersonModel):
         prediction = self.denoiser(self.schedule.add_noise(clean, noise, timesteps), timesteps, condition)
         return F.mse_loss(prediction.float(), self.schedule.target(clean, noise, timesteps))
 
+    def _targets(self, features: PersonFeatures, batch: Mapping[str, Any], draws: BatchDraws) -> DrawnTargets:
+        if self.memory is not None:
+            return self.memory.draw(batch["indices"], draws.uniform())
+        assert self.target is not None
+        people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
+        weights, requested = self.target(people, views, draws.uniform())
+        with torch.autocast(self.device.type, enabled=False):
+            latents = weights @ self._encode(features.identity.float())
+            return DrawnTargets(latents, weights @ features.view.float(), requested)
+
     def epoch_tasks(self) -> Sequence[EpochTask]:
-        """Return the calibration, if there is anything to fit."""
-        return () if self.whitening is None and self.linear_mean is None else (Calibration(self.calibrate),)
+        """Return the calibration and the memory of targets, as far as there is anything to fit."""
+        tasks: list[EpochTask] = [] if self.cache is None else [FillFeatureCache(self.cache, self.person)]
+        if self._fitted():
+            tasks.append(Calibration(self.calibrate))
+        if self.memory is not None:
+            tasks.append(FillTargetMemory(self.memory, self._describe))
+        return tasks
+
+    def _fitted(self) -> bool:
+        return not (self.whitening is None and self.linear_mean is None and self.latent_whitening is None)
+
+    def _describe(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        features = self.person(batch["images"])
+        return self._encode(features.identity.float()), features.view.float()
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Fit whitening and linear mean, which have closed forms, to features of the frozen encoder; before training.
+        """Fit whitenings and linear mean, which have closed forms, to features of the frozen encoder; before training.
 
         Args:
             batches: training images, with `targets` and `viewids`; read once.
         """
-        if self.whitening is None and self.linear_mean is None:
+        if not self._fitted():
             return
         conditions, identities, people, views = [], [], [], []
         for batch in batches:
             features = self.person(batch["images"])
-            conditions.append(features.id_conditions.float())
+            conditions.append(self._raw_conditions(features))
             identities.append(features.identity.float())
             people.append(batch["targets"])
             views.append(batch["viewids"])
         id_conditions = torch.cat(conditions)
         if self.whitening is not None:
             self.whitening.fit(id_conditions)
+        if self.latent_whitening is not None:
+            self.latent_whitening.fit(torch.cat(identities))
         if self.linear_mean is not None:
             latents = self._encode(torch.cat(identities))
             who, view = torch.cat(people).to(self.device), torch.cat(views).to(self.device)
@@ -242,13 +255,25 @@ class SDReIDStage2(PersonModel):
     def _mean(self, id_conditions: Tensor, views: Tensor) -> Tensor | float:
         return 0.0 if self.linear_mean is None else self.linear_mean(id_conditions, views)
 
+    def _raw_conditions(self, features: PersonFeatures) -> Tensor:
+        """[B, L-1, D], or [B, L, D] with the view token of the image, in float32."""
+        conditions = features.id_conditions.float()
+        return torch.cat([conditions, features.view.float()[:, None]], dim=1) if self.own_view_condition else conditions
+
+    def _conditions(self, features: PersonFeatures) -> Tensor:
+        return self._whiten(self._raw_conditions(features))
+
     def _whiten(self, id_conditions: Tensor) -> Tensor:
-        return id_conditions.float() if self.whitening is None else self.whitening(id_conditions)
+        return id_conditions if self.whitening is None else self.whitening(id_conditions)
 
     def _encode(self, identity: Tensor) -> Tensor:
+        if self.latent_whitening is not None:
+            return self.latent_whitening.encode(identity)
         return self.person.standardize(identity) if self.standardized else identity
 
     def _decode(self, samples: Tensor) -> Tensor:
+        if self.latent_whitening is not None:
+            return self.latent_whitening.decode(samples)
         return self.person.destandardize(samples) if self.standardized else samples
 
     def condition(self, id_conditions: Tensor, centre: Tensor, view_token: Tensor) -> Condition:
@@ -270,8 +295,8 @@ class SDReIDStage2(PersonModel):
         control = condition.control
         if control is not None:
             control = control.map(
-                lambda m: m * kept if self.null_drops_down else m,
-                lambda m: m * kept if self.null_drops_up else m,
+                lambda m: m * _over(kept, m) if self.null_drops_down else m,
+                lambda m: m * _over(kept, m) if self.null_drops_up else m,
             )
         return Condition(torch.where(null, self.condition_learner.null_like(tokens), tokens), control)
 
@@ -283,7 +308,8 @@ class SDReIDStage2(PersonModel):
             batch: the images and paths, for noise that depends on them.
         """
         generated = self.generate(features, batch) if self.fusion.needs_generated else None
-        return self.fusion(self.person.neck(features.identity), generated)
+        latent = self._encode(features.identity.float()) if self.fusion.needs_latent else None
+        return self.fusion(self.person.neck(features.identity), generated, latent)
 
     def check_weights(self) -> None:
         """Check that every view that is generated has a centre.
@@ -300,7 +326,7 @@ class SDReIDStage2(PersonModel):
             )
 
     def generate(self, features: PersonFeatures, batch: Mapping[str, Any]) -> Tensor:
-        """Return the feature of each person under every view, [B, V, D], averaged over `num_draws` samples.
+        """Return the feature (or latent) of each person under every view, [B, V, D], a mean of `num_draws` samples.
 
         Args:
             features: features of B images.
@@ -314,7 +340,7 @@ class SDReIDStage2(PersonModel):
         views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
         requested = views.repeat(size)
         centre = self.person.memory(requested)
-        id_conditions = self._whiten(features.id_conditions).repeat_interleave(repeats, dim=0)
+        id_conditions = self._conditions(features).repeat_interleave(repeats, dim=0)
         condition = self.condition(id_conditions, centre, view_token=centre)
         null = NullCondition(
             self.condition_learner.null_like(condition.tokens, learnt=self.null_is_learnt),
@@ -323,8 +349,11 @@ class SDReIDStage2(PersonModel):
         )
         noise = self.noise.draw(batch, repeats, self.sampler.noise_steps).to(self.device).flatten(1, 2)
         samples = self.latent.unfold(self.sampler.sample(self.denoiser, condition, null, noise))
-        samples = self._decode(samples + self._mean(id_conditions, requested))
+        samples = samples + self._mean(id_conditions, requested)
+        samples = samples if self.compares_latents else self._decode(samples)
         generated = samples.view(size, self.num_views, self.num_draws, -1).mean(dim=2)
+        if self.compares_latents:
+            return generated
         return self.person.neck(generated.flatten(0, 1)).view_as(generated) if self.generated_neck else generated
 
     def training_facts(self) -> dict[str, Any]:
@@ -333,3 +362,8 @@ class SDReIDStage2(PersonModel):
             "the prediction type of stage 2": self.schedule.prediction_type,
             "the schedule of betas of stage 2": self.schedule.betas,
         }
+
+
+def _over(rows: Tensor, maps: Tensor) -> Tensor:
+    """Factors [B, 1, 1, 1] in the number of dimensions of maps [B, …]."""
+    return rows.view(-1, *[1] * (maps.ndim - 1))

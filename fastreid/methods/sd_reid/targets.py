@@ -54,3 +54,6 @@ TARGETS: dict[str, Target] = {
     "same_person_in_view": same_person_in_view,
     "person_in_view": person_in_view,
 }
+
+OF_ALL = "person_in_view_of_all"
+"""The target whose means are over the whole training set (`TargetMemory`), not over the batch."""

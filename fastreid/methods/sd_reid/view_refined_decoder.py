@@ -43,6 +43,24 @@ class ViewRefinedDecoder(nn.Module):
         )
 
 
+class ViewEmbedding(nn.Module):
+    """The counterpart of `ViewRefinedDecoder` for denoisers of vectors: a linear embedding of the view token.
+
+    Args:
+        dim: D, width of the view token.
+        width: width of the embedding.
+    """
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(dim, width)
+        self.up = nn.ModuleList()  # vectors have no decoder
+
+    def forward(self, view_tokens: Tensor) -> ControlMaps:
+        """Return one map [B, W], of view tokens [B, D]."""
+        return ControlMaps(down=(self.down(view_tokens),), up=())
+
+
 def _pyramid(channels: list[int]) -> nn.ModuleList:
     return nn.ModuleList(nn.Conv2d(1, width, 2 << level, 2 << level) for level, width in enumerate(channels))
 

@@ -4,11 +4,28 @@ It knows no method and no config: parts take plain arguments, and errors name th
 """
 
 from fastreid.modeling.diffusion.assets import AssetError
-from fastreid.modeling.diffusion.denoiser import Denoiser
-from fastreid.modeling.diffusion.latent import LatentShape
+from fastreid.modeling.diffusion.denoiser import Denoiser, VectorDenoiser
+from fastreid.modeling.diffusion.latent import Latent, LatentShape, VectorLatent
+from fastreid.modeling.diffusion.mlp_denoiser import MLPDenoiser
 from fastreid.modeling.diffusion.noise import NoiseSource
 from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.modeling.diffusion.sampling import Sampler
 from fastreid.modeling.diffusion.schedule import Schedule
+from fastreid.modeling.diffusion.transformer_denoiser import TransformerDenoiser
+from fastreid.modeling.diffusion.unet_denoiser import UNetDenoiser
 
-__all__ = ["AssetError", "Denoiser", "LatentShape", "NoiseSource", "OptionError", "Sampler", "Schedule"]
+__all__ = [
+    "AssetError",
+    "Denoiser",
+    "Latent",
+    "LatentShape",
+    "MLPDenoiser",
+    "NoiseSource",
+    "OptionError",
+    "Sampler",
+    "Schedule",
+    "TransformerDenoiser",
+    "UNetDenoiser",
+    "VectorDenoiser",
+    "VectorLatent",
+]

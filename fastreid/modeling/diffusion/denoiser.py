@@ -1,114 +1,74 @@
-"""The Stable Diffusion UNet behind one call: noisy latents, time and a `Condition` to a prediction."""
+"""The interface of denoisers: noisy latents, time and a `Condition` to a prediction."""
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from fastreid.modeling.diffusion.assets import AssetError
-from fastreid.modeling.diffusion.latent import CHANNELS
-from fastreid.modeling.diffusion.unet_assets import load_unet
-from fastreid.structures import Condition, ControlMaps
+from fastreid.modeling.diffusion.latent import Latent, VectorLatent
+from fastreid.structures import Condition
 
 
-class Denoiser(nn.Module):
-    """A stock `UNet2DConditionModel`, with view control in its encoder and decoder if a condition has it.
-
-    Encoder maps are added inside the down blocks (`down_intrablock_additional_residuals`). Decoder maps are
-    added to the skip connections of their level (`down_block_additional_residuals`), which the decoder reads.
-    The caller chooses which of them act, through `ControlMaps`.
-
-    Args:
-        unet: a `diffusers.UNet2DConditionModel` on latents of 4 channels, with cross-attention to tokens of
-            `context_dim` numbers.
-
-    Raises:
-        AssetError: the UNet has another number of channels.
-    """
-
-    unet: Any  # mypy sees no members of diffusers' models
-
-    def __init__(self, unet: Any) -> None:
-        super().__init__()
-        self.unet = unet
-        config = self.unet.config
-        if config.in_channels != CHANNELS or config.out_channels != CHANNELS:
-            raise AssetError(
-                f"the UNet works on {config.in_channels} -> {config.out_channels} channels, "
-                f"features are folded into {CHANNELS}"
-            )
-
-    @classmethod
-    def from_pretrained(cls, folder: str, *, key: str = "") -> Denoiser:
-        """Read a folder of diffusers (`config.json` and weights).
-
-        Args:
-            folder: folder of a UNet, or of a whole pipeline.
-            key: config key that names the folder, for error messages.
-
-        Raises:
-            AssetError: no such folder, damaged files, or a UNet that does not fit.
-        """
-        return cls(load_unet(folder, key=key))
+class Denoiser(nn.Module, ABC):
+    """Base class of denoisers."""
 
     @property
+    @abstractmethod
     def context_dim(self) -> int:
         """Width of the tokens."""
-        return self.unet.config.cross_attention_dim
 
-    @property
-    def controlled_levels(self) -> int:
-        """Number of levels with cross-attention, which view control acts on.
+    @abstractmethod
+    def latent_of(self, feature_dim: int) -> Latent:
+        """Return the shape in which features of `feature_dim` numbers are diffused.
 
         Raises:
-            AssetError: they are not the finest levels.
+            OptionError: such features cannot have that shape.
         """
-        blocks = self.unet.config.down_block_types
-        attention = ["CrossAttn" in name for name in blocks]
-        if attention != sorted(attention, reverse=True) or not attention[0]:
-            raise AssetError(f"view control needs cross-attention in the finest levels, the UNet has {blocks}")
-        return sum(attention)
 
-    @property
-    def control_channels(self) -> list[int]:
-        """Width of each controlled level, finest first."""
-        return list(self.unet.config.block_out_channels[: self.controlled_levels])
-
-    @property
-    def mid_channels(self) -> int:
-        """Width of the middle block."""
-        return self.unet.config.block_out_channels[-1]
-
+    @abstractmethod
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """Predict from noisy latents.
 
         Args:
-            noisy: latents [B, 4, h, w].
+            noisy: latents [B, …].
             timesteps: [B], or a scalar.
             condition: condition of the B samples.
 
         Returns:
-            Prediction [B, 4, h, w].
+            Prediction [B, …].
         """
-        residuals = {} if condition.control is None else self._residuals(condition.control, noisy.new_zeros(()))
-        return self.unet(noisy, timesteps, encoder_hidden_states=condition.tokens, **residuals).sample
 
-    def _residuals(self, control: ControlMaps, zero: Tensor) -> dict[str, Any]:
-        """The arguments by which the UNet takes control maps."""
-        return {
-            # A copy, because the UNet empties the list it is given.
-            "down_intrablock_additional_residuals": list(control.down),
-            "down_block_additional_residuals": self._skip_residuals(control.up, zero),
-            "mid_block_additional_residual": zero if control.mid is None else control.mid,
-        }
 
-    def _skip_residuals(self, maps: tuple[Tensor, ...], zero: Tensor) -> tuple[Tensor, ...]:
-        """One residual per skip connection: the map of a level for its layers, zero for the down-samplers between."""
-        layers = self.unet.config.layers_per_block
-        residuals = [zero]  # the first convolution
-        levels = len(self.unet.config.block_out_channels)
-        for level in range(levels):
-            residuals += [maps[level] if level < len(maps) else zero] * layers
-            residuals += [zero] * (level < levels - 1)  # the down-sampler
-        return tuple(residuals)
+class VectorDenoiser(Denoiser):
+    """Base class of denoisers of vectors [B, D]; the only control map of a condition is an embedding of the view.
+
+    Args:
+        dim: D, width of the vectors and the tokens.
+        control_dim: width of the view embedding.
+    """
+
+    def __init__(self, *, dim: int, control_dim: int) -> None:
+        super().__init__()
+        self.dim, self.control_dim = dim, control_dim
+
+    @property
+    def context_dim(self) -> int:
+        """Width of the tokens."""
+        return self.dim
+
+    def latent_of(self, feature_dim: int) -> Latent:
+        """Return the shape [D] of the vectors."""
+        return VectorLatent(feature_dim)
+
+    def view_of(self, condition: Condition, noisy: Tensor) -> Tensor:
+        """Return the view embedding [B, E] of a condition; zeros if it has no control.
+
+        Args:
+            condition: the condition.
+            noisy: [B, D], for the number of rows, type and device.
+        """
+        if condition.control is None:
+            return noisy.new_zeros(len(noisy), self.control_dim)
+        (view,) = condition.control.down
+        return view

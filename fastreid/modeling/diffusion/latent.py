@@ -1,8 +1,9 @@
-"""A feature vector as the latent [4, h, w] that a Stable Diffusion UNet expects."""
+"""The shapes in which feature vectors are diffused: folded as a Stable Diffusion UNet expects, or as they are."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,8 +15,46 @@ CHANNELS = 4
 _IDEAL_ASPECT, _MAX_ASPECT = 4 / 3, 2.5
 
 
+class Latent(ABC):
+    """Base class of the shapes."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the latent of one feature."""
+
+    @property
+    def feature_dim(self) -> int:
+        """Numbers of a feature."""
+        return math.prod(self.shape)
+
+    def fold(self, features: Tensor) -> Tensor:
+        """Fold features [..., D] into latents [..., *shape]."""
+        return features.unflatten(-1, self.shape)
+
+    def unfold(self, latents: Tensor) -> Tensor:
+        """Unfold latents [..., *shape] into features [..., D]."""
+        return latents.flatten(-len(self.shape))
+
+
 @dataclass(frozen=True)
-class LatentShape:
+class VectorLatent(Latent):
+    """Features that are diffused as vectors [D].
+
+    Args:
+        dim: D.
+    """
+
+    dim: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D,)."""
+        return (self.dim,)
+
+
+@dataclass(frozen=True)
+class LatentShape(Latent):
     """Height and width of the latent [4, h, w] of a feature of 4hw numbers.
 
     Args:
@@ -48,20 +87,6 @@ class LatentShape:
         """(channels, height, width)."""
         return CHANNELS, self.height, self.width
 
-    @property
-    def feature_dim(self) -> int:
-        """Numbers of a feature."""
-        return math.prod(self.shape)
-
-    def fold(self, features: Tensor) -> Tensor:
-        """Fold features [..., 4hw] into latents [..., 4, h, w]."""
-        return features.unflatten(-1, self.shape)
-
     def fold_token(self, tokens: Tensor) -> Tensor:
         """Fold view tokens [B, 4hw] into [B, 1, 2h, 2w], the shape in which they are convolved."""
         return tokens.unflatten(-1, (1, 2 * self.height, 2 * self.width))
-
-    @staticmethod
-    def unfold(latents: Tensor) -> Tensor:
-        """Unfold latents [..., 4, h, w] into features [..., 4hw]."""
-        return latents.flatten(-3)

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.modeling.diffusion.scheduler_assets import (
     AUTO,
+    COSINE,
     PREDICTION_TYPES,
     check_steps,
     chosen_prediction_type,
@@ -28,7 +29,14 @@ _SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "pndm": ("PNDMScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
+    # DPM-Solver++(2M) (Lu et al. 2022): few steps, one prediction each.
+    "dpm++": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero", "use_karras_sigmas": False},
+    ),
 }
+# Solvers that can use a prediction of the clean sample.
+_SAMPLE_SOLVERS = ("ddpm", "ddim", "dpm++")
 
 
 # Keys of the assets that decide how noise is added, besides T.
@@ -40,7 +48,7 @@ class Schedule:
 
     Args:
         config: a Diffusers `scheduler_config.json` as a dict.
-        solver: "ddpm", "ddim", "pndm" or "euler".
+        solver: "ddpm", "ddim", "pndm", "euler" or "dpm++".
         num_timesteps: T; the betas are spread over it.
         prediction_type: what the network predicts.
         timestep_spacing: where the reverse steps lie in 0 … T-1.
@@ -67,9 +75,10 @@ class Schedule:
         ):
             if word not in legal:
                 raise OptionError(explain_choice(kind, word, legal), kind)
-        if prediction_type == "sample" and solver not in ("ddpm", "ddim"):
+        if prediction_type == "sample" and solver not in _SAMPLE_SOLVERS:
             raise OptionError(
-                f'prediction_type "sample" works with ddpm and ddim, not with {solver}', "prediction_type"
+                f'prediction_type "sample" works with {", ".join(_SAMPLE_SOLVERS)}, not with {solver}',
+                "prediction_type",
             )
         shared = {
             "num_train_timesteps": num_timesteps,
@@ -102,7 +111,7 @@ class Schedule:
         """Read the betas from a folder of diffusers (`scheduler_config.json`).
 
         Args:
-            folder: folder of a scheduler, or of a whole pipeline.
+            folder: folder of a scheduler, or of a whole pipeline; "" for the cosine schedule without a folder.
             solver: as in the constructor.
             num_timesteps: as in the constructor.
             prediction_type: as in the constructor, or "auto" for what the assets say.
@@ -115,7 +124,7 @@ class Schedule:
             AssetError: no `scheduler_config.json`, a damaged one, or one that has no schedule of betas.
             OptionError: an argument is impossible or contradicts the assets.
         """
-        config = read_scheduler(folder, key=key)
+        config = read_scheduler(folder, key=key) if folder else dict(COSINE)
         check_steps(config, num_timesteps, solver, key_of)
         return cls(
             config,

@@ -17,6 +17,16 @@ FILE = "scheduler_config.json"
 AUTO = "auto"
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+# The schedule of diffusions over vectors that have no assets (Nichol & Dhariwal 2021, as in unCLIP's prior).
+COSINE: Mapping[str, Any] = MappingProxyType(
+    {
+        "_class_name": "DDPMScheduler",
+        "beta_start": 0.0001,  # read by diffusers, without effect on this schedule
+        "beta_end": 0.02,
+        "beta_schedule": "squaredcos_cap_v2",
+        "prediction_type": "sample",
+    }
+)
 # Diffusers' own default, which old files leave out.
 _IMPLIED = "epsilon"
 

@@ -57,4 +57,4 @@ def test_messages_about_the_assets_name_keys(assets, caplog, monkeypatch):
     assert "are spread over 150 (MODEL.SDMODEL.TRAIN_STEP)" in caplog.text
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"MODEL\.SDMODEL\.UNET_CONFIG\.TRAIN lora needs peft, which cannot be"):
-        make_denoiser(toys.stage2_cfg(assets, "MODEL.SDMODEL.UNET_CONFIG.TRAIN", "lora"))
+        make_denoiser(toys.stage2_cfg(assets, "MODEL.SDMODEL.UNET_CONFIG.TRAIN", "lora"), 12, 32)

@@ -50,7 +50,7 @@ def test_parts():
         (("wieghted", 1.0, ("person",)), "did you mean 'weighted'"),
         (("concat", 1.0, ("persons",)), "did you mean 'person'"),
         (("concat", 1.0, ()), "needs a part"),
-        (("weighted", -0.1, ("person",)), "weight of 0 or more"),
+        (("weighted", -0.1, ("person",)), "weights of 0 or more"),
     ],
 )
 def test_wrong_settings_are_explained(arguments, message):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from fastreid.config import ConfigError
 from fastreid.methods.sd_reid.build import make_schedule
-from fastreid.modeling.diffusion import AssetError, Denoiser
+from fastreid.modeling.diffusion import AssetError, UNetDenoiser
 from tests.modeling import toys
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 3438167540\n"
@@ -41,7 +41,7 @@ def copied(assets, tmp_path):
 
 
 def load(folder):
-    return Denoiser.from_pretrained(str(folder), key="MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH").unet
+    return UNetDenoiser.from_pretrained(str(folder), key="MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH").unet
 
 
 def same(first, second):

@@ -7,14 +7,14 @@ import torch
 
 from fastreid.config import ConfigError
 from fastreid.methods.sd_reid.build import choose_trainable
-from fastreid.modeling.diffusion import AssetError, Denoiser
+from fastreid.modeling.diffusion import AssetError, UNetDenoiser
 from fastreid.structures import Condition, ControlMaps
 from tests.modeling import toys
 
 
 @pytest.fixture(scope="module")
 def denoiser(assets):
-    return Denoiser.from_pretrained(str(assets / "unet")).eval()
+    return UNetDenoiser.from_pretrained(str(assets / "unet")).eval()
 
 
 def control(size=2, **scales):
@@ -91,12 +91,12 @@ def test_the_condition_is_left_as_it_was(denoiser):
 
 def test_a_missing_unet_is_explained(tmp_path):
     with pytest.raises(AssetError, match=r"no UNet in .*UNET_CONFIG.PRETRAINED_PATH.*make_assets.py"):
-        Denoiser.from_pretrained(str(tmp_path), key="MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH")
+        UNetDenoiser.from_pretrained(str(tmp_path), key="MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH")
 
 
 def trained(assets, *options):
     cfg = toys.stage2_cfg(assets, *options)
-    unet = Denoiser.from_pretrained(str(assets / "unet")).unet
+    unet = UNetDenoiser.from_pretrained(str(assets / "unet")).unet
     choose_trainable(unet, cfg.MODEL.SDMODEL.UNET_CONFIG)
     return {name for name, parameter in unet.named_parameters() if parameter.requires_grad}, unet
 
@@ -116,7 +116,7 @@ def test_keys_and_values_of_the_chosen_attentions_train(assets):
 def test_lora_trains_adapters_and_starts_as_the_plain_unet(assets, denoiser):
     names, unet = trained(assets, "MODEL.SDMODEL.UNET_CONFIG.TRAIN", "lora")
     assert names and all("lora" in name for name in names)
-    torch.testing.assert_close(predict(Denoiser(unet).eval(), control()), predict(denoiser, control()))
+    torch.testing.assert_close(predict(UNetDenoiser(unet).eval(), control()), predict(denoiser, control()))
 
 
 def test_all_trains_all(assets):
@@ -143,4 +143,4 @@ def test_damaged_assets_are_named(assets, tmp_path):
     (weights,) = (tmp_path / "unet").glob("*.safetensors")
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(AssetError, match=r"cannot read the UNet in '.*unet'"):
-        Denoiser.from_pretrained(str(tmp_path / "unet"))
+        UNetDenoiser.from_pretrained(str(tmp_path / "unet"))
