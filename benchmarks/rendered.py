@@ -31,9 +31,14 @@ DIFFUSE = (
     *("MODEL.SDMODEL.TRAIN_STEP", "1000", "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", "dpm++"),
     *("TEST.SDMODEL.NUM_INFERENCE_STEPS", "5", "TEST.SDMODEL.NOISE", "shared"),
 )
+# One step at no rate: what has a closed form is fitted, and nothing else is trained.
+UNTRAINED = (
+    *("SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "1", "SOLVER.WARMUP_ITERS", "0"),
+    *("SOLVER.BASE_LR", "1e-12", "SOLVER.ETA_MIN_LR", "0.0"),
+)
 UNET_ALONE = ("MODEL.SDMODEL.LINEAR_MEAN", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "0.6")
 VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "linear mean, whitened": (None, (*MLP, "MODEL.SDMODEL.LINEAR_MEAN", "True", "SOLVER.MAX_EPOCH", "0")),
+    "linear mean, whitened": (None, (*MLP, "MODEL.SDMODEL.LINEAR_MEAN", "True", *UNTRAINED)),
     ONE_STEP: (None, MLP),
     "whitened person vector, nothing generated": (ONE_STEP, (*MLP, "TEST.SDMODEL.PARTS", "('person','latent')")),
     "MLP, one step, generated features alone": (ONE_STEP, (*MLP, "TEST.SDMODEL.PARTS", "('generated',)")),
@@ -54,7 +59,7 @@ VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
         (*MLP, "MODEL.SDMODEL.DENOISER", "transformer", "MODEL.SDMODEL.TRANSFORMER_CONFIG.DEPTH", "2",
          "MODEL.SDMODEL.TRANSFORMER_CONFIG.HEADS", "3", "MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS", "3"),
     ),
-    "linear mean": (None, ("SOLVER.MAX_EPOCH", "0")),
+    "linear mean, UNet not trained": (None, UNTRAINED),
     UNET: (None, ()),
     "UNet, generated features alone": (UNET, ("TEST.SDMODEL.PARTS", "('generated',)")),
     "UNet without linear mean": (None, UNET_ALONE),
