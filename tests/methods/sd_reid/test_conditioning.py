@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from fastreid.methods.sd_reid.conditioning import ConditionLearner, ConditionWhitening, perturb
+from fastreid.methods.sd_reid.conditioning import (
+    ConditionLearner,
+    ConditionWhitening,
+    LatentWhitening,
+    PlainConditions,
+    perturb,
+)
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
 from fastreid.modeling.diffusion import LatentShape
 from fastreid.utils.draws import BatchDraws
@@ -95,3 +101,23 @@ def test_whitening_changes_nothing_before_it_is_fitted_and_refuses_a_single_imag
     assert torch.equal(whitening(correlated(3)), correlated(3))
     with pytest.raises(ValueError, match="two or more images' statistics, got 1"):
         whitening.fit(correlated(1))
+
+
+def test_whitened_latents_have_unit_covariance_and_come_back():
+    whitening = LatentWhitening(4)
+    mixing = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+    vectors = torch.randn(500, 4, generator=torch.Generator().manual_seed(2)) @ mixing + 3
+    torch.testing.assert_close(whitening.encode(vectors), vectors)  # the identity before `fit`
+    whitening.fit(vectors)
+    latents = whitening.encode(vectors)
+    torch.testing.assert_close(latents.mean(dim=0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.T @ latents / 500, torch.eye(4), atol=2e-2, rtol=0)
+    torch.testing.assert_close(whitening.decode(latents), vectors, atol=1e-4, rtol=1e-4)
+
+
+def test_plain_conditions_are_left_as_they_are():
+    plain = PlainConditions(num_tokens=3, dim=8)
+    tokens = torch.randn(2, 3, 8)
+    assert plain(tokens, torch.randn(2, 8)) is tokens
+    assert torch.equal(plain.null_like(tokens), plain.null.expand(2, 3, 8))
+    assert not plain.null_like(tokens, learnt=False).any()

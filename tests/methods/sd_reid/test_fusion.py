@@ -56,3 +56,14 @@ def test_parts():
 def test_wrong_settings_are_explained(arguments, message):
     with pytest.raises(ConfigError, match=message):
         Fusion(*arguments)
+
+
+def test_the_latent_has_a_weight_of_its_own():
+    latent = torch.randn(2, 8)
+    descriptor = Fusion("weighted", 0.6, ("person", "latent", "generated"), 0.3)(PERSON, GENERATED, latent)
+    person, own = (F.cosine_similarity(rows[:1], rows[1:]).item() for rows in (PERSON, latent))
+    generated = F.cosine_similarity(GENERATED[0], GENERATED[1], dim=1).mean().item()
+    fused = F.cosine_similarity(descriptor[:1], descriptor[1:]).item()
+    assert fused == pytest.approx((person + 0.3 * own + 0.6 * generated) / 1.9, abs=1e-6)
+    assert Fusion("weighted", 0.6, ("person", "latent")).needs_latent
+    assert not Fusion("weighted", 0.6, ("person", "generated")).needs_latent
