@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Name -> config file and changed keys.
 MODELS = {
     "stage1": ("configs/quickstart/stage1.yml", []),
-    "stage2": ("configs/quickstart/stage2.yml", []),
+    "stage2": ("configs/quickstart/stage2_unet.yml", []),
     "vit": ("configs/CARGO/base_stage1.yml", ["MODEL.BACKBONE.PRETRAIN", False, "SOLVER.IMS_PER_BATCH", 32]),
 }
 

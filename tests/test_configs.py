@@ -317,7 +317,10 @@ RELEASED_FIELDS = {
     "TEST.SDMODEL.NOISE": ("fresh", "differs"),  # B10, B11
     "MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING": ("leading", "differs"),  # B13
     # Choices of the release that are not errors.
+    "MODEL.SDMODEL.DENOISER": ("unet", "may be equal"),
     "MODEL.SDMODEL.TARGET": ("own", "may be equal"),
+    "MODEL.SDMODEL.WHITEN_LATENT": (False, "may be equal"),
+    "MODEL.SDMODEL.OWN_VIEW_CONDITION": (False, "may be equal"),
     "MODEL.SDMODEL.STANDARDIZE_LATENT": (False, "may be equal"),
     "MODEL.SDMODEL.MID_RESIDUAL": ("zero", "may be equal"),
     "MODEL.SDMODEL.PREDICTION_TYPE": ("epsilon", "may be equal"),
@@ -329,6 +332,7 @@ RELEASED_FIELDS = {
     "TEST.SDMODEL.NUM_DRAWS": (1, "may be equal"),
     "TEST.SDMODEL.FUSION": ("concat", "may be equal"),
     "TEST.SDMODEL.PARTS": (("person", "generated"), "may be equal"),
+    "TEST.SDMODEL.GENERATED_SPACE": ("feature", "may be equal"),
     "TEST.SDMODEL.GENERATED_NECK": (False, "may be equal"),
 }
 

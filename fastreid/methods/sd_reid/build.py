@@ -9,18 +9,14 @@ from typing import Any
 from torch import nn
 
 from fastreid.config import CfgNode, ConfigError
-from fastreid.methods.sd_reid.conditioning import (
-    ConditionLearner,
-    ConditionWhitening,
-    LatentWhitening,
-    PlainConditions,
-)
+from fastreid.methods.sd_reid.conditioning import ConditionLearner, PlainConditions
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.feature_cache import FeatureCache
 from fastreid.methods.sd_reid.fusion import Fusion
 from fastreid.methods.sd_reid.linear_mean import LinearMean
 from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
 from fastreid.methods.sd_reid.view_refined_decoder import ViewEmbedding, ViewRefinedDecoder
+from fastreid.methods.sd_reid.whitening import ConditionWhitening, LatentWhitening
 from fastreid.modeling.diffusion import (
     Denoiser,
     Latent,

@@ -13,13 +13,7 @@ from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.data.transforms import DrawMirroring
 from fastreid.methods.sd_reid.build import stage2_parts
 from fastreid.methods.sd_reid.calibration import Calibration
-from fastreid.methods.sd_reid.conditioning import (
-    ConditionLearner,
-    ConditionWhitening,
-    LatentWhitening,
-    PlainConditions,
-    perturb,
-)
+from fastreid.methods.sd_reid.conditioning import ConditionLearner, PlainConditions, perturb
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.feature_cache import FeatureCache, FillFeatureCache, check_cacheable
 from fastreid.methods.sd_reid.fusion import Fusion
@@ -28,6 +22,7 @@ from fastreid.methods.sd_reid.person_model import PersonModel
 from fastreid.methods.sd_reid.target_memory import DrawnTargets, FillTargetMemory, TargetMemory
 from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
 from fastreid.methods.sd_reid.view_refined_decoder import ViewEmbedding, ViewRefinedDecoder
+from fastreid.methods.sd_reid.whitening import ConditionWhitening, LatentWhitening
 from fastreid.modeling.diffusion import Denoiser, Latent, NoiseSource, Sampler, Schedule
 from fastreid.modeling.diffusion.guidance import NullCondition, drop_control
 from fastreid.modeling.epoch_task import EpochTask

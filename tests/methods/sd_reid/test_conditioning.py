@@ -3,14 +3,9 @@
 import pytest
 import torch
 
-from fastreid.methods.sd_reid.conditioning import (
-    ConditionLearner,
-    ConditionWhitening,
-    LatentWhitening,
-    PlainConditions,
-    perturb,
-)
+from fastreid.methods.sd_reid.conditioning import ConditionLearner, PlainConditions, perturb
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
+from fastreid.methods.sd_reid.whitening import ConditionWhitening, LatentWhitening
 from fastreid.modeling.diffusion import LatentShape
 from fastreid.utils.draws import BatchDraws
 
