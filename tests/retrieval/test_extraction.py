@@ -9,6 +9,7 @@ from torch import nn
 from fastreid.retrieval.extraction import FeatureStore, mirrored, my_share
 from fastreid.utils import comm
 from fastreid.utils import progress as progress_module
+from fastreid.utils.errors import ArgumentError
 from tests.evaluation.toys import CFG, CountingModel, build_loader, two_protocols
 
 
@@ -65,6 +66,28 @@ class Fixed(nn.Module):
 def test_wrong_outputs_are_named(output, message, images):
     with pytest.raises(ValueError, match=message):
         FeatureStore().extract(Fixed(output), build_loader(CFG, images))
+
+
+class NoBatches:
+    """A loader that could read none of its images."""
+
+    skipped = {"a.jpg": "truncated"}
+
+    def __iter__(self):
+        return iter(())
+
+    def __len__(self):
+        return 0
+
+
+def test_no_readable_image_raises_but_a_store_with_rows_is_kept(images):
+    store = FeatureStore()
+    with pytest.raises(ArgumentError, match=r"no image could be embedded; .*a\.jpg"):
+        store.extract(CountingModel(), NoBatches())
+    store = FeatureStore()
+    store.extract(CountingModel(), build_loader(CFG, images))
+    assert len(store.extract(CountingModel(), NoBatches())) == len(images)
+    assert store.skipped == NoBatches.skipped
 
 
 def test_shares_cover_all_images_and_are_never_empty(images, monkeypatch):
