@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fastreid.retrieval import distances as distances_module
 from fastreid.retrieval.distances import MatrixDistances, rows_within
 from fastreid.retrieval.histogram import PairCounter
 from fastreid.retrieval.matches import match_labels
@@ -31,6 +32,18 @@ def test_blocks_without_a_wanted_query_are_skipped():
     assert [(first, len(block)) for first, block in distances.blocks()] == [(0, 2), (2, 2), (4, 2), (6, 1)]
     wanted = np.array([False, True, False, False, False, False, True])
     assert [(first, block[0, 0]) for first, block in distances.blocks("", wanted)] == [(0, 0), (6, 12)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "description", "is_logged"),
+    [((11, 2), "ranking", True), ((2, 11), "ranking", True), ((5, 4), "ranking", False), ((11, 2), "", False)],
+)
+def test_progress_is_logged_of_many_distances(shape, description, is_logged, monkeypatch):
+    logged = []
+    monkeypatch.setattr(distances_module, "LOGGED_PAIRS", 20)
+    monkeypatch.setattr(distances_module, "progress", lambda items, *rest: logged.append(rest) or items)
+    blocks = list(in_blocks(MatrixDistances(np.ones(shape)), 1).blocks(description))
+    assert len(blocks) == shape[0] and logged == ([(shape[0], description)] if is_logged else [])
 
 
 def test_a_distance_of_a_later_block_that_is_not_finite_is_named():

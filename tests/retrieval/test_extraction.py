@@ -1,11 +1,13 @@
 """Descriptors are computed once, in the order of the images, and the model's mode is restored."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from fastreid.retrieval import extraction
 from fastreid.retrieval.extraction import FeatureStore, mirrored, my_share
 from fastreid.utils import comm
 from fastreid.utils import progress as progress_module
@@ -25,6 +27,14 @@ def test_rows_follow_the_images(images):
     backwards = images[::-1]
     assert torch.equal(store.select(backwards), torch.stack([rows[i.path] for i in backwards]))
     assert store.select(images).dtype == torch.float32
+
+
+def test_the_time_is_logged(images, caplog, monkeypatch):
+    clock = iter([100.0, 102.0])
+    monkeypatch.setattr(extraction, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with caplog.at_level(logging.INFO, logger=extraction.__name__):
+        FeatureStore().extract(CountingModel(), build_loader(CFG, images))
+    assert f"{len(images)} descriptors in 2.0 s ({len(images) / 2:.0f} images/s)" in caplog.messages
 
 
 def test_modes_of_modules_are_restored_even_after_an_error(images):

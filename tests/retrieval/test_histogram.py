@@ -45,6 +45,11 @@ def test_counts_add_up_and_can_be_subtracted(make_counter):
     assert counts_of(counter) == [[3, 1, 2, 3], [2, 4, 4, 7], [2, 1, 0, 1]]
 
 
+def test_the_kernels_are_used_if_they_are_built(make_counter, request):
+    is_torch = request.node.callspec.params["make_counter"] == "torch"
+    assert isinstance(make_counter([0.5]).on_cpu, histogram._TorchHistogram) == is_torch
+
+
 def test_counters_of_several_devices_are_added():
     counter = PairCounter([0.25, 0.5], (0.0, 1.0), num_bins=4)
     counter.add(DISTANCES)
