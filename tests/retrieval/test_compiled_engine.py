@@ -193,6 +193,19 @@ def test_the_gallery_is_read_in_parts_that_fit_the_budget(kind, monkeypatch):
     assert max(sizes[1:]) <= (900 if kind == "float32" else 0.05 * 2**20 / 4 / (4 * gallery.shape[1]) + 1)
 
 
+@pytest.mark.parametrize("budget", [0.001, 0.1, 64])
+def test_queries_are_packed_in_parts_that_fit_the_budget(budget, monkeypatch):
+    query, gallery, *ids = protocol(num_q=600)
+    sizes = []
+    pack = compiled_engine.CompiledDistances._queries
+    monkeypatch.setattr(
+        compiled_engine.CompiledDistances, "_queries", lambda self, rows: sizes.append(len(rows)) or pack(self, rows)
+    )
+    rank_features(query, gallery, *ids, memory_budget=budget)
+    at_once = {0.001: 256, 0.1: int(0.1 * 2**20 / 2 / (4 * query.shape[1])), 64: 600}[budget]  # 256 at least
+    assert sum(sizes) == 600 and max(sizes) == at_once
+
+
 def test_no_queries_give_no_rows():
     query, gallery, *_ = protocol()
     assert distance_rows(query[:0], gallery).shape == (0, 900)

@@ -1,14 +1,17 @@
 """Descriptors are computed once, in the order of the images, and the model's mode is restored."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from fastreid.retrieval import extraction
 from fastreid.retrieval.extraction import FeatureStore, mirrored, my_share
 from fastreid.utils import comm
 from fastreid.utils import progress as progress_module
+from fastreid.utils.errors import ArgumentError
 from tests.evaluation.toys import CFG, CountingModel, build_loader, two_protocols
 
 
@@ -24,6 +27,14 @@ def test_rows_follow_the_images(images):
     backwards = images[::-1]
     assert torch.equal(store.select(backwards), torch.stack([rows[i.path] for i in backwards]))
     assert store.select(images).dtype == torch.float32
+
+
+def test_the_time_is_logged(images, caplog, monkeypatch):
+    clock = iter([100.0, 102.0])
+    monkeypatch.setattr(extraction, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with caplog.at_level(logging.INFO, logger=extraction.__name__):
+        FeatureStore().extract(CountingModel(), build_loader(CFG, images))
+    assert f"{len(images)} descriptors in 2.0 s ({len(images) / 2:.0f} images/s)" in caplog.messages
 
 
 def test_modes_of_modules_are_restored_even_after_an_error(images):
@@ -65,6 +76,28 @@ class Fixed(nn.Module):
 def test_wrong_outputs_are_named(output, message, images):
     with pytest.raises(ValueError, match=message):
         FeatureStore().extract(Fixed(output), build_loader(CFG, images))
+
+
+class NoBatches:
+    """A loader that could read none of its images."""
+
+    skipped = {"a.jpg": "truncated"}
+
+    def __iter__(self):
+        return iter(())
+
+    def __len__(self):
+        return 0
+
+
+def test_no_readable_image_raises_but_a_store_with_rows_is_kept(images):
+    store = FeatureStore()
+    with pytest.raises(ArgumentError, match=r"no image could be embedded; .*a\.jpg"):
+        store.extract(CountingModel(), NoBatches())
+    store = FeatureStore()
+    store.extract(CountingModel(), build_loader(CFG, images))
+    assert len(store.extract(CountingModel(), NoBatches())) == len(images)
+    assert store.skipped == NoBatches.skipped
 
 
 def test_shares_cover_all_images_and_are_never_empty(images, monkeypatch):

@@ -12,7 +12,7 @@ from fastreid.evaluation.scoring import score_features
 from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
 from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.compiled_engine import CompiledDistances, distance_rows
-from fastreid.retrieval.metric import squared_lengths
+from fastreid.retrieval.metric import METRICS, squared_lengths
 from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.retrieval.query_expansion import aqe, expand
 from fastreid.retrieval.ranking import rank_queries
@@ -129,6 +129,19 @@ def test_figures_of_scaled_rows_are_those_of_the_rows(scale, engine, stored):
         found = score_features(*scaled, *ids, Scoring(**options | extra)).metrics
         assert found == pytest.approx(wanted, abs=2e-3), extra
         assert wanted["TPR@FPR=1e-4"] < 99.9  # the figures are not trivial
+
+
+@pytest.mark.parametrize("distances", ENGINES.values())
+def test_a_row_of_the_greatest_length_is_allowed(distances):
+    """|x'| is at most 2^120 for cosine distances, and sqrt(max / 8), here rounded down, for euclidean ones."""
+    for metric, longest in (("cosine", 2.0**120), ("euclidean", METRICS["euclidean"].longest)):
+        rows = np.zeros((5, 3), np.float32)
+        rows[1, 0] = np.nextafter(np.float32(longest), np.float32(0)) if metric == "euclidean" else longest
+        found = distances(rows[:2], rows, metric=metric).rows(0, 2)
+        assert np.isfinite(found).all() and found[1, 1] == 0
+        rows[1, 0] = np.nextafter(np.float32(longest), np.float32(np.inf))
+        with pytest.raises(ValueError, match="image 1 is too long for float32"):
+            distances(rows[:2], rows, metric=metric).rows(0, 2)
 
 
 @needs_kernels

@@ -102,6 +102,48 @@ def test_wrong_arguments_raise(search):
         nearest_neighbors(rows, 3, search=search)
 
 
+@pytest.mark.parametrize("search", ["compiled", "torch"])
+def test_a_gallery_may_be_larger_or_smaller_than_the_queries(search):
+    rows, few = features(0, 20, 8), features(1, 5, 8)
+    for queries, gallery in ((rows, few), (few, rows)):
+        found = nearest_neighbors(queries, len(gallery), gallery=gallery, search=search)
+        assert (np.sort(found.indices, axis=1) == np.arange(len(gallery))).all() and found.farthest is None
+        with pytest.raises(ValueError, match=f"number of images, {len(gallery)}, got {len(gallery) + 1}"):
+            nearest_neighbors(queries, len(gallery) + 1, gallery=gallery, search=search)
+    none = nearest_neighbors(rows[:0], 3, gallery=few, search=search)
+    assert none.indices.shape == none.distances.shape == (0, 3)
+
+
+@pytest.mark.parametrize("search", ["compiled", "torch"])
+def test_a_gallery_is_spread_if_one_segment_is(search, monkeypatch):
+    """Rows whose squared distances float32 rounds to zero are refused only if those of all segments are."""
+    monkeypatch.setattr(neighbors, "_SEGMENT_ROWS", 16)
+    near = features(0, 48, 8) * np.float32(1e-25)
+    spread = np.concatenate([near, features(1, 16, 8)])
+    for gallery in (spread, spread[::-1]):
+        assert nearest_neighbors(near, 3, gallery=gallery, metric="euclidean", search=search).indices.shape == (48, 3)
+    # Copies of the centre have no distance to it; in any order they do not hide that the others are too close.
+    for gallery in (np.concatenate([near, near[:1].repeat(80, 0)]), np.concatenate([near[:1].repeat(80, 0), near])):
+        with pytest.raises(ValueError, match="float32 has no room"):
+            nearest_neighbors(near, 3, gallery=gallery, metric="euclidean", search=search)
+
+
+def test_coarse_search_is_left_out_where_images_are_much_alike(monkeypatch):
+    rank_cy = pytest.importorskip("fastreid.retrieval.rank_cylib.rank_cy")
+    if not rank_cy.has_coarse():
+        pytest.skip("this CPU has no coarse products")
+    answers = []
+    is_worthwhile = neighbors._CoarseSearch.is_worthwhile
+    monkeypatch.setattr(
+        neighbors._CoarseSearch, "is_worthwhile", lambda self: answers.append(bool(is_worthwhile(self))) or answers[-1]
+    )
+    noise = features(0, 600, 128)
+    alike = noise[:6].repeat(100, 0) + np.float32(1e-4) * noise
+    for rows in (noise, alike):
+        nearest_neighbors(rows, 4)
+    assert answers == [True, False]
+
+
 def test_unknown_search_and_missing_faiss(monkeypatch, caplog):
     with pytest.raises(ValueError, match="'fais'; did you mean 'faiss'"):
         nearest_neighbors(features(0, 5, 3), 2, search="fais")

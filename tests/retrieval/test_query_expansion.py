@@ -41,8 +41,16 @@ def test_wrong_arguments_are_named():
         expand(rows, 2, -1)
     with pytest.raises(ValueError, match="qe_times must be at least 1"):
         aqe(rows[:2], rows[2:], 0)
+    with pytest.raises(ValueError, match="qe_k must be at least 1"):
+        aqe(rows[:2], rows[2:], 1, 0)
     with pytest.raises(ValueError, match="number of images, 4, got 5"):
         aqe(rows[:2], rows[2:], 1, 5)
+
+
+@pytest.mark.parametrize("alpha", ["3", b"3", True, None, [3.0], float("nan"), float("inf"), 1e39])
+def test_an_alpha_that_is_not_a_finite_number_is_refused(alpha):
+    with pytest.raises(ValueError, match="alpha must be a finite number of at least 0, got "):
+        expand(np.eye(4), 2, alpha)
 
 
 def test_descriptors_that_float32_rounds_to_zeros_are_named():
@@ -55,5 +63,8 @@ def test_descriptors_that_float32_rounds_to_zeros_are_named():
     ):
         with pytest.raises(ValueError, match=f"of {side} 5 is so short that float32 has no room"):
             call()
+    short[8] *= 1e-200
+    with pytest.raises(ValueError, match=r"of image 5 is so short that float32 has no room for it \(2 of 12 are\)"):
+        expand(short, 3, 3.0)
     zero = np.where(np.arange(12)[:, None] == 5, 0.0, rows)
     assert np.isfinite(expand(zero, 3, 3.0)).all()

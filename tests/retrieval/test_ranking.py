@@ -185,12 +185,28 @@ def test_the_matrix_of_the_caller_is_not_changed_and_may_have_any_layout():
     assert (evaluate_rank(distances, *labels)[1] == expected).all()
 
 
+@pytest.mark.parametrize("kind", ["float16", "int16", "bfloat16", "float64 tensor", "tensor with a gradient"])
+def test_distances_of_any_type_are_ranked(kind):
+    rng = np.random.default_rng(0)
+    distances = rng.integers(0, 200, (6, 40)).astype(np.float32)  # whole numbers, which every type has
+    labels = rng.integers(0, 3, 6), rng.integers(0, 3, 40), rng.integers(0, 2, 6), [3] * 40
+    form = {
+        "bfloat16": lambda: torch.from_numpy(distances).bfloat16(),
+        "float64 tensor": lambda: torch.from_numpy(distances).double(),
+        "tensor with a gradient": lambda: torch.from_numpy(distances).requires_grad_(),
+    }.get(kind, lambda: distances.astype(kind))
+    for use_cython in (True, False):
+        found = rank_queries(form(), *labels, use_cython=use_cython)
+        assert found.ap.tobytes() == rank_queries(distances, *labels).ap.tobytes()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_distance_that_is_not_finite_names_its_row(bad):
     distances = np.ones((400, 3), dtype=np.float32)
     distances[300, 2] = bad
-    with pytest.raises(ValueError, match="query row 300 to gallery image 2"):
-        evaluate_rank(distances, [1] * 400, [1, 2, 3], [0] * 400, [1, 1, 1])
+    for matrix in (distances, distances.astype(np.float16), np.asfortranarray(distances)):
+        with pytest.raises(ValueError, match=f"query row 300 to gallery image 2 is {bad}; distances must be finite"):
+            evaluate_rank(matrix, [1] * 400, [1, 2, 3], [0] * 400, [1, 1, 1])
 
 
 def test_no_valid_query_explains_the_camera_rule():

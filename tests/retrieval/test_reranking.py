@@ -106,6 +106,34 @@ def test_graph_has_the_small_distances_and_is_symmetric(engine):
     np.testing.assert_allclose(near.toarray(), near.toarray().T, atol=0 if engine == "compiled" else 1e-6)
 
 
+def test_the_greatest_distance_is_stored(engine):
+    whole = jaccard_graph(people(3, 60), max_distance=1.0)
+    greatest = np.sort(whole.data)[1800]
+    near = jaccard_graph(people(3, 60), max_distance=float(greatest))
+    assert near.nnz == (whole.data <= greatest).sum() and near.data.max() == greatest
+
+
+def test_blocks_of_any_size_give_the_same_bits(engine, monkeypatch):
+    features = people(7)
+    query, gallery = features[:15], features[15:]
+
+    def compute():
+        plain = CompiledDistances(query, gallery, memory_budget=3 * 4 * 4 * len(gallery) / 2**20)
+        reranked = RerankedDistances(plain, query, gallery)
+        # Images of small groups, which share neighbours with different numbers of others.
+        graph = jaccard_graph(people(9, 300, spread=0.1), k1=4, k2=1, max_distance=0.9)
+        return graph, reranked.rows(0, 15), reranked
+
+    graph, rows, reranked = compute()
+    assert reranked.rows_at_once == 4
+    blocks = [reranked.rows(start, min(start + 4, 15)) for start in range(0, 15, 4)]
+    np.testing.assert_array_equal(np.concatenate(blocks), rows)
+    monkeypatch.setattr(reranking, "_BLOCK_ROWS", 7)
+    again, rows_again, _ = compute()
+    np.testing.assert_array_equal(again.toarray(), graph.toarray())
+    np.testing.assert_array_equal(rows_again, rows)
+
+
 def test_compiled_and_scipy_agree(monkeypatch):
     features = people(5, 300, 32)
     compiled = jaccard_graph(features, max_distance=0.9)
@@ -129,8 +157,9 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="'spcl'"):
         jaccard_graph(features, definition="spc")
     plain = CompiledDistances(features[:5], features[5:])
-    with pytest.raises(ValueError, match="LAMBDA.*1.5"):
-        RerankedDistances(plain, features[:5], features[5:], weight=1.5)
+    for weight in (1.5, -0.5):
+        with pytest.raises(ValueError, match=f"LAMBDA.*{weight}"):
+            RerankedDistances(plain, features[:5], features[5:], weight=weight)
     features[3, 2] = np.nan
     with pytest.raises(ValueError, match="image 3 is not finite"):
         jaccard_graph(features)
@@ -139,6 +168,13 @@ def test_wrong_arguments_are_named():
 def test_more_neighbours_than_images_are_all_images():
     features = people(2, 6)
     assert reranking.jaccard_graph(features, k1=30, k2=10, max_distance=1).shape == (6, 6)
+
+
+def test_a_few_long_descriptors_leave_the_cosine_graph_as_it_is(engine):
+    features = people(6)
+    scaled = features * np.where(np.arange(80)[:, None] < 12, np.float32(2.0**80), np.float32(1))
+    found, expected = (jaccard_graph(rows, k1=8, max_distance=1).toarray() for rows in (scaled, features))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_weights_of_long_descriptors_are_not_all_zero():
