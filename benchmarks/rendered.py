@@ -38,7 +38,7 @@ UNTRAINED = (
 )
 UNET_ALONE = ("MODEL.SDMODEL.LINEAR_MEAN", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "0.6")
 VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "linear mean, whitened": (None, (*MLP, "MODEL.SDMODEL.LINEAR_MEAN", "True", *UNTRAINED)),
+    "linear mean, whitened": (None, (*MLP, *UNTRAINED)),
     ONE_STEP: (None, MLP),
     "whitened person vector, nothing generated": (ONE_STEP, (*MLP, "TEST.SDMODEL.PARTS", "('person','latent')")),
     "MLP, one step, generated features alone": (ONE_STEP, (*MLP, "TEST.SDMODEL.PARTS", "('generated',)")),
@@ -52,6 +52,7 @@ VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
         None,
         (*MLP, "MODEL.SDMODEL.WHITEN_LATENT", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "1.0"),
     ),
+    "MLP, one step, no linear mean": (None, (*MLP, "MODEL.SDMODEL.LINEAR_MEAN", "False")),
     "MLP, one step, target over the batch": (None, (*MLP, "MODEL.SDMODEL.TARGET", "person_in_view")),
     "MLP, one step, without own view condition": (None, (*MLP, "MODEL.SDMODEL.OWN_VIEW_CONDITION", "False")),
     "transformer, one step": (

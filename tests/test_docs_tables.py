@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import runpy
 import subprocess
 from dataclasses import fields
 
@@ -15,7 +16,6 @@ from fastreid.config.unsupported import REASONS
 from fastreid.data.benchmarks import BENCHMARKS
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.samplers import SAMPLER_REGISTRY
-from fastreid.engine import default_argument_parser
 from fastreid.evaluation import evaluate_rank
 from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
 from fastreid.methods.sd_reid.targets import TARGETS
@@ -122,7 +122,8 @@ def test_every_refused_key_of_fast_reid_is_on_the_page():
 
 
 def test_options_of_train_net_are_all_named():
-    options = {option for action in default_argument_parser()._actions for option in action.option_strings}
+    parser = runpy.run_path(str(ROOT / "tools/train_net.py"))["argument_parser"]()
+    options = {option for action in parser._actions for option in action.option_strings}
     table = TEXTS["docs/usage.md"].split("| option | meaning |")[1].split("\n\n")[0]
     assert set(re.findall(r"--[a-z][a-z-]+", table)) == options - {"-h", "--help"}
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Trains or evaluates a model.
 
-train_net.py --config-file FILE [--eval-only] KEY VALUE …
+train_net.py --config-file FILE [--eval-only] [--verify] KEY VALUE …
 """
 
 from __future__ import annotations
@@ -19,12 +19,24 @@ from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
 from fastreid.engine.resuming import seed_of_run
 from fastreid.engine.setup import release_output_folder
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
+from fastreid.evaluation import check_expected_results, verify_results
 from fastreid.utils.errors import reported_as
 from fastreid.utils.user_code import import_file
 
 logger = logging.getLogger("fastreid.tools.train_net")
 # The config is read before the log is set up; default_setup logs its messages, once for all processes.
 logging.getLogger("fastreid.config.notices").addHandler(logging.NullHandler())
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the options that all training scripts have, and of --verify."""
+    parser = default_argument_parser()
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare the last results with TEST.EXPECTED_RESULTS; exit status 1 if they differ",
+    )
+    return parser
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
@@ -45,11 +57,14 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
 
 def main(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Train or evaluate, and return the last results; {} for a dry run."""
+    """Train or evaluate, verify the last results if asked to, and return them; {} for a dry run."""
     cfg = setup_cfg(args)
     default_setup(cfg, args)
     try:
-        return evaluate(cfg) if args.eval_only else train(cfg, args)
+        results = evaluate(cfg) if args.eval_only else train(cfg, args)
+        if args.verify and (args.eval_only or not args.dry_run):
+            verify_results(cfg, results)
+        return results
     finally:
         release_output_folder(cfg)
 
@@ -95,8 +110,9 @@ def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
 def run() -> None:
     """Parse the command line and run ``main`` in the given number of processes."""
     with reported_as("train_net"):
-        args = default_argument_parser().parse_args()
+        args = argument_parser().parse_args()
         cfg = setup_cfg(args)
+        check_expected_results(cfg, to_verify=args.verify)
         if cfg.MODEL.SEED < 0:  # drawn once for all processes
             drawn = seed_of_run(os.path.expanduser(cfg.OUTPUT_DIR)) if args.resume else None
             args.opts += ["MODEL.SEED", str(secrets.randbelow(2**31) if drawn is None else drawn)]

@@ -238,6 +238,8 @@ _C.TEST = CN()
 _C.TEST.EVAL_PERIOD = 20
 _C.TEST.IMS_PER_BATCH = 64
 _C.TEST.METRIC = "cosine"
+# Rows [protocol, figure, value, tolerance] that train_net.py --verify compares with the results at the end of the run.
+_C.TEST.EXPECTED_RESULTS = []
 # MiB that ranking may use beside the descriptors. Figures do not depend on it.
 _C.TEST.MEMORY_BUDGET = 256.0
 # Compute features in SOLVER.AMP.DTYPE too (scores stay float32): faster, and close to but not the same numbers.

@@ -245,6 +245,7 @@ _TEST = {
     "EVAL_PERIOD": PERIOD,
     "IMS_PER_BATCH": COUNT,
     "METRIC": NAME,
+    "EXPECTED_RESULTS": ANY,  # fastreid.evaluation.expected names the wrong row
     "MEMORY_BUDGET": POSITIVE,
     "AMP.ENABLED": FLAG,
     "ENGINE": NAME,

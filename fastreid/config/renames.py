@@ -49,7 +49,6 @@ ADD_ONS: dict[str, str] = {
     "DATASETS.RM_LT": "NAIC20's; let the class of the data set leave out the people with few images",
     "TEST.SAVE_DISTMAT": "NAIC20's; fastreid.evaluation.score_features gives the distances",
     "TEST.DSR": "PartialReID's; its head is not part of this version",
-    "TEST.EXPECTED_RESULTS": "detectron2's; compare results.json",
     "SOLVER.FREEZE_FC_ITERS": "of an older fast-reid; SOLVER.FREEZE_ITERS freezes what MODEL.FREEZE_LAYERS names",
     "SOLVER.SWA": "of an older fast-reid; SOLVER.EMA averages weights",
 }

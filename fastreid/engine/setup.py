@@ -16,6 +16,7 @@ from fastreid.config.notices import NOTICES
 from fastreid.config.unread import log_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
 from fastreid.engine.resuming import ANYWAY
+from fastreid.evaluation.expected import expected_figures
 from fastreid.evaluation.scoring_options import Scoring
 from fastreid.utils import comm
 from fastreid.utils.env import collect_env, make_deterministic, seed_everything
@@ -184,6 +185,7 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     if cfg.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
         raise ConfigError("DETERMINISTIC and CUDNN_BENCHMARK contradict each other: set one of them to False")
     Scoring.from_config(cfg)  # raises now, not after the training
+    expected_figures(cfg)
     logger.info("environment:\n%s", collect_env())
     logger.info("arguments: %s", args)
     logger.debug("config:\n%s", cfg.dump())

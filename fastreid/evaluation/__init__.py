@@ -1,6 +1,7 @@
 """Evaluation: protocols, figures, confidence intervals, plots and reports."""
 
 from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator, inference_on_dataset
+from fastreid.evaluation.expected import check_expected_results, expected_figures, verify_results
 from fastreid.evaluation.protocols import MatchedProtocol, check_protocol, evaluate_protocols
 from fastreid.evaluation.rank import evaluate_rank
 from fastreid.evaluation.results import print_csv_format
@@ -32,12 +33,14 @@ __all__ = [
     "aqe",
     "bootstrap_intervals",
     "build_dist",
+    "check_expected_results",
     "check_protocol",
     "distance_rows",
     "evaluate_protocols",
     "evaluate_rank",
     "evaluate_roc",
     "evaluation_mode",
+    "expected_figures",
     "inference_on_dataset",
     "jaccard_distances",
     "jaccard_graph",
@@ -51,4 +54,5 @@ __all__ = [
     "score",
     "score_distances",
     "score_features",
+    "verify_results",
 ]

@@ -21,6 +21,14 @@ from fastreid.utils.counts import thread_count
 REPORTED_RATES = (1e-4, 1e-3, 1e-2)
 
 
+def _rate_name(rate: float) -> str:
+    return f"TPR@FPR={rate:.0e}".replace("e-0", "e-")
+
+
+# Names of the figures, in the order in which they are printed.
+ROC_FIGURES = (*map(_rate_name, REPORTED_RATES), "AUC", "EER", "accuracy", "threshold")
+
+
 @dataclass(frozen=True)
 class RocCurve:
     """ROC curve with one point for each distance of a right pair; pairs at or below a threshold are accepted.
@@ -101,9 +109,7 @@ class RocCurve:
 
     def figures(self) -> dict[str, float]:
         """Return TPR@FPR=1e-4, 1e-3 and 1e-2, AUC, EER and accuracy in percent, and the accuracy's threshold."""
-        figures: dict[str, float] = {}
-        for rate in REPORTED_RATES:
-            figures[f"TPR@FPR={rate:.0e}".replace("e-0", "e-")] = 100 * self.tpr_at(rate)[0]
+        figures = {_rate_name(rate): 100 * self.tpr_at(rate)[0] for rate in REPORTED_RATES}
         accuracy, threshold = self.best_accuracy
         return figures | {
             "AUC": 100 * self.auc,

@@ -23,6 +23,9 @@ from fastreid.structures.ranking import Ranking
 from fastreid.utils import comm
 from fastreid.utils.errors import ArgumentError
 
+# Names of the figures of every protocol, in the order in which they are printed.
+FIGURES = (*(f"Rank-{rank}" for rank in REPORTED_RANKS), "mAP", "mINP", "metric", "valid_queries")
+
 
 @dataclass(frozen=True, slots=True)
 class ProtocolResult:

@@ -111,6 +111,53 @@ def test_mistakes_are_answered_in_a_sentence(run, words, message):
         run(*words)
 
 
+def expected(value, tests="Toy", figure="mAP"):
+    return ["TEST.EXPECTED_RESULTS", f"[['{tests}', '{figure}', {value}, 0.01]]"]
+
+
+def test_verify_compares_the_last_results(run, tmp_path, capsys):
+    run("OUTPUT_DIR", "train", "TEST.EVAL_PERIOD", "1")
+    figures = json.loads((tmp_path / "train" / "results.json").read_text())["Toy"]
+    right, wrong = expected(figures["mAP"]), expected(figures["mAP"] - 1)
+    capsys.readouterr()
+    run("--verify", "OUTPUT_DIR", "again", *right)
+    assert "│ ok" in capsys.readouterr().out
+    evaluation = ["--eval-only", "--verify", "OUTPUT_DIR", "eval", "MODEL.WEIGHTS", "train/model_final.pth"]
+    run(*evaluation, *right)
+    for words in (evaluation, ["--verify", "OUTPUT_DIR", "off"]):
+        with pytest.raises(SystemExit, match="^train_net: error: 1 of the 1 figures in TEST.EXPECTED_RESULTS are miss"):
+            run(*words, *wrong)
+        assert "│ off" in capsys.readouterr().out
+    for folder in ("eval", "off"):  # nothing is lost
+        assert json.loads((tmp_path / folder / "results.json").read_text())["Toy"] == figures
+        assert not (tmp_path / folder / ".fastreid.lock").exists()
+    assert json.loads((tmp_path / "off" / "manifest.json").read_text())["sessions"][0]["status"] == "finished"
+    assert (tmp_path / "off" / "model_final.pth").exists()
+    run("--resume", "OUTPUT_DIR", "off", *wrong)  # other expectations do not change the training
+    run("--resume", "--verify", "OUTPUT_DIR", "off", *right)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "TEST.EXPECTED_RESULTS is empty, so there is nothing to verify"),
+        (expected(50, tests="Toys"), "row 1: unknown protocol 'Toys'; did you mean 'Toy'"),
+        (expected(50, figure="Rank1"), "row 1: unknown figure 'Rank1'; did you mean 'Rank-1'"),
+        (["TEST.EXPECTED_RESULTS", "[['Toy', 'mAP', 50]]"], r"row 1 must be \[protocol, figure, value, tolerance\]"),
+    ],
+)
+def test_verify_needs_rows_that_the_run_can_have(run, tmp_path, words, message):
+    with pytest.raises(SystemExit, match=f"train_net: error: .*{message}"):
+        run("--verify", "OUTPUT_DIR", "run", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_verifies_the_rows_alone(run):
+    run("--dry-run", "--verify", "OUTPUT_DIR", "dry", *expected(-1))
+    with pytest.raises(SystemExit, match="row 1: unknown figure"):
+        run("--dry-run", "OUTPUT_DIR", "dry", *expected(1, figure="mapp"))
+
+
 def held_by_another(folder):
     """A process that writes to the folder, as a run would; ends when it is killed."""
     code = f"from fastreid.utils.lock import acquire\nacquire({str(folder)!r}); print('held', flush=True); input()"
