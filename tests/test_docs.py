@@ -41,6 +41,7 @@ SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "tools/plain_train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
+    "benchmarks/generators.py": ["--assets", "nowhere", "--batch", "1", "--rounds", "1"],
     "benchmarks/rendered.py": ["--help"],
     "benchmarks/evaluation.py": ["--sizes", "tiny", "--dims", "16"],
     "benchmarks/faults.py": ["--help"],

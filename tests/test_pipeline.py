@@ -243,7 +243,7 @@ def test_common_mistakes_end_with_one_line(scratch, tmp_path):
     with pytest.raises(SystemExit, match="train_net: error: CARGO: no images in nowhere"):
         train(scratch, "stage1", tmp_path, "DATASETS.ROOT", "nowhere")
     with pytest.raises(SystemExit, match=r"train_net: error: no UNet in 'nowhere'.*make_assets"):
-        train(scratch, "stage2", tmp_path, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", "nowhere")
+        train(scratch, "stage2_unet", tmp_path, "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", "nowhere")
     with pytest.raises(SystemExit, match=r"train_net: error: no weights file nowhere\.pth"):
         train(scratch, "stage2", tmp_path, "MODEL.WEIGHTS", "nowhere.pth")
     with pytest.raises(SystemExit, match=r"train_net: error: .*8 training people are fewer than the"):
