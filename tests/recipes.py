@@ -64,7 +64,7 @@ def asset_keys(folder: Path) -> list[str]:
 # Keys with which a config for the UNet of Stable Diffusion fits the tiny UNet; the same for every recipe.
 TINY_MODEL = [
     *("MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "192"),
-    *("MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX", "6", "MODEL.SDMODEL.CON_LEARNER_CONFIG.CTX_DIM", "192"),
+    *("MODEL.SDMODEL.CON_LEARNER_CONFIG.N_CTX", "0", "MODEL.SDMODEL.CON_LEARNER_CONFIG.CTX_DIM", "192"),
     *("MODEL.SDMODEL.CON_LEARNER_CONFIG.OUT_CHANNELS", "[32, 64, 32, 64]"),
     *("MODEL.SDMODEL.UNET_CONFIG.TRAINABLE_BLOCK_IDX", "[3, 4, 6, 7]"),
 ]

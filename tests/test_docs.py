@@ -47,6 +47,7 @@ SHORTER = {
     "benchmarks/faults.py": ["--help"],
     "benchmarks/mutants.py": ["--each", "1", "modeling/losses/focal.py"],
     "benchmarks/spinning.py": ["--help"],
+    "benchmarks/stored_features.py": ["--help"],
     "benchmarks/image_loading.py": ["--images", "64", "--rounds", "1"],
     "benchmarks/train_loop.py": ["--models", "stage1", "--rounds", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }

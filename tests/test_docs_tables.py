@@ -18,7 +18,7 @@ from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.evaluation import evaluate_rank
 from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
-from fastreid.methods.sd_reid.targets import TARGETS
+from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.diffusion import OptionError
 from fastreid.modeling.diffusion.guidance import GUIDANCE
@@ -71,7 +71,7 @@ def test_published_counts_stand_on_the_page(benchmark):
 
 @pytest.mark.parametrize(
     ("heading", "count", "names"),
-    [("**Whose vector**", 3, TARGETS), ("**Guidance**", 2, GUIDANCE)],
+    [("**Whose vector**", 3, [*TARGETS, OF_ALL]), ("**Guidance**", 2, GUIDANCE)],
     ids=["targets", "guidance"],
 )
 def test_choices_are_all_named(heading, count, names):

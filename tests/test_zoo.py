@@ -57,7 +57,7 @@ def test_the_three_seeds_are_those_of_the_results():
     zoo = {row[0]: row[2:] for row in rows(PAGE, "Three seeds", 6)}
     assert zoo == {
         "configs/quickstart/stage1.yml": table["stage 1"],
-        "configs/quickstart/stage2.yml": table["stage 2 (default)"],
+        "configs/quickstart/stage2.yml": table["MLP, one step"],
     }
 
 

@@ -5,6 +5,7 @@ What only matters beside another key is set beside it here; set alone, it is log
 
 import logging
 from itertools import islice
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -459,6 +460,11 @@ def test_every_key_of_sd_reid_is_read(monkeypatch, tmp_path):
     model(batch())
     with torch.no_grad():
         model.eval()(batch())
+    assets = cfg.MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH
+    for denoiser in ("mlp", "transformer"):
+        other = stage2_cfg(Path(assets).parent, "MODEL.SDMODEL.DENOISER", denoiser)
+        other.MODEL.SDMODEL.TRANSFORMER_CONFIG.HEADS = 3
+        build_model(other, num_classes=4)
     monkeypatch.undo()
     groups = {"MODEL.SDMODEL": cfg.MODEL.SDMODEL, "TEST.SDMODEL": cfg.TEST.SDMODEL}
     groups |= {f"MODEL.SDMODEL.{key}": node for key, node in cfg.MODEL.SDMODEL.items() if isinstance(node, CfgNode)}

@@ -26,7 +26,8 @@ SBS = [
 RUNS = {
     "sbs": ("configs/Market1501/sbs_R50.yml", SBS),
     "stage1": ("configs/quickstart/stage1.yml", ["SOLVER.AMP.ENABLED", "False", "INPUT.REA.ENABLED", "True"]),
-    "stage2": ("configs/quickstart/stage2.yml", ["TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"]),
+    "stage2": ("configs/quickstart/stage2.yml", []),
+    "stage2_unet": ("configs/quickstart/stage2_unet.yml", ["TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"]),
 }
 
 
@@ -52,7 +53,7 @@ def stage2_keys(tmp_path_factory):
 @pytest.mark.parametrize("name", RUNS)
 def test_same_config_and_seed_end_with_the_same_bits(name, data_root, stage2_keys, tmp_path):
     config, keys = RUNS[name]
-    keys = [*SMALL, *FEW_STEPS, *keys, *(stage2_keys if name == "stage2" else [])]
+    keys = [*SMALL, *FEW_STEPS, *keys, *(stage2_keys if name.startswith("stage2") else [])]
     for tool in ("train_net", "plain_train_net"):
         folders = ["DATASETS.ROOT", str(data_root), "OUTPUT_DIR", str(tmp_path / tool)]
         run_tool(f"tools/{tool}.py", "--config-file", str(ROOT / config), *keys, *folders, cwd=tmp_path)
