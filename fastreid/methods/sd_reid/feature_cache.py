@@ -63,8 +63,16 @@ class FeatureCache:
 
     @property
     def is_filled(self) -> bool:
-        """Whether the file is there."""
-        return self._path is not None and self._path.is_file()
+        """Whether the file is there and complete."""
+        return self._open() is not None
+
+    def _open(self) -> np.ndarray | None:
+        if self._rows is None and self._path is not None and self._path.is_file():
+            try:
+                self._rows = np.load(str(self._path), mmap_mode="r", allow_pickle=False)
+            except (ValueError, EOFError, OSError) as error:
+                logger.warning("%s is damaged (%s)", self._path, error)
+        return self._rows
 
     def choose(self, encoder: nn.Module, images: Sequence[PersonImage], precision: str) -> None:
         """Use the file of an encoder and a training set.
@@ -126,16 +134,15 @@ class FeatureCache:
             Features on the CPU.
 
         Raises:
-            ArgumentError: the file is not there.
+            ArgumentError: the file is not there, or damaged.
         """
-        if self._rows is None:
-            if not self.is_filled:
-                raise ArgumentError(
-                    f"{self._path or self.folder} is missing: it was written before the first epoch of this training. "
-                    f"Set {KEY} to the folder that has it, or empty the key; the losses are the same without it"
-                )
-            self._rows = np.load(str(self._path), mmap_mode="r")
-        rows = torch.from_numpy(self._rows[indices.cpu().numpy(), mirrored.cpu().long().numpy()])
+        stored = self._open()
+        if stored is None:
+            raise ArgumentError(
+                f"{self._path or self.folder} is missing or damaged: it was written before the first epoch of this "
+                f"training. Set {KEY} to the folder that has it, or empty the key; the losses are the same without it"
+            )
+        rows = torch.from_numpy(stored[indices.cpu().numpy(), mirrored.cpu().long().numpy()])
         return PersonFeatures(identity=rows[:, 0], view=rows[:, 1], id_conditions=rows[:, 2:])
 
 

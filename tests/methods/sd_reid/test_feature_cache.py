@@ -100,7 +100,7 @@ def test_a_resumed_run_finds_its_file_or_says_what_to_do(tmp_path, training_set)
     lost = FeatureCache(str(tmp_path / "elsewhere"))
     lost.use(state["file"])
     assert FillFeatureCache(lost, Encoder()).is_due(1)
-    with pytest.raises(ArgumentError, match="is missing.*Set MODEL.SDMODEL.FEATURE_CACHE"):
+    with pytest.raises(ArgumentError, match="is missing or damaged.*Set MODEL.SDMODEL.FEATURE_CACHE"):
         lost.read(torch.tensor([0]), torch.tensor([False]))
 
 
@@ -119,3 +119,13 @@ def test_other_test_sizes_are_refused():
     cfg.merge_from_list(["INPUT.PADDING.ENABLED", False, "INPUT.REA.ENABLED", False, "INPUT.SIZE_TEST", [32, 16]])
     with pytest.raises(ConfigError, match="SIZE_TRAIN and INPUT.SIZE_TEST"):
         check_cacheable(cfg)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an array", "half"])
+def test_a_damaged_file_is_logged_and_written_anew(tmp_path, training_set, caplog, content):
+    cache = fill(tmp_path / "cache", training_set)
+    path = tmp_path / "cache" / cache.name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    assert fill(tmp_path / "cache", training_set).name == path.name
+    assert path.read_bytes() == whole and "is damaged" in caplog.text
