@@ -170,9 +170,13 @@ def test_two_processes_train_and_evaluate(scratch, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overlay", [[], ["--overlay", "configs/_base_/released.yml"]], ids=["described", "released"])
-def test_two_processes_train_stage2(scratch, tmp_path, overlay):
-    two_processes(scratch, TORCHRUN, "stage2", tmp_path, *overlay)
+@pytest.mark.parametrize(
+    ("config", "overlay"),
+    [("stage2", []), ("stage2_unet", []), ("stage2_unet", ["--overlay", "configs/_base_/released.yml"])],
+    ids=["small", "described", "released"],
+)
+def test_two_processes_train_stage2(scratch, tmp_path, config, overlay):
+    two_processes(scratch, TORCHRUN, config, tmp_path, *overlay)
     assert sorted(results_of(tmp_path)) == PROTOCOLS
 
 

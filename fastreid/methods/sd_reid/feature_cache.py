@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +22,7 @@ from fastreid.utils.files import atomic_write
 logger = logging.getLogger(__name__)
 
 KEY = "MODEL.SDMODEL.FEATURE_CACHE"
+_READERS = 8
 # Augmentations whose results are too many to store.
 _RANDOM = ("CROP", "PADDING", "ROTATION", "CJ", "AFFINE", "AUTOAUG", "AUGMIX", "REA")
 
@@ -43,8 +44,8 @@ def check_cacheable(cfg: CfgNode) -> None:
 class FeatureCache:
     """Features of every training image and of its mirror image in a memory-mapped file, float32 [N, 2, L + 1, D].
 
-    The name of the file follows from the weights of the encoder, its precision, the image size and the files of the
-    images, so that a folder may hold the caches of several trainings.
+    The name of the file follows from the weights of the encoder, its precision, the image size and the content of the
+    image files, so that a folder may hold the caches of several trainings.
 
     Args:
         folder: folder of the file.
@@ -87,11 +88,9 @@ class FeatureCache:
             digest.update(
                 name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
             )
-        for image in images:
-            status = os.stat(image.path)
-            digest.update(
-                f"{os.fspath(image.path)}\n{status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape")
-            )
+        with ThreadPoolExecutor(_READERS) as pool:
+            for content in pool.map(_digest_of, (image.path for image in images), chunksize=64):
+                digest.update(content)
         self.use(f"features_{digest.hexdigest()}.npy")
 
     def use(self, name: str) -> None:
@@ -144,6 +143,11 @@ class FeatureCache:
             )
         rows = torch.from_numpy(stored[indices.cpu().numpy(), mirrored.cpu().long().numpy()])
         return PersonFeatures(identity=rows[:, 0], view=rows[:, 1], id_conditions=rows[:, 2:])
+
+
+def _digest_of(path: str) -> bytes:
+    """Of the content alone: a file that was copied or restored has the same features."""
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=12).digest()
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:

@@ -69,6 +69,8 @@ def test_the_file_is_used_again_and_belongs_to_one_encoder_and_training_set(tmp_
     assert fill(folder, training_set).name == first.name
     assert os.stat(folder / first.name).st_mtime_ns == before.st_mtime_ns
     assert fill(folder, training_set, Encoder(2.0)).name != first.name
+    os.utime(training_set.images[0].path, (1, 1))  # a copy, or a file that was restored
+    assert fill(folder, training_set).name == first.name
     with open(training_set.images[0].path, "ab") as file:
         file.write(b"another picture")
     assert fill(folder, training_set).name != first.name
