@@ -102,6 +102,8 @@ def explain(error: BaseException) -> str | None:
 
 def _explain_anywhere(error: BaseException) -> str | None:
     """As `explain`, for errors outside of a loader: torch may raise RuntimeError anywhere when a worker dies."""
+    if isinstance(error, KeyError) and isinstance(error.__context__, RuntimeError):
+        error = error.__context__  # it was raised inside Thread.start, whose clean-up failed then
     return explain(error) if isinstance(error, RuntimeError) else None
 
 

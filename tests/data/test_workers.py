@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from fastreid.data import workers
 from fastreid.data.workers import WorkerError, explain, explained, leave_signals_to_parent, signals_blocked
 
 
@@ -129,3 +130,11 @@ def test_a_worker_is_ended_by_its_parent_only():
     worker.terminate()
     worker.join(5)
     assert worker.exitcode == 0
+
+
+def test_a_death_that_is_noticed_while_a_thread_starts_is_explained():
+    died = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+    error = KeyError("<Thread(QueueFeederThread, started daemon 1)>")
+    assert workers._explain_anywhere(error) is None
+    error.__context__ = died
+    assert "a data worker died" in workers._explain_anywhere(error)
