@@ -1,6 +1,6 @@
 """From a decoded image to a [3, H, W] float tensor in 0..255 (the model normalises)."""
 
-from fastreid.data.transforms.build import build_transforms
+from fastreid.data.transforms.build import AUGMENTATIONS, build_transforms
 from fastreid.data.transforms.person import (
     DrawMirroring,
     PersonTransform,
@@ -11,6 +11,7 @@ from fastreid.data.transforms.person import (
 )
 
 __all__ = [
+    "AUGMENTATIONS",
     "DrawMirroring",
     "PersonTransform",
     "Picture",

@@ -18,6 +18,9 @@ from fastreid.data.transforms.person import PersonTransform, Picture, RandomEras
 from fastreid.data.transforms.resize import Rectangle, Size
 
 _BICUBIC = InterpolationMode.BICUBIC
+_ON_PILLOW = ("AUTOAUG", "CROP", "ROTATION", "CJ", "AFFINE", "AUGMIX")
+AUGMENTATIONS = (*_ON_PILLOW, "PADDING", "REA")
+"""Groups of INPUT that change training images at random, each by its ENABLED, besides mirroring (FLIP)."""
 
 
 def build_transforms(cfg: CfgNode, is_train: bool = True) -> PersonTransform:
@@ -52,8 +55,7 @@ def _centre_crop(size: Size, crop: Size) -> Rectangle:
 def _needs_pillow(cfg: CfgNode) -> bool:
     """Whether any step is enabled that `ResizeCropFlip` cannot do."""
     keys = cfg.INPUT
-    steps = (keys.AUTOAUG, keys.CROP, keys.ROTATION, keys.CJ, keys.AFFINE, keys.AUGMIX)
-    return any(step.ENABLED for step in steps) or (keys.PADDING.ENABLED and keys.PADDING.MODE != "constant")
+    return any(keys[name].ENABLED for name in _ON_PILLOW) or (keys.PADDING.ENABLED and keys.PADDING.MODE != "constant")
 
 
 def _on_bytes(cfg: CfgNode) -> ResizeCropFlip:

@@ -104,7 +104,7 @@ class ResizeCropFlip:
         top, left, height, width = self.crop
         if self.padding:
             top, left = torch.randint(-self.padding, self.padding + 1, (2,)).tolist()
-        mirrored = self.flip is not None and torch.rand(1).item() < self.flip
+        mirrored = _draw_mirroring(self.flip)
         crop = (top, left, height, width)
         return torch.from_numpy(resize(np.asarray(picture), self.size, crop, mirrored=mirrored))
 
@@ -123,7 +123,11 @@ class DrawMirroring:
 
     def __call__(self) -> Tensor:
         """Draw a bool tensor []."""
-        return torch.tensor(self.flip is not None and torch.rand(1).item() < self.flip)
+        return torch.tensor(_draw_mirroring(self.flip))
+
+
+def _draw_mirroring(probability: float | None) -> bool:
+    return probability is not None and torch.rand(1).item() < probability
 
 
 class RandomErasing:

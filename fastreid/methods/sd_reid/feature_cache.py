@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, image_size
+from fastreid.data.transforms import AUGMENTATIONS
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
 from fastreid.structures import PersonFeatures, PersonImage
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.files import atomic_write
+from fastreid.utils.manifest import sha256_of
 
 logger = logging.getLogger(__name__)
 
 KEY = "MODEL.SDMODEL.FEATURE_CACHE"
 _READERS = 8
-# Augmentations whose results are too many to store.
-_RANDOM = ("CROP", "PADDING", "ROTATION", "CJ", "AFFINE", "AUTOAUG", "AUGMIX", "REA")
 
 
 def check_cacheable(cfg: CfgNode) -> None:
@@ -33,7 +33,7 @@ def check_cacheable(cfg: CfgNode) -> None:
     Raises:
         ConfigError: another augmentation is enabled, or the sizes in training and test differ.
     """
-    if enabled := [f"INPUT.{name}" for name in _RANDOM if cfg.INPUT[name].ENABLED]:
+    if enabled := [f"INPUT.{name}" for name in AUGMENTATIONS if cfg.INPUT[name].ENABLED]:
         raise ConfigError(
             f"{KEY} stores an image and its mirror image: turn {', '.join(enabled)} off, or empty the key"
         )
@@ -89,8 +89,9 @@ class FeatureCache:
                 name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
             )
         with ThreadPoolExecutor(_READERS) as pool:
-            for content in pool.map(_digest_of, (image.path for image in images), chunksize=64):
-                digest.update(content)
+            # Of the content alone: a file that was copied or restored has the same features.
+            for checksum in pool.map(sha256_of, (image.path for image in images), chunksize=64):
+                digest.update(str(checksum).encode())
         self.use(f"features_{digest.hexdigest()}.npy")
 
     def use(self, name: str) -> None:
@@ -143,11 +144,6 @@ class FeatureCache:
             )
         rows = torch.from_numpy(stored[indices.cpu().numpy(), mirrored.cpu().long().numpy()])
         return PersonFeatures(identity=rows[:, 0], view=rows[:, 1], id_conditions=rows[:, 2:])
-
-
-def _digest_of(path: str) -> bytes:
-    """Of the content alone: a file that was copied or restored has the same features."""
-    return hashlib.blake2b(Path(path).read_bytes(), digest_size=12).digest()
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:

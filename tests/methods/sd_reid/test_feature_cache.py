@@ -3,10 +3,12 @@
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
 from fastreid.config import ConfigError
+from fastreid.data.transforms import DrawMirroring, ResizeCropFlip
 from fastreid.methods.sd_reid.feature_cache import FeatureCache, FillFeatureCache, check_cacheable
 from fastreid.structures import PersonFeatures, PersonImage
 from fastreid.utils.errors import ArgumentError
@@ -131,3 +133,15 @@ def test_a_damaged_file_is_logged_and_written_anew(tmp_path, training_set, caplo
     path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
     assert fill(tmp_path / "cache", training_set).name == path.name
     assert path.read_bytes() == whole and "is damaged" in caplog.text
+
+
+def test_mirroring_is_drawn_as_for_images():
+    picture = np.zeros((4, 2, 3), np.uint8)
+    picture[:, 0] = 255
+    images = ResizeCropFlip((4, 2), flip=0.5)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mirrored = bool(images(picture)[0, 0, 1] > 128)
+        torch.manual_seed(seed)
+        assert bool(DrawMirroring(0.5)()) == mirrored
+    assert not DrawMirroring(None)()
