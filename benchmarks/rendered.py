@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--root", default="datasets/quickstart", help="folder of the rendered CARGO")
     parser.add_argument("--output", type=Path, default=Path("logs/rendered"))
     parser.add_argument("--rows", nargs="+", metavar="ROW", default=list(VARIANTS), help="rows beside stage 1")
-    parser.add_argument("--stage1", nargs=argparse.REMAINDER, default=[], help="further KEY VALUE of stage 1; last")
+    parser.add_argument("--stage1", nargs="+", metavar="KEY VALUE", default=[], help="further keys of stage 1")
     args = parser.parse_args()
     if unknown := set(args.rows) - set(VARIANTS):
         parser.error(f"no row is called {', '.join(sorted(unknown))}; rows are: {'; '.join(VARIANTS)}")
