@@ -13,7 +13,7 @@ import argparse
 import functools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
-from fastreid.modeling.model import image_transforms_of
+from fastreid.modeling.model import Transform, evaluation_config_of, image_transforms_of
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.structures import PersonImage
@@ -170,9 +170,11 @@ def run_tasks(cfg: CfgNode, model: nn.Module, loader: TrainLoader, tasks: Sequen
     return is_new
 
 
-def feature_loader(cfg: CfgNode, images: Sequence[PersonImage]) -> PersonLoader:
-    """Batches over images in order, with the test transforms."""
-    return build_feature_loader(cfg, images, image_transforms_of(cfg, is_train=False))
+def feature_loader(
+    cfg: CfgNode, images: Sequence[PersonImage], transforms: Mapping[str, Transform] | None = None
+) -> PersonLoader:
+    """Batches over images in order, with the test transforms and further views; by default those of the model."""
+    return build_feature_loader(cfg, images, transforms or image_transforms_of(cfg, is_train=False))
 
 
 def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -226,7 +228,7 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if eval_only:
-        cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
+        cfg = evaluation_config_of(cfg)
         model = build_model(cfg, num_classes=cfg.MODEL.HEADS.NUM_CLASSES or 1)
         load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True, min_coverage=cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE)
     else:

@@ -51,6 +51,9 @@ def _of_loss(name: str, group: str) -> Unread:
     )
 
 
+_SCHEDULES_BY_ITERATION = ("MultiStepLR", "CosineAnnealingLR", "LinearLR", "LinearWarmupMultiStepDecayLRScheduler")
+
+
 def _of_schedule(name: str, *keys: str) -> Unread:
     return Unread(tuple(f"SOLVER.{key}" for key in keys), lambda cfg: name == cfg.SOLVER.SCHED, "SOLVER.SCHED")
 
@@ -102,13 +105,19 @@ TABLE = (
     ),
     Unread(("SOLVER.BASE_LR",), lambda cfg: cfg.SOLVER.OVERRIDE_LR > 0, "SOLVER.OVERRIDE_LR"),
     _of_schedule("MultiStepLR", "ETA_MIN_LR", "DECAY_RATE", "DECAY_EPOCHS"),
+    _of_schedule("EpochWarmupMultiStepLR", "ETA_MIN_LR", "DECAY_RATE", "DECAY_EPOCHS", "DELAY_EPOCHS"),
+    Unread(
+        ("SOLVER.WARMUP_EPOCHS",),
+        lambda cfg: cfg.SOLVER.SCHED in _SCHEDULES_BY_ITERATION,
+        "SOLVER.SCHED",
+    ),
     # And STEPS, which fast-reid's recipes with this schedule inherit.
     _of_schedule("CosineAnnealingLR", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearLR", "STEPS", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearWarmupMultiStepDecayLRScheduler", "STEPS", "GAMMA", "DELAY_EPOCHS", "ETA_MIN_LR"),
     Unread(
         ("SOLVER.WARMUP_FACTOR", "SOLVER.WARMUP_METHOD"),
-        lambda cfg: cfg.SOLVER.WARMUP_ITERS <= 0,
+        lambda cfg: cfg.SOLVER.WARMUP_ITERS <= 0 and cfg.SOLVER.SCHED in _SCHEDULES_BY_ITERATION,
         "SOLVER.WARMUP_ITERS",
     ),
     Unread(

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fastreid.config import ConfigError
+from fastreid.utils.checkpointed import checkpointed
 from fastreid.utils.suggest import explain_choice
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,29 @@ def _best_dtype(kind: str) -> torch.dtype | None:
         return torch.bfloat16
     logger.info("mixed precision is off: this %s has no bf16 instructions, so it would be slower", kind)
     return None
+
+
+def store_frozen_assets(cfg: Any, model: nn.Module, device: torch.device | str) -> None:
+    """Convert the weights of frozen assets to the format of SOLVER.AMP, in which autocast would multiply them anyway.
+
+    They take half the memory and are not converted in each step. Weights of linear and convolutional layers are
+    converted, and only if all of their uses are under autocast: those that evaluation uses stay float32 without
+    TEST.AMP.
+
+    Args:
+        cfg: the config; SOLVER.AMP.FROZEN turns it on.
+        model: the bare model.
+        device: the device of the model.
+    """
+    dtype = amp_dtype(cfg, device)
+    if dtype is None or not cfg.SOLVER.AMP.FROZEN:
+        return
+    names = checkpointed(model).frozen_assets(only_in_training=not cfg.TEST.AMP.ENABLED)
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            for name, parameter in module.named_parameters(recurse=False):
+                if f"{path}.{name}" in names and not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
 
 
 def autocast_for(

@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
-from fastreid.engine.amp import amp_dtype, autocast_for
+from fastreid.engine.amp import amp_dtype, autocast_for, store_frozen_assets
 from fastreid.engine.epoch_tasks import build_epoch_tasks
 from fastreid.engine.freezing import build_layer_freeze
 from fastreid.engine.identity import model_identity
@@ -42,7 +42,7 @@ from fastreid.evaluation import (
 )
 from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
-from fastreid.modeling.model import image_transforms_of
+from fastreid.modeling.model import Transform, image_transforms_of
 from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
@@ -72,6 +72,7 @@ class DefaultTrainer(ResumableTrainer):
         self.model_facts = model_identity(self.bare_model)  # before it is sharded
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
+        store_frozen_assets(self.cfg, self.bare_model, device)
         shard(self.cfg, self.bare_model, device)
         optimizer = self.build_optimizer(self.cfg, self.bare_model)
         if is_sharded(self.bare_model):
@@ -101,10 +102,16 @@ class DefaultTrainer(ResumableTrainer):
             interface_of(self.bare_model).epoch_tasks(),
             self.bare_model,
             self.loader,
-            functools.partial(self.build_feature_loader, self.cfg),
+            self._batches_of,
             self.average,
         )
         self.register_hooks([self.epoch_tasks, *self.build_hooks()])
+
+    def _batches_of(self, images: Sequence[Any], transforms: Mapping[str, Transform] | None) -> BatchLoader:
+        """Batches over images in order, for epoch tasks."""
+        if transforms is None:
+            return self.build_feature_loader(self.cfg, images)
+        return build_feature_loader(self.cfg, images, transforms)
 
     def _check_data(self) -> None:
         """Check all data sets before training, so that mistakes are not found after hours."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,9 @@ from fastreid.config import ConfigError
 from fastreid.engine.nonfinite import BufferBackup
 from fastreid.engine.sharding import whole_weights
 from fastreid.engine.trainer_base import HookBase
-from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
+from fastreid.engine.training_loader import LoaderTrainingSet, MakeLoader, TrainingLoader
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask
 from fastreid.solver.ema import WeightAverage
-from fastreid.structures import PersonImage
 from fastreid.utils import comm
 
 
@@ -64,7 +63,7 @@ class EpochTasks(HookBase):
         before.remember()
         trainer.model.eval()
         with whole_weights(self._model), torch.no_grad(), trainer.autocast():
-            if comm.is_main_process():
+            if comm.is_main_process() or task.in_all_processes:
                 plan = task.run(self._training_set)
         trainer.model.train()
         comm.copy_from_main(self._model.buffers())
@@ -122,7 +121,7 @@ def build_epoch_tasks(
     tasks: Sequence[EpochTask],
     model: nn.Module,
     loader: TrainingLoader,
-    make_loader: Callable[[Sequence[PersonImage]], Iterable[Mapping[str, Any]]],
+    make_loader: MakeLoader,
     average: WeightAverage | None = None,
 ) -> EpochTasks | None:
     """The hook that runs the tasks of a model; None if it has none.
@@ -131,7 +130,7 @@ def build_epoch_tasks(
         tasks: the tasks of the model.
         model: the bare model.
         loader: the training loader.
-        make_loader: images -> batches of them in order, with the test transforms.
+        make_loader: as of `LoaderTrainingSet`.
         average: the averaged weights of the run, if there are any.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, ConfigError, check_ranges, image_size
 from fastreid.data.build import build_feature_loader
 from fastreid.engine.defaults import DefaultTrainer
-from fastreid.modeling.model import image_transforms_of
+from fastreid.modeling.model import evaluation_config_of, image_transforms_of
 from fastreid.retrieval.extraction import FeatureStore
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import load_weights
@@ -34,10 +34,7 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
     check_ranges(cfg)
     if not cfg.MODEL.WEIGHTS:
         raise ConfigError("a predictor or --eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.BACKBONE.PRETRAIN = False  # the checkpoint fills the backbone
-    cfg.freeze()
+    cfg = evaluation_config_of(cfg)
     # Evaluation reads no classifier, and there may be no training data whose people could be counted.
     model = trainer.build_model(trainer.auto_scale_hyperparams(cfg, num_classes=1))
     coverage = cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from fastreid.config import ConfigError
 from fastreid.data.datasets import ImageDataset
 from fastreid.modeling.epoch_task import EpochPlan
+from fastreid.modeling.model import Transform
+from fastreid.retrieval.extraction import BatchLoader, FeatureStore, my_share
 from fastreid.structures import PersonImage
+
+MakeLoader = Callable[[Sequence[PersonImage], "Mapping[str, Transform] | None"], BatchLoader]
+"""(images, further views or None) -> batches of them in order, with the test transforms."""
 
 
 class TrainingLoader:
@@ -89,15 +97,13 @@ class LoaderTrainingSet:
 
     Args:
         loader: the training loader; its data set must have `images` and `labels`.
-        make_loader: images -> batches of them in order, with the test transforms.
+        make_loader: (images, further views or None) -> batches of them in order, with the test transforms.
 
     Raises:
         ConfigError: images or labels of the data set are not known.
     """
 
-    def __init__(
-        self, loader: TrainingLoader, make_loader: Callable[[Sequence[PersonImage]], Iterable[Mapping[str, Any]]]
-    ) -> None:
+    def __init__(self, loader: TrainingLoader, make_loader: MakeLoader) -> None:
         self.loader, self._make_loader = loader, make_loader
         if loader.images is None or loader.labels is None:
             raise ConfigError(
@@ -115,6 +121,14 @@ class LoaderTrainingSet:
         """The class of each image."""
         return self.loader.labels or []
 
-    def batches(self, images: Sequence[PersonImage]) -> Iterable[Mapping[str, Any]]:
-        """Batches of some images in the given order, with the test transforms."""
-        return self._make_loader(images)
+    def batches(
+        self, images: Sequence[PersonImage], transforms: Mapping[str, Transform] | None = None
+    ) -> Iterable[Mapping[str, Any]]:
+        """Batches of some images in the given order, with the test transforms and further views."""
+        return self._make_loader(images, transforms)
+
+    def features(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Positions [M] and features [M, D] of the training images that can be read, shared among the processes."""
+        rows = FeatureStore().extract(model, self._make_loader(my_share(self.images), None))
+        found = [index for index, image in enumerate(self.images) if image.path in rows]
+        return torch.tensor(found), torch.stack([rows[self.images[index].path] for index in found])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from torch import Tensor, nn
 
 from fastreid.structures import PersonImage
 
@@ -21,8 +23,27 @@ class TrainingSet(Protocol):
     def labels(self) -> Sequence[int]:
         """The class of each image; the labels of the last `EpochPlan` that has labels."""
 
-    def batches(self, images: Sequence[PersonImage]) -> Iterable[Mapping[str, Any]]:
-        """Batches of some images in the given order, with the test transforms; `targets` are their person ids."""
+    def batches(
+        self, images: Sequence[PersonImage], transforms: Mapping[str, Callable[..., Any]] | None = None
+    ) -> Iterable[Mapping[str, Any]]:
+        """Batches of some images in the given order, with the test transforms; `targets` are their person ids.
+
+        Args:
+            images: the images.
+            transforms: key in the batch -> transform of a further view of each image.
+        """
+
+    def features(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Extract the features of all training images, shared among the processes.
+
+        All processes must call it together, so only tasks that run `in_all_processes` may.
+
+        Args:
+            model: in eval mode it returns features [B, D].
+
+        Returns:
+            The positions [M] of the images that can be read, in order, and their features, float32 [M, D] on the CPU.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,9 @@ class EpochTask(ABC):
     each checkpoint: a run that is resumed in the middle of an epoch does not repeat the work.
     """
 
+    in_all_processes = False
+    """Whether all processes call `run`, which may then share the work; all must come to the same result."""
+
     @property
     def name(self) -> str:
         """The key of the state in checkpoints; no two tasks of a model may share it. Default: the class name."""
@@ -65,9 +89,10 @@ class EpochTask(ABC):
     def run(self, training_set: TrainingSet) -> EpochPlan | None:
         """Do the work and return a plan, or None to keep labels and order.
 
-        With several processes only the main one calls it, so it must not communicate with the others. The model is in
-        eval mode, without gradients, under the autocast of training. What the task writes must be in the buffers of
-        the model or in `state_dict`: both are copied to the other processes.
+        With several processes only the main one calls it, unless the task runs `in_all_processes`; it must not
+        communicate with the others then. The model is in eval mode, without gradients, under the autocast of training.
+        What the task writes must be in the buffers of the model or in `state_dict`: both are copied from the main
+        process to the others.
         """
 
     def state_dict(self) -> dict[str, Any]:

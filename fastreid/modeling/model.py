@@ -71,6 +71,20 @@ class ReidModel(CheckpointedModule):
         """
         return {}
 
+    @classmethod
+    def evaluation_config(cls, cfg: CfgNode) -> CfgNode:
+        """Return the config of a model that is only evaluated. Default: no change.
+
+        A model whose training needs parts that evaluation does not use builds itself without them.
+
+        Args:
+            cfg: the config.
+
+        Returns:
+            The same config, or a frozen copy with other values.
+        """
+        return cfg
+
     def check_data(self, images: Sequence[PersonImage]) -> None:
         """Check that the model can train on these images. Default: any.
 
@@ -133,6 +147,28 @@ def _register_models() -> None:
     importlib.import_module("fastreid.methods.models")
 
 
+def _model_class(cfg: CfgNode) -> type[ReidModel] | None:
+    """The model class of a config; None if MODEL.META_ARCHITECTURE is not a `ReidModel`."""
+    _register_models()
+    name = cfg.MODEL.META_ARCHITECTURE
+    make = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
+    return make if isinstance(make, type) and issubclass(make, ReidModel) else None
+
+
+def evaluation_config_of(cfg: CfgNode) -> CfgNode:
+    """Return the config with which a model is built if it is only evaluated, by a checkpoint that fills its backbone.
+
+    Args:
+        cfg: the config.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.BACKBONE.PRETRAIN = False
+    cfg.freeze()
+    model = _model_class(cfg)
+    return cfg if model is None else model.evaluation_config(cfg)
+
+
 def image_transforms_of(cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:
     """Return the `image_transforms` of the model class of a config, before the model is built.
 
@@ -143,12 +179,8 @@ def image_transforms_of(cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transfo
     Returns:
         The key in the batch -> a transform; {} if MODEL.META_ARCHITECTURE is not a `ReidModel`.
     """
-    _register_models()
-    name = cfg.MODEL.META_ARCHITECTURE
-    make = META_ARCH_REGISTRY.get(name) if name in META_ARCH_REGISTRY else None
-    if isinstance(make, type) and issubclass(make, ReidModel):
-        return make.image_transforms(cfg, is_train=is_train)
-    return {}
+    model = _model_class(cfg)
+    return {} if model is None else model.image_transforms(cfg, is_train=is_train)
 
 
 def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:

@@ -30,7 +30,7 @@ class Warmup:
     With a = iteration / iterations it is: constant: factor; linear: factor (1 - a) + a; exp: factor^(1 - a).
 
     Args:
-        iterations: length of the warm-up.
+        iterations: length of the warm-up; epochs if the schedule warms up by epochs.
         factor: factor of the first iteration.
         method: "constant", "linear" or "exp".
 
@@ -131,6 +131,23 @@ def _multi_step(cfg: Any, iters_per_epoch: int) -> Curve:
     def curve(lr: float, epoch: int) -> float:
         steps = max(0, epoch + 1 - plateau)
         return decayed(lr, steps, milestones=solver.STEPS, rate=solver.GAMMA)
+
+    return curve
+
+
+@SCHEDULE_REGISTRY.register(name="EpochWarmupMultiStepLR")
+def _epoch_warmup(cfg: Any, iters_per_epoch: int) -> Curve:
+    """CLIP-ReID's and DCAC's, by epochs e from 1: warm-up while e < WARMUP_EPOCHS, x GAMMA from each of STEPS on."""
+    solver = cfg.SOLVER
+    if solver.WARMUP_ITERS > 0:
+        raise ConfigError(
+            f"SOLVER.SCHED {solver.SCHED} warms up by epochs (SOLVER.WARMUP_EPOCHS): set SOLVER.WARMUP_ITERS 0, "
+            f"got {solver.WARMUP_ITERS}"
+        )
+    warmup = Warmup(solver.WARMUP_EPOCHS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
+
+    def curve(lr: float, epoch: int) -> float:
+        return warmup(epoch + 1) * decayed(lr, epoch + 1, milestones=solver.STEPS, rate=solver.GAMMA)
 
     return curve
 

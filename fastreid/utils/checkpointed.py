@@ -25,8 +25,10 @@ class CheckpointedModule(nn.Module):
 
     # Names that come from frozen assets; see `register_frozen_asset`.
     _frozen_assets: frozenset[str] = frozenset()
+    # Those of them that only training uses.
+    _training_assets: frozenset[str] = frozenset()
 
-    def register_frozen_asset(self, part: str) -> None:
+    def register_frozen_asset(self, part: str, *, only_in_training: bool = False) -> None:
         """Declare that a part comes from files of its own, so that its frozen weights stay out of checkpoints.
 
         Parameters of the part that require a gradient now are saved. Those that are frozen later on are saved too, as
@@ -34,6 +36,7 @@ class CheckpointedModule(nn.Module):
 
         Args:
             part: name of a submodule, with dots.
+            only_in_training: whether evaluation does not use the part.
 
         Raises:
             AttributeError: the module has no such part.
@@ -43,7 +46,17 @@ class CheckpointedModule(nn.Module):
         names = {name for name, parameter in parameters.items() if not parameter.requires_grad}
         if names == parameters.keys():
             names |= {name for name, _ in module.named_buffers(remove_duplicate=False)}
-        self._frozen_assets |= {f"{part}.{name}" for name in names}
+        names = {f"{part}.{name}" for name in names}
+        self._frozen_assets |= names
+        self._training_assets |= names if only_in_training else set()
+
+    def frozen_assets(self, *, only_in_training: bool = False) -> frozenset[str]:
+        """Return the names of parameters and buffers that are frozen assets.
+
+        Args:
+            only_in_training: leave out those that evaluation uses.
+        """
+        return self._training_assets if only_in_training else self._frozen_assets
 
     def adapt_checkpoint(self, state: State) -> State:
         """Translate the names of a checkpoint of another program. Default: return it unchanged."""

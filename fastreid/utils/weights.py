@@ -16,7 +16,10 @@ from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_o
 logger = logging.getLogger(__name__)
 
 # Classifiers of identities, whose number depends on the training data. The view head is none of them: it must fit.
-_CLASSIFIER_ENDS = ("classifier.weight", "classifier.bias", "heads.weight", "_head.weight", "class_centres")
+_CLASSIFIER_ENDS = (
+    *("classifier.weight", "classifier.bias", "heads.weight", "_head.weight"),
+    *("class_centres", "class_prototypes", "class_prompts"),
+)
 _SHOWN = 5
 # The least share of a backbone's values that a file must fill; MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE.
 MIN_COVERAGE = 0.98

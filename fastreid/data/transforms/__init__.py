@@ -8,6 +8,7 @@ from fastreid.data.transforms.person import (
     Pixels,
     RandomErasing,
     ResizeCropFlip,
+    ResizeRandomCrop,
 )
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Pixels",
     "RandomErasing",
     "ResizeCropFlip",
+    "ResizeRandomCrop",
     "build_transforms",
 ]

@@ -109,6 +109,23 @@ class ResizeCropFlip:
         return torch.from_numpy(resize(np.asarray(picture), self.size, crop, mirrored=mirrored))
 
 
+class ResizeRandomCrop:
+    """Resize an image, then take a random part of it.
+
+    Args:
+        size: (height, width) to resize to.
+        crop: (height, width) of the part, not larger than `size`.
+    """
+
+    def __init__(self, size: Size, crop: Size) -> None:
+        self.size, self.crop = size, crop
+
+    def __call__(self, picture: Picture) -> Tensor:
+        """Transform an image to uint8 [3, H, W]."""
+        top, left = (int(torch.randint(whole - part + 1, ())) for whole, part in zip(self.size, self.crop, strict=True))
+        return torch.from_numpy(resize(np.asarray(picture), self.size, (top, left, *self.crop), mirrored=False))
+
+
 class DrawMirroring:
     """In place of the pixels of an image, whether `ResizeCropFlip` without padding would mirror them.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -23,12 +22,12 @@ from fastreid.modeling.diffusion import (
     LatentShape,
     MLPDenoiser,
     NoiseSource,
-    OptionError,
     Sampler,
     Schedule,
     TransformerDenoiser,
     UNetDenoiser,
     VectorDenoiser,
+    option_keys,
 )
 from fastreid.modeling.diffusion.adapters import add_lora, train_all, train_attentions
 from fastreid.modeling.diffusion.guidance import get_guidance
@@ -53,15 +52,6 @@ _KEYS = {
 }
 
 
-@contextmanager
-def key_names() -> Iterator[None]:
-    """Raise the `OptionError` of a part as a `ConfigError` that names keys instead of arguments."""
-    try:
-        yield
-    except OptionError as error:
-        raise ConfigError(error.with_keys(_KEYS)) from error
-
-
 def stage2_parts(cfg: CfgNode) -> dict[str, Any]:
     """Return the arguments of `SDReIDStage2` for a config.
 
@@ -75,7 +65,7 @@ def stage2_parts(cfg: CfgNode) -> dict[str, Any]:
     dim, num_conditions = person.feature_dim, person.num_blocks - 1 + keys.OWN_VIEW_CONDITION
     num_tokens = num_conditions + (keys.DENOISER != "mlp")  # the learner adds the requested view
     denoiser = make_denoiser(cfg, num_tokens, dim)
-    with key_names():
+    with option_keys(_KEYS):
         latent = denoiser.latent_of(dim)
     check_sizes(cfg, num_conditions + 1, dim, denoiser)
     schedule = make_schedule(cfg)
@@ -133,7 +123,7 @@ def make_denoiser(cfg: CfgNode, num_tokens: int, dim: int) -> Denoiser:
         ),
     }
     _check_word("MODEL.SDMODEL.DENOISER", keys.DENOISER, makers)
-    with key_names():
+    with option_keys(_KEYS):
         return makers[keys.DENOISER]()
 
 
@@ -206,7 +196,7 @@ def choose_trainable(unet: nn.Module, keys: CfgNode) -> None:
     }
     if keys.TRAIN not in ways:
         raise ConfigError(explain_choice(f"{_UNET}.TRAIN", keys.TRAIN, ways))
-    with key_names():
+    with option_keys(_KEYS):
         ways[keys.TRAIN]()
 
 
@@ -225,7 +215,7 @@ def make_schedule(cfg: CfgNode) -> Schedule:
     folder = keys.SCHEDULER_CONFIG.PRETRAINED_PATH
     if not folder and keys.DENOISER == "unet":
         raise ConfigError(f'{_SCHEDULER}.PRETRAINED_PATH is "": a UNet needs the schedule that it was trained with')
-    with key_names():
+    with option_keys(_KEYS):
         return Schedule.from_pretrained(
             folder,
             solver=keys.SCHEDULER_CONFIG.NAME,
@@ -250,7 +240,7 @@ def make_sampler(cfg: CfgNode, schedule: Schedule) -> Sampler:
     """
     keys = cfg.TEST.SDMODEL
     _check_word("TEST.SDMODEL.CONTROL_STEPS", keys.CONTROL_STEPS, ("every", "fading"))
-    with key_names():
+    with option_keys(_KEYS):
         return Sampler(
             schedule,
             num_steps=keys.NUM_INFERENCE_STEPS,
@@ -273,7 +263,7 @@ def make_noise(cfg: CfgNode, shape: tuple[int, ...]) -> NoiseSource:
         ConfigError: unknown kind of noise.
     """
     keys = cfg.TEST.SDMODEL
-    with key_names():
+    with option_keys(_KEYS):
         return NoiseSource(keys.NOISE, cfg.MODEL.SEED if keys.NOISE_SEED < 0 else keys.NOISE_SEED, shape)
 
 

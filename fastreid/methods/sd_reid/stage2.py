@@ -158,7 +158,7 @@ class SDReIDStage2(PersonModel):
     def _training_features(self, batch: Mapping[str, Any]) -> PersonFeatures:
         if self.cache is None:
             return self.person(batch["images"])
-        stored = self.cache.read(batch["indices"], batch["images"])
+        stored = self.cache.features(batch["indices"], batch["images"])
         return stored.to(self.device)
 
     @classmethod

@@ -4,11 +4,12 @@ It knows no method and no config: parts take plain arguments, and errors name th
 """
 
 from fastreid.modeling.diffusion.assets import AssetError
+from fastreid.modeling.diffusion.autoencoder import Autoencoder
 from fastreid.modeling.diffusion.denoiser import Denoiser, VectorDenoiser
 from fastreid.modeling.diffusion.latent import Latent, LatentShape, VectorLatent
 from fastreid.modeling.diffusion.mlp_denoiser import MLPDenoiser
 from fastreid.modeling.diffusion.noise import NoiseSource
-from fastreid.modeling.diffusion.option_error import OptionError
+from fastreid.modeling.diffusion.option_error import OptionError, option_keys
 from fastreid.modeling.diffusion.sampling import Sampler
 from fastreid.modeling.diffusion.schedule import Schedule
 from fastreid.modeling.diffusion.transformer_denoiser import TransformerDenoiser
@@ -16,6 +17,7 @@ from fastreid.modeling.diffusion.unet_denoiser import UNetDenoiser
 
 __all__ = [
     "AssetError",
+    "Autoencoder",
     "Denoiser",
     "Latent",
     "LatentShape",
@@ -28,4 +30,5 @@ __all__ = [
     "UNetDenoiser",
     "VectorDenoiser",
     "VectorLatent",
+    "option_keys",
 ]

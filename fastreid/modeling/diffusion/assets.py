@@ -14,7 +14,7 @@ from fastreid.utils.text import TextError, read_text
 logger = logging.getLogger(__name__)
 
 PIPELINE = "model_index.json"
-_MISSING = {"unet": "no UNet in", "scheduler": "no scheduler_config.json in"}
+_MISSING = {"unet": "no UNet in", "vae": "no autoencoder in", "scheduler": "no scheduler_config.json in"}
 
 
 class AssetError(UserError, FileNotFoundError):
@@ -36,7 +36,7 @@ def asset_folder(folder: str, part: str, config: str, *, key: str = "", advice: 
 
     Args:
         folder: the folder of the part or of the pipeline.
-        part: "unet" or "scheduler".
+        part: "unet", "vae" or "scheduler".
         config: the JSON file that the part must have.
         key: config key that names the folder, for error messages.
         advice: what to do if the part is missing, for error messages.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+from fastreid.config import ConfigError
 from fastreid.utils.errors import ArgumentError
 
 
@@ -30,3 +32,16 @@ class OptionError(ArgumentError):
         for option in self.options:
             message = re.sub(rf"\b{option}\b", keys.get(option, option), message)
         return message
+
+
+@contextmanager
+def option_keys(keys: Mapping[str, str]) -> Iterator[None]:
+    """Raise the `OptionError` of a part as a `ConfigError` that names config keys instead of arguments.
+
+    Args:
+        keys: argument -> full name of its key.
+    """
+    try:
+        yield
+    except OptionError as error:
+        raise ConfigError(error.with_keys(keys)) from error

@@ -56,7 +56,7 @@ def fill(folder, training_set, encoder=None):
 def test_features_are_those_of_the_encoder(tmp_path, training_set):
     cache = fill(tmp_path / "cache", training_set)
     indices, mirrored = torch.tensor([4, 0, 0, 2]), torch.tensor([False, True, False, True])
-    stored = cache.read(indices, mirrored)
+    stored = cache.features(indices, mirrored)
     pictures = training_set.pictures[indices]
     pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
     expected = Encoder()(pictures)
@@ -100,12 +100,12 @@ def test_a_resumed_run_finds_its_file_or_says_what_to_do(tmp_path, training_set)
     task = FillFeatureCache(resumed, Encoder())
     task.load_state_dict(state)
     assert not task.is_due(1) and task.is_due(0)
-    assert len(resumed.read(torch.tensor([0]), torch.tensor([False])).identity) == 1
+    assert len(resumed.features(torch.tensor([0]), torch.tensor([False])).identity) == 1
     lost = FeatureCache(str(tmp_path / "elsewhere"))
     lost.use(state["file"])
     assert FillFeatureCache(lost, Encoder()).is_due(1)
     with pytest.raises(ArgumentError, match="is missing or damaged.*Set MODEL.SDMODEL.FEATURE_CACHE"):
-        lost.read(torch.tensor([0]), torch.tensor([False]))
+        lost.features(torch.tensor([0]), torch.tensor([False]))
 
 
 @pytest.mark.parametrize("name", ["PADDING", "REA", "CJ", "AUTOAUG"])
