@@ -25,6 +25,7 @@ def load_pretrained(
     *,
     adapt: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]],
     min_coverage: float,
+    required: tuple[str, ...] = (),
 ) -> float:
     """Fill a module from a file and log what matched.
 
@@ -33,13 +34,14 @@ def load_pretrained(
         path: the file.
         adapt: (module, state of the file) -> state with the names and shapes of the module.
         min_coverage: least share of the values of the module's parameters that must be filled, 0 to 1.
+        required: names that must be filled, whatever the share.
 
     Returns:
         The share that was filled.
 
     Raises:
-        WeightsError: no file, tensors that cannot be weights, or a share below `min_coverage`, with which training
-            would silently start from scratch.
+        WeightsError: no file, tensors that cannot be weights, a required one is missing, or a share below
+            `min_coverage`, with which training would silently start from scratch.
     """
     if not path or not Path(path).expanduser().exists():
         raise WeightsError(
@@ -69,6 +71,8 @@ def load_pretrained(
             f"only {coverage:.1%} of the backbone would be pretrained (PRETRAIN_MIN_COVERAGE is {min_coverage:.0%}). "
             f"{report}. Is this file for another model or another MODEL.BACKBONE.DEPTH?"
         )
+    if lacking := [name for name in required if name not in fitting]:
+        raise WeightsError(f"{_some(lacking)} would stay random. {report}. Is this file for another model?")
     check_whole_numbers(module, fitting, path)
     warn_of_nonfinite(module, fitting, path)
     module.load_state_dict(fitting, strict=False)

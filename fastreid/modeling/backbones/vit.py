@@ -72,7 +72,7 @@ class ViT(VisionTransformer):
 
     def layer_of(self, name: str) -> int:
         """Return the depth of a parameter: 0 for the stem, 1 … `num_layers` for blocks and the norm after them."""
-        return _layer_of(name, self.num_layers)
+        return vit_layer_of(name, self.num_layers)
 
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]  # timm's has options for attention masks
         """Return the class tokens [B, D, 1, 1] of normalised images [B, 3, H, W]."""
@@ -118,7 +118,7 @@ class ViewPromptViT(nn.Module):
 
     def layer_of(self, name: str) -> int:
         """Return the depth of a parameter, as of a `ViT`; the view prompt enters before the last block."""
-        return self.num_layers if name == "view_prompt" else _layer_of(name.removeprefix("vit."), self.num_layers)
+        return self.num_layers if name == "view_prompt" else vit_layer_of(name.removeprefix("vit."), self.num_layers)
 
     def forward(self, images: Tensor) -> PersonFeatures:
         """Return the features of normalised images [B, 3, H, W]."""
@@ -139,11 +139,17 @@ class ViewPromptViT(nn.Module):
         )
 
 
-def _layer_of(name: str, num_blocks: int) -> int:
+def vit_layer_of(name: str, num_blocks: int) -> int:
+    """Return the depth of a parameter of a ViT of timm: 0 for the stem, `num_blocks` for all after the blocks.
+
+    Args:
+        name: its name.
+        num_blocks: transformer blocks.
+    """
     part, _, rest = name.partition(".")
     if part == "blocks":
         return int(rest.partition(".")[0]) + 1
-    return num_blocks if part == "norm" else 0
+    return num_blocks if part in ("norm", "fc_norm", "head") else 0
 
 
 def build_vit_backbone(cfg: CfgNode) -> ViT:
@@ -159,11 +165,7 @@ def build_vit_backbone(cfg: CfgNode) -> ViT:
         raise ConfigError(explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, VIT_SIZES))
     if keys.STEM not in PATCH_STEMS:
         raise ConfigError(explain_choice("MODEL.BACKBONE.STEM", keys.STEM, PATCH_STEMS))
-    if image_size(cfg, is_train=False) != image_size(cfg):
-        raise ConfigError(
-            f"a ViT's position table has one size: INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must equal "
-            f"SIZE_TRAIN {cfg.INPUT.SIZE_TRAIN}"
-        )
+    require_one_size(cfg)
     size = VIT_SIZES[keys.DEPTH]
     vit = ViT(
         img_size=image_size(cfg),
@@ -181,6 +183,22 @@ def build_vit_backbone(cfg: CfgNode) -> ViT:
     return vit
 
 
+def require_one_size(cfg: CfgNode) -> None:
+    """Check that images have one size in training and in tests.
+
+    Args:
+        cfg: the config.
+
+    Raises:
+        ConfigError: they have two.
+    """
+    if image_size(cfg, is_train=False) != image_size(cfg):
+        raise ConfigError(
+            f"a ViT's position table has one size: INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must equal "
+            f"SIZE_TRAIN {cfg.INPUT.SIZE_TRAIN}"
+        )
+
+
 def fit_vit_names(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Adapt the state of a published ViT: drop its classifier, resize its position table bilinearly.
 
@@ -190,13 +208,25 @@ def fit_vit_names(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     state = {name.removeprefix("backbone.").removeprefix("vit."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("head.", "heads.", "pre_logits."))}
+    return fit_positions(vit, state)
+
+
+def fit_positions(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Resize the position table of a state bilinearly, with half-pixel centres; the row of the class token stays.
+
+    Args:
+        vit: the VisionTransformer of timm that it is for.
+        state: with the names of timm.
+
+    Returns:
+        The state, with another `pos_embed` if the grids differ.
+    """
     table = state.get("pos_embed")
     if table is not None and table.ndim == 3:
         old, new = _grid_of(table.shape[1] - 1), vit.patch_embed.grid_size
         if old != new:
-            state["pos_embed"] = resample_abs_pos_embed(
-                table, list(new), list(old), interpolation="bilinear", antialias=False
-            )
+            resized = resample_abs_pos_embed(table, list(new), list(old), interpolation="bilinear", antialias=False)
+            state = {**state, "pos_embed": resized}
     return state
 
 
