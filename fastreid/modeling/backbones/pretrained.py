@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in, weights_file
 from fastreid.utils.state_dicts import without_wrapper
 from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_of_nonfinite
-from fastreid.utils.weights import WeightsError, read_checkpoint, state_dict_in
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def load_pretrained(
 
     Args:
         module: the module.
-        path: the file.
+        path: the file, or a folder of the Hugging Face hub with it.
         adapt: (module, state of the file) -> state with the names and shapes of the module.
         min_coverage: least share of the values of the module's parameters that must be filled, 0 to 1.
         required: names that must be filled, whatever the share.
@@ -48,6 +48,7 @@ def load_pretrained(
             f"MODEL.BACKBONE.PRETRAIN is True but there is no file {path!r} (MODEL.BACKBONE.PRETRAIN_PATH). "
             "Put the published weights there, or set MODEL.BACKBONE.PRETRAIN False to start from random ones"
         )
+    file = weights_file(path)
     own = module.state_dict()
 
     def fitting_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -56,15 +57,15 @@ def load_pretrained(
     def values_filled(state: dict[str, Tensor]) -> int:
         return sum(value.numel() for value in fitting_of(adapt(module, state)).values())
 
-    state = state_dict_in(read_checkpoint(path), path)
-    check_kinds(state, path)
+    state = state_dict_in(read_checkpoint(file), file)
+    check_kinds(state, file)
     wrapper, state = without_wrapper(state, values_filled)
     if wrapper:
-        logger.info("%s: %r is dropped from its names", path, wrapper)
+        logger.info("%s: %r is dropped from its names", file, wrapper)
     state = adapt(module, state)
     fitting = fitting_of(state)
     coverage = sum(own[name].numel() for name in fitting) / sum(value.numel() for value in own.values())
-    report = f"{path}: {len(fitting)} of {len(own)} tensors matched, {coverage:.1%} of the backbone's values; "
+    report = f"{file}: {len(fitting)} of {len(own)} tensors matched, {coverage:.1%} of the backbone's values; "
     report += _differences(own, state, fitting)
     if coverage < min_coverage:
         raise WeightsError(
@@ -73,8 +74,8 @@ def load_pretrained(
         )
     if lacking := [name for name in required if name not in fitting]:
         raise WeightsError(f"{_some(lacking)} would stay random. {report}. Is this file for another model?")
-    check_whole_numbers(module, fitting, path)
-    warn_of_nonfinite(module, fitting, path)
+    check_whole_numbers(module, fitting, file)
+    warn_of_nonfinite(module, fitting, file)
     module.load_state_dict(fitting, strict=False)
     logger.info("pretrained backbone %s", report)
     return coverage
