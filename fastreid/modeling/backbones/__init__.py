@@ -7,7 +7,8 @@ from fastreid.modeling.backbones.clip import ClipViT, build_clip_backbone
 from fastreid.modeling.backbones.interface import SizedBackbone, ViewAwareBackbone, feature_dim_of
 from fastreid.modeling.backbones.resnet import ResNet, build_resnet_backbone, build_resnext_backbone
 from fastreid.modeling.backbones.timm_models import FAMILIES, TimmBackbone, build_timm_backbone, family_builder
-from fastreid.modeling.backbones.vit import ViewPromptViT, ViT, build_vit_backbone
+from fastreid.modeling.backbones.view_prompt import ViewPromptViT, with_view_prompt
+from fastreid.modeling.backbones.vit import ViT, build_vit_backbone
 from fastreid.utils.registry import Registry
 
 BACKBONE_REGISTRY = Registry("backbone")
@@ -75,4 +76,5 @@ __all__ = [
     "build_timm_backbone",
     "build_vit_backbone",
     "with_feature_dim",
+    "with_view_prompt",
 ]

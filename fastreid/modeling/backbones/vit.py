@@ -1,4 +1,4 @@
-"""ViTs: that of timm as a backbone of fast-reid, and that of SD-ReID, with a view prompt in the last block."""
+"""The ViT of timm as a backbone of fast-reid, and what all ViTs share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, image_size, require_unread
 from fastreid.layers import PATCH_STEMS
 from fastreid.modeling.backbones.pretrained import READ_BY_ALL, load_pretrained
-from fastreid.structures import PersonFeatures
-from fastreid.utils.errors import ArgumentError
 from fastreid.utils.suggest import explain_choice
 from fastreid.utils.weights import WeightsError
 
@@ -77,66 +74,6 @@ class ViT(VisionTransformer):
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]  # timm's has options for attention masks
         """Return the class tokens [B, D, 1, 1] of normalised images [B, 3, H, W]."""
         return self.forward_features(images)[:, 0, :, None, None]
-
-
-class ViewPromptViT(nn.Module):
-    """Images -> `PersonFeatures` (SD-ReID stage 1).
-
-    Blocks 1 … L-1 run as in any ViT, and the class token after each is an identity condition. Then the view
-    prompt is put before the class token, and block L turns it into the view token.
-
-    Args:
-        vit: a VisionTransformer of timm with a class token.
-
-    Raises:
-        ArgumentError: the ViT has only one block.
-    """
-
-    def __init__(self, vit: VisionTransformer) -> None:
-        super().__init__()
-        if len(vit.blocks) < 2:
-            raise ArgumentError(
-                f"the view prompt enters before the last block, so 2 blocks are needed, got {len(vit.blocks)}"
-            )
-        self.vit = vit
-        self.view_prompt = nn.Parameter(torch.zeros(1, 1, vit.embed_dim))
-
-    @property
-    def feature_dim(self) -> int:
-        """Width D of the tokens."""
-        return self.vit.embed_dim
-
-    @property
-    def num_blocks(self) -> int:
-        """Transformer blocks L."""
-        return len(self.vit.blocks)
-
-    @property
-    def num_layers(self) -> int:
-        """Depth of the last block."""
-        return self.num_blocks
-
-    def layer_of(self, name: str) -> int:
-        """Return the depth of a parameter, as of a `ViT`; the view prompt enters before the last block."""
-        return self.num_layers if name == "view_prompt" else vit_layer_of(name.removeprefix("vit."), self.num_layers)
-
-    def forward(self, images: Tensor) -> PersonFeatures:
-        """Return the features of normalised images [B, 3, H, W]."""
-        vit: Any = self.vit
-        tokens = vit.patch_embed(images)
-        tokens = torch.cat([vit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = vit.norm_pre(vit.pos_drop(tokens + vit.pos_embed))
-        id_conditions = []
-        for block in vit.blocks[:-1]:
-            tokens = block(tokens)
-            id_conditions.append(tokens[:, 0])
-        tokens = torch.cat([self.view_prompt.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = vit.blocks[-1](tokens)
-        return PersonFeatures(
-            identity=vit.norm(tokens[:, 1]),
-            view=tokens[:, 0],
-            id_conditions=torch.stack(id_conditions, dim=1),
-        )
 
 
 def vit_layer_of(name: str, num_blocks: int) -> int:
@@ -212,22 +149,26 @@ def fit_vit_names(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit_positions(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Resize the position table of a state bilinearly, with half-pixel centres; the row of the class token stays.
+    """Resize the position table of a state bilinearly, with half-pixel centres; rows of other tokens stay.
 
     Args:
-        vit: the VisionTransformer of timm that it is for.
+        vit: the VisionTransformer or Eva of timm that it is for.
         state: with the names of timm.
 
     Returns:
         The state, with another `pos_embed` if the grids differ.
     """
     table = state.get("pos_embed")
-    if table is not None and table.ndim == 3:
-        old, new = _grid_of(table.shape[1] - 1), vit.patch_embed.grid_size
-        if old != new:
-            resized = resample_abs_pos_embed(table, list(new), list(old), interpolation="bilinear", antialias=False)
-            state = {**state, "pos_embed": resized}
-    return state
+    if table is None or table.ndim != 3:
+        return state
+    others = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    old, new = _grid_of(table.shape[1] - others), vit.patch_embed.grid_size
+    if old == new:
+        return state
+    resized = resample_abs_pos_embed(
+        table, list(new), list(old), num_prefix_tokens=others, interpolation="bilinear", antialias=False
+    )
+    return {**state, "pos_embed": resized}
 
 
 def _grid_of(num_patches: int) -> tuple[int, int]:

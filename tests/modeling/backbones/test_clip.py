@@ -1,13 +1,15 @@
 """CLIP's image encoder: its features are those of transformers, whatever names its weights have."""
 
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import interpolate
-from transformers import CLIPConfig, CLIPModel, CLIPVisionModelWithProjection
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from fastreid.config import ConfigError
 from fastreid.modeling.backbones import build_backbone
@@ -62,7 +64,7 @@ def images_of(size=(SIDE, SIDE), number=2):
     return torch.randn(number, 3, *size, generator=torch.Generator().manual_seed(5))
 
 
-def openai_state(clip):
+def openai_state(clip, blocks=BLOCKS):
     """The weights under the names of OpenAI and open_clip, written block by block."""
     theirs = clip.state_dict()
     state = {"visual.class_embedding": theirs["vision_model.embeddings.class_embedding"]}
@@ -72,7 +74,7 @@ def openai_state(clip):
     for end in ("weight", "bias"):
         state[f"visual.ln_pre.{end}"] = theirs[f"vision_model.pre_layrnorm.{end}"]
         state[f"visual.ln_post.{end}"] = theirs[f"vision_model.post_layernorm.{end}"]
-        for block in range(BLOCKS):
+        for block in range(blocks):
             old, new = f"vision_model.encoder.layers.{block}", f"visual.transformer.resblocks.{block}"
             joined = torch.cat([theirs[f"{old}.self_attn.{part}_proj.{end}"] for part in "qkv"])
             state[f"{new}.attn.in_proj_{end}"] = joined
@@ -96,13 +98,45 @@ def timm_state(clip, prefix=""):
     return state | {f"{head}bias": torch.zeros(PROJECTED)}
 
 
-@pytest.fixture(params=["openai", "half", "open_clip", "hugging_face", "vision_only", "timm", "trunk", "wrapped"])
+def save_archive(state, path):
+    """Write a TorchScript archive whose modules have these names, as OpenAI's."""
+    root = nn.Module()
+    for name, value in state.items():
+        *parts, last = name.split(".")
+        module = root
+        for part in parts:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module._modules[part]
+        module.register_parameter(last, nn.Parameter(value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will replace it
+        torch.jit.save(torch.jit.script(root), path)
+
+
+@pytest.fixture(
+    params=[
+        "archive",
+        "openai",
+        "half",
+        "open_clip",
+        "hugging_face",
+        "safetensors",
+        "folder",
+        "timm",
+        "trunk",
+        "wrapped",
+    ]
+)
 def weights_file(request, published, vision, tmp_path):
     """One set of weights under one of the namings."""
     path = tmp_path / "weights.bin"
-    if request.param == "vision_only":
+    if request.param in ("safetensors", "folder"):
         vision.save_pretrained(tmp_path)
-        return tmp_path / "model.safetensors"
+        return tmp_path / "model.safetensors" if request.param == "safetensors" else tmp_path
+    if request.param == "archive":
+        save_archive({name: value.half() for name, value in openai_state(published).items()}, path)
+        return path
     state = {
         "openai": openai_state,
         "half": lambda clip: {name: value.half() for name, value in openai_state(clip).items()},
@@ -127,6 +161,22 @@ def test_every_naming_gives_the_features_of_transformers(vision, weights_file, c
     assert found.shape == (2, WIDTH + PROJECTED, 1, 1)
     torch.testing.assert_close(found[..., 0, 0], expected, rtol=1e-5, atol=1e-5)
     assert "100.0% of the backbone's values" in caplog.text and "left over in the file: none" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_published_size_gives_the_features_of_transformers(tmp_path):
+    """ViT-B/16 at 224x224 in an archive of float16, as OpenAI publishes it."""
+    torch.manual_seed(6)
+    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(patch_size=16, projection_dim=512)).eval()
+    with torch.no_grad():
+        for parameter in vision.parameters():
+            parameter.copy_(parameter.half())
+    save_archive({name: value.half() for name, value in openai_state(vision, blocks=12).items()}, tmp_path / "x.pt")
+    images = images_of((224, 224))
+    with torch.no_grad():
+        expected = vision(pixel_values=images).image_embeds
+        found = pretrained(tmp_path / "x.pt", DEPTH="base", size=(224, 224))(images)[..., 0, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_features_before_and_after_the_projection(published, tmp_path):
