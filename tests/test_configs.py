@@ -290,7 +290,45 @@ def test_fast_reids_recipes_have_the_published_values(recipe, benchmark):
     assert len(path.read_text().splitlines()) <= 20
 
 
-@pytest.mark.parametrize("recipe", FAST_REID)
+# Values of CLIP-ReID's second stage.
+CLIP = BOT | {
+    "MODEL.BACKBONE.NAME": "build_clip_backbone",
+    "MODEL.BACKBONE.DEPTH": "base",
+    "MODEL.BACKBONE.CLIP_FEATURE": "both",
+    "MODEL.BACKBONE.DROP_PATH_RATIO": 0.0,
+    "MODEL.PIXEL_MEAN": [127.5] * 3,
+    "MODEL.PIXEL_STD": [127.5] * 3,
+    "MODEL.HEADS.POOL_LAYER": "Identity",
+    "MODEL.LOSSES.CE.SCALE": 0.25,
+    "SOLVER.BASE_LR": 5e-6,
+    "SOLVER.BIAS_LR_FACTOR": 2.0,
+    "SOLVER.WEIGHT_DECAY": 1e-4,
+    "SOLVER.WEIGHT_DECAY_BIAS": 1e-4,
+    "SOLVER.MAX_EPOCH": 60,
+    "SOLVER.SCHED": "LinearWarmupMultiStepDecayLRScheduler",
+    "SOLVER.DECAY_EPOCHS": [29, 49],
+    "SOLVER.WARMUP_FACTOR": 0.1,
+    "SOLVER.WARMUP_ITERS": 10 * (12_936 // 64),
+}
+del CLIP["SOLVER.STEPS"], CLIP["SOLVER.CHECKPOINT_PERIOD"], CLIP["TEST.EVAL_PERIOD"]
+
+
+def test_the_clip_recipe_has_the_values_of_clip_reid():
+    found = leaves(merged(ROOT / "configs/Market1501/clip_vit.yml"))
+    assert {key: found[key] for key in CLIP} == CLIP
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_sd_reid_on_clip_differs_from_the_published_recipe_by_the_backbone_and_its_rate(stage):
+    published = "base_stage1" if stage == 1 else "base_stage2_step5"
+    own, theirs = (leaves(merged(ROOT / f"configs/CARGO/{name}.yml")) for name in (f"clip_stage{stage}", published))
+    differ = {key for key in own if own[key] != theirs[key]} - {"OUTPUT_DIR"}
+    backbone = {"MODEL.BACKBONE.NAME", "MODEL.BACKBONE.CLIP_FEATURE"}
+    rate = {"MODEL.BACKBONE.PRETRAIN_PATH", "SOLVER.OPT", "SOLVER.BASE_LR", "SOLVER.ETA_MIN_LR"}
+    assert differ == backbone | (rate if stage == 1 else {"MODEL.WEIGHTS"})
+
+
+@pytest.mark.parametrize("recipe", [*FAST_REID, "clip_vit"])
 def test_every_parameter_of_a_recipe_that_trains_gets_a_gradient(recipe):
     cfg = merged(ROOT / f"configs/Market1501/{recipe}.yml")
     sizes = ["INPUT.SIZE_TRAIN", [96, 48], "INPUT.SIZE_TEST", [96, 48]]

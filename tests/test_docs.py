@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def scratch(tmp_path_factory):
         shutil.copytree(finished.folder / name, copy.folder / name)
     write_own_data(copy.folder)
     write_fork(copy.folder)
+    write_archive(copy.folder / "pretrained/ViT-B-16.pt")
     for name in ("query", "gallery"):  # as another program writes them
         rows, cameras = np.eye(4, dtype=np.float32), np.full(4, len(name))
         np.savez(copy.folder / f"{name}.npz", features=rows, pids=np.arange(4), camids=cameras)
@@ -98,6 +100,13 @@ def write_own_data(folder: Path) -> None:
     (folder / "datasets/mine").mkdir()
     for name in "abc":  # a dry run opens them
         shutil.copy(dataset.query[0].path, folder / f"datasets/mine/{name}.jpg")
+
+
+def write_archive(path: Path) -> None:
+    """Write a TorchScript archive, which is the form of OpenAI's weights."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will replace it
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 1)), path)
 
 
 def write_fork(folder: Path) -> None:

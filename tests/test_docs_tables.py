@@ -12,6 +12,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from fastreid.config import get_cfg
 from fastreid.config.unsupported import REASONS
 from fastreid.data.benchmarks import BENCHMARKS
 from fastreid.data.datasets import DATASET_REGISTRY
@@ -19,7 +20,7 @@ from fastreid.data.samplers import SAMPLER_REGISTRY
 from fastreid.evaluation import evaluate_rank
 from fastreid.layers import NORM_REGISTRY, POOLING_REGISTRY, SOFTMAX_REGISTRY
 from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
-from fastreid.modeling.backbones import BACKBONE_REGISTRY
+from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone
 from fastreid.modeling.diffusion import OptionError
 from fastreid.modeling.diffusion.guidance import GUIDANCE
 from fastreid.modeling.diffusion.noise import NoiseSource
@@ -186,6 +187,16 @@ def test_the_table_of_pretrained_weights_counts_right(name, architecture):
     values = sum(parameter.numel() for parameter in parameters)
     assert f"{len(parameters)} " in row and f"{values:,} values" in row
     assert f"{round(values * 4e-6)} MB" in row
+
+
+def test_the_table_counts_the_weights_of_clip_right():
+    cfg = get_cfg()
+    cfg.merge_from_list(["INPUT.SIZE_TRAIN", [224, 224], "INPUT.SIZE_TEST", [224, 224]])
+    cfg.merge_from_list(["MODEL.BACKBONE.NAME", "build_clip_backbone", "MODEL.BACKBONE.DEPTH", "base"])
+    with torch.device("meta"):
+        parameters = list(build_backbone(cfg).parameters())
+    (row,) = [line for line in TEXTS["pretrained/README.md"].splitlines() if line.startswith("| `ViT-B-16.pt`")]
+    assert f"{len(parameters)} tensors, {sum(parameter.numel() for parameter in parameters):,} values" in row
 
 
 def test_the_folders_of_weights_and_runs_are_in_a_clone():

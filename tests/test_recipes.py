@@ -61,6 +61,8 @@ def assert_described(said: str, recipe: Path) -> None:
 # non-local blocks of 7 C + 3 each.
 FULL_SIZE = dict.fromkeys(("base_stage1", "base_stage1_128"), "85,747,200")
 FULL_SIZE |= {"bagtricks_vit": "85,746,432"}
+# CLIP has no bias in the patch embedding, and has a LayerNorm before the blocks, and a projection to 512 channels.
+FULL_SIZE |= {"clip_vit": "86,140,416", "clip_stage1": "85,747,968"}
 FULL_SIZE |= dict.fromkeys(("bagtricks_R50", "bagtricks_R50-ibn"), "23,508,032")
 FULL_SIZE |= dict.fromkeys(("AGW_R50", "sbs_R50"), "23,536,719")
 

@@ -28,11 +28,15 @@ _C.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
 
 _C.MODEL.BACKBONE = CN()
 _C.MODEL.BACKBONE.NAME = "build_resnet_backbone"
-# The size, as the backbone calls it: "50x" of ResNets; "base", "small", "tiny", "mini" of ViTs; rows of the tables in
-# modeling/backbones.
+# The size, as the backbone calls it: "50x" of ResNets; "base", "small", "tiny", "mini" of ViTs; "base", "large", "mini"
+# or the timm name of a CLIP ViT; rows of the tables in modeling/backbones.
 _C.MODEL.BACKBONE.DEPTH = "50x"
 # ViT: "patch" (one convolution of the patch size) or "conv" (a stack of 3x3 stride-2 convolutions).
 _C.MODEL.BACKBONE.STEM = "patch"
+# build_clip_backbone: the class token "before" CLIP's projection, "after" it, or "both" side by side.
+_C.MODEL.BACKBONE.CLIP_FEATURE = "after"
+# build_clip_backbone: keep the first convolution as it is.
+_C.MODEL.BACKBONE.FREEZE_PATCH_EMBED = False
 # build_timm_backbone: any model of timm, such as "convnext_tiny".
 _C.MODEL.BACKBONE.TIMM_NAME = ""
 # Stride of the last stage of a ResNet or a similar network, 1 or 2; with 1, maps are twice as high and wide.

@@ -15,6 +15,7 @@ from fastreid.engine.fingerprints import split_fingerprint
 from fastreid.engine.trainer_base import HookBase
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
+from fastreid.utils.checkpoint_file import weights_file
 from fastreid.utils.manifest import (
     EVALUATION,
     FORMAT,
@@ -51,7 +52,9 @@ def manifest_of(
         "format": FORMAT,
         "config": json.loads(json.dumps(cfg)),  # yacs nodes are dicts; tuples become lists
         "seed": cfg.MODEL.SEED,
-        "weights": {key: {"path": path, "sha256": sha256_of(path)} for key, path in weights.items() if path},
+        "weights": {
+            key: {"path": path, "sha256": sha256_of(weights_file(path))} for key, path in weights.items() if path
+        },
         "datasets": {
             name: {split: split_fingerprint(images) for split, images in parts.items()}
             for name, parts in splits.items()

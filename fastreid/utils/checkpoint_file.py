@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastreid.utils.file_kind import what_it_is
+from fastreid.utils.file_kind import is_torchscript, what_it_is
 from fastreid.utils.seal import damage_in, is_sealed
 from fastreid.utils.state_dicts import State, WeightsError, check_sizes, state_dict_in
 from fastreid.utils.suggest import near_matches
+from fastreid.utils.torchscript import read_torchscript
 
-__all__ = ["State", "WeightsError", "read_checkpoint", "state_dict_in"]
+__all__ = ["State", "WeightsError", "read_checkpoint", "state_dict_in", "weights_file"]
 
 _SHOWN = 5
 _SAFE = ".safetensors"
+# Names of a model's weights in a folder of the Hugging Face hub, the preferred one first.
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _REFUSED = re.compile(r"(?:Unsupported|Unsafe|disallowed|blocked) (?:global|class)\S* (?:GLOBAL )?(\S+)")
 _REASON = re.compile(r"WeightsUnpickler error:[ \t]*(\S.*)")
@@ -29,7 +32,8 @@ _REASON = re.compile(r"WeightsUnpickler error:[ \t]*(\S.*)")
 def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> Any:
     """Return the content of a checkpoint file, tensors on the CPU, without running code from the file.
 
-    A file that this library wrote is compared with its checksum first.
+    A file that this library wrote is compared with its checksum first. Of a TorchScript archive only the tensors are
+    read.
 
     Args:
         path: the file; if its name ends in .safetensors, it is read in that format.
@@ -51,8 +55,20 @@ def read_checkpoint(path: str | os.PathLike[str], *, lazily: bool = False) -> An
     return content
 
 
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """Return the file of weights in a folder of the Hugging Face hub; another path is returned as it is.
+
+    Args:
+        path: a file, or such a folder.
+    """
+    path = Path(path).expanduser()
+    return next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path)
+
+
 def _load(path: Path, lazily: bool) -> Any:
     try:
+        if is_torchscript(path):
+            return read_torchscript(path)
         if found := what_it_is(path):
             raise WeightsError(f"{path} cannot be read as a checkpoint: {found}")
         with torch.serialization.safe_globals(_harmless_types()):

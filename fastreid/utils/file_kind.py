@@ -75,20 +75,30 @@ def _by_content(path: Path, head: bytes, tail: bytes, size: int) -> tuple[str, s
     return _kind_of_text(head)
 
 
-def _kind_of_zip(path: Path) -> tuple[str, str] | None:
+def is_torchscript(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an archive of torch.jit.save."""
+    return any(entry.filename.endswith("/constants.pkl") for entry in _entries_of(path) or ())
+
+
+def _entries_of(path: str | os.PathLike[str]) -> list[zipfile.ZipInfo] | None:
+    """Return what is in a zip archive; None if it is none, or a part of one."""
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+            return archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return None
+
+
+def _kind_of_zip(path: Path) -> tuple[str, str] | None:
+    entries = _entries_of(path)
+    if entries is None:
         return None  # it may be truncated
-    names = [entry.filename for entry in entries]
-    if any("/code/" in f"/{name}" and name.endswith(".py") for name in names) or any(
-        name.endswith("/constants.pkl") for name in names
-    ):
+    if is_torchscript(path):
         return (
             "a TorchScript archive (torch.jit.save)",
-            f"save its weights: torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pth')",
+            f"convert it: python tools/convert_checkpoint.py {path} NEW_FILE",
         )
+    names = [entry.filename for entry in entries]
     if any(name.endswith(("models/model.json", "serialized_exported_program.json")) for name in names):
         return "an exported program (torch.export)", "save the state dict of the model instead"
     if any(name.endswith("data.pkl") for name in names):

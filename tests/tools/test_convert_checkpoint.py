@@ -1,5 +1,7 @@
 """Rewriting old checkpoints: only by choice, nothing lost, nothing half-written."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -30,6 +32,15 @@ def test_only_by_choice(old):
     assert "new.pth: 2 tensors" in convert(old, "--trust", "old.pth", "new.pth")
     model = read_checkpoint(old / "new.pth")["model"]
     assert list(model) == ["w", "b"] and model["w"].tolist() == [0, 1, 2]
+
+
+def test_a_torchscript_archive_needs_no_trust(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will replace it
+        torch.jit.save(torch.jit.script(nn.Linear(2, 1)), tmp_path / "old.pt")
+        weight = torch.jit.load(tmp_path / "old.pt").weight
+    assert "new.pth: 2 tensors" in convert(tmp_path, "old.pt", "new.pth")
+    assert torch.equal(read_checkpoint(tmp_path / "new.pth")["model"]["weight"], weight)
 
 
 def test_whole_modules_are_taken_apart(tmp_path):

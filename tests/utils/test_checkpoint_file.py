@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
-from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
+from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in, weights_file
 
 
 def test_missing_file_names_what_is_there(tmp_path):
@@ -124,10 +123,6 @@ def tar_file(path):
         archive.addfile(tarfile.TarInfo("model.pth"), io.BytesIO())
 
 
-def torchscript(path):
-    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), path)
-
-
 def compressed(path):
     whole = io.BytesIO()
     torch.save({"w": torch.zeros(100_000)}, whole)
@@ -150,7 +145,6 @@ def compressed(path):
         (gzip_file, "a gzip archive: unpack it"),
         (zip_file, r"a zip archive with model\.pth: unpack it"),
         (tar_file, "a tar archive: unpack it"),
-        (torchscript, r"a TorchScript archive.*torch\.jit\.load\(.*\)\.state_dict\(\)"),
         (compressed, "a checkpoint whose parts are compressed"),
         (lambda path: save_file({"w": torch.ones(3)}, path), r"a safetensors file: rename it to x\.safetensors"),
         (lambda path: np.savez(path.open("wb"), w=np.ones(3)), "an archive of NumPy arrays"),
@@ -181,6 +175,14 @@ def test_a_folder_is_answered_with_what_is_in_it(tmp_path):
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(WeightsError, match=r"is a folder, no weights file: name one of pytorch_model\.bin"):
         read_checkpoint(tmp_path)
+
+
+def test_the_weights_in_a_folder_of_hugging_face(tmp_path):
+    assert weights_file(tmp_path) == tmp_path and weights_file(tmp_path / "x.pth") == tmp_path / "x.pth"
+    for name in ("pytorch_model.bin", "model.safetensors"):  # the second one is preferred
+        (tmp_path / name).touch()
+        assert weights_file(str(tmp_path)) == tmp_path / name
+    assert weights_file(tmp_path / "pytorch_model.bin") == tmp_path / "pytorch_model.bin"
 
 
 W = torch.ones(2)

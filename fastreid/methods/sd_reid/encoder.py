@@ -10,8 +10,7 @@ from torch import Tensor
 from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
 from fastreid.layers import NORMS_ON_VECTORS
 from fastreid.methods.sd_reid.view_memory import ViewMemoryBank
-from fastreid.modeling.backbones import ViewAwareBackbone, ViewPromptViT, build_backbone
-from fastreid.modeling.backbones.vit import ViT
+from fastreid.modeling.backbones import ViewAwareBackbone, build_backbone, with_view_prompt
 from fastreid.modeling.heads import VectorHead
 from fastreid.modeling.image_module import ImageModule
 from fastreid.modeling.model import RatePart
@@ -26,7 +25,7 @@ class PersonEncoder(ImageModule):
     """Backbone, identity head, view head and view memory bank.
 
     Args:
-        backbone: images -> `PersonFeatures`. From a config it is a `ViT` with a view prompt, or a backbone that returns
+        backbone: images -> `PersonFeatures`. From a config it is a ViT with a view prompt, or a backbone that returns
             them itself.
         identity_head: on the identity vector, over people.
         view_head: on the view token, over views.
@@ -76,13 +75,12 @@ class PersonEncoder(ImageModule):
             raise ConfigError(
                 explain_choice("MODEL.HEADS.NORM of a neck on vectors", cfg.MODEL.HEADS.NORM, NORMS_ON_VECTORS)
             )
-        backbone = build_backbone(cfg)
-        if isinstance(backbone, ViT):
-            backbone = ViewPromptViT(backbone)
+        backbone = with_view_prompt(build_backbone(cfg))
         if not isinstance(backbone, ViewAwareBackbone):
             raise ConfigError(
                 f"SD-ReID needs view and identity tokens of every block; {cfg.MODEL.BACKBONE.NAME} gives maps. Set "
-                "MODEL.BACKBONE.NAME build_vit_backbone"
+                "MODEL.BACKBONE.NAME build_vit_backbone or build_clip_backbone, or MODEL.BACKBONE.TIMM_NAME to a ViT "
+                "with a class token (VisionTransformer or Eva)"
             )
         dim, views = backbone.feature_dim, cfg.MODEL.SDMODEL.VIEW_NUM
         neck: dict[str, Any] = {"with_bnneck": cfg.MODEL.HEADS.WITH_BNNECK, "norm": cfg.MODEL.HEADS.NORM}

@@ -3,10 +3,12 @@
 from torch import nn
 
 from fastreid.config import CfgNode, ConfigError
+from fastreid.modeling.backbones.clip import ClipViT, build_clip_backbone
 from fastreid.modeling.backbones.interface import SizedBackbone, ViewAwareBackbone, feature_dim_of
 from fastreid.modeling.backbones.resnet import ResNet, build_resnet_backbone, build_resnext_backbone
 from fastreid.modeling.backbones.timm_models import FAMILIES, TimmBackbone, build_timm_backbone, family_builder
-from fastreid.modeling.backbones.vit import ViewPromptViT, ViT, build_vit_backbone
+from fastreid.modeling.backbones.view_prompt import ViewPromptViT, with_view_prompt
+from fastreid.modeling.backbones.vit import ViT, build_vit_backbone
 from fastreid.utils.registry import Registry
 
 BACKBONE_REGISTRY = Registry("backbone")
@@ -16,7 +18,9 @@ A backbone may declare its channels C (`SizedBackbone`) and the depth of its par
 (`fastreid.modeling.model.Layered`).
 """
 
-for _build in (build_resnet_backbone, build_resnext_backbone, build_vit_backbone, build_timm_backbone):
+for _build in (build_resnet_backbone, build_resnext_backbone, build_vit_backbone):
+    BACKBONE_REGISTRY.register(_build)
+for _build in (build_clip_backbone, build_timm_backbone):
     BACKBONE_REGISTRY.register(_build)
 for _name, _family in FAMILIES.items():
     BACKBONE_REGISTRY.register(family_builder(_name, _family))
@@ -58,6 +62,7 @@ def with_feature_dim(cfg: CfgNode, backbone: nn.Module) -> CfgNode:
 
 __all__ = [
     "BACKBONE_REGISTRY",
+    "ClipViT",
     "ResNet",
     "SizedBackbone",
     "TimmBackbone",
@@ -65,9 +70,11 @@ __all__ = [
     "ViewAwareBackbone",
     "ViewPromptViT",
     "build_backbone",
+    "build_clip_backbone",
     "build_resnet_backbone",
     "build_resnext_backbone",
     "build_timm_backbone",
     "build_vit_backbone",
     "with_feature_dim",
+    "with_view_prompt",
 ]

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in, weights_file
 from fastreid.utils.state_dicts import without_wrapper
 from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_of_nonfinite
-from fastreid.utils.weights import WeightsError, read_checkpoint, state_dict_in
 
 logger = logging.getLogger(__name__)
 
@@ -25,27 +25,30 @@ def load_pretrained(
     *,
     adapt: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]],
     min_coverage: float,
+    required: tuple[str, ...] = (),
 ) -> float:
     """Fill a module from a file and log what matched.
 
     Args:
         module: the module.
-        path: the file.
+        path: the file, or a folder of the Hugging Face hub with it.
         adapt: (module, state of the file) -> state with the names and shapes of the module.
         min_coverage: least share of the values of the module's parameters that must be filled, 0 to 1.
+        required: names that must be filled, whatever the share.
 
     Returns:
         The share that was filled.
 
     Raises:
-        WeightsError: no file, tensors that cannot be weights, or a share below `min_coverage`, with which training
-            would silently start from scratch.
+        WeightsError: no file, tensors that cannot be weights, a required one is missing, or a share below
+            `min_coverage`, with which training would silently start from scratch.
     """
     if not path or not Path(path).expanduser().exists():
         raise WeightsError(
             f"MODEL.BACKBONE.PRETRAIN is True but there is no file {path!r} (MODEL.BACKBONE.PRETRAIN_PATH). "
             "Put the published weights there, or set MODEL.BACKBONE.PRETRAIN False to start from random ones"
         )
+    file = weights_file(path)
     own = module.state_dict()
 
     def fitting_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -54,23 +57,25 @@ def load_pretrained(
     def values_filled(state: dict[str, Tensor]) -> int:
         return sum(value.numel() for value in fitting_of(adapt(module, state)).values())
 
-    state = state_dict_in(read_checkpoint(path), path)
-    check_kinds(state, path)
+    state = state_dict_in(read_checkpoint(file), file)
+    check_kinds(state, file)
     wrapper, state = without_wrapper(state, values_filled)
     if wrapper:
-        logger.info("%s: %r is dropped from its names", path, wrapper)
+        logger.info("%s: %r is dropped from its names", file, wrapper)
     state = adapt(module, state)
     fitting = fitting_of(state)
     coverage = sum(own[name].numel() for name in fitting) / sum(value.numel() for value in own.values())
-    report = f"{path}: {len(fitting)} of {len(own)} tensors matched, {coverage:.1%} of the backbone's values; "
+    report = f"{file}: {len(fitting)} of {len(own)} tensors matched, {coverage:.1%} of the backbone's values; "
     report += _differences(own, state, fitting)
     if coverage < min_coverage:
         raise WeightsError(
             f"only {coverage:.1%} of the backbone would be pretrained (PRETRAIN_MIN_COVERAGE is {min_coverage:.0%}). "
             f"{report}. Is this file for another model or another MODEL.BACKBONE.DEPTH?"
         )
-    check_whole_numbers(module, fitting, path)
-    warn_of_nonfinite(module, fitting, path)
+    if lacking := [name for name in required if name not in fitting]:
+        raise WeightsError(f"{_some(lacking)} would stay random. {report}. Is this file for another model?")
+    check_whole_numbers(module, fitting, file)
+    warn_of_nonfinite(module, fitting, file)
     module.load_state_dict(fitting, strict=False)
     logger.info("pretrained backbone %s", report)
     return coverage

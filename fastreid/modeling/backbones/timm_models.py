@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import group_parameters
+from timm.models import Eva, VisionTransformer, group_parameters
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, image_size, require_unread
@@ -204,4 +204,5 @@ def _with_weights(backbone: TimmBackbone, cfg: CfgNode) -> TimmBackbone:
 def _fit_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Drop `backbone.` and `model.`; resize the table of positions of a ViT."""
     state = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in state.items()}
-    return fit_vit_names(model, state) if isinstance(model, timm.models.VisionTransformer) else state
+    is_vit = isinstance(model, VisionTransformer | Eva)
+    return fit_vit_names(model, state) if is_vit else state

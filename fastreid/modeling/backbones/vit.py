@@ -1,4 +1,4 @@
-"""ViTs: that of timm as a backbone of fast-reid, and that of SD-ReID, with a view prompt in the last block."""
+"""The ViT of timm as a backbone of fast-reid, and what all ViTs share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from timm.layers import resample_abs_pos_embed
 from timm.models import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, image_size, require_unread
 from fastreid.layers import PATCH_STEMS
 from fastreid.modeling.backbones.pretrained import READ_BY_ALL, load_pretrained
-from fastreid.structures import PersonFeatures
-from fastreid.utils.errors import ArgumentError
 from fastreid.utils.suggest import explain_choice
 from fastreid.utils.weights import WeightsError
 
@@ -72,78 +69,24 @@ class ViT(VisionTransformer):
 
     def layer_of(self, name: str) -> int:
         """Return the depth of a parameter: 0 for the stem, 1 … `num_layers` for blocks and the norm after them."""
-        return _layer_of(name, self.num_layers)
+        return vit_layer_of(name, self.num_layers)
 
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]  # timm's has options for attention masks
         """Return the class tokens [B, D, 1, 1] of normalised images [B, 3, H, W]."""
         return self.forward_features(images)[:, 0, :, None, None]
 
 
-class ViewPromptViT(nn.Module):
-    """Images -> `PersonFeatures` (SD-ReID stage 1).
-
-    Blocks 1 … L-1 run as in any ViT, and the class token after each is an identity condition. Then the view
-    prompt is put before the class token, and block L turns it into the view token.
+def vit_layer_of(name: str, num_blocks: int) -> int:
+    """Return the depth of a parameter of a ViT of timm: 0 for the stem, `num_blocks` for all after the blocks.
 
     Args:
-        vit: a VisionTransformer of timm with a class token.
-
-    Raises:
-        ArgumentError: the ViT has only one block.
+        name: its name.
+        num_blocks: transformer blocks.
     """
-
-    def __init__(self, vit: VisionTransformer) -> None:
-        super().__init__()
-        if len(vit.blocks) < 2:
-            raise ArgumentError(
-                f"the view prompt enters before the last block, so 2 blocks are needed, got {len(vit.blocks)}"
-            )
-        self.vit = vit
-        self.view_prompt = nn.Parameter(torch.zeros(1, 1, vit.embed_dim))
-
-    @property
-    def feature_dim(self) -> int:
-        """Width D of the tokens."""
-        return self.vit.embed_dim
-
-    @property
-    def num_blocks(self) -> int:
-        """Transformer blocks L."""
-        return len(self.vit.blocks)
-
-    @property
-    def num_layers(self) -> int:
-        """Depth of the last block."""
-        return self.num_blocks
-
-    def layer_of(self, name: str) -> int:
-        """Return the depth of a parameter, as of a `ViT`; the view prompt enters before the last block."""
-        return self.num_layers if name == "view_prompt" else _layer_of(name.removeprefix("vit."), self.num_layers)
-
-    def forward(self, images: Tensor) -> PersonFeatures:
-        """Return the features of normalised images [B, 3, H, W]."""
-        vit: Any = self.vit
-        tokens = vit.patch_embed(images)
-        tokens = torch.cat([vit.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = vit.norm_pre(vit.pos_drop(tokens + vit.pos_embed))
-        id_conditions = []
-        for block in vit.blocks[:-1]:
-            tokens = block(tokens)
-            id_conditions.append(tokens[:, 0])
-        tokens = torch.cat([self.view_prompt.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = vit.blocks[-1](tokens)
-        return PersonFeatures(
-            identity=vit.norm(tokens[:, 1]),
-            view=tokens[:, 0],
-            id_conditions=torch.stack(id_conditions, dim=1),
-        )
-
-
-def _layer_of(name: str, num_blocks: int) -> int:
     part, _, rest = name.partition(".")
     if part == "blocks":
         return int(rest.partition(".")[0]) + 1
-    return num_blocks if part == "norm" else 0
+    return num_blocks if part in ("norm", "fc_norm", "head") else 0
 
 
 def build_vit_backbone(cfg: CfgNode) -> ViT:
@@ -159,11 +102,7 @@ def build_vit_backbone(cfg: CfgNode) -> ViT:
         raise ConfigError(explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, VIT_SIZES))
     if keys.STEM not in PATCH_STEMS:
         raise ConfigError(explain_choice("MODEL.BACKBONE.STEM", keys.STEM, PATCH_STEMS))
-    if image_size(cfg, is_train=False) != image_size(cfg):
-        raise ConfigError(
-            f"a ViT's position table has one size: INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must equal "
-            f"SIZE_TRAIN {cfg.INPUT.SIZE_TRAIN}"
-        )
+    require_one_size(cfg)
     size = VIT_SIZES[keys.DEPTH]
     vit = ViT(
         img_size=image_size(cfg),
@@ -181,6 +120,22 @@ def build_vit_backbone(cfg: CfgNode) -> ViT:
     return vit
 
 
+def require_one_size(cfg: CfgNode) -> None:
+    """Check that images have one size in training and in tests.
+
+    Args:
+        cfg: the config.
+
+    Raises:
+        ConfigError: they have two.
+    """
+    if image_size(cfg, is_train=False) != image_size(cfg):
+        raise ConfigError(
+            f"a ViT's position table has one size: INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must equal "
+            f"SIZE_TRAIN {cfg.INPUT.SIZE_TRAIN}"
+        )
+
+
 def fit_vit_names(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Adapt the state of a published ViT: drop its classifier, resize its position table bilinearly.
 
@@ -190,14 +145,30 @@ def fit_vit_names(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """
     state = {name.removeprefix("backbone.").removeprefix("vit."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith(("head.", "heads.", "pre_logits."))}
+    return fit_positions(vit, state)
+
+
+def fit_positions(vit: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Resize the position table of a state bilinearly, with half-pixel centres; rows of other tokens stay.
+
+    Args:
+        vit: the VisionTransformer or Eva of timm that it is for.
+        state: with the names of timm.
+
+    Returns:
+        The state, with another `pos_embed` if the grids differ.
+    """
     table = state.get("pos_embed")
-    if table is not None and table.ndim == 3:
-        old, new = _grid_of(table.shape[1] - 1), vit.patch_embed.grid_size
-        if old != new:
-            state["pos_embed"] = resample_abs_pos_embed(
-                table, list(new), list(old), interpolation="bilinear", antialias=False
-            )
-    return state
+    if table is None or table.ndim != 3:
+        return state
+    others = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    old, new = _grid_of(table.shape[1] - others), vit.patch_embed.grid_size
+    if old == new:
+        return state
+    resized = resample_abs_pos_embed(
+        table, list(new), list(old), num_prefix_tokens=others, interpolation="bilinear", antialias=False
+    )
+    return {**state, "pos_embed": resized}
 
 
 def _grid_of(num_patches: int) -> tuple[int, int]:

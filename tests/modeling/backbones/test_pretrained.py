@@ -3,7 +3,9 @@
 import logging
 
 import pytest
+import timm
 import torch
+from torch.nn.functional import interpolate
 
 from fastreid.modeling.backbones.pretrained import load_pretrained
 from fastreid.modeling.backbones.timm_models import TimmBackbone, _fit_names
@@ -39,6 +41,20 @@ def test_a_vit_of_another_program(tmp_path, caplog, place, prefix):
     torch.save({place: state, "epoch": 99, "args": None}, tmp_path / "x.pth")
     assert load_pretrained(target, str(tmp_path / "x.pth"), adapt=fit_vit_names, min_coverage=0.98) == 1.0
     assert torch.equal(target.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_small_patch14_reg4_dinov2", "vit_small_patch14_dinov2", "eva02_tiny_patch14_224"]
+)
+def test_position_tables_with_and_without_rows_of_other_tokens_are_resized(name):
+    shape = {"patch_size": 16, "depth": 1, "embed_dim": 48, "num_heads": 2, "num_classes": 0}
+    source, target = (timm.create_model(name, img_size=size, **shape) for size in ((64, 64), (128, 64)))
+    state = _fit_names(target, source.state_dict())
+    others = 0 if source.no_embed_class else source.num_prefix_tokens
+    grid = source.pos_embed[:, others:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+    resized = interpolate(grid, (8, 4), mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(state["pos_embed"], torch.cat([source.pos_embed[:, :others], resized], dim=1))
+    target.load_state_dict(state)
 
 
 def test_a_timm_model_in_lightnings_wrapper(tmp_path):
