@@ -1,21 +1,8 @@
 #!/usr/bin/env bash
 # Trains and evaluates both stages of one recipe: go/two_stage.sh STAGE1.yml STAGE2.yml [KEY VALUE …]
-# PYTHON_BIN: the Python to use (default: that of .venv if there is one); NUM_GPUS: processes; FASTREID_DATASETS: the folder of the benchmarks.
-# The keys are passed on to both stages. An interrupted run is resumed.
+# The variables of go/train.sh are read.
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 STAGE1.yml STAGE2.yml [KEY VALUE …]" >&2; exit 2; }
-absolute() { # the absolute path; a command name without a slash is not changed
-  case "$1" in /* | "") echo "$1" ;; */*) echo "$PWD/$1" ;; *) echo "$1" ;; esac
-}
-PYTHON_BIN="$(absolute "${PYTHON_BIN:-}")"
-if [ -n "${FASTREID_DATASETS:-}" ]; then
-  FASTREID_DATASETS="$(cd "$FASTREID_DATASETS" && pwd)"
-  export FASTREID_DATASETS
-fi
-cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
-python="${PYTHON_BIN:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}"
 stage1=$1 stage2=$2
 shift 2
-for config in "$stage1" "$stage2"; do
-  "$python" tools/train_net.py --config-file "$config" --resume --num-gpus "${NUM_GPUS:-1}" "$@"
-done
+exec "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/train.sh" "$stage1" "$stage2" -- "$@"

@@ -49,7 +49,8 @@ def dry_run(recipe: Path, data_root: Path, output: Path, *words: str) -> str:
 
 def assert_described(said: str, recipe: Path) -> None:
     cfg = merged(recipe)
-    assert "2 epochs of 4 iterations, 8 in all" in said
+    iterations = 4 * len(cfg.DATASETS.NAMES)
+    assert f"2 epochs of {iterations} iterations, {2 * iterations} in all" in said
     train = next(
         line.split() for line in said.splitlines() if line.startswith(cfg.DATASETS.NAMES[0]) and " train " in line
     )
@@ -62,7 +63,7 @@ def assert_described(said: str, recipe: Path) -> None:
 FULL_SIZE = dict.fromkeys(("base_stage1", "base_stage1_128"), "85,747,200")
 FULL_SIZE |= {"bagtricks_vit": "85,746,432"}
 # CLIP has no bias in the patch embedding, and has a LayerNorm before the blocks, and a projection to 512 channels.
-FULL_SIZE |= {"clip_vit": "86,140,416", "clip_stage1": "85,747,968"}
+FULL_SIZE |= {"clip_vit": "86,140,416", "clip_stage1": "85,747,968", "market1501": "86,140,416"}
 FULL_SIZE |= dict.fromkeys(("bagtricks_R50", "bagtricks_R50-ibn"), "23,508,032")
 FULL_SIZE |= dict.fromkeys(("AGW_R50", "sbs_R50"), "23,536,719")
 
@@ -70,6 +71,11 @@ FULL_SIZE |= dict.fromkeys(("AGW_R50", "sbs_R50"), "23,536,719")
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_every_recipe_can_be_built(recipe, data_root, tiny_assets, tmp_path):
     keys = ["MODEL.BACKBONE.PRETRAIN", "False"]
+    if merged(recipe).MODEL.META_ARCHITECTURE == "DCAC":
+        keys += ["DCAC.SD.WEIGHTS", str(tiny_assets), "DCAC.LORA.RANK", "2"]
+        keys += (
+            [] if recipe.stem == "market1501" else ["MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "128"]
+        )
     if is_stage2(merged(recipe)):
         keys = [*TINY_MODEL, *asset_keys(tiny_assets)]
         keys += save_stage1(recipe, tmp_path / "stage1.pth", *keys)

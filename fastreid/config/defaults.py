@@ -162,6 +162,8 @@ _C.DATASETS.ROOT = ""
 _C.DATASETS.NAMES = ("Market1501",)
 _C.DATASETS.TESTS = ("Market1501",)
 _C.DATASETS.COMBINEALL = False
+# Leave out benchmarks of NAMES and TESTS that have no folder, with a warning, instead of raising an error.
+_C.DATASETS.SKIP_MISSING = False
 
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"

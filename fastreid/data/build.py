@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import logging
 import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,6 +19,7 @@ from fastreid.data.loader import PersonLoader
 from fastreid.data.own_images import load_own_images
 from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler
 from fastreid.data.samplers.draws import Order
+from fastreid.data.scan import log_once
 from fastreid.data.train_loader import MakeOrder, TrainLoader
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize
@@ -25,6 +27,8 @@ from fastreid.data.workers import leave_signals_to_parent
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.suggest import explain_choice
+
+logger = logging.getLogger(__name__)
 
 
 def datasets_root(cfg: CfgNode) -> str:
@@ -40,10 +44,29 @@ def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDatase
         names: one name, or several.
 
     Raises:
-        DatasetError: the files on disk are not those of a data set of this name.
+        DatasetError: the files on disk are not those of a data set of this name, or with DATASETS.SKIP_MISSING none of
+            the benchmarks has a folder.
     """
     names = [names] if isinstance(names, str) else names
+    if cfg.DATASETS.SKIP_MISSING and names:
+        names = _present(cfg, names)
     return [_build_dataset(name, datasets_root(cfg), _key_with(cfg, name)) for name in names]
+
+
+def _present(cfg: CfgNode, names: Sequence[str]) -> list[str]:
+    """The names without the benchmarks that have no folder; those are logged."""
+    root = datasets_root(cfg)
+    missing = [name for name in names if name in BENCHMARK_OF and not BENCHMARK_OF[name].home(root).is_dir()]
+    if len(missing) == len(names):
+        homes = ", ".join(str(BENCHMARK_OF[name].home(root)) for name in missing)
+        raise DatasetError(
+            f"{_key_with(cfg, names[0]) or 'DATASETS'}: none of {', '.join(missing)} is there: no folder {homes}. "
+            "DATASETS.ROOT or $FASTREID_DATASETS is the folder that contains them"
+        )
+    for name in missing:
+        text = f"{name} is left out, as there is no folder {BENCHMARK_OF[name].home(root)} (DATASETS.SKIP_MISSING)"
+        log_once(logger, logging.WARNING, text)
+    return [name for name in names if name not in missing]
 
 
 def _key_with(cfg: CfgNode, name: str) -> str:
