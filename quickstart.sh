@@ -1,14 +1,26 @@
 #!/usr/bin/env bash
-# SD-ReID from a fresh clone to ranked lists: renders a benchmark, trains both stages, evaluates, writes a report.
-# Run it again to continue after an interruption; delete logs/quickstart to start from the beginning.
+# A method from a fresh clone to ranked lists: renders its data, trains, evaluates, writes a report.
+#   ./quickstart.sh         SD-ReID on an aerial-ground benchmark
+#   ./quickstart.sh dcac    domain generalisation: trained in one place, evaluated in two
+# Run it again to continue after an interruption; delete the folder below logs/ to start from the beginning.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+mode="${1:-sd_reid}"
+if [ $# -gt 1 ] || [ ! -f "go/quickstart_$mode.sh" ]; then
+  modes=(go/quickstart_*.sh)
+  modes=("${modes[@]#go/quickstart_}")
+  echo "quickstart.sh: unknown mode '$*'; modes: ${modes[*]%.sh} (default: sd_reid)" >&2
+  exit 2
+fi
 . go/environment.sh
 make_environment requirements.txt
 
-data=datasets/quickstart logs=logs/quickstart
+make_assets() {
+  step "making the tiny Stable Diffusion assets"
+  python tools/make_assets.py --size tiny --output pretrained/random-tiny
+}
 
-train() { # STAGE [EARLIER_STAGE]
+train() { # NAME [EARLIER_STAGE]: trains configs/quickstart/NAME.yml on $data into $logs/NAME, unless that is finished
   local state=0
   python -m fastreid.engine.finished "$logs/$1" ${2:+--weights "$logs/$2/model_final.pth"} || state=$?
   case $state in
@@ -19,15 +31,6 @@ train() { # STAGE [EARLIER_STAGE]
 }
 
 SECONDS=0
-step "rendering the benchmark"
-python tools/render_benchmark.py --root "$data" --name CARGO --train-ids 300 --test-ids 100 --images-per-id 10 --seed 0
-step "making the tiny Stable Diffusion assets"
-python tools/make_assets.py --size tiny --output pretrained/random-tiny
-step "training and evaluating stage 1"
-train stage1
-step "training and evaluating stage 2"
-train stage2 stage1
-step "writing the report"
-python tools/make_report.py --stage1 "$logs/stage1" --stage2 "$logs/stage2" \
-  --output "$logs/report.html" --results "$logs/results.json"
+# shellcheck source=go/quickstart_sd_reid.sh
+. "go/quickstart_$mode.sh"
 echo "==> done in $((SECONDS / 60)) min $((SECONDS % 60)) s after installation: open $logs/report.html"

@@ -29,7 +29,7 @@ def test_every_config_has_known_keys_that_this_version_honours_and_says_what_it_
 def test_every_script_is_valid_shell_and_can_be_run(path):
     checked = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
-    sourced = path.name == "environment.sh"
+    sourced = path.read_text().startswith("# shellcheck shell=bash\n# Sourced by ")
     assert sourced or (path.stat().st_mode & 0o111 and path.read_text().startswith("#!/usr/bin/env bash"))
 
 

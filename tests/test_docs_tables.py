@@ -27,7 +27,7 @@ from fastreid.modeling.diffusion.noise import NoiseSource
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.losses import LOSS_REGISTRY
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY
-from fastreid.rendering import RenderConfig
+from fastreid.rendering import DOMAINS, RenderConfig
 from fastreid.solver import OPTIMIZER_REGISTRY, SCHEDULE_REGISTRY
 from tests.miniature import ROOT
 from tests.pages import MIGRATING, TEXTS, rows
@@ -132,6 +132,14 @@ def test_options_of_train_net_are_all_named():
 def test_knobs_of_the_renderer_are_all_named():
     table = TEXTS["docs/rendered_benchmark.md"].split("| option | meaning |")[1].split("\n\n")[0]
     assert set(re.findall(r"--[a-z][a-z-]+", table)) == {f"--{f.name.replace('_', '-')}" for f in fields(RenderConfig)}
+
+
+def test_domains_of_the_renderer_are_all_described():
+    listed = [
+        (name, about.removesuffix("; the default"))
+        for name, about in rows("docs/rendered_benchmark.md", "## Domains", 2)
+    ]
+    assert listed == [(name, domain.about) for name, domain in DOMAINS.items()]
 
 
 def test_every_config_is_in_the_list():

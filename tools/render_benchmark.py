@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import Any
 
 from fastreid.config import user_path
-from fastreid.rendering import RenderConfig, RenderRequest, render_benchmark
+from fastreid.rendering import DOMAINS, RenderConfig, RenderRequest, render_benchmark
 from fastreid.rendering.contact_sheet import contact_sheet
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import save_picture
@@ -26,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--root", type=user_path, default="datasets", help="folder in which the benchmark's own folder is made")
     add("--name", default="CARGO", help="benchmark whose layout is written")
+    add("--domain", default="plain", help=f"look of its places, cameras and clothes: {', '.join(DOMAINS)}")
     add("--train-ids", type=int, default=300, help="people to train on")
     add("--test-ids", type=int, default=100, help="other people to test on")
     add("--images-per-id", type=int, default=10, help="images of each, as many from every view")
@@ -70,7 +71,7 @@ def _render(args: dict[str, Any]) -> None:
         raise UserError(str(error)) from error
     images = ", ".join(f"{count} {split}" for split, count in summary.images.items())
     took = "already there" if summary.reused else f"rendered in {summary.seconds:.1f} s"
-    print(f"{summary.folder}: {images} images, {took}")
+    print(f"{summary.folder}: {images} images, domain {summary.request.domain}, {took}")
     if sheet is not None:
         people = _sheet_people(summary.request)
         sheet.parent.mkdir(parents=True, exist_ok=True)

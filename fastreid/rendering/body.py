@@ -141,6 +141,9 @@ def _add_trunk(make: _Sculptor, person: Person) -> None:
     make.add(hip - 0.02 * UP, hip + 0.09 * UP, 0.089 * build, 0.081 * build, LOWER, flat=(AHEAD, 0.66), trunk=True)
     top = chest - 0.045 * UP
     make.add(top, hem, 0.104 * build, 0.095 * build, UPPER, flat=(AHEAD, 0.68), trunk=True, open_end=True)
+    if person.coat:
+        waist, hem = hip + 0.05 * UP, hip - person.coat * UP
+        make.add(waist, hem, 0.096 * build, 0.128 * build, UPPER, flat=(AHEAD, 0.85), trunk=True, open_end=True)
     make.add(chest - across, chest + across, 0.042, 0.042, UPPER, trunk=True)
     make.add(chest, chest + (0.008, 0, 0.06), 0.034, 0.031, SKIN)
     if person.legwear == "skirt":

@@ -33,6 +33,8 @@ class Camera:
         saturation: factor of the saturation; 1 is neutral.
         ground: fabric below the people.
         wall: fabric behind the people, for ground cameras only.
+        blur: standard deviation of the blur of its lens, as a share of the image's height.
+        noise: factor of the noise; 1 is neutral.
     """
 
     view: View
@@ -48,6 +50,8 @@ class Camera:
     saturation: float
     ground: Fabric
     wall: Fabric | None = None
+    blur: float = 0.0
+    noise: float = 1.0
 
     @property
     def distance(self) -> float:

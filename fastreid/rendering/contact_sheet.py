@@ -7,7 +7,6 @@ from PIL import Image, ImageDraw
 
 from fastreid.structures import View
 
-from .layouts import get_layout
 from .plan import RenderRequest
 from .render import render_person
 
@@ -20,7 +19,7 @@ def contact_sheet(request: RenderRequest, pids: list[int]) -> Image.Image:
 
     Each crop is enlarged to its cell, so small crops from high altitudes look coarse.
     """
-    cameras = get_layout(request.name).cameras
+    cameras = request.cameras
     size = (MARGIN[0] + len(cameras) * CELL[0], MARGIN[1] + len(pids) * CELL[1])
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
@@ -28,11 +27,11 @@ def contact_sheet(request: RenderRequest, pids: list[int]) -> Image.Image:
         draw.text((4, MARGIN[1] + row * CELL[1] + CELL[1] // 2), f"id {pid}", "black")
     for column, (number, camera) in enumerate(cameras.items()):
         left = MARGIN[0] + column * CELL[0]
-        label = f"Cam{number}\n{View(camera.view).name.lower()} {camera.altitude:g} m"
+        label = f"Cam{number}\n{View(camera.view).name.lower()} {camera.altitude:.3g} m"
         draw.multiline_text((left + 2, 4), label, "black")
         for row, pid in enumerate(pids):
             rng = np.random.default_rng([request.seed, 5, pid, number])
-            crop = render_person(request.person(pid), camera, rng, request.config)
+            crop = render_person(request.person(pid), camera, rng, request.config, request.look.wardrobe)
             sheet.paste(_fitted(crop), (left, MARGIN[1] + row * CELL[1]))
     return sheet
 

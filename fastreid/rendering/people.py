@@ -27,7 +27,7 @@ CLOTHES: dict[str, RGB] = {
     "pink": (0.86, 0.50, 0.60),
     "purple": (0.42, 0.22, 0.50),
 }
-"""Clothes use the first `RenderConfig.palette_size` colours; belongings and second colours use all."""
+"""The colours of `Wardrobe` unless it names others."""
 SKINS: tuple[RGB, ...] = (
     (0.93, 0.77, 0.66),
     (0.85, 0.66, 0.52),
@@ -44,17 +44,41 @@ HAIRS: tuple[RGB, ...] = (
 )
 
 # A name that is listed twice is twice as likely.
-UPPER_PATTERNS = (
+UPPER_PATTERNS = tuple(
     "plain hoops halves yoke open logo checks pinstripes dots".split()  # all different in a group
 )
-LOWER_PATTERNS = "plain plain plain side checks".split()
+LOWER_PATTERNS = tuple("plain plain plain side checks".split())
 HAIR_STYLES = "bald short short bob long bun".split()
 BAGS = "none none backpack backpack shoulder hand".split()
-HATS = "none none none cap brim beanie".split()
+HATS = tuple("none none none cap brim beanie".split())
 SLEEVES = (0.25, 0.7, 1.5, 2.0)
 """End of a sleeve: 0 is the shoulder, 1 the elbow, 2 the wrist."""
 LEGWEAR = {"trousers": 2.0, "shorts": 0.85, "cropped": 1.5, "skirt": 0.6}
 """End of the cloth on a leg: 0 is the hip, 1 the knee, 2 the ankle."""
+
+
+@dataclass(frozen=True)
+class Wardrobe:
+    """What people of one place and season wear; an option that is listed twice is twice as likely.
+
+    Attributes:
+        colours: sRGB colours in [0, 1]. Upper and lower clothes use the first `RenderConfig.palette_size`; belongings
+            and second colours use all.
+        upper_patterns: patterns of upper clothes, at least as many as a look-alike group may have people.
+        lower_patterns: patterns of lower clothes.
+        sleeves: ends of sleeves: 0 is the shoulder, 1 the elbow, 2 the wrist.
+        legwear: names in `LEGWEAR`.
+        hats: names of hats.
+        coats: how far upper clothes reach below the hip, in body heights; empty for none.
+    """
+
+    colours: tuple[RGB, ...] = tuple(CLOTHES.values())
+    upper_patterns: tuple[str, ...] = UPPER_PATTERNS
+    lower_patterns: tuple[str, ...] = LOWER_PATTERNS
+    sleeves: tuple[float, ...] = SLEEVES
+    legwear: tuple[str, ...] = tuple(LEGWEAR)
+    hats: tuple[str, ...] = HATS
+    coats: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +99,7 @@ class Person:
     bag_colour: RGB
     hat: str
     hat_colour: RGB
+    coat: float = 0.0
 
 
 def one_of(rng: np.random.Generator, options: Sequence[T]) -> T:
@@ -82,12 +107,18 @@ def one_of(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _contrast(rng: np.random.Generator, colour: RGB) -> RGB:
-    """A colour at least 0.35 away from `colour` in some channel."""
-    return one_of(rng, [c for c in CLOTHES.values() if np.ptp([c, colour], axis=0).max() > 0.35])
+def _contrast(rng: np.random.Generator, colour: RGB, colours: Sequence[RGB]) -> RGB:
+    """One of `colours` that is at least 0.35 away from `colour` in some channel."""
+    return one_of(rng, [c for c in colours if np.ptp([c, colour], axis=0).max() > 0.35])
 
 
-def draw_person(group: np.random.Generator, own: np.random.Generator, member: int, config: RenderConfig) -> Person:
+def draw_person(
+    group: np.random.Generator,
+    own: np.random.Generator,
+    member: int,
+    config: RenderConfig,
+    wardrobe: Wardrobe | None = None,
+) -> Person:
     """Draw the `member`-th person (from 0) of a look-alike group.
 
     Args:
@@ -96,24 +127,27 @@ def draw_person(group: np.random.Generator, own: np.random.Generator, member: in
         own: generator of the person's other properties.
         member: number of the person in the group.
         config: parameters of the benchmark.
+        wardrobe: what people wear; `Wardrobe()` by default.
     """
+    wardrobe = wardrobe or Wardrobe()
     height, build = group.normal(1.71, 0.09), float(group.uniform(0.85, 1.22))
-    colours = list(CLOTHES.values())
+    colours = wardrobe.colours
     upper, lower = (one_of(group, colours[: config.palette_size]) for _ in range(2))
-    pattern = UPPER_PATTERNS[group.permutation(len(UPPER_PATTERNS))[member]]
+    pattern = wardrobe.upper_patterns[group.permutation(len(wardrobe.upper_patterns))[member]]
     return Person(
         height=float(np.clip(height + own.normal(0, config.lookalike_height_spread), 1.48, 1.98)),
         build=build,
         skin=one_of(own, SKINS),
         hair=one_of(own, HAIRS),
         hair_style=one_of(own, HAIR_STYLES),
-        upper=Fabric(upper, _contrast(own, upper), pattern),
-        lower=Fabric(lower, _contrast(own, lower), one_of(own, LOWER_PATTERNS)),
-        sleeves=one_of(own, SLEEVES),
-        legwear=one_of(own, list(LEGWEAR)),
+        upper=Fabric(upper, _contrast(own, upper, colours), pattern),
+        lower=Fabric(lower, _contrast(own, lower, colours), one_of(own, wardrobe.lower_patterns)),
+        sleeves=one_of(own, wardrobe.sleeves),
+        legwear=one_of(own, wardrobe.legwear),
         shoes=one_of(own, colours),
         bag=one_of(own, BAGS),
-        bag_colour=_contrast(own, upper),
-        hat=one_of(own, HATS),
+        bag_colour=_contrast(own, upper, colours),
+        hat=one_of(own, wardrobe.hats),
         hat_colour=one_of(own, colours),
+        coat=one_of(own, wardrobe.coats) if wardrobe.coats else 0.0,
     )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 
+from .cameras import Camera
 from .config import RenderConfig
+from .domains import PLAIN, Domain, get_domain
 from .layout import Shot
 from .layouts import get_layout
 from .people import Person, draw_person
@@ -21,7 +25,7 @@ class RenderRequest:
     """All parameters of a benchmark; people 1..train_ids are for training, the next for tests, then distractors.
 
     Raises:
-        ValueError: an unknown name or an impossible count.
+        ValueError: an unknown name or domain, or an impossible count.
     """
 
     name: str
@@ -30,8 +34,10 @@ class RenderRequest:
     images_per_id: int
     seed: int
     config: RenderConfig
+    domain: str = PLAIN
 
     def __post_init__(self) -> None:
+        get_domain(self.domain)
         least = 2 * len(get_layout(self.name).views())
         for field, low in (("train_ids", 1), ("test_ids", 2), ("images_per_id", least), ("seed", 0)):
             if getattr(self, field) < low:
@@ -40,6 +46,16 @@ class RenderRequest:
     def manifest(self) -> dict:
         """The request in the manifest, in plain JSON types."""
         return json.loads(json.dumps({"renderer": RENDERER, **asdict(self)}))
+
+    @property
+    def look(self) -> Domain:
+        """The settings of its domain."""
+        return get_domain(self.domain)
+
+    @cached_property
+    def cameras(self) -> Mapping[int, Camera]:
+        """The cameras of its layout as they look in its domain, by their numbers."""
+        return self.look.cameras(get_layout(self.name).cameras)
 
     @property
     def people(self) -> range:
@@ -53,7 +69,7 @@ class RenderRequest:
         group, member = divmod(pid - 1 - is_test * self.train_ids, self.config.lookalike_group)
         shared = np.random.default_rng([self.seed, 1, 2 * group + is_test])
         own = np.random.default_rng([self.seed, 2, pid])
-        return draw_person(shared, own, member, self.config)
+        return draw_person(shared, own, member, self.config, self.look.wardrobe)
 
     def shots(self, pid: int) -> list[Shot]:
         """The images of person `pid`: views alternate, and cameras alternate within a view.

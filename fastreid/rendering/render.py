@@ -10,7 +10,7 @@ from .body import Pose
 from .cameras import PERSON_MIDDLE, Camera
 from .config import RenderConfig
 from .light import Light, light_up_parts, light_up_surroundings
-from .people import Person
+from .people import Person, Wardrobe
 from .photo import photograph
 from .raycast import F, Pinhole
 from .scene import Scene, add_obstacle, add_passer_by
@@ -54,7 +54,11 @@ def _halves(pixels: np.ndarray) -> np.ndarray:
 
 
 def render_person(
-    person: Person, camera: Camera, rng: np.random.Generator, config: RenderConfig | None = None
+    person: Person,
+    camera: Camera,
+    rng: np.random.Generator,
+    config: RenderConfig | None = None,
+    wardrobe: Wardrobe | None = None,
 ) -> np.ndarray:
     """One crop of `person` under `camera`, uint8 [H, W, 3].
 
@@ -63,14 +67,15 @@ def render_person(
         camera: the camera.
         rng: generator of all other properties of the image.
         config: parameters of the benchmark.
+        wardrobe: what passers-by wear; `Wardrobe()` by default.
     """
-    config = config or RenderConfig()
+    config, wardrobe = config or RenderConfig(), wardrobe or Wardrobe()
     scene, light, pinhole = Scene(), Light(camera, config), aim(camera, rng, config)
     heading, phase = rng.uniform(0, 2 * np.pi, 2)
     scene.add_person(person, Pose(0, 0, heading, phase, stride=rng.uniform(0.35, 1.05)))
     x, y = crop(pinhole.boxes(scene.parts), rng, config)
     if rng.random() < config.bystander:
-        add_passer_by(scene, rng, config)
+        add_passer_by(scene, rng, config, wardrobe)
     if rng.random() < config.occlusion:
         add_obstacle(scene, pinhole, camera.view, rng)
     # Four rays per pixel for the parts, whose edges are visible, and one for the surroundings.

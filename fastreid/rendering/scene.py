@@ -12,7 +12,7 @@ from fastreid.structures import View
 from .body import Pose, body_parts, fabrics
 from .cameras import CONCRETE, LEAVES, PERSON_MIDDLE
 from .config import RenderConfig
-from .people import CLOTHES, Person, draw_person, one_of
+from .people import CLOTHES, Person, Wardrobe, draw_person, one_of
 from .raycast import Frame, Part, Pinhole, squash
 from .textures import Fabric
 
@@ -40,12 +40,12 @@ class Scene:
         self.fabrics.append(fabric)
 
 
-def add_passer_by(scene: Scene, rng: np.random.Generator, config: RenderConfig) -> None:
+def add_passer_by(scene: Scene, rng: np.random.Generator, config: RenderConfig, wardrobe: Wardrobe) -> None:
     """Add a person who is not in the benchmark, about a metre away in any direction."""
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.55, 1.1)
     heading, phase = rng.uniform(0, 2 * np.pi, 2)
     pose = Pose(distance * np.cos(angle), distance * np.sin(angle), heading, phase, 0.8)
-    scene.add_person(draw_person(rng, rng, 0, config), pose)
+    scene.add_person(draw_person(rng, rng, 0, config, wardrobe), pose)
 
 
 class _Directions(NamedTuple):

@@ -86,6 +86,13 @@ PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "plaster": lambda u, v: 0.7 * noise(u, v, 4) + 0.3 * noise(u, v, 25),
     "leaves": lambda u, v: 1.5 * noise(u, v, 16) * noise(v, u, 30),
     "windows": lambda u, v: _lines(u, 2.2, 1.2) * _lines(v + 0.4, 1.9, 1.2),
+    "tiles": lambda u, v: np.maximum(np.maximum(_lines(u, 0.3, 0.02), _lines(v, 0.3, 0.02)), 0.3 * noise(u, v, 2)),
+    "cobbles": lambda u, v: np.maximum(_bricks(1.5 * u, 1.5 * v), 0.6 * noise(u, v, 9)),
+    "awnings": lambda u, v: np.where(v > 1.7, _phase(u, 0.6) < 0.5, 0.2 + 0.8 * noise(u, v, 5)),
+    "panels": lambda u, v: np.maximum(
+        np.maximum(_lines(u, 1.2, 0.03), _lines(v, 1.0, 0.03)), 0.35 * noise(u, 9 * v, 3)
+    ),
+    "shopfronts": lambda u, v: _lines(u, 3.0, 2.2) * _lines(v, 3.2, 1.9) * (0.45 + 0.55 * noise(u, v, 4)),
     "planks": lambda u, v: np.maximum(_lines(u, 0.25, 0.015), 0.4 * noise(8 * u, v, 5)),
 }
 

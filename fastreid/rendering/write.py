@@ -27,6 +27,7 @@ from fastreid.utils.files import explained_disk_errors, sync_folder
 from fastreid.utils.lock import path_lock
 
 from .config import RenderConfig
+from .domains import PLAIN
 from .layouts import get_layout
 from .plan import RenderRequest
 from .render import render_person
@@ -61,7 +62,7 @@ def _render_identity(folder: Path, request: RenderRequest, pid: int) -> Counter[
     counts: Counter[str] = Counter()
     for shot in request.shots(pid):
         rng = np.random.default_rng([request.seed, 4, pid, shot.image])
-        picture = render_person(person, layout.cameras[shot.camera], rng, request.config)
+        picture = render_person(person, request.cameras[shot.camera], rng, request.config, request.look.wardrobe)
         low, high = request.config.jpeg_quality_low, request.config.jpeg_quality_high
         quality = int(rng.integers(low, high, endpoint=True))
         for name in (layout.path(shot), *layout.copies(shot)):
@@ -129,7 +130,7 @@ def _already_there(target: Path, request: RenderRequest, overwrite: bool) -> dic
             f"{target} exists and was not rendered (it has no {MANIFEST}), so it is never "
             "overwritten; choose another root or move it away"
         ) from None
-    wanted, had = request.manifest(), found["request"]
+    wanted, had = request.manifest(), {"domain": PLAIN, **found["request"]}  # sets without one are of earlier versions
     if had == wanted:
         return found
     if overwrite:
@@ -164,6 +165,7 @@ def render_benchmark(
     workers: int | None = None,
     overwrite: bool = False,
     config: RenderConfig | None = None,
+    domain: str = PLAIN,
 ) -> RenderSummary:
     """Render benchmark `name` into `root/name`; the same arguments give the same bytes.
 
@@ -180,13 +182,14 @@ def render_benchmark(
         workers: number of processes, the usable cores by default; it does not change the result.
         overwrite: replace a folder that was rendered with other arguments.
         config: parameters of the benchmark.
+        domain: name of the look of its places, cameras and clothes, a key of `DOMAINS`.
 
     Raises:
-        ValueError: an unknown name or an impossible count.
+        ValueError: an unknown name or domain, or an impossible count.
         FileExistsError: `root/name` has other content.
         DiskError: the disk is full or failed.
     """
-    request = RenderRequest(name, train_ids, test_ids, images_per_id, seed, config or RenderConfig())
+    request = RenderRequest(name, train_ids, test_ids, images_per_id, seed, config or RenderConfig(), domain)
     workers = _usable_cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers is {workers}; give at least 1, or None for all usable cores")

@@ -34,9 +34,23 @@ def test_it_renders_with_the_knobs_given_and_draws_a_sheet(tool, tmp_path, capsy
     assert "already there" in capsys.readouterr().out
 
 
+def test_it_renders_a_domain_and_notices_another(tool, tmp_path, capsys):
+    few = ["--root", str(tmp_path), *"--train-ids 2 --test-ids 2 --images-per-id 4 --workers 1".split()]
+    for said in ("rendered in", "already there"):
+        tool([*few, "--domain", "night_street"])
+        out = capsys.readouterr().out
+        assert "domain night_street" in out and said in out
+    with pytest.raises(SystemExit, match="domain is night_street, not plain"):
+        tool(few)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--name", "cargo"], "did you mean 'CARGO'"), (["--occlusion", "3"], "occlusion is 3.0; it must lie in 0..1")],
+    [
+        (["--name", "cargo"], "did you mean 'CARGO'"),
+        (["--occlusion", "3"], "occlusion is 3.0; it must lie in 0..1"),
+        (["--domain", "night"], "unknown domain 'night'; did you mean 'night_street'"),
+    ],
 )
 def test_errors_are_a_sentence(tool, tmp_path, arguments, said):
     with pytest.raises(SystemExit, match=said):
