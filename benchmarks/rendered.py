@@ -78,8 +78,9 @@ def train_net(config: str, output: Path, *arguments: str) -> None:
     """Run train_net; its figures are in OUTPUT/results.json."""
     if (output / "results.json").is_file():
         return
-    overlays = [a for a in arguments if a in (*RELEASED, *MLP)]
-    keys = [a for a in arguments if a not in (*RELEASED, *MLP, "--eval-only")]
+    starts = [index for index, word in enumerate(arguments) if word == "--overlay"]
+    overlays = [word for index in starts for word in arguments[index : index + 2]]
+    keys = [word for word in arguments if word not in (*overlays, "--eval-only")]
     flags = ["--eval-only"] if "--eval-only" in arguments else ["--resume"]
     command = [
         sys.executable,
