@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Trains models in one rendered place, and evaluates them in it and in another one, with several seeds.
 
-    python benchmarks/domains.py [--seeds 1111 2 3] [--rows ROW …] [--root datasets/quickstart_dg] [--output logs/domains]
+    python benchmarks/domains.py [--seeds 1111 2 3] [--rows ROW …] [--root FOLDER] [--output FOLDER]
 
 `./quickstart.sh dcac` renders the data and makes the assets. Rows are the models of configs/quickstart/dcac.yml with
 changed keys. Finished runs are not repeated. The tables have mean ± standard deviation over seeds, and gains over the
@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from rendered import cell, folder_of, train_net
+
 from tabulate import tabulate
 
 BASELINE = "baseline"

@@ -1,0 +1,77 @@
+"""Whole runs of DCAC: killed and resumed, and in two processes."""
+
+import shlex
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.methods.dcac.conftest import TINY
+from tests.miniature import ROOT
+from tests.tiny import make_people
+
+# Three epochs of two iterations on images of noise.
+KEYS = [
+    *map(str, TINY),
+    *shlex.split("SOLVER.MAX_EPOCH 3 SOLVER.IMS_PER_BATCH 4 SOLVER.ITERS_PER_EPOCH 2 SOLVER.CHECKPOINT_PERIOD 1"),
+    *shlex.split("DATALOADER.NUM_WORKERS 0 TEST.EVAL_PERIOD 0 MODEL.BACKBONE.PRETRAIN False"),
+    *("DCAC.SD.LATENT_CACHE", "latents"),
+]
+# Sends a signal to its own process before iteration 3, in the middle of the second epoch, unless the run is resumed.
+STOP = """
+import os, sys
+from fastreid.engine import DefaultTrainer
+step = DefaultTrainer.run_step
+def run_step(self):
+    if self.iter == 3 and "--resume" not in sys.argv:
+        os.kill(os.getpid(), {signal})
+    step(self)
+DefaultTrainer.run_step = run_step
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_people(tmp_path)
+    return tmp_path
+
+
+def train(folder, sd_folder, output, *words):
+    """Run train_net in a process of its own; options in `words` begin with two dashes, keys follow them."""
+    options = [word for word in words if word.startswith("--")]
+    keys = [word for word in words if word not in options]
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", "config.yml"]
+    command += [part for option in options for part in option.split("=")]
+    command += [*KEYS, "DCAC.SD.WEIGHTS", str(sd_folder), "OUTPUT_DIR", output, *keys]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def final(folder, output):
+    return torch.load(folder / output / "model_final.pth", weights_only=True)["model"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_and_resumed_run_ends_with_the_same_bits(folder, sd_folder, sent):
+    whole = train(folder, sd_folder, "whole")
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    (folder / "stop.py").write_text(STOP.format(signal=int(sent)))
+    stopped = train(folder, sd_folder, "stopped", "--import=stop.py")
+    assert stopped.returncode != 0 and not (folder / "stopped/model_final.pth").exists()
+    resumed = train(folder, sd_folder, "stopped", "--import=stop.py", "--resume")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    mine, theirs = final(folder, "stopped"), final(folder, "whole")
+    assert mine.keys() == theirs.keys() and "memory.class_prototypes" in mine
+    assert [name for name in mine if not torch.equal(mine[name], theirs[name])] == []
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(folder, sd_folder):
+    norm = ("MODEL.HEADS.NORM", "syncBN", "SOLVER.OPT", "SGD", "SOLVER.BASE_LR", "0.01")
+    for output, options in (("one", ()), ("two", ("--num-gpus=2",))):
+        done = train(folder, sd_folder, output, *options, *norm)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = final(folder, "one"), final(folder, "two")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name].float(), value.float(), rtol=1e-3, atol=1e-4, msg=name)
