@@ -106,7 +106,8 @@ class ClipViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the features [B, D, 1, 1] of normalised images [B, 3, H, W]."""
         token = self.vit.forward_features(images)[:, 0]
-        parts = {"before": (token,), "after": (self.vit.head(token),), "both": (token, self.vit.head(token))}
+        projected = self.vit.head(token)
+        parts = {"before": (token,), "after": (projected,), "both": (token, projected)}
         return torch.cat(parts[self.feature], dim=1)[..., None, None]
 
 
