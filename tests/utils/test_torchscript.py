@@ -32,6 +32,7 @@ class Outer(nn.Module):
         self.tied = self.blocks[0].norm.weight
         self.register_buffer("steps", torch.tensor([2**40, -3]))
         self.register_buffer("mask", torch.tensor([True, False]))
+        self.register_buffer("part", torch.arange(6)[2:])
 
 
 def save_scripted(module, path):

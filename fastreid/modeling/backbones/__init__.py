@@ -18,9 +18,14 @@ A backbone may declare its channels C (`SizedBackbone`) and the depth of its par
 (`fastreid.modeling.model.Layered`).
 """
 
-for _build in (build_resnet_backbone, build_resnext_backbone, build_vit_backbone):
-    BACKBONE_REGISTRY.register(_build)
-for _build in (build_clip_backbone, build_timm_backbone):
+_BUILDERS = (
+    build_resnet_backbone,
+    build_resnext_backbone,
+    build_vit_backbone,
+    build_clip_backbone,
+    build_timm_backbone,
+)
+for _build in _BUILDERS:
     BACKBONE_REGISTRY.register(_build)
 for _name, _family in FAMILIES.items():
     BACKBONE_REGISTRY.register(family_builder(_name, _family))

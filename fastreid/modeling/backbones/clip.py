@@ -69,8 +69,8 @@ def tower_of(depth: str) -> ClipTower:
         choice = explain_choice("MODEL.BACKBONE.DEPTH", depth, [*CLIP_TOWERS, *names])
         raise ConfigError(f"{choice}: build_clip_backbone takes these, or a CLIP ViT of timm by its name")
     # Weights that were trained further as classifiers have classes in place of the projection.
-    tags = [tag for tag in timm.list_pretrained(f"{depth}.*") if "_ft_" not in tag]
-    return ClipTower(depth, next((timm.get_pretrained_cfg(tag).num_classes for tag in tags), 0))
+    found = [timm.get_pretrained_cfg(tag) for tag in timm.list_pretrained(f"{depth}.*") if "_ft_" not in tag]
+    return ClipTower(depth, next((published.num_classes for published in found if published), 0))
 
 
 class ClipViT(nn.Module):
@@ -106,7 +106,8 @@ class ClipViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the features [B, D, 1, 1] of normalised images [B, 3, H, W]."""
         token = self.vit.forward_features(images)[:, 0]
-        parts = {"before": (token,), "after": (self.vit.head(token),), "both": (token, self.vit.head(token))}
+        projected = self.vit.head(token)
+        parts = {"before": (token,), "after": (projected,), "both": (token, projected)}
         return torch.cat(parts[self.feature], dim=1)[..., None, None]
 
 

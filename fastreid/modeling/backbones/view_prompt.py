@@ -37,7 +37,8 @@ class ViewPromptViT(nn.Module):
             )
         self.vit = vit
         if isinstance(vit, Eva):
-            vit.blocks[-1].attn.num_prefix_tokens += 1  # they have no place in the image, so they are not rotated
+            last: Any = vit.blocks[-1]
+            last.attn.num_prefix_tokens += 1  # those before the patches are not rotated
         self.view_prompt = nn.Parameter(torch.zeros(1, 1, vit.embed_dim))
 
     @property
@@ -100,7 +101,9 @@ def with_view_prompt(backbone: nn.Module) -> nn.Module:
             "SD-ReID reads the class token of a CLIP encoder before the projection: set MODEL.BACKBONE.CLIP_FEATURE "
             f"before, got {backbone.feature}"
         )
-    vit = {ClipViT: "vit", TimmBackbone: "model"}.get(type(backbone))
-    model = getattr(backbone, vit) if vit else backbone
-    has_class_token = isinstance(model, VisionTransformer | Eva) and model.cls_token is not None
-    return ViewPromptViT(model) if has_class_token else backbone
+    vit = backbone
+    if isinstance(backbone, ClipViT | TimmBackbone):
+        vit = backbone.vit if isinstance(backbone, ClipViT) else backbone.model
+    if isinstance(vit, VisionTransformer | Eva) and vit.cls_token is not None:
+        return ViewPromptViT(vit)
+    return backbone

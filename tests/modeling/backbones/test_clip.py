@@ -2,7 +2,6 @@
 
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,7 +215,7 @@ def test_other_towers_by_the_names_of_timm(depth, name, projected):
 
 def test_positions_are_resized_as_in_the_original():
     golden = np.load(GOLDEN)
-    vit = SimpleNamespace(patch_embed=SimpleNamespace(grid_size=(16, 8)))
+    vit = build_backbone(cfg_of((256, 128))).vit
     resized = fit_positions(vit, {"pos_embed": torch.from_numpy(golden["table14"])[None]})["pos_embed"]
     np.testing.assert_allclose(resized[0].numpy(), golden["table16x8"], atol=1e-6)
 
