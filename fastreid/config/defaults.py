@@ -158,6 +158,9 @@ _C.DATASETS.ROOT = ""
 _C.DATASETS.NAMES = ("Market1501",)
 _C.DATASETS.TESTS = ("Market1501",)
 _C.DATASETS.COMBINEALL = False
+# Which training people are used: from this share to that one of an order that follows from their ids alone. Two stages
+# with [0.0, 0.7] and [0.7, 1.0] have no person in common.
+_C.DATASETS.PEOPLE = [0.0, 1.0]
 
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
