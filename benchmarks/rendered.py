@@ -4,7 +4,7 @@
     python benchmarks/rendered.py [--seeds 1 2 3] [--root datasets/quickstart] [--output logs/rendered]
         [--rows ROW …] [--stage1 KEY VALUE …]
 
-Trains the quickstart's two stages with `tools/train_net.py` for every seed, then the variants named in VARIANTS on
+Trains the quickstart's two stages with `tools/train_net.py` for every seed, then the variants in ROWS on
 the same stage 1, and prints (and writes to OUTPUT/results.md) two tables: mAP / Rank-1 per protocol as mean ± standard
 deviation over the seeds, and the gain over stage 1, paired by seed. What is finished is not run again.
 """
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
@@ -23,10 +24,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PROTOCOLS = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CARGO_GG": "G↔G"}
 RELEASED = ("--overlay", "configs/_base_/released.yml")
 MLP = ("--overlay", "configs/_base_/generator_mlp.yml")
-# name -> (row whose checkpoint is evaluated, or None to train; arguments of train_net.py)
 STAGE1 = "stage 1"
 UNET = "UNet"
-ONE_STEP, DIFFUSION = "MLP, one step", "MLP, diffusion of 5 steps"
+ONE_STEP, DIFFUSION, JOINT = "MLP, one step", "MLP, diffusion of 5 steps", "joint training"
+HELD_OUT = "stage 1 on 70 % of the people"
 DIFFUSE = (
     *("MODEL.SDMODEL.TRAIN_STEP", "1000", "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", "dpm++"),
     *("TEST.SDMODEL.NUM_INFERENCE_STEPS", "5", "TEST.SDMODEL.NOISE", "shared"),
@@ -37,35 +38,78 @@ UNTRAINED = (
     *("SOLVER.BASE_LR", "1e-12", "SOLVER.ETA_MIN_LR", "0.0"),
 )
 UNET_ALONE = ("MODEL.SDMODEL.LINEAR_MEAN", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "0.6")
-VARIANTS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "linear mean, whitened": (None, (*MLP, *UNTRAINED)),
-    ONE_STEP: (None, MLP),
-    "whitened person vector, nothing generated": (ONE_STEP, (*MLP, "TEST.SDMODEL.PARTS", "('person','latent')")),
-    "MLP, one step, generated features alone": (ONE_STEP, (*MLP, "TEST.SDMODEL.PARTS", "('generated',)")),
-    DIFFUSION: (None, (*MLP, *DIFFUSE)),
-    "the same, 8 draws": (DIFFUSION, (*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_DRAWS", "8")),
-    "the same, 1 step from zeros": (
-        DIFFUSION,
-        (*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "1", "TEST.SDMODEL.NOISE", "zeros"),
+NO_CACHE = ("MODEL.SDMODEL.FEATURE_CACHE", "")
+# Four passes over the training images for statistics.
+SHORT = ("SOLVER.IMS_PER_BATCH", "64", "SOLVER.MAX_EPOCH", "4", "SOLVER.ITERS_PER_EPOCH", "92")
+# The least rate holds for the encoder as well, which trains at a hundredth of the generator's.
+JOINTLY = (*MLP, *NO_CACHE, *SHORT, "MODEL.SDMODEL.JOINT_TRAINING", "True", "SOLVER.ETA_MIN_LR", "1e-7")
+LEARNT_NOISE = ("MODEL.SDMODEL.LEARNT_NOISE", "True")
+AUGMENTED = tuple(
+    word for step in ("PADDING", "REA", "CJ", "AFFINE") for word in (f"INPUT.{step}.ENABLED", "True")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables.
+
+    Args:
+        arguments: of train_net.py.
+        evaluates: the row whose checkpoint is evaluated; "" trains one.
+        starts_from: the row whose checkpoint the training starts from.
+        is_stage1: whether stage 1 is trained.
+    """
+
+    arguments: tuple[str, ...] = ()
+    evaluates: str = ""
+    starts_from: str = STAGE1
+    is_stage1: bool = False
+
+
+ROWS = {
+    "linear mean, whitened": Row((*MLP, *UNTRAINED)),
+    ONE_STEP: Row(MLP),
+    "whitened person vector, nothing generated": Row((*MLP, "TEST.SDMODEL.PARTS", "('person','latent')"), ONE_STEP),
+    "MLP, one step, generated features alone": Row((*MLP, "TEST.SDMODEL.PARTS", "('generated',)"), ONE_STEP),
+    DIFFUSION: Row((*MLP, *DIFFUSE)),
+    "the same, 8 draws": Row((*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_DRAWS", "8"), DIFFUSION),
+    "the same, 2 steps": Row((*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"), DIFFUSION),
+    "the same, 20 steps": Row((*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "20"), DIFFUSION),
+    "the same, 1 step from zeros": Row(
+        (*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "1", "TEST.SDMODEL.NOISE", "zeros"), DIFFUSION
     ),
-    "MLP, one step, standardised latents": (
-        None,
-        (*MLP, "MODEL.SDMODEL.WHITEN_LATENT", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "1.0"),
+    "MLP, one step, standardised latents": Row(
+        (*MLP, "MODEL.SDMODEL.WHITEN_LATENT", "False", "TEST.SDMODEL.GENERATED_WEIGHT", "1.0")
     ),
-    "MLP, one step, no linear mean": (None, (*MLP, "MODEL.SDMODEL.LINEAR_MEAN", "False")),
-    "MLP, one step, target over the batch": (None, (*MLP, "MODEL.SDMODEL.TARGET", "person_in_view")),
-    "MLP, one step, without own view condition": (None, (*MLP, "MODEL.SDMODEL.OWN_VIEW_CONDITION", "False")),
-    "transformer, one step": (
-        None,
+    "MLP, one step, no linear mean": Row((*MLP, "MODEL.SDMODEL.LINEAR_MEAN", "False")),
+    "MLP, one step, target over the batch": Row((*MLP, "MODEL.SDMODEL.TARGET", "person_in_view")),
+    "MLP, one step, without own view condition": Row((*MLP, "MODEL.SDMODEL.OWN_VIEW_CONDITION", "False")),
+    "transformer, one step": Row(
         (*MLP, "MODEL.SDMODEL.DENOISER", "transformer", "MODEL.SDMODEL.TRANSFORMER_CONFIG.DEPTH", "2",
-         "MODEL.SDMODEL.TRANSFORMER_CONFIG.HEADS", "3", "MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS", "3"),
+         "MODEL.SDMODEL.TRANSFORMER_CONFIG.HEADS", "3", "MODEL.SDMODEL.CON_LEARNER_CONFIG.HEADS", "3")
     ),
-    "linear mean, UNet not trained": (None, UNTRAINED),
-    UNET: (None, ()),
-    "UNet, generated features alone": (UNET, ("TEST.SDMODEL.PARTS", "('generated',)")),
-    "UNet without linear mean": (None, UNET_ALONE),
-    "UNet without linear mean, own feature": (None, (*UNET_ALONE, "MODEL.SDMODEL.TARGET", "own")),
-    "released overlay": (None, RELEASED),
+    "learnt starting noise, one step": Row((*MLP, *LEARNT_NOISE)),
+    "learnt starting noise, 5 steps": Row((*MLP, *DIFFUSE, *LEARNT_NOISE)),
+    "cross-entropy of generated vectors": Row((*MLP, "MODEL.SDMODEL.GENERATED_CE", "0.1")),
+    "triplets of generated vectors": Row((*MLP, "MODEL.SDMODEL.GENERATED_TRIPLET", "0.1")),
+    "MLP, one step, strong augmentation": Row((*MLP, *NO_CACHE, *AUGMENTED)),
+    "MLP, one step, short": Row((*MLP, *SHORT)),
+    JOINT: Row(JOINTLY),
+    "joint training, person feature alone": Row((*JOINTLY, "TEST.SDMODEL.PARTS", "('person',)"), JOINT),
+    "joint training, losses on generated vectors": Row(
+        (*JOINTLY, "MODEL.SDMODEL.GENERATED_CE", "0.1", "MODEL.SDMODEL.GENERATED_TRIPLET", "0.1")
+    ),
+    # As long as stage 1 on all of them.
+    HELD_OUT: Row(("DATASETS.PEOPLE", "[0.0, 0.7]", "SOLVER.ITERS_PER_EPOCH", "46"), is_stage1=True),
+    "held out: MLP on all people": Row(MLP, starts_from=HELD_OUT),
+    "held out: MLP on the other 30 %": Row((*MLP, "DATASETS.PEOPLE", "[0.7, 1.0]"), starts_from=HELD_OUT),
+    "held out: MLP on the same 70 %": Row((*MLP, "DATASETS.PEOPLE", "[0.0, 0.7]"), starts_from=HELD_OUT),
+    "linear mean, UNet not trained": Row(UNTRAINED),
+    UNET: Row(),
+    "UNet, generated features alone": Row(("TEST.SDMODEL.PARTS", "('generated',)"), UNET),
+    "UNet without linear mean": Row(UNET_ALONE),
+    "UNet without linear mean, own feature": Row((*UNET_ALONE, "MODEL.SDMODEL.TARGET", "own")),
+    "released overlay": Row(RELEASED),
 }  # fmt: skip
 
 
@@ -96,19 +140,19 @@ def train_net(config: str, output: Path, *arguments: str) -> None:
 
 
 def run(name: str, seed: int, root: str, output: Path, stage1: Sequence[str]) -> dict[str, dict]:
-    """Train or evaluate one row with one seed and return {protocol: figures}; `stage1` are keys of its stage 1."""
+    """Train or evaluate one row with one seed and return {protocol: figures}; `stage1` are keys of every stage 1."""
     home = output / f"seed{seed}"
     base = ("MODEL.SEED", str(seed), "DATASETS.ROOT", root)
-    if name == STAGE1:
-        folder = home / "stage1"
-        train_net("configs/quickstart/stage1.yml", folder, *base, *stage1)
+    row = ROWS.get(name, Row(is_stage1=True))
+    folder = home / ("stage1" if name == STAGE1 else folder_of(name))
+    if row.is_stage1:
+        train_net("configs/quickstart/stage1.yml", folder, *base, *stage1, *row.arguments)
     else:
-        trained, arguments = VARIANTS[name]
-        folder, start = home / folder_of(name), home / (folder_of(trained) if trained else "stage1")
-        flags = ("--eval-only",) if trained else ()
-        weights = ("MODEL.WEIGHTS", str(start / "model_final.pth"))
+        start = row.evaluates or row.starts_from
+        flags = ("--eval-only",) if row.evaluates else ()
+        weights = ("MODEL.WEIGHTS", str(home / ("stage1" if start == STAGE1 else folder_of(start)) / "model_final.pth"))
         cache = ("MODEL.SDMODEL.FEATURE_CACHE", str(home / "features"))
-        train_net("configs/quickstart/stage2_unet.yml", folder, *flags, *base, *weights, *cache, *arguments)
+        train_net("configs/quickstart/stage2_unet.yml", folder, *flags, *base, *weights, *cache, *row.arguments)
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
@@ -142,11 +186,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--root", default="datasets/quickstart", help="folder of the rendered CARGO")
     parser.add_argument("--output", type=Path, default=Path("logs/rendered"))
-    parser.add_argument("--rows", nargs="+", metavar="ROW", default=list(VARIANTS), help="rows beside stage 1")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", default=list(ROWS), help="rows beside stage 1")
     parser.add_argument("--stage1", nargs="+", metavar="KEY VALUE", default=[], help="further keys of stage 1")
     args = parser.parse_args()
-    if unknown := set(args.rows) - set(VARIANTS):
-        parser.error(f"no row is called {', '.join(sorted(unknown))}; rows are: {'; '.join(VARIANTS)}")
+    if unknown := set(args.rows) - set(ROWS):
+        parser.error(f"no row is called {', '.join(sorted(unknown))}; rows are: {'; '.join(ROWS)}")
     root, output = str(Path(args.root).resolve()), args.output.resolve()
     rows = {}
     for name in (STAGE1, *args.rows):

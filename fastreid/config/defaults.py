@@ -164,6 +164,9 @@ _C.DATASETS.TESTS = ("Market1501",)
 _C.DATASETS.COMBINEALL = False
 # Leave out benchmarks of NAMES and TESTS that have no folder, with a warning, instead of raising an error.
 _C.DATASETS.SKIP_MISSING = False
+# Which training people are used: from this share to that one of an order that follows from their ids alone. Two stages
+# with [0.0, 0.7] and [0.7, 1.0] have no person in common.
+_C.DATASETS.PEOPLE = [0.0, 1.0]
 
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"

@@ -96,6 +96,10 @@ SHARE_ABOVE_0 = number("above 0, up to 1", lambda value: 0 < value <= 1)
 SIZE = each(whole(1, _MAX_SIDE), "[height, width]", 2)  # in pixels
 COLOUR = each(between(0, 255), "three numbers from 0 to 255, of red, green and blue", 3)
 SPREAD = each(POSITIVE, "three numbers above 0, of red, green and blue", 3)
+PART = Rule(
+    "[from, to], two shares from 0 to 1 that ascend",
+    lambda values: len(values) == 2 and all(map(SHARE.holds, values)) and values[0] < values[1],
+)
 EPOCHS = each(whole(0), "a list of whole numbers, 0 or more")
 RANGE = Rule(
     "[lowest, highest], two numbers above 0",
@@ -194,6 +198,7 @@ _DATA = {
     "DATASETS.TESTS": NAMES,
     "DATASETS.COMBINEALL": FLAG,
     "DATASETS.SKIP_MISSING": FLAG,
+    "DATASETS.PEOPLE": PART,
     "DATALOADER.SAMPLER_TRAIN": NAME,
     "DATALOADER.NUM_INSTANCE": COUNT,
     "DATALOADER.NUM_WORKERS": between(0, 4096),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import inspect
 import logging
 import os
@@ -89,7 +90,8 @@ def _build_dataset(name: str, root: str, key: str) -> ImageDataset:
 def build_reid_train_loader(cfg: CfgNode, image_transforms: Mapping[str, Transform] | None = None) -> TrainLoader:
     """An endless loader over the union of `DATASETS.NAMES`.
 
-    People of different datasets are different classes. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
+    People of different datasets are different classes. DATASETS.PEOPLE may leave out a part of them. Batches hold
+    `SOLVER.IMS_PER_BATCH` images over all processes.
 
     Args:
         cfg: the configuration.
@@ -107,7 +109,7 @@ def build_reid_train_loader(cfg: CfgNode, image_transforms: Mapping[str, Transfo
     world_size, batch_size, seed = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.SEED
     if batch_size < 1 or batch_size % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={batch_size} must divide over {world_size} processes")
-    images, labels, sets = _union(sources, combineall=cfg.DATASETS.COMBINEALL)
+    images, labels, sets = _union(sources, combineall=cfg.DATASETS.COMBINEALL, part=tuple(cfg.DATASETS.PEOPLE))
     dataset = TrainingDataset(
         images,
         {"images": build_transforms(cfg, is_train=True), **(image_transforms or {})},
@@ -129,18 +131,39 @@ def build_reid_train_loader(cfg: CfgNode, image_transforms: Mapping[str, Transfo
     )
 
 
-def _union(sources: Sequence[ImageDataset], *, combineall: bool) -> tuple[list[PersonImage], list[int], list[int]]:
-    """The training images of all data sets, the class of each, and the number of its data set."""
+def _union(
+    sources: Sequence[ImageDataset], *, combineall: bool, part: tuple[float, float]
+) -> tuple[list[PersonImage], list[int], list[int]]:
+    """The training images of a part of the people of all data sets, the class of each, the number of its data set."""
     images: list[PersonImage] = []
     people: list[tuple[str, Hashable]] = []
     sets: list[int] = []
     for number, dataset in enumerate(sources):
-        pairs = dataset.training_people(combineall)
+        pairs = _part_of(dataset.training_people(combineall), part, dataset.name)
         sets += [number] * len(pairs)
         images += [image for image, _ in pairs]
         people += [(dataset.name, who) for _, who in pairs]
     class_of = {person: index for index, person in enumerate(sorted(set(people), key=_sort_key))}
     return images, [class_of[person] for person in people], sets
+
+
+def _part_of(
+    pairs: Sequence[tuple[PersonImage, Hashable]], part: tuple[float, float], name: str
+) -> Sequence[tuple[PersonImage, Hashable]]:
+    """The images of the people from one share to another, in the order of checksums of their ids.
+
+    Raises:
+        ConfigError: the part has no person.
+    """
+    if part == (0.0, 1.0):
+        return pairs
+    people = sorted({who for _, who in pairs}, key=lambda who: hashlib.blake2b(repr(who).encode()).digest())
+    first, last = (round(share * len(people)) for share in part)
+    chosen = set(people[first:last])
+    if not chosen:
+        raise ConfigError(f"DATASETS.PEOPLE {list(part)} leaves none of the {len(people)} training people of {name}")
+    logger.info("training on %d of the %d people of %s (DATASETS.PEOPLE)", len(chosen), len(people), name)
+    return [pair for pair in pairs if pair[1] in chosen]
 
 
 def _order_maker(cfg: CfgNode, dataset: TrainingDataset, sets: Sequence[int]) -> MakeOrder:

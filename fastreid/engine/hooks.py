@@ -22,11 +22,14 @@ from fastreid.utils import comm
 from fastreid.utils.checkpoint import INTERRUPTED, Checkpointer
 from fastreid.utils.errors import UserError
 from fastreid.utils.events import Record
+from fastreid.utils.seal import damage_in
 from fastreid.utils.skipped import describe_skipped
 from fastreid.utils.timing import RunningMedian, format_seconds
 from fastreid.utils.writers import Writer
 
 logger = logging.getLogger(__name__)
+
+FINAL = "model_final"
 
 
 class IterationTimer(HookBase):
@@ -138,17 +141,27 @@ class PeriodicCheckpointer(HookBase):
         self._checkpointer, self._period, self._keep = checkpointer, period, keep
 
     def before_train(self) -> None:
-        """Finish what a killed process has not done."""
-        if self.trainer.start_iter:
+        """Finish what a killed process has not done; write a lost model_final.pth of a finished run again."""
+        trainer = self.trainer
+        if trainer.start_iter:
             self._checkpointer.tidy(self._keep)
+            if trainer.start_epoch == trainer.max_epoch and self._is_final_lost():
+                self._save(FINAL)
 
     def after_epoch(self) -> None:
         """Write a checkpoint if it is due."""
         trainer, done = self.trainer, self.trainer.epoch + 1
         if done == trainer.max_epoch:
-            self._save("model_final")
+            self._save(FINAL)
         elif self._period > 0 and done % self._period == 0:
             self._save(f"model_{trainer.epoch:04d}")
+
+    def _is_final_lost(self) -> bool:
+        path = self._checkpointer.save_dir / f"{FINAL}.pth"
+        wrong = comm.broadcast(damage_in(path) if comm.is_main_process() else "")
+        if wrong:
+            logger.warning("%s cannot be used: %s. It is written again", path, wrong)
+        return bool(wrong)
 
     def _save(self, name: str) -> None:
         self._checkpointer.save(name, **progress_of(self.trainer))

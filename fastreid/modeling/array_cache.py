@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from fastreid.structures import PersonImage
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.files import atomic_write
 from fastreid.utils.manifest import sha256_of
+from fastreid.utils.seal import checksum_text, ends_with_its_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +32,8 @@ class ArrayCache:
     """Rows of numbers for each training image in a memory-mapped file, float32 [N, …].
 
     The name of the file follows from the weights of the frozen part, its precision, what else the rows depend on, and
-    the content of the image files, so that a folder may hold the caches of several trainings.
+    the content of the image files, so that a folder may hold the caches of several trainings. The file ends with a
+    checksum, which is compared when it is opened.
 
     Args:
         folder: folder of the file.
@@ -57,6 +61,8 @@ class ArrayCache:
     def _open(self) -> np.ndarray | None:
         if self._rows is None and self._path is not None and self._path.is_file():
             try:
+                if not ends_with_its_checksum(self._path):
+                    raise ValueError("its checksum differs, or an earlier version wrote it without one")
                 self._rows = np.load(str(self._path), mmap_mode="r", allow_pickle=False)
             except (ValueError, EOFError, OSError) as error:
                 logger.warning("%s is damaged (%s)", self._path, error)
@@ -97,13 +103,14 @@ class ArrayCache:
             DiskError: the disk is full.
         """
         assert self._path is not None
-        written = 0
+        written = checksum = 0
         with atomic_write(self._path, "wb", advice=f"Free some space, or set {self.key} to another disk") as file:
             for rows in batches:
-                if not written:
-                    _write_header(file, (size, *rows.shape[1:]))
-                file.write(rows.contiguous().numpy().tobytes())
+                content = (b"" if written else _header((size, *rows.shape[1:]))) + rows.contiguous().numpy().tobytes()
+                checksum = zlib.crc32(content, checksum)
+                file.write(content)
                 written += len(rows)
+            file.write(checksum_text(checksum))
             if written != size:
                 raise ConfigError(
                     f"{size - written} of {size} training images cannot be read, and {self.key} leaves no choice of "
@@ -129,9 +136,10 @@ class ArrayCache:
         return torch.from_numpy(stored[tuple(part.cpu().long().numpy() for part in index)])
 
 
-def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
+def _header(shape: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue()
 
 
 class FillCache(EpochTask):

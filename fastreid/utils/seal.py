@@ -92,10 +92,11 @@ class _Sealing:
         if not self._held.startswith(_END_MARK):
             raise RuntimeError("this version of torch does not end a file with the end record of a zip archive")
         self._put(self._held[:-2] + struct.pack("<H", _LENGTH) + _MARK)
-        self._file.write(_as_text(self._checksum))
+        self._file.write(checksum_text(self._checksum))
 
 
-def _as_text(checksum: int) -> bytes:
+def checksum_text(checksum: int) -> bytes:
+    """Return a CRC-32 as eight hexadecimal digits."""
     return f"{checksum:0{_DIGITS}x}".encode()
 
 
@@ -124,7 +125,7 @@ def damage_in(path: str | os.PathLike[str]) -> str:
         if not path.is_file():
             return "it is gone"
         if is_sealed(path):
-            return "" if _is_as_written(path) else "it is not what was written: its checksum differs"
+            return "" if ends_with_its_checksum(path) else "it is not what was written: its checksum differs"
         return _damage_of_archive(path)
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
@@ -137,12 +138,13 @@ def _tail(path: Path, length: int) -> bytes:
         return file.read()
 
 
-def _is_as_written(path: Path) -> bool:
+def ends_with_its_checksum(path: Path) -> bool:
+    """Whether a file ends with the `checksum_text` of all bytes before it."""
     checksum, left = 0, path.stat().st_size - _DIGITS
     with path.open("rb") as file:
         while left > 0 and (block := file.read(min(_BLOCK, left))):
             checksum, left = zlib.crc32(block, checksum), left - len(block)
-        return file.read() == _as_text(checksum)
+        return file.read() == checksum_text(checksum)
 
 
 def _damage_of_archive(path: Path) -> str:

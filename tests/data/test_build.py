@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fastreid.config import ConfigError, get_cfg
+from fastreid.config import ConfigError, check_ranges, get_cfg
 from fastreid.data import (
     build_datasets,
     build_feature_loader,
@@ -80,6 +80,31 @@ def test_a_set_without_training_images_says_so(cfg, tmp_path):
 def test_combineall_trains_on_the_test_people_too(cfg):
     cfg.merge_from_list(["DATASETS.COMBINEALL", True])
     assert build_reid_train_loader(cfg).dataset.num_classes == 8
+
+
+def people_of(cfg, *part):
+    cfg.merge_from_list(["DATASETS.PEOPLE", list(part)])
+    dataset = build_reid_train_loader(cfg).dataset
+    assert sorted(set(dataset.labels)) == list(range(dataset.num_classes))
+    return {image.person for image in dataset.images}
+
+
+def test_a_part_of_the_people_is_the_same_for_every_seed_and_order(cfg):
+    everybody = people_of(cfg, 0.0, 1.0)
+    first, others = people_of(cfg, 0.0, 0.5), people_of(cfg, 0.5, 1.0)
+    assert len(first) == len(others) == 3 and not first & others and first | others == everybody
+    cfg.merge_from_list(["MODEL.SEED", 99])
+    assert people_of(cfg, 0.0, 0.5) == first
+    assert people_of(cfg, 0.0, 0.7) > first  # a larger part has the people of a smaller one
+    with pytest.raises(ConfigError, match=r"DATASETS.PEOPLE \[0.0, 0.05\] leaves none of the 6 training people"):
+        people_of(cfg, 0.0, 0.05)
+
+
+@pytest.mark.parametrize("part", [[0.5], [0.5, 0.5], [0.7, 0.2], [0.0, 1.5]])
+def test_a_part_that_is_none_is_refused(cfg, part):
+    cfg.merge_from_list(["DATASETS.PEOPLE", part])
+    with pytest.raises(ConfigError, match="DATASETS.PEOPLE must be"):
+        check_ranges(cfg)
 
 
 def test_a_class_that_does_not_ask_for_the_root(cfg):

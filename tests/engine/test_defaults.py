@@ -10,6 +10,7 @@ import torch
 
 from fastreid.config import ConfigError
 from fastreid.engine import DefaultTrainer, HookBase
+from fastreid.engine.finished import FINISHED, UNFINISHED, state_of
 from fastreid.evaluation import NoValidQueryError
 from fastreid.utils.checkpoint import WeightsError, read_checkpoint
 from tests.engine.toys import ITERS_PER_EPOCH, PEOPLE, ToyTrainer, toy_cfg, train
@@ -169,6 +170,33 @@ def test_resuming_a_finished_run_evaluates(tmp_path, caplog):
     assert again.results == first.results
     assert "has finished its 4 epochs: evaluating it" in caplog.text
     assert (tmp_path / "model_final.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("loss", ["deleted", "deleted with the note", "damaged"])
+def test_a_finished_run_that_lost_its_last_checkpoint_writes_it_again(tmp_path, caplog, loss):
+    train(toy_cfg(tmp_path))
+    final = tmp_path / "model_final.pth"
+    whole = read_checkpoint(final)
+    if loss == "damaged":
+        final.write_bytes(final.read_bytes()[:-100])
+    else:
+        final.unlink()
+    if loss == "deleted with the note":
+        (tmp_path / "last_checkpoint").unlink()
+    assert state_of(tmp_path) == UNFINISHED
+    train(toy_cfg(tmp_path), resume=True)
+    assert state_of(tmp_path) == FINISHED and "It is written again" in caplog.text
+    again = read_checkpoint(final)
+    assert (again["epoch"], again["iteration"]) == (whole["epoch"], whole["iteration"])
+    assert all(torch.equal(value, again["model"][name]) for name, value in whole["model"].items())
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_a_run_that_is_resumed_with_fewer_epochs_than_it_has_done_writes_no_last_checkpoint(tmp_path):
+    train(toy_cfg(tmp_path))
+    (tmp_path / "model_final.pth").unlink()
+    train(toy_cfg(tmp_path, SOLVER__MAX_EPOCH=2), resume=True)
+    assert not (tmp_path / "model_final.pth").exists()
 
 
 def test_resume_without_a_checkpoint_starts_anew_or_from_weights(tmp_path, caplog):

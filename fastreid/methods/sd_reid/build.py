@@ -12,7 +12,10 @@ from fastreid.methods.sd_reid.conditioning import ConditionLearner, PlainConditi
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.feature_cache import FeatureCache
 from fastreid.methods.sd_reid.fusion import Fusion
+from fastreid.methods.sd_reid.generated_losses import GeneratedLosses
 from fastreid.methods.sd_reid.linear_mean import LinearMean
+from fastreid.methods.sd_reid.person_losses import PersonLosses
+from fastreid.methods.sd_reid.start_noise import StartNoise
 from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
 from fastreid.methods.sd_reid.view_refined_decoder import ViewEmbedding, ViewRefinedDecoder
 from fastreid.methods.sd_reid.whitening import ConditionWhitening, LatentWhitening
@@ -97,6 +100,9 @@ def stage2_parts(cfg: CfgNode) -> dict[str, Any]:
         "generated_neck": test.GENERATED_NECK,
         "compares_latents": test.GENERATED_SPACE == "latent",
         "cache": FeatureCache(keys.FEATURE_CACHE, cfg.INPUT.SIZE_TEST) if keys.FEATURE_CACHE else None,
+        "loss_terms": PersonLosses.from_config(cfg, person) if keys.JOINT_TRAINING else None,
+        "start_noise": StartNoise(dim, keys.LEARNT_NOISE_KL) if keys.LEARNT_NOISE else None,
+        "generated_losses": make_generated_losses(cfg, dim, schedule),
     }
 
 
@@ -267,6 +273,32 @@ def make_noise(cfg: CfgNode, shape: tuple[int, ...]) -> NoiseSource:
         return NoiseSource(keys.NOISE, cfg.MODEL.SEED if keys.NOISE_SEED < 0 else keys.NOISE_SEED, shape)
 
 
+def make_generated_losses(cfg: CfgNode, dim: int, schedule: Schedule) -> GeneratedLosses | None:
+    """Return the losses on generated vectors, or None if their weights are 0.
+
+    Args:
+        cfg: the config.
+        dim: width of identity vectors.
+        schedule: the diffusion.
+
+    Raises:
+        ConfigError: the network predicts noise, or trains the null condition.
+    """
+    keys = cfg.MODEL.SDMODEL
+    if not (keys.GENERATED_CE or keys.GENERATED_TRIPLET):
+        return None
+    losses = "MODEL.SDMODEL.GENERATED_CE and GENERATED_TRIPLET"
+    if schedule.prediction_type == "epsilon":
+        raise ConfigError(
+            f"{losses} need the clean vector, which a prediction of noise gives too inexactly: set "
+            "MODEL.SDMODEL.PREDICTION_TYPE sample or v_prediction"
+        )
+    if keys.U_COND_PERCENT:
+        raise ConfigError(f"{losses} need the person of every generated vector: set MODEL.SDMODEL.U_COND_PERCENT 0.0")
+    weights = {"ce_weight": keys.GENERATED_CE, "triplet_weight": keys.GENERATED_TRIPLET}
+    return GeneratedLosses(dim, cfg.MODEL.HEADS.NUM_CLASSES, **weights)
+
+
 def check_choices(cfg: CfgNode) -> None:
     """Check the keys of stage 2 that need neither backbone nor UNet.
 
@@ -288,6 +320,16 @@ def check_choices(cfg: CfgNode) -> None:
             raise ConfigError(f"MODEL.SDMODEL.{name} is a chance from 0 to 1, got {keys[name]}")
     if keys.STANDARDIZE_LATENT and not cfg.MODEL.HEADS.WITH_BNNECK:
         raise ConfigError("MODEL.SDMODEL.STANDARDIZE_LATENT uses the BN neck's statistics: set MODEL.HEADS.WITH_BNNECK")
+    if keys.JOINT_TRAINING and keys.FEATURE_CACHE:
+        raise ConfigError(
+            "MODEL.SDMODEL.FEATURE_CACHE stores the features of a frozen encoder, and MODEL.SDMODEL.JOINT_TRAINING "
+            'trains it: set MODEL.SDMODEL.FEATURE_CACHE ""'
+        )
+    if test.VIEW_WEIGHTS and len(test.VIEW_WEIGHTS) != (test.NUM_VIEWS or keys.VIEW_NUM):
+        raise ConfigError(
+            f"TEST.SDMODEL.VIEW_WEIGHTS is {list(test.VIEW_WEIGHTS)}, and {test.NUM_VIEWS or keys.VIEW_NUM} views are "
+            "generated: give one weight for each"
+        )
     if not 0 <= test.NUM_VIEWS <= keys.VIEW_NUM:
         raise ConfigError(f"TEST.SDMODEL.NUM_VIEWS must be 0 (all) … VIEW_NUM={keys.VIEW_NUM}, got {test.NUM_VIEWS}")
     if test.NUM_DRAWS < 1:

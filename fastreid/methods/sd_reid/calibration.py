@@ -1,4 +1,4 @@
-"""The calibration of stage 2 as an epoch task: before the first epoch, on training images without augmentation."""
+"""The calibration of stage 2 as an epoch task: before epochs, on training images without augmentation."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ class Calibration(EpochTask):
 
     Args:
         fit: reads the batches once; `targets` are training labels.
+        every_epoch: whether it runs before every epoch, as the encoder trains, or before the first one only.
     """
 
-    def __init__(self, fit: Callable[[Iterable[Mapping[str, Any]]], None]) -> None:
-        self._fit = fit
+    def __init__(self, fit: Callable[[Iterable[Mapping[str, Any]]], None], *, every_epoch: bool = False) -> None:
+        self._fit, self._every_epoch = fit, every_epoch
 
     def is_due(self, epoch: int) -> bool:
-        """Return True for the first epoch of a run."""
-        return epoch == 0
+        """Return True for the first epoch of a run, and for others with `every_epoch`."""
+        return epoch == 0 or self._every_epoch
 
     def run(self, training_set: TrainingSet) -> EpochPlan | None:
         """Select the images and call `fit`; labels and order stay."""

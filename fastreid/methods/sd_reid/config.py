@@ -75,6 +75,17 @@ KEYS = {
     # Folder for the features of the frozen encoder, so that training decodes no image and runs no encoder. The only
     # augmentation can be mirroring then. "": off.
     "MODEL.SDMODEL.FEATURE_CACHE": Key("", TEXT, is_path=True),
+    # Train the encoder together with the generator, by the losses of stage 1 and that of the generator.
+    "MODEL.SDMODEL.JOINT_TRAINING": Key(False, FLAG),
+    # Learning rate of such an encoder, as a share of SOLVER.BASE_LR (DiffReID: 5e-6 beside 5e-4).
+    "MODEL.SDMODEL.ENCODER_LR_FACTOR": Key(0.01, NOT_NEGATIVE),
+    # Learn mean and variance of the starting noise from the image's own vector; sampling starts from the mean.
+    "MODEL.SDMODEL.LEARNT_NOISE": Key(False, FLAG),
+    # Weight of the divergence of that noise from N(0, I).
+    "MODEL.SDMODEL.LEARNT_NOISE_KL": Key(1.0, NOT_NEGATIVE),
+    # Weights of cross-entropy over people and triplet loss on real and generated vectors together.
+    "MODEL.SDMODEL.GENERATED_CE": Key(0.0, NOT_NEGATIVE),
+    "MODEL.SDMODEL.GENERATED_TRIPLET": Key(0.0, NOT_NEGATIVE),
     # Chance per image that training conditions on its view's centre instead of its own view token; at
     # inference only centres exist (B5: the release never trains on them, 0.0).
     "MODEL.SDMODEL.VIEW_CENTRE_PERCENT": Key(0.5, SHARE),
@@ -142,6 +153,9 @@ KEYS = {
     # cosine of two descriptors is (person + GENERATED_WEIGHT * mean over views) / (1 + GENERATED_WEIGHT).
     "TEST.SDMODEL.FUSION": Key("weighted", NAME),
     "TEST.SDMODEL.GENERATED_WEIGHT": Key(0.6, NOT_NEGATIVE),
+    # The weight of the generated feature of each view, instead of GENERATED_WEIGHT / V for all of them; []: the latter.
+    # tools/choose_view_weights.py chooses them on people for validation.
+    "TEST.SDMODEL.VIEW_WEIGHTS": Key([], each(NOT_NEGATIVE, "a list of numbers, 0 or more")),
     # Space in which generated features are compared: "feature" (that of identity vectors) or "latent" (as they are
     # diffused, so whitened with WHITEN_LATENT; GENERATED_NECK has no effect then).
     "TEST.SDMODEL.GENERATED_SPACE": Key("feature", NAME),
@@ -152,4 +166,6 @@ KEYS = {
     "TEST.SDMODEL.GENERATED_NECK": Key(True, FLAG),
 }
 
-CONFIG = MethodConfig(models=("SDReIDStage1", "SDReIDStage2"), keys=KEYS, loss_models=("SDReIDStage1",), origin=RELEASE)
+CONFIG = MethodConfig(
+    models=("SDReIDStage1", "SDReIDStage2"), keys=KEYS, loss_models=("SDReIDStage1", "SDReIDStage2"), origin=RELEASE
+)

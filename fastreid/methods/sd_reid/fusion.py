@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,29 +24,36 @@ class Fusion:
         weight: weight of the generated features, at least 0.
         parts: which of "person", "latent" and "generated" the descriptor holds.
         latent_weight: weight of the latent, at least 0.
+        view_weights: the weight of the generated feature of each view, instead of weight / V.
 
     Raises:
         ConfigError: unknown mode or part, no parts, or a negative weight.
     """
 
-    def __init__(self, mode: str, weight: float, parts: tuple[str, ...], latent_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        mode: str,
+        weight: float,
+        parts: tuple[str, ...],
+        latent_weight: float = 1.0,
+        view_weights: Sequence[float] = (),
+    ) -> None:
         if mode not in MODES:
             raise ConfigError(explain_choice("TEST.SDMODEL.FUSION", mode, MODES))
         for part in parts:
             if part not in PARTS:
                 raise ConfigError(explain_choice("part in TEST.SDMODEL.PARTS", part, PARTS))
-        if not parts or weight < 0 or latent_weight < 0:
-            raise ConfigError(
-                f"a descriptor needs a part and weights of 0 or more, got PARTS={parts}, weights {weight} and "
-                f"{latent_weight}"
-            )
+        if not parts or min(weight, latent_weight, *view_weights) < 0:
+            given = ", ".join(map(str, (weight, latent_weight, *view_weights)))
+            raise ConfigError(f"a descriptor needs a part and weights of 0 or more, got PARTS={parts}, weights {given}")
         self.mode, self.weight, self.parts, self.latent_weight = mode, weight, parts, latent_weight
+        self.view_weights = tuple(view_weights)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> Fusion:
         """Return the fusion of a config; errors as of the class."""
         keys = cfg.TEST.SDMODEL
-        return cls(keys.FUSION, keys.GENERATED_WEIGHT, tuple(keys.PARTS), keys.LATENT_WEIGHT)
+        return cls(keys.FUSION, keys.GENERATED_WEIGHT, tuple(keys.PARTS), keys.LATENT_WEIGHT, keys.VIEW_WEIGHTS)
 
     @property
     def needs_generated(self) -> bool:
@@ -70,12 +79,14 @@ class Fusion:
         if latent is not None and "latent" in self.parts:
             pieces.append(self._weighted(latent[:, None], self.latent_weight))
         if generated is not None and "generated" in self.parts:
-            pieces.append(self._weighted(generated, self.weight))
+            pieces.append(self._weighted(generated, self.weight, self.view_weights))
         return torch.cat(pieces, dim=1).float()
 
-    def _weighted(self, rows: Tensor, weight: float) -> Tensor:
+    def _weighted(self, rows: Tensor, weight: float, each: Sequence[float] = ()) -> Tensor:
         """[B, V, D] -> [B, VD]."""
-        if self.mode == "weighted":
+        if self.mode == "weighted" and each:
+            rows = unit_rows(rows, dim=2) * torch.tensor(each, device=rows.device).sqrt()[:, None]
+        elif self.mode == "weighted":
             rows = unit_rows(rows, dim=2) * (weight / rows.shape[1]) ** 0.5
         return rows.flatten(1)
 

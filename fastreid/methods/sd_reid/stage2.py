@@ -13,12 +13,15 @@ from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.data.transforms import DrawMirroring
 from fastreid.methods.sd_reid.build import stage2_parts
 from fastreid.methods.sd_reid.calibration import Calibration
-from fastreid.methods.sd_reid.conditioning import ConditionLearner, PlainConditions, perturb
+from fastreid.methods.sd_reid.conditioning import ConditionLearner, PlainConditions, keep_control, perturb
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.feature_cache import FeatureCache, FillFeatureCache, check_cacheable
 from fastreid.methods.sd_reid.fusion import Fusion
+from fastreid.methods.sd_reid.generated_losses import GeneratedLosses
 from fastreid.methods.sd_reid.linear_mean import LinearMean
+from fastreid.methods.sd_reid.person_losses import PersonLosses
 from fastreid.methods.sd_reid.person_model import PersonModel
+from fastreid.methods.sd_reid.start_noise import StartNoise
 from fastreid.methods.sd_reid.target_memory import DrawnTargets, FillTargetMemory, TargetMemory
 from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
 from fastreid.methods.sd_reid.view_refined_decoder import ViewEmbedding, ViewRefinedDecoder
@@ -26,18 +29,18 @@ from fastreid.methods.sd_reid.whitening import ConditionWhitening, LatentWhiteni
 from fastreid.modeling.diffusion import Denoiser, Latent, NoiseSource, Sampler, Schedule
 from fastreid.modeling.diffusion.guidance import NullCondition, drop_control
 from fastreid.modeling.epoch_task import EpochTask
-from fastreid.modeling.model import Transform
+from fastreid.modeling.model import RatePart, Transform
 from fastreid.structures import Condition, PersonFeatures
 from fastreid.utils.draws import BatchDraws
 
 
 class SDReIDStage2(PersonModel):
-    """A frozen stage-1 `PersonEncoder`, and a diffusion model over its identity vectors.
+    """A stage-1 `PersonEncoder`, and a diffusion model over its identity vectors.
 
-    `forward(batch)` returns the denoising loss in training, and the descriptor of `fusion` otherwise.
+    `forward(batch)` returns the losses in training, and the descriptor of `fusion` otherwise.
 
     Args:
-        person: the encoder of stage 1; it is frozen, and always in eval mode.
+        person: the encoder of stage 1; it is frozen, and always in eval mode, without `loss_terms`.
         latent: shape into which identity vectors are folded.
         standardized: whether identity vectors are diffused with zero mean and unit variance.
         latent_whitening: whitening of identity vectors instead, or None for none.
@@ -64,6 +67,9 @@ class SDReIDStage2(PersonModel):
         generated_neck: whether generated features pass the BN neck.
         cache: where the features of training images are stored, or None to compute them in each iteration.
         compares_latents: whether generated features stay as they are diffused, without neck.
+        loss_terms: losses of stage 1, with which the encoder trains too, or None to freeze it.
+        start_noise: the learnt starting noise, or None for a normal distribution.
+        generated_losses: further losses on generated vectors, or None for none.
     """
 
     # A checkpoint of stage 1, from which stage 2 starts, must fill them.
@@ -100,9 +106,16 @@ class SDReIDStage2(PersonModel):
         generated_neck: bool,
         compares_latents: bool,
         cache: FeatureCache | None = None,
+        loss_terms: PersonLosses | None = None,
+        start_noise: StartNoise | None = None,
+        generated_losses: GeneratedLosses | None = None,
     ) -> None:
         super().__init__()
-        self.person = person.requires_grad_(False).eval()
+        self.person, self.loss_terms = person, loss_terms
+        if loss_terms is None:
+            person.requires_grad_(False).eval()
+        else:
+            loss_terms.freeze_unused(person)
         self.latent, self.standardized = latent, standardized
         self.schedule, self.sampler = schedule, sampler
         self.noise, self.fusion = noise, fusion
@@ -124,6 +137,7 @@ class SDReIDStage2(PersonModel):
         self.num_views, self.num_draws = num_views, num_draws
         self.generated_neck, self.compares_latents = generated_neck, compares_latents
         self.cache = cache
+        self.start_noise, self.generated_losses = start_noise, generated_losses
         self.register_frozen_asset("denoiser")
 
     @classmethod
@@ -137,13 +151,18 @@ class SDReIDStage2(PersonModel):
         return stage2_parts(cfg)
 
     def train(self, mode: bool = True) -> SDReIDStage2:
-        """Set the training mode of all parts except the frozen encoder, whose statistics must not change."""
+        """Set the training mode of all parts except a frozen encoder, whose statistics must not change."""
         super().train(mode)
-        self.person.eval()
+        if self.loss_terms is None:
+            self.person.eval()
         return self
 
+    def rate_parts(self) -> Sequence[RatePart]:
+        """Return the heads, and the encoder, which trains at MODEL.SDMODEL.ENCODER_LR_FACTOR."""
+        return [*super().rate_parts(), RatePart("MODEL.SDMODEL.ENCODER_LR_FACTOR", (self.person,))]
+
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
-        """Return the denoising loss in training, and descriptors otherwise.
+        """Return the losses in training, and descriptors otherwise.
 
         Args:
             batch: `images`, and in training `targets` and `viewids`.
@@ -152,12 +171,14 @@ class SDReIDStage2(PersonModel):
             with torch.no_grad():
                 features = self.person(batch["images"])
             return self.embed(features, batch)
-        return {"loss_diffusion": self._denoising_loss(self._training_features(batch), batch)}
+        features = self._training_features(batch)
+        losses = {} if self.loss_terms is None else self.loss_terms.of(self.person, features, batch)
+        return losses | self._generator_losses(features, batch)
 
-    @torch.no_grad()
     def _training_features(self, batch: Mapping[str, Any]) -> PersonFeatures:
         if self.cache is None:
-            return self.person(batch["images"])
+            with torch.set_grad_enabled(self.loss_terms is not None):
+                return self.person(batch["images"])
         stored = self.cache.features(batch["indices"], batch["images"])
         return stored.to(self.device)
 
@@ -173,7 +194,7 @@ class SDReIDStage2(PersonModel):
         check_cacheable(cfg)
         return {"images": DrawMirroring(cfg.INPUT.FLIP.PROB if cfg.INPUT.FLIP.ENABLED else None)}
 
-    def _denoising_loss(self, features: PersonFeatures, batch: Mapping[str, Any]) -> Tensor:
+    def _generator_losses(self, features: PersonFeatures, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         id_conditions = self._conditions(features)
         draws = BatchDraws.of(batch, self.device)
         targets = self._targets(features, batch, draws)
@@ -190,11 +211,21 @@ class SDReIDStage2(PersonModel):
         )
         condition = self._drop_some(condition, draws)
 
-        noise = draws.normal(*clean.shape[1:])
+        noise, losses = draws.normal(*clean.shape[1:]), {}
+        if self.start_noise is not None:
+            learnt, losses["loss_start_noise"] = self.start_noise.draw(self._latents(features), noise.flatten(1))
+            noise = self.latent.fold(learnt)
         timesteps = self.schedule.timesteps_of(draws.uniform())
-        prediction = self.denoiser(self.schedule.add_noise(clean, noise, timesteps), timesteps, condition)
-        return F.mse_loss(prediction.float(), self.schedule.target(clean, noise, timesteps))
+        noisy = self.schedule.add_noise(clean, noise, timesteps)
+        prediction = self.denoiser(noisy, timesteps, condition).float()
+        losses["loss_diffusion"] = F.mse_loss(prediction, self.schedule.target(clean, noise, timesteps))
+        if self.generated_losses is not None:
+            generated = self.latent.unfold(self.schedule.clean_of(prediction, noisy, timesteps))
+            generated = generated + self._mean(id_conditions, requested)
+            losses |= self.generated_losses(self._latents(features), generated, batch["targets"].to(self.device))
+        return losses
 
+    @torch.no_grad()
     def _targets(self, features: PersonFeatures, batch: Mapping[str, Any], draws: BatchDraws) -> DrawnTargets:
         if self.memory is not None:
             return self.memory.draw(batch["indices"], draws.uniform())
@@ -202,16 +233,20 @@ class SDReIDStage2(PersonModel):
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
         weights, requested = self.target(people, views, draws.uniform())
         with torch.autocast(self.device.type, enabled=False):
-            latents = weights @ self._encode(features.identity.float())
+            latents = weights @ self._latents(features)
             return DrawnTargets(latents, weights @ features.view.float(), requested)
 
     def epoch_tasks(self) -> Sequence[EpochTask]:
-        """Return the calibration and the memory of targets, as far as there is anything to fit."""
+        """Return the calibration and the memory of targets, as far as there is anything to fit.
+
+        They run before every epoch if the encoder trains, otherwise before the first one.
+        """
+        trains = self.loss_terms is not None
         tasks: list[EpochTask] = [] if self.cache is None else [FillFeatureCache(self.cache, self.person)]
         if self._fitted():
-            tasks.append(Calibration(self.calibrate))
+            tasks.append(Calibration(self.calibrate, every_epoch=trains))
         if self.memory is not None:
-            tasks.append(FillTargetMemory(self.memory, self._describe))
+            tasks.append(FillTargetMemory(self.memory, self._describe, every_epoch=trains))
         return tasks
 
     def _fitted(self) -> bool:
@@ -219,11 +254,11 @@ class SDReIDStage2(PersonModel):
 
     def _describe(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         features = self.person(batch["images"])
-        return self._encode(features.identity.float()), features.view.float()
+        return self._latents(features), features.view.float()
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Fit whitenings and linear mean, which have closed forms, to features of the frozen encoder; before training.
+        """Fit whitenings and linear mean, which have closed forms, to features of the encoder.
 
         Args:
             batches: training images, with `targets` and `viewids`; read once.
@@ -261,6 +296,9 @@ class SDReIDStage2(PersonModel):
     def _whiten(self, id_conditions: Tensor) -> Tensor:
         return id_conditions if self.whitening is None else self.whitening(id_conditions)
 
+    def _latents(self, features: PersonFeatures) -> Tensor:
+        return self._encode(features.identity.float())
+
     def _encode(self, identity: Tensor) -> Tensor:
         if self.latent_whitening is not None:
             return self.latent_whitening.encode(identity)
@@ -287,12 +325,7 @@ class SDReIDStage2(PersonModel):
         tokens = condition.tokens
         null = draws.uniform(1, 1) < self.null_percent
         kept = (~null).unsqueeze(-1).to(tokens.dtype)
-        control = condition.control
-        if control is not None:
-            control = control.map(
-                lambda m: m * _over(kept, m) if self.null_drops_down else m,
-                lambda m: m * _over(kept, m) if self.null_drops_up else m,
-            )
+        control = keep_control(condition.control, kept, down=self.null_drops_down, up=self.null_drops_up)
         return Condition(torch.where(null, self.condition_learner.null_like(tokens), tokens), control)
 
     def embed(self, features: PersonFeatures, batch: Mapping[str, Any]) -> Tensor:
@@ -303,7 +336,7 @@ class SDReIDStage2(PersonModel):
             batch: the images and paths, for noise that depends on them.
         """
         generated = self.generate(features, batch) if self.fusion.needs_generated else None
-        latent = self._encode(features.identity.float()) if self.fusion.needs_latent else None
+        latent = self._latents(features) if self.fusion.needs_latent else None
         return self.fusion(self.person.neck(features.identity), generated, latent)
 
     def check_weights(self) -> None:
@@ -343,6 +376,9 @@ class SDReIDStage2(PersonModel):
             self.null_drops_up,
         )
         noise = self.noise.draw(batch, repeats, self.sampler.noise_steps).to(self.device).flatten(1, 2)
+        if self.start_noise is not None:
+            start = self.latent.fold(self.start_noise(self._latents(features)).repeat_interleave(repeats, dim=0))
+            noise = torch.cat([start[None], noise[1:]])
         samples = self.latent.unfold(self.sampler.sample(self.denoiser, condition, null, noise))
         samples = samples + self._mean(id_conditions, requested)
         samples = samples if self.compares_latents else self._decode(samples)
@@ -357,8 +393,3 @@ class SDReIDStage2(PersonModel):
             "the prediction type of stage 2": self.schedule.prediction_type,
             "the schedule of betas of stage 2": self.schedule.betas,
         }
-
-
-def _over(rows: Tensor, maps: Tensor) -> Tensor:
-    """Factors [B, 1, 1, 1] in the number of dimensions of maps [B, …]."""
-    return rows.view(-1, *[1] * (maps.ndim - 1))

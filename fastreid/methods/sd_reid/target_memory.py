@@ -34,8 +34,8 @@ class DrawnTargets:
 class TargetMemory:
     """Latent and view token of every training image, and their sums over each person in each view.
 
-    The encoder is frozen, and images are read without augmentation: means are exact, and the same in every epoch and
-    in every process.
+    Images are read without augmentation. The means of a frozen encoder are exact, and the same in every epoch and in
+    every process; those of an encoder that trains are as of the beginning of the epoch.
 
     Args:
         num_views: V.
@@ -121,14 +121,15 @@ class FillTargetMemory(EpochTask):
     Args:
         memory: the memory.
         describe: the latents and view tokens of a batch.
+        every_epoch: whether it is filled anew before every epoch, as the encoder trains.
     """
 
-    def __init__(self, memory: TargetMemory, describe: Describe) -> None:
-        self._memory, self._describe = memory, describe
+    def __init__(self, memory: TargetMemory, describe: Describe, *, every_epoch: bool = False) -> None:
+        self._memory, self._describe, self._every_epoch = memory, describe, every_epoch
 
     def is_due(self, epoch: int) -> bool:
-        """Return True for the first epoch of a run."""
-        return epoch == 0
+        """Return True for the first epoch of a run, and for others with `every_epoch`."""
+        return epoch == 0 or self._every_epoch
 
     def run(self, training_set: TrainingSet) -> EpochPlan | None:
         """Read all training images once; labels and order stay."""

@@ -150,6 +150,21 @@ class Schedule:
             return self._forward.get_velocity(clean, noise, timesteps)
         return noise if self.prediction_type == "epsilon" else clean
 
+    def clean_of(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the clean samples z_0 that follow from predictions.
+
+        Args:
+            prediction: what the network predicts.
+            noisy: z_t, of the same shape [B, …].
+            timesteps: t, [B].
+        """
+        if self.prediction_type == "sample":
+            return prediction
+        kept = self._forward.alphas_cumprod.to(noisy.device)[timesteps].view(-1, *[1] * (noisy.ndim - 1))
+        if self.prediction_type == "v_prediction":
+            return kept.sqrt() * noisy - (1 - kept).sqrt() * prediction
+        return (noisy - (1 - kept).sqrt() * prediction) / kept.sqrt()
+
     def reverse(self, num_steps: int, device: torch.device | str) -> Reverse:
         """Return a new solver.
 

@@ -27,5 +27,6 @@ def test_every_nth_person_is_read_with_its_label(each, stride):
     assert [image.path for image in seen] == [image.path for image in images if (image.person - 100) % stride == 0]
 
 
-def test_it_is_due_before_the_first_epoch_only():
+def test_it_is_due_before_the_first_epoch_only_unless_the_encoder_trains():
     assert [Calibration(list).is_due(epoch) for epoch in range(3)] == [True, False, False]
+    assert [Calibration(list, every_epoch=True).is_due(epoch) for epoch in range(3)] == [True, True, True]

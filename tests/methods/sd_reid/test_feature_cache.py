@@ -135,6 +135,22 @@ def test_a_damaged_file_is_logged_and_written_anew(tmp_path, training_set, caplo
     assert path.read_bytes() == whole and "is damaged" in caplog.text
 
 
+@pytest.mark.parametrize("place", [0, 100, 200, -9, -1])
+def test_one_flipped_bit_is_noticed_when_the_file_is_opened(tmp_path, training_set, caplog, place):
+    cache = fill(tmp_path / "cache", training_set)
+    path = tmp_path / "cache" / cache.name
+    whole = bytearray(path.read_bytes())
+    flipped = bytearray(whole)
+    flipped[place] ^= 1
+    path.write_bytes(flipped)
+    lost = FeatureCache(str(tmp_path / "cache"))
+    lost.use(cache.name)
+    with pytest.raises(ArgumentError, match="is missing or damaged"):
+        lost.read(torch.tensor([0]), torch.tensor([False]))
+    assert fill(tmp_path / "cache", training_set).name == path.name
+    assert path.read_bytes() == whole and "is damaged (its checksum differs" in caplog.text
+
+
 def test_mirroring_is_drawn_as_for_images():
     picture = np.zeros((4, 2, 3), np.uint8)
     picture[:, 0] = 255

@@ -23,6 +23,16 @@ def test_weighted_fusion_is_a_fusion_of_cosines():
     assert fused == pytest.approx((person + 0.6 * generated) / 1.6, abs=1e-6)
 
 
+def test_each_view_can_have_a_weight_of_its_own():
+    descriptor = Fusion("weighted", 9.0, ("person", "generated"), view_weights=[0.5, 0.0, 1.5])(PERSON, GENERATED)
+    person = F.cosine_similarity(PERSON[:1], PERSON[1:]).item()
+    cosines = F.cosine_similarity(GENERATED[0], GENERATED[1], dim=1).tolist()
+    fused = F.cosine_similarity(descriptor[:1], descriptor[1:]).item()
+    assert fused == pytest.approx((person + 0.5 * cosines[0] + 1.5 * cosines[2]) / 3, abs=1e-6)
+    same = Fusion("weighted", 9.0, ("person", "generated"), view_weights=[3.0, 3.0, 3.0])(PERSON, GENERATED)
+    torch.testing.assert_close(same, Fusion("weighted", 9.0, ("person", "generated"))(PERSON, GENERATED))
+
+
 @pytest.mark.parametrize("scale", [1e-42, 1e-30, 1e-18, 1e-13, 1e13, 1e30, 1e37])
 def test_weighted_fusion_does_not_know_how_long_features_are(scale):
     fusion = Fusion("weighted", 0.6, ("person", "generated"))
@@ -51,6 +61,7 @@ def test_parts():
         (("concat", 1.0, ("persons",)), "did you mean 'person'"),
         (("concat", 1.0, ()), "needs a part"),
         (("weighted", -0.1, ("person",)), "weights of 0 or more"),
+        (("weighted", 1.0, ("person",), 1.0, [0.5, -1.0]), "weights of 0 or more"),
     ],
 )
 def test_wrong_settings_are_explained(arguments, message):

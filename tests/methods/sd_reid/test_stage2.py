@@ -354,7 +354,7 @@ def test_diffusion_works_around_the_linear_mean(make_stage2, monkeypatch):
 
         monkeypatch.setattr(Schedule, "add_noise", add_noise)
         torch.manual_seed(3)
-        model._denoising_loss(features, batch)
+        model._generator_losses(features, batch)
         torch.manual_seed(3)
         chance = BatchDraws.of(batch, model.device).uniform()
         weights, requested = model.target(batch["targets"], batch["viewids"], chance)
