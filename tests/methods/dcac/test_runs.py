@@ -68,7 +68,7 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bits(folder, sd_folder, se
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(folder, sd_folder):
-    norm = ("MODEL.HEADS.NORM", "syncBN", "SOLVER.OPT", "SGD", "SOLVER.BASE_LR", "0.01")
+    norm = ("MODEL.HEADS.NORM", "syncBN", "SOLVER.OPT", "SGD", "SOLVER.BASE_LR", "0.01", "SOLVER.MAX_EPOCH", "2")
     for output, options in (("one", ()), ("two", ("--num-gpus=2",))):
         done = train(folder, sd_folder, output, *options, *norm)
         assert done.returncode == 0, done.stderr[-2000:]
