@@ -42,6 +42,16 @@ def is_stage2(cfg: CfgNode) -> bool:
     return cfg.MODEL.META_ARCHITECTURE == "SDReIDStage2"
 
 
+# The schedule of CLIP-ReID and DCAC.
+EPOCH_WARMUP = {
+    "SOLVER.SCHED": "EpochWarmupMultiStepLR",
+    "SOLVER.WARMUP_EPOCHS": 10,
+    "SOLVER.WARMUP_FACTOR": 0.1,
+    "SOLVER.WARMUP_ITERS": 0,
+    "SOLVER.STEPS": [30, 50],
+    "SOLVER.GAMMA": 0.1,
+}
+
 # Names of the two stages of each pair of published recipes, below configs/.
 PAIRS = {
     "CARGO": ("CARGO/base_stage1", "CARGO/base_stage2_step5"),

@@ -10,7 +10,7 @@ import torch
 from fastreid.config import refuse_unsupported
 from fastreid.modeling import build_model
 from tests.miniature import ROOT
-from tests.recipes import CONFIGS, PAIRS, RECIPES, RELEASED, is_stage2, leaves, merged, name_of
+from tests.recipes import CONFIGS, EPOCH_WARMUP, PAIRS, RECIPES, RELEASED, is_stage2, leaves, merged, name_of
 
 SCRIPTS = sorted([*ROOT.glob("*.sh"), *ROOT.glob("go/*.sh"), ROOT / ".ci/run"])
 
@@ -305,12 +305,9 @@ CLIP = BOT | {
     "SOLVER.WEIGHT_DECAY": 1e-4,
     "SOLVER.WEIGHT_DECAY_BIAS": 1e-4,
     "SOLVER.MAX_EPOCH": 60,
-    "SOLVER.SCHED": "LinearWarmupMultiStepDecayLRScheduler",
-    "SOLVER.DECAY_EPOCHS": [29, 49],
-    "SOLVER.WARMUP_FACTOR": 0.1,
-    "SOLVER.WARMUP_ITERS": 10 * (12_936 // 64),
+    **EPOCH_WARMUP,
 }
-del CLIP["SOLVER.STEPS"], CLIP["SOLVER.CHECKPOINT_PERIOD"], CLIP["TEST.EVAL_PERIOD"]
+del CLIP["SOLVER.CHECKPOINT_PERIOD"], CLIP["TEST.EVAL_PERIOD"]
 
 
 def test_the_clip_recipe_has_the_values_of_clip_reid():

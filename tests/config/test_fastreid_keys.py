@@ -556,8 +556,7 @@ CHANGED = {
 @pytest.mark.parametrize(("beside", "key"), UNREAD, ids=lambda part: part if isinstance(part, str) else "")
 def test_a_key_that_nothing_reads_is_logged(caplog, beside, key):
     default = read(get_cfg(), key)
-    words = [str(word) for pair in (beside | {key: CHANGED[type(default)](default)}).items()
-             for word in pair]  # fmt: skip
+    words = [str(word) for pair in (beside | {key: CHANGED[type(default)](default)}).items() for word in pair]
     assert f"{key} (" in logged_of(caplog, *words)
 
 
