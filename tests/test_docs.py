@@ -18,7 +18,9 @@ from fastreid.config.unsupported import REASONS
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.engine import default_argument_parser
 from fastreid.modeling import build_model
-from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
+from fastreid.modeling.model import evaluation_config_of
+from fastreid.rendering import render_benchmark
+from tests.miniature import ADDED, PEOPLE, ROOT, Scratch, finished_quickstart, make_scratch
 from tests.pages import MIGRATING, TEXTS, blocks
 from tests.recipes import TINY_MODEL, asset_keys, leaves, merged, save_model
 
@@ -28,6 +30,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastrei
 RUN_ELSEWHERE = {
     "./quickstart.sh dcac": "tests/test_quickstart_dcac.py::test_it_renders_two_places_trains_and_writes_one_report",
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_prints_its_steps_and_one_table",
+    "./quickstart.sh dcac": "tests/test_quickstart_dcac.py::test_it_renders_two_places_trains_and_writes_one_report",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
     "docs/follow_a_step.md": "tests/test_follow_a_step.py::test_each_stop_is_called_after_the_one_before",
     "ruff": "tests/test_house.py::test_ruff_has_no_complaint",
@@ -46,6 +49,8 @@ SHORTER = {
     "benchmarks/generators.py": ["--assets", "nowhere", "--batch", "1", "--rounds", "1"],
     "benchmarks/rendered.py": ["--help"],
     "benchmarks/evaluation.py": ["--sizes", "tiny", "--dims", "16"],
+    "benchmarks/domains.py": ["--help"],
+    "benchmarks/dcac.py": ["--help"],
     "benchmarks/faults.py": ["--help"],
     "benchmarks/mutants.py": ["--each", "1", "modeling/losses/focal.py"],
     "benchmarks/spinning.py": ["--help"],
@@ -158,7 +163,8 @@ def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     calls = [shlex.split(call) for call in scratch.calls()]
     configs = [read_command(call[1:]) for call in calls if call[0] == "tools/train_net.py"]
-    assert configs and {cfg.MODEL.META_ARCHITECTURE for cfg in configs} == {"SDReIDStage1", "SDReIDStage2"}
+    models = {"DCAC"} if name.endswith("run_dcac.sh") else {"SDReIDStage1", "SDReIDStage2"}
+    assert {cfg.MODEL.META_ARCHITECTURE for cfg in configs} == models
 
 
 def read_command(words: list[str]):
@@ -194,7 +200,21 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
             [*words[:2], *unless_given("--dry-run", words), *words[2:]],
             [*added, *small_cargo(words, scratch)],
         )
+    if any("configs/DCAC" in word for word in words):
+        added += small_dcac(words, scratch)
     scratch.tool(tool, *words, *added)
+
+
+def small_dcac(words: tuple[str, ...], scratch: Scratch) -> list[str]:
+    """Write a small checkpoint to MODEL.WEIGHTS, and return keys with which it is evaluated on a few people."""
+    render_benchmark(scratch.folder / "datasets/people", "DukeMTMC", **PEOPLE)
+    keys = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "128"]
+    cfg = merged(ROOT / words[words.index("--config-file") + 1])
+    cfg.merge_from_list(keys)
+    path = scratch.folder / words[words.index("MODEL.WEIGHTS") + 1]
+    path.parent.mkdir(parents=True)
+    torch.save({"model": build_model(evaluation_config_of(cfg), num_classes=8).state_dict()}, path)
+    return [*keys, "DATASETS.ROOT", "datasets/people"]
 
 
 def unless_given(flag: str, words: tuple[str, ...]) -> list[str]:

@@ -147,3 +147,24 @@ def test_cargo_stage2_trains_a_step_and_samples_on_a_cpu(true_size, overlays):
         features = model.eval()(batch)
     assert features.shape == (2, 3 * 768) and features.isfinite().all()  # the person and two views
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 24 * 2**20  # KiB
+
+
+@pytest.mark.slow
+def test_dcac_trains_a_step_on_a_cpu(true_size):
+    cfg = merged(ROOT / "configs/DCAC/market1501.yml")
+    folder = Path(true_size[true_size.index("MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH") + 1]).parent
+    cfg.merge_from_list(["DCAC.SD.WEIGHTS", str(folder), "MODEL.BACKBONE.PRETRAIN", False, "MODEL.DEVICE", "cpu"])
+    model = build_model(cfg, num_classes=751).train()
+    optimizer, trained = build_optimizer(cfg, model), [p for p in model.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in trained]
+    batch = {
+        "images": torch.rand(4, 3, 256, 128) * 255,
+        "diffusion_images": torch.rand(4, 3, 128, 128) * 255,
+        "targets": torch.tensor([0, 0, 1, 1]),
+    }
+    losses = model(batch)
+    assert set(losses) == {"loss_cls", "loss_prototype", "loss_diffusion"} and all(map(torch.isfinite, losses.values()))
+    sum(losses.values()).backward()
+    optimizer.step()
+    assert sum(not torch.equal(a, b) for a, b in zip(before, trained, strict=True)) > 0.5 * len(trained)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 24 * 2**20  # KiB
