@@ -121,11 +121,7 @@ class SDReIDStage2(PersonModel):
         self.noise, self.fusion = noise, fusion
         self.whitening, self.linear_mean = whitening, linear_mean
         self.latent_whitening, self.own_view_condition = latent_whitening, own_view_condition
-        self.condition_learner, self.view_decoder, self.denoiser = (
-            condition_learner,
-            view_decoder,
-            denoiser,
-        )
+        self.condition_learner, self.view_decoder, self.denoiser = condition_learner, view_decoder, denoiser
         self.memory = TargetMemory(person.memory.num_views) if target == OF_ALL else None
         self.target = TARGETS.get(target)
         self.null_percent, self.null_is_learnt = null_percent, null_is_learnt
