@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROTOCOLS = {"CARGO": "ALL", "CARGO_AG": "A↔G", "CARGO_AA": "A↔A", "CARGO_GG": "G↔G"}
 RELEASED = ("--overlay", "configs/_base_/released.yml")
 MLP = ("--overlay", "configs/_base_/generator_mlp.yml")
+JOINT_TRAINING = ("--overlay", "configs/_base_/joint_training.yml")
 STAGE1 = "stage 1"
 UNET = "UNet"
 ONE_STEP, DIFFUSION, JOINT = "MLP, one step", "MLP, diffusion of 5 steps", "joint training"
@@ -41,8 +42,7 @@ UNET_ALONE = ("MODEL.SDMODEL.LINEAR_MEAN", "False", "TEST.SDMODEL.GENERATED_WEIG
 NO_CACHE = ("MODEL.SDMODEL.FEATURE_CACHE", "")
 # Four passes over the training images for statistics.
 SHORT = ("SOLVER.IMS_PER_BATCH", "64", "SOLVER.MAX_EPOCH", "4", "SOLVER.ITERS_PER_EPOCH", "92")
-# The least rate holds for the encoder as well, which trains at a hundredth of the generator's.
-JOINTLY = (*MLP, *NO_CACHE, *SHORT, "MODEL.SDMODEL.JOINT_TRAINING", "True", "SOLVER.ETA_MIN_LR", "1e-7")
+JOINTLY = (*MLP, *JOINT_TRAINING, *NO_CACHE, *SHORT)
 LEARNT_NOISE = ("MODEL.SDMODEL.LEARNT_NOISE", "True")
 AUGMENTED = tuple(
     word for step in ("PADDING", "REA", "CJ", "AFFINE") for word in (f"INPUT.{step}.ENABLED", "True")
@@ -71,6 +71,8 @@ ROWS = {
     ONE_STEP: Row(MLP),
     "whitened person vector, nothing generated": Row((*MLP, "TEST.SDMODEL.PARTS", "('person','latent')"), ONE_STEP),
     "MLP, one step, generated features alone": Row((*MLP, "TEST.SDMODEL.PARTS", "('generated',)"), ONE_STEP),
+    # tools/choose_view_weights.py chose it on the people for validation, with one stage 1.
+    "MLP, one step, a weight for each view": Row((*MLP, "TEST.SDMODEL.VIEW_WEIGHTS", "[1.5, 1.5]"), ONE_STEP),
     DIFFUSION: Row((*MLP, *DIFFUSE)),
     "the same, 8 draws": Row((*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_DRAWS", "8"), DIFFUSION),
     "the same, 2 steps": Row((*MLP, *DIFFUSE, "TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"), DIFFUSION),

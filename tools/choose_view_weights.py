@@ -101,8 +101,9 @@ def _mean_ap(
     """The mean of mAP over the protocols, in percent."""
     total = 0.0
     for protocol in protocols:
-        rows = [reweighted(store.select(side), weights, feature_dim) for side in (protocol.query, protocol.gallery)]
-        result = score(*rows, protocol.query, protocol.gallery, scoring, matches=protocol.matches)
+        query, gallery = protocol.query, protocol.gallery
+        q_rows, g_rows = (reweighted(store.select(side), weights, feature_dim) for side in (query, gallery))
+        result = score(q_rows, g_rows, query, gallery, scoring, matches=protocol.matches)
         assert result is not None  # of this process alone
         total += result.metrics["mAP"]
     return total / len(protocols)
