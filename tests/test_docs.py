@@ -30,6 +30,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastrei
 RUN_ELSEWHERE = {
     "./quickstart.sh dcac": "tests/test_quickstart_dcac.py::test_it_renders_two_places_trains_and_writes_one_report",
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_prints_its_steps_and_one_table",
+    "--stable-diffusion": "tests/tools/test_convert_checkpoint.py::test_a_stable_diffusion_of_one_file_becomes_folders",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
     "docs/follow_a_step.md": "tests/test_follow_a_step.py::test_each_stop_is_called_after_the_one_before",
     "ruff": "tests/test_house.py::test_ruff_has_no_complaint",

@@ -1,20 +1,25 @@
 #!/usr/bin/env python
-"""Converts a checkpoint with Python objects to one with tensors only.
+"""Converts a checkpoint with Python objects to one with tensors only, or a Stable Diffusion to folders of diffusers.
 
     convert_checkpoint.py --trust OLD.pth NEW.pth
+    convert_checkpoint.py --stable-diffusion v1-5-pruned.ckpt pretrained/stable-diffusion-v1-5
 
-Reading such a file may run any code that its author put into it, which --trust allows.
+Reading a checkpoint with Python objects may run any code that its author put into it, which --trust allows. Files of
+Stable Diffusion 1 need no trust.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from fastreid.config import user_path
+from fastreid.modeling.diffusion.single_file import convert_single_file
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.errors import UserError, reported_as
+from fastreid.utils.files import explained_disk_errors
 from fastreid.utils.lock import path_lock
 from fastreid.utils.seal import save_sealed
 from fastreid.utils.state_dicts import check_sizes
@@ -25,6 +30,9 @@ import torch
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trust", action="store_true", help="run the code in the file, if there is any")
+    parser.add_argument(
+        "--stable-diffusion", action="store_true", help="OLD is a Stable Diffusion 1 of one file, NEW is a folder"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace NEW if it exists")
     parser.add_argument("old", type=user_path, metavar="OLD", help="the file to read; it is not changed")
     parser.add_argument("new", type=user_path, metavar="NEW", help="the file to write: {'model': names with tensors}")
@@ -57,6 +65,24 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
     return state_dict_in(content, old)
 
 
+def write_folders(state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Write the folders of a Stable Diffusion; `folder` is complete or unchanged.
+
+    Args:
+        state: names with tensors.
+        folder: the folder to write or replace.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with path_lock(folder), tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        draft = Path(place) / "draft"
+        with explained_disk_errors(folder):
+            convert_single_file(state, draft)
+            if folder.exists():
+                folder.rename(Path(place) / "old")
+            draft.rename(folder)
+    print(f"{folder}: unet, vae and scheduler")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: that of the process)."""
     with reported_as("convert_checkpoint"):
@@ -64,6 +90,9 @@ def main(argv: list[str] | None = None) -> None:
         if args.new.exists() and not args.overwrite:
             raise UserError(f"{args.new} exists; name another file, or add --overwrite")
         state = convert(args.old, trust=args.trust)
+        if args.stable_diffusion:
+            write_folders(state, args.new)
+            return
         args.new.parent.mkdir(parents=True, exist_ok=True)
         copies = {name: tensor.detach().clone() for name, tensor in state.items()}
         with path_lock(args.new):

@@ -107,12 +107,14 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _harmless_types() -> list[Any]:
-    """Return types of containers and numbers in checkpoints of fast-reid; making them runs no code from the file."""
+    """Return types of containers and numbers in checkpoints; making them runs no code from the file."""
     scalar = np.float64(0).__reduce__()[0]
     # NumPy moved its core; files name the old module.
     places = [scalar, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     kinds = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64", "int32", "bool")]
-    return [*places, np.dtype, *kinds, Counter]
+    # A name in the files of Stable Diffusion 1, where it is the key of plain values; an empty class stands for it.
+    callback = (type("ModelCheckpoint", (), {}), "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint")
+    return [*places, np.dtype, *kinds, Counter, callback]
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,11 +1,14 @@
 """Rewriting old checkpoints: only by choice, nothing lost, nothing half-written."""
 
+import sys
+import types
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
+import tools.convert_checkpoint as tool
 from fastreid.utils.checkpoint import read_checkpoint
 from tests.miniature import run_tool
 
@@ -78,3 +81,40 @@ def test_a_small_file_does_not_fill_the_disk(tmp_path, words):
     with pytest.raises(SystemExit, match="convert_checkpoint: error: the tensors in .* claim 8,000,000,000 bytes"):
         convert(tmp_path, *words, "old.pth", "new.pth")
     assert not (tmp_path / "new.pth").exists()
+
+
+class Lightning:
+    """Stands for the callback whose name is in the files of Stable Diffusion."""
+
+
+Lightning.__module__, Lightning.__qualname__ = "pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"
+
+
+def test_a_stable_diffusion_of_one_file_becomes_folders(tmp_path, monkeypatch):
+    state = {"model.diffusion_model.w": torch.ones(1)}
+    with monkeypatch.context() as patch:  # only while the file is written
+        for name in ("pytorch_lightning", "pytorch_lightning.callbacks", Lightning.__module__):
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules[Lightning.__module__].ModelCheckpoint = Lightning
+        torch.save({"state_dict": state, "callbacks": {Lightning: {"best": 1}}}, tmp_path / "v1.ckpt")
+    seen = []
+
+    def write(found, folder):
+        seen.append(found)
+        (folder / "unet").mkdir(parents=True)
+
+    monkeypatch.setattr(tool, "convert_single_file", write)
+    words = ["--stable-diffusion", str(tmp_path / "v1.ckpt"), str(tmp_path / "sd")]
+    tool.main(words)
+    assert torch.equal(seen[0]["model.diffusion_model.w"], torch.ones(1)) and (tmp_path / "sd/unet").is_dir()
+    with pytest.raises(SystemExit, match="sd exists; name another file, or add --overwrite"):
+        tool.main(words)
+    tool.main([*words, "--overwrite"])
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("v1.ckpt", "sd")] == []
+
+
+def test_another_file_is_no_stable_diffusion(tmp_path):
+    torch.save({"w": torch.ones(1)}, tmp_path / "old.pth")
+    with pytest.raises(SystemExit, match="no Stable Diffusion 1"):
+        convert(tmp_path, "--stable-diffusion", "old.pth", "sd")
+    assert not (tmp_path / "sd").exists()

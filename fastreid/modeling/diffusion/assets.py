@@ -47,8 +47,8 @@ def asset_folder(folder: str, part: str, config: str, *, key: str = "", advice: 
     path = Path(folder).expanduser()
     if path.is_file():
         raise AssetError(
-            f"{shown(folder, key)} is a file: name a Diffusers folder with {config} and weights (diffusers' "
-            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER) makes one)"
+            f"{shown(folder, key)} is a file: name a Diffusers folder with {config} and weights (`python "
+            "tools/convert_checkpoint.py --stable-diffusion FILE FOLDER` makes one)"
         )
     if (path / config).is_file() and not (path / PIPELINE).is_file():
         return path

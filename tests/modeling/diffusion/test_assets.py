@@ -184,7 +184,7 @@ def test_models_that_are_no_such_unet(tmp_path):
     with pytest.raises(AssetError, match="is of ControlNetModel"):
         load(tmp_path / "control")
     (tmp_path / "v1-5.ckpt").write_bytes(b"x")
-    with pytest.raises(AssetError, match=r"v1-5\.ckpt' .* is a file: name a Diffusers folder.*from_single_file"):
+    with pytest.raises(AssetError, match=r"v1-5\.ckpt' .* is a file: name a Diffusers folder.*--stable-diffusion FILE"):
         load(tmp_path / "v1-5.ckpt")
 
 
