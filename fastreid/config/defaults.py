@@ -117,6 +117,8 @@ _C.KD.EMA.MOMENTUM = 0.999
 _C.INPUT = CN()
 _C.INPUT.SIZE_TRAIN = [256, 128]
 _C.INPUT.SIZE_TEST = [256, 128]
+# How test images are resized: "bicubic", as training images, or "bilinear", which is slower.
+_C.INPUT.INTERPOLATION_TEST = "bicubic"
 _C.INPUT.CROP = CN()
 _C.INPUT.CROP.ENABLED = False
 _C.INPUT.CROP.SIZE = [224, 224]

@@ -174,6 +174,7 @@ _LOSSES = {
 _INPUT = {
     "SIZE_TRAIN": SIZE,
     "SIZE_TEST": SIZE,
+    "INTERPOLATION_TEST": one_of("bicubic", "bilinear"),
     "CROP.SIZE": SIZE,
     "CROP.SCALE": RANGE,
     "CROP.RATIO": RANGE,

@@ -36,6 +36,8 @@ def build_transforms(cfg: CfgNode, is_train: bool = True) -> PersonTransform:
     keys = cfg.INPUT
     if not is_train:
         height, width = keys.SIZE_TEST
+        if keys.INTERPOLATION_TEST == "bilinear":
+            return PersonTransform(_bilinear(cfg))
         crop = _centre_crop((height, width), image_size(cfg, is_train=False))
         return PersonTransform(ResizeCropFlip((height, width), crop=crop))
     geometry = _on_pillow_images(cfg) if _needs_pillow(cfg) else _on_bytes(cfg)
@@ -58,6 +60,18 @@ def _needs_pillow(cfg: CfgNode) -> bool:
     return any(keys[name].ENABLED for name in _ON_PILLOW) or (keys.PADDING.ENABLED and keys.PADDING.MODE != "constant")
 
 
+def _bilinear(cfg: CfgNode) -> Callable[[Picture], Tensor]:
+    """The steps of test images with bilinear resizing, on Pillow images."""
+    steps = [v2.Resize(tuple(cfg.INPUT.SIZE_TEST), interpolation=InterpolationMode.BILINEAR)]
+    if cfg.INPUT.CROP.ENABLED:
+        steps.append(v2.CenterCrop(image_size(cfg, is_train=False)))
+    return _from_picture(v2.Compose([*steps, v2.PILToTensor()]))
+
+
+def _from_picture(steps: Callable[[Image.Image], Tensor]) -> Callable[[Picture], Tensor]:
+    return lambda picture: steps(Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture)
+
+
 def _on_bytes(cfg: CfgNode) -> ResizeCropFlip:
     keys = cfg.INPUT
     return ResizeCropFlip(
@@ -71,7 +85,7 @@ def _on_pillow_images(cfg: CfgNode) -> Callable[[Picture], Tensor]:
     """All steps on Pillow images."""
     resized = v2.Resize(tuple(cfg.INPUT.SIZE_TRAIN), interpolation=_BICUBIC)
     steps = v2.Compose([*_before_resize(cfg), resized, *_geometry(cfg), *_colour(cfg), v2.PILToTensor()])
-    return lambda picture: steps(Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture)
+    return _from_picture(steps)
 
 
 def _before_resize(cfg: CfgNode) -> list[v2.Transform]:

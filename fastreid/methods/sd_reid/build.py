@@ -99,11 +99,15 @@ def stage2_parts(cfg: CfgNode) -> dict[str, Any]:
         "num_draws": test.NUM_DRAWS,
         "generated_neck": test.GENERATED_NECK,
         "compares_latents": test.GENERATED_SPACE == "latent",
-        "cache": FeatureCache(keys.FEATURE_CACHE, cfg.INPUT.SIZE_TEST) if keys.FEATURE_CACHE else None,
+        "cache": _make_cache(cfg) if keys.FEATURE_CACHE else None,
         "loss_terms": PersonLosses.from_config(cfg, person) if keys.JOINT_TRAINING else None,
         "start_noise": StartNoise(dim, keys.LEARNT_NOISE_KL) if keys.LEARNT_NOISE else None,
         "generated_losses": make_generated_losses(cfg, dim, schedule),
     }
+
+
+def _make_cache(cfg: CfgNode) -> FeatureCache:
+    return FeatureCache(cfg.MODEL.SDMODEL.FEATURE_CACHE, [*cfg.INPUT.SIZE_TEST, cfg.INPUT.INTERPOLATION_TEST])
 
 
 def make_denoiser(cfg: CfgNode, num_tokens: int, dim: int) -> Denoiser:

@@ -27,6 +27,16 @@ def test_test_transform_is_bicubic_resize_in_0_255():
     assert tensor.dtype == torch.float32 and torch.equal(tensor, expected.float())
 
 
+def test_test_images_can_be_resized_bilinearly_and_cropped():
+    bilinear = ["INPUT.INTERPOLATION_TEST", "bilinear"]
+    resized = torch.from_numpy(np.asarray(IMAGE.resize((32, 64), Image.Resampling.BILINEAR)).copy()).permute(2, 0, 1)
+    assert torch.equal(build_transforms(cfg_of(*bilinear), is_train=False)(IMAGE), resized.float())
+    cropped = build_transforms(
+        cfg_of(*bilinear, "INPUT.CROP.ENABLED", True, "INPUT.CROP.SIZE", [60, 30]), is_train=False
+    )
+    assert torch.equal(cropped(np.asarray(IMAGE)), resized[:, 2:62, 1:31].float())
+
+
 @pytest.mark.parametrize("name", ["FLIP", "PADDING", "ROTATION", "CJ", "AFFINE", "AUTOAUG", "AUGMIX", "REA", "CROP"])
 def test_each_augmentation_does_something_and_keeps_size_and_range(name):
     options = [f"INPUT.{name}.ENABLED", True]
