@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
@@ -60,8 +61,9 @@ def _present(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     missing = [name for name in names if name in BENCHMARK_OF and not BENCHMARK_OF[name].home(root).is_dir()]
     if len(missing) == len(names):
         homes = ", ".join(str(BENCHMARK_OF[name].home(root)) for name in missing)
+        key = next((f"DATASETS.{key}" for key in ("NAMES", "TESTS") if list(cfg.DATASETS[key]) == list(names)), "")
         raise DatasetError(
-            f"{_key_with(cfg, names[0]) or 'DATASETS'}: none of {', '.join(missing)} is there: no folder {homes}. "
+            f"{key or 'DATASETS'}: none of {', '.join(missing)} is there: no folder {homes}. "
             "DATASETS.ROOT or $FASTREID_DATASETS is the folder that contains them"
         )
     for name in missing:
@@ -134,14 +136,18 @@ def build_reid_train_loader(cfg: CfgNode, image_transforms: Mapping[str, Transfo
 def _union(
     sources: Sequence[ImageDataset], *, combineall: bool, part: tuple[float, float]
 ) -> tuple[list[PersonImage], list[int], list[int]]:
-    """The training images of a part of the people of all data sets, the class of each, the number of its data set."""
+    """The training images of a part of the people of all data sets, the class of each, the number of its data set.
+
+    Cameras of later data sets are numbered behind those of earlier ones.
+    """
     images: list[PersonImage] = []
     people: list[tuple[str, Hashable]] = []
     sets: list[int] = []
     for number, dataset in enumerate(sources):
         pairs = _part_of(dataset.training_people(combineall), part, dataset.name)
         sets += [number] * len(pairs)
-        images += [image for image, _ in pairs]
+        first = max((image.camera for image in images), default=-1) + 1
+        images += [replace(image, camera=image.camera + first) if number else image for image, _ in pairs]
         people += [(dataset.name, who) for _, who in pairs]
     class_of = {person: index for index, person in enumerate(sorted(set(people), key=_sort_key))}
     return images, [class_of[person] for person in people], sets

@@ -47,6 +47,21 @@ def test_people_of_two_data_sets_are_different_classes(cfg, tmp_path):
     cfg.merge_from_list(["DATASETS.NAMES", ("CARGO", "csv:own.csv")])
     dataset = build_reid_train_loader(cfg).dataset
     assert dataset.num_classes == 7 and len(set(dataset.labels)) == 7
+    own, theirs = ({i.camera for i in dataset.images if ("CARGO" in i.path) is first} for first in (False, True))
+    assert own and theirs and not own & theirs  # nor are their cameras the same
+
+
+def test_missing_benchmarks_are_left_out_on_request(cfg, caplog):
+    cfg.merge_from_list(["DATASETS.NAMES", ("CARGO", "Market1501"), "DATASETS.TESTS", ("Market1501", "CARGO")])
+    with pytest.raises(DatasetError, match="Market1501"):
+        build_reid_train_loader(cfg)
+    cfg.merge_from_list(["DATASETS.SKIP_MISSING", True])
+    assert build_reid_train_loader(cfg).dataset.num_classes == 6
+    assert [dataset.name for dataset in build_datasets(cfg, cfg.DATASETS.TESTS)] == ["CARGO"]
+    assert "Market1501 is left out, as there is no folder" in caplog.text
+    cfg.merge_from_list(["DATASETS.TESTS", ("Market1501", "MSMT17")])
+    with pytest.raises(DatasetError, match="DATASETS.TESTS: none of Market1501, MSMT17 is there: no folder .*ROOT"):
+        build_datasets(cfg, cfg.DATASETS.TESTS)
 
 
 @pytest.mark.parametrize("names", [("CARGO", "CARGO_AG"), ("CUHK03_labeled", "CUHK03_detected")])
