@@ -161,7 +161,7 @@ def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
     scratch.calls()
     done = scratch.script(name, *words, on_tool="note")
     assert done.returncode == 0, done.stderr
-    calls = [shlex.split(call) for call in scratch.calls()]
+    calls = [call.split() for call in scratch.calls()]  # without a shell: quotes are part of values
     configs = [read_command(call[1:]) for call in calls if call[0] == "tools/train_net.py"]
     models = {"DCAC"} if name.endswith("run_dcac.sh") else {"SDReIDStage1", "SDReIDStage2"}
     assert {cfg.MODEL.META_ARCHITECTURE for cfg in configs} == models
