@@ -2,7 +2,8 @@
 # Sourced by quickstart.sh: models that are trained in one rendered place and evaluated in it and in another one.
 
 data=datasets/quickstart_dg logs=logs/quickstart_dg
-runs=(dg_baseline dcac_baseline dcac) # the others start from the first one
+# The others start from the first one.
+runs=(dg_baseline dcac_baseline dcac)
 
 render() { # NAME DOMAIN SEED
   step "rendering the domain $2"

@@ -72,10 +72,9 @@ FULL_SIZE |= dict.fromkeys(("AGW_R50", "sbs_R50"), "23,536,719")
 def test_every_recipe_can_be_built(recipe, data_root, tiny_assets, tmp_path):
     keys = ["MODEL.BACKBONE.PRETRAIN", "False"]
     if merged(recipe).MODEL.META_ARCHITECTURE == "DCAC":
-        keys += ["DCAC.SD.WEIGHTS", str(tiny_assets), "DCAC.LORA.RANK", "2"]
-        keys += (
-            [] if recipe.stem == "market1501" else ["MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "128"]
-        )
+        keys += ["DCAC.SD.WEIGHTS", str(tiny_assets), "DCAC.LORA.RANK", "2", "MODEL.WEIGHTS", ""]
+        if recipe.parent.name == "DCAC" and recipe.stem != "market1501":
+            keys += ["MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "128"]
     if is_stage2(merged(recipe)):
         keys = [*TINY_MODEL, *asset_keys(tiny_assets)]
         keys += save_stage1(recipe, tmp_path / "stage1.pth", *keys)

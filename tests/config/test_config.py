@@ -194,7 +194,7 @@ def test_values_on_the_command_line_say_what_to_type_and_change_nothing(words, m
 def test_the_home_folder_in_every_path(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     paths = [key for key in RULES if key.rpartition(".")[2].endswith(("PATH", "_DIR", "WEIGHTS", "ROOT", "IMPORTS"))]
-    assert set(paths) <= set(PATH_KEYS)
+    assert set(paths) - {"TEST.SDMODEL.VIEW_WEIGHTS"} <= set(PATH_KEYS)  # those are numbers
     for key in PATH_KEYS:
         is_list = isinstance(read(get_cfg(), key), list)
         merged, code = get_cfg(), get_cfg()

@@ -464,13 +464,15 @@ def test_every_key_of_sd_reid_is_read(monkeypatch, tmp_path):
     for denoiser in ("mlp", "transformer"):
         other = stage2_cfg(Path(assets).parent, "MODEL.SDMODEL.DENOISER", denoiser)
         other.MODEL.SDMODEL.TRANSFORMER_CONFIG.HEADS = 3
+        other.MODEL.SDMODEL.LEARNT_NOISE = True
         build_model(other, num_classes=4)
     monkeypatch.undo()
     groups = {"MODEL.SDMODEL": cfg.MODEL.SDMODEL, "TEST.SDMODEL": cfg.TEST.SDMODEL}
     groups |= {f"MODEL.SDMODEL.{key}": node for key, node in cfg.MODEL.SDMODEL.items() if isinstance(node, CfgNode)}
     keys = {f"{group}.{key}" for group, node in groups.items() for key in node if (frozenset(node), key) not in seen}
-    lora = {"MODEL.SDMODEL.UNET_CONFIG.LORA_RANK"}  # of TRAIN lora
-    assert keys - REASONS.keys() - lora - groups.keys() == set()
+    # Of TRAIN lora, and of the optimiser.
+    elsewhere = {"MODEL.SDMODEL.UNET_CONFIG.LORA_RANK", "MODEL.SDMODEL.ENCODER_LR_FACTOR"}
+    assert keys - REASONS.keys() - elsewhere - groups.keys() == set()
 
 
 # Beside others: a backbone refuses what it does not read, the rest is logged.
@@ -478,10 +480,7 @@ def test_every_key_of_sd_reid_is_read(monkeypatch, tmp_path):
 ALIEN = {
     "build_resnet_backbone": ("18x", {"STRIDE_SIZE": (8, 8), "DROP_PATH_RATIO": 0.3, "STEM": "conv", "TIMM_NAME": "x"}),
     "build_resnext_backbone": ("50x", {"DROP_RATIO": 0.3, "ATT_DROP_RATE": 0.3, "CAMERA_NUM": 5, "SIE_COE": 1.0}),
-    "build_vit_backbone": (
-        "mini",
-        {"LAST_STRIDE": 2, "NORM": "GN", "WITH_SE": True, "WITH_NL": True},
-    ),
+    "build_vit_backbone": ("mini", {"LAST_STRIDE": 2, "NORM": "GN", "WITH_SE": True, "WITH_NL": True}),
     "build_mobilenetv2_backbone": ("1.0x", {"WITH_IBN": True, "NORM": "syncBN", "STRIDE_SIZE": (8, 8)}),
     "build_timm_backbone": ("50x", {"DEPTH": "101x", "LAST_STRIDE": 2, "WITH_NL": True, "DROP_RATIO": 0.5}),
 }

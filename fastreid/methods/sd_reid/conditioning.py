@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.config import ConfigError
-from fastreid.structures import ControlMaps
 from fastreid.utils.draws import BatchDraws
 
 
@@ -89,25 +88,3 @@ def perturb(tokens: Tensor, strength: float, draws: BatchDraws) -> Tensor:
         return tokens
     scale = strength * tokens.std(dim=-1, keepdim=True)
     return tokens + scale * draws.normal(*tokens.shape[1:]).to(tokens.dtype)
-
-
-def keep_control(control: ControlMaps | None, kept: Tensor, *, down: bool, up: bool) -> ControlMaps | None:
-    """Return control maps that are zero for some rows.
-
-    Args:
-        control: the maps, or None for a denoiser without control.
-        kept: [B, 1, 1], 1 for rows that keep their maps and 0 for others.
-        down: whether those of the encoder become zero.
-        up: whether those of the decoder become zero.
-    """
-    if control is None:
-        return None
-
-    def keep(maps: Tensor) -> Tensor:
-        return maps * kept.view(-1, *[1] * (maps.ndim - 1))
-
-    return control.map(keep if down else _same, keep if up else _same)
-
-
-def _same(maps: Tensor) -> Tensor:
-    return maps

@@ -13,7 +13,7 @@ from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.data.transforms import DrawMirroring
 from fastreid.methods.sd_reid.build import stage2_parts
 from fastreid.methods.sd_reid.calibration import Calibration
-from fastreid.methods.sd_reid.conditioning import ConditionLearner, PlainConditions, keep_control, perturb
+from fastreid.methods.sd_reid.conditioning import ConditionLearner, PlainConditions, perturb
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.feature_cache import FeatureCache, FillFeatureCache, check_cacheable
 from fastreid.methods.sd_reid.fusion import Fusion
@@ -27,7 +27,7 @@ from fastreid.methods.sd_reid.targets import OF_ALL, TARGETS
 from fastreid.methods.sd_reid.view_refined_decoder import ViewEmbedding, ViewRefinedDecoder
 from fastreid.methods.sd_reid.whitening import ConditionWhitening, LatentWhitening
 from fastreid.modeling.diffusion import Denoiser, Latent, NoiseSource, Sampler, Schedule
-from fastreid.modeling.diffusion.guidance import NullCondition, drop_control
+from fastreid.modeling.diffusion.guidance import NullCondition, drop_control, keep_control
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, Transform
 from fastreid.structures import Condition, PersonFeatures
@@ -117,8 +117,7 @@ class SDReIDStage2(PersonModel):
         else:
             loss_terms.freeze_unused(person)
         self.latent, self.standardized = latent, standardized
-        self.schedule, self.sampler = schedule, sampler
-        self.noise, self.fusion = noise, fusion
+        self.schedule, self.sampler, self.noise, self.fusion = schedule, sampler, noise, fusion
         self.whitening, self.linear_mean = whitening, linear_mean
         self.latent_whitening, self.own_view_condition = latent_whitening, own_view_condition
         self.condition_learner, self.view_decoder, self.denoiser = condition_learner, view_decoder, denoiser
@@ -259,8 +258,6 @@ class SDReIDStage2(PersonModel):
         Args:
             batches: training images, with `targets` and `viewids`; read once.
         """
-        if not self._fitted():
-            return
         conditions, identities, people, views = [], [], [], []
         for batch in batches:
             features = self.person(batch["images"])

@@ -154,5 +154,23 @@ def drop_control(control: ControlMaps, *, down: bool, up: bool) -> ControlMaps:
     return control.map(torch.zeros_like if down else _same, torch.zeros_like if up else _same)
 
 
+def keep_control(control: ControlMaps | None, kept: Tensor, *, down: bool, up: bool) -> ControlMaps | None:
+    """Return control maps that are zero for some rows.
+
+    Args:
+        control: the maps, or None for a denoiser without control.
+        kept: [B, 1, 1], 1 for rows that keep their maps and 0 for others.
+        down: whether those of the encoder become zero.
+        up: whether those of the decoder become zero.
+    """
+    if control is None:
+        return None
+
+    def keep(maps: Tensor) -> Tensor:
+        return maps * kept.view(-1, *[1] * (maps.ndim - 1))
+
+    return control.map(keep if down else _same, keep if up else _same)
+
+
 def _same(tensor: Tensor) -> Tensor:
     return tensor

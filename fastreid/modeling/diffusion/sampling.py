@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fastreid.modeling.diffusion.guidance import Guidance, NullCondition, condition_of
 from fastreid.modeling.diffusion.option_error import OptionError
-from fastreid.modeling.diffusion.schedule import Schedule
 from fastreid.structures import Condition
+
+if TYPE_CHECKING:
+    from fastreid.modeling.diffusion.schedule import Schedule
 
 Predict = Callable[[Tensor, Tensor, Condition], Tensor]
 """(samples [B, …], timesteps, condition) -> prediction [B, …]."""
@@ -95,3 +98,29 @@ class Sampler:
             for start in range(0, len(rows), size)
         ]
         return torch.cat(parts).float()
+
+
+class Reverse:
+    """One run of a solver from noise to sample.
+
+    `timesteps` are the times to predict at, largest first (a multi-step solver may repeat one); `start_scale` is the
+    standard deviation of the starting noise.
+
+    Args:
+        solver: a scheduler of diffusers whose timesteps are set.
+        stochastic: whether its steps add noise.
+    """
+
+    def __init__(self, solver: Any, stochastic: bool) -> None:
+        self._solver, self._stochastic = solver, stochastic
+        self.timesteps: Tensor = solver.timesteps
+        self.start_scale = float(solver.init_noise_sigma)
+
+    def scale(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        """Return the sample as the network expects it."""
+        return self._solver.scale_model_input(sample, timestep)
+
+    def step(self, prediction: Tensor, timestep: Tensor, sample: Tensor, noise: Tensor) -> Tensor:
+        """Return the sample of the step before; `noise` [B, …] is used by the stochastic solver (ddpm) only."""
+        options = {"eta": 1.0, "variance_noise": noise} if self._stochastic else {}
+        return self._solver.step(prediction, timestep, sample, **options).prev_sample

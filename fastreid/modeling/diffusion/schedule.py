@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastreid.modeling.diffusion.option_error import OptionError
+from fastreid.modeling.diffusion.sampling import Reverse
 from fastreid.modeling.diffusion.scheduler_assets import (
     AUTO,
     COSINE,
@@ -37,7 +38,6 @@ _SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Solvers that can use a prediction of the clean sample.
 _SAMPLE_SOLVERS = ("ddpm", "ddim", "dpm++")
-
 
 # Keys of the assets that decide how noise is added, besides T.
 _BETAS = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
@@ -184,29 +184,3 @@ class Schedule:
         solver = self._make_solver()
         solver.set_timesteps(num_steps, device=device)
         return Reverse(solver, self.stochastic)
-
-
-class Reverse:
-    """One run of a solver from noise to sample.
-
-    `timesteps` are the times to predict at, largest first (a multi-step solver may repeat one); `start_scale` is the
-    standard deviation of the starting noise.
-
-    Args:
-        solver: a scheduler of diffusers whose timesteps are set.
-        stochastic: whether its steps add noise.
-    """
-
-    def __init__(self, solver: Any, stochastic: bool) -> None:
-        self._solver, self._stochastic = solver, stochastic
-        self.timesteps: Tensor = solver.timesteps
-        self.start_scale = float(solver.init_noise_sigma)
-
-    def scale(self, sample: Tensor, timestep: Tensor) -> Tensor:
-        """Return the sample as the network expects it."""
-        return self._solver.scale_model_input(sample, timestep)
-
-    def step(self, prediction: Tensor, timestep: Tensor, sample: Tensor, noise: Tensor) -> Tensor:
-        """Return the sample of the step before; `noise` [B, …] is used by the stochastic solver (ddpm) only."""
-        options = {"eta": 1.0, "variance_noise": noise} if self._stochastic else {}
-        return self._solver.step(prediction, timestep, sample, **options).prev_sample
