@@ -12,13 +12,11 @@ import argparse
 import json
 from pathlib import Path
 
-from rendered import cell, folder_of, train_net
-
-from tabulate import tabulate
+from rendered import folder_of, tables, train_net
 
 BASELINE = "baseline"
 PROTOCOLS = {"Market1501": "same place", "DukeMTMC": "other place"}
-FIGURES = ("mAP", "Rank-1")
+GAIN = "gain over the baseline"
 # name -> (config, arguments of train_net.py)
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     BASELINE: ("dcac_baseline", ()),
@@ -42,25 +40,6 @@ def run(name: str, seed: int, root: str, output: Path) -> dict[str, dict]:
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-def tables(rows: dict[str, list[dict[str, dict]]]) -> str:
-    """Both tables as Markdown; rows: name -> results of each seed."""
-    figures, gains = [], []
-    for name, seeds in rows.items():
-        cells, differences = [], []
-        for protocol in PROTOCOLS:
-            pairs = list(zip(seeds, rows[BASELINE], strict=True))
-            cells.append(" / ".join(cell([after[protocol][figure] for after, _ in pairs]) for figure in FIGURES))
-            paired = ([after[protocol][f] - before[protocol][f] for after, before in pairs] for f in FIGURES)
-            differences.append(" / ".join(cell(difference, "+") for difference in paired))
-        figures.append([name, *cells])
-        gains.append([name, *differences])
-    titles = list(PROTOCOLS.values())
-    return (
-        f"{tabulate(figures, ['mAP / Rank-1 (%)', *titles], 'github')}\n\n"
-        f"{tabulate(gains[1:], ['gain over the baseline', *titles], 'github')}\n"
-    )
-
-
 def main() -> None:
     """Parse the command line, run everything, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -75,8 +54,8 @@ def main() -> None:
     rows = {}
     for name in (BASELINE, *args.rows):
         rows[name] = [run(name, seed, root, output) for seed in args.seeds]
-        (output / "results.md").write_text(tables(rows), encoding="utf-8")  # the results so far
-    print(tables(rows))
+        (output / "results.md").write_text(tables(rows, PROTOCOLS, GAIN), encoding="utf-8")  # the results so far
+    print(tables(rows, PROTOCOLS, GAIN))
 
 
 if __name__ == "__main__":

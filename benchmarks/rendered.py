@@ -14,7 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,21 +164,26 @@ def cell(values: list[float], sign: str = "") -> str:
     return f"{statistics.mean(values):{sign}.1f}{spread}"
 
 
-def tables(rows: dict[str, list[dict[str, dict]]]) -> str:
-    """Both tables as Markdown; rows: name -> results of each seed."""
+def tables(
+    rows: dict[str, list[dict[str, dict]]],
+    protocols: Mapping[str, str] = PROTOCOLS,
+    gain_title: str = "gain over stage 1, paired by seed",
+) -> str:
+    """Both tables as Markdown; rows: name -> results of each seed, first those over which the others gain."""
+    baseline = next(iter(rows.values()))
     figures, gains = [], []
     for name, seeds in rows.items():
         cells, differences = [], []
-        for protocol in PROTOCOLS:
+        for protocol in protocols:
             after = {key: [s[protocol][key] for s in seeds] for key in ("mAP", "Rank-1")}
-            before = {key: [s[protocol][key] for s in rows[STAGE1]] for key in after}
+            before = {key: [s[protocol][key] for s in baseline] for key in after}
             cells.append(" / ".join(map(cell, after.values())))
             paired = ([a - b for a, b in zip(after[key], before[key], strict=True)] for key in after)
             differences.append(" / ".join(cell(difference, "+") for difference in paired))
         figures.append([name, *cells])
         gains.append([name, *differences])
-    headers = ["mAP / Rank-1 (%)", *PROTOCOLS.values()]
-    gain_headers = ["gain over stage 1, paired by seed", *PROTOCOLS.values()]
+    headers = ["mAP / Rank-1 (%)", *protocols.values()]
+    gain_headers = [gain_title, *protocols.values()]
     return f"{tabulate(figures, headers, 'github')}\n\n{tabulate(gains[1:], gain_headers, 'github')}\n"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from fastreid.config import user_path
+from fastreid.modeling.diffusion.single_file import SD1_UNET, SD1_VAE
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import explained_disk_errors, sync_folder
 from fastreid.utils.lock import path_lock
@@ -45,17 +46,15 @@ TINY_UNET = {
     "cross_attention_dim": 192,
     "attention_head_dim": 8,
 }
-SD15_UNET = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "layers_per_block": 2,
-    "cross_attention_dim": 768,
-    "attention_head_dim": 8,
+TINY_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (32, 32),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "sample_size": 16,
 }
+SD15_UNET = dict(SD1_UNET)
 
 _UNETS = {"tiny": TINY_UNET, "sd15": SD15_UNET}
 
@@ -63,18 +62,6 @@ _UNETS = {"tiny": TINY_UNET, "sd15": SD15_UNET}
 def _request(size: str, seed: int) -> dict[str, object]:
     """The arguments that decide the assets, in the types of JSON."""
     return json.loads(json.dumps({"size": size, "seed": seed, "unet": _UNETS[size]}))
-
-
-def _vae(channels: tuple[int, ...], layers_per_block: int, sample_size: int) -> Any:
-    levels = len(channels)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=channels,
-        layers_per_block=layers_per_block,
-        latent_channels=4,
-        sample_size=sample_size,
-    )
 
 
 def _scheduler() -> Any:
@@ -118,7 +105,7 @@ def _write_assets(size: str, draft: Path, seed: int) -> None:
     tiny = size == "tiny"
     unet: Any = UNet2DConditionModel(**_UNETS[size])
     unet.save_pretrained(draft / "unet")
-    vae = _vae((32, 32), 1, 16) if tiny else _vae((128, 256, 512, 512), 2, 512)
+    vae: Any = AutoencoderKL(**(TINY_VAE if tiny else SD1_VAE))
     vae.save_pretrained(draft / "vae")
     _scheduler().save_pretrained(draft / "scheduler")
     if not tiny:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -26,8 +25,6 @@ from fastreid.modeling.diffusion.adapters import (
 from fastreid.modeling.diffusion.single_token import use_single_token_attention
 from fastreid.modeling.heads import EmbeddingHead, build_heads
 from fastreid.modeling.losses import LossTerms, loss_options, require_losses
-
-logger = logging.getLogger(__name__)
 
 _WEIGHTS, _CACHE = "DCAC.SD.WEIGHTS", "DCAC.SD.LATENT_CACHE"
 # Arguments of the parts of a diffusion model -> the keys that they come from.

@@ -8,7 +8,7 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
-from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json, shown
+from fastreid.modeling.diffusion.assets import AssetError
 from fastreid.modeling.diffusion.model_files import load_model
 from fastreid.modeling.diffusion.option_error import OptionError
 
@@ -41,15 +41,7 @@ class Autoencoder(nn.Module):
         Raises:
             AssetError: no such folder, damaged files, or a model of another kind.
         """
-        advice = ". `python tools/make_assets.py` writes random ones"
-        path = asset_folder(folder, "vae", "config.json", key=key, advice=advice)
-        named = shown(folder, key)
-        kind = read_json(path / "config.json").get("_class_name")
-        if kind != _CLASS:
-            raise AssetError(
-                f"config.json in {named} is of {kind or 'something that names no class'}: an {_CLASS} is needed"
-            )
-        return cls(load_model(diffusers.AutoencoderKL, path, named, "autoencoder"))
+        return cls(load_model(diffusers.AutoencoderKL, folder, "vae", "autoencoder", _check_config, key=key))
 
     def train(self, mode: bool = True) -> Autoencoder:
         """Stay in eval mode."""
@@ -112,6 +104,12 @@ class Autoencoder(nn.Module):
         if noise is None:
             return self.scale * mean
         return self.scale * (mean + (0.5 * log_variance.clamp(*_LOG_VARIANCE)).exp() * noise)
+
+
+def _check_config(config: dict[str, Any], where: str) -> None:
+    kind = config.get("_class_name")
+    if kind != _CLASS:
+        raise AssetError(f"{where} is of {kind or 'something that names no class'}: an {_CLASS} is needed")
 
 
 def _nearest(size: int, step: int) -> int:

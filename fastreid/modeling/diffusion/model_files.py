@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fastreid.modeling.diffusion.assets import AssetError
+from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json, shown
 from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.optional import shield_diffusers
 
@@ -21,18 +22,26 @@ _ENDS = (".safetensors", ".bin", ".json")
 _SHOWN = 4
 
 
-def load_model(kind: Any, path: Path, named: str, what: str) -> Any:
+def load_model(
+    kind: Any, folder: str, part: str, what: str, check: Callable[[dict[str, Any], str], None], *, key: str = ""
+) -> Any:
     """Return a model of diffusers, in float32. Its files may be safetensors or .bin, in shards, of any variant.
 
     Args:
         kind: the class of diffusers.
-        path: folder with config.json and weights.
-        named: the folder as messages show it.
+        folder: folder of the model, or of a whole pipeline.
+        part: its subfolder in a pipeline.
         what: what the model is, for messages.
+        check: (content of config.json, where it is) -> raises an AssetError for one that does not fit.
+        key: config key that names the folder, for messages.
 
     Raises:
-        AssetError: damaged files, or weights that do not fill the model.
+        AssetError: no such folder, damaged files, or weights that do not fill the model.
     """
+    advice = ". `python tools/make_assets.py` writes random ones"
+    path = asset_folder(folder, part, "config.json", key=key, advice=advice)
+    named = shown(folder, key)
+    check(read_json(path / "config.json"), f"config.json in {named}")
     variant, is_safe = _find_weights(path, named, what)
     shield_diffusers()
     try:

@@ -16,9 +16,8 @@ from fastreid.utils.optional import shield_diffusers
 
 # Beginnings of the names in such a file.
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
-# Stable Diffusion 1; its values that differ from the defaults of diffusers.
+# Sizes of Stable Diffusion 1.
 SD1_UNET: Mapping[str, Any] = {
-    "_class_name": "UNet2DConditionModel",
     "sample_size": 64,
     "in_channels": 4,
     "out_channels": 4,
@@ -30,7 +29,6 @@ SD1_UNET: Mapping[str, Any] = {
     "attention_head_dim": 8,
 }
 SD1_VAE: Mapping[str, Any] = {
-    "_class_name": "AutoencoderKL",
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "block_out_channels": [128, 256, 512, 512],
@@ -83,7 +81,9 @@ def convert_single_file(
 
 def _converted(kind: Any, state: dict[str, Tensor], config: Mapping[str, Any], name: str) -> Any:
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(dict(config)), encoding="utf-8")
+        (Path(folder) / "config.json").write_text(
+            json.dumps({"_class_name": kind.__name__, **config}), encoding="utf-8"
+        )
         try:
             return kind.from_single_file(state, config=folder, local_files_only=True)
         except Exception as error:  # diffusers may raise any error for other names and shapes

@@ -6,7 +6,7 @@ from typing import Any
 
 import diffusers
 
-from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json, shown
+from fastreid.modeling.diffusion.assets import AssetError
 from fastreid.modeling.diffusion.model_files import load_model
 
 _CLASS = "UNet2DConditionModel"
@@ -29,11 +29,7 @@ def load_unet(folder: str, *, key: str = "") -> diffusers.UNet2DConditionModel:
     Raises:
         AssetError: no such folder, damaged files, another kind of model, or weights that do not fill it.
     """
-    advice = ". `python tools/make_assets.py` writes random ones"
-    path = asset_folder(folder, "unet", "config.json", key=key, advice=advice)
-    named = shown(folder, key)
-    check_config(read_json(path / "config.json"), f"config.json in {named}")
-    return load_model(diffusers.UNet2DConditionModel, path, named, "UNet")
+    return load_model(diffusers.UNet2DConditionModel, folder, "unet", "UNet", check_config, key=key)
 
 
 def check_config(config: dict[str, Any], where: str) -> None:
