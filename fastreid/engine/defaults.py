@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastreid.config import CfgNode, ConfigError, check_ranges, resolve_device
+from fastreid.config import CfgNode, ConfigError, check_ranges, resolve_device, with_values
 from fastreid.data import build_datasets, build_feature_loader, build_reid_test_loader, build_reid_train_loader
 from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
@@ -331,14 +331,10 @@ class DefaultTrainer(ResumableTrainer):
         Raises:
             ConfigError: NUM_CLASSES is set to fewer classes than the data has.
         """
-        cfg = cfg.clone()
         given = cfg.MODEL.HEADS.NUM_CLASSES
         if 0 < given < num_classes:
             raise ConfigError(
                 f"MODEL.HEADS.NUM_CLASSES is {given} but the training data has {num_classes} "
                 "people; set it to 0 to use that number"
             )
-        cfg.defrost()
-        cfg.MODEL.HEADS.NUM_CLASSES = given or num_classes
-        cfg.freeze()
-        return cfg
+        return with_values(cfg, {"MODEL.HEADS.NUM_CLASSES": given or num_classes})

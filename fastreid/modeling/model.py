@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from fastreid.config import CfgNode, resolve_device
+from fastreid.config import CfgNode, resolve_device, with_values
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpointed import CheckpointedModule, PlainModule
 from fastreid.utils.registry import Registry
@@ -161,10 +161,7 @@ def evaluation_config_of(cfg: CfgNode) -> CfgNode:
     Args:
         cfg: the config.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.BACKBONE.PRETRAIN = False
-    cfg.freeze()
+    cfg = with_values(cfg, {"MODEL.BACKBONE.PRETRAIN": False})
     model = _model_class(cfg)
     return cfg if model is None else model.evaluation_config(cfg)
 
@@ -195,10 +192,7 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     """
     _register_models()
     if num_classes is not None:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.HEADS.NUM_CLASSES = num_classes
-        cfg.freeze()
+        cfg = with_values(cfg, {"MODEL.HEADS.NUM_CLASSES": num_classes})
     make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE, key="MODEL.META_ARCHITECTURE")
     model = make(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE))
