@@ -104,6 +104,7 @@ class DefaultTrainer(ResumableTrainer):
             self.loader,
             self._batches_of,
             self.average,
+            self.cfg.OUTPUT_DIR,
         )
         self.register_hooks([self.epoch_tasks, *self.build_hooks()])
 

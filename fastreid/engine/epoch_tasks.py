@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +31,7 @@ class EpochTasks(HookBase):
         model: the bare model.
         training_set: what the tasks read.
         average: the averaged weights of the run, if there are any: they take over the buffers that a task changed.
+        folder: where tasks write after training, OUTPUT_DIR.
 
     Raises:
         ConfigError: two tasks have the same name.
@@ -40,11 +44,13 @@ class EpochTasks(HookBase):
         training_set: LoaderTrainingSet,
         *,
         average: WeightAverage | None = None,
+        folder: str | os.PathLike[str] = "",
     ) -> None:
         names = [task.name for task in tasks]
         if len(set(names)) != len(names):
             raise ConfigError(f"epoch tasks must have different names, got {', '.join(names)}")
         self._tasks, self._model, self._training_set, self._average = tasks, model, training_set, average
+        self._folder = Path(folder)
         self._done_epoch = -1  # the last epoch whose tasks have run
         self._plan, self._planned_at = EpochPlan(), 0
 
@@ -58,14 +64,32 @@ class EpochTasks(HookBase):
                 self._take(self._run(task))
         self._done_epoch = epoch
 
+    def after_train(self) -> None:
+        """Let the tasks write what they know after the last epoch; not if the run was stopped before."""
+        if self.trainer.is_stopped or self.trainer.iter < self.trainer.max_iter:
+            return
+        with self._average.applied() if self._average else contextlib.nullcontext():
+            for task in self._tasks:
+                with self._working(task) as is_mine:
+                    if is_mine:
+                        task.after_training(self._training_set, self._folder)
+
+    @contextlib.contextmanager
+    def _working(self, task: EpochTask) -> Iterator[bool]:
+        """Put the model into the state in which tasks find it; yield whether this process takes part."""
+        if task.in_all_processes:  # which must compute the same features: running statistics differ between them
+            comm.copy_from_main(self._model.buffers())
+        self.trainer.model.eval()
+        with whole_weights(self._model), torch.no_grad(), self.trainer.autocast():
+            yield comm.is_main_process() or task.in_all_processes
+        self.trainer.model.train()
+
     def _run(self, task: EpochTask) -> EpochPlan | None:
-        trainer, plan, before = self.trainer, None, BufferBackup(self._model)
+        plan, before = None, BufferBackup(self._model)
         before.remember()
-        trainer.model.eval()
-        with whole_weights(self._model), torch.no_grad(), trainer.autocast():
-            if comm.is_main_process() or task.in_all_processes:
+        with self._working(task) as is_mine:
+            if is_mine:
                 plan = task.run(self._training_set)
-        trainer.model.train()
         comm.copy_from_main(self._model.buffers())
         if comm.is_distributed():
             plan, state = comm.broadcast((plan, task.state_dict()))
@@ -123,6 +147,7 @@ def build_epoch_tasks(
     loader: TrainingLoader,
     make_loader: MakeLoader,
     average: WeightAverage | None = None,
+    folder: str | os.PathLike[str] = "",
 ) -> EpochTasks | None:
     """The hook that runs the tasks of a model; None if it has none.
 
@@ -132,11 +157,14 @@ def build_epoch_tasks(
         loader: the training loader.
         make_loader: as of `LoaderTrainingSet`.
         average: the averaged weights of the run, if there are any.
+        folder: where tasks write after training, OUTPUT_DIR.
 
     Raises:
         ConfigError: the tasks cannot run with this loader.
     """
-    return EpochTasks(tasks, model, LoaderTrainingSet(loader, make_loader), average=average) if tasks else None
+    if not tasks:
+        return None
+    return EpochTasks(tasks, model, LoaderTrainingSet(loader, make_loader), average=average, folder=folder)
 
 
 def _tensor(numbers: Sequence[int] | None) -> Tensor | None:

@@ -70,6 +70,7 @@ class TrainerBase:
     best_metric: float | None = None
     best_iteration: int | None = None
     is_evaluating = False
+    is_stopped = False  # by an error or a signal
     # Steps that were skipped because a loss or a gradient was not finite: in the run, and the last consecutive ones.
     nonfinite_steps = nonfinite_in_a_row = 0
 
@@ -107,7 +108,7 @@ class TrainerBase:
             iters_per_epoch,
         )
         self.start_iter = start_epoch * iters_per_epoch if start_iter is None else start_iter
-        self.iter, self.epoch = self.start_iter, max(start_epoch - 1, 0)
+        self.iter, self.epoch, self.is_stopped = self.start_iter, max(start_epoch - 1, 0), False
         try:
             self._call("before_train")
             for self.epoch in range(start_epoch, max_epoch):
@@ -119,6 +120,7 @@ class TrainerBase:
 
     def _clean_up(self) -> None:
         """Call ``after_train`` of all hooks; errors in it are logged and do not hide the first error."""
+        self.is_stopped = True
         for hook in self.hooks:
             try:
                 hook.after_train()

@@ -110,6 +110,7 @@ class LoaderTrainingSet:
                 "the model has epoch tasks, which read the training images, but the data set of the training loader "
                 "has no `images` and `labels`"
             )
+        self._people = tuple(loader.labels)
 
     @property
     def images(self) -> Sequence[PersonImage]:
@@ -120,6 +121,11 @@ class LoaderTrainingSet:
     def labels(self) -> Sequence[int]:
         """The class of each image."""
         return self.loader.labels or []
+
+    @property
+    def people(self) -> Sequence[int]:
+        """The person of each image: its label before the first plan."""
+        return self._people
 
     def batches(
         self, images: Sequence[PersonImage], transforms: Mapping[str, Transform] | None = None

@@ -1,7 +1,9 @@
 """The config of each method. Importing it loads no model, so that a config is cheap to make."""
 
+from fastreid.labeling.config import CLASSIFIER as LABELING_CLASSIFIER
+from fastreid.labeling.config import CONFIG as LABELING
 from fastreid.methods.baseline.config import CONFIG as BASELINE
 from fastreid.methods.dcac.config import CONFIG as DCAC
 from fastreid.methods.sd_reid.config import CONFIG as SD_REID
 
-METHOD_CONFIGS = (BASELINE, SD_REID, DCAC)
+METHOD_CONFIGS = (BASELINE, SD_REID, DCAC, LABELING, LABELING_CLASSIFIER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ class TrainingSet(Protocol):
     @property
     def labels(self) -> Sequence[int]:
         """The class of each image; the labels of the last `EpochPlan` that has labels."""
+
+    @property
+    def people(self) -> Sequence[int]:
+        """The person of each image, numbered over all data sets; -1 if it is not known. Plans do not change it."""
 
     def batches(
         self, images: Sequence[PersonImage], transforms: Mapping[str, Callable[..., Any]] | None = None
@@ -93,6 +98,17 @@ class EpochTask(ABC):
         communicate with the others then. The model is in eval mode, without gradients, under the autocast of training.
         What the task writes must be in the buffers of the model or in `state_dict`: both are copied from the main
         process to the others.
+        """
+
+    def after_training(self, training_set: TrainingSet, folder: Path) -> None:  # noqa: B027 - optional
+        """Write what is known about the training images after the last epoch. Default: nothing.
+
+        It is called as `run` is, with the final weights (the averaged ones, if there are any), in the same processes.
+        A finished run that is started again calls it again.
+
+        Args:
+            training_set: the training images.
+            folder: OUTPUT_DIR.
         """
 
     def state_dict(self) -> dict[str, Any]:

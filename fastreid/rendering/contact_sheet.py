@@ -32,13 +32,12 @@ def contact_sheet(request: RenderRequest, pids: list[int]) -> Image.Image:
         for row, pid in enumerate(pids):
             rng = np.random.default_rng([request.seed, 5, pid, number])
             crop = render_person(request.person(pid), camera, rng, request.config, request.look.wardrobe)
-            sheet.paste(_fitted(crop), (left, MARGIN[1] + row * CELL[1]))
+            sheet.paste(fitted(Image.fromarray(crop)), (left, MARGIN[1] + row * CELL[1]))
     return sheet
 
 
-def _fitted(crop: np.ndarray) -> Image.Image:
-    """The crop, enlarged or reduced to fit into a cell."""
-    picture = Image.fromarray(crop)
+def fitted(picture: Image.Image) -> Image.Image:
+    """The picture, enlarged or reduced to fit into a cell."""
     scale = min((CELL[0] - 4) / picture.width, (CELL[1] - 4) / picture.height)
     size = (round(picture.width * scale), round(picture.height * scale))
     return picture.resize(size, Image.Resampling.BICUBIC)

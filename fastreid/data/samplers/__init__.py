@@ -1,6 +1,10 @@
 """Orders in which training images are drawn."""
 
-from fastreid.data.samplers.groups import BalancedIdentitySampler, ViewBalancedSampler
+from fastreid.data.samplers.groups import (
+    BalancedIdentitySampler,
+    RandomMultipleGallerySampler,
+    ViewBalancedSampler,
+)
 from fastreid.data.samplers.identity import NaiveIdentitySampler
 from fastreid.data.samplers.inference import InferenceSampler
 from fastreid.data.samplers.uniform import TrainingSampler
@@ -11,6 +15,7 @@ SAMPLER_REGISTRY = Registry("training sampler")
 SAMPLER_REGISTRY.register(TrainingSampler)
 SAMPLER_REGISTRY.register(NaiveIdentitySampler)
 SAMPLER_REGISTRY.register(BalancedIdentitySampler)
+SAMPLER_REGISTRY.register(RandomMultipleGallerySampler)
 SAMPLER_REGISTRY.register(ViewBalancedSampler)
 SAMPLER_REGISTRY.register(ImbalancedDatasetSampler)
 SAMPLER_REGISTRY.register(SetReWeightSampler)
@@ -21,6 +26,7 @@ __all__ = [
     "ImbalancedDatasetSampler",
     "InferenceSampler",
     "NaiveIdentitySampler",
+    "RandomMultipleGallerySampler",
     "SetReWeightSampler",
     "TrainingSampler",
     "ViewBalancedSampler",

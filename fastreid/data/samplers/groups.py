@@ -85,11 +85,29 @@ class BalancedIdentitySampler(GroupSampler):
 
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
         """A random image, and others of other cameras."""
-        camera_of = {image: camera for camera, images in images_at.items() for image in images}
-        first = int(random.choice(list(camera_of)))
-        elsewhere = [image for image, camera in camera_of.items() if camera != camera_of[first]]
-        others = elsewhere or [image for image in camera_of if image != first] or [first]
+        first, others = _with_others(images_at, random)
         return [first, *_draw(others, self.num_instances - 1, random)]
+
+
+class RandomMultipleGallerySampler(BalancedIdentitySampler):
+    """A random image, and K - 1 of the same cluster, of other cameras if there are any (SpCL, and methods after it).
+
+    They are drawn without replacement if there are at least K to draw from. The image of a cluster of one is repeated;
+    the released programs yield it once, so that later groups of K are of two clusters.
+
+    Args:
+        persons: cluster per image.
+        cameras: camera per image.
+        batch_size: images per step, P x K.
+        num_instances: K.
+        seed: seed of the order.
+    """
+
+    def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
+        """A random image, and others of other cameras."""
+        first, others = _with_others(images_at, random)
+        replace = len(others) < self.num_instances
+        return [first, *random.choice(others, self.num_instances - 1, replace=replace).tolist()]
 
 
 class ViewBalancedSampler(GroupSampler):
@@ -120,6 +138,14 @@ class ViewBalancedSampler(GroupSampler):
         shares = [len(range(number, self.num_instances, len(views))) for number in range(len(views))]
         drawn = (_draw(images_at[view], share, random) for view, share in zip(views, shares, strict=True))
         return [image for images in drawn for image in images]
+
+
+def _with_others(images_at: dict[int, list[int]], random: np.random.Generator) -> tuple[int, list[int]]:
+    """Draw an image; the others are those of other cameras, else those of its camera, else the image itself."""
+    camera_of = {image: camera for camera, images in images_at.items() for image in images}
+    first = int(random.choice(list(camera_of)))
+    elsewhere = [image for image, camera in camera_of.items() if camera != camera_of[first]]
+    return first, elsewhere or [image for image in camera_of if image != first] or [first]
 
 
 def _draw(images: Sequence[int], count: int, random: np.random.Generator) -> list[int]:

@@ -1,0 +1,65 @@
+"""Adds to a sparse graph of distances what HDBSCAN needs: one component, and enough entries in each row."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+
+MISSING = 1.0
+"""Jaccard distance of images without a common neighbour, whose entries are not stored."""
+# scipy's spanning trees drop edges of length zero, as copies of an image have.
+_SHORTEST = float(np.finfo(np.float32).eps)
+
+
+def connected(graph: sparse.csr_matrix, min_entries: int) -> sparse.csr_matrix:
+    """Return a graph with entries of distance 1 added, which is exactly the distance of entries that are not stored.
+
+    Args:
+        graph: float32 [M, M], symmetric Jaccard distances, with all below 1.
+        min_entries: entries that each row must have, its own included, at most M.
+
+    Returns:
+        float32 [M, M], symmetric, the diagonal zero and stored, in one component. Distances of zero between different
+        images are the smallest that count as such.
+    """
+    size = graph.shape[0]
+    stored = graph.tocoo()
+    is_pair = stored.row != stored.col
+    rows, columns = stored.row[is_pair], stored.col[is_pair]
+    distances = np.maximum(stored.data[is_pair], np.float32(_SHORTEST))
+    known = sparse.csr_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=graph.shape)
+    added = _new_pairs([_between_components(known), _for_short_rows(known, min_entries - 1)], known)
+    every = np.arange(size)
+    values = [distances, np.full(len(added[0]), MISSING), np.zeros(size)]
+    where = [np.concatenate(parts) for parts in ((rows, added[0], every), (columns, added[1], every))]
+    completed = sparse.coo_matrix((np.concatenate(values).astype(np.float32), where), shape=graph.shape).tocsr()
+    completed.sort_indices()
+    return completed
+
+
+def _between_components(known: sparse.csr_matrix) -> np.ndarray:
+    """Return pairs [P, 2] that join each component with the next one, by their first images."""
+    _, component = csgraph.connected_components(known, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return np.stack([first[:-1], first[1:]], axis=1)
+
+
+def _for_short_rows(known: sparse.csr_matrix, count: int) -> np.ndarray:
+    """Return `count` pairs [P, 2] of each row with fewer than that: with the images after it, and around the end."""
+    size = known.shape[0]
+    short = np.flatnonzero(np.diff(known.indptr) < count)
+    others = (short[:, None] + np.arange(1, count + 1)) % size
+    return np.stack([np.repeat(short, count), others.ravel()], axis=1)
+
+
+def _new_pairs(found: list[np.ndarray], known: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the pairs, in both directions, that are not known."""
+    pairs = np.concatenate(found)
+    ones = np.ones(2 * len(pairs), dtype=np.int8)
+    rows, columns = np.concatenate([pairs, pairs[:, ::-1]]).T
+    wanted = sparse.csr_matrix((ones, (rows, columns)), shape=known.shape)
+    wanted.data[:] = 1
+    new = (wanted - wanted.multiply(known)).tocoo()
+    is_new = new.data > 0
+    return new.row[is_new], new.col[is_new]
