@@ -36,7 +36,7 @@ from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
-from fastreid.modeling.model import Transform, evaluation_config_of, image_transforms_of
+from fastreid.modeling.model import Transform, evaluation_config_of, image_transforms_of, needs_labels_of
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.structures import PersonImage
@@ -76,8 +76,10 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
 def train(cfg: CfgNode) -> nn.Module:
     """Build data, model, optimiser and schedule, train for all epochs, and return the model."""
-    loader = build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True))
-    cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or loader.dataset.num_classes
+    needs_labels = needs_labels_of(cfg)
+    loader = build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True), needs_labels=needs_labels)
+    if needs_labels:
+        cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or loader.dataset.num_classes
     cfg.freeze()
     model = build_model(cfg)
     frozen = Frozen(cfg, model)

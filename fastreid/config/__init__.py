@@ -8,7 +8,7 @@ from fastreid.config.imports import imports_in
 from fastreid.config.method_config import Key
 from fastreid.config.paths import expand_paths, user_path
 from fastreid.config.sections import add_section
-from fastreid.config.tree import value_of
+from fastreid.config.tree import value_of, with_values
 from fastreid.config.unsupported import check_ranges, refuse_unsupported, require_defaults, require_unread
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "resolve_device",
     "user_path",
     "value_of",
+    "with_values",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from yacs.config import CfgNode
@@ -22,6 +22,28 @@ def value_of(cfg: CfgNode, key: str) -> Any:
     for part in key.split("."):
         node = node[part]
     return node
+
+
+def with_values(cfg: CfgNode, values: Mapping[str, Any]) -> CfgNode:
+    """Return a frozen copy of a tree in which some keys have other values.
+
+    Args:
+        cfg: the whole tree.
+        values: full name -> value.
+
+    Raises:
+        KeyError: the tree has no such key.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    for key, value in values.items():
+        group, _, name = key.rpartition(".")
+        node = value_of(cfg, group) if group else cfg
+        if name not in node:
+            raise KeyError(key)
+        node[name] = value
+    cfg.freeze()
+    return cfg
 
 
 def is_changed(cfg: CfgNode, defaults: CfgNode, key: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError, check_ranges, image_size
+from fastreid.config import CfgNode, ConfigError, check_ranges, image_size, with_values
 from fastreid.data.build import build_feature_loader
 from fastreid.engine.defaults import DefaultTrainer
 from fastreid.modeling.model import evaluation_config_of, image_transforms_of
@@ -91,9 +91,7 @@ class DefaultPredictor:
         if not images:
             return torch.empty(0, 0)
         unique = list({image.path: image for image in images}.values())
-        cfg = self.cfg.clone()
-        cfg.defrost()
-        cfg.DATALOADER.BAD_IMAGES = "raise"  # every image has its row
+        cfg = with_values(self.cfg, {"DATALOADER.BAD_IMAGES": "raise"})  # every image has its row
         store = FeatureStore()
         loader = build_feature_loader(cfg, unique, image_transforms_of(cfg, is_train=False))
         store.extract(self.model, loader, flip=cfg.TEST.FLIP.ENABLED)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import nn
 
-from fastreid.config import CfgNode, resolve_device
+from fastreid.config import CfgNode, resolve_device, with_values
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpointed import CheckpointedModule, PlainModule
 from fastreid.utils.registry import Registry
@@ -56,7 +56,14 @@ class ReidModel(CheckpointedModule):
     `fastreid.structures.Batch`. What a checkpoint holds and must fill is declared in `CheckpointedModule`.
 
     A module that does not derive from this class works as well: `interface_of` gives it the defaults.
+
+    Attributes:
+        needs_labels: whether training needs to know the person of each image. A model that does not need it labels the
+            images itself, in an epoch task. It can also train on images without persons, whose labels are -1 until
+            the first `EpochPlan`; MODEL.HEADS.NUM_CLASSES is not filled in.
     """
+
+    needs_labels: bool = True
 
     @classmethod
     def image_transforms(cls, cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:
@@ -161,10 +168,7 @@ def evaluation_config_of(cfg: CfgNode) -> CfgNode:
     Args:
         cfg: the config.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.BACKBONE.PRETRAIN = False
-    cfg.freeze()
+    cfg = with_values(cfg, {"MODEL.BACKBONE.PRETRAIN": False})
     model = _model_class(cfg)
     return cfg if model is None else model.evaluation_config(cfg)
 
@@ -183,6 +187,19 @@ def image_transforms_of(cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transfo
     return {} if model is None else model.image_transforms(cfg, is_train=is_train)
 
 
+def needs_labels_of(cfg: CfgNode) -> bool:
+    """Return the `needs_labels` of the model class of a config, before the model is built.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        Whether training needs the person of each image; True if MODEL.META_ARCHITECTURE is not a `ReidModel`.
+    """
+    model = _model_class(cfg)
+    return model is None or model.needs_labels
+
+
 def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     """Return the model of a config, on `MODEL.DEVICE`.
 
@@ -195,10 +212,7 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
     """
     _register_models()
     if num_classes is not None:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.HEADS.NUM_CLASSES = num_classes
-        cfg.freeze()
+        cfg = with_values(cfg, {"MODEL.HEADS.NUM_CLASSES": num_classes})
     make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE, key="MODEL.META_ARCHITECTURE")
     model = make(cfg)
     return model.to(resolve_device(cfg.MODEL.DEVICE))

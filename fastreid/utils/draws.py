@@ -39,6 +39,10 @@ class BatchDraws:
         """Numbers in [0, 1), [B, *shape]."""
         return self._draw(torch.rand, shape)
 
+    def common_uniform(self) -> Tensor:
+        """One number in [0, 1) for the whole batch, [1]."""
+        return torch.rand(1, generator=self._generator, device=self._positions.device)
+
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, [B, *shape]."""
         return self._draw(torch.randn, shape)

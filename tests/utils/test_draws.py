@@ -40,3 +40,11 @@ def test_without_positions_ranks_follow_each_other(monkeypatch):
     assert torch.equal(BatchDraws.of({"images": torch.zeros(2, 1)}, CPU).uniform(), whole[2:])
     of_batch = {"images": torch.zeros(2, 1), "position": torch.tensor([3, 0]), "batch_size": torch.tensor([4, 4])}
     assert torch.equal(BatchDraws.of(of_batch, CPU).uniform(), whole[[3, 0]])
+
+
+def test_a_common_number_is_the_same_in_all_processes(monkeypatch):
+    monkeypatch.setattr(comm, "shared_random_seed", lambda: 7)
+    first, second = (BatchDraws(torch.tensor(places), 4, CPU) for places in ([0, 1], [2, 3]))
+    number = first.common_uniform()
+    assert number.shape == (1,) and 0 <= number < 1 and torch.equal(second.common_uniform(), number)
+    assert not torch.equal(first.common_uniform(), number)

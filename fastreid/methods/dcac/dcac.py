@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreid.config import CfgNode, configurable
+from fastreid.config import CfgNode, configurable, with_values
 from fastreid.methods.dcac.build import dcac_parts, diffusion_transform
 from fastreid.methods.dcac.feedback import VIEW, DiffusionFeedback
 from fastreid.methods.dcac.prototypes import RebuildPrototypes
@@ -86,11 +86,7 @@ class DCAC(ImageModule, ReidModel):
     @classmethod
     def evaluation_config(cls, cfg: CfgNode) -> CfgNode:
         """Return the config without prototypes and diffusion model."""
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.LOSSES.PCL.SCALE = cfg.MODEL.LOSSES.DIFF.SCALE = 0.0
-        cfg.freeze()
-        return cfg
+        return with_values(cfg, {"MODEL.LOSSES.PCL.SCALE": 0.0, "MODEL.LOSSES.DIFF.SCALE": 0.0})
 
     @classmethod
     def image_transforms(cls, cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from fastreid.config import CfgNode, ConfigError
+from fastreid.config import CfgNode, ConfigError, with_values
 from fastreid.modeling.backbones.clip import ClipViT, build_clip_backbone
 from fastreid.modeling.backbones.interface import SizedBackbone, ViewAwareBackbone, feature_dim_of
 from fastreid.modeling.backbones.resnet import ResNet, build_resnet_backbone, build_resnext_backbone
@@ -57,12 +57,8 @@ def with_feature_dim(cfg: CfgNode, backbone: nn.Module) -> CfgNode:
         cfg: the config.
         backbone: its channels replace the default, if it declares them.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    if cfg.MODEL.BACKBONE.FEAT_DIM == ANY_DIM:
-        cfg.MODEL.BACKBONE.FEAT_DIM = feature_dim_of(backbone) or ANY_DIM
-    cfg.freeze()
-    return cfg
+    dim = cfg.MODEL.BACKBONE.FEAT_DIM
+    return with_values(cfg, {"MODEL.BACKBONE.FEAT_DIM": feature_dim_of(backbone) or dim if dim == ANY_DIM else dim})
 
 
 __all__ = [

@@ -108,11 +108,11 @@ class Reverse:
 
     Args:
         solver: a scheduler of diffusers whose timesteps are set.
-        stochastic: whether its steps add noise.
+        eta: noise of its steps, from 0 (none) to 1 (that of DDPM).
     """
 
-    def __init__(self, solver: Any, stochastic: bool) -> None:
-        self._solver, self._stochastic = solver, stochastic
+    def __init__(self, solver: Any, eta: float) -> None:
+        self._solver, self._eta = solver, eta
         self.timesteps: Tensor = solver.timesteps
         self.start_scale = float(solver.init_noise_sigma)
 
@@ -121,6 +121,6 @@ class Reverse:
         return self._solver.scale_model_input(sample, timestep)
 
     def step(self, prediction: Tensor, timestep: Tensor, sample: Tensor, noise: Tensor) -> Tensor:
-        """Return the sample of the step before; `noise` [B, …] is used by the stochastic solver (ddpm) only."""
-        options = {"eta": 1.0, "variance_noise": noise} if self._stochastic else {}
+        """Return the sample of the step before; `noise` [B, …] is used by stochastic solvers only."""
+        options = {"eta": self._eta, "variance_noise": noise} if self._eta else {}
         return self._solver.step(prediction, timestep, sample, **options).prev_sample

@@ -53,6 +53,7 @@ class Schedule:
         prediction_type: what the network predicts.
         timestep_spacing: where the reverse steps lie in 0 … T-1.
         cubic: draw training times as (1 - u^3) T instead of uniformly.
+        eta: noise of the steps of "ddim", from 0 (none) to 1 (that of "ddpm"); the other solvers ignore it.
 
     Raises:
         OptionError: an unknown name, or a solver that cannot use the prediction type.
@@ -67,6 +68,7 @@ class Schedule:
         prediction_type: str,
         timestep_spacing: str,
         cubic: bool,
+        eta: float = 0.0,
     ) -> None:
         for kind, word, legal in (
             ("solver", solver, _SOLVERS),
@@ -93,7 +95,8 @@ class Schedule:
         self._make_solver: Callable[[], Any] = lambda: solver_class.from_config(config, **shared, **own)
         self.num_timesteps, self.prediction_type = num_timesteps, prediction_type
         self.betas = {name: config[name] for name in _BETAS if name in config}
-        self.stochastic, self.cubic = solver == "ddpm", cubic
+        self._eta = {"ddpm": 1.0, "ddim": eta}.get(solver, 0.0)
+        self.stochastic, self.cubic = self._eta > 0, cubic
 
     @classmethod
     def from_pretrained(
@@ -160,10 +163,41 @@ class Schedule:
         """
         if self.prediction_type == "sample":
             return prediction
-        kept = self._forward.alphas_cumprod.to(noisy.device)[timesteps].view(-1, *[1] * (noisy.ndim - 1))
+        kept = self._kept(timesteps, noisy)
         if self.prediction_type == "v_prediction":
             return kept.sqrt() * noisy - (1 - kept).sqrt() * prediction
         return (noisy - (1 - kept).sqrt() * prediction) / kept.sqrt()
+
+    def noise_of(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the noise that follows from predictions; arguments as `clean_of`."""
+        if self.prediction_type == "epsilon":
+            return prediction
+        kept = self._kept(timesteps, noisy)
+        if self.prediction_type == "v_prediction":
+            return kept.sqrt() * prediction + (1 - kept).sqrt() * noisy
+        return (noisy - kept.sqrt() * prediction) / (1 - kept).sqrt()
+
+    def mixed(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return z_t of `add_noise`, also for t = -1, which is the clean sample.
+
+        With a predicted clean sample and noise this is a deterministic step to t (DDIM, Song et al. 2021, eq. 12).
+
+        Args:
+            clean: z_0, [B, …].
+            noise: eps, of the same shape.
+            timesteps: t from -1 to T - 1, [B].
+        """
+        kept = self._kept(timesteps.clamp(min=0), clean)
+        kept = torch.where(timesteps.view(kept.shape) < 0, 1.0, kept)
+        return kept.sqrt() * clean + (1 - kept).sqrt() * noise
+
+    def alphas_cumprod(self, device: torch.device | str) -> Tensor:
+        """Return abar_t of all times, float32 [T]."""
+        return self._forward.alphas_cumprod.to(device)
+
+    def _kept(self, timesteps: Tensor, like: Tensor) -> Tensor:
+        """abar of timesteps [B], with as many dimensions as `like`."""
+        return self.alphas_cumprod(like.device)[timesteps].view(-1, *[1] * (like.ndim - 1))
 
     def reverse(self, num_steps: int, device: torch.device | str) -> Reverse:
         """Return a new solver.
@@ -183,4 +217,4 @@ class Schedule:
             )
         solver = self._make_solver()
         solver.set_timesteps(num_steps, device=device)
-        return Reverse(solver, self.stochastic)
+        return Reverse(solver, self._eta)

@@ -121,3 +121,38 @@ def test_wrong_settings_are_explained(options, message):
 def test_more_steps_than_the_diffusion_has_are_refused():
     with pytest.raises(OptionError, match="num_steps must be 1 … num_timesteps=100, got 101"):
         make(steps=100).reverse(101, "cpu")
+
+
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
+def test_clean_sample_and_noise_follow_from_each_kind_of_prediction(prediction):
+    schedule = make(prediction=prediction)
+    clean, noise, timesteps = torch.randn(5, 6), torch.randn(5, 6), torch.tensor([0, 1, 300, 700, 999])
+    noisy = schedule.add_noise(clean, noise, timesteps)
+    target = schedule.target(clean, noise, timesteps)
+    assert torch.allclose(schedule.clean_of(target, noisy, timesteps), clean, atol=1e-4)
+    assert torch.allclose(schedule.noise_of(target, noisy, timesteps), noise, atol=1e-4)
+
+
+def test_mixing_adds_noise_and_ends_at_the_clean_sample():
+    schedule = make()
+    clean, noise = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    timesteps = torch.tensor([-1, 0, 999])
+    mixed = schedule.mixed(clean, noise, timesteps)
+    assert torch.equal(mixed[0], clean[0])
+    assert torch.allclose(mixed[1:], schedule.add_noise(clean[1:], noise[1:], timesteps[1:]))
+
+
+def test_the_noise_of_ddim_steps_is_an_option():
+    def step(solver, eta, noise):
+        options = {"num_timesteps": 1000, "prediction_type": "epsilon", "timestep_spacing": "trailing", "cubic": False}
+        schedule = Schedule(CONFIG, solver=solver, eta=eta, **options)
+        reverse = schedule.reverse(10, "cpu")
+        return reverse.step(torch.ones(2, 3), reverse.timesteps[3], torch.ones(2, 3), noise), schedule.stochastic
+
+    noise = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    still, half, full = (step("ddim", eta, noise) for eta in (0.0, 0.5, 1.0))
+    assert (still[1], half[1], full[1]) == (False, True, True)
+    assert torch.equal(still[0], step("ddim", 0.0, -noise)[0])
+    assert not torch.equal(half[0], step("ddim", 0.5, -noise)[0])
+    assert not torch.allclose(half[0], full[0])
+    assert torch.equal(step("ddpm", 0.0, noise)[0], step("ddpm", 1.0, noise)[0])  # always 1
