@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable
+from fastreid.config.tree import with_values
 from fastreid.labeling.build import build_relabel
 from fastreid.labeling.centroids import centroids
 from fastreid.labeling.relabel import Labelling, Relabel
@@ -69,10 +70,7 @@ class ClusterContrast(ImageModule, ReidModel):
             ConfigError: a key has an impossible value, or the head is not an EmbeddingHead.
         """
         backbone = build_backbone(cfg)
-        without_classes = with_feature_dim(cfg, backbone).clone()
-        without_classes.defrost()
-        without_classes.MODEL.HEADS.NUM_CLASSES = 0
-        heads = build_heads(without_classes)
+        heads = build_heads(with_values(with_feature_dim(cfg, backbone), {"MODEL.HEADS.NUM_CLASSES": 0}))
         if not isinstance(heads, EmbeddingHead):
             raise ConfigError(f"ClusterContrast needs the neck of an EmbeddingHead, got {cfg.MODEL.HEADS.NAME}")
         heads.class_weights.requires_grad_(False)
@@ -90,11 +88,7 @@ class ClusterContrast(ImageModule, ReidModel):
     @classmethod
     def evaluation_config(cls, cfg: CfgNode) -> CfgNode:
         """Return the config without a memory."""
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.HEADS.MAX_CLUSTERS = 0
-        cfg.freeze()
-        return cfg
+        return with_values(cfg, {"MODEL.HEADS.MAX_CLUSTERS": 0})
 
     def forward(self, batch: Any) -> dict[str, Tensor] | Tensor:
         """Return losses in training, and retrieval features otherwise.
