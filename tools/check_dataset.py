@@ -20,6 +20,7 @@ from fastreid.data.check import (
     counts_table,
     list_checksums,
     protocols_named,
+    unlabelled_note,
     unreadable,
     with_distinct_training,
 )
@@ -35,7 +36,11 @@ SHEET_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("name", metavar="NAME", help="a benchmark (all its protocols), a protocol, csv:FILE or folder:FOLDER")
+    add(
+        "name",
+        metavar="NAME",
+        help="a benchmark (all its protocols), a protocol, csv:FILE, folder: or images:FOLDER",
+    )
     add("--import", dest="imports", action="append", default=[], metavar="FILE", help="Python file to import first")
     add("--contact-sheet", type=user_path, metavar="FILE", help="default: logs/check_dataset/NAME.jpg")
     add("--read-images", action="store_true", help="also decode every image")
@@ -67,6 +72,8 @@ def _check(args: argparse.Namespace) -> int:
         print(f"{BENCHMARK_OF[names[0]].home(root)}\n")
     datasets = build_datasets(cfg, names)
     print(f"\n{counts_table(with_distinct_training(datasets), datasets)}\n\n{valid_queries_table(datasets)}\n")
+    if note := unlabelled_note(datasets):
+        print(f"{note}\n")
     if sums := list_checksums(names, root):
         print(f"SHA-256 of the list files, line endings aside:\n{sums}\n")
     if args.attributes:

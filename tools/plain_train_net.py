@@ -10,6 +10,7 @@ resuming, averaged weights, accumulation, skipped steps, metrics.json and Tensor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import logging
 import math
@@ -29,14 +30,13 @@ from fastreid.config import (
 )
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.loader import PersonLoader
-from fastreid.data.train_loader import TrainLoader
 from fastreid.engine.amp import amp_dtype, autocast_for
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
-from fastreid.modeling.model import Transform, evaluation_config_of, image_transforms_of
+from fastreid.modeling.model import Transform, evaluation_config_of, image_transforms_of, needs_labels_of
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.structures import PersonImage
@@ -76,8 +76,10 @@ def read_config(args: argparse.Namespace) -> CfgNode:
 
 def train(cfg: CfgNode) -> nn.Module:
     """Build data, model, optimiser and schedule, train for all epochs, and return the model."""
-    loader = build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True))
-    cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or loader.dataset.num_classes
+    needs_labels = needs_labels_of(cfg)
+    loader = build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True), needs_labels=needs_labels)
+    if needs_labels:
+        cfg.MODEL.HEADS.NUM_CLASSES = cfg.MODEL.HEADS.NUM_CLASSES or loader.dataset.num_classes
     cfg.freeze()
     model = build_model(cfg)
     frozen = Frozen(cfg, model)
@@ -92,12 +94,13 @@ def train(cfg: CfgNode) -> nn.Module:
     elif interface_of(model).required_prefixes:
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
     tasks = interface_of(model).epoch_tasks()
+    training_set = LoaderTrainingSet(TrainingLoader(loader), functools.partial(feature_loader, cfg))
 
     model.train()
     batches = endless(loader)
     last_epoch = cfg.SOLVER.MAX_EPOCH - 1
     for epoch in range(cfg.SOLVER.MAX_EPOCH):
-        if run_tasks(cfg, model, loader, tasks, epoch):
+        if run_tasks(cfg, model, training_set, tasks, epoch):
             batches = endless(loader)
         for iteration in range(epoch * loader.iters_per_epoch, (epoch + 1) * loader.iters_per_epoch):
             schedule.set_iteration(iteration)
@@ -118,6 +121,9 @@ def train(cfg: CfgNode) -> nn.Module:
             save(cfg, model, "model_final" if epoch == last_epoch else f"model_{epoch:04d}")
         if epoch != last_epoch and cfg.TEST.EVAL_PERIOD and (epoch + 1) % cfg.TEST.EVAL_PERIOD == 0:
             evaluate(cfg, model)
+    for task in tasks:
+        with working(cfg, model):
+            task.after_training(training_set, Path(cfg.OUTPUT_DIR))
     return model
 
 
@@ -154,20 +160,29 @@ class Frozen:
                 parameter.grad = None
 
 
-def run_tasks(cfg: CfgNode, model: nn.Module, loader: TrainLoader, tasks: Sequence[EpochTask], epoch: int) -> bool:
+def run_tasks(
+    cfg: CfgNode, model: nn.Module, training_set: LoaderTrainingSet, tasks: Sequence[EpochTask], epoch: int
+) -> bool:
     """Run the tasks that are due before an epoch, such as SD-ReID's calibration; return whether the order is new."""
     is_new = False
     for task in tasks:
         if not task.is_due(epoch):
             continue
-        model.eval()
-        with torch.no_grad(), autocast_for(cfg, cfg.MODEL.DEVICE):
-            plan = task.run(LoaderTrainingSet(TrainingLoader(loader), functools.partial(feature_loader, cfg)))
-        model.train()
+        with working(cfg, model):
+            plan = task.run(training_set)
         if plan is not None and not plan.is_empty:
-            loader.set_plan(labels=plan.labels, order=plan.order, num_batches=epoch * loader.iters_per_epoch)
+            training_set.loader.follow(plan, since=epoch * training_set.loader.iters_per_epoch)
             is_new = True
     return is_new
+
+
+@contextlib.contextmanager
+def working(cfg: CfgNode, model: nn.Module) -> Iterator[None]:
+    """Put the model into the state in which tasks find it."""
+    model.eval()
+    with torch.no_grad(), autocast_for(cfg, cfg.MODEL.DEVICE):
+        yield
+    model.train()
 
 
 def feature_loader(

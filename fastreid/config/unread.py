@@ -93,6 +93,7 @@ TABLE = (
         "MODEL.LOSSES.CE.EPSILON",
     ),
     *(_of_method(method) for method in methods() if method.keys),
+    Unread(("CLUSTER.EPS",), lambda cfg: cfg.CLUSTER.METHOD == "hdbscan", "CLUSTER.METHOD"),
     Unread(
         ("DATALOADER.NUM_INSTANCE",),
         lambda cfg: cfg.DATALOADER.SAMPLER_TRAIN in ("TrainingSampler", "ImbalancedDatasetSampler"),

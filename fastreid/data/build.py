@@ -19,7 +19,7 @@ from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.loader import PersonLoader
 from fastreid.data.own_images import load_own_images
-from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler
+from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler, TrainingSampler
 from fastreid.data.samplers.draws import Order
 from fastreid.data.scan import log_once
 from fastreid.data.train_loader import MakeOrder, TrainLoader
@@ -39,7 +39,7 @@ def datasets_root(cfg: CfgNode) -> str:
 
 
 def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDataset]:
-    """The named datasets, read from `datasets_root`; `csv:FILE` and `folder:FOLDER` are a user's own images.
+    """The named datasets, read from `datasets_root`; `csv:`, `folder:` and `images:PATH` are a user's own images.
 
     Args:
         cfg: the configuration.
@@ -89,7 +89,9 @@ def _build_dataset(name: str, root: str, key: str) -> ImageDataset:
     return dataset
 
 
-def build_reid_train_loader(cfg: CfgNode, image_transforms: Mapping[str, Transform] | None = None) -> TrainLoader:
+def build_reid_train_loader(
+    cfg: CfgNode, image_transforms: Mapping[str, Transform] | None = None, *, needs_labels: bool = True
+) -> TrainLoader:
     """An endless loader over the union of `DATASETS.NAMES`.
 
     People of different datasets are different classes. DATASETS.PEOPLE may leave out a part of them. Batches hold
@@ -98,16 +100,20 @@ def build_reid_train_loader(cfg: CfgNode, image_transforms: Mapping[str, Transfo
     Args:
         cfg: the configuration.
         image_transforms: name -> transform of further views of each sample, beside "images".
+        needs_labels: whether the model needs the person of each image. If not, images may have none, their label is
+            -1, and until an epoch task gives a plan all images are drawn in random order, whatever their labels.
 
     Raises:
         ConfigError: no data set is named, the batch does not divide over the processes, the sampler cannot fill one, a
-            benchmark is named twice, or a key has no legal value.
+            benchmark is named twice, labels are needed and missing, or a key has no legal value.
         DatasetError: a data set has no training images.
     """
     if not cfg.DATASETS.NAMES:
         raise ConfigError("DATASETS.NAMES is empty: name at least one data set to train on")
     sources = build_datasets(cfg, cfg.DATASETS.NAMES)
     _check_sources(sources)
+    if needs_labels:
+        _check_labels(sources)
     world_size, batch_size, seed = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.SEED
     if batch_size < 1 or batch_size % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={batch_size} must divide over {world_size} processes")
@@ -123,6 +129,7 @@ def build_reid_train_loader(cfg: CfgNode, image_transforms: Mapping[str, Transfo
     return TrainLoader(
         dataset,
         _order_maker(cfg, dataset, sets),
+        first_order=None if needs_labels else _order_without_labels(cfg, labels),
         seed=seed,
         batch_size=batch_size,
         rank=comm.get_rank(),
@@ -138,19 +145,21 @@ def _union(
 ) -> tuple[list[PersonImage], list[int], list[int]]:
     """The training images of a part of the people of all data sets, the class of each, the number of its data set.
 
+    The class of images whose person is not known is -1.
     Cameras of later data sets are numbered behind those of earlier ones.
     """
     images: list[PersonImage] = []
-    people: list[tuple[str, Hashable]] = []
+    people: list[tuple[str, Hashable] | None] = []
     sets: list[int] = []
     for number, dataset in enumerate(sources):
         pairs = _part_of(dataset.training_people(combineall), part, dataset.name)
         sets += [number] * len(pairs)
         first = max((image.camera for image in images), default=-1) + 1
         images += [replace(image, camera=image.camera + first) if number else image for image, _ in pairs]
-        people += [(dataset.name, who) for _, who in pairs]
-    class_of = {person: index for index, person in enumerate(sorted(set(people), key=_sort_key))}
-    return images, [class_of[person] for person in people], sets
+        people += [None if who is None else (dataset.name, who) for _, who in pairs]
+    known = {person for person in people if person is not None}
+    class_of = {person: index for index, person in enumerate(sorted(known, key=_sort_key))}
+    return images, [-1 if person is None else class_of[person] for person in people], sets
 
 
 def _part_of(
@@ -159,10 +168,12 @@ def _part_of(
     """The images of the people from one share to another, in the order of checksums of their ids.
 
     Raises:
-        ConfigError: the part has no person.
+        ConfigError: the part has no person, or people are not known.
     """
     if part == (0.0, 1.0):
         return pairs
+    if any(who is None for _, who in pairs):
+        raise ConfigError(f"DATASETS.PEOPLE {list(part)} is a part of the people, but those of {name} are not known")
     people = sorted({who for _, who in pairs}, key=lambda who: hashlib.blake2b(repr(who).encode()).digest())
     first, last = (round(share * len(people)) for share in part)
     chosen = set(people[first:last])
@@ -193,6 +204,18 @@ def _order_maker(cfg: CfgNode, dataset: TrainingDataset, sets: Sequence[int]) ->
         )
 
     return make
+
+
+def _order_without_labels(cfg: CfgNode, labels: Sequence[int]) -> TrainingSampler:
+    """All images in random order, in groups as `DATALOADER.SAMPLER_TRAIN` has, which later orders then have too."""
+    make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN, key="DATALOADER.SAMPLER_TRAIN")
+    has_groups = "num_instances" in inspect.signature(make).parameters
+    return TrainingSampler(
+        labels,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        seed=cfg.MODEL.SEED,
+        group_size=cfg.DATALOADER.NUM_INSTANCE if has_groups else 1,
+    )
 
 
 def _build_sampler(cfg: CfgNode, labels: Sequence[int], **known: Any) -> Any:
@@ -227,6 +250,18 @@ def _check_sources(sources: Sequence[ImageDataset]) -> None:
     for dataset in sources:
         if not dataset.train and not dataset.combineall:
             raise DatasetError(f"{dataset.name} has no training images")
+
+
+def _check_labels(sources: Sequence[ImageDataset]) -> None:
+    """Check that the person of each training image is known."""
+    for dataset in sources:
+        if reason := getattr(dataset, "unlabelled", ""):
+            raise ConfigError(
+                f"DATASETS.NAMES has {dataset.name}, whose images have no person labels ({reason}), but the model "
+                "needs the person of each image. Label them (a column person in csv:FILE, or a folder for each person "
+                "in folder:FOLDER), or take a method that needs no labels, such as "
+                "configs/unsupervised/cluster_contrast.yml"
+            )
 
 
 def _sort_key(person: tuple[str, Hashable]) -> tuple[str, bool, Hashable]:

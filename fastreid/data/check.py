@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
@@ -42,7 +44,18 @@ def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
     views = ", ".join(_view_name(view) for view in sorted({image.view for image in images}))
     cameras = len({image.camera for image in images})
     unnamed = len(images) - (found.images or 0) or None
+    if split == "train" and dataset.unlabelled:
+        found, unnamed = Sizes(len(images)), None
     return (printable(name), split, found.images, published.images, found.ids, published.ids, unnamed, cameras, views)
+
+
+def unlabelled_note(datasets: Iterable[ImageDataset]) -> str:
+    """A sentence for each data set whose training images have no person labels; "" if there is none."""
+    return "\n".join(
+        f"{printable(dataset.name)}: no person labels ({reason}); it can be trained on by methods that need none"
+        for dataset in datasets
+        if (reason := dataset.unlabelled)
+    )
 
 
 def _train_name(dataset: ImageDataset) -> str:
@@ -123,8 +136,13 @@ def unreadable(datasets: Iterable[ImageDataset], num_threads: int = 4) -> list[s
 
 
 def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int = 24) -> Image.Image:
-    """A picture with people in rows and cameras in columns, of the people that most cameras saw."""
+    """A picture with people in rows and cameras in columns, of the people that most cameras saw.
+
+    Without person labels, a row has an image of each camera, in the order of the data set.
+    """
     images = [image for split in SPLITS for image in getattr(dataset, split) if image.person >= 0]
+    if dataset.unlabelled:
+        images = _numbered_by_camera(dataset.train)
     cells: dict[int, dict[tuple[int, int], PersonImage]] = {}
     for image in images:
         # A protocol may number views instead of cameras.
@@ -144,6 +162,15 @@ def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int =
                 corner = (MARGIN[0] + x * width, MARGIN[1] + y * height)
                 sheet.paste(_cell(cells[person][key].path), corner)
     return sheet
+
+
+def _numbered_by_camera(images: Iterable[PersonImage]) -> list[PersonImage]:
+    counts: Counter[tuple[int, int]] = Counter()
+    numbered = []
+    for image in images:
+        numbered.append(replace(image, person=counts[image.view, image.camera]))
+        counts[image.view, image.camera] += 1
+    return numbered
 
 
 def _camera_name(dataset: ImageDataset, camera: int) -> str:

@@ -1,4 +1,4 @@
-"""A user's own images in folders, one per person, whose name is the person's."""
+"""A user's own images in folders: one per person, whose name is the person's, or images without labels."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from fastreid.data.scan import Scan, is_hidden_or_system, log_once, scan, shown
 
 logger = logging.getLogger(__name__)
 
+FLAT = "its images are not in folders of people"
+UNLABELLED = "images:FOLDER reads images without labels"
 _SHOWN = 5
 # Folder names that are more likely a part of a data set than a person.
 _LIKE_SPLITS = frozenset(
@@ -30,8 +32,9 @@ _LIKE_SPLITS = frozenset(
 def read_folders(home: Path) -> ImageDataset:
     """Read `home/<person>/…`, all for training, or `home/{train,query,gallery}/<person>/…`; no cameras, one view.
 
-    Any folder name is a person's name: `007` and `7` are two people, `-1` is a person. Images in deeper folders belong
-    to the person of the outer folder.
+    A folder with images and no folders of images in it is a data set without labels. Any folder name is a person's
+    name: `007` and `7` are two people, `-1` is a person. Images in deeper folders belong to the person of the outer
+    folder.
 
     Raises:
         DatasetError: no images, images outside a person's folder, or folders that cannot be read.
@@ -44,6 +47,8 @@ def read_folders(home: Path) -> ImageDataset:
     for found in scans:
         found.log()
     beside = scan(home, without=SPLITS).images if splits else []
+    if layout.is_flat([*beside, *(path for found in scans for path in found.images)]):
+        return _unlabelled(home, scans[0].images, FLAT)
     rows = [layout.row(path) for found in scans for path in found.images if not layout.is_outside(path)]
     outside = beside + [path for found in scans for path in found.images if layout.is_outside(path)]
     if outside:
@@ -55,6 +60,26 @@ def read_folders(home: Path) -> ImageDataset:
     layout.warn_of_other_readings(rows)
     layout.warn_of_empty(rows)
     return dataset_of(home, rows)
+
+
+def read_images(home: Path) -> ImageDataset:
+    """Read all images below a folder as training images without labels: no people, no cameras, one view.
+
+    Raises:
+        DatasetError: no images, or folders that cannot be read.
+    """
+    home = home.absolute()
+    found = scan(home)
+    found.log()
+    if not found.images:
+        raise DatasetError(f"no images below {home}{_skipped([found])}")
+    layout = _Layout(home, has_splits=False)
+    layout.warn_of_unread(found.images)
+    return _unlabelled(home, found.images, UNLABELLED)
+
+
+def _unlabelled(home: Path, paths: Sequence[Path], reason: str) -> ImageDataset:
+    return dataset_of(home, [Row(str(path), None) for path in paths], unlabelled=reason)
 
 
 def _skipped(scans: Sequence[Scan]) -> str:
@@ -90,6 +115,13 @@ class _Layout:
         """Whether an image is in no person's folder."""
         return len(path.relative_to(self.home).parts) <= self.depth
 
+    def is_flat(self, paths: Sequence[Path]) -> bool:
+        """Whether the images are in `home` itself, so that there are no people.
+
+        Images with the names of Market-1501 have people and cameras, which would be lost.
+        """
+        return bool(paths) and all(path.parent == self.home and not _is_like_market(path) for path in paths)
+
     def row(self, path: Path) -> Row:
         """The row of an image."""
         parts = path.relative_to(self.home).parts
@@ -108,12 +140,19 @@ class _Layout:
                 " Images named PERSON_cCAMERA… are of Market-1501's form: name the benchmark itself (Market1501), or "
                 "list them in a table with the cameras (csv:FILE)."
             )
-        return said
+        return f"{said} images:FOLDER reads all images below a folder without labels, for methods that need none."
+
+    def warn_of_unread(self, paths: Sequence[Path]) -> None:
+        """Warn of people, cameras and splits that images without labels seem to have."""
+        folders = {path.relative_to(self.home).parts[0] for path in paths if path.parent != self.home}
+        if splits := sorted(name for name in folders if name.lower() in _LIKE_SPLITS):
+            self._warn(f"the images in {', '.join(splits)} are all trained on; to leave some out, name a folder inside")
+        self._warn_of_market(paths, "neither people nor cameras are read: csv:FILE with a column camera has cameras")
 
     def warn_of_other_readings(self, rows: Sequence[Row]) -> None:
         """Warn where the folders could have another meaning."""
         deeper = [row for row in rows if len(Path(row.path).relative_to(self.home).parts) > self.depth + 1]
-        people = {row.person for row in rows}
+        people = {row.person for row in rows if row.person is not None}
         if named := sorted(person for person in people if person.lower() in _LIKE_SPLITS):
             self._warn(
                 f"the folders {', '.join(named)} are read as people; parts of a data set are called "
@@ -125,15 +164,20 @@ class _Layout:
                 f"{self._short(deeper[0].path)}, read as an image of {deeper[0].person!r}; if the inner folders are "
                 "people, name the folder around them"
             )
-        if like := [row for row in rows if _is_like_market(Path(row.path))]:
-            self._warn(
-                f"{len(like):,} of {len(rows):,} images are named PERSON_cCAMERA… as in Market-1501, for example "
-                f"{self._short(like[0].path)}; the folder says the person, and the cameras are not read: csv:FILE with "
-                "a column camera has them"
-            )
+        self._warn_of_market(
+            [Path(row.path) for row in rows],
+            "the folder says the person, and the cameras are not read: csv:FILE with a column camera has them",
+        )
         if "-1" in people:
             self._warn(
                 "the folder -1 is read as a person's; images of no person are for csv:FILE, where person -1 is none"
+            )
+
+    def _warn_of_market(self, paths: Sequence[Path], consequence: str) -> None:
+        if like := list(filter(_is_like_market, paths)):
+            self._warn(
+                f"{len(like):,} of {len(paths):,} images are named PERSON_cCAMERA… as in Market-1501, for example "
+                f"{self._short(str(like[0]))}; {consequence}"
             )
 
     def warn_of_empty(self, rows: Sequence[Row]) -> None:

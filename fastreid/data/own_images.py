@@ -1,4 +1,4 @@
-"""A user's own images as a data set: `csv:people.csv`, or `folder:people` with a folder per person."""
+"""A user's own images as a data set: `csv:people.csv`, `folder:people` (a folder per person), `images:frames`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
-from fastreid.data.own_folders import read_folders
+from fastreid.data.own_folders import read_folders, read_images
 from fastreid.data.own_tables import read_csv
 from fastreid.utils.suggest import explain_choice
 
-__all__ = ["SCHEMES", "load_own_images", "place_of", "read_csv", "read_folders"]
+__all__ = ["SCHEMES", "load_own_images", "place_of", "read_csv", "read_folders", "read_images"]
 
-SCHEMES: dict[str, Callable[[Path], ImageDataset]] = {"csv": read_csv, "folder": read_folders}
+SCHEMES: dict[str, Callable[[Path], ImageDataset]] = {
+    "csv": read_csv,
+    "folder": read_folders,
+    "images": read_images,
+}
 
 
 def load_own_images(name: str, root: str) -> ImageDataset:

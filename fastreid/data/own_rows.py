@@ -11,7 +11,7 @@ from pathlib import Path
 from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.data.scan import log_once
-from fastreid.structures import JUNK_PERSON, PersonImage
+from fastreid.structures import JUNK_PERSON, UNNAMED_PERSON, PersonImage
 from fastreid.structures.names import number_names
 
 logger = logging.getLogger(__name__)
@@ -25,43 +25,48 @@ class Row:
 
     Attributes:
         path: absolute path.
-        person: name of the person.
+        person: name of the person; None where people are not known.
         camera: name of the camera; None where cameras are not known.
         view: 0 aerial, 1 ground, 2 wearable.
         split: train, query or gallery.
     """
 
     path: str
-    person: str
+    person: str | None
     camera: str | None = None
     view: int = 0
     split: str = "train"
 
 
-def dataset_of(place: Path, rows: Sequence[Row], *, junk: str | None = None) -> ImageDataset:
+def dataset_of(place: Path, rows: Sequence[Row], *, junk: str | None = None, unlabelled: str = "") -> ImageDataset:
     """Make a data set of rows.
 
     Args:
         place: the file or folder that the rows were read from.
         rows: the images.
         junk: the name of images without a person, where the format has one.
+        unlabelled: why no row has a person, all being for training; "" if they have.
     """
-    people = number_names((row.person for row in rows), junk)
+    people = number_names((row.person for row in rows if row.person is not None), junk)
     has_cameras = any(row.camera is not None for row in rows)
     cameras = number_names(row.camera or "" for row in rows) if has_cameras else {}
     splits: dict[str, list[PersonImage]] = {split: [] for split in SPLITS}
     for row in rows:
         # Without cameras, all queries have one and the gallery another, so that no match is removed.
         camera = cameras[row.camera or ""] if has_cameras else int(row.split == "gallery")
-        splits[row.split].append(PersonImage(row.path, people[row.person], camera, row.view))
+        splits[row.split].append(PersonImage(row.path, _id_of(row.person, people), camera, row.view))
     _warn_of_splits(place, splits, has_cameras=has_cameras)
     for what, names in (("people", people), ("cameras", cameras)):
         _warn_of_similar(place, what, names)
     dataset = ImageDataset(splits["train"], splits["query"], splits["gallery"])
-    dataset.place = str(place)
+    dataset.place, dataset.unlabelled = str(place), unlabelled
     dataset.person_names = _names_of(people, junk)
     dataset.camera_names = _names_of(cameras)
     return dataset
+
+
+def _id_of(person: str | None, people: dict[str, int]) -> int:
+    return UNNAMED_PERSON if person is None else people[person]
 
 
 def _names_of(numbers: dict[str, int], junk: str | None = None) -> dict[int, str]:

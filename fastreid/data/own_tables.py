@@ -23,9 +23,15 @@ logger = logging.getLogger(__name__)
 
 REQUIRED, OPTIONAL = ("path", "person"), ("camera", "view", "split")
 NO_PERSON = "-1"
+UNLABELLED = "it has no column person"
 _VIEWS = {name: view for view in View for name in (view.name.lower(), str(int(view)))}
 _SHOWN = 5
-_OTHER_WORDS = {"pid": "person", "identity": "person", "camid": "camera", "viewid": "view", "set": "split"}
+_OTHER_WORDS = {
+    **dict.fromkeys(("pid", "id", "identity", "label", "name", "person_id", "personid"), "person"),
+    "camid": "camera",
+    "viewid": "view",
+    "set": "split",
+}
 _SPACE = " \t"
 _BELOW = re.compile(r"-[1-9][0-9]*")
 _OTHER_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
@@ -35,6 +41,8 @@ Values = dict[str, str]
 
 def read_csv(file: Path) -> ImageDataset:
     """Read a table with the columns path and person, and optionally camera, view and split.
+
+    A table without the column person, all of whose images are for training, is a data set without labels.
 
     Paths are absolute or relative to the file's folder. People and cameras are names: if all of them are whole numbers
     these are the ids, otherwise they are numbered in sorted order; person -1 stands for no person. Spaces and tabs
@@ -50,13 +58,14 @@ def read_csv(file: Path) -> ImageDataset:
     if not rows:
         raise DatasetError(f"{file} has a header and no rows")
     _check_values(file, rows)
-    return dataset_of(file, [_row(file, values) for _, values in rows], junk=NO_PERSON)
+    unlabelled = "" if "person" in rows[0][1] else UNLABELLED
+    return dataset_of(file, [_row(file, values) for _, values in rows], junk=NO_PERSON, unlabelled=unlabelled)
 
 
 def _row(file: Path, values: Values) -> Row:
     return Row(
         path=str(file.parent / values["path"]),
-        person=values["person"],
+        person=values.get("person"),
         camera=values.get("camera"),
         view=_VIEWS[values.get("view", "0").lower()],
         split=values.get("split", "train").lower(),
@@ -107,7 +116,8 @@ def _warn_of_spaces(file: Path, rows: Sequence[Values]) -> None:
 
 def _check_header(file: Path, header: list[str]) -> None:
     legal = (*REQUIRED, *OPTIONAL)
-    missing = [name for name in REQUIRED if name not in header]
+    # Without people it may be a table of images without labels.
+    missing = [name for name in REQUIRED if name not in header] if "path" not in header else []
     twice = sorted({name for name in header if header.count(name) > 1})
     if missing or twice:
         wrong = f"lacks {' and '.join(missing)}" if missing else f"names {', '.join(twice)} twice"
@@ -122,6 +132,7 @@ def _check_header(file: Path, header: list[str]) -> None:
             if near := [n for n in near if n not in header]:
                 raise DatasetError(
                     f"{file} has a column {name!r}; did you mean {' or '.join(near)}? Legal: {', '.join(legal)}"
+                    + (". A table of images without labels must not have such a column" if near == ["person"] else "")
                 )
             logger.info("%s: column %r is not read", file, name)
 
@@ -148,15 +159,19 @@ def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
                 note(f"no {name}", line, row["path"])
         if row.get("view", "0").lower() not in _VIEWS:
             note(f"view is not one of {', '.join(_VIEWS)}", line, row["view"])
-        if row.get("split", "train").lower() not in SPLITS:
+        split = row.get("split", "train").lower()
+        if split not in SPLITS:
             note(f"split is not one of {', '.join(SPLITS)}", line, row["split"])
+        elif split != "train" and "person" not in row:
+            note("query and gallery need a column person, as evaluation compares people", line, row["path"])
         path = file.parent / row["path"]
         if row["path"] and (problem := _problem_of(path, suffixes)):
             note(problem, line, row["path"])
-        if _BELOW.fullmatch(row["person"]) and row["person"] != NO_PERSON:
-            note("person is below -1", line, row["person"])
+        person = row.get("person", NO_PERSON)
+        if _BELOW.fullmatch(person) and person != NO_PERSON:
+            note("person is below -1", line, person)
         # Over query and gallery together: an image in both would find itself.
-        key = (os.path.normpath(path), row.get("split", "train").lower() == "train")
+        key = (os.path.normpath(path), split == "train")
         if key in seen:
             note("the same image again", line, f"{row['path']} (line {seen[key]})")
         seen.setdefault(key, line)

@@ -24,6 +24,7 @@ class TrainLoader(PersonLoader):
     Args:
         dataset: the training set.
         make_order: makes the order in which images are drawn.
+        first_order: the order before the first plan; None for one by the labels of the data sets.
         seed: seed of the run.
         batch_size: images per step, of all processes together.
         rank: number of this process.
@@ -45,6 +46,7 @@ class TrainLoader(PersonLoader):
         dataset: TrainingDataset,
         make_order: MakeOrder,
         *,
+        first_order: Order | None = None,
         seed: int,
         batch_size: int,
         rank: int = 0,
@@ -53,7 +55,7 @@ class TrainLoader(PersonLoader):
         iters_per_epoch: int,
         **options: Any,
     ) -> None:
-        order = make_order(range(len(dataset)), seed)
+        order = first_order or make_order(range(len(dataset)), seed)
         draws = TrainingDraws(order, batch_size, rank=rank, world_size=world_size)
         super().__init__(dataset, sampler=draws, batch_size=batch_size // world_size, drop_last=True, **options)
         self._make_order, self._seed, self._images_per_step = make_order, seed, batch_size

@@ -42,7 +42,7 @@ from fastreid.evaluation import (
 )
 from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
-from fastreid.modeling.model import Transform, image_transforms_of
+from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
 from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
@@ -67,7 +67,9 @@ class DefaultTrainer(ResumableTrainer):
         data_loader = self.build_train_loader(cfg)
         self.loader = TrainingLoader(data_loader)
         self._given_cfg = cfg
-        self.cfg = self.auto_scale_hyperparams(cfg, self.loader.num_classes)
+        # The number of people is a label too.
+        num_classes = self.loader.num_classes if needs_labels_of(cfg) else 0
+        self.cfg = self.auto_scale_hyperparams(cfg, num_classes)
         self.bare_model = self.build_model(self.cfg)
         self.model_facts = model_identity(self.bare_model)  # before it is sharded
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
@@ -247,8 +249,13 @@ class DefaultTrainer(ResumableTrainer):
         """The hook of TEST.PRECISE_BN, over training images of DATASET; "" stands for those of the run.
 
         Raises:
-            ConfigError: DATASET cannot be read, or the model cannot train on its images.
+            ConfigError: DATASET cannot be read, or the model cannot train on its images or needs no labels.
         """
+        if not needs_labels_of(self.cfg):
+            raise ConfigError(
+                "TEST.PRECISE_BN draws batches with the labels of the data set, but "
+                f"{self.cfg.MODEL.META_ARCHITECTURE} makes its own: set TEST.PRECISE_BN.ENABLED to False"
+            )
         cfg, keys = self.cfg.clone(), self.cfg.TEST.PRECISE_BN
         if keys.DATASET:
             cfg.defrost()
@@ -297,7 +304,8 @@ class DefaultTrainer(ResumableTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """An endless loader with ``dataset.num_classes`` and ``iters_per_epoch``."""
-        return build_reid_train_loader(cfg, image_transforms_of(cfg, is_train=True))
+        transforms = image_transforms_of(cfg, is_train=True)
+        return build_reid_train_loader(cfg, transforms, needs_labels=needs_labels_of(cfg))
 
     @classmethod
     def build_test_datasets(cls, cfg: CfgNode) -> Sequence[Any]:

@@ -39,7 +39,7 @@ def data_fingerprint(images: Sequence[PersonImage], labels: Sequence[int]) -> di
         content = list(pool.map(_probe, (image.path for image in images), chunksize=64))
     return {
         "images": len(images),
-        "classes": len(set(labels)),
+        "classes": len({label for label in labels if label >= 0}),
         "names": digest(sorted(names)),
         "order": digest(names),
         "people": _digest_of_pairs(names, labels),

@@ -125,9 +125,12 @@ def check_protocol(dataset: Any, scoring: Scoring | None = None, *, with_pairs: 
         The protocol with its matches, which `evaluate_protocols` takes instead of the data set.
 
     Raises:
-        ConfigError: no query or no gallery images; fewer images than neighbours are asked for; no wrong pair.
+        ConfigError: no person labels; no query or no gallery images; fewer images than neighbours are asked for; no
+            wrong pair.
         NoValidQueryError: no query has a match under another camera.
     """
+    if not dataset.query and (reason := getattr(dataset, "unlabelled", "")):
+        raise ConfigError(f"{dataset.name} has no person labels ({reason}): it can be trained on, but not evaluated")
     protocol = MatchedProtocol.of(dataset)
     protocol.check(scoring, with_pairs=with_pairs)
     return protocol

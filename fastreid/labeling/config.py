@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastreid.config.method_config import Key, MethodConfig
-from fastreid.config.ranges import COUNT, FLAG, NAME, SHARE_ABOVE_0, one_of
+from fastreid.config.ranges import COUNT, FLAG, NAME, NOT_NEGATIVE, SHARE_ABOVE_0, one_of
 
 KEYS = {
     # How features are clustered: "dbscan" or "hdbscan" (scikit-learn's), by their Jaccard distances.
@@ -27,8 +27,8 @@ KEYS = {
     "CLUSTER.KNN_BACKEND": Key("auto", one_of("auto", "compiled", "torch", "faiss")),
     # Write clusters.csv and a contact sheet per cluster into OUTPUT_DIR after training.
     "CLUSTER.EXPORT": Key(True, FLAG),
-    # Most clusters: rows of the memory, or of the classifier.
-    "MODEL.HEADS.MAX_CLUSTERS": Key(3000, COUNT),
+    # Most clusters: rows of the memory, or of the classifier. 0 is for a model that is only evaluated.
+    "MODEL.HEADS.MAX_CLUSTERS": Key(3000, NOT_NEGATIVE),
 }
 
 CONFIG = MethodConfig(models=("ClusterContrast", "PISL"), keys=KEYS)

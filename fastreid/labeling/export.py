@@ -16,6 +16,7 @@ from fastreid.data.images import ImageReadError, read_pixels
 from fastreid.labeling.centroids import centroids
 from fastreid.labeling.clustering import count_of
 from fastreid.rendering.contact_sheet import CELL, fitted
+from fastreid.utils.display_text import printable
 from fastreid.utils.files import atomic_write, remove_leftovers, save_picture
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def export_clusters(folder: Path, paths: Sequence[str], features: Tensor, cluste
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["image", "cluster", "distance"])
         for at in order:
-            writer.writerow([paths[at], numbers[at], f"{distances[at]:.6f}" if numbers[at] >= 0 else ""])
+            writer.writerow([printable(paths[at]), numbers[at], f"{distances[at]:.6f}" if numbers[at] >= 0 else ""])
     members: dict[int, list[str]] = {}
     for at in order:
         if 0 <= numbers[at] < MAX_SHEETS:

@@ -56,7 +56,14 @@ class ReidModel(CheckpointedModule):
     `fastreid.structures.Batch`. What a checkpoint holds and must fill is declared in `CheckpointedModule`.
 
     A module that does not derive from this class works as well: `interface_of` gives it the defaults.
+
+    Attributes:
+        needs_labels: whether training needs to know the person of each image. A model that does not need it labels the
+            images itself, in an epoch task. It can also train on images without persons, whose labels are -1 until
+            the first `EpochPlan`; MODEL.HEADS.NUM_CLASSES is not filled in.
     """
+
+    needs_labels: bool = True
 
     @classmethod
     def image_transforms(cls, cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:
@@ -178,6 +185,19 @@ def image_transforms_of(cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transfo
     """
     model = _model_class(cfg)
     return {} if model is None else model.image_transforms(cfg, is_train=is_train)
+
+
+def needs_labels_of(cfg: CfgNode) -> bool:
+    """Return the `needs_labels` of the model class of a config, before the model is built.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        Whether training needs the person of each image; True if MODEL.META_ARCHITECTURE is not a `ReidModel`.
+    """
+    model = _model_class(cfg)
+    return model is None or model.needs_labels
 
 
 def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:

@@ -55,6 +55,7 @@ class ImageDataset:
         others: fast-reid's transform, mode and verbose, which have no effect; others are logged as unknown.
 
     Attributes:
+        unlabelled: why the persons of the training images are not known, as the end of a sentence; "" if they are.
         place: the file or folder that a user's own images were read from; "" for other data sets.
         person_names: {id: name} of people who have names in every list.
         camera_names: {id: name} of cameras that have names in every list.
@@ -65,6 +66,7 @@ class ImageDataset:
         DatasetError: on first access to a list: an entry has another form.
     """
 
+    unlabelled: str = ""
     place: str = ""
     person_names: Mapping[int, str] = {}
     camera_names: Mapping[int, str] = {}
@@ -99,12 +101,19 @@ class ImageDataset:
     gallery = _list_of("gallery", "Images to search in.")
 
     def training_people(self, combineall: bool = False) -> list[tuple[PersonImage, Hashable]]:
-        """Training images, each with a key of its person; with `combineall` those of query and gallery too."""
+        """Training images, each with a key of its person; with `combineall` those of query and gallery too.
+
+        The key is None for the training images of a data set that is `unlabelled`.
+        """
         images, named = self.train, self._people_are_named
         found = [(image, ("train", image.person) if named else image.person) for image in images]
+        unlabelled: list[tuple[PersonImage, Hashable]] = []
+        if self.unlabelled:
+            unlabelled, found = [(image, None) for image in images], []
         if combineall or self.combineall:
             found += [(image, image.person) for image in (*self.query, *self.gallery)]
-        return [(i, who) for i, who in found if i.person >= 0 and (named or i.person not in self._junk_pids)]
+        labelled = [(i, who) for i, who in found if i.person >= 0 and (named or i.person not in self._junk_pids)]
+        return unlabelled + labelled
 
     def _give(self, split: str, rows: Rows | Callable[[], Rows]) -> None:
         self.__dict__.setdefault("_rows", {})[split] = rows

@@ -15,13 +15,14 @@ class TrainingSampler(EndlessSampler):
         persons: identity per image; only its length matters here.
         batch_size: images per step.
         seed: seed of the order.
+        group_size: consecutive images that one process should get.
 
     Raises:
         ConfigError: there are fewer images than one batch has.
     """
 
-    def __init__(self, persons: Sequence[int], *, batch_size: int, seed: int) -> None:
-        super().__init__(batch_size)
+    def __init__(self, persons: Sequence[int], *, batch_size: int, seed: int, group_size: int = 1) -> None:
+        super().__init__(batch_size, group_size)
         if len(persons) < batch_size:
             raise ConfigError(
                 f"{len(persons)} training images are fewer than one batch of {batch_size}; lower SOLVER.IMS_PER_BATCH"

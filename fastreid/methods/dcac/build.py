@@ -11,7 +11,6 @@ from fastreid.config import CfgNode, ConfigError
 from fastreid.data.transforms import PersonTransform, ResizeCropFlip, ResizeRandomCrop
 from fastreid.methods.dcac.condition import IdentityCondition
 from fastreid.methods.dcac.feedback import DiffusionFeedback
-from fastreid.methods.dcac.prototypes import PrototypeMemory
 from fastreid.modeling.array_cache import ArrayCache
 from fastreid.modeling.backbones import build_backbone, with_feature_dim
 from fastreid.modeling.diffusion import Autoencoder, OptionError, Schedule, UNetDenoiser, option_keys
@@ -25,6 +24,7 @@ from fastreid.modeling.diffusion.adapters import (
 from fastreid.modeling.diffusion.single_token import use_single_token_attention
 from fastreid.modeling.heads import EmbeddingHead, build_heads
 from fastreid.modeling.losses import LossTerms, loss_options, require_losses
+from fastreid.modeling.prototypes import PrototypeMemory
 
 _WEIGHTS, _CACHE = "DCAC.SD.WEIGHTS", "DCAC.SD.LATENT_CACHE"
 # Arguments of the parts of a diffusion model -> the keys that they come from.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreid.config import ConfigError
-from fastreid.methods.dcac.prototypes import PrototypeMemory
+from fastreid.modeling.prototypes import PrototypeMemory
 
 _NARROW = 96  # width between the two linear layers of the bottleneck "net"
 

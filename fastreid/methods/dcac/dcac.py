@@ -17,12 +17,13 @@ from torch import Tensor
 from fastreid.config import CfgNode, configurable, with_values
 from fastreid.methods.dcac.build import dcac_parts, diffusion_transform
 from fastreid.methods.dcac.feedback import VIEW, DiffusionFeedback
-from fastreid.methods.dcac.prototypes import PrototypeMemory, RebuildPrototypes
+from fastreid.methods.dcac.prototypes import RebuildPrototypes
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.heads import EmbeddingHead
 from fastreid.modeling.image_module import ImageModule
 from fastreid.modeling.losses import LossTerms
 from fastreid.modeling.model import RatePart, ReidModel, Transform
+from fastreid.modeling.prototypes import PrototypeMemory
 from fastreid.utils.state_dicts import State
 
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from fastreid.config import ConfigError
 from fastreid.data.transforms import PersonTransform
 from fastreid.methods.dcac.condition import IdentityCondition
-from fastreid.methods.dcac.prototypes import PrototypeMemory
 from fastreid.modeling.array_cache import ArrayCache, FillCache
 from fastreid.modeling.diffusion import Autoencoder, Schedule, UNetDenoiser
 from fastreid.modeling.epoch_task import EpochTask, TrainingSet
+from fastreid.modeling.prototypes import PrototypeMemory
 from fastreid.structures import Condition
 from fastreid.utils.draws import BatchDraws
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from fastreid.config import ConfigError
 from fastreid.methods.dcac.condition import IdentityCondition
-from fastreid.methods.dcac.prototypes import PrototypeMemory
+from fastreid.modeling.prototypes import PrototypeMemory
 
 
 def make(**options):

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from fastreid.config import get_cfg
 from fastreid.evaluation.rank import evaluate_rank
 from fastreid.methods.dcac.condition import IdentityCondition
-from fastreid.methods.dcac.prototypes import PrototypeMemory
 from fastreid.modeling.diffusion import Schedule
 from fastreid.modeling.diffusion.adapters import add_lora
 from fastreid.modeling.heads import VectorHead
 from fastreid.modeling.losses import cross_entropy_loss
+from fastreid.modeling.prototypes import PrototypeMemory
 from fastreid.solver import build_lr_scheduler
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden/dcac.npz")
