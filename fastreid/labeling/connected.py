@@ -1,4 +1,4 @@
-"""What HDBSCAN needs beside a sparse graph of distances: one component, enough entries in each row, and the images alone.
+"""What HDBSCAN needs beside a sparse graph of distances: one component, full rows, and which images are alone.
 
 It takes no graph of several components, and puts images that are at distance 1 from all others into any cluster.
 """
