@@ -33,6 +33,8 @@ _C.MODEL.BACKBONE.NAME = "build_resnet_backbone"
 _C.MODEL.BACKBONE.DEPTH = "50x"
 # ViT: "patch" (one convolution of the patch size) or "conv" (a stack of 3x3 stride-2 convolutions).
 _C.MODEL.BACKBONE.STEM = "patch"
+# build_vit_backbone: the "class" token, or a map of the tokens of all "patches".
+_C.MODEL.BACKBONE.OUTPUT = "class"
 # build_clip_backbone: the class token "before" CLIP's projection, "after" it, or "both" side by side.
 _C.MODEL.BACKBONE.CLIP_FEATURE = "after"
 # build_clip_backbone: keep the first convolution as it is.

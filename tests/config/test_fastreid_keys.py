@@ -482,7 +482,7 @@ ALIEN = {
     "build_resnext_backbone": ("50x", {"DROP_RATIO": 0.3, "ATT_DROP_RATE": 0.3, "CAMERA_NUM": 5, "SIE_COE": 1.0}),
     "build_vit_backbone": ("mini", {"LAST_STRIDE": 2, "NORM": "GN", "WITH_SE": True, "WITH_NL": True}),
     "build_mobilenetv2_backbone": ("1.0x", {"WITH_IBN": True, "NORM": "syncBN", "STRIDE_SIZE": (8, 8)}),
-    "build_timm_backbone": ("50x", {"DEPTH": "101x", "LAST_STRIDE": 2, "WITH_NL": True, "DROP_RATIO": 0.5}),
+    "build_timm_backbone": ("50x", {"DEPTH": "101x", "LAST_STRIDE": 2, "WITH_NL": True, "OUTPUT": "patches"}),
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastreid.config import ConfigError
 from fastreid.modeling.backbones.clip import ClipViT
 from fastreid.modeling.backbones.timm_models import TimmBackbone
-from fastreid.modeling.backbones.vit import vit_layer_of
+from fastreid.modeling.backbones.vit import ViT, vit_layer_of
 from fastreid.structures import PersonFeatures
 from fastreid.utils.errors import ArgumentError
 
@@ -94,8 +94,10 @@ def with_view_prompt(backbone: nn.Module) -> nn.Module:
         backbone: a ViT, a CLIP encoder, or a model of timm.
 
     Raises:
-        ConfigError: CLIP's feature is not that before the projection.
+        ConfigError: CLIP's feature is not that before the projection, or the ViT returns its patches.
     """
+    if isinstance(backbone, ViT) and backbone.returns_patches:
+        raise ConfigError("SD-ReID reads the class token of a ViT: set MODEL.BACKBONE.OUTPUT class")
     if isinstance(backbone, ClipViT) and backbone.feature != "before":
         raise ConfigError(
             "SD-ReID reads the class token of a CLIP encoder before the projection: set MODEL.BACKBONE.CLIP_FEATURE "

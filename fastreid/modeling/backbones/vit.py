@@ -18,7 +18,7 @@ from fastreid.utils.suggest import explain_choice
 from fastreid.utils.weights import WeightsError
 
 # Keys of MODEL.BACKBONE.
-_READS = (*READ_BY_ALL, "DEPTH", "STEM", "STRIDE_SIZE", "DROP_PATH_RATIO", "DROP_RATIO", "ATT_DROP_RATE")
+_READS = (*READ_BY_ALL, "DEPTH", "STEM", "OUTPUT", "STRIDE_SIZE", "DROP_PATH_RATIO", "DROP_RATIO", "ATT_DROP_RATE")
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,13 @@ class ViT(VisionTransformer):
     Its parameters have the names of timm, which fast-reid has, too.
 
     Args:
+        returns_patches: return the map [B, D, h, w] of the patch tokens instead.
         **options: arguments of `timm.models.VisionTransformer`.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, returns_patches: bool = False, **options: Any) -> None:
         super().__init__(patch_size=16, num_classes=0, **options)
+        self.returns_patches = returns_patches
 
     @property
     def feature_dim(self) -> int:
@@ -72,8 +74,11 @@ class ViT(VisionTransformer):
         return vit_layer_of(name, self.num_layers)
 
     def forward(self, images: Tensor) -> Tensor:  # type: ignore[override]  # timm's has options for attention masks
-        """Return the class tokens [B, D, 1, 1] of normalised images [B, 3, H, W]."""
-        return self.forward_features(images)[:, 0, :, None, None]
+        """Return the class tokens [B, D, 1, 1], or the patch tokens [B, D, h, w], of normalised images [B, 3, H, W]."""
+        tokens = self.forward_features(images)
+        if self.returns_patches:
+            return tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self.patch_embed.grid_size)
+        return tokens[:, 0, :, None, None]
 
 
 def vit_layer_of(name: str, num_blocks: int) -> int:
@@ -105,6 +110,7 @@ def build_vit_backbone(cfg: CfgNode) -> ViT:
     require_one_size(cfg)
     size = VIT_SIZES[keys.DEPTH]
     vit = ViT(
+        returns_patches=keys.OUTPUT == "patches",
         img_size=image_size(cfg),
         embed_layer=partial(PATCH_STEMS[keys.STEM], stride=tuple(keys.STRIDE_SIZE)),
         embed_dim=size.width,

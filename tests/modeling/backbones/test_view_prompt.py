@@ -95,6 +95,7 @@ def test_a_person_encoder_on_a_vit_of_timm():
     ("options", "message"),
     [
         ({"NAME": "build_clip_backbone", "CLIP_FEATURE": "both"}, "set MODEL.BACKBONE.CLIP_FEATURE before, got both"),
+        ({"OUTPUT": "patches"}, "set MODEL.BACKBONE.OUTPUT class"),
         ({**TIMM, "TIMM_NAME": "resnet10t"}, "gives maps. Set .*class token"),
         ({**TIMM, "TIMM_NAME": "vit_pwee_patch16_reg1_gap_256"}, "gives maps. Set .*class token"),
     ],

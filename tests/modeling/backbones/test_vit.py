@@ -54,6 +54,17 @@ def test_the_earlier_blocks_are_timms_own():
     torch.testing.assert_close(backbone(images).id_conditions, expected)
 
 
+def test_the_patches_are_a_map_of_the_tokens_after_the_class_token():
+    whole, patches = (build_backbone(cfg_of(OUTPUT=output)).eval() for output in ("class", "patches"))
+    patches.load_state_dict(whole.state_dict())
+    images = torch.randn(2, 3, 64, 32)
+    tokens = whole.forward_features(images)
+    maps = patches(images)
+    assert maps.shape == (2, 192, 4, 2)
+    torch.testing.assert_close(maps[:, :, 1, 0], tokens[:, 3])  # row 1, column 0, behind the class token
+    torch.testing.assert_close(whole(images)[..., 0, 0], tokens[:, 0])
+
+
 @pytest.fixture
 def published(tmp_path):
     """A file with the names and shapes of jx_vit_base_p16_224-80ecf9dd.pth at the width of "tiny"."""
