@@ -200,6 +200,10 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
             [*words[:2], *unless_given("--dry-run", words), *words[2:]],
             [*added, *small_cargo(words, scratch)],
         )
+    if any("configs/unsupervised" in word for word in words):  # three images
+        words = [*words[:2], "--dry-run", *words[2:]]
+        added += ["MODEL.BACKBONE.PRETRAIN", "False", "MODEL.BACKBONE.DEPTH", "18x", "MODEL.BACKBONE.FEAT_DIM", "512"]
+        added += ["MODEL.WEIGHTS", "", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_INSTANCE", "2"]
     if any("configs/DCAC" in word for word in words):
         added += small_dcac(words, scratch)
     scratch.tool(tool, *words, *added)

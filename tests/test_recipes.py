@@ -49,7 +49,7 @@ def dry_run(recipe: Path, data_root: Path, output: Path, *words: str) -> str:
 
 def assert_described(said: str, recipe: Path) -> None:
     cfg = merged(recipe)
-    iterations = 4 * len(cfg.DATASETS.NAMES)
+    iterations = cfg.SOLVER.ITERS_PER_EPOCH or 4 * len(cfg.DATASETS.NAMES)
     assert f"2 epochs of {iterations} iterations, {2 * iterations} in all" in said
     train = next(
         line.split() for line in said.splitlines() if line.startswith(cfg.DATASETS.NAMES[0]) and " train " in line
@@ -64,7 +64,7 @@ FULL_SIZE = dict.fromkeys(("base_stage1", "base_stage1_128"), "85,747,200")
 FULL_SIZE |= {"bagtricks_vit": "85,746,432"}
 # CLIP has no bias in the patch embedding, and has a LayerNorm before the blocks, and a projection to 512 channels.
 FULL_SIZE |= {"clip_vit": "86,140,416", "clip_stage1": "85,747,968", "market1501": "86,140,416"}
-FULL_SIZE |= dict.fromkeys(("bagtricks_R50", "bagtricks_R50-ibn"), "23,508,032")
+FULL_SIZE |= dict.fromkeys(("bagtricks_R50", "bagtricks_R50-ibn", "cluster_contrast"), "23,508,032")
 FULL_SIZE |= dict.fromkeys(("AGW_R50", "sbs_R50"), "23,536,719")
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor
 
-from fastreid.labeling.connected import connected
+from fastreid.labeling.connected import alone, connected
 from fastreid.retrieval.reranking import jaccard_graph
 from fastreid.utils.registry import Registry
 
@@ -130,8 +130,11 @@ def hdbscan(features: Tensor, clustering: Clustering) -> np.ndarray:
     smallest = max(2, clustering.min_samples)
     if len(features) < smallest:
         return np.full(len(features), -1)
-    graph = connected(clustering.graph(features, 1.0), clustering.min_samples)
-    found = HDBSCAN(smallest, clustering.min_samples, metric="precomputed", copy=False).fit_predict(graph)
+    graph = clustering.graph(features, 1.0)
+    found = HDBSCAN(smallest, clustering.min_samples, metric="precomputed", copy=False).fit_predict(
+        connected(graph, clustering.min_samples)
+    )
+    found[alone(graph, clustering.min_samples, smallest)] = -1
     return _by_first_image(found)
 
 

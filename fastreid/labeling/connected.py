@@ -1,4 +1,7 @@
-"""Adds to a sparse graph of distances what HDBSCAN needs: one component, and enough entries in each row."""
+"""What HDBSCAN needs beside a sparse graph of distances: one component, full rows, and which images are alone.
+
+It takes no graph of several components, and puts images that are at distance 1 from all others into any cluster.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,8 @@ def connected(graph: sparse.csr_matrix, min_entries: int) -> sparse.csr_matrix:
         images are the smallest that count as such.
     """
     size = graph.shape[0]
-    stored = graph.tocoo()
-    is_pair = stored.row != stored.col
-    rows, columns = stored.row[is_pair], stored.col[is_pair]
-    distances = np.maximum(stored.data[is_pair], np.float32(_SHORTEST))
+    rows, columns, distances = _pairs(graph)
+    distances = np.maximum(distances, np.float32(_SHORTEST))
     known = sparse.csr_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=graph.shape)
     added = _new_pairs([_between_components(known), _for_short_rows(known, min_entries - 1)], known)
     every = np.arange(size)
@@ -36,6 +37,35 @@ def connected(graph: sparse.csr_matrix, min_entries: int) -> sparse.csr_matrix:
     completed = sparse.coo_matrix((np.concatenate(values).astype(np.float32), where), shape=graph.shape).tocsr()
     completed.sort_indices()
     return completed
+
+
+def alone(graph: sparse.csr_matrix, min_samples: int, smallest: int) -> np.ndarray:
+    """Return which images cannot be in a cluster, bool [M].
+
+    They have fewer than `min_samples` images below distance 1, themselves included, or are connected with fewer than
+    `smallest` images that have as many.
+
+    Args:
+        graph: float32 [M, M], symmetric Jaccard distances, with all below 1.
+        min_samples: images near a core point, itself included.
+        smallest: images of the smallest cluster.
+    """
+    rows, columns, distances = _pairs(graph)
+    is_near = distances < MISSING
+    rows, columns = rows[is_near], columns[is_near]
+    is_core = np.bincount(rows, minlength=graph.shape[0]) + 1 >= min_samples
+    is_kept = is_core[rows] & is_core[columns]
+    ones = np.ones(int(is_kept.sum()), dtype=np.int8)
+    cores = sparse.csr_matrix((ones, (rows[is_kept], columns[is_kept])), shape=graph.shape)
+    _, component = csgraph.connected_components(cores, directed=False)
+    return ~is_core | (np.bincount(component)[component] < smallest)
+
+
+def _pairs(graph: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, columns and values of the entries off the diagonal."""
+    stored = graph.tocoo()
+    is_pair = stored.row != stored.col
+    return stored.row[is_pair], stored.col[is_pair], stored.data[is_pair]
 
 
 def _between_components(known: sparse.csr_matrix) -> np.ndarray:

@@ -71,7 +71,7 @@ class Cluster(EpochTask):
     """New labels by quartiles of a feature before each epoch but the first; before odd epochs also a new order."""
 
     def __init__(self, model):
-        self.model, self.rounds, self.epochs = model, 0, []
+        self.model, self.rounds, self.epochs, self.written = model, 0, [], None
 
     def is_due(self, epoch):
         self.epoch = epoch
@@ -87,6 +87,10 @@ class Cluster(EpochTask):
         ranks = values.argsort().argsort()
         labels = ((ranks * PEOPLE // len(ranks) + self.rounds) % PEOPLE).tolist()
         return EpochPlan(labels, ranks.argsort().tolist()[:-1] if self.epoch % 2 else None)
+
+    def after_training(self, training_set, folder):
+        assert not self.model.training and not torch.is_grad_enabled()
+        self.written = folder, self.model.embed.weight.clone(), list(training_set.people)
 
     def state_dict(self):
         return {"rounds": self.rounds, "order": torch.tensor(self.epochs)}
@@ -224,6 +228,29 @@ def test_averaged_weights_take_over_the_buffers_of_a_task(tmp_path):
     averaged = trainer.average.in_place_of(trainer.bare_model.state_dict())
     assert torch.equal(averaged["mean"], trainer.bare_model.mean)
     assert not torch.equal(averaged["embed.weight"], trainer.bare_model.embed.weight)
+
+
+@pytest.mark.parametrize("averages", [False, True])
+def test_tasks_write_after_training_with_the_weights_that_are_evaluated(tmp_path, averages):
+    cfg = toy_cfg(tmp_path, SOLVER__EMA__ENABLED=averages)
+    trainer = train(cfg, trainer_class=Clustered)
+    final = read_checkpoint(tmp_path / "model_final.pth")["model"]
+    folder, weight, people = trainer.bare_model.tasks[0].written
+    assert folder == tmp_path and torch.equal(weight, final["embed.weight"])
+    assert torch.equal(weight, trainer.bare_model.embed.weight) != averages
+    assert people == [image.person for image in toy_images()] != trainer.loader.labels  # not the labels of the plans
+    again = train(cfg, resume=True, trainer_class=Clustered)  # finished: it is written again
+    assert torch.equal(again.bare_model.tasks[0].written[1], weight)
+
+
+def test_tasks_write_nothing_if_a_run_stops_before(tmp_path):
+    class Stopped(Clustered):
+        stop_at = 12  # the last iteration
+
+    trainer = Stopped(toy_cfg(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.iter == trainer.max_iter == 12 and trainer.bare_model.tasks[0].written is None
 
 
 def test_a_model_without_tasks_has_no_state_of_them(tmp_path):

@@ -11,6 +11,7 @@ from fastreid.data.samplers import (
     ImbalancedDatasetSampler,
     InferenceSampler,
     NaiveIdentitySampler,
+    RandomMultipleGallerySampler,
     SetReWeightSampler,
     TrainingSampler,
     ViewBalancedSampler,
@@ -62,6 +63,7 @@ MAKERS = {
     "naive": identity,
     "uniform": lambda **o: TrainingSampler(PEOPLE, **{"batch_size": 8, "seed": 0, **o}),
     "balanced": lambda **o: BalancedIdentitySampler(PEOPLE, cameras=CAMERAS, **HOW | o),
+    "gallery": lambda **o: RandomMultipleGallerySampler(PEOPLE, cameras=CAMERAS, **HOW | o),
     "views": lambda **o: ViewBalancedSampler(PEOPLE, views=VIEWS, **HOW | o),
     "rare": lambda **o: ImbalancedDatasetSampler(PEOPLE, **{"batch_size": 8, "seed": 0, **o}),
     "sets": lambda **o: SetReWeightSampler(PEOPLE, sets=SETS, set_weight=[1, 1], **HOW | o),
@@ -98,14 +100,12 @@ def test_a_batch_that_processes_cannot_share_is_refused_with_the_numbers():
         TrainingDraws(identity(), 8, rank=0, world_size=4)
 
 
-@pytest.mark.parametrize("make", [BalancedIdentitySampler, ViewBalancedSampler])
+@pytest.mark.parametrize("make", [BalancedIdentitySampler, RandomMultipleGallerySampler, ViewBalancedSampler])
 @pytest.mark.parametrize(("people", "people_per_batch", "shown"), [(4, 1, 4), (4, 2, 4), (5, 3, 3), (4, 4, 4)])
 def test_a_pass_shows_as_many_people_as_fill_its_batches(make, people, people_per_batch, shown):
     """Each once; in another order in the next pass."""
     persons = [image % people for image in range(8 * people)]
-    places = {
-        "cameras" if make is BalancedIdentitySampler else "views": [image // people for image in range(8 * people)]
-    }
+    places = {"views" if make is ViewBalancedSampler else "cameras": [image // people for image in range(8 * people)]}
     stream = iter(make(persons, batch_size=4 * people_per_batch, num_instances=4, seed=0, **places))
     passes = [[persons[image] for image in islice(stream, 4 * shown)][::4] for _ in range(12)]
     assert all(len(set(found)) == shown for found in passes) and len(set(map(tuple, passes))) > 1
@@ -139,8 +139,24 @@ def test_balanced_prefers_other_cameras():
                 assert len(set(group)) == 4  # six images elsewhere: none twice
 
 
-def test_a_person_of_one_image_is_repeated():
-    sampler = BalancedIdentitySampler([0, 1], cameras=[0, 0], batch_size=4, num_instances=4, seed=0)
+def test_galleries_are_of_other_cameras_and_repeat_only_if_there_are_too_few():
+    stream, repeated = iter(MAKERS["gallery"]()), Counter()
+    for _ in range(200):
+        first, *others = islice(stream, 4)
+        person = PEOPLE[first]
+        same = [image for image in range(20) if PEOPLE[image] == person and image != first]
+        elsewhere = [image for image in same if CAMERAS[image] != CAMERAS[first]]
+        assert set(others) <= set(elsewhere or same)
+        if len(elsewhere or same) >= 4:
+            assert len(set(others)) == 3
+        repeated[len(elsewhere or same)] += len(set(others)) < 3
+    # Three images to draw three from are drawn with replacement, as in the released programs.
+    assert repeated[3] > 0 and repeated[6] == 0
+
+
+@pytest.mark.parametrize("make", [BalancedIdentitySampler, RandomMultipleGallerySampler])
+def test_a_person_of_one_image_is_repeated(make):
+    sampler = make([0, 1], cameras=[0, 0], batch_size=4, num_instances=4, seed=0)
     assert list(islice(iter(sampler), 4)) in ([0] * 4, [1] * 4)
 
 
