@@ -126,9 +126,9 @@ def _keys_of_training(args: argparse.Namespace, recipe: Path) -> dict[str, Any]:
     cfg = get_cfg()
     cfg.merge_from_file(str(recipe))
     given = {key for option in OPTIONS if getattr(args, option.dest) is not None for key in option.keys}
-    values = {option.dest: option.default for option in OPTIONS}
+    values: dict[str, Any] = {option.dest: option.default for option in OPTIONS}
     values |= {name: value for name, value in vars(args).items() if name in values and value is not None}
-    found = {key: values[option.dest] for option in OPTIONS for key in option.keys}
+    found: dict[str, Any] = {key: values[option.dest] for option in OPTIONS for key in option.keys}
     found |= dict.fromkeys(_SIZES, [values["height"], values["width"]])
     found["SOLVER.STEPS"] = list(range(values["step_size"], values["epochs"], values["step_size"]))
     keys = {key: value for key, value in found.items() if key in given or value != _value(cfg, key)}
