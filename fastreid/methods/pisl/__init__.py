@@ -1,1 +1,1 @@
-"""PISL (Tao et al., TIP 2024): re-identification without person labels, by patches that a diffusion model places."""
+"""PISL: re-identification without labels, with patches that a diffusion model places (Tao et al., TIP 2024)."""
