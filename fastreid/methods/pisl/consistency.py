@@ -18,6 +18,7 @@ from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.utils.counts import whole_number
 from fastreid.utils.devices import usable_device
 from fastreid.utils.errors import ArgumentError
+from fastreid.utils.precision import full_precision
 from fastreid.utils.suggest import explain_choice
 
 _SIGMAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6)
@@ -47,6 +48,7 @@ class NeighborLists:
     indices: Tensor
 
 
+@full_precision()
 def consistency_scores(
     global_features: ArrayLike,
     part_features: ArrayLike,

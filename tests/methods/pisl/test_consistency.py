@@ -152,3 +152,10 @@ def test_mistakes_are_named(change, said):
     whole, parts = clusters()
     with pytest.raises((ArgumentError, ValueError), match=said):
         consistency_scores(**{"global_features": whole, "part_features": parts} | change)
+
+
+def test_autocast_does_not_change_scores():
+    whole, parts = clusters()
+    expected = consistency_scores(whole, parts, k=5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(consistency_scores(whole, parts, k=5), expected)
