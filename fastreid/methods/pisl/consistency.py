@@ -141,18 +141,19 @@ def neighbor_distances(lists: NeighborLists) -> Tensor:
     """
     k, device = lists.indices.shape[1], lists.indices.device
     first, second = torch.triu_indices(k, k, 1, device=device)
-    lengths = lists.features.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    factors = 1 / lists.features.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
     distances = torch.zeros(len(lists.indices), len(first), device=device)
     for images in _by_common_neighbors(lists.indices).split(_BLOCK):
         neighbors = lists.indices[images]
         members, places = neighbors.unique(return_inverse=True)
+        scales = factors[neighbors[:, first]] * factors[neighbors[:, second]]
         if len(members) ** 2 <= 2 * neighbors.numel() * k:
-            rows = lists.features[members] / lengths[members]
-            cosines = (rows @ rows.T)[places[:, first], places[:, second]]
+            rows = lists.features.index_select(0, members)
+            products = (rows @ rows.T)[places[:, first], places[:, second]]
         else:  # the images have few neighbours in common
-            rows = lists.features[neighbors] / lengths[neighbors]
-            cosines = (rows @ rows.transpose(1, 2))[:, first, second]
-        distances[images] = (2 - 2 * cosines).clamp_min(0).sqrt()
+            rows = lists.features.index_select(0, neighbors.flatten()).view(*neighbors.shape, -1)
+            products = (rows @ rows.transpose(1, 2))[:, first, second]
+        distances[images] = (2 - 2 * scales * products).clamp_min(0).sqrt()
     return distances.div_(distances.amax(dim=1, keepdim=True) + 1e-8) if k > 1 else distances
 
 
