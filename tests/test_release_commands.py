@@ -106,6 +106,25 @@ def test_both_stages_get_the_arguments(scratch, script):
     ]
 
 
+@pytest.mark.parametrize("name", ["market1501", "msmt17", "veri"])
+def test_pisl_gets_the_arguments(scratch, name):
+    shell(f"bash run_pisl.sh {name} CLUSTER.EPS 0.3", scratch.folder, ON_TOOL="note")
+    (call,) = scratch.calls()
+    recipe = f"configs/PISL/{name}.yml"
+    assert call == f"tools/train_net.py --config-file {recipe} --resume --num-gpus 1 CLUSTER.EPS 0.3"
+    assert (ROOT / recipe).exists()
+
+
+@pytest.mark.parametrize("words", [(), ("duke",), ("CLUSTER.EPS", "0.3")])
+def test_pisl_needs_one_of_its_data_sets(scratch, words):
+    scratch.calls()
+    done = scratch.script("run_pisl.sh", *words, on_tool="fail")
+    assert done.returncode == 2 and scratch.calls() == []
+    named, _, usage = done.stderr.strip().partition(" is none of the data sets; usage: ")
+    assert named == f"run_pisl.sh: '{words[0] if words else ''}'"
+    assert usage == "./run_pisl.sh DATASET [KEY VALUE …]; data sets: market1501 msmt17 veri"
+
+
 def test_the_scripts_run_from_anywhere_with_relative_paths(scratch, tmp_path):
     (tmp_path / "linked.sh").symlink_to(scratch.folder / "run_v2.sh")
     (tmp_path / "py").symlink_to(scratch.python)

@@ -11,6 +11,7 @@ import functools
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 
 from fastreid.config import CfgNode, check_ranges, get_cfg, imports_in, resolve_device
 from fastreid.data.check import check_first_images, counts_table
@@ -107,10 +108,14 @@ def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
     )
 
 
-def run() -> None:
-    """Parse the command line and run ``main`` in the given number of processes."""
+def run(words: Sequence[str] | None = None) -> None:
+    """Parse the command line and run ``main`` in the given number of processes.
+
+    Args:
+        words: the arguments (default: those of the process).
+    """
     with reported_as("train_net"):
-        args = argument_parser().parse_args()
+        args = argument_parser().parse_args(words)
         cfg = setup_cfg(args)
         check_expected_results(cfg, to_verify=args.verify)
         if cfg.MODEL.SEED < 0:  # drawn once for all processes

@@ -34,7 +34,11 @@ def build_clustering(cfg: CfgNode) -> Clustering:
 
 
 def build_relabel(
-    cfg: CfgNode, extractor: nn.Module, take: Callable[[Labelling], None], clustered_dim: int | None = None
+    cfg: CfgNode,
+    extractor: nn.Module,
+    take: Callable[[Labelling], None],
+    clustered_dim: int | None = None,
+    make: Callable[..., Relabel] = Relabel,
 ) -> Relabel:
     """Return the epoch task that clusters the training images as the config says.
 
@@ -43,13 +47,14 @@ def build_relabel(
         extractor: as of `Relabel`.
         take: as of `Relabel`.
         clustered_dim: as of `Relabel`.
+        make: the class, or a function with its arguments.
 
     Raises:
         RegistryError: there is no clustering CLUSTER.METHOD, or no sampler DATALOADER.SAMPLER_TRAIN.
     """
     sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN, key="DATALOADER.SAMPLER_TRAIN")
     has_groups = "num_instances" in inspect.signature(sampler).parameters
-    return Relabel(
+    return make(
         extractor,
         build_clustering(cfg),
         take=take,

@@ -19,6 +19,7 @@ from fastreid.labeling.purity import purity_of
 from fastreid.labeling.quality import Needs, suspicious, unusable
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
 from fastreid.utils import comm
+from fastreid.utils.precision import full_precision
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +97,8 @@ class Relabel(EpochTask):
         self._log(training_set, indices, clusters, time.perf_counter() - start)
         if not self._is_usable(labels, clusters):
             return None
-        self._take(Labelling(indices, features, labels, cameras, len(training_set.images), count_of(labels)))
+        with full_precision():
+            self._take(Labelling(indices, features, labels, cameras, len(training_set.images), count_of(labels)))
         self._has_labels = True
         plan = torch.full((len(training_set.images),), -1)
         plan[indices] = labels
@@ -108,7 +110,8 @@ class Relabel(EpochTask):
         cameras = torch.tensor([training_set.images[index].camera for index in indices.tolist()])
         found = None
         if comm.is_main_process():
-            found = self._clustering.find(features[:, : self._clustered_dim], cameras)
+            with full_precision():
+                found = self._clustering.find(features[:, : self._clustered_dim], cameras)
         return indices, features, cameras, comm.broadcast(found)
 
     def _is_usable(self, labels: Tensor, clusters: Tensor) -> bool:

@@ -1,7 +1,5 @@
 """The parts of DCAC against numbers of the release's own code (tests/golden)."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -17,19 +15,11 @@ from fastreid.modeling.heads import VectorHead
 from fastreid.modeling.losses import cross_entropy_loss
 from fastreid.modeling.prototypes import PrototypeMemory
 from fastreid.solver import build_lr_scheduler
+from tests.golden_values import Golden
 
-GOLDEN = np.load(Path(__file__).parents[2] / "golden/dcac.npz")
+golden = Golden("dcac")
+check = golden.check
 SD15_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-
-
-def golden(name):
-    value = torch.from_numpy(np.asarray(GOLDEN[name]))
-    return value.float() if value.is_floating_point() else value
-
-
-def check(got, name, tolerance=1e-5):
-    want = golden(name)
-    torch.testing.assert_close(got.detach().float(), want, rtol=0, atol=tolerance * max(1.0, float(want.abs().max())))
 
 
 def memory_of(bank, temperature=0.01, update="hard"):

@@ -1,0 +1,1 @@
+"""PISL: re-identification without labels, with patches that a diffusion model places (Tao et al., TIP 2024)."""

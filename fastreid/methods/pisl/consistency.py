@@ -1,0 +1,167 @@
+"""Consistency scores: how well the neighbours of an image by a part of it agree with those by the whole image.
+
+PISL describes an image by the distances between its k nearest images, by the global feature and by that of a part,
+and compares the two by a maximum mean discrepancy (MMD). PPLR (Cho et al., CVPR 2022) compares only the sets of
+neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.utils.counts import whole_number
+from fastreid.utils.devices import usable_device
+from fastreid.utils.errors import ArgumentError
+from fastreid.utils.precision import full_precision
+from fastreid.utils.suggest import explain_choice
+
+_SIGMAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6)
+_LISTS = 4096  # images whose lists are compared together
+_BLOCK = 16  # images whose neighbours are multiplied together; those of one cluster have many in common
+_ROUNDS = 3  # in which images take over the number of a neighbour
+
+_SCALES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "mmd_inv": lambda discrepancy, k: 1 - (discrepancy / (2 * k)).clamp(0, 1),
+    "mmd_exp": lambda discrepancy, k: torch.exp(-discrepancy),
+    "mmd_raw": lambda discrepancy, k: (discrepancy / (2 * k)).clamp(0, 1),
+}
+KINDS = (*_SCALES, "jaccard")
+"""Kinds of scores, which are described in `consistency_scores`."""
+
+
+@dataclass(frozen=True)
+class NeighborLists:
+    """The neighbours of N images by one kind of feature.
+
+    Attributes:
+        features: [N, D], of any length except 0.
+        indices: the k nearest images of each, nearest first, itself excluded, int64 [N, k].
+    """
+
+    features: Tensor
+    indices: Tensor
+
+
+@full_precision()
+def consistency_scores(
+    global_features: ArrayLike,
+    part_features: ArrayLike,
+    *,
+    k: int = 20,
+    kind: str = "mmd_inv",
+    search: str = "auto",
+    device: str | torch.device = "cpu",
+    num_threads: int | None = None,
+) -> Tensor:
+    """Return the consistency score of each part of each image, in 0 … 1.
+
+    Args:
+        global_features: features of the whole images [N, D].
+        part_features: features of P parts [N, P, E].
+        k: number of neighbours. The scale of the "mmd" scores depends on it; 20 in the release.
+        kind: "mmd_inv" (1 - clamp(MMD² / 2k)), "mmd_exp" (exp(-MMD²)), "mmd_raw" (clamp(MMD² / 2k), as released, which
+            is 0 where the neighbours agree), or "jaccard" (common neighbours / all neighbours of both, as PPLR).
+        search: as `nearest_neighbors`.
+        device: as `nearest_neighbors`; distances are computed there, too.
+        num_threads: as `nearest_neighbors`.
+
+    Returns:
+        float32 [N, P] on the CPU.
+
+    Raises:
+        ArgumentError: an unknown kind, wrong shapes, or no more images than neighbours.
+        ValueError: as `nearest_neighbors`.
+    """
+    if kind not in KINDS:
+        raise ArgumentError(explain_choice("consistency score (PISL.PSC.SCORE)", kind, KINDS))
+    whole, parts = (torch.as_tensor(features).detach() for features in (global_features, part_features))
+    if whole.ndim != 2 or parts.ndim != 3 or len(whole) != len(parts):
+        shapes = f"{list(whole.shape)} and {list(parts.shape)}"
+        raise ArgumentError(f"features must be [N, D] of images and [N, P, E] of their parts, got {shapes}")
+    k, device = whole_number(k, "k", 1), usable_device(device)
+    if len(whole) <= k:
+        raise ArgumentError(f"{len(whole)} images have fewer than {k} neighbours each; lower k (PISL.PSC.KNN)")
+
+    def lists_of(features: Tensor) -> NeighborLists:
+        features = features.float().contiguous()
+        found = nearest_neighbors(features, k + 1, search=search, device=device, num_threads=num_threads)
+        # The first is the image itself, unless copies of it have lower indices.
+        return NeighborLists(features.to(device), torch.from_numpy(found.indices[:, 1:]).long().to(device))
+
+    ours = lists_of(whole)
+    theirs = (lists_of(parts[:, part]) for part in range(parts.shape[1]))  # in turn, to save memory
+    if kind == "jaccard":
+        scores = [_share_in_common(ours.indices, lists.indices) for lists in theirs]
+    else:
+        distances, scale = neighbor_distances(ours), _SCALES[kind]
+        scores = [scale(_discrepancy(distances, neighbor_distances(lists)), k) for lists in theirs]
+    return torch.stack(scores, dim=1).float().cpu()
+
+
+def _share_in_common(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return the number of common neighbours / that of all neighbours of two lists [N, k]."""
+    blocks = zip(ours.split(_LISTS), theirs.split(_LISTS), strict=True)
+    common = torch.cat([(first[:, :, None] == second[:, None]).sum(dim=(1, 2)) for first, second in blocks])
+    return common / (2 * ours.shape[1] - common)
+
+
+def _discrepancy(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return the squared MMD of two descriptions [N, k (k - 1) / 2], float64 [N]."""
+    # In a k x k matrix each pair of neighbours is twice.
+    return torch.cat(
+        [
+            squared_discrepancy(2 * (first.double() - second.double()).square().sum(dim=1))
+            for first, second in zip(ours.split(_LISTS), theirs.split(_LISTS), strict=True)
+        ]
+    )
+
+
+def squared_discrepancy(squared_distances: Tensor) -> Tensor:
+    """Return the squared maximum mean discrepancy of two points, by a sum of 19 Gaussian kernels.
+
+    Args:
+        squared_distances: squared distances of the points, float64 [N].
+    """
+    sigmas = torch.tensor(_SIGMAS, dtype=torch.float64, device=squared_distances.device)
+    return 2 * (1 - torch.exp(-squared_distances[:, None] / (2 * sigmas))).sum(dim=1)
+
+
+def neighbor_distances(lists: NeighborLists) -> Tensor:
+    """Return the Euclidean distances between the k neighbours of each image, of features of unit length.
+
+    Args:
+        lists: the neighbours.
+
+    Returns:
+        float32 [N, k (k - 1) / 2], the upper triangle of the k x k matrix, divided by its greatest entry.
+    """
+    k, device = lists.indices.shape[1], lists.indices.device
+    first, second = torch.triu_indices(k, k, 1, device=device)
+    lengths = lists.features.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    distances = torch.zeros(len(lists.indices), len(first), device=device)
+    for images in _by_common_neighbors(lists.indices).split(_BLOCK):
+        neighbors = lists.indices[images]
+        members, places = neighbors.unique(return_inverse=True)
+        if len(members) ** 2 <= 2 * neighbors.numel() * k:
+            rows = lists.features[members] / lengths[members]
+            cosines = (rows @ rows.T)[places[:, first], places[:, second]]
+        else:  # the images have few neighbours in common
+            rows = lists.features[neighbors] / lengths[neighbors]
+            cosines = (rows @ rows.transpose(1, 2))[:, first, second]
+        distances[images] = (2 - 2 * cosines).clamp_min(0).sqrt()
+    return distances.div_(distances.amax(dim=1, keepdim=True) + 1e-8) if k > 1 else distances
+
+
+def _by_common_neighbors(indices: Tensor) -> Tensor:
+    """Return an order [N] of the images in which those with many common neighbours are mostly beside each other."""
+    near = indices[:, : -(-indices.shape[1] // 2)]
+    number = torch.arange(len(indices), device=indices.device)
+    for _ in range(_ROUNDS):
+        number = torch.minimum(number, number[near].amin(dim=1))
+    return number.argsort(stable=True)
