@@ -16,6 +16,7 @@ DOMAINS = [path for path in QUICKSTART if path not in AERIAL]
 PUBLISHED = [path for path in RECIPES if path not in QUICKSTART]
 TABLES = re.findall(r"^### .+$", TEXTS[PAGE], re.MULTILINE)
 ROWS = [row for heading in TABLES for row in rows(PAGE, heading, 5)]
+ONE_STAGE = ("Baseline", "MGN", "DCAC", "ClusterContrast")
 FIGURES = r"\d\d\.\d+ / \d\d\.\d+"
 
 
@@ -31,13 +32,7 @@ def test_no_row_is_of_another_file():
 def test_every_recipe_has_its_protocols_in_the_zoo(path):
     cfg, own = merged(path), of(path, ROWS)
     assert sorted(name for row in own for name in row[2].split(", ")) == sorted(cfg.DATASETS.TESTS)
-    stage = (
-        "–"
-        if cfg.MODEL.META_ARCHITECTURE in ("Baseline", "MGN", "DCAC", "ClusterContrast")
-        else "2"
-        if is_stage2(cfg)
-        else "1"
-    )
+    stage = "–" if cfg.MODEL.META_ARCHITECTURE in ONE_STAGE else "2" if is_stage2(cfg) else "1"
     assert {row[1] for row in own} == {stage}
     for _, _, protocols, published, measured in own:
         assert measured == NOT_MEASURED

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import sparse
 from torch import Tensor
 
 from fastreid.labeling.connected import alone, connected
-from fastreid.retrieval.reranking import jaccard_graph
+from fastreid.labeling.spanning import spanning_graph
+from fastreid.retrieval.reranking import jaccard_graph, jaccard_rows
 from fastreid.utils.registry import Registry
 
 CLUSTERING_REGISTRY = Registry("clustering")
@@ -79,11 +80,10 @@ class Clustering:
         labels[is_outlier] = torch.arange(first, first + int(is_outlier.sum()))
         return labels
 
-    def graph(self, features: Tensor, max_distance: float) -> sparse.csr_matrix:
-        """Return the Jaccard distances of features [M, D] up to `max_distance`; see `jaccard_graph`."""
-        return jaccard_graph(
-            features, k1=self.k1, k2=self.k2, max_distance=max_distance, search=self.search, device=self.device
-        )
+    @property
+    def search_options(self) -> dict[str, Any]:
+        """The arguments of `jaccard_graph` and `jaccard_rows` that both have."""
+        return {"k1": self.k1, "k2": self.k2, "search": self.search, "device": self.device}
 
 
 def count_of(labels: Tensor) -> int:
@@ -113,7 +113,7 @@ def dbscan(features: Tensor, clustering: Clustering) -> np.ndarray:
     """
     from sklearn.cluster import DBSCAN
 
-    graph = clustering.graph(features, clustering.eps)
+    graph = jaccard_graph(features, max_distance=clustering.eps, **clustering.search_options)
     return DBSCAN(eps=clustering.eps, min_samples=clustering.min_samples, metric="precomputed").fit_predict(graph)
 
 
@@ -130,7 +130,7 @@ def hdbscan(features: Tensor, clustering: Clustering) -> np.ndarray:
     smallest = max(2, clustering.min_samples)
     if len(features) < smallest:
         return np.full(len(features), -1)
-    graph = clustering.graph(features, 1.0)
+    graph = spanning_graph(jaccard_rows(features, **clustering.search_options), clustering.min_samples)
     found = HDBSCAN(smallest, clustering.min_samples, metric="precomputed", copy=False).fit_predict(
         connected(graph, clustering.min_samples)
     )

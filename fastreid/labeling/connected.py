@@ -9,26 +9,21 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-MISSING = 1.0
-"""Jaccard distance of images without a common neighbour, whose entries are not stored."""
-# scipy's spanning trees drop edges of length zero, as copies of an image have.
-_SHORTEST = float(np.finfo(np.float32).eps)
+from fastreid.labeling.spanning import MISSING
 
 
 def connected(graph: sparse.csr_matrix, min_entries: int) -> sparse.csr_matrix:
     """Return a graph with entries of distance 1 added, which is exactly the distance of entries that are not stored.
 
     Args:
-        graph: float32 [M, M], symmetric Jaccard distances, with all below 1.
+        graph: float32 [M, M], symmetric, as of `spanning_graph`.
         min_entries: entries that each row must have, its own included, at most M.
 
     Returns:
-        float32 [M, M], symmetric, the diagonal zero and stored, in one component. Distances of zero between different
-        images are the smallest that count as such.
+        float32 [M, M], symmetric, the diagonal zero and stored, in one component.
     """
     size = graph.shape[0]
     rows, columns, distances = _pairs(graph)
-    distances = np.maximum(distances, np.float32(_SHORTEST))
     known = sparse.csr_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=graph.shape)
     added = _new_pairs([_between_components(known), _for_short_rows(known, min_entries - 1)], known)
     every = np.arange(size)
@@ -46,13 +41,11 @@ def alone(graph: sparse.csr_matrix, min_samples: int, smallest: int) -> np.ndarr
     `smallest` images that have as many.
 
     Args:
-        graph: float32 [M, M], symmetric Jaccard distances, with all below 1.
+        graph: float32 [M, M], symmetric, as of `spanning_graph`.
         min_samples: images near a core point, itself included.
         smallest: images of the smallest cluster.
     """
-    rows, columns, distances = _pairs(graph)
-    is_near = distances < MISSING
-    rows, columns = rows[is_near], columns[is_near]
+    rows, columns, _ = _pairs(graph)
     is_core = np.bincount(rows, minlength=graph.shape[0]) + 1 >= min_samples
     is_kept = is_core[rows] & is_core[columns]
     ones = np.ones(int(is_kept.sum()), dtype=np.int8)

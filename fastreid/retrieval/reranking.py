@@ -81,8 +81,30 @@ def jaccard_graph(
     Raises:
         ValueError: as `nearest_neighbors`; k1 or k2 below 1.
     """
-    encoded = _encode(features, k1, k2, definition, _SearchOptions.of(metric, search, device, num_threads))[0]
-    return _Jaccard(encoded, encoded, num_threads).between(0, encoded.shape[0], max_distance)
+    options = _SearchOptions.of(metric, search, device, num_threads)
+    rows = _jaccard(features, k1, k2, definition, options)
+    return rows.between(0, rows.num_rows, max_distance)
+
+
+def jaccard_rows(
+    features: ArrayLike,
+    *,
+    k1: int = 30,
+    k2: int = 6,
+    definition: str = "spcl",
+    search: str = "auto",
+    device: str | torch.device = "cpu",
+) -> JaccardRows:
+    """Return the Jaccard distances among all images, some rows at a time; arguments as `jaccard_graph`.
+
+    All distances below 1 may be 100 times as many as those that DBSCAN needs.
+    """
+    return _jaccard(features, k1, k2, definition, _SearchOptions.of("cosine", search, device, None))
+
+
+def _jaccard(features: ArrayLike, k1: int, k2: int, definition: str, options: _SearchOptions) -> JaccardRows:
+    encoded = _encode(features, k1, k2, definition, options)[0]
+    return JaccardRows(encoded, encoded, options.num_threads)
 
 
 def jaccard_distances(
@@ -99,7 +121,7 @@ def jaccard_distances(
     """Return Jaccard distances float32 [Q, G], with neighbours among all images; arguments as `jaccard_graph`."""
     images, num_queries = joined_rows(query, gallery, metric), len(rows_on_cpu(query))
     encoded = _encode(images, k1, k2, definition, _SearchOptions.of(metric, search, device, None))[0]
-    near = _Jaccard(encoded[:num_queries], encoded[num_queries:]).between(0, num_queries, 1.0).tocoo()
+    near = JaccardRows(encoded[:num_queries], encoded[num_queries:]).between(0, num_queries, 1.0).tocoo()
     distances = np.ones((num_queries, len(images) - num_queries), dtype=np.float32)
     distances[near.row, near.col] = near.data
     return distances
@@ -150,7 +172,7 @@ class RerankedDistances(Distances):
         self.shape, self.rows_at_once = plain.shape, plain.rows_at_once
         num_queries = self.shape[0]
         self._greatest = _farthest(nearest)[:num_queries]
-        self._jaccard = _Jaccard(encoded[:num_queries], encoded[num_queries:])
+        self._jaccard = JaccardRows(encoded[:num_queries], encoded[num_queries:])
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
         """Return re-ranked distances [stop - first, G] of queries `first` to `stop` - 1."""
@@ -281,10 +303,17 @@ def _are_usual(factors: np.ndarray) -> bool:
     return bool(((factors > 2.0**-50) & (factors < 2.0**50)).all())
 
 
-class _Jaccard:
-    """Jaccard distances between the rows of two sparse matrices, computed a few rows at a time."""
+class JaccardRows:
+    """Jaccard distances between the rows of two sparse matrices, computed a few rows at a time.
+
+    Args:
+        rows: encodings [M, N].
+        others: encodings [L, N].
+        num_threads: as `nearest_neighbors`.
+    """
 
     def __init__(self, rows: sparse.csr_matrix, others: sparse.csr_matrix, num_threads: int | None = None) -> None:
+        self.num_rows = rows.shape[0]
         by_column = others.tocsc()
         by_column.sort_indices()
         self._rows, self._by_column = _arrays(rows), _arrays(by_column)

@@ -9,9 +9,11 @@ from scipy.sparse import csgraph, csr_matrix
 from sklearn.cluster import HDBSCAN
 from torch.nn import functional as F
 
+from fastreid.labeling import spanning
 from fastreid.labeling.clustering import Clustering
 from fastreid.labeling.connected import alone, connected
-from fastreid.retrieval.reranking import jaccard_graph
+from fastreid.labeling.spanning import spanning_graph
+from fastreid.retrieval.reranking import jaccard_graph, jaccard_rows
 from fastreid.utils.registry import RegistryError
 
 SMALL = {"k1": 10, "k2": 3, "min_samples": 4}
@@ -117,19 +119,35 @@ def test_hdbscan_numbers_clusters_by_their_first_images():
 
 def test_missing_distances_of_one_connect_the_graph_and_fill_its_rows():
     features = torch.cat([blobs(3, 5), unit(4, 32, seed=5)])
-    graph = jaccard_graph(features, k1=4, k2=1, max_distance=1.0)
+    graph = spanning_graph(jaccard_rows(features, k1=4, k2=1), 3)
     completed = connected(graph, 6)
-    assert csgraph.connected_components(completed)[0] == 1
+    assert csgraph.connected_components(graph)[0] > 3 and csgraph.connected_components(completed)[0] == 1
     assert np.diff(completed.indptr).min() >= 6
     whole, before = completed.toarray(), graph.toarray()
     assert (whole == whole.T).all() and (whole.diagonal() == 0).all()
     stored = before > 0
-    np.fill_diagonal(stored, False)
     assert stored.any() and (whole[stored] == before[stored]).all()
-    others = completed.tocoo()
-    assert all(
-        before[r, c] > 0 or r == c or v == 1 for r, c, v in zip(others.row, others.col, others.data, strict=True)
-    )
+    assert set(whole[~stored].tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("min_samples", [1, 2, 5])
+def test_the_spanning_graph_has_the_cores_and_the_tree_of_all_distances(min_samples, monkeypatch):
+    monkeypatch.setattr(spanning, "_BLOCK_ROWS", 7)
+    features = blobs(6, 9, noise=0.7, dim=16)
+    whole = np.ones((54, 54), dtype=np.float32)
+    stored = jaccard_graph(features, k1=10, k2=3, max_distance=1.0).tocoo()
+    whole[stored.row, stored.col] = np.maximum(stored.data, spanning.SHORTEST)
+    np.fill_diagonal(whole, 0)
+    graph = spanning_graph(jaccard_rows(features, k1=10, k2=3), min_samples)
+    few = np.where(graph.toarray() > 0, graph.toarray(), 1).astype(np.float32)
+    np.fill_diagonal(few, 0)
+    assert graph.nnz < (whole < 1).sum() / 2
+    cores, trees = [], []
+    for distances in (whole, few):
+        cores.append(np.sort(distances, axis=1)[:, min_samples - 1])
+        reach = np.maximum(distances, np.maximum(cores[-1][:, None], cores[-1][None]))
+        trees.append(np.sort(csgraph.minimum_spanning_tree(reach).data))
+    assert (cores[0] == cores[1]).all() and (trees[0] == trees[1]).all()
 
 
 @pytest.mark.parametrize("method", ["dbscan", "hdbscan"])

@@ -93,14 +93,8 @@ class RandomMultipleGallerySampler(BalancedIdentitySampler):
     """A random image, and K - 1 of the same cluster, of other cameras if there are any (SpCL, and methods after it).
 
     They are drawn without replacement if there are at least K to draw from. The image of a cluster of one is repeated;
-    the released programs yield it once, so that later groups of K are of two clusters.
-
-    Args:
-        persons: cluster per image.
-        cameras: camera per image.
-        batch_size: images per step, P x K.
-        num_instances: K.
-        seed: seed of the order.
+    the released programs yield it once, so that later groups of K are of two clusters. The arguments are those of
+    `BalancedIdentitySampler`.
     """
 
     def choose(self, images_at: dict[int, list[int]], random: np.random.Generator) -> list[int]:
