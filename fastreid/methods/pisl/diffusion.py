@@ -16,6 +16,7 @@ from fastreid.methods.pisl.released_sampler import ReleasedSampler
 from fastreid.modeling.diffusion import Schedule
 from fastreid.modeling.diffusion.noise import NoiseSource
 from fastreid.modeling.diffusion.sampling import Sampler
+from fastreid.modeling.diffusion.steps import clean_of, noise_of, step_to
 from fastreid.structures import Condition
 from fastreid.utils.draws import BatchDraws
 
@@ -126,16 +127,16 @@ class SpatialDiffusion(nn.Module):
         timesteps, noise = self.schedule.timesteps_of(chance), draws.normal(*signal.shape[1:])
         noisy = self.schedule.add_noise(signal, noise, timesteps)
         prediction = self.denoiser(noisy, timesteps, Condition(features[:, None])).float()
-        denoised = self.schedule.clean_of(prediction, noisy, timesteps)
-        predicted_noise = self.schedule.noise_of(prediction, noisy, timesteps)
+        denoised = clean_of(self.schedule, prediction, noisy, timesteps)
+        predicted_noise = noise_of(self.schedule, prediction, noisy, timesteps)
         before = (timesteps - self._stride).clamp(min=-1)
         parts = (
             self.signal.decode(noisy),
             self.signal.decode(denoised),
             noise,
             predicted_noise,
-            self.schedule.mixed(denoised, predicted_noise, before),
-            self.schedule.mixed(signal, noise, before),
+            step_to(self.schedule, denoised, predicted_noise, before),
+            step_to(self.schedule, signal, noise, before),
         )
         return DiffusedPatches(clean, *(part.unflatten(1, shape) for part in parts))
 

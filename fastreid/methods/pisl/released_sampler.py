@@ -49,7 +49,7 @@ class ReleasedSampler:
             Thetas [R, 6 P].
         """
         theta, snapshots = noise[0], []
-        kept = self.schedule.alphas_cumprod(noise.device)
+        kept = self.schedule.kept_signal(torch.arange(self.num_steps), noise[0, 0, :1])
         period = max(1, self.schedule.num_timesteps // _SNAPSHOTS)
         for step, time in enumerate(range(self.num_steps - 1, -1, -1)):
             predicted = predict(theta, torch.tensor(time, device=noise.device), condition).float()

@@ -28,6 +28,7 @@ from fastreid.methods.sd_reid.view_refined_decoder import ViewEmbedding, ViewRef
 from fastreid.methods.sd_reid.whitening import ConditionWhitening, LatentWhitening
 from fastreid.modeling.diffusion import Denoiser, Latent, NoiseSource, Sampler, Schedule
 from fastreid.modeling.diffusion.guidance import NullCondition, drop_control, keep_control
+from fastreid.modeling.diffusion.steps import clean_of
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, Transform
 from fastreid.structures import Condition, PersonFeatures
@@ -215,7 +216,7 @@ class SDReIDStage2(PersonModel):
         prediction = self.denoiser(noisy, timesteps, condition).float()
         losses["loss_diffusion"] = F.mse_loss(prediction, self.schedule.target(clean, noise, timesteps))
         if self.generated_losses is not None:
-            generated = self.latent.unfold(self.schedule.clean_of(prediction, noisy, timesteps))
+            generated = self.latent.unfold(clean_of(self.schedule, prediction, noisy, timesteps))
             generated = generated + self._mean(id_conditions, requested)
             losses |= self.generated_losses(self._latents(features), generated, batch["targets"].to(self.device))
         return losses

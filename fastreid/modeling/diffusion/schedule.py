@@ -153,51 +153,9 @@ class Schedule:
             return self._forward.get_velocity(clean, noise, timesteps)
         return noise if self.prediction_type == "epsilon" else clean
 
-    def clean_of(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """Return the clean samples z_0 that follow from predictions.
-
-        Args:
-            prediction: what the network predicts.
-            noisy: z_t, of the same shape [B, …].
-            timesteps: t, [B].
-        """
-        if self.prediction_type == "sample":
-            return prediction
-        kept = self._kept(timesteps, noisy)
-        if self.prediction_type == "v_prediction":
-            return kept.sqrt() * noisy - (1 - kept).sqrt() * prediction
-        return (noisy - (1 - kept).sqrt() * prediction) / kept.sqrt()
-
-    def noise_of(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """Return the noise that follows from predictions; arguments as `clean_of`."""
-        if self.prediction_type == "epsilon":
-            return prediction
-        kept = self._kept(timesteps, noisy)
-        if self.prediction_type == "v_prediction":
-            return kept.sqrt() * prediction + (1 - kept).sqrt() * noisy
-        return (noisy - kept.sqrt() * prediction) / (1 - kept).sqrt()
-
-    def mixed(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return z_t of `add_noise`, also for t = -1, which is the clean sample.
-
-        With a predicted clean sample and noise this is a deterministic step to t (DDIM, Song et al. 2021, eq. 12).
-
-        Args:
-            clean: z_0, [B, …].
-            noise: eps, of the same shape.
-            timesteps: t from -1 to T - 1, [B].
-        """
-        kept = self._kept(timesteps.clamp(min=0), clean)
-        kept = torch.where(timesteps.view(kept.shape) < 0, 1.0, kept)
-        return kept.sqrt() * clean + (1 - kept).sqrt() * noise
-
-    def alphas_cumprod(self, device: torch.device | str) -> Tensor:
-        """Return abar_t of all times, float32 [T]."""
-        return self._forward.alphas_cumprod.to(device)
-
-    def _kept(self, timesteps: Tensor, like: Tensor) -> Tensor:
-        """abar of timesteps [B], with as many dimensions as `like`."""
-        return self.alphas_cumprod(like.device)[timesteps].view(-1, *[1] * (like.ndim - 1))
+    def kept_signal(self, timesteps: Tensor, like: Tensor) -> Tensor:
+        """Return abar of timesteps [B], on the device of `like` and with as many dimensions."""
+        return self._forward.alphas_cumprod.to(like.device)[timesteps].view(-1, *[1] * (like.ndim - 1))
 
     def reverse(self, num_steps: int, device: torch.device | str) -> Reverse:
         """Return a new solver.

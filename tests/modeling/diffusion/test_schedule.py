@@ -123,25 +123,6 @@ def test_more_steps_than_the_diffusion_has_are_refused():
         make(steps=100).reverse(101, "cpu")
 
 
-@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
-def test_clean_sample_and_noise_follow_from_each_kind_of_prediction(prediction):
-    schedule = make(prediction=prediction)
-    clean, noise, timesteps = torch.randn(5, 6), torch.randn(5, 6), torch.tensor([0, 1, 300, 700, 999])
-    noisy = schedule.add_noise(clean, noise, timesteps)
-    target = schedule.target(clean, noise, timesteps)
-    assert torch.allclose(schedule.clean_of(target, noisy, timesteps), clean, atol=1e-4)
-    assert torch.allclose(schedule.noise_of(target, noisy, timesteps), noise, atol=1e-4)
-
-
-def test_mixing_adds_noise_and_ends_at_the_clean_sample():
-    schedule = make()
-    clean, noise = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
-    timesteps = torch.tensor([-1, 0, 999])
-    mixed = schedule.mixed(clean, noise, timesteps)
-    assert torch.equal(mixed[0], clean[0])
-    assert torch.allclose(mixed[1:], schedule.add_noise(clean[1:], noise[1:], timesteps[1:]))
-
-
 def test_the_noise_of_ddim_steps_is_an_option():
     def step(solver, eta, noise):
         options = {"num_timesteps": 1000, "prediction_type": "epsilon", "timestep_spacing": "trailing", "cubic": False}
