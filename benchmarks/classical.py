@@ -1,4 +1,4 @@
-"""The usual implementation of evaluation, as the baseline of evaluation.py: full matrices, sorts, Python loops."""
+"""The usual implementation, as the baseline of evaluation.py and labeling.py: full matrices, sorts, Python loops."""
 
 import numpy as np
 import torch
@@ -48,6 +48,28 @@ def clusters(features: np.ndarray, k1: int = 30, k2: int = 6, eps: float = 0.6, 
     described = _averaged(_described(order, k1, int(np.around(k1 / 2)) + 1, squared), order, k2)
     distances = np.maximum(_jaccard(described, len(features)), 0)
     return DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(distances)
+
+
+def consistency(features: np.ndarray, parts: np.ndarray, k: int = 20) -> np.ndarray:
+    """Consistency scores 1 - clamp(MMD / 2k) of the parts [N, P, D], image by image; [N, P]."""
+    sigmas = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6]
+
+    def lists(rows: torch.Tensor) -> torch.Tensor:
+        return (rows @ rows.T).topk(k + 1, dim=1).indices[:, 1:]
+
+    def described(rows: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+        matrix = torch.cdist(rows[near], rows[near])
+        return (matrix / (matrix.max() + 1e-8)).flatten()
+
+    whole = torch.from_numpy(features)
+    whole_lists, scores = lists(whole), np.empty(parts.shape[:2], dtype=np.float32)
+    for part in range(parts.shape[1]):
+        rows = torch.from_numpy(np.ascontiguousarray(parts[:, part]))
+        for image, (near, part_near) in enumerate(zip(whole_lists, lists(rows), strict=True)):
+            squared = (described(whole, near) - described(rows, part_near)).square().sum()
+            shared = sum(torch.exp(-squared / (2 * sigma)) for sigma in sigmas)
+            scores[image, part] = 1 - ((2 * len(sigmas) - 2 * shared) / (2 * k)).clamp(0, 1)
+    return scores
 
 
 def expanded(features: np.ndarray, k: int = 10, alpha: float = 3.0) -> np.ndarray:

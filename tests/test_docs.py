@@ -52,6 +52,7 @@ SHORTER = {
     "benchmarks/domains.py": ["--help"],
     "benchmarks/dcac.py": ["--help"],
     "benchmarks/faults.py": ["--help"],
+    "benchmarks/labeling.py": ["--sizes", "tiny"],
     "benchmarks/mutants.py": ["--each", "1", "modeling/losses/focal.py"],
     "benchmarks/spinning.py": ["--help"],
     "benchmarks/stored_features.py": ["--help"],
@@ -59,7 +60,8 @@ SHORTER = {
     "benchmarks/train_loop.py": ["--models", "stage1", "--rounds", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }
 FORKING = tuple(
-    f"benchmarks/{name}.py" for name in ("evaluation", "faults", "image_loading", "mutants", "spinning", "train_loop")
+    f"benchmarks/{name}.py"
+    for name in ("evaluation", "faults", "image_loading", "labeling", "mutants", "spinning", "train_loop")
 )
 
 

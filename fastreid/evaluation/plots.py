@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
 from fastreid.evaluation.roc import Curves, RocCurve
+from fastreid.utils.colours import OKABE_ITO
 from fastreid.utils.display_text import file_names, for_matplotlib, shortened
 from fastreid.utils.files import atomic_write
 
@@ -26,7 +27,6 @@ CMC_RANKS = 20
 _NAME_LENGTH = 40  # letters of a protocol's name: a longer one would leave no room for the curves
 LEAST_RATE = 1e-5
 RATES = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95)  # ticks of the DET curve
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: safe for colour blindness
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -73,7 +73,7 @@ def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 def _styles(curves: Mapping[str, Curves]) -> list[tuple[str, Curves, dict[str, Any]]]:
     return [
-        (name, curve, {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)], "linewidth": 1.6})
+        (name, curve, {"color": OKABE_ITO[i % len(OKABE_ITO)], "linestyle": DASHES[i % len(DASHES)], "linewidth": 1.6})
         for i, (name, curve) in enumerate(curves.items())
     ]
 
@@ -134,8 +134,8 @@ def _similarity(name: str, roc: RocCurve) -> Figure:
     )
     shown = np.flatnonzero(roc.right_histogram + roc.wrong_histogram)
     for label, histogram, colour in (
-        (f"{roc.num_right:,} of one person", roc.right_histogram, COLOURS[0]),
-        (f"{roc.num_wrong:,} of two people", roc.wrong_histogram, COLOURS[1]),
+        (f"{roc.num_right:,} of one person", roc.right_histogram, OKABE_ITO[0]),
+        (f"{roc.num_wrong:,} of two people", roc.wrong_histogram, OKABE_ITO[1]),
     ):
         axes.stairs(100 * histogram / histogram.sum(), roc.edges, fill=True, alpha=0.45, color=colour, label=label)
     axes.axvline(roc.best_accuracy[1], color="#444444", linewidth=1)

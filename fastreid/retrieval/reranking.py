@@ -20,6 +20,7 @@ from fastreid.retrieval.descriptors import check_pair, rows_on_cpu
 from fastreid.retrieval.distances import Distances
 from fastreid.retrieval.metric import fit_metric, joined_rows, metric_named, squared_lengths
 from fastreid.retrieval.neighbors import Neighbors, nearest_neighbors
+from fastreid.retrieval.pairs import products_of_pairs
 from fastreid.utils.counts import thread_count, whole_number
 from fastreid.utils.devices import usable_device
 from fastreid.utils.suggest import explain_choice
@@ -288,11 +289,11 @@ def _distances_of_pairs(rows: np.ndarray, left: np.ndarray, right: np.ndarray, o
     if fitted.metric.normalizes and not fitted.is_centred and _are_usual(factors):
         lengths = np.sqrt(squared_lengths(rows, num_threads=threads))
         lengths = np.where(lengths > 0, lengths, 1).astype(np.float32)
-        return 1 - _products(rows, fitted.centre, left, right, threads) / (lengths[left] * lengths[right])
+        return 1 - products_of_pairs(rows, fitted.centre, left, right, threads) / (lengths[left] * lengths[right])
     centre = fitted.centre
     if fitted.metric.normalizes:
         rows, centre = fitted.centred(rows, factors), np.zeros_like(centre)
-    products = _products(rows, centre, left, right, threads)
+    products = products_of_pairs(rows, centre, left, right, threads)
     distances = offsets[left] + offsets[right] + np.float32(fitted.metric.slope) * products
     return np.maximum(distances, np.float32(fitted.lowest))
 
@@ -300,17 +301,6 @@ def _distances_of_pairs(rows: np.ndarray, left: np.ndarray, right: np.ndarray, o
 def _are_usual(factors: np.ndarray) -> bool:
     """Return whether products of rows with these factors fit float32."""
     return bool(((factors > 2.0**-50) & (factors < 2.0**50)).all())
-
-
-def _products(rows: np.ndarray, centre: np.ndarray, left: np.ndarray, right: np.ndarray, threads: int) -> np.ndarray:
-    if compiled_engine.is_available():
-        from fastreid.retrieval.rank_cylib.rank_cy import products_of_rows
-
-        return products_of_rows(rows, centre, left, right, threads)
-    parts = np.array_split(np.arange(len(left)), max(1, len(left) * rows.shape[1] // 2**24))
-    return np.concatenate(
-        [np.einsum("nd,nd->n", rows[left[part]] - centre, rows[right[part]] - centre) for part in parts]
-    )
 
 
 class JaccardRows:

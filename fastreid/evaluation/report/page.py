@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from fastreid.evaluation.report.patches import patch_pictures
 from fastreid.evaluation.report.runs import ReportError, Run
 from fastreid.evaluation.report.summary import summary_rows
 from fastreid.evaluation.report.table import FIGURES, about, protocol_title, table_rows
@@ -34,6 +35,7 @@ def render_page(runs: Sequence[Run]) -> str:
         titles={protocol: protocol_title(protocol) for protocol in protocols},
         summary=summary_rows(runs),
         curves=[_curves(run, f"run{number}") for number, run in enumerate(runs, start=1)],
+        patches=[pictures for run in runs if (pictures := patch_pictures(run.folder, run.title))],
         sections=[_section(protocol, runs) for protocol in protocols],
     )
 

@@ -32,6 +32,7 @@ class Run:
         records: lines of metrics.json, of training and evaluation.
         config: all keys, as nested dicts.
         config_text: config.yaml.
+        folder: its OUTPUT_DIR.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Run:
     records: list[dict[str, float]]
     config: dict[str, Any]
     config_text: str
+    folder: Path
 
     @property
     def chance(self) -> dict[str, Figures]:
@@ -68,6 +70,7 @@ def read_run(name: str, folder: str | Path) -> Run:
         records=_parsed(folder / "metrics.json", _json_lines),
         config=_parsed(folder / "config.yaml", lambda _: read_tree(str(folder / "config.yaml"))),
         config_text=text,
+        folder=folder,
     )
     if set(run.results) != set(run.lists):
         raise ReportError(

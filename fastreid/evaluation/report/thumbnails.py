@@ -30,6 +30,11 @@ def thumbnail(path: str) -> str:
             "in the folder the evaluation ran in, or evaluate again"
         ) from error
     picture.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
+    return jpeg_uri(picture)
+
+
+def jpeg_uri(picture: Image.Image) -> str:
+    """Return a picture as a "data:image/jpeg;base64,..." URI."""
     out = BytesIO()
     picture.save(out, format="JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

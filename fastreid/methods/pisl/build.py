@@ -145,6 +145,7 @@ def _spatial_diffusion(cfg: CfgNode, channels: int, dim: int) -> SpatialDiffusio
         channels=keys.SDM.LOC_CHANNELS,
         hidden=keys.SDM.HIDDEN,
         first=released_first_patches(parts) if is_released else strips(parts),
+        norm=cfg.MODEL.HEADS.NORM,
     )
     denoiser = ThetaDenoiser(
         feature_dim=dim,

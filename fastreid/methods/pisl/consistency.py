@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fastreid.retrieval.neighbors import nearest_neighbors
-from fastreid.utils.counts import whole_number
+from fastreid.retrieval.pairs import products_of_pairs
+from fastreid.utils.counts import thread_count, whole_number
 from fastreid.utils.devices import usable_device
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.precision import full_precision
@@ -23,8 +25,7 @@ from fastreid.utils.suggest import explain_choice
 
 _SIGMAS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6)
 _LISTS = 4096  # images whose lists are compared together
-_BLOCK = 16  # images whose neighbours are multiplied together; those of one cluster have many in common
-_ROUNDS = 3  # in which images take over the number of a neighbour
+_COPIED_NUMBERS = 2**26  # numbers of neighbours' features that are copied together on a GPU
 
 _SCALES: dict[str, Callable[[Tensor, int], Tensor]] = {
     "mmd_inv": lambda discrepancy, k: 1 - (discrepancy / (2 * k)).clamp(0, 1),
@@ -99,8 +100,8 @@ def consistency_scores(
     if kind == "jaccard":
         scores = [_share_in_common(ours.indices, lists.indices) for lists in theirs]
     else:
-        distances, scale = neighbor_distances(ours), _SCALES[kind]
-        scores = [scale(_discrepancy(distances, neighbor_distances(lists)), k) for lists in theirs]
+        distances, scale = neighbor_distances(ours, num_threads), _SCALES[kind]
+        scores = [scale(_discrepancy(distances, neighbor_distances(lists, num_threads)), k) for lists in theirs]
     return torch.stack(scores, dim=1).float().cpu()
 
 
@@ -132,36 +133,42 @@ def squared_discrepancy(squared_distances: Tensor) -> Tensor:
     return 2 * (1 - torch.exp(-squared_distances[:, None] / (2 * sigmas))).sum(dim=1)
 
 
-def neighbor_distances(lists: NeighborLists) -> Tensor:
+def neighbor_distances(lists: NeighborLists, num_threads: int | None = None) -> Tensor:
     """Return the Euclidean distances between the k neighbours of each image, of features of unit length.
 
     Args:
         lists: the neighbours.
+        num_threads: number of threads on the CPU; default: torch's number.
 
     Returns:
         float32 [N, k (k - 1) / 2], the upper triangle of the k x k matrix, divided by its greatest entry.
     """
-    k, device = lists.indices.shape[1], lists.indices.device
-    first, second = torch.triu_indices(k, k, 1, device=device)
-    lengths = lists.features.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-    distances = torch.zeros(len(lists.indices), len(first), device=device)
-    for images in _by_common_neighbors(lists.indices).split(_BLOCK):
-        neighbors = lists.indices[images]
-        members, places = neighbors.unique(return_inverse=True)
-        if len(members) ** 2 <= 2 * neighbors.numel() * k:
-            rows = lists.features[members] / lengths[members]
-            cosines = (rows @ rows.T)[places[:, first], places[:, second]]
-        else:  # the images have few neighbours in common
-            rows = lists.features[neighbors] / lengths[neighbors]
-            cosines = (rows @ rows.transpose(1, 2))[:, first, second]
-        distances[images] = (2 - 2 * cosines).clamp_min(0).sqrt()
-    return distances.div_(distances.amax(dim=1, keepdim=True) + 1e-8) if k > 1 else distances
+    k, features = lists.indices.shape[1], lists.features
+    first, second = torch.triu_indices(k, k, 1, device=features.device)
+    factors = 1 / features.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
+    blocks = []
+    for indices in lists.indices.split(_block_size(lists)):
+        left, right = indices[:, first], indices[:, second]
+        if features.device.type == "cpu":
+            products = _products(features, left, right, thread_count(num_threads))
+        else:
+            rows = features[indices]
+            products = (rows @ rows.transpose(1, 2))[:, first, second]
+        distances = (2 - 2 * factors[left] * factors[right] * products).clamp_min(0).sqrt()
+        blocks.append(distances / (distances.amax(dim=1, keepdim=True) + 1e-8) if k > 1 else distances)
+    return torch.cat(blocks)
 
 
-def _by_common_neighbors(indices: Tensor) -> Tensor:
-    """Return an order [N] of the images in which those with many common neighbours are mostly beside each other."""
-    near = indices[:, : -(-indices.shape[1] // 2)]
-    number = torch.arange(len(indices), device=indices.device)
-    for _ in range(_ROUNDS):
-        number = torch.minimum(number, number[near].amin(dim=1))
-    return number.argsort(stable=True)
+def _block_size(lists: NeighborLists) -> int:
+    """Return the number of images whose neighbours are compared together; on a GPU their features are copied."""
+    if lists.features.device.type == "cpu":
+        return _LISTS
+    return max(1, _COPIED_NUMBERS // (lists.indices.shape[1] * lists.features.shape[1]))
+
+
+def _products(features: Tensor, left: Tensor, right: Tensor, num_threads: int) -> Tensor:
+    """Return the products of pairs of features [N, D] on the CPU, in the shape of `left` and `right`."""
+    images, others = (side.flatten().to(torch.int32).numpy() for side in (left, right))
+    centre = np.zeros(features.shape[1], dtype=np.float32)
+    products = products_of_pairs(features.numpy(), centre, images, others, num_threads)
+    return torch.from_numpy(products).view(left.shape)

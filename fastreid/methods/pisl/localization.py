@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fastreid.layers import get_norm
+
 
 class LocalizationNetwork(nn.Module):
     """A 3 x 3 convolution, pooling and two linear layers that return the matrices of the patches.
@@ -13,15 +15,16 @@ class LocalizationNetwork(nn.Module):
         channels: channels of the convolution.
         hidden: width of the hidden layer.
         first: the output before training, [P, 2, 3].
+        norm: a name in `fastreid.layers.NORM_REGISTRY`.
     """
 
-    def __init__(self, *, in_channels: int, channels: int, hidden: int, first: Tensor) -> None:
+    def __init__(self, *, in_channels: int, channels: int, hidden: int, first: Tensor, norm: str = "BN") -> None:
         super().__init__()
         conv = nn.Conv2d(in_channels, channels, 3)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
         self.features = nn.Sequential(
             conv,
-            nn.BatchNorm2d(channels),
+            get_norm(norm, channels),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2, padding=1),
             nn.AdaptiveAvgPool2d(1),

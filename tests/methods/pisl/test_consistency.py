@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from fastreid.methods.pisl import consistency
-from fastreid.methods.pisl.consistency import KINDS, NeighborLists, consistency_scores, neighbor_distances
-from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.methods.pisl.consistency import KINDS, consistency_scores, neighbor_distances
+from fastreid.retrieval import compiled_engine
 from fastreid.utils.errors import ArgumentError
 from tests.miniature import ROOT
 
@@ -65,7 +65,7 @@ def test_scores_are_those_of_the_release(k, search):
 def test_neighbours_are_those_of_the_release(monkeypatch, k, name, features):
     lists = []
     monkeypatch.setattr(
-        consistency, "neighbor_distances", lambda found: lists.append(found.indices) or neighbor_distances(found)
+        consistency, "neighbor_distances", lambda found, *_: lists.append(found.indices) or neighbor_distances(found)
     )
     consistency_scores(features, features[:, None], k=k)
     assert len(lists) == 2
@@ -119,19 +119,24 @@ def test_neither_length_nor_a_rotation_of_features_matters():
     assert (as_arrays - scores).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("num_people", [6, 96])
-def test_blocks_change_nothing(monkeypatch, num_people):
-    """With few people, members of a block are multiplied with each other; with many, those of each image."""
-    whole, _ = clusters(num_people, 96 // num_people, spread=0.1)
-    lists = NeighborLists(whole, torch.from_numpy(nearest_neighbors(whole, 6).indices[:, 1:]).long())
-    found = [neighbor_distances(lists)]
-    for block in (1, 7, 1000):
-        monkeypatch.setattr(consistency, "_BLOCK", block)
-        found.append(neighbor_distances(lists))
-    assert all((found[0] - other).abs().max() < 1e-6 for other in found[1:])
-    monkeypatch.setattr(consistency, "_LISTS", 5)
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_blocks_and_kernels_change_nothing(monkeypatch, is_compiled):
     whole, parts = clusters()
-    assert torch.equal(consistency_scores(whole, parts, kind="jaccard"), by_definition(whole, parts, 20)[1].float())
+    scores = {kind: consistency_scores(whole, parts, k=8, kind=kind) for kind in KINDS}
+    monkeypatch.setattr(consistency, "_LISTS", 5)
+    if not is_compiled:
+        monkeypatch.setattr(compiled_engine, "is_available", lambda: False)
+    for kind, expected in scores.items():
+        found = consistency_scores(whole, parts, k=8, kind=kind, num_threads=1)
+        assert (found - expected).abs().max() < (1e-9 if is_compiled else 1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same(monkeypatch):
+    whole, parts = clusters()
+    monkeypatch.setattr(consistency, "_COPIED_NUMBERS", 1000)
+    found = consistency_scores(whole, parts, k=8, device="cuda")
+    assert (found - consistency_scores(whole, parts, k=8)).abs().max() < 1e-4
 
 
 # Mistakes
