@@ -35,7 +35,7 @@ def spanning_graph(rows: JaccardRows, min_samples: int) -> sparse.csr_matrix:
     """
     near, cores = _nearest(rows, min_samples - 1)
     near, tree = _symmetric(near), _symmetric(_spanning_tree(rows, cores))
-    return (near + tree - tree.multiply(near.astype(bool))).tocsr()
+    return (near + (tree - tree.multiply(near.astype(bool)))).tocsr()  # exactly one of both
 
 
 def _blocks(rows: JaccardRows) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -130,15 +130,16 @@ def test_missing_distances_of_one_connect_the_graph_and_fill_its_rows():
     assert set(whole[~stored].tolist()) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("min_samples", [1, 2, 5])
-def test_the_spanning_graph_has_the_cores_and_the_tree_of_all_distances(min_samples, monkeypatch):
+def test_the_spanning_graph_has_the_cores_and_the_tree_of_all_distances(min_samples, seed, monkeypatch):
     monkeypatch.setattr(spanning, "_BLOCK_ROWS", 7)
-    features = blobs(6, 9, noise=0.7, dim=16)
+    features = blobs(6, 9, noise=2.0, dim=16, seed=seed)
     whole = np.ones((54, 54), dtype=np.float32)
-    stored = jaccard_graph(features, k1=10, k2=3, max_distance=1.0).tocoo()
+    stored = jaccard_graph(features, k1=20, k2=6, max_distance=1.0).tocoo()
     whole[stored.row, stored.col] = np.maximum(stored.data, spanning.SHORTEST)
     np.fill_diagonal(whole, 0)
-    graph = spanning_graph(jaccard_rows(features, k1=10, k2=3), min_samples)
+    graph = spanning_graph(jaccard_rows(features, k1=20, k2=6), min_samples)
     few = np.where(graph.toarray() > 0, graph.toarray(), 1).astype(np.float32)
     np.fill_diagonal(few, 0)
     assert graph.nnz < (whole < 1).sum() / 2
