@@ -156,8 +156,8 @@ def main() -> None:
     args = parser.parse_args()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, load before the run {load:.1f}")
-    rows = [row for name in args.sizes for row in compared(name, args.eps, args.rounds)]
-    print(tabulate(rows, HEADERS, disable_numparse=True), flush=True)
+    for name in args.sizes:
+        print(tabulate(compared(name, args.eps, args.rounds), HEADERS, disable_numparse=True), flush=True)
 
 
 if __name__ == "__main__":
