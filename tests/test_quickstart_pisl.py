@@ -27,7 +27,7 @@ def pisl(tmp_path_factory):
     return scratch, done, scratch.calls()
 
 
-def test_it_trains_with_labels_then_without_and_writes_one_report(pisl):
+def test_labels_in_one_place_none_in_the_other_and_one_report(pisl):
     check_report(*pisl, LOGS, runs_of("pisl"))
 
 
