@@ -2,6 +2,7 @@
 # A method from a fresh clone to ranked lists: renders its data, trains, evaluates, writes a report.
 #   ./quickstart.sh         SD-ReID on an aerial-ground benchmark
 #   ./quickstart.sh dcac    domain generalisation: trained in one place, evaluated in two
+#   ./quickstart.sh pisl    trained with labels in one place, then without labels in another one
 # Run it again to continue after an interruption; delete the folder below logs/ to start from the beginning.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

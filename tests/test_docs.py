@@ -20,7 +20,7 @@ from fastreid.engine import default_argument_parser
 from fastreid.modeling import build_model
 from fastreid.modeling.model import evaluation_config_of
 from fastreid.rendering import render_benchmark
-from tests.miniature import ADDED, PEOPLE, ROOT, Scratch, finished_quickstart, make_scratch
+from tests.miniature import ADDED, FEW_STEPS, PEOPLE, ROOT, Scratch, finished_quickstart, make_scratch
 from tests.pages import MIGRATING, TEXTS, blocks
 from tests.recipes import TINY_MODEL, asset_keys, leaves, merged, save_model
 
@@ -29,6 +29,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastrei
 # Pages, and parts of commands, that take too long or start several processes, and the tests that run them.
 RUN_ELSEWHERE = {
     "./quickstart.sh dcac": "tests/test_quickstart_dcac.py::test_it_renders_two_places_trains_and_writes_one_report",
+    "./quickstart.sh pisl": "tests/test_quickstart_pisl.py::test_labels_in_one_place_none_in_the_other_and_one_report",
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_prints_its_steps_and_one_table",
     "--stable-diffusion": "tests/tools/test_convert_checkpoint.py::test_a_stable_diffusion_of_one_file_becomes_folders",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
@@ -97,7 +98,7 @@ def scratch(tmp_path_factory):
 
 def write_own_data(folder: Path) -> None:
     """Write the table and the class of docs/datasets.md; the table has enough people for a batch."""
-    (example,) = blocks(TEXTS["docs/datasets.md"], "csv")
+    example, *_ = blocks(TEXTS["docs/datasets.md"], "csv")
     lines = example.splitlines()[:1]
     dataset = DATASET_REGISTRY.get("CARGO")(root=folder / "datasets/quickstart")
     for split in ("train", "query", "gallery"):
@@ -165,7 +166,7 @@ def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     calls = [call.split() for call in scratch.calls()]  # without a shell: quotes are part of values
     configs = [read_command(call[1:]) for call in calls if call[0] == "tools/train_net.py"]
-    models = {"DCAC"} if name.endswith("run_dcac.sh") else {"SDReIDStage1", "SDReIDStage2"}
+    models = {"./run_dcac.sh": {"DCAC"}, "./run_pisl.sh": {"PISL"}}.get(name, {"SDReIDStage1", "SDReIDStage2"})
     assert {cfg.MODEL.META_ARCHITECTURE for cfg in configs} == models
 
 
@@ -197,10 +198,12 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
         command = [sys.executable, str(ROOT / tool), *words, *added]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
-    if any("configs/CARGO" in word for word in words):
+    is_pisl = tool == "tools/train_pisl_cam.py" or any("configs/PISL" in word for word in words)
+    if is_pisl or any("configs/CARGO" in word for word in words):
+        small = small_pisl if is_pisl else small_cargo
         words, added = (
             [*words[:2], *unless_given("--dry-run", words), *words[2:]],
-            [*added, *small_cargo(words, scratch)],
+            [*added, *small(words, scratch)],
         )
     if any("configs/unsupervised" in word for word in words):  # three images
         words = [*words[:2], "--dry-run", *words[2:]]
@@ -215,16 +218,33 @@ def small_dcac(words: tuple[str, ...], scratch: Scratch) -> list[str]:
     """Write a small checkpoint to MODEL.WEIGHTS, and return keys with which it is evaluated on a few people."""
     render_benchmark(scratch.folder / "datasets/people", "DukeMTMC", **PEOPLE)
     keys = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "128"]
-    cfg = merged(ROOT / words[words.index("--config-file") + 1])
-    cfg.merge_from_list(keys)
-    path = scratch.folder / words[words.index("MODEL.WEIGHTS") + 1]
-    path.parent.mkdir(parents=True)
-    torch.save({"model": build_model(evaluation_config_of(cfg), num_classes=8).state_dict()}, path)
+    recipe = ROOT / words[words.index("--config-file") + 1]
+    save_for_evaluation(recipe, scratch.folder / words[words.index("MODEL.WEIGHTS") + 1], keys)
     return [*keys, "DATASETS.ROOT", "datasets/people"]
 
 
+def small_pisl(words: tuple[str, ...], scratch: Scratch) -> list[str]:
+    """Return keys with which a small PISL runs on a few people; write its checkpoint if one is evaluated."""
+    for name in ("Market1501", "MSMT17", "VeRi"):
+        render_benchmark(scratch.folder / "datasets/unlabelled", name, workers=1, **PEOPLE)
+    keys = ["MODEL.BACKBONE.PRETRAIN", "False", "MODEL.BACKBONE.DEPTH", "18x", "MODEL.BACKBONE.FEAT_DIM", "512"]
+    keys += ["PISL.SDM.LOC_CHANNELS", "8", *FEW_STEPS]
+    for option in {"MODEL.WEIGHTS", "--evaluate"} & set(words):
+        path = scratch.folder / words[words.index(option) + 1]
+        save_for_evaluation(ROOT / "configs/PISL/market1501.yml", path, keys)
+    return [*keys, "DATASETS.ROOT", "datasets/unlabelled"]
+
+
+def save_for_evaluation(recipe: Path, path: Path, keys: list[str]) -> None:
+    """Write a checkpoint of the part of an untrained model that evaluation reads."""
+    cfg = merged(recipe)
+    cfg.merge_from_list(keys)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"model": build_model(evaluation_config_of(cfg), num_classes=8).state_dict()}, path)
+
+
 def unless_given(flag: str, words: tuple[str, ...]) -> list[str]:
-    return [] if flag in words or "--eval-only" in words else [flag]
+    return [] if {flag, "--eval-only", "--evaluate"} & set(words) else [flag]
 
 
 def small_cargo(words: tuple[str, ...], scratch: Scratch) -> list[str]:

@@ -44,6 +44,19 @@ def test_described_and_released_are_what_the_configs_give(heading, count):
     assert table == found, "the table of docs/sd_reid.md is not what configs/ and defaults.py say"
 
 
+def test_pisl_described_and_released_are_what_the_configs_give():
+    recipe, overlay = ROOT / "configs/PISL/market1501.yml", ROOT / "configs/_base_/pisl_released.yml"
+    described, released = leaves(merged(recipe)), leaves(merged(recipe, overlay))
+    differ = [[key, str(described[key]), str(released[key])] for key in released if released[key] != described[key]]
+    table = [cells[-3:] for cells in rows("docs/pisl.md", "## Described or released", 5)]
+    assert sorted(table) == sorted(differ)
+
+
+def test_every_pisl_key_is_explained():
+    named = {key for keys, _ in rows("docs/pisl.md", "## Keys", 2) for key in keys.split(", ")}
+    assert {key for key in leaves(get_cfg()) if key.startswith("PISL.")} - named == set()
+
+
 def test_the_table_of_differences_is_complete():
     numbers = [cells[0] for cells in rows("docs/sd_reid.md", "## Described or released", 5)]
     assert numbers == ["B1", "B2", "B3", "B4", "B5", "B6", "B10", "B11", "B13"]

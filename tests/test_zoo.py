@@ -16,7 +16,7 @@ DOMAINS = [path for path in QUICKSTART if path not in AERIAL]
 PUBLISHED = [path for path in RECIPES if path not in QUICKSTART]
 TABLES = re.findall(r"^### .+$", TEXTS[PAGE], re.MULTILINE)
 ROWS = [row for heading in TABLES for row in rows(PAGE, heading, 5)]
-ONE_STAGE = ("Baseline", "MGN", "DCAC", "ClusterContrast")
+ONE_STAGE = ("Baseline", "ClusterContrast", "DCAC", "MGN", "PISL")
 FIGURES = r"\d\d\.\d+ / \d\d\.\d+"
 
 
@@ -58,8 +58,12 @@ def test_the_quickstart_expects_what_the_zoo_says(path):
 @pytest.mark.parametrize("path", DOMAINS, ids=name_of)
 def test_two_places_are_expected_as_the_zoo_says(path):
     cfg = merged(path)
+    heading = "## Without labels" if path.stem.startswith("pisl") else "## Two rendered places"
+    (row,) = of(path, rows(PAGE, heading, 3))
+    if not cfg.TEST.EXPECTED_RESULTS:
+        assert row[1:] == ["not measured yet"] * 2
+        return
     check_expected_results(cfg, to_verify=True)
-    (row,) = of(path, rows(PAGE, "## Two rendered places", 3))
     protocols = re.findall(r"`(\w+)`", re.search(r"^\| config \| .*`DukeMTMC`.*$", TEXTS[PAGE], re.MULTILINE)[0])
     maps = {name: float(cell.split(" / ")[0]) for name, cell in zip(protocols, row[1:], strict=True)}
     assert {f.protocol: f.value for f in expected_figures(cfg)} == maps

@@ -1,0 +1,8 @@
+# shellcheck shell=bash
+# Sourced by quickstart.sh: a model is trained with labels in one rendered place, then without labels in another one.
+
+logs=logs/quickstart_pisl
+# shellcheck source=go/two_places.sh
+. go/two_places.sh
+render_two_places
+compare pisl_baseline pisl
