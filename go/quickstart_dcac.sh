@@ -4,6 +4,7 @@
 logs=logs/quickstart_dg
 # shellcheck source=go/two_places.sh
 . go/two_places.sh
-render_two_places
+render Market1501 campus_summer 0
+render DukeMTMC station_winter 1
 make_assets
 compare dg_baseline dcac_baseline dcac

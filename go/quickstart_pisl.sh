@@ -4,5 +4,6 @@
 logs=logs/quickstart_pisl
 # shellcheck source=go/two_places.sh
 . go/two_places.sh
-render_two_places
+render Market1501 campus_summer 0
+render MSMT17 plain 1
 compare pisl_baseline pisl

@@ -9,11 +9,6 @@ render() { # NAME DOMAIN SEED
     --train-ids 150 --test-ids 60 --images-per-id 10
 }
 
-render_two_places() {
-  render Market1501 campus_summer 0
-  render DukeMTMC station_winter 1
-}
-
 compare() { # FIRST [RUN …]: trains the runs into $logs and writes their report; the others start from the first one
   local run first="$1"
   for run in "$@"; do

@@ -4,9 +4,10 @@ import pytest
 
 from tests.miniature import ROOT, make_scratch
 from tests.recipes import merged
-from tests.two_places import PLACES, check_report, check_second_run, runs_of
+from tests.two_places import check_report, check_second_run, runs_of
 
 LOGS = "logs/quickstart_dg"
+PLACES = {"Market1501": "campus_summer", "DukeMTMC": "station_winter"}
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def dcac(tmp_path_factory):
 
 
 def test_it_renders_two_places_trains_and_writes_one_report(dcac):
-    check_report(*dcac, LOGS, runs_of("dcac"))
+    check_report(*dcac, LOGS, runs_of("dcac"), PLACES)
 
 
 def test_a_second_run_trains_only_what_is_unfinished(dcac):
@@ -38,4 +39,4 @@ def test_its_runs_are_where_the_script_looks_for_them():
     for name in runs_of("dcac"):
         cfg = merged(ROOT / f"configs/quickstart/{name}.yml")
         assert cfg.OUTPUT_DIR == f"{LOGS}/{name}"
-        assert (tuple(cfg.DATASETS.NAMES), tuple(cfg.DATASETS.TESTS)) == (PLACES[:1], PLACES)
+        assert (tuple(cfg.DATASETS.NAMES), tuple(cfg.DATASETS.TESTS)) == (("Market1501",), tuple(PLACES))
