@@ -90,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     for option in OPTIONS:
         about = f"{option.about} (default: {option.default})"
         add(*option.names, dest=option.dest, type=type(option.default), metavar="N", help=about)
-    add("--no-camera", action="store_true", help="train without the camera loss, as for images without camera labels")
+    add(
+        "--no-camera",
+        action="store_true",
+        help="train without camera labels: no camera loss, and images are drawn whatever their camera",
+    )
     add("--logs-dir", metavar="FOLDER", help="OUTPUT_DIR (default: the recipe's)")
     add("--data-dir", metavar="FOLDER", help="the folder that contains the data sets, DATASETS.ROOT")
     add("--evaluate", metavar="WEIGHTS", help="evaluate this checkpoint instead of training")
@@ -133,7 +137,7 @@ def _keys_of_training(args: argparse.Namespace, recipe: Path) -> dict[str, Any]:
     found["SOLVER.STEPS"] = list(range(values["step_size"], values["epochs"], values["step_size"]))
     keys = {key: value for key, value in found.items() if key in given or value != _value(cfg, key)}
     if args.no_camera:
-        keys["PISL.CAM.ENABLED"] = False
+        keys |= {"PISL.CAM.ENABLED": False, "DATALOADER.SAMPLER_TRAIN": "NaiveIdentitySampler"}
     return keys | _keys_of_both(args)
 
 

@@ -80,7 +80,7 @@ EACH = {
     "--eval-step 10": {"TEST.EVAL_PERIOD": 10},
     "--seed 7": {"MODEL.SEED": 7},
     "--data-dir /data": {"DATASETS.ROOT": "/data"},
-    "--no-camera": {"PISL.CAM.ENABLED": False},
+    "--no-camera": {"PISL.CAM.ENABLED": False, "DATALOADER.SAMPLER_TRAIN": "NaiveIdentitySampler"},
     "--rerank": {"TEST.RERANK.ENABLED": True},
     "PISL.SDM.LOC_CHANNELS 64": {"PISL.SDM.LOC_CHANNELS": 64},
 }
