@@ -132,7 +132,7 @@ def test_models_that_need_labels_are_not_trained_without(root, names):
 
 @pytest.mark.parametrize("name", ["csv:images.csv", "csv:people.csv"])
 def test_without_a_plan_all_images_are_drawn_equally_often_whatever_their_labels(root, name):
-    cfg = config(root, name, DATALOADER__NUM_INSTANCE=4)  # people.csv has fewer people than a batch of 4 x 4
+    cfg = config(root, name)  # people.csv has 2 people, and a batch by labels needs 4
     cfg.SOLVER.IMS_PER_BATCH = 8
     loader = build_reid_train_loader(cfg, needs_labels=False)
     drawn = Counter(index for batch in islice(loader, 5) for index in batch["indices"].tolist())

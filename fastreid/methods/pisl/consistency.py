@@ -96,13 +96,15 @@ def consistency_scores(
         return NeighborLists(features.to(device), torch.from_numpy(found.indices[:, 1:]).long().to(device))
 
     ours = lists_of(whole)
-    theirs = (lists_of(parts[:, part]) for part in range(parts.shape[1]))  # in turn, to save memory
-    if kind == "jaccard":
-        scores = [_share_in_common(ours.indices, lists.indices) for lists in theirs]
-    else:
-        distances, scale = neighbor_distances(ours, num_threads), _SCALES[kind]
-        scores = [scale(_discrepancy(distances, neighbor_distances(lists, num_threads)), k) for lists in theirs]
-    return torch.stack(scores, dim=1).float().cpu()
+    distances = None if kind == "jaccard" else neighbor_distances(ours, num_threads)
+
+    def scores_of(part: int) -> Tensor:  # a function, so that one part is in memory at a time
+        theirs = lists_of(parts[:, part])
+        if distances is None:
+            return _share_in_common(ours.indices, theirs.indices)
+        return _SCALES[kind](_discrepancy(distances, neighbor_distances(theirs, num_threads)), k)
+
+    return torch.stack([scores_of(part) for part in range(parts.shape[1])], dim=1).float().cpu()
 
 
 def _share_in_common(ours: Tensor, theirs: Tensor) -> Tensor:
