@@ -41,6 +41,7 @@ def test_the_report_shows_the_patches(pisl):
     assert "<h3>Pisl</h3>" in section and "<h3>Pisl_baseline</h3>" not in section
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_only_what_is_unfinished(pisl):
     check_second_run(pisl[0], "pisl", LOGS, "pisl_baseline")
 

@@ -49,7 +49,8 @@ def whole(folder):
     return state(folder, "whole")
 
 
-@pytest.mark.parametrize("iteration", [4, 6])  # within the second epoch; before the third one, after its labelling
+# Within the second epoch; before the third one, after its labelling.
+@pytest.mark.parametrize("iteration", [4, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_killed_and_resumed_run_ends_with_the_same_bits(folder, whole, iteration):
     (folder / "stop.py").write_text(STOP.format(signal=int(signal.SIGKILL)).replace("== 3", f"== {iteration}"))
     output = f"stopped{iteration}"
