@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from fastreid.methods.pisl.consistency import consistency_scores
 from fastreid.methods.pisl.patch_log import PatchLog
 from fastreid.modeling.epoch_task import EpochPlan, TrainingSet
 from fastreid.utils import comm
+
+logger = logging.getLogger(__name__)
 
 
 class Described(NamedTuple):
@@ -93,11 +96,12 @@ class EpochState:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How consistency is scored: the arguments `k` and `kind` of `consistency_scores`, and the search of neighbours."""
+    """How consistency is scored: the arguments `k`, `kind`, `search` and `device` of `consistency_scores`."""
 
     k: int
     kind: str
     search: str
+    device: str
 
 
 class LabelParts:
@@ -137,11 +141,22 @@ class LabelParts:
         self._patch_log.add(state.epoch, labelling.indices, described.theta)
 
     def _scores(self, described: Described) -> Tensor:
-        scores = None
+        scores, options = None, self._options
         if comm.is_main_process():
-            k = min(self._options.k, len(described.features) - 1)
+            k = min(options.k, len(described.features) - 1)
+            if k < options.k:
+                logger.warning(
+                    "%d images have fewer than PISL.PSC.KNN %d neighbours each: scores are computed from %d, which "
+                    "changes their scale",
+                    len(described.features), options.k, k,
+                )  # fmt: skip
             scores = consistency_scores(
-                described.features, described.parts, k=k, kind=self._options.kind, search=self._options.search
+                described.features,
+                described.parts,
+                k=k,
+                kind=options.kind,
+                search=options.search,
+                device=options.device,
             )
         return torch.as_tensor(comm.broadcast(scores))
 
