@@ -81,10 +81,10 @@ def pisl_parts(cfg: CfgNode) -> dict[str, Any]:
     nn.init.normal_(heads.weight, std=cfg.PISL.CLASSIFIER_STD)
     keys, num_parts, channels = cfg.PISL, cfg.PISL.NUM_PARTS, cfg.MODEL.BACKBONE.FEAT_DIM
     dim = heads.weight.shape[1]
-    if keys.SDM.SHARED_BN and dim != channels:
+    if num_parts and dim != channels:
         raise ConfigError(
-            f"PISL.SDM.SHARED_BN passes part features of {channels} numbers through the neck of {dim}: set "
-            "MODEL.HEADS.EMBEDDING_DIM 0, or turn it off"
+            f"the proxies of the whole image and of its parts must have one width, got {dim} and {channels} numbers: "
+            "set MODEL.HEADS.EMBEDDING_DIM 0, or PISL.NUM_PARTS 0"
         )
     part_heads = None
     if num_parts:
