@@ -225,6 +225,7 @@ def _relabel(
         ScoreOptions(cfg.PISL.PSC.KNN, cfg.PISL.PSC.SCORE, cfg.CLUSTER.KNN_BACKEND, resolve_device(cfg.MODEL.DEVICE)),
         set_rows if cfg.CLUSTER.REINIT_CLASSIFIER else None,
         log,
+        compares_cameras=cfg.PISL.CAM.ENABLED and cfg.PISL.CAM.WEIGHT > 0,
     )
 
     def make(extractor: nn.Module) -> EpochTask:  # for training only

@@ -113,6 +113,7 @@ class LabelParts:
         options: of the scores.
         set_rows: receives the centroids [1 + P][K, D] of global and part features; None keeps the classifiers.
         patch_log: records patches.
+        compares_cameras: whether there is a camera loss; a warning is logged if all images are of one camera.
     """
 
     def __init__(
@@ -122,13 +123,17 @@ class LabelParts:
         options: ScoreOptions,
         set_rows: Callable[[Sequence[Tensor]], None] | None,
         patch_log: PatchLog,
+        compares_cameras: bool,
     ) -> None:
         self._state, self._split, self._options = state, split, options
-        self._set_rows, self._patch_log = set_rows, patch_log
+        self._set_rows, self._patch_log, self._compares_cameras = set_rows, patch_log, compares_cameras
 
     def __call__(self, labelling: Labelling) -> None:
         """Take a labelling over; every process calls this."""
         described, state = self._split(labelling.features), self._state
+        if self._compares_cameras and len(labelling.cameras.unique()) == 1:
+            logger.warning("all images are of one camera, so that the camera loss is 0; set PISL.CAM.ENABLED False")
+            self._compares_cameras = False  # once is enough
         views = [described.features, *described.parts.unbind(1)]
         state.num_clusters = labelling.num_clusters
         state.scores = torch.zeros(labelling.num_images, described.parts.shape[1])

@@ -121,6 +121,17 @@ def test_scores_of_a_few_images_are_computed_from_fewer_neighbours_and_a_warning
     assert "6 images have fewer than PISL.PSC.KNN 20 neighbours each: scores are computed from 5" in caplog.text
 
 
+@pytest.mark.parametrize(("cameras", "is_enabled", "warnings"), [(1, True, 1), (2, True, 0), (1, False, 0)])
+def test_a_camera_loss_of_images_of_one_camera_is_warned_of_once(
+    make_pisl, batch, caplog, cameras, is_enabled, warnings
+):
+    model = make_pisl("PISL.CAM.ENABLED", is_enabled, "PISL.PSC.KNN", 3)
+    task = model.epoch_tasks()[0]
+    for _ in range(2):
+        task._take(labelling_of(model, {**batch, "camids": batch["camids"] % cameras}))
+    assert caplog.text.count("all images are of one camera") == warnings
+
+
 def test_the_epoch_counts_where_the_images_are_not_labelled_anew(make_pisl):
     model = make_pisl("CLUSTER.PERIOD", 3)
     task = model.epoch_tasks()[0]
