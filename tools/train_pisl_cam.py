@@ -116,6 +116,8 @@ def equivalent(words: Sequence[str] | None = None) -> list[str]:
     parser = _parser()
     args = parser.parse_args(words)
     recipe = RECIPES / f"{args.dataset}.yml"
+    if args.step_size is not None and args.step_size < 1:
+        parser.error(f"--step-size must be at least 1, got {args.step_size}")
     keys = _keys_of_evaluation(parser, args) if args.evaluate else _keys_of_training(args, recipe)
     shown = os.path.relpath(recipe) if recipe.is_relative_to(Path.cwd()) else str(recipe)
     flags = [word for file in args.overlay for word in ("--overlay", file)]

@@ -124,6 +124,7 @@ WRONG = {
     "-d veri --lam 1": "unrecognized arguments: --lam",
     "-d veri --eps high": "argument --eps: invalid float value: 'high'",
     "-d veri --evaluate W --eps 0.4 -n 4 --resume": "trains nothing: -n, --eps, --resume",
+    "-d veri --step-size 0": "--step-size must be at least 1, got 0",
     "-d veri --evaluate W --height 256": "both --height and --width",
 }
 

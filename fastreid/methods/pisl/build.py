@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError, with_values
+from fastreid.config import CfgNode, ConfigError, resolve_device, with_values
 from fastreid.labeling.build import build_relabel
 from fastreid.methods.pisl.camera_contrast import CameraContrast
 from fastreid.methods.pisl.denoiser import ThetaDenoiser
@@ -73,13 +73,18 @@ def pisl_parts(cfg: CfgNode) -> dict[str, Any]:
     heads = build_heads(cfg)
     if not isinstance(heads, EmbeddingHead):
         raise ConfigError(f"PISL needs the neck and the classifier of an EmbeddingHead, got {cfg.MODEL.HEADS.NAME}")
+    if heads.cls_layer.takes_cosines or heads.cls_layer.s != 1:
+        raise ConfigError(
+            f"the logits of PISL are inner products: set MODEL.HEADS.CLS_LAYER Linear and MODEL.HEADS.SCALE 1, got "
+            f"{cfg.MODEL.HEADS.CLS_LAYER} and {cfg.MODEL.HEADS.SCALE:g}"
+        )
     nn.init.normal_(heads.weight, std=cfg.PISL.CLASSIFIER_STD)
     keys, num_parts, channels = cfg.PISL, cfg.PISL.NUM_PARTS, cfg.MODEL.BACKBONE.FEAT_DIM
     dim = heads.weight.shape[1]
-    if keys.SDM.SHARED_BN and dim != channels:
+    if num_parts and dim != channels:
         raise ConfigError(
-            f"PISL.SDM.SHARED_BN passes part features of {channels} numbers through the neck of {dim}: set "
-            "MODEL.HEADS.EMBEDDING_DIM 0, or turn it off"
+            f"the proxies of the whole image and of its parts must have one width, got {dim} and {channels} numbers: "
+            "set MODEL.HEADS.EMBEDDING_DIM 0, or PISL.NUM_PARTS 0"
         )
     part_heads = None
     if num_parts:
@@ -195,7 +200,7 @@ def _sampler(cfg: CfgNode) -> tuple[Schedule, Sampler | ReleasedSampler]:
         if keys.PREDICT != "eps":
             raise ConfigError("PISL.DIFF.SAMPLER released reads predictions as noise: set PISL.DIFF.PREDICT eps")
         schedule.reverse(keys.SAMPLE_STEPS, "cpu")  # raises if the number of steps is impossible
-        return schedule, ReleasedSampler(schedule, keys.SAMPLE_STEPS, keys.RENEWAL, keys.ENSEMBLE)
+        return schedule, ReleasedSampler(schedule, keys.SAMPLE_STEPS, keys.RENEWAL, keys.ENSEMBLE, keys.ETA)
     if keys.RENEWAL or keys.ENSEMBLE:
         raise ConfigError("PISL.DIFF.RENEWAL and ENSEMBLE belong to PISL.DIFF.SAMPLER released: turn them off")
     return schedule, Sampler(schedule, keys.SAMPLE_STEPS, get_guidance("full"))
@@ -217,10 +222,18 @@ def _relabel(
     take = LabelParts(
         state,
         partial(unit_parts, dim=dim, num_parts=num_parts, part_dim=cfg.MODEL.BACKBONE.FEAT_DIM),
-        ScoreOptions(cfg.PISL.PSC.KNN, cfg.PISL.PSC.SCORE, cfg.CLUSTER.KNN_BACKEND),
+        ScoreOptions(cfg.PISL.PSC.KNN, cfg.PISL.PSC.SCORE, cfg.CLUSTER.KNN_BACKEND, resolve_device(cfg.MODEL.DEVICE)),
         set_rows if cfg.CLUSTER.REINIT_CLASSIFIER else None,
         log,
+        compares_cameras=cfg.PISL.CAM.ENABLED and cfg.PISL.CAM.WEIGHT > 0,
     )
-    return lambda extractor: build_relabel(
-        cfg, extractor, take, clustered_dim=dim, make=partial(RelabelParts, state, log)
-    )
+
+    def make(extractor: nn.Module) -> EpochTask:  # for training only
+        if cfg.SOLVER.FSDP.ENABLED and cfg.CLUSTER.REINIT_CLASSIFIER:
+            raise ConfigError(
+                "CLUSTER.REINIT_CLASSIFIER sets rows of whole classifiers, which no process has under SOLVER.FSDP: "
+                "turn one off"
+            )
+        return build_relabel(cfg, extractor, take, clustered_dim=dim, make=partial(RelabelParts, state, log))
+
+    return make

@@ -31,6 +31,11 @@ from fastreid.modeling.model import ReidModel
 from fastreid.utils.draws import BatchDraws
 from fastreid.utils.state_dicts import State
 
+_LARGER_MAPS = (
+    "take larger images (INPUT.SIZE_TRAIN), a convolutional backbone, or build_vit_backbone with "
+    "MODEL.BACKBONE.OUTPUT patches"
+)
+
 
 class PISL(ImageModule, ReidModel):
     """Images -> backbone -> global head, and heads of P patches in training.
@@ -125,24 +130,35 @@ class PISL(ImageModule, ReidModel):
         if diffused is not None and options.diffusion_weight:
             terms = self._diffusion_loss(diffused, parts, targets)
             losses |= {f"loss_scd_{name}": options.diffusion_weight * term for name, term in terms.items()}
-            self._second_pass(batch)
+        self._second_pass(batch)
         return losses
 
     def _patches(
         self, maps: Tensor, features: Tensor, batch: Mapping[str, Any]
     ) -> tuple[Tensor, DiffusedPatches | None]:
         """Pooled patches [B, P, C] of a training batch, and what was diffused."""
-        num_parts = len(self.part_heads.necks)  # type: ignore[union-attr]  # only called with parts
+        diffused = None
         if self.spatial_diffusion is None:
-            return pooled_stripes(maps, num_parts), None
-        _check_maps(maps)
-        diffused = self.spatial_diffusion(maps, features, BatchDraws.of(batch, self.device))
-        theta = {"denoised": diffused.denoised, "noisy": diffused.noisy, "init": diffused.clean}
-        pooled = pooled_patches(maps, theta[self._options.patch_source], self._options.padding)
+            pooled = self._stripes(maps)
+        else:
+            _check_maps(maps)
+            diffused = self.spatial_diffusion(maps, features, BatchDraws.of(batch, self.device))
+            theta = {"denoised": diffused.denoised, "noisy": diffused.noisy, "init": diffused.clean}
+            pooled = pooled_patches(maps, theta[self._options.patch_source], self._options.padding)
         if self._options.shared_neck:
             shared = [self.heads.bottleneck(part[..., None, None])[..., 0, 0] for part in pooled.unbind(1)]
             pooled = torch.stack(shared, dim=1)
         return pooled, diffused
+
+    def _stripes(self, maps: Tensor) -> Tensor:
+        """Pooled stripes [B, P, C]."""
+        num_parts, height = len(self.part_heads.necks), maps.shape[2]  # type: ignore[union-attr]  # there are parts
+        if height < num_parts:
+            raise ConfigError(
+                f"{num_parts} stripes (PISL.NUM_PARTS) need maps of as many rows, the backbone gives {height}: "
+                f"{_LARGER_MAPS}, or fewer stripes"
+            )
+        return pooled_stripes(maps, num_parts)
 
     def _camera_losses(self, views: Sequence[Tensor], targets: Tensor, cameras: Tensor) -> dict[str, Tensor]:
         """The camera loss of the global feature and the mean of those of the parts."""
@@ -169,7 +185,7 @@ class PISL(ImageModule, ReidModel):
             if self.part_heads is None:
                 return neck
             if self.spatial_diffusion is None:
-                parts = self.part_heads.embed(pooled_stripes(maps, len(self.part_heads.necks)))
+                parts = self.part_heads.embed(self._stripes(maps))
                 return torch.cat([neck, parts.flatten(1)], dim=1)
             _check_maps(maps)
             diffusion, source = self.spatial_diffusion, self._options.patch_source
@@ -192,6 +208,5 @@ def _check_maps(maps: Tensor) -> None:
     if min(maps.shape[2:]) < 3:
         raise ConfigError(
             f"PISL places patches on maps of at least 3 x 3 pixels, the backbone gives {maps.shape[2]} x "
-            f"{maps.shape[3]}: take a convolutional backbone, larger images (INPUT.SIZE_TRAIN), or "
-            "PISL.SDM.PATCH_SOURCE stripes"
+            f"{maps.shape[3]}: {_LARGER_MAPS}"
         )

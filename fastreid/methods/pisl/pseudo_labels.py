@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ from fastreid.methods.pisl.consistency import consistency_scores
 from fastreid.methods.pisl.patch_log import PatchLog
 from fastreid.modeling.epoch_task import EpochPlan, TrainingSet
 from fastreid.utils import comm
+
+logger = logging.getLogger(__name__)
 
 
 class Described(NamedTuple):
@@ -93,11 +96,12 @@ class EpochState:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How consistency is scored: the arguments `k` and `kind` of `consistency_scores`, and the search of neighbours."""
+    """How consistency is scored: the arguments `k`, `kind`, `search` and `device` of `consistency_scores`."""
 
     k: int
     kind: str
     search: str
+    device: str
 
 
 class LabelParts:
@@ -109,6 +113,7 @@ class LabelParts:
         options: of the scores.
         set_rows: receives the centroids [1 + P][K, D] of global and part features; None keeps the classifiers.
         patch_log: records patches.
+        compares_cameras: whether there is a camera loss; a warning is logged if all images are of one camera.
     """
 
     def __init__(
@@ -118,13 +123,17 @@ class LabelParts:
         options: ScoreOptions,
         set_rows: Callable[[Sequence[Tensor]], None] | None,
         patch_log: PatchLog,
+        compares_cameras: bool,
     ) -> None:
         self._state, self._split, self._options = state, split, options
-        self._set_rows, self._patch_log = set_rows, patch_log
+        self._set_rows, self._patch_log, self._compares_cameras = set_rows, patch_log, compares_cameras
 
     def __call__(self, labelling: Labelling) -> None:
         """Take a labelling over; every process calls this."""
         described, state = self._split(labelling.features), self._state
+        if self._compares_cameras and len(labelling.cameras.unique()) == 1:
+            logger.warning("all images are of one camera, so that the camera loss is 0; set PISL.CAM.ENABLED False")
+            self._compares_cameras = False  # once is enough
         views = [described.features, *described.parts.unbind(1)]
         state.num_clusters = labelling.num_clusters
         state.scores = torch.zeros(labelling.num_images, described.parts.shape[1])
@@ -137,11 +146,22 @@ class LabelParts:
         self._patch_log.add(state.epoch, labelling.indices, described.theta)
 
     def _scores(self, described: Described) -> Tensor:
-        scores = None
+        scores, options = None, self._options
         if comm.is_main_process():
-            k = min(self._options.k, len(described.features) - 1)
+            k = min(options.k, len(described.features) - 1)
+            if k < options.k:
+                logger.warning(
+                    "%d images have fewer than PISL.PSC.KNN %d neighbours each: scores are computed from %d, which "
+                    "changes their scale",
+                    len(described.features), options.k, k,
+                )  # fmt: skip
             scores = consistency_scores(
-                described.features, described.parts, k=k, kind=self._options.kind, search=self._options.search
+                described.features,
+                described.parts,
+                k=k,
+                kind=options.kind,
+                search=options.search,
+                device=options.device,
             )
         return torch.as_tensor(comm.broadcast(scores))
 

@@ -24,12 +24,14 @@ class ReleasedSampler:
         renewal: after each step, replace rows whose mean predicted noise is not above 0 by fresh noise. The rows that
             are kept move to the front of the batch, so that a row no longer belongs to its image.
         ensemble: return the mean of the snapshots at times that are multiples of 100, instead of the last theta.
+        eta: noise of the steps, from 0 (none) to 1 (as released).
     """
 
     schedule: Schedule
     num_steps: int
     renewal: bool
     ensemble: bool
+    eta: float = 1.0
 
     @property
     def noise_steps(self) -> int:
@@ -54,7 +56,7 @@ class ReleasedSampler:
         for step, time in enumerate(range(self.num_steps - 1, -1, -1)):
             predicted = predict(theta, torch.tensor(time, device=noise.device), condition).float()
             now, after = kept[time], kept[time - 1] if time else kept.new_tensor(1.0)
-            sigma = ((1 - now / after) * (1 - after) / (1 - now)).sqrt()
+            sigma = self.eta * ((1 - now / after) * (1 - after) / (1 - now)).sqrt()
             theta = after.sqrt() * theta + (1 - after - sigma**2).clamp(min=0).sqrt() * predicted
             if time:
                 theta = theta + sigma * noise[1 + 2 * step]

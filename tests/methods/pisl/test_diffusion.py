@@ -149,7 +149,9 @@ def test_a_signal_is_decoded_again_and_boxes_are_clamped(signal):
         (("PISL.DIFF.ENSEMBLE", True), "RENEWAL and ENSEMBLE belong to PISL.DIFF.SAMPLER released"),
         (("PISL.DIFF.SAMPLE_STEPS", 1001), "PISL.DIFF.SAMPLE_STEPS"),
         (("PISL.DIFF.TIME_DIM", 7), "PISL.DIFF.TIME_DIM must be even"),
-        (("PISL.SDM.SHARED_BN", True, "MODEL.HEADS.EMBEDDING_DIM", 16), "set MODEL.HEADS.EMBEDDING_DIM 0"),
+        (("MODEL.HEADS.CLS_LAYER", "CosSoftmax"), "set MODEL.HEADS.CLS_LAYER Linear .* got CosSoftmax and 1"),
+        (("MODEL.HEADS.SCALE", 30), "MODEL.HEADS.SCALE 1, got Linear and 30"),
+        (("MODEL.HEADS.EMBEDDING_DIM", 16), "one width, got 16 and .* numbers: set MODEL.HEADS.EMBEDDING_DIM 0"),
     ],
 )
 def test_keys_that_do_not_fit(keys, message):

@@ -115,6 +115,29 @@ def test_classifiers_may_be_kept(make_pisl, batch):
     assert torch.equal(model.heads.weight, before)
 
 
+def test_scores_of_a_few_images_are_computed_from_fewer_neighbours_and_a_warning_is_logged(make_pisl, batch, caplog):
+    model = make_pisl("PISL.PSC.KNN", 20)
+    model.epoch_tasks()[0]._take(labelling_of(model, batch))
+    assert "6 images have fewer than PISL.PSC.KNN 20 neighbours each: scores are computed from 5" in caplog.text
+
+
+@pytest.mark.parametrize(("cameras", "is_enabled", "warnings"), [(1, True, 1), (2, True, 0), (1, False, 0)])
+def test_a_camera_loss_of_images_of_one_camera_is_warned_of_once(
+    make_pisl, batch, caplog, cameras, is_enabled, warnings
+):
+    model = make_pisl("PISL.CAM.ENABLED", is_enabled, "PISL.PSC.KNN", 3)
+    task = model.epoch_tasks()[0]
+    for _ in range(2):
+        task._take(labelling_of(model, {**batch, "camids": batch["camids"] % cameras}))
+    assert caplog.text.count("all images are of one camera") == warnings
+
+
+def test_the_epoch_counts_where_the_images_are_not_labelled_anew(make_pisl):
+    model = make_pisl("CLUSTER.PERIOD", 3)
+    task = model.epoch_tasks()[0]
+    assert not task.is_due(5) and model.state.epoch == 5
+
+
 def test_training_without_labels_says_what_to_do(make_pisl, batch):
     model = make_pisl()
     model.state.num_clusters = 0
@@ -147,8 +170,13 @@ def test_evaluation_needs_the_global_feature_only(make_pisl, batch):
 def test_maps_that_are_too_small(make_pisl, batch):
     keys = ("INPUT.SIZE_TRAIN", [32, 32], "INPUT.SIZE_TEST", [32, 32])
     model, small = make_pisl(*keys), {**batch, "images": batch["images"][:, :, :32, :32]}
-    with pytest.raises(ConfigError, match="at least 3 x 3 pixels, the backbone gives 1 x 1"):
+    with pytest.raises(ConfigError, match="at least 3 x 3 pixels, the backbone gives 1 x 1: take larger images"):
         model.train()(small)
+    model = make_pisl(*keys, "PISL.SDM.PATCH_SOURCE", "stripes")
+    for is_training, call in ((True, model), (False, PartExtractor(model))):
+        model.train(is_training)
+        with pytest.raises(ConfigError, match="3 stripes .PISL.NUM_PARTS. need maps of as many rows, .* gives 1: take"):
+            call(small)
 
 
 def released_cfg():
@@ -179,6 +207,8 @@ def test_each_released_field_is_what_it_says(make_pisl, batch):
         "own": (),
         "shared": ("PISL.SDM.SHARED_BN", True),
         "twice": ("PISL.SCD.SECOND_PASS", True),
+        "shared_stripes": ("PISL.SDM.SHARED_BN", True, "PISL.SDM.PATCH_SOURCE", "stripes"),
+        "twice_without_loss": ("PISL.SCD.SECOND_PASS", True, "PISL.SCD.WEIGHT", 0.0),
     }.items():
         model = make_pisl(*keys)
         losses, _ = step(model, batch)
@@ -186,6 +216,7 @@ def test_each_released_field_is_what_it_says(make_pisl, batch):
         neck, part = model.heads.bottleneck[0], model.part_heads.necks[0]
         moved[name] = [int(m.num_batches_tracked) for m in (neck, part, backbone)], losses["loss_part"].item()
     assert moved["own"][0] == [1, 1, 1] and moved["shared"][0] == [4, 1, 1] and moved["twice"][0] == [1, 1, 2]
+    assert moved["shared_stripes"][0] == [4, 1, 1] and moved["twice_without_loss"][0] == [1, 1, 2]
     assert moved["twice"][1] == moved["own"][1] != moved["shared"][1]
 
 
