@@ -156,14 +156,8 @@ def neighbor_distances(lists: NeighborLists, num_threads: int | None = None) -> 
             rows = features[indices]
             cosines = (rows @ rows.transpose(1, 2))[:, first, second]
         scales = factors[indices]
-        distances = (
-            cosines.mul_(scales.index_select(1, first))
-            .mul_(scales.index_select(1, second))
-            .mul_(-2)
-            .add_(2)
-            .clamp_min_(0)
-            .sqrt_()
-        )
+        cosines.mul_(scales.index_select(1, first)).mul_(scales.index_select(1, second))
+        distances = cosines.mul_(-2).add_(2).clamp_min_(0).sqrt_()
         blocks.append(distances.div_(distances.amax(dim=1, keepdim=True) + 1e-8) if k > 1 else distances)
     return torch.cat(blocks)
 
