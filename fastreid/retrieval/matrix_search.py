@@ -1,15 +1,15 @@
-"""Least distances among many, from products of rounded numbers that the matrix unit of a CPU (AMX) computes."""
+"""Neighbour lists from products of rounded numbers that the matrix unit of a CPU (AMX) computes."""
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
 
-_PRODUCT_BYTES = 64 << 20  # products that are computed together
-_BLOCK_BYTES = 16 << 20  # distances that are compared together
-_GROUPED = 16  # images of which only the least distance is compared at first
+_QUERY_ROWS, _IMAGE_ROWS = 4096, 2048  # rows that are multiplied together: 16 MiB of products
+_TILE = 64  # the unit is slower for a number of rows that is no multiple of this
 
 
 @cache
@@ -19,58 +19,43 @@ def has_matrix_unit() -> bool:
 
 
 @torch.no_grad()
-def least_distances(
+def offer_all(
+    lists: Any,
     queries: np.ndarray,
-    pairs: np.ndarray,
+    images: np.ndarray,
     query_offsets: np.ndarray,
     offsets: np.ndarray,
     *,
     slope: float,
     lowest: float,
-    length: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `length` least distances of each query: max(lowest, offset + offset + slope * product).
+    each_pair_once: bool,
+) -> None:
+    """Offer all images to the lists of queries, at the distances max(lowest, offset + offset + slope * product).
 
     The products are rounded to bfloat16.
 
     Args:
+        lists: compiled `NeighborLists` of the queries.
         queries: rows [Q, D] of rounded pairs, as `rounded_pairs`.
-        pairs: the same of the images [N, D].
+        images: the same of the images [N, D].
         query_offsets: offsets of the queries [Q].
         offsets: offsets of the images [N].
         slope: factor of the product.
         lowest: least distance.
-        length: number of distances, at most N.
-
-    Returns:
-        Images int32 [Q, length] and distances float32 [Q, length], ascending; of equal distances any.
+        each_pair_once: whether queries and images are the same; then about half of the products are computed.
     """
-    rows, images = (torch.from_numpy(values).view(torch.bfloat16) for values in (queries, pairs))
-    row_offsets, image_offsets = torch.from_numpy(query_offsets), torch.from_numpy(offsets)
-    num_images, num_groups = len(images), -(-len(images) // _GROUPED)
-    block_rows = max(1, _BLOCK_BYTES // (4 * num_images))
-    product_rows = block_rows * max(1, _PRODUCT_BYTES // (2 * num_images * block_rows))
-    products = torch.empty(min(product_rows, len(rows)), num_images, dtype=torch.bfloat16)
-    distances = torch.full((block_rows, num_groups * _GROUPED), torch.inf)
-    found = []
-    for several in rows.split(product_rows):
-        for block in torch.mm(several, images.T, out=products[: len(several)]).split(block_rows):
-            places = distances[: len(block)]
-            torch.add(image_offsets, block, alpha=slope, out=places[:, :num_images])
-            found.append(_least(places, length))
-    nearest, distance = (torch.cat(parts) for parts in zip(*((index, near) for near, index in found), strict=True))
-    return nearest.int().numpy(), (distance + row_offsets[:, None]).clamp_min(lowest).numpy()
-
-
-def _least(distances: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the `length` least values of each row and their places, ascending.
-
-    Places are grouped: the least values are in the groups with the least minima.
-    """
-    num_groups = distances.shape[1] // _GROUPED
-    if num_groups <= length:
-        return distances.topk(length, largest=False)
-    groups = distances.view(len(distances), _GROUPED, num_groups).amin(dim=1).topk(length, largest=False).indices
-    members = (groups[:, None] + num_groups * torch.arange(_GROUPED)[:, None]).flatten(1)
-    near, places = distances.gather(1, members).topk(length, largest=False)
-    return near, members.gather(1, places)
+    rows, columns = (torch.from_numpy(values).view(torch.bfloat16) for values in (queries, images))
+    num_blocks = -(-len(columns) // _IMAGE_ROWS)
+    block = -(-len(columns) // num_blocks // _TILE) * _TILE  # blocks of about the same size
+    buffer = torch.empty(min(_QUERY_ROWS, len(rows)) * min(block, len(columns)), dtype=torch.bfloat16)
+    for first, some in zip(range(0, len(columns), block), columns.split(block), strict=True):
+        compared = rows[: first + len(some)] if each_pair_once else rows
+        for start, several in zip(range(0, len(compared), _QUERY_ROWS), compared.split(_QUERY_ROWS), strict=True):
+            products = buffer[: len(several) * len(some)].view(len(several), len(some))
+            torch.mm(several, some.T, out=products)
+            lists.offer_products(
+                *(products.view(torch.uint16).numpy(), query_offsets, offsets, start, first),
+                slope=slope,
+                lowest=lowest,
+                each_pair_once=each_pair_once,
+            )

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.descriptors import Rows, check_pair, rows_in_place, rows_on_cpu
 from fastreid.retrieval.distances import LOGGED_PAIRS
-from fastreid.retrieval.matrix_search import has_matrix_unit, least_distances
+from fastreid.retrieval.matrix_search import has_matrix_unit, offer_all
 from fastreid.retrieval.metric import FittedMetric, fit_metric, metric_named
 from fastreid.retrieval.torch_engine import TorchDistances
 from fastreid.utils.counts import thread_count, whole_number
@@ -166,8 +166,7 @@ class _CoarseSearch:
         self._factors, self._offsets = scales
         self._threads, self._options = search.num_threads, compiled_engine.kernel_options(metric)
         self._metric = metric
-        # Its threads are torch's, and it keeps no distant images.
-        self._by_matrix = has_matrix_unit() and not search.with_farthest and self._threads == torch.get_num_threads()
+        self._by_matrix = has_matrix_unit() and self._threads == torch.get_num_threads()  # which it uses
         self._pairs, lengths, residuals = rounded_pairs(rows, self._factors, metric.centre, self._threads)
         self._slack = self._error_bound(lengths, residuals, metric.metric.slope)
         self._exact = Queries(rows, self._factors, self._offsets, **self._options, only_pairs=True)
@@ -190,23 +189,17 @@ class _CoarseSearch:
     def is_worthwhile(self) -> bool:
         """Return whether enough lists of a sample are complete; they are not if images are much alike, for instance."""
         sample = slice(0, None, max(1, len(self._rows) // _SAMPLE))
-        if self._by_matrix:
-            distances = self._by_matrix_unit(sample)[1]
-        else:
-            lists = self._lists(len(self._pairs[sample]))
-            queries = self._queries(self._pairs[sample], self._factors[sample], self._offsets[sample])
-            queries.offer_to(lists, self._pairs, self._factors, self._offsets, 0)
-            distances = lists.read()[1]
+        lists = self._lists(len(self._pairs[sample]))
+        self._offer(lists, sample, each_pair_once=False)
+        distances = lists.read()[1]
         is_unsure = distances[:, -1] <= distances[:, self._k - 1] + self._slack[sample]
         return is_unsure.mean() <= _MOST_UNSURE
 
     def search(self) -> Neighbors:
         """Find the neighbours of all images."""
-        if self._by_matrix:
-            images, distances = self._by_matrix_unit(slice(None))
-        else:
-            lists = self._all_lists()
-            images, distances, _ = lists.read()
+        lists = self._lists(len(self._rows), num_far=_NUM_FAR if self._with_farthest else 0)
+        self._offer(lists, slice(None), each_pair_once=True)
+        images, distances, _ = lists.read()
         limit = distances[:, self._k - 1] + self._slack
         is_sure, farthest = distances[:, -1] > limit, None
         if self._with_farthest:
@@ -221,33 +214,22 @@ class _CoarseSearch:
         self._complete(found, np.flatnonzero(~is_sure))
         return found
 
-    def _all_lists(self) -> Any:
-        """Return the filled lists of all images."""
-        lists = self._lists(len(self._rows), num_far=_NUM_FAR if self._with_farthest else 0)
-        queries = self._queries(self._pairs, self._factors, self._offsets)
-        for start in _with_progress(range(0, len(self._rows), _SEGMENT_ROWS), len(self._rows) ** 2):
-            part = slice(start, start + _SEGMENT_ROWS)
-            queries.offer_to(
-                lists, self._pairs[part], self._factors[part], self._offsets[part], start, each_pair_once=True
-            )
-        return lists
-
-    def _by_matrix_unit(self, part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Return images and distances of the lists of a part of the images."""
-        queries, offsets = (np.ascontiguousarray(values[part]) for values in (self._pairs, self._offsets))
-        metric, length = self._metric, _coarse_length(self._k)
-        return least_distances(
-            *(queries, self._pairs, offsets, self._offsets),
-            slope=metric.metric.slope,
-            lowest=metric.lowest,
-            length=length,
-        )
-
-    def _queries(self, pairs: np.ndarray, factors: np.ndarray, offsets: np.ndarray) -> Any:
+    def _offer(self, lists: Any, part: slice, *, each_pair_once: bool) -> None:
+        """Offer all images to the lists of a part of them; with `each_pair_once` the part is all."""
         from fastreid.retrieval.rank_cylib.rank_cy import Queries
 
-        parts = (np.ascontiguousarray(values) for values in (pairs, factors, offsets))
-        return Queries(*parts, **self._options, coarse=True)
+        pairs, factors, offsets = self._pairs, self._factors, self._offsets
+        queries = [np.ascontiguousarray(values[part]) for values in (pairs, factors, offsets)]
+        if self._by_matrix:
+            options = {"slope": self._options["slope"], "lowest": self._options["lowest"]}
+            offer_all(lists, queries[0], pairs, queries[2], offsets, **options, each_pair_once=each_pair_once)
+            return
+        packed = Queries(*queries, **self._options, coarse=True)
+        for start in _with_progress(range(0, len(pairs), _SEGMENT_ROWS), len(queries[0]) * len(pairs)):
+            segment = slice(start, start + _SEGMENT_ROWS)
+            packed.offer_to(
+                lists, pairs[segment], factors[segment], offsets[segment], start, each_pair_once=each_pair_once
+            )
 
     def _lists(self, num_images: int, num_far: int = 0) -> Any:
         from fastreid.retrieval.rank_cylib.rank_cy import NeighborLists

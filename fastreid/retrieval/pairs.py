@@ -1,4 +1,4 @@
-"""Products of given pairs of descriptors."""
+"""Products of given pairs of descriptors, and of all pairs in given lists."""
 
 from __future__ import annotations
 
@@ -32,3 +32,25 @@ def products_of_pairs(
     return np.concatenate(
         [np.einsum("nd,nd->n", rows[left[part]] - centre, rows[right[part]] - centre) for part in parts]
     )
+
+
+def products_in_lists(rows: np.ndarray, lists: np.ndarray, num_threads: int) -> np.ndarray:
+    """Return the inner products of all pairs of the rows that a list names.
+
+    Args:
+        rows: float32 [N, D].
+        lists: rows, int32 [M, k].
+        num_threads: number of threads of the compiled kernel.
+
+    Returns:
+        float32 [M, k (k - 1) / 2], the upper triangle of each k x k matrix, row by row.
+    """
+    if compiled_engine.is_available():
+        from fastreid.retrieval.rank_cylib import rank_cy
+
+        return rank_cy.products_in_lists(rows, np.ascontiguousarray(lists), num_threads)
+    k = lists.shape[1]
+    first, second = np.triu_indices(k, 1)
+    parts = np.array_split(lists, max(1, lists.size * rows.shape[1] // _NUMBERS))
+    products = [rows[part] @ rows[part].transpose(0, 2, 1) for part in parts]
+    return np.concatenate([product[:, first, second] for product in products])

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from fastreid.retrieval.neighbors import nearest_neighbors
-from fastreid.retrieval.pairs import products_of_pairs
+from fastreid.retrieval.pairs import products_in_lists
 from fastreid.utils.counts import thread_count, whole_number
 from fastreid.utils.devices import usable_device
 from fastreid.utils.errors import ArgumentError
@@ -150,14 +149,16 @@ def neighbor_distances(lists: NeighborLists, num_threads: int | None = None) -> 
     factors = 1 / features.norm(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
     blocks = []
     for indices in lists.indices.split(_block_size(lists)):
-        left, right = indices[:, first], indices[:, second]
         if features.device.type == "cpu":
-            products = _products(features, left, right, thread_count(num_threads))
+            products = products_in_lists(features.numpy(), indices.int().numpy(), thread_count(num_threads))
+            cosines = torch.from_numpy(products)
         else:
             rows = features[indices]
-            products = (rows @ rows.transpose(1, 2))[:, first, second]
-        distances = (2 - 2 * factors[left] * factors[right] * products).clamp_min(0).sqrt()
-        blocks.append(distances / (distances.amax(dim=1, keepdim=True) + 1e-8) if k > 1 else distances)
+            cosines = (rows @ rows.transpose(1, 2))[:, first, second]
+        scales = factors[indices]
+        cosines.mul_(scales.index_select(1, first)).mul_(scales.index_select(1, second))
+        distances = cosines.mul_(-2).add_(2).clamp_min_(0).sqrt_()
+        blocks.append(distances.div_(distances.amax(dim=1, keepdim=True) + 1e-8) if k > 1 else distances)
     return torch.cat(blocks)
 
 
@@ -166,11 +167,3 @@ def _block_size(lists: NeighborLists) -> int:
     if lists.features.device.type == "cpu":
         return _LISTS
     return max(1, _COPIED_NUMBERS // (lists.indices.shape[1] * lists.features.shape[1]))
-
-
-def _products(features: Tensor, left: Tensor, right: Tensor, num_threads: int) -> Tensor:
-    """Return the products of pairs of features [N, D] on the CPU, in the shape of `left` and `right`."""
-    images, others = (side.flatten().to(torch.int32).numpy() for side in (left, right))
-    centre = np.zeros(features.shape[1], dtype=np.float32)
-    products = products_of_pairs(features.numpy(), centre, images, others, num_threads)
-    return torch.from_numpy(products).view(left.shape)

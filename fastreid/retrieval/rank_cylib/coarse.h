@@ -80,4 +80,26 @@ static int make_coarse(work *job) {
     return 0;
 }
 
+enum { PRODUCT_CHUNK = 512 };
+
+/* Gives a consumer the distances of products in bfloat16, [num_queries x num_images], of queries first_query … and images
+ * first_image …, whose offsets are those of `job`. */
+static void take_products(const work *job, const uint16_t *products, int64_t first_query, int64_t num_queries,
+                          int64_t first_image, int64_t num_images, row_consumer take, void *context, int num_threads) {
+#pragma omp parallel for schedule(dynamic, 16) num_threads(num_threads)
+    for (int64_t q = 0; q < num_queries; q++) {
+        float row[PRODUCT_CHUNK];
+        for (int64_t first = 0; first < num_images; first += PRODUCT_CHUNK) {
+            const int64_t count = num_images - first < PRODUCT_CHUNK ? num_images - first : PRODUCT_CHUNK;
+            for (int64_t i = 0; i < count; i++) {
+                const uint32_t wide = (uint32_t)products[q * num_images + first + i] << 16;
+                memcpy(row + i, &wide, sizeof wide);
+            }
+            job->with.distances(row, count, job->query_offsets[first_query + q],
+                                job->gallery_offsets + first_image + first, job->slope, job->lowest);
+            take(context, this_thread(), first_query + q, first_image + first, row, count);
+        }
+    }
+}
+
 #endif

@@ -142,25 +142,37 @@ static void read_lists(key_lists *lists, int64_t n, int32_t *indices, float *dis
     }
 }
 
-/* Product of two centred rows in sixteen partial sums: the same order everywhere, which every compiler can vectorize. */
-#define DEFINE_ROW_PRODUCT(name)                                                                                       \
+static inline float sum_of_lanes(float *sums) {
+    for (int half = 8; half; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            sums[lane] += sums[lane + half];
+    return sums[0];
+}
+
+/* Product of two rows, minus a centre if there is one, in sixteen partial sums: the same order everywhere, which every
+ * compiler can vectorize. */
+#define DEFINE_ROW_PRODUCT(name, a_of, b_of)                                                                           \
     static float name(const float *a, const float *b, const float *centre, int64_t dim) {                              \
         float sums[16] = {0};                                                                                          \
         int64_t k = 0;                                                                                                 \
+        (void)centre;                                                                                                  \
         for (; k + 16 <= dim; k += 16)                                                                                 \
             for (int lane = 0; lane < 16; lane++)                                                                      \
-                sums[lane] = fmaf(a[k + lane] - centre[k + lane], b[k + lane] - centre[k + lane], sums[lane]);         \
+                sums[lane] = fmaf(a_of(k + lane), b_of(k + lane), sums[lane]);                                         \
         for (; k < dim; k++)                                                                                           \
-            sums[k % 16] = fmaf(a[k] - centre[k], b[k] - centre[k], sums[k % 16]);                                     \
-        for (int half = 8; half; half /= 2)                                                                            \
-            for (int lane = 0; lane < half; lane++)                                                                    \
-                sums[lane] += sums[lane + half];                                                                       \
-        return sums[0];                                                                                                \
+            sums[k % 16] = fmaf(a_of(k), b_of(k), sums[k % 16]);                                                       \
+        return sum_of_lanes(sums);                                                                                     \
     }
-DEFINE_ROW_PRODUCT(row_product_portable)
+#define CENTRED_A(k) a[k] - centre[k]
+#define CENTRED_B(k) b[k] - centre[k]
+#define PLAIN_A(k) a[k]
+#define PLAIN_B(k) b[k]
+DEFINE_ROW_PRODUCT(row_product_portable, CENTRED_A, CENTRED_B)
+DEFINE_ROW_PRODUCT(plain_product_portable, PLAIN_A, PLAIN_B)
 #if defined(__GNUC__) && defined(__x86_64__)
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROW_PRODUCT(row_product_avx512)
-__attribute__((target("avx2,fma"))) DEFINE_ROW_PRODUCT(row_product_avx2)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROW_PRODUCT(row_product_avx512, CENTRED_A, CENTRED_B)
+__attribute__((target("avx2,fma"))) DEFINE_ROW_PRODUCT(row_product_avx2, CENTRED_A, CENTRED_B)
+__attribute__((target("avx2,fma"))) DEFINE_ROW_PRODUCT(plain_product_avx2, PLAIN_A, PLAIN_B)
 #endif
 
 static void row_products(const float *features, const float *centre, int64_t dim, const int32_t *left,
@@ -173,6 +185,78 @@ static void row_products(const float *features, const float *centre, int64_t dim
 #pragma omp parallel for schedule(static) num_threads(num_threads)
     for (int64_t pair = 0; pair < num_pairs; pair++)
         out[pair] = product(features + left[pair] * dim, features + right[pair] * dim, centre, dim);
+}
+
+/* Rows whose products with as many others are computed together: 16 registers of sums, and 8 of values. */
+enum { TILE = 4 };
+
+/* Computes the products of all pairs of TILE rows and TILE others, each as `row_products` without a centre. */
+typedef void (*tile_kernel)(const float *const *rows, const float *const *others, int64_t dim, float *out);
+
+static void tile_portable(const float *const *rows, const float *const *others, int64_t dim, float *out) {
+    for (int pair = 0; pair < TILE * TILE; pair++)
+        out[pair] = plain_product_portable(rows[pair / TILE], others[pair % TILE], NULL, dim);
+}
+#if defined(__GNUC__) && defined(__x86_64__)
+static void tile_avx2(const float *const *rows, const float *const *others, int64_t dim, float *out) {
+    for (int pair = 0; pair < TILE * TILE; pair++)
+        out[pair] = plain_product_avx2(rows[pair / TILE], others[pair % TILE], NULL, dim);
+}
+
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) static void
+tile_avx512(const float *const *rows, const float *const *others, int64_t dim, float *out) {
+    __m512 sums[TILE][TILE];
+    for (int pair = 0; pair < TILE * TILE; pair++)
+        sums[pair / TILE][pair % TILE] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < dim; k += 16) {
+        const __mmask16 mask = dim - k < 16 ? (__mmask16)((1u << (dim - k)) - 1) : 0xFFFF; /* beyond the end: zero */
+        __m512 values[TILE];
+#pragma GCC unroll 4
+        for (int j = 0; j < TILE; j++)
+            values[j] = _mm512_maskz_loadu_ps(mask, others[j] + k);
+#pragma GCC unroll 4
+        for (int i = 0; i < TILE; i++) {
+            const __m512 value = _mm512_maskz_loadu_ps(mask, rows[i] + k);
+#pragma GCC unroll 4
+            for (int j = 0; j < TILE; j++)
+                sums[i][j] = _mm512_fmadd_ps(value, values[j], sums[i][j]);
+        }
+    }
+    for (int pair = 0; pair < TILE * TILE; pair++) {
+        float lanes[16];
+        _mm512_storeu_ps(lanes, sums[pair / TILE][pair % TILE]);
+        out[pair] = sum_of_lanes(lanes);
+    }
+}
+#endif
+
+/* Computes the products of all pairs of the `length` rows of each list: the upper triangles, row by row. */
+static void list_products(const float *features, int64_t dim, const int32_t *lists, int64_t num_lists, int64_t length,
+                          float *out, int num_threads) {
+    const int64_t num_pairs = length * (length - 1) / 2;
+    tile_kernel tile = tile_portable;
+#if defined(__GNUC__) && defined(__x86_64__)
+    const char *name = kernels_named(NULL).name;
+    tile = !strcmp(name, "avx512") ? tile_avx512 : !strcmp(name, "avx2") ? tile_avx2 : tile;
+#endif
+#pragma omp parallel for schedule(static) num_threads(num_threads)
+    for (int64_t list = 0; list < num_lists; list++) {
+        const int32_t *members = lists + list * length;
+        for (int64_t first = 0; first < length; first += TILE)
+            for (int64_t second = first; second < length; second += TILE) {
+                const float *rows[TILE], *others[TILE];
+                float products[TILE * TILE];
+                for (int64_t i = 0; i < TILE; i++) { /* beyond the end: repeat the last */
+                    rows[i] = features + members[first + i < length ? first + i : length - 1] * dim;
+                    others[i] = features + members[second + i < length ? second + i : length - 1] * dim;
+                }
+                tile(rows, others, dim, products);
+                for (int64_t i = first; i < first + TILE && i < length; i++)
+                    for (int64_t j = second > i ? second : i + 1; j < second + TILE && j < length; j++)
+                        out[list * num_pairs + i * (2 * length - i - 1) / 2 + j - i - 1] =
+                            products[(i - first) * TILE + j - second];
+            }
+    }
 }
 
 /* Computes Jaccard distances 1 - s / (2 - s) between rows first … last - 1 of one sparse matrix (by rows) and all rows of

@@ -1,5 +1,5 @@
 # Declarations of the C functions and structs of the headers; Cython adds them to rank_cy.pyx.
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 
 cdef extern from "products.h" nogil:
     enum:
@@ -80,6 +80,8 @@ cdef extern from "neighbors.h" nogil:
     void read_lists(key_lists* lists, int64_t n, int32_t* indices, float* distances, int num_threads)
     void row_products(const float* features, const float* centre, int64_t dim, const int32_t* left,
                       const int32_t* right, int64_t num_pairs, float* out, int num_threads)
+    void list_products(const float* features, int64_t dim, const int32_t* lists, int64_t num_lists, int64_t length,
+                       float* out, int num_threads)
     ctypedef struct sparse:
         const int64_t* starts
         const int32_t* indices
@@ -92,6 +94,8 @@ cdef extern from "coarse.h" nogil:
     void round_rows(const float* features, const float* factors, const float* centre, int64_t count, int64_t dim,
                     float* pairs, double* lengths, double* residuals, int num_threads)
     int make_coarse(work* job)
+    void take_products(const work* job, const uint16_t* products, int64_t first_query, int64_t num_queries,
+                       int64_t first_image, int64_t num_images, row_consumer take, void* context, int num_threads)
 
 cdef extern from "histogram.h" nogil:
     ctypedef struct histogram:
