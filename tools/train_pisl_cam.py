@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,7 +100,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-dir", metavar="FOLDER", help="the folder that contains the data sets, DATASETS.ROOT")
     add("--evaluate", metavar="WEIGHTS", help="evaluate this checkpoint instead of training")
     add("--rerank", action="store_true", help="evaluate with k-reciprocal re-ranking")
-    add("--resume", action="store_true", help="continue the run in --logs-dir, if there is one")
+    add(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="WEIGHTS",
+        help="continue the run in --logs-dir, if there is one; with a checkpoint, the same as --evaluate (the release's "
+        "test.py has this spelling)",
+    )
     add("--dry-run", action="store_true", help="build everything, print summaries and stop")
     add("--overlay", action="append", default=[], metavar="FILE", help="as of train_net.py")
     add("--num-gpus", type=int, metavar="N", help="processes")
@@ -115,6 +124,7 @@ def equivalent(words: Sequence[str] | None = None) -> list[str]:
     """
     parser = _parser()
     args = parser.parse_args(words)
+    _read_resume(parser, args)
     recipe = RECIPES / f"{args.dataset}.yml"
     if args.step_size is not None and args.step_size < 1:
         parser.error(f"--step-size must be at least 1, got {args.step_size}")
@@ -125,6 +135,18 @@ def equivalent(words: Sequence[str] | None = None) -> list[str]:
     flags += [] if args.num_gpus is None else ["--num-gpus", str(args.num_gpus)]
     pairs = [word for key, value in keys.items() for word in (key, str(value))]
     return ["--config-file", shown, *flags, *pairs, *args.keys]
+
+
+def _read_resume(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Set --evaluate to a checkpoint after --resume, and leave a key that follows it to the others."""
+    if not isinstance(args.resume, str):
+        return
+    if re.fullmatch(r"[A-Z][A-Z0-9_.]*", args.resume) and args.keys:
+        args.keys, args.resume = [args.resume, *args.keys], True
+    elif args.evaluate:
+        parser.error(f"--evaluate {args.evaluate} and --resume {args.resume} both name a checkpoint; give one")
+    else:
+        args.evaluate, args.resume = args.resume, False
 
 
 def _keys_of_training(args: argparse.Namespace, recipe: Path) -> dict[str, Any]:

@@ -53,6 +53,18 @@ def test_the_documented_commands_are_the_recipes(tool, command):
     assert found == keys | ALWAYS
 
 
+def test_resume_continues_a_run_or_evaluates_a_checkpoint_as_the_release_does(tool):
+    def same(first, second):
+        return tool.equivalent(shlex.split(first)) == tool.equivalent(shlex.split(second))
+
+    assert same("-d market1501 --resume W.pth --rerank", "-d market1501 --evaluate W.pth --rerank")
+    assert "--resume" in tool.equivalent(shlex.split("-d market1501 --resume"))
+    keys = "SOLVER.MAX_EPOCH 3"
+    assert tool.equivalent(shlex.split(f"-d market1501 --resume {keys}"))[-2:] == keys.split()
+    with pytest.raises(SystemExit):
+        tool.equivalent(shlex.split("-d market1501 --resume W --evaluate V"))
+
+
 EACH = {
     "-b 32": {"SOLVER.IMS_PER_BATCH": 32},
     "-j 3": {"DATALOADER.NUM_WORKERS": 3},
