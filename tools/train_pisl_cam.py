@@ -106,8 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         const=True,
         default=False,
         metavar="WEIGHTS",
-        help="continue the run in --logs-dir, if there is one; with a checkpoint, the same as --evaluate (the release's "
-        "test.py has this spelling)",
+        help="continue the run in --logs-dir, if there is one; with a checkpoint, the same as --evaluate, as in the "
+        "release's test.py",
     )
     add("--dry-run", action="store_true", help="build everything, print summaries and stop")
     add("--overlay", action="append", default=[], metavar="FILE", help="as of train_net.py")
