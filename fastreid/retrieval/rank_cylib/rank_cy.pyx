@@ -1,6 +1,5 @@
-# Ranks, nearest neighbours, histograms and Jaccard distances on NumPy arrays; the C code is in the headers.
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Compiled kernels of distances, counts, neighbours, histograms and Jaccard distances on NumPy arrays."""
+"""Compiled kernels of distances, counts, neighbours, histograms and Jaccard distances on NumPy arrays (see headers)."""
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.string cimport memmove
 
@@ -92,16 +91,13 @@ def products_of_rows(const float[:, ::1] features, const float[::1] centre, cons
 
 
 def products_in_lists(const float[:, ::1] features, const int32_t[:, ::1] lists, int num_threads):
-    """Return the products of all pairs of the rows that each list [M, k] names, float32 [M, k (k - 1) / 2].
-
-    They are the upper triangle of each k x k matrix, row by row.
-    """
-    cdef int64_t num_lists = lists.shape[0], length = lists.shape[1]
-    products = np.empty((num_lists, length * (length - 1) // 2), dtype=np.float32)
+    """Return the products of all pairs of rows in each list [M, k], float32 [M, k (k - 1) / 2]: the upper triangles."""
+    products = np.empty((lists.shape[0], lists.shape[1] * (lists.shape[1] - 1) // 2), dtype=np.float32)
     cdef float[:, ::1] out = products
     if products.size:
         with nogil:
-            list_products(&features[0, 0], features.shape[1], &lists[0, 0], num_lists, length, &out[0, 0], num_threads)
+            list_products(&features[0, 0], features.shape[1], &lists[0, 0], lists.shape[0], lists.shape[1], &out[0, 0],
+                          num_threads)
     return products
 
 
@@ -246,22 +242,15 @@ cdef class NeighborLists:
             self.farthest = np.full((num_threads, n), -np.inf, dtype=np.float32)
             self.lists.farthest = &self.farthest[0, 0]
 
-    def offer_products(self, const uint16_t[:, ::1] products, const float[::1] query_offsets,
-                       const float[::1] offsets, int64_t first_query, int64_t first_image, *, float slope,
-                       float lowest, bint each_pair_once):
-        """Offer the images first_image, … to the lists first_query, …, given the bits of their products in bfloat16.
-
-        Offsets are those of all lists [n] and of all images. `each_pair_once` is as in `Queries.offer_to`.
-        """
+    def offer_products(self, const uint16_t[:, ::1] products, const float[::1] query_offsets, const float[::1] offsets,
+                       int64_t first_query, int64_t first, *, float slope, float lowest, bint each_pair_once):
+        """Offer images first, …, given their products in bfloat16; offsets are those of all lists and of all images."""
         cdef work job
-        if products.shape[0] == 0 or products.shape[1] == 0:
-            return
-        job.with_ = kernels_named(NULL)
-        job.slope, job.lowest = slope, lowest
+        job.with_, job.slope, job.lowest = kernels_named(NULL), slope, lowest
         job.query_offsets, job.gallery_offsets = &query_offsets[0], &offsets[0]
         self.lists.each_pair_once = each_pair_once
         with nogil:
-            take_products(&job, &products[0, 0], first_query, products.shape[0], first_image, products.shape[1],
+            take_products(&job, &products[0, 0], first_query, products.shape[0], first, products.shape[1],
                           near_row_for(job.with_.name), &self.lists, self.num_threads)
 
     def read(self):
@@ -284,9 +273,7 @@ cdef class Queries:
 
     cdef work job
     cdef const float[:, ::1] features
-    cdef const float[::1] factors
-    cdef const float[::1] offsets
-    cdef const float[::1] centre
+    cdef const float[::1] factors, offsets, centre
     cdef float[::1] packed
     cdef bint is_coarse
 
