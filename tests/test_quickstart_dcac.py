@@ -22,6 +22,7 @@ def test_it_renders_two_places_trains_and_writes_one_report(dcac):
     check_report(*dcac, LOGS, runs_of("dcac"), PLACES)
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_only_what_is_unfinished(dcac):
     check_second_run(dcac[0], "dcac", LOGS, "dg_baseline")
 

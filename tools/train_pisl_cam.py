@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fastreid.config import CfgNode, get_cfg
+from fastreid.utils.errors import reported_as
 from train_net import run as run_train_net
 
 RECIPES = Path(__file__).resolve().parents[1] / "configs/PISL"
@@ -196,7 +197,8 @@ def _value(cfg: CfgNode, key: str) -> Any:
 
 def main() -> None:
     """Run the command line."""
-    words = equivalent()
+    with reported_as("train_pisl_cam"):
+        words = equivalent()
     print(f"equivalent: python tools/train_net.py {shlex.join(words)}", flush=True)
     run_train_net(words)
 

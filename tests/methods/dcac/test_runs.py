@@ -52,7 +52,7 @@ def final(folder, output):
     return torch.load(folder / output / "model_final.pth", weights_only=True)["model"]
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_and_resumed_run_ends_with_the_same_bits(folder, sd_folder, sent):
     whole = train(folder, sd_folder, "whole")
     assert whole.returncode == 0, whole.stderr[-2000:]
