@@ -3,15 +3,14 @@
 import csv
 import re
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from tests.methods import whole_runs
 from tests.methods.cluster_contrast.conftest import KEYS, make_domain
-from tests.methods.dcac.test_runs import STOP, final
-from tests.miniature import ROOT, run_tool
+from tests.methods.whole_runs import STOP, final, state
+from tests.miniature import run_tool
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +21,7 @@ def folder(tmp_path_factory):
 
 
 def train(folder, output, *words):
-    """Run train_net in a process of its own; options in `words` begin with two dashes, keys follow them."""
-    options = [part for word in words if word.startswith("--") for part in word.split("=")]
-    keys = [word for word in words if not word.startswith("--")]
-    command = [sys.executable, str(ROOT / "tools/train_net.py"), *options, *KEYS, "OUTPUT_DIR", output, *keys]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-
-
-def state(folder, output):
-    return torch.load(folder / output / "model_final.pth", weights_only=True)
+    return whole_runs.train(folder, KEYS, output, *words)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +34,7 @@ def whole(folder):
 # Within the second epoch; before the third one, after its clustering.
 @pytest.mark.parametrize("iteration", [4, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_killed_and_resumed_run_ends_with_the_same_bits(folder, whole, iteration):
-    (folder / "stop.py").write_text(STOP.format(signal=int(signal.SIGKILL)).replace("== 3", f"== {iteration}"))
+    (folder / "stop.py").write_text(STOP.format(iteration=iteration, signal=int(signal.SIGKILL)))
     stopped = train(folder, f"stopped{iteration}", "--import=stop.py")
     assert stopped.returncode == -signal.SIGKILL
     resumed = train(folder, f"stopped{iteration}", "--import=stop.py", "--resume")

@@ -2,14 +2,13 @@
 
 import shlex
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from tests.methods import whole_runs
 from tests.methods.dcac.conftest import TINY
-from tests.miniature import ROOT
+from tests.methods.whole_runs import STOP, final
 from tests.tiny import make_people
 
 # Three epochs of two iterations on images of noise.
@@ -19,17 +18,6 @@ KEYS = [
     *shlex.split("DATALOADER.NUM_WORKERS 0 TEST.EVAL_PERIOD 0 MODEL.BACKBONE.PRETRAIN False"),
     *("DCAC.SD.LATENT_CACHE", "latents"),
 ]
-# Sends a signal to its own process before iteration 3, in the middle of the second epoch, unless the run is resumed.
-STOP = """
-import os, sys
-from fastreid.engine import DefaultTrainer
-step = DefaultTrainer.run_step
-def run_step(self):
-    if self.iter == 3 and "--resume" not in sys.argv:
-        os.kill(os.getpid(), {signal})
-    step(self)
-DefaultTrainer.run_step = run_step
-"""
 
 
 @pytest.fixture
@@ -39,24 +27,15 @@ def folder(tmp_path):
 
 
 def train(folder, sd_folder, output, *words):
-    """Run train_net in a process of its own; options in `words` begin with two dashes, keys follow them."""
-    options = [word for word in words if word.startswith("--")]
-    keys = [word for word in words if word not in options]
-    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", "config.yml"]
-    command += [part for option in options for part in option.split("=")]
-    command += [*KEYS, "DCAC.SD.WEIGHTS", str(sd_folder), "OUTPUT_DIR", output, *keys]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-
-
-def final(folder, output):
-    return torch.load(folder / output / "model_final.pth", weights_only=True)["model"]
+    fixed = ["--config-file", "config.yml", *KEYS, "DCAC.SD.WEIGHTS", str(sd_folder)]
+    return whole_runs.train(folder, fixed, output, *words)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_stopped_and_resumed_run_ends_with_the_same_bits(folder, sd_folder, sent):
     whole = train(folder, sd_folder, "whole")
     assert whole.returncode == 0, whole.stderr[-2000:]
-    (folder / "stop.py").write_text(STOP.format(signal=int(sent)))
+    (folder / "stop.py").write_text(STOP.format(iteration=3, signal=int(sent)))
     stopped = train(folder, sd_folder, "stopped", "--import=stop.py")
     assert stopped.returncode != 0 and not (folder / "stopped/model_final.pth").exists()
     resumed = train(folder, sd_folder, "stopped", "--import=stop.py", "--resume")
