@@ -127,7 +127,7 @@ def _reason(path: Path, error: Exception) -> str:
         return found
     if isinstance(error, zipfile.BadZipFile | zlib.error | EOFError):
         return f"it is damaged, or was cut off ({error}): copy or download it again"
-    if "pickle" in str(error):
+    if re.search("pickle|Python objects|magic string", str(error)):
         return (
             f"it is no {path.suffix} file: it is damaged, or holds Python objects (a pickle), which are not read, as "
             f"they may run code; give {_WANTED}"
@@ -238,10 +238,9 @@ def _of_archive(path: Path, name: str, file: Mapping[str, np.ndarray]) -> np.nda
 
 
 def _read_npy(path: Path) -> dict[str, Any]:
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    if isinstance(rows, np.lib.npyio.NpzFile):
-        rows.close()
+    if zipfile.is_zipfile(path):
         raise FeatureFileError(f"{path} is an archive of NumPy arrays; call the file {path.with_suffix('.npz').name}")
+    rows = np.lib.format.open_memmap(path, mode="r")  # unlike np.load, it closes a file that it refuses
     return {"features": rows, **read_ids(path.with_suffix(".csv"))}
 
 

@@ -63,7 +63,7 @@ class ArrayCache:
             try:
                 if not ends_with_its_checksum(self._path):
                     raise ValueError("its checksum differs, or an earlier version wrote it without one")
-                self._rows = np.load(str(self._path), mmap_mode="r", allow_pickle=False)
+                self._rows = np.lib.format.open_memmap(str(self._path), mode="r")
             except (ValueError, EOFError, OSError) as error:
                 logger.warning("%s is damaged (%s)", self._path, error)
         return self._rows
