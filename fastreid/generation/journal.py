@@ -63,10 +63,9 @@ class Journal:
             DiskError: the disk is full or broken.
         """
         path = self.folder / f"manifest-{shard}.jsonl"
-        with path_lock(path):
-            with explained_disk_errors(path), open(path, "ab+") as file:
-                _drop_incomplete_line(file)
-                yield JournalWriter(file, path)
+        with path_lock(path), explained_disk_errors(path), open(path, "ab+") as file:
+            _drop_incomplete_line(file)
+            yield JournalWriter(file, path)
 
     def _row(self, path: Path, number: int, line: bytes) -> Row:
         try:
