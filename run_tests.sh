@@ -5,4 +5,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . go/environment.sh
 make_environment requirements.txt requirements-dev.txt
 step "running the tests"
-python -m pytest "$@"
+# Two processes; the tests of one file stay together, as they share what they prepare. -n 0 runs all in one process.
+python -m pytest -n 2 --dist loadfile "$@"
