@@ -22,7 +22,7 @@ from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.amp import amp_dtype, autocast_for, store_frozen_assets
 from fastreid.engine.epoch_tasks import build_epoch_tasks
-from fastreid.engine.freezing import build_layer_freeze
+from fastreid.engine.freezing import build_epoch_freeze, build_layer_freeze
 from fastreid.engine.identity import model_identity
 from fastreid.engine.manifest import ManifestWriter, Names, Splits, names_of, splits_of
 from fastreid.engine.precise_bn import PreciseBN
@@ -217,6 +217,7 @@ class DefaultTrainer(ResumableTrainer):
             timer,
             hooks.LRScheduler(self.schedule),
             self.layer_freeze,
+            build_epoch_freeze(self.bare_model),
             hooks.AverageWeights(self.average) if self.average else None,
             self._build_precise_bn() if cfg.TEST.PRECISE_BN.ENABLED else None,
             hooks.PeriodicCheckpointer(

@@ -1,4 +1,4 @@
-"""Frozen layers: MODEL.FREEZE_LAYERS do not train in the first SOLVER.FREEZE_ITERS iterations."""
+"""Frozen layers: MODEL.FREEZE_LAYERS in the first SOLVER.FREEZE_ITERS iterations, and parts that a model freezes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import CfgNode, ConfigError
 from fastreid.engine.trainer_base import HookBase
+from fastreid.modeling.model import ReidModel, interface_of
 from fastreid.solver.frozen import frozen_parts
 
 logger = logging.getLogger(__name__)
@@ -107,3 +108,40 @@ def build_layer_freeze(cfg: CfgNode, model: nn.Module) -> LayerFreeze | None:
         "for the whole run" if iterations == WHOLE_RUN else f"in the first {iterations} iterations",
     )  # fmt: skip
     return LayerFreeze(model, names, iterations)
+
+
+class EpochFreeze(HookBase):
+    """Drops the gradients of the parts that a model does not train in an epoch (`ReidModel.frozen_in`).
+
+    As in `LayerFreeze`, optimisers skip a parameter without a gradient, and ``requires_grad`` stays.
+
+    Args:
+        model: the bare model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._parts = model, ()
+        self._parameters: list[nn.Parameter] = []
+
+    def before_step(self) -> None:
+        """Take the parts of this epoch; log them when they change."""
+        parts = tuple(interface_of(self._model).frozen_in(self.trainer.epoch))
+        if parts == self._parts:
+            return
+        self._parts, self._parameters = parts, frozen_parts(self._model, parts)[1]
+        logger.info("epoch %d: %s", self.trainer.epoch, f"{', '.join(parts)} frozen" if parts else "all parts train")
+
+    def after_backward(self) -> None:
+        """Drop the gradients of frozen parameters."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+
+def build_epoch_freeze(model: nn.Module) -> EpochFreeze | None:
+    """The hook that freezes parts in some epochs; None if the model never freezes any.
+
+    Args:
+        model: the bare model.
+    """
+    declared = type(interface_of(model)).frozen_in
+    return None if declared is ReidModel.frozen_in else EpochFreeze(model)

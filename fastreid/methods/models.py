@@ -4,12 +4,13 @@ from fastreid.methods.baseline.baseline import Baseline
 from fastreid.methods.baseline.mgn import MGN
 from fastreid.methods.cluster_contrast.cluster_contrast import ClusterContrast
 from fastreid.methods.dcac.dcac import DCAC
+from fastreid.methods.diffusion_reid.generator import DiffusionReID
 from fastreid.methods.pisl.pisl import PISL
 from fastreid.methods.sd_reid.stage1 import SDReIDStage1
 from fastreid.methods.sd_reid.stage2 import SDReIDStage2
 from fastreid.modeling.model import META_ARCH_REGISTRY
 
-for _model in (Baseline, MGN, SDReIDStage1, SDReIDStage2, DCAC, ClusterContrast, PISL):
+for _model in (Baseline, MGN, SDReIDStage1, SDReIDStage2, DCAC, ClusterContrast, PISL, DiffusionReID):
     META_ARCH_REGISTRY.register(_model)
 
-__all__ = ["DCAC", "MGN", "PISL", "Baseline", "ClusterContrast", "SDReIDStage1", "SDReIDStage2"]
+__all__ = ["DCAC", "MGN", "PISL", "Baseline", "ClusterContrast", "DiffusionReID", "SDReIDStage1", "SDReIDStage2"]

@@ -120,6 +120,10 @@ class ReidModel(CheckpointedModule):
         """Return the parts that train at a rate of their own. Default: parts called `heads`, as in fast-reid."""
         return [RatePart("SOLVER.HEADS_LR_FACTOR", modules_called("heads", self))]
 
+    def frozen_in(self, epoch: int) -> Sequence[str]:
+        """Return the parts, by dotted paths, that do not train in an epoch, which counts from 0. Default: none."""
+        return ()
+
     def epoch_tasks(self) -> Sequence[EpochTask]:
         """Return work to be done before epochs over the training images. Default: none."""
         return ()

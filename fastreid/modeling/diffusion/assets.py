@@ -14,7 +14,13 @@ from fastreid.utils.text import TextError, read_text
 logger = logging.getLogger(__name__)
 
 PIPELINE = "model_index.json"
-_MISSING = {"unet": "no UNet in", "vae": "no autoencoder in", "scheduler": "no scheduler_config.json in"}
+_MISSING = {
+    "unet": "no UNet in",
+    "vae": "no autoencoder in",
+    "scheduler": "no scheduler_config.json in",
+    "tokenizer": "no tokenizer in",
+    "text_encoder": "no text encoder in",
+}
 
 
 class AssetError(UserError, FileNotFoundError):
@@ -36,7 +42,7 @@ def asset_folder(folder: str, part: str, config: str, *, key: str = "", advice: 
 
     Args:
         folder: the folder of the part or of the pipeline.
-        part: "unet", "vae" or "scheduler".
+        part: "unet", "vae", "scheduler", "tokenizer" or "text_encoder".
         config: the JSON file that the part must have.
         key: config key that names the folder, for error messages.
         advice: what to do if the part is missing, for error messages.

@@ -1,0 +1,117 @@
+"""The config keys of Diffusion-ReID: its model, and the stages that write, filter and export pictures."""
+
+from __future__ import annotations
+
+from fastreid.config.method_config import Key, MethodConfig
+from fastreid.config.ranges import (
+    COUNT,
+    FLAG,
+    NAMES,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_BELOW_1,
+    TEXT,
+    at_least,
+    one_of,
+)
+
+CAPTIONERS = ("file", "blip2", "image-to-text", "none")
+SOLVERS = ("ddim", "dpm++", "euler", "pndm")
+
+_MODEL = {
+    # Folder of Stable Diffusion in the format of diffusers, with unet/, vae/, scheduler/, tokenizer/, text_encoder/.
+    "SD.WEIGHTS": Key("", TEXT, is_path=True),
+    # Folder for the latents of the training images, which are then encoded once instead of in every step; "": off.
+    "SD.LATENT_CACHE": Key("", TEXT, is_path=True),
+    # Compute the UNet's activations again in the backward pass instead of storing them.
+    "SD.CHECKPOINTING": Key(False, FLAG),
+    # YAML file with the grammar of descriptions: slots and their phrases.
+    "GRAMMAR": Key("configs/DiffPerson/attributes.yml", TEXT, is_path=True),
+    # The prompt of a training image: <id> is the person's identity word, {caption} the caption of the image.
+    "LPE.TEMPLATE": Key("a photo of a <id> person, {caption}", TEXT),
+    # Where captions come from: "file", "blip2", "image-to-text" (another model of transformers) or "none".
+    "LPE.CAPTIONER": Key("blip2", one_of(*CAPTIONERS)),
+    # Captions for "file": JSON lines {"image": PATH, "caption": TEXT}.
+    "LPE.CAPTION_FILE": Key("", TEXT, is_path=True),
+    # Folder of the captioning model in the format of transformers, and the text that its captions continue.
+    "LPE.MODEL": Key("", TEXT, is_path=True),
+    "LPE.PREFIX": Key("a photo of a person wearing", TEXT),
+    # Tokens of a caption, and images that are captioned together.
+    "LPE.MAX_TOKENS": Key(40, COUNT),
+    "LPE.BATCH": Key(8, COUNT),
+    # Give each caption the phrases that most captions of the person have, in the slots that belong to a person.
+    "LPE.MERGE": Key(True, FLAG),
+    # The identity word: "encoder" (a network makes it from features of the person's images), "table" (free vectors of
+    # each person: textual inversion) or "off" (prompts have captions only).
+    "IIR.MODE": Key("encoder", one_of("encoder", "table", "off")),
+    # Number of vectors of an identity word.
+    "IIR.WORDS": Key(1, COUNT),
+    "IIR.HIDDEN": Key(1024, COUNT),
+    # Features that the encoder reads: "reid" (a model of this library), "clip" (CLIP's image encoder) or "clip+reid".
+    "IIR.INPUT": Key("clip+reid", one_of("clip+reid", "clip", "reid")),
+    # Checkpoint of the re-identification model; config.yaml of its run lies beside it.
+    "IIR.REID": Key("", TEXT, is_path=True),
+    # Folder of CLIP's image encoder in the format of transformers.
+    "IIR.CLIP": Key("", TEXT, is_path=True),
+    # Weight of the mean absolute value of the vectors.
+    "IIR.REG": Key(0.01, NOT_NEGATIVE),
+    # Weight of 1 - cos between the text encoder's state at the identity word, mapped by a linear layer, and the
+    # person's mean re-identification feature; 0 turns it off.
+    "IIR.ID_CONSIST": Key(0.0, NOT_NEGATIVE),
+    # Diversity Injection: train on a reference set that the model wrote before its training, too.
+    "DI.ENABLED": Key(True, FLAG),
+    # Pictures of the reference set.
+    "DI.ARS_SIZE": Key(200, COUNT),
+    # Lambda, the weight of its loss.
+    "DI.PRIOR_WEIGHT": Key(1.0, NOT_NEGATIVE),
+    # Each reference picture keeps its own prompt; False gives all the same prompt, as DreamBooth does.
+    "DI.FINE_GRAINED": Key(True, FLAG),
+    # Folder of the reference set; "": the folder `reference` of the stage.
+    "DI.FOLDER": Key("", TEXT, is_path=True),
+    # What trains in the UNet: "lora", "full", or "words" (nothing: the identity words alone).
+    "TUNE.MODE": Key("lora", one_of("lora", "full", "words")),
+    "TUNE.RANK": Key(16, COUNT),
+    # The update is (ALPHA / RANK) B A; 0 stands for RANK.
+    "TUNE.ALPHA": Key(0.0, NOT_NEGATIVE),
+    # Layers with an adapter, as DCAC.LORA.TARGETS.
+    "TUNE.TARGETS": Key(("attn1.qkvo", "attn2.qkvo"), NAMES),
+    # Pivotal tuning: share of the epochs in which the identity words train alone; the UNet trains in the rest, alone.
+    # 0 trains both together.
+    "TUNE.PIVOT": Key(0.0, SHARE_BELOW_1),
+    # "shared" (one model of all people) or "per_id" (one model for each person).
+    "GRANULARITY": Key("shared", one_of("shared", "per_id")),
+    # The person that a model of "per_id" is trained on, which the stage sets; -1 for all.
+    "PERSON": Key(-1, at_least(-1)),
+    # Share of the prompts that are empty in training, which guidance needs.
+    "TRAIN.COND_DROP": Key(0.1, SHARE),
+    # Min-SNR weighting of the loss (Hang et al., ICCV 2023): its gamma; 0 turns it off.
+    "TRAIN.SNR_GAMMA": Key(0.0, NOT_NEGATIVE),
+}
+_STAGES = {
+    # People with fewer training images are not written.
+    "MIN_IMAGES": Key(2, COUNT),
+    # Pictures of each person.
+    "GEN.PER_ID": Key(200, COUNT),
+    "GEN.SOLVER": Key("ddim", one_of(*SOLVERS)),
+    "GEN.STEPS": Key(50, COUNT),
+    "GEN.GUIDANCE": Key(7.5, NOT_NEGATIVE),
+    # Pictures that are written together; the results do not depend on it, except for rounding.
+    "GEN.BATCH": Key(8, COUNT),
+    # Share of the pictures in whose caption one phrase is replaced.
+    "GEN.SWAP_PROB": Key(0.5, SHARE),
+    # Greatest share of a person's pictures in which it may be a phrase of the person, such as the upper clothes.
+    "GEN.MAX_IDENTITY_SWAPS": Key(0.1, SHARE),
+    "GEN.SEED": Key(0, NOT_NEGATIVE),
+    # Format of the pictures: "png" or "jpg".
+    "GEN.FORMAT": Key("png", one_of("png", "jpg")),
+}
+
+CONFIG = MethodConfig(
+    models=("DiffusionReID",),
+    keys={
+        **{f"DIFFPERSON.{name}": key for name, key in {**_MODEL, **_STAGES}.items()},
+        # Factor of the learning rate of the identity words.
+        "SOLVER.WORDS_LR_FACTOR": Key(1.0, POSITIVE),
+    },
+)
