@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
@@ -108,36 +108,68 @@ def build_reid_train_loader(
             benchmark is named twice, labels are needed and missing, or a key has no legal value.
         DatasetError: a data set has no training images.
     """
-    if not cfg.DATASETS.NAMES:
-        raise ConfigError("DATASETS.NAMES is empty: name at least one data set to train on")
-    sources = build_datasets(cfg, cfg.DATASETS.NAMES)
-    _check_sources(sources)
-    if needs_labels:
-        _check_labels(sources)
+    found = training_images(cfg, needs_labels=needs_labels)
     world_size, batch_size, seed = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.SEED
     if batch_size < 1 or batch_size % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={batch_size} must divide over {world_size} processes")
-    images, labels, sets = _union(sources, combineall=cfg.DATASETS.COMBINEALL, part=tuple(cfg.DATASETS.PEOPLE))
     dataset = TrainingDataset(
-        images,
+        found.images,
         {"images": build_transforms(cfg, is_train=True), **(image_transforms or {})},
-        labels,
+        found.labels,
         seed=seed,
         batch_size=batch_size,
         skip_unreadable=_skips(cfg),
     )
     return TrainLoader(
         dataset,
-        _order_maker(cfg, dataset, sets),
-        first_order=None if needs_labels else _order_without_labels(cfg, labels),
+        _order_maker(cfg, dataset, found.sets),
+        first_order=None if needs_labels else _order_without_labels(cfg, found.labels),
         seed=seed,
         batch_size=batch_size,
         rank=comm.get_rank(),
         world_size=world_size,
-        sources=sources,
-        iters_per_epoch=cfg.SOLVER.ITERS_PER_EPOCH or max(1, len(images) // batch_size),
+        sources=found.sources,
+        iters_per_epoch=cfg.SOLVER.ITERS_PER_EPOCH or max(1, len(found.images) // batch_size),
         **_loader_options(cfg),
     )
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """The training images of several data sets.
+
+    Attributes:
+        images: the images; cameras of later data sets are numbered behind those of earlier ones.
+        labels: the class of each; -1 if its person is not known.
+        sets: the number of the data set of each.
+        sources: the data sets.
+    """
+
+    images: list[PersonImage]
+    labels: list[int]
+    sets: list[int]
+    sources: list[ImageDataset]
+
+
+def training_images(cfg: CfgNode, *, needs_labels: bool = True) -> TrainingImages:
+    """Return the union of `DATASETS.NAMES`, in the order of the training set.
+
+    Args:
+        cfg: the configuration.
+        needs_labels: whether the person of each image must be known.
+
+    Raises:
+        ConfigError: no data set is named, a benchmark is named twice, or labels are needed and missing.
+        DatasetError: a data set has no training images.
+    """
+    if not cfg.DATASETS.NAMES:
+        raise ConfigError("DATASETS.NAMES is empty: name at least one data set to train on")
+    sources = build_datasets(cfg, cfg.DATASETS.NAMES)
+    _check_sources(sources)
+    if needs_labels:
+        _check_labels(sources)
+    union = _union(sources, combineall=cfg.DATASETS.COMBINEALL, part=tuple(cfg.DATASETS.PEOPLE))
+    return TrainingImages(*union, sources)
 
 
 def _union(
