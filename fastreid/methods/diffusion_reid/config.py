@@ -6,6 +6,7 @@ from fastreid.config.method_config import Key, MethodConfig
 from fastreid.config.ranges import (
     COUNT,
     FLAG,
+    NAME,
     NAMES,
     NOT_NEGATIVE,
     POSITIVE,
@@ -16,7 +17,6 @@ from fastreid.config.ranges import (
     one_of,
 )
 
-CAPTIONERS = ("file", "blip2", "image-to-text", "none")
 SOLVERS = ("ddim", "dpm++", "euler", "pndm")
 
 _MODEL = {
@@ -31,7 +31,7 @@ _MODEL = {
     # The prompt of a training image: <id> is the person's identity word, {caption} the caption of the image.
     "LPE.TEMPLATE": Key("a photo of a <id> person, {caption}", TEXT),
     # Where captions come from: "file", "blip2", "image-to-text" (another model of transformers) or "none".
-    "LPE.CAPTIONER": Key("blip2", one_of(*CAPTIONERS)),
+    "LPE.CAPTIONER": Key("blip2", NAME),
     # Captions for "file": JSON lines {"image": PATH, "caption": TEXT}.
     "LPE.CAPTION_FILE": Key("", TEXT, is_path=True),
     # Folder of the captioning model in the format of transformers, and the text that its captions continue.

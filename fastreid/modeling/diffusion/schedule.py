@@ -157,6 +157,10 @@ class Schedule:
         """Return abar of timesteps [B], on the device of `like` and with as many dimensions."""
         return self._forward.alphas_cumprod.to(like.device)[timesteps].view(-1, *[1] * (like.ndim - 1))
 
+    def make_solver(self) -> Any:
+        """Return a new scheduler of diffusers with these betas, as its pipelines take."""
+        return self._make_solver()
+
     def reverse(self, num_steps: int, device: torch.device | str) -> Reverse:
         """Return a new solver.
 
@@ -173,6 +177,6 @@ class Schedule:
                 "num_steps",
                 "num_timesteps",
             )
-        solver = self._make_solver()
+        solver = self.make_solver()
         solver.set_timesteps(num_steps, device=device)
         return Reverse(solver, self._eta)

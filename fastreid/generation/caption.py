@@ -1,0 +1,124 @@
+"""The stage `caption`: a caption for each training image, in which a person has the same clothes everywhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastreid.config import CfgNode
+from fastreid.generation.captioners import CAPTIONER_REGISTRY
+from fastreid.generation.people import Identity, people_of
+from fastreid.generation.shards import Shard
+from fastreid.generation.stage import StageFolder
+from fastreid.methods.diffusion_reid.grammar import Grammar
+from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import path_lock
+from fastreid.utils.progress import progress
+
+logger = logging.getLogger(__name__)
+
+FOLDER, RESULT = "captions", "captions.jsonl"
+Row = dict[str, Any]
+
+
+def caption(cfg: CfgNode, shard: Shard) -> Path | None:
+    """Caption the training images of a shard; the last shard that ends writes the file of all captions.
+
+    Args:
+        cfg: the config.
+        shard: the part of the people.
+
+    Returns:
+        The file captions.jsonl; None if other shards are not finished.
+
+    Raises:
+        ConfigError: the captioner cannot be used, an image has no caption or cannot be read, or the folder was written
+            with other settings.
+        DiskError: the disk is full or broken.
+    """
+    keys, people = cfg.DIFFPERSON.LPE, people_of(cfg)
+    stage = StageFolder(Path(cfg.OUTPUT_DIR) / FOLDER)
+    stage.begin(_settings(cfg, people))
+    captioner = CAPTIONER_REGISTRY.get(keys.CAPTIONER, key="DIFFPERSON.LPE.CAPTIONER")(cfg)
+    done = {(row["gid"], row["number"]) for row in stage.journal.rows()}
+    todo = [
+        (who.gid, number, os.path.realpath(image.path))
+        for who in shard.of(people)
+        for number, image in enumerate(who.images)
+        if (who.gid, number) not in done
+    ]
+    batches = [todo[start : start + keys.BATCH] for start in range(0, len(todo), keys.BATCH)]
+    with stage.journal.writer(shard.name) as writer:
+        for batch in progress(batches, len(batches), "captioning images"):
+            found = captioner([path for _, _, path in batch])
+            writer.add(
+                *(
+                    {"gid": gid, "number": number, "image": path, "caption": text}
+                    for (gid, number, path), text in zip(batch, found, strict=True)
+                )
+            )
+    return _finish(cfg, stage, people)
+
+
+def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
+    keys = cfg.DIFFPERSON.LPE
+    return {
+        "captioner": keys.CAPTIONER,
+        "caption file": os.path.realpath(keys.CAPTION_FILE) if keys.CAPTIONER == "file" else "",
+        "model": keys.MODEL,
+        "prefix": keys.PREFIX,
+        "data sets": list(cfg.DATASETS.NAMES),
+        "people": len(people),
+        "images": sum(len(who.images) for who in people),
+    }
+
+
+def _finish(cfg: CfgNode, stage: StageFolder, people: Sequence[Identity]) -> Path | None:
+    rows = stage.journal.rows()
+    total = sum(len(who.images) for who in people)
+    if len(rows) < total:
+        logger.info("%d of %d images are captioned; other shards are not finished", len(rows), total)
+        return None
+    grammar = Grammar.read(cfg.DIFFPERSON.GRAMMAR)
+    merged = list(_merged(rows, grammar, is_merged=cfg.DIFFPERSON.LPE.MERGE))
+    path = stage.folder / RESULT
+    with path_lock(path, wait=True), atomic_write(path) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in merged)
+    summary = _summary(merged, grammar)
+    stage.write_json("summary.json", summary)
+    logger.info("%d captions of %d people are in %s", len(merged), len(people), path)
+    for slot, counts in summary["phrases"].items():
+        shown = ", ".join(f"{phrase} {count}" for phrase, count in list(counts.items())[:5])
+        logger.info("%s: found in %d captions%s", slot, sum(counts.values()), f" ({shown}, …)" if counts else "")
+    return path
+
+
+def _merged(rows: Sequence[Row], grammar: Grammar, *, is_merged: bool) -> Iterable[Row]:
+    """Yield rows whose captions have the phrases of most captions of the person, and the phrases of each."""
+    captions: dict[int, list[str]] = {}
+    for row in rows:
+        captions.setdefault(row["gid"], []).append(row["caption"])
+    shared = {gid: grammar.majority(texts) if is_merged else {} for gid, texts in captions.items()}
+    for row in rows:
+        text = grammar.merged(row["caption"], shared[row["gid"]])
+        changed = {"original": row["caption"]} if text != row["caption"] else {}
+        known = {"gid": row["gid"], "image": row["image"], "caption": text}
+        yield {**known, **changed, "attributes": grammar.attributes(text)}
+
+
+def _summary(rows: Sequence[Row], grammar: Grammar) -> dict[str, Any]:
+    counts: dict[str, Counter[str]] = {slot: Counter() for slot in grammar.order}
+    for row in rows:
+        for slot, phrase in row["attributes"].items():
+            counts[slot][phrase] += 1
+    return {
+        "captions": len(rows),
+        "changed": sum("original" in row for row in rows),
+        "empty": sum(not row["caption"] for row in rows),
+        "phrases": {slot: dict(found.most_common()) for slot, found in counts.items()},
+    }

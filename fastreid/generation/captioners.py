@@ -1,0 +1,134 @@
+"""Captioners: pictures to captions, by a file, by BLIP-2, or by another image-to-text model of transformers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fastreid.config import CfgNode, ConfigError, resolve_device
+from fastreid.methods.diffusion_reid.captions import captions_of, read_captions
+from fastreid.utils.registry import Registry
+
+Captioner = Callable[[Sequence[str]], list[str]]
+"""Paths of pictures -> their captions."""
+
+CAPTIONER_REGISTRY = Registry("captioner")
+"""DIFFPERSON.LPE.CAPTIONER -> function (cfg) -> `Captioner`."""
+
+_MODEL = "DIFFPERSON.LPE.MODEL"
+
+
+def _read_rgb(path: str) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the training image {path} cannot be read: {error}. Mend or remove it") from error
+
+
+def from_file(cfg: CfgNode) -> Captioner:
+    """Return the captions of DIFFPERSON.LPE.CAPTION_FILE.
+
+    Raises:
+        ConfigError: no file, or it is damaged; later, if an image has no caption.
+    """
+    path = cfg.DIFFPERSON.LPE.CAPTION_FILE
+    if not path:
+        raise ConfigError(
+            'DIFFPERSON.LPE.CAPTIONER file reads DIFFPERSON.LPE.CAPTION_FILE, which is ""; each of its lines is '
+            '{"image": PATH, "caption": TEXT}'
+        )
+    captions = read_captions(path, cfg.DATASETS.ROOT)
+    return lambda paths: captions_of(paths, captions, path)
+
+
+def _folder(cfg: CfgNode) -> str:
+    folder = cfg.DIFFPERSON.LPE.MODEL
+    if not folder:
+        raise ConfigError(
+            f"DIFFPERSON.LPE.CAPTIONER {cfg.DIFFPERSON.LPE.CAPTIONER} reads a model of transformers, but {_MODEL} is "
+            '"": name its folder, or take CAPTIONER file with captions that you have, or CAPTIONER none'
+        )
+    return folder
+
+
+def _loaded(load: Callable[[], Any], folder: str) -> Any:
+    try:
+        return load()
+    except Exception as error:  # transformers may raise any error for missing or damaged files
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"{_MODEL} {folder!r} cannot be read: {first[:400]}") from error
+
+
+def blip2(cfg: CfgNode) -> Captioner:
+    """Return BLIP-2 (Li et al., ICML 2023), which continues DIFFPERSON.LPE.PREFIX.
+
+    Raises:
+        ConfigError: DIFFPERSON.LPE.MODEL cannot be read.
+    """
+    from transformers import AutoProcessor, Blip2ForConditionalGeneration
+
+    folder, keys = _folder(cfg), cfg.DIFFPERSON.LPE
+    device = resolve_device(cfg.MODEL.DEVICE)
+    options = {"local_files_only": True}
+    processor = _loaded(functools.partial(AutoProcessor.from_pretrained, folder, **options), folder)
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    model = _loaded(
+        functools.partial(Blip2ForConditionalGeneration.from_pretrained, folder, dtype=dtype, **options), folder
+    )
+    model = model.to(device).eval()
+
+    @torch.no_grad()
+    def captions(paths: Sequence[str]) -> list[str]:
+        pictures = [_read_rgb(path) for path in paths]
+        prefixes = [keys.PREFIX] * len(pictures)
+        inputs = processor(images=pictures, text=prefixes, return_tensors="pt", padding=True).to(device, dtype)
+        tokens = model.generate(**inputs, max_new_tokens=keys.MAX_TOKENS, do_sample=False)
+        return [_without(text, keys.PREFIX) for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    return captions
+
+
+def image_to_text(cfg: CfgNode) -> Captioner:
+    """Return another image-to-text model of transformers, such as GIT or a vision-language model.
+
+    Raises:
+        ConfigError: DIFFPERSON.LPE.MODEL cannot be read.
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder, keys = _folder(cfg), cfg.DIFFPERSON.LPE
+    device = resolve_device(cfg.MODEL.DEVICE)
+    processor = _loaded(functools.partial(AutoProcessor.from_pretrained, folder, local_files_only=True), folder)
+    model = _loaded(
+        functools.partial(AutoModelForImageTextToText.from_pretrained, folder, local_files_only=True), folder
+    )
+    model = model.to(device).eval()
+
+    @torch.no_grad()
+    def captions(paths: Sequence[str]) -> list[str]:
+        pictures = [_read_rgb(path) for path in paths]
+        inputs = processor(images=pictures, return_tensors="pt").to(device)
+        tokens = model.generate(**inputs, max_new_tokens=keys.MAX_TOKENS, do_sample=False)
+        return [_without(text, keys.PREFIX) for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+
+    return captions
+
+
+def _without(text: str, prefix: str) -> str:
+    """Return a caption in lower case, without the text that it continues."""
+    text = " ".join(text.lower().split())
+    return text.removeprefix(prefix.lower()).strip(" ,.")
+
+
+def no_captions(cfg: CfgNode) -> Captioner:
+    """Return empty captions."""
+    return lambda paths: [""] * len(paths)
+
+
+for _name, _make in {"file": from_file, "blip2": blip2, "image-to-text": image_to_text, "none": no_captions}.items():
+    CAPTIONER_REGISTRY.register(_make, name=_name)

@@ -1,0 +1,82 @@
+"""The folder of a stage: its settings, which later starts must share, and its manifest."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastreid.config import ConfigError
+from fastreid.generation.journal import Journal
+from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import path_lock
+from fastreid.utils.text import read_text
+
+logger = logging.getLogger(__name__)
+
+SETTINGS = "settings.json"
+
+
+class StageFolder:
+    """The folder of a stage.
+
+    Args:
+        folder: the folder; it is made if it does not exist.
+        key: names of the entries that identify a row of the manifest.
+    """
+
+    def __init__(self, folder: Path, key: tuple[str, ...] = ("gid", "number")) -> None:
+        self.folder, self.journal = Path(folder), Journal(folder, key)
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Store the settings that decide the results, or compare them with those of an earlier start.
+
+        Args:
+            settings: names with plain values.
+
+        Raises:
+            ConfigError: an earlier start had other settings, and has written something; the message lists them.
+        """
+        path = self.folder / SETTINGS
+        given = json.loads(json.dumps(dict(settings)))
+        with path_lock(path, wait=True):
+            if path.is_file():
+                before = _read(path)
+                if before == given:
+                    return
+                if self.journal.rows():
+                    raise ConfigError(_difference(self.folder, before, given))
+            with atomic_write(path) as file:
+                json.dump(given, file, indent=1)
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write a JSON file of the folder, completely or not at all, and return its path."""
+        path = self.folder / name
+        with atomic_write(path) as file:
+            json.dump(content, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+        return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}): delete the folder {path.parent} to run the stage again"
+        ) from None
+    return content if isinstance(content, dict) else {}
+
+
+def _difference(folder: Path, before: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    changes = [
+        f"{name} was {before.get(name)!r:.80}, not {given.get(name)!r:.80}"
+        for name in sorted({*before, *given})
+        if before.get(name) != given.get(name)
+    ]
+    return (
+        f"{folder} was written with other settings: {'; '.join(changes)}. Nothing was changed: set them back, name "
+        "another OUTPUT_DIR, or delete the folder"
+    )

@@ -1,0 +1,250 @@
+"""The stages that write pictures, from the config: the reference set, and the pictures of people."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastreid.config import CfgNode, ConfigError, image_size, resolve_device, with_values
+from fastreid.generation.caption import FOLDER as CAPTIONS
+from fastreid.generation.caption import RESULT
+from fastreid.generation.painter import Painter
+from fastreid.generation.people import Identity, enough_images, people_of
+from fastreid.generation.plans import PicturePlan, Swaps, plan_of, reference_plans
+from fastreid.generation.shards import Shard
+from fastreid.generation.stage import StageFolder
+from fastreid.generation.write import PictureFolder, captions_by_person, read_rows
+from fastreid.methods.diffusion_reid.build import frozen_parts
+from fastreid.methods.diffusion_reid.generator import DiffusionReID
+from fastreid.methods.diffusion_reid.grammar import Grammar
+from fastreid.methods.diffusion_reid.reference import INDEX
+from fastreid.modeling.diffusion import Schedule, option_keys
+from fastreid.modeling.model import build_model, evaluation_config_of
+from fastreid.utils.checkpoint import load_weights
+from fastreid.utils.manifest import sha256_of
+
+logger = logging.getLogger(__name__)
+
+REFERENCE, TRAIN, PICTURES = "reference", "train", "pictures"
+WEIGHTS = "model_final.pth"
+_KEYS = {"num_steps": "DIFFPERSON.GEN.STEPS", "solver": "DIFFPERSON.GEN.SOLVER"}
+
+
+def write_reference(cfg: CfgNode, shard: Shard) -> Path | None:
+    """Write the pictures of a shard of the reference set; the last shard that ends writes its list.
+
+    The model is that of the files, without any training.
+
+    Args:
+        cfg: the config.
+        shard: the part of the pictures.
+
+    Returns:
+        The list; None if other shards are not finished.
+
+    Raises:
+        ConfigError: a key has an impossible value, or the folder was written with other settings.
+        AssetError: a part of Stable Diffusion is missing or damaged.
+    """
+    keys, seed = cfg.DIFFPERSON, cfg.DIFFPERSON.GEN.SEED
+    grammar = Grammar.read(keys.GRAMMAR)
+    plans = reference_plans(grammar, keys.DI.ARS_SIZE, seed, is_fine_grained=keys.DI.FINE_GRAINED)
+    folder = Path(keys.DI.FOLDER or Path(cfg.OUTPUT_DIR) / REFERENCE)
+    stage = StageFolder(folder)
+    settings = {**_common_settings(cfg), "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
+    stage.begin(settings)
+    own = shard.of(plans)
+    done = {row["number"] for row in stage.journal.rows()}
+    pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
+    if missing := [plan for plan in own if plan.number not in done]:
+        parts = frozen_parts(cfg)
+        painter = _painter(cfg, parts["text"], parts["autoencoder"].vae, parts["denoiser"].unet, None)
+        with stage.journal.writer(shard.name) as writer:
+            pictures.write(painter, missing, writer, keys.GEN.BATCH)
+    rows = stage.journal.rows()
+    if len(rows) < len(plans):
+        logger.info("%d of %d reference pictures are written; other shards are not finished", len(rows), len(plans))
+        return None
+    listed = [{name: row[name] for name in ("file", "prompt", "attributes")} for row in rows]
+    path = stage.write_json(INDEX, {"pictures": listed, "settings": {"weights": keys.SD.WEIGHTS}})
+    sheet = pictures.draw_sheet(rows, f"reference set: {len(rows)} pictures of the model before its training")
+    logger.info("the reference set of %d pictures is in %s; some are on %s", len(rows), path.parent, sheet)
+    return path
+
+
+def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only: Sequence[int] | None = None) -> int:
+    """Write the pictures of the people of a shard.
+
+    Args:
+        cfg: the config.
+        shard: the part of the people.
+        per_person: pictures of each person; default: DIFFPERSON.GEN.PER_ID.
+        only: numbers of people; default: all.
+
+    Returns:
+        The number of pictures that were written.
+
+    Raises:
+        ConfigError: captions or checkpoints are missing, or the folder was written with other settings.
+        WeightsError: a checkpoint is damaged or of another model.
+    """
+    keys, everyone = cfg.DIFFPERSON, people_of(cfg)
+    people, few = enough_images(everyone, keys.MIN_IMAGES)
+    if few:
+        shown = ", ".join(f"{who.person} of {who.source} ({len(who.images)})" for who in few[:4])
+        logger.warning(
+            "%d of %d people have fewer than %d training images and are not written (DIFFPERSON.MIN_IMAGES): %s",
+            len(few), len(everyone), keys.MIN_IMAGES, shown,
+        )  # fmt: skip
+    stage = StageFolder(Path(cfg.OUTPUT_DIR) / PICTURES)
+    stage.begin(_settings(cfg, everyone))
+    chosen = [who for who in shard.of(people) if only is None or who.gid in only]
+    plans = _plans(cfg, chosen, per_person or keys.GEN.PER_ID)
+    pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
+    count = 0
+    with stage.journal.writer(shard.name) as writer:
+        for painter, missing in _jobs(cfg, len(everyone), chosen, plans, stage):
+            count += pictures.write(painter, missing, writer, keys.GEN.BATCH)
+    rows = stage.journal.rows()
+    sheet = pictures.draw_sheet(rows, f"{len(rows)} pictures of {len({row['gid'] for row in rows})} people")
+    logger.info("%d pictures are in %s, %d of them new; some are on %s", len(rows), stage.folder, count, sheet)
+    return count
+
+
+def _plans(cfg: CfgNode, people: Sequence[Identity], count: int) -> dict[int, list[PicturePlan]]:
+    keys = cfg.DIFFPERSON
+    grammar = Grammar.read(keys.GRAMMAR)
+    captions: dict[int, list[str]] = {}
+    if keys.LPE.CAPTIONER != "none":
+        path = Path(cfg.OUTPUT_DIR) / CAPTIONS / RESULT
+        if not path.is_file():
+            raise ConfigError(f"there is no {path}: run the stage caption first (all of its shards)")
+        captions = captions_by_person(read_rows(path))
+    make = functools.partial(
+        plan_of,
+        grammar=grammar,
+        template=keys.LPE.TEMPLATE,
+        has_words=keys.IIR.MODE != "off",
+        swaps=Swaps(keys.GEN.SWAP_PROB, keys.GEN.MAX_IDENTITY_SWAPS),
+        seed=keys.GEN.SEED,
+    )
+    return {who.gid: [make(who, number, captions.get(who.gid, [])) for number in range(count)] for who in people}
+
+
+def _jobs(
+    cfg: CfgNode, num_people: int, people: Sequence[Identity], plans: dict[int, list[PicturePlan]], stage: StageFolder
+) -> Iterator[tuple[Painter, list[PicturePlan]]]:
+    """Yield painters with the plans that have no row yet."""
+    done = {(row["gid"], row["number"]) for row in stage.journal.rows()}
+    missing = {who.gid: [plan for plan in plans[who.gid] if plan.key not in done] for who in people}
+    missing = {gid: of_person for gid, of_person in missing.items() if of_person}
+    if cfg.DIFFPERSON.GRANULARITY == "shared":
+        if missing:
+            yield _trained_painter(cfg, num_people, checkpoint_of(cfg)), list(itertools.chain(*missing.values()))
+        return
+    for gid, of_person in missing.items():
+        own = with_values(cfg, {"DIFFPERSON.PERSON": gid})
+        yield _trained_painter(own, num_people, checkpoint_of(cfg, gid)), of_person
+
+
+def train_folder(cfg: CfgNode, gid: int | None = None) -> Path:
+    """Return OUTPUT_DIR of the training of all people, or of one.
+
+    Args:
+        cfg: the config of the stages.
+        gid: number of the person of a model of DIFFPERSON.GRANULARITY per_id.
+    """
+    folder = Path(cfg.OUTPUT_DIR) / TRAIN
+    return folder if gid is None else folder / f"{gid:05d}"
+
+
+def checkpoint_of(cfg: CfgNode, gid: int | None = None) -> Path:
+    """Return the checkpoint of the training of all people, or of one.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    path = train_folder(cfg, gid) / WEIGHTS
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}: run the stage train first")
+    return path
+
+
+def _trained_painter(cfg: CfgNode, num_people: int, checkpoint: Path) -> Painter:
+    model: Any = build_model(evaluation_config_of(cfg), num_people)
+    assert isinstance(model, DiffusionReID)
+    load_weights(model, str(checkpoint), to_evaluate=True)
+    model.eval()
+    is_one = cfg.DIFFPERSON.PERSON >= 0
+
+    def vectors_of(people: Tensor) -> Tensor:
+        assert model.words is not None
+        return model.words(torch.zeros_like(people) if is_one else people)
+
+    words = vectors_of if model.words is not None else None
+    return _painter(cfg, model.text, model.autoencoder.vae, model.denoiser.unet, words)
+
+
+def _painter(cfg: CfgNode, text: Any, vae: Any, unet: Any, vectors_of: Any) -> Painter:
+    gen, folder = cfg.DIFFPERSON.GEN, cfg.DIFFPERSON.SD.WEIGHTS
+    device = torch.device(resolve_device(cfg.MODEL.DEVICE))
+    with option_keys(_KEYS):
+        schedule = Schedule.from_pretrained(
+            folder, solver=gen.SOLVER, num_timesteps=1000, key="DIFFPERSON.SD.WEIGHTS", key_of=_KEYS
+        )
+        schedule.reverse(gen.STEPS, "cpu")  # raises if the number of steps is impossible
+    autocast = functools.partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=cfg.TEST.AMP.ENABLED)
+    return Painter(
+        text=text.to(device),
+        vae=vae.to(device).eval(),
+        unet=unet.to(device).eval(),
+        schedule=schedule,
+        size=image_size(cfg),
+        num_steps=gen.STEPS,
+        guidance=gen.GUIDANCE,
+        batch_size=gen.BATCH,
+        vectors_of=vectors_of,
+        autocast=autocast,
+    )
+
+
+def _row_facts(cfg: CfgNode) -> dict[str, Any]:
+    return {"steps": cfg.DIFFPERSON.GEN.STEPS, "guidance": cfg.DIFFPERSON.GEN.GUIDANCE}
+
+
+def _common_settings(cfg: CfgNode) -> dict[str, Any]:
+    keys = cfg.DIFFPERSON
+    return {
+        "weights": os.path.realpath(keys.SD.WEIGHTS),
+        "size": list(image_size(cfg)),
+        "solver": keys.GEN.SOLVER,
+        "steps": keys.GEN.STEPS,
+        "guidance": keys.GEN.GUIDANCE,
+        "seed": keys.GEN.SEED,
+        "format": keys.GEN.FORMAT,
+        "grammar": sha256_of(keys.GRAMMAR),
+        "mixed precision": cfg.TEST.AMP.ENABLED,
+    }
+
+
+def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
+    keys = cfg.DIFFPERSON
+    trained = sha256_of(checkpoint_of(cfg)) if keys.GRANULARITY == "shared" else "one for each person"
+    return {
+        **_common_settings(cfg),
+        "checkpoint": trained,
+        "granularity": keys.GRANULARITY,
+        "template": keys.LPE.TEMPLATE,
+        "swaps": keys.GEN.SWAP_PROB,
+        "swaps of the person": keys.GEN.MAX_IDENTITY_SWAPS,
+        "data sets": list(cfg.DATASETS.NAMES),
+        "people": len(people),
+    }

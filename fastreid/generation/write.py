@@ -1,0 +1,102 @@
+"""The stages `reference` and `generate`: write the pictures of plans, with a row in the manifest for each."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastreid.data.picture_grid import picture_grid, spread_evenly
+from fastreid.generation.journal import JournalWriter
+from fastreid.generation.painter import Painter
+from fastreid.generation.plans import PicturePlan
+from fastreid.generation.stage import StageFolder
+from fastreid.utils.files import save_picture
+from fastreid.utils.progress import progress
+
+logger = logging.getLogger(__name__)
+
+SHEET = "sheet.jpg"
+_SHOWN = 48
+_JPEG = {"quality": 95}
+
+
+class PictureFolder:
+    """Writes pictures into the folder of a stage. Pictures that have a row are not written again.
+
+    Args:
+        stage: the folder.
+        extension: "png" or "jpg".
+        facts: further entries of every row.
+    """
+
+    def __init__(self, stage: StageFolder, extension: str, facts: dict[str, Any]) -> None:
+        self.stage, self._extension, self._facts = stage, extension, facts
+
+    def file_of(self, plan: PicturePlan) -> str:
+        """Return the path of a picture below the folder."""
+        name = f"{plan.number:04d}.{self._extension}"
+        return name if plan.gid < 0 else f"{plan.gid:05d}/{name}"
+
+    def write(self, painter: Painter, plans: Sequence[PicturePlan], writer: JournalWriter, batch_size: int) -> int:
+        """Write pictures, and a row for each when it is complete.
+
+        Args:
+            painter: writes them.
+            plans: what is written.
+            writer: gets the rows.
+            batch_size: pictures that are written together.
+
+        Returns:
+            The number of pictures.
+
+        Raises:
+            DiskError: the disk is full or broken; the pictures that have rows are complete.
+        """
+        batches = [plans[start : start + batch_size] for start in range(0, len(plans), batch_size)]
+        for batch in progress(batches, len(batches), f"writing pictures, {batch_size} at a time"):
+            self._write(painter, batch, writer)
+        return len(plans)
+
+    def _write(self, painter: Painter, plans: Sequence[PicturePlan], writer: JournalWriter) -> None:
+        for plan, picture in zip(plans, painter.paint(plans), strict=True):
+            path = self.stage.folder / self.file_of(plan)
+            save_picture(picture, path, **(_JPEG if self._extension == "jpg" else {}))
+        writer.add(*map(self._row, plans))
+
+    def _row(self, plan: PicturePlan) -> dict[str, Any]:
+        known = {"gid": plan.gid, "number": plan.number, "file": self.file_of(plan), "prompt": plan.prompt}
+        return {**known, "seed": plan.seed, **self._facts, **plan.facts}
+
+    def draw_sheet(self, rows: Sequence[dict[str, Any]], title: str) -> Path:
+        """Draw some of the pictures, spread evenly over the rows.
+
+        Args:
+            rows: rows of the manifest.
+            title: line above the pictures.
+        """
+        shown = spread_evenly(rows, _SHOWN)
+        captions = [f"{row['gid']}/{row['number']}" if row["gid"] >= 0 else str(row["number"]) for row in shown]
+        path = self.stage.folder / SHEET
+        save_picture(picture_grid(title, [str(self.stage.folder / row["file"]) for row in shown], captions), path)
+        return path
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file of JSON lines that a stage has finished."""
+    with open(path, encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
+def captions_by_person(rows: Iterable[dict[str, Any]]) -> dict[int, list[str]]:
+    """Return the captions of each person's images, by the person's number.
+
+    Args:
+        rows: rows of captions.jsonl.
+    """
+    found: dict[int, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["gid"], []).append(row["caption"])
+    return found

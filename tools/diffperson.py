@@ -1,0 +1,103 @@
+#!/usr/bin/env python
+"""Writes people with a diffusion model, stage by stage, for pre-training (Diffusion-ReID).
+
+    diffperson.py STAGE --config-file FILE [--shard i/n] KEY VALUE …
+
+Stages, in their order: caption, reference, train, generate, filter, export. Each can be stopped at any moment and
+started again: it goes on where it stopped. All but train can be shared among processes by --shard; train is shared
+by --num-gpus as train_net.py is, or, with DIFFPERSON.GRANULARITY per_id, by --shard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastreid.config import CfgNode, ConfigError
+from fastreid.engine import default_argument_parser, launch
+from fastreid.generation.caption import FOLDER as CAPTIONS
+from fastreid.generation.caption import RESULT, caption
+from fastreid.generation.people import enough_images, people_of
+from fastreid.generation.shards import Shard
+from fastreid.generation.stages import REFERENCE, WEIGHTS, generate, train_folder, write_reference
+from fastreid.utils.env import seed_everything
+from fastreid.utils.errors import reported_as
+from fastreid.utils.logger import setup_logger
+from train_net import main as train_main
+from train_net import setup_cfg
+
+logger = logging.getLogger("fastreid.tools.diffperson")
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser: a stage, the options of train_net.py and --shard."""
+    parser = default_argument_parser()
+    parser.description = "Write people with a diffusion model, stage by stage."
+    parser.add_argument("--shard", type=Shard.parse, default=Shard(), metavar="i/n", help="part of the people, as 1/8")
+    return parser
+
+
+def train(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Train the generator of all people, or one of each person of the shard; finished trainings are skipped."""
+    from pathlib import Path
+
+    root = Path(cfg.OUTPUT_DIR)
+    keys = {
+        "DIFFPERSON.LPE.CAPTION_FILE": str(root / CAPTIONS / RESULT),
+        "DIFFPERSON.DI.FOLDER": cfg.DIFFPERSON.DI.FOLDER or str(root / REFERENCE),
+    }
+    if cfg.DIFFPERSON.LPE.CAPTIONER != "none" and not (root / CAPTIONS / RESULT).is_file():
+        raise ConfigError(f"there is no {root / CAPTIONS / RESULT}: run the stage caption first (all of its shards)")
+    if cfg.DIFFPERSON.GRANULARITY == "shared":
+        if args.shard.count > 1:
+            raise ConfigError("one model of all people is not trained in shards: use --num-gpus, or torchrun")
+        _train(args, cfg, {**keys, "OUTPUT_DIR": str(train_folder(cfg))})
+        return
+    people, _ = enough_images(people_of(cfg), cfg.DIFFPERSON.MIN_IMAGES)
+    for who in args.shard.of(people):
+        folder = train_folder(cfg, who.gid)
+        if not (folder / WEIGHTS).is_file():
+            _train(args, cfg, {**keys, "DIFFPERSON.PERSON": who.gid, "OUTPUT_DIR": str(folder)})
+
+
+def _train(args: argparse.Namespace, cfg: CfgNode, values: dict[str, Any]) -> None:
+    """Run one training as train_net.py does; it resumes from its last checkpoint."""
+    options = [word for key, value in values.items() for word in (key, str(value))]
+    own = argparse.Namespace(**{**vars(args), "opts": [*args.opts, *options], "resume": args.resume or True})
+    own.verify = False
+    machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+    launch(train_main, *machines, args=(own,), device=cfg.MODEL.DEVICE, timeout_minutes=args.timeout)
+
+
+STAGES: dict[str, Callable[[argparse.Namespace, CfgNode], Any]] = {
+    "caption": lambda args, cfg: caption(cfg, args.shard),
+    "reference": lambda args, cfg: write_reference(cfg, args.shard),
+    "train": train,
+    "generate": lambda args, cfg: generate(cfg, args.shard),
+}
+
+
+def run(words: Sequence[str] | None = None) -> None:
+    """Parse the command line and run a stage.
+
+    Args:
+        words: the arguments (default: those of the process).
+    """
+    with reported_as("diffperson"):
+        parser = argument_parser()
+        stage = argparse.ArgumentParser(add_help=False)
+        stage.add_argument("stage", choices=STAGES)
+        parser.usage = "diffperson.py STAGE --config-file FILE [options] [KEY VALUE …]; STAGE: " + ", ".join(STAGES)
+        chosen, rest = stage.parse_known_args(words)
+        args = parser.parse_args(rest)
+        cfg = setup_cfg(args)
+        if chosen.stage != "train":
+            setup_logger(cfg.OUTPUT_DIR)
+            seed_everything(max(cfg.MODEL.SEED, 0))
+        STAGES[chosen.stage](args, cfg)
+
+
+if __name__ == "__main__":
+    run()
