@@ -1,0 +1,227 @@
+"""The stages from captions to pictures: restarts, shards and other settings."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fastreid.config import ConfigError
+from fastreid.generation.caption import caption
+from fastreid.generation.painter import Painter
+from fastreid.generation.people import people_of
+from fastreid.generation.plans import PicturePlan
+from fastreid.generation.shards import Shard
+from fastreid.generation.stages import generate, write_reference
+from fastreid.methods.diffusion_reid.generator import DiffusionReID
+
+GEN = ("DIFFPERSON.GEN.STEPS", "2", "DIFFPERSON.GEN.PER_ID", "3", "DIFFPERSON.GEN.BATCH", "2")
+
+
+def checkpoint(cfg, folder):
+    """Write a checkpoint of a generator whose adapters and words differ from those at the start."""
+    torch.manual_seed(4)
+    model = DiffusionReID(cfg)
+    state = {name: value + 0.1 * torch.randn_like(value) for name, value in model.checkpoint_state_dict().items()}
+    folder.mkdir(parents=True)
+    torch.save({"model": state}, folder / "model_final.pth")
+
+
+@pytest.fixture
+def factory(make_cfg, tmp_path):
+    """A config whose captions are written and whose generator is trained."""
+
+    def make(name="factory", *words):
+        cfg = make_cfg("OUTPUT_DIR", str(tmp_path / name), *GEN, *words)
+        cfg.freeze()
+        caption(cfg, Shard())
+        if not (tmp_path / name / "train").exists():
+            checkpoint(cfg, tmp_path / name / "train")
+        return cfg
+
+    return make
+
+
+def pictures(cfg):
+    folder = f"{cfg.OUTPUT_DIR}/pictures"
+    rows = [json.loads(line) for path in _manifests(folder) for line in path.read_text().splitlines()]
+    return {
+        (row["gid"], row["number"]): (np.asarray(Image.open(f"{folder}/{row['file']}")).tobytes(), row) for row in rows
+    }
+
+
+def _manifests(folder):
+    from pathlib import Path
+
+    return sorted(Path(folder).glob("manifest-*.jsonl"))
+
+
+def test_people_have_the_numbers_of_the_training_classes(make_cfg):
+    people = people_of(make_cfg())
+    assert [(who.gid, who.person, len(who.images)) for who in people] == [(0, "p0", 2), (1, "p1", 2), (2, "p2", 2)]
+    assert all(f"train_{who.gid}_" in image.path for who in people for image in who.images)
+
+
+def test_captions_in_shards_are_those_of_one_run(make_cfg, tmp_path):
+    whole, parts = (make_cfg("OUTPUT_DIR", str(tmp_path / name)) for name in ("whole", "parts"))
+    assert caption(whole, Shard()) is not None
+    assert caption(parts, Shard(2, 2)) is None
+    path = caption(parts, Shard(1, 2))
+    assert path.read_bytes() == (tmp_path / "whole/captions/captions.jsonl").read_bytes()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows[0]["attributes"] == {"upper": "a red top", "lower": "blue trousers", "action": "walking"}
+
+
+def test_captions_are_read_not_made_again(make_cfg, tmp_path, monkeypatch):
+    cfg = make_cfg("OUTPUT_DIR", str(tmp_path / "f"))
+    first = caption(cfg, Shard()).read_bytes()
+    from fastreid.generation import captioners
+
+    def refuse(paths):
+        raise AssertionError(paths)
+
+    monkeypatch.setitem(captioners.CAPTIONER_REGISTRY._objects, "file", lambda cfg: refuse)
+    assert caption(cfg, Shard()).read_bytes() == first
+
+
+def test_the_reference_set_is_the_same_in_shards_and_after_training(make_cfg, tmp_path):
+    words = ("DIFFPERSON.DI.FOLDER", "", "DIFFPERSON.DI.ARS_SIZE", "3", "DIFFPERSON.GEN.STEPS", "2")
+    whole, parts = (make_cfg("OUTPUT_DIR", str(tmp_path / name), *words) for name in ("whole", "parts"))
+    index = write_reference(whole, Shard())
+    checkpoint(make_cfg(), tmp_path / "parts/train")  # the reference set does not read it
+    assert write_reference(parts, Shard(1, 2)) is None
+    other = write_reference(parts, Shard(2, 2))
+    assert other.read_bytes() == index.read_bytes()
+    for number in range(3):
+        name = f"{number:04d}.png"
+        assert (other.parent / name).read_bytes() == (index.parent / name).read_bytes()
+    assert (other.parent / "sheet.jpg").is_file()
+
+
+def test_the_same_pictures_in_shards_in_other_batches_and_after_a_stop(factory, monkeypatch):
+    whole = factory("whole")
+    assert generate(whole, Shard()) == 9
+    expected = pictures(whole)
+    assert {key[0] for key in expected} == {0, 1, 2} and len(expected) == 9
+    assert len({pixels for pixels, _ in expected.values()}) == 9
+
+    parts = factory("parts")
+    assert generate(parts, Shard(2, 2)) == 3
+    paint, calls = Painter.paint, []
+
+    def stop(self, plans):
+        calls.append(plans)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return paint(self, plans)
+
+    monkeypatch.setattr(Painter, "paint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        generate(parts, Shard(1, 2))
+    monkeypatch.setattr(Painter, "paint", paint)
+    assert len(pictures(parts)) == 5
+    assert generate(parts, Shard()) == 4  # with another number of shards
+    found = pictures(parts)
+    assert found == expected
+    assert generate(parts, Shard()) == 0
+
+    others = pictures_of(factory("batches", "DIFFPERSON.GEN.BATCH", "5"))
+    for key, (pixels, row) in expected.items():
+        difference = np.frombuffer(others[key][0], np.uint8).astype(int) - np.frombuffer(pixels, np.uint8)
+        assert np.abs(difference).max() <= 1 and others[key][1] == row
+
+
+def pictures_of(cfg):
+    generate(cfg, Shard())
+    return pictures(cfg)
+
+
+def test_rows_say_how_a_picture_was_written(factory):
+    cfg = factory()
+    generate(cfg, Shard())
+    row = pictures(cfg)[1, 2][1]
+    assert row["file"] == "00001/0002.png" and row["person"] == "p1" and row["source"].startswith("csv:")
+    assert row["prompt"] == f"a photo of a <id> person, {row['caption']}" and row["steps"] == 2
+
+
+def test_other_settings_are_refused_and_nothing_is_changed(factory):
+    cfg = factory()
+    generate(cfg, Shard())
+    before = pictures(cfg)
+    other = factory("factory", "DIFFPERSON.GEN.GUIDANCE", "3.0")
+    with pytest.raises(
+        ConfigError, match="with other settings: guidance was 7.5, not 3.0.*Nothing was changed"
+    ):
+        generate(other, Shard())
+    assert pictures(cfg) == before
+
+
+def test_more_pictures_continue_the_numbers(factory):
+    cfg = factory()
+    generate(cfg, Shard())
+    before = pictures(cfg)
+    assert generate(cfg, Shard(), per_person=5, only=[1]) == 2
+    after = pictures(cfg)
+    assert after.keys() - before.keys() == {(1, 3), (1, 4)} and before.items() <= after.items()
+
+
+def test_words_and_adapters_change_the_pictures(factory, tmp_path):
+    first = pictures_of(factory("first"))
+    shutil.copytree(tmp_path / "first/captions", tmp_path / "second/captions")
+    cfg = factory("second")
+    path = tmp_path / "second/train/model_final.pth"
+    state = torch.load(path, weights_only=True)
+    state["model"]["words.vectors"] = state["model"]["words.vectors"].flip(0)
+    torch.save(state, path)
+    second = pictures_of(cfg)
+    changed = [gid for gid in range(3) if first[gid, 0][0] != second[gid, 0][0]]
+    assert changed == [0, 2]  # flipping three rows leaves the middle one
+
+
+def test_a_model_of_each_person(factory, tmp_path):
+    cfg = factory("each", "DIFFPERSON.GRANULARITY", "per_id")
+    shutil.rmtree(tmp_path / "each/train")
+    with pytest.raises(ConfigError, match=r"there is no .*train/00000/model_final.pth: run the stage train first"):
+        generate(cfg, Shard())
+    for gid in range(3):
+        one = cfg.clone()
+        one.defrost()
+        one.DIFFPERSON.PERSON = gid
+        checkpoint(one, tmp_path / f"each/train/{gid:05d}")
+    assert generate(cfg, Shard()) == 9
+
+
+def test_people_with_few_images_are_left_out_with_a_sentence(factory, caplog):
+    cfg = factory("few", "DIFFPERSON.MIN_IMAGES", "3")
+    assert generate(cfg, Shard()) == 0
+    assert "3 of 3 people have fewer than 3 training images and are not written" in caplog.text
+
+
+def test_missing_captions_and_checkpoints_are_named(make_cfg, tmp_path):
+    cfg = make_cfg("OUTPUT_DIR", str(tmp_path / "new"))
+    with pytest.raises(ConfigError, match=r"train/model_final\.pth: run the stage train first"):
+        generate(cfg, Shard())
+    checkpoint(cfg, tmp_path / "new/train")
+    with pytest.raises(ConfigError, match=r"captions\.jsonl: run the stage caption first"):
+        generate(cfg, Shard())
+
+
+def test_it_is_the_picture_of_diffusers(make_cfg):
+    """Batched pictures are those of the plain pipeline, called for one picture with its prompt."""
+    cfg = make_cfg("DIFFPERSON.IIR.MODE", "off")
+    parts = DiffusionReID(cfg).eval()
+    painter = Painter(
+        text=parts.text, vae=parts.autoencoder.vae, unet=parts.denoiser.unet, schedule=parts.schedule, size=(64, 32),
+        num_steps=3, guidance=5.0, batch_size=3,
+    )  # fmt: skip
+    plans = [PicturePlan(-1, number, f"a photo of a person, {number}", 10 + number, {}) for number in range(3)]
+    found = painter.paint(plans)
+    for plan, picture in zip(plans, found, strict=True):
+        noise = torch.randn(1, 4, 32, 16, generator=torch.Generator().manual_seed(plan.seed))
+        expected = painter._pipeline(
+            plan.prompt, latents=noise, height=64, width=32, num_inference_steps=3, guidance_scale=5.0
+        ).images[0]
+        difference = np.asarray(picture).astype(int) - np.asarray(expected)
+        assert np.abs(difference).max() <= 1
