@@ -171,6 +171,13 @@ _C.DATASETS.SKIP_MISSING = False
 # Which training people are used: from this share to that one of an order that follows from their ids alone. Two stages
 # with [0.0, 0.7] and [0.7, 1.0] have no person in common.
 _C.DATASETS.PEOPLE = [0.0, 1.0]
+# Train on less, to measure what pre-training is worth. "small_scale": a share of the people with all their images;
+# "few_shot": all people with a share of the images of each, at least 2. SEED draws another subset; with the same SEED a
+# smaller RATIO is a part of a larger one.
+_C.DATASETS.SUBSET = CN()
+_C.DATASETS.SUBSET.MODE = "none"
+_C.DATASETS.SUBSET.RATIO = 1.0
+_C.DATASETS.SUBSET.SEED = 0
 
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"

@@ -93,6 +93,11 @@ TABLE = (
         "MODEL.LOSSES.CE.EPSILON",
     ),
     *(_of_method(method) for method in methods() if method.keys),
+    Unread(
+        ("DATASETS.SUBSET.RATIO", "DATASETS.SUBSET.SEED"),
+        lambda cfg: cfg.DATASETS.SUBSET.MODE == "none",
+        "DATASETS.SUBSET.MODE",
+    ),
     Unread(("CLUSTER.EPS",), lambda cfg: cfg.CLUSTER.METHOD == "hdbscan", "CLUSTER.METHOD"),
     Unread(
         ("DATALOADER.NUM_INSTANCE",),
