@@ -325,11 +325,18 @@ def test_sd_reid_on_clip_differs_from_the_published_recipe_by_the_backbone_and_i
     assert differ == backbone | (rate if stage == 1 else {"MODEL.WEIGHTS"})
 
 
-@pytest.mark.parametrize("recipe", [*FAST_REID, "clip_vit"])
-def test_every_parameter_of_a_recipe_that_trains_gets_a_gradient(recipe):
+SWIN = ["MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.BACKBONE.TIMM_NAME", "swin_tiny_patch4_window7_224"]
+SWIN += ["MODEL.BACKBONE.WITH_NL", False, "MODEL.BACKBONE.WITH_IBN", False]
+WITH_SWIN = ["bagtricks_R50", "AGW_R50", "sbs_R50", "mgn_R50-ibn"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"), [*((name, []) for name in [*FAST_REID, "clip_vit"]), *((name, SWIN) for name in WITH_SWIN)]
+)
+def test_every_parameter_of_a_recipe_that_trains_gets_a_gradient(recipe, options):
     cfg = merged(ROOT / f"configs/Market1501/{recipe}.yml")
     sizes = ["INPUT.SIZE_TRAIN", [96, 48], "INPUT.SIZE_TEST", [96, 48]]
-    cfg.merge_from_list([*sizes, "MODEL.BACKBONE.PRETRAIN", False, "MODEL.DEVICE", "cpu"])
+    cfg.merge_from_list([*sizes, "MODEL.BACKBONE.PRETRAIN", False, "MODEL.DEVICE", "cpu", *options])
     torch.manual_seed(0)
     model = build_model(cfg, num_classes=2).train()
     losses = model({"images": torch.rand(4, 3, 96, 48) * 255, "targets": torch.tensor([0, 0, 1, 1])})
