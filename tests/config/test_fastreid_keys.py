@@ -542,6 +542,7 @@ UNREAD = [
     ({"SOLVER.OVERRIDE_LR": 0.5}, "SOLVER.BASE_LR"),
     ({"SOLVER.SCHED": "MultiStepLR"}, "SOLVER.ETA_MIN_LR"),
     ({"SOLVER.SCHED": "CosineAnnealingLR"}, "SOLVER.GAMMA"),
+    ({"SOLVER.SCHED": "EpochWarmupCosineLR"}, "SOLVER.GAMMA"),
     ({"SOLVER.SCHED": "LinearLR"}, "SOLVER.STEPS"),
     ({"SOLVER.SCHED": "LinearWarmupMultiStepDecayLRScheduler"}, "SOLVER.DELAY_EPOCHS"),
     ({"SOLVER.WARMUP_ITERS": 0}, "SOLVER.WARMUP_FACTOR"),
