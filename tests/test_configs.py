@@ -325,11 +325,18 @@ def test_sd_reid_on_clip_differs_from_the_published_recipe_by_the_backbone_and_i
     assert differ == backbone | (rate if stage == 1 else {"MODEL.WEIGHTS"})
 
 
-@pytest.mark.parametrize("recipe", [*FAST_REID, "clip_vit"])
-def test_every_parameter_of_a_recipe_that_trains_gets_a_gradient(recipe):
+SWIN = ["MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.BACKBONE.TIMM_NAME", "swin_tiny_patch4_window7_224"]
+SWIN += ["MODEL.BACKBONE.WITH_NL", False, "MODEL.BACKBONE.WITH_IBN", False]
+WITH_SWIN = ["bagtricks_R50", "AGW_R50", "sbs_R50", "mgn_R50-ibn"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options"), [*((name, []) for name in [*FAST_REID, "clip_vit"]), *((name, SWIN) for name in WITH_SWIN)]
+)
+def test_every_parameter_of_a_recipe_that_trains_gets_a_gradient(recipe, options):
     cfg = merged(ROOT / f"configs/Market1501/{recipe}.yml")
     sizes = ["INPUT.SIZE_TRAIN", [96, 48], "INPUT.SIZE_TEST", [96, 48]]
-    cfg.merge_from_list([*sizes, "MODEL.BACKBONE.PRETRAIN", False, "MODEL.DEVICE", "cpu"])
+    cfg.merge_from_list([*sizes, "MODEL.BACKBONE.PRETRAIN", False, "MODEL.DEVICE", "cpu", *options])
     torch.manual_seed(0)
     model = build_model(cfg, num_classes=2).train()
     losses = model({"images": torch.rand(4, 3, 96, 48) * 255, "targets": torch.tensor([0, 0, 1, 1])})
@@ -337,6 +344,34 @@ def test_every_parameter_of_a_recipe_that_trains_gets_a_gradient(recipe):
     assert all(loss.isfinite() for loss in losses.values())
     # With several processes, training would hang at a parameter without a gradient.
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+# Pre-training: Swin's ImageNet recipe with people as classes.
+PRETRAINING = {
+    "MODEL.META_ARCHITECTURE": "Baseline",
+    "MODEL.BACKBONE.PRETRAIN": False,
+    "MODEL.HEADS.WITH_BNNECK": True,
+    "MODEL.LOSSES.NAME": ("CrossEntropyLoss",),
+    "MODEL.LOSSES.CE.EPSILON": 0.1,
+    "INPUT.SIZE_TRAIN": [256, 128],
+    "INPUT.FLIP.ENABLED": True,
+    "INPUT.PADDING.ENABLED": True,
+    "INPUT.REA.ENABLED": True,
+    "DATASETS.NAMES": ("DiffPerson",),
+    "DATALOADER.SAMPLER_TRAIN": "TrainingSampler",
+    "SOLVER.OPT": "AdamW",
+    "SOLVER.WEIGHT_DECAY": 0.05,
+    "SOLVER.MAX_EPOCH": 300,
+    "SOLVER.SCHED": "EpochWarmupCosineLR",
+    "SOLVER.WARMUP_EPOCHS": 20,
+}
+
+
+@pytest.mark.parametrize("recipe", ["pretrain_r50", "pretrain_swin_tiny"])
+def test_pretraining_has_the_settings_of_swin(recipe):
+    found = leaves(merged(ROOT / f"configs/DiffPerson/{recipe}.yml"))
+    assert {key: found[key] for key in PRETRAINING} == PRETRAINING
+    assert found["SOLVER.BASE_LR"] == 1e-3 * found["SOLVER.IMS_PER_BATCH"] / 1024
 
 
 # The overlay: the value of each key in the release, and whether the method as described has another one.

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Converts a checkpoint with Python objects to one with tensors only, or a Stable Diffusion to folders of diffusers.
+"""Converts a checkpoint to one of tensors only or of its backbone, or a Stable Diffusion to folders of diffusers.
 
     convert_checkpoint.py --trust OLD.pth NEW.pth
+    convert_checkpoint.py --backbone logs/pretraining/model_final.pth pretrained/backbone.pth
     convert_checkpoint.py --stable-diffusion v1-5-pruned.ckpt pretrained/stable-diffusion-v1-5
 
 Reading a checkpoint with Python objects may run any code that its author put into it, which --trust allows. Files of
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastreid.config import user_path
+from fastreid.modeling.backbones.pretrained import backbone_of
 from fastreid.modeling.diffusion.single_file import convert_single_file
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.errors import UserError, reported_as
@@ -32,6 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trust", action="store_true", help="run the code in the file, if there is any")
     parser.add_argument(
         "--stable-diffusion", action="store_true", help="OLD is a Stable Diffusion 1 of one file, NEW is a folder"
+    )
+    parser.add_argument(
+        "--backbone", action="store_true", help="write the backbone alone, for MODEL.BACKBONE.PRETRAIN_PATH"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace NEW if it exists")
     parser.add_argument("old", type=user_path, metavar="OLD", help="the file to read; it is not changed")
@@ -87,17 +92,24 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: that of the process)."""
     with reported_as("convert_checkpoint"):
         args = _parser().parse_args(argv)
+        if args.backbone and args.stable_diffusion:
+            raise UserError("--backbone and --stable-diffusion exclude each other")
         if args.new.exists() and not args.overwrite:
             raise UserError(f"{args.new} exists; name another file, or add --overwrite")
         state = convert(args.old, trust=args.trust)
         if args.stable_diffusion:
             write_folders(state, args.new)
             return
+        left_out = ""
+        if args.backbone:
+            state, others = backbone_of(state, args.old)
+            parts = sorted({name.partition(".")[0] for name in others})
+            left_out = f", {sum(map(torch.numel, state.values())):,} values; left out: {', '.join(parts) or 'nothing'}"
         args.new.parent.mkdir(parents=True, exist_ok=True)
         copies = {name: tensor.detach().clone() for name, tensor in state.items()}
         with path_lock(args.new):
             save_sealed({"model": copies}, args.new, advice="Free some space and run the command again")
-        print(f"{args.new}: {len(state)} tensors")
+        print(f"{args.new}: {len(state)} tensors{left_out}")
 
 
 if __name__ == "__main__":

@@ -171,6 +171,13 @@ _C.DATASETS.SKIP_MISSING = False
 # Which training people are used: from this share to that one of an order that follows from their ids alone. Two stages
 # with [0.0, 0.7] and [0.7, 1.0] have no person in common.
 _C.DATASETS.PEOPLE = [0.0, 1.0]
+# Train on less, to measure what pre-training is worth. "small_scale": a share of the people with all their images;
+# "few_shot": all people with a share of the images of each, at least 2. SEED draws another subset; with the same SEED a
+# smaller RATIO is a part of a larger one.
+_C.DATASETS.SUBSET = CN()
+_C.DATASETS.SUBSET.MODE = "none"
+_C.DATASETS.SUBSET.RATIO = 1.0
+_C.DATASETS.SUBSET.SEED = 0
 
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
@@ -212,7 +219,8 @@ _C.SOLVER.WEIGHT_DECAY = 0.0005
 _C.SOLVER.WEIGHT_DECAY_NORM = 0.0005
 _C.SOLVER.BIAS_LR_FACTOR = 1.0
 _C.SOLVER.WEIGHT_DECAY_BIAS = 0.0005
-# "MultiStepLR", "EpochWarmupMultiStepLR", "CosineAnnealingLR", "LinearLR" or "LinearWarmupMultiStepDecayLRScheduler".
+# "MultiStepLR", "EpochWarmupMultiStepLR", "CosineAnnealingLR", "EpochWarmupCosineLR", "LinearLR" or
+# "LinearWarmupMultiStepDecayLRScheduler".
 _C.SOLVER.SCHED = "MultiStepLR"
 _C.SOLVER.DELAY_EPOCHS = 0
 _C.SOLVER.GAMMA = 0.1
@@ -223,7 +231,8 @@ _C.SOLVER.ETA_MIN_LR = 1e-7
 _C.SOLVER.WARMUP_FACTOR = 0.1
 _C.SOLVER.WARMUP_ITERS = 1000
 _C.SOLVER.WARMUP_METHOD = "linear"
-# Length of the warm-up of EpochWarmupMultiStepLR, which changes the rate once per epoch and counts epochs from 1.
+# Length of the warm-up of EpochWarmupMultiStepLR and EpochWarmupCosineLR, which change the rate once per epoch and
+# count epochs from 1.
 _C.SOLVER.WARMUP_EPOCHS = 10
 # Number of iterations in which MODEL.FREEZE_LAYERS are frozen; 0: none, -1: all of the run.
 _C.SOLVER.FREEZE_ITERS = 0

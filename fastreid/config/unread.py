@@ -93,6 +93,11 @@ TABLE = (
         "MODEL.LOSSES.CE.EPSILON",
     ),
     *(_of_method(method) for method in methods() if method.keys),
+    Unread(
+        ("DATASETS.SUBSET.RATIO", "DATASETS.SUBSET.SEED"),
+        lambda cfg: cfg.DATASETS.SUBSET.MODE == "none",
+        "DATASETS.SUBSET.MODE",
+    ),
     Unread(("CLUSTER.EPS",), lambda cfg: cfg.CLUSTER.METHOD == "hdbscan", "CLUSTER.METHOD"),
     Unread(
         ("DATALOADER.NUM_INSTANCE",),
@@ -112,8 +117,9 @@ TABLE = (
         lambda cfg: cfg.SOLVER.SCHED in _SCHEDULES_BY_ITERATION,
         "SOLVER.SCHED",
     ),
-    # And STEPS, which fast-reid's recipes with this schedule inherit.
+    # And STEPS of CosineAnnealingLR, which fast-reid's recipes with it inherit.
     _of_schedule("CosineAnnealingLR", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
+    _of_schedule("EpochWarmupCosineLR", "STEPS", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearLR", "STEPS", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearWarmupMultiStepDecayLRScheduler", "STEPS", "GAMMA", "DELAY_EPOCHS", "ETA_MIN_LR"),
     Unread(

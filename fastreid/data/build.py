@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import inspect
 import logging
 import os
@@ -22,6 +21,7 @@ from fastreid.data.own_images import load_own_images
 from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler, TrainingSampler
 from fastreid.data.samplers.draws import Order
 from fastreid.data.scan import log_once
+from fastreid.data.subset import TrainingPart
 from fastreid.data.train_loader import MakeOrder, TrainLoader
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize
@@ -94,8 +94,8 @@ def build_reid_train_loader(
 ) -> TrainLoader:
     """An endless loader over the union of `DATASETS.NAMES`.
 
-    People of different datasets are different classes. DATASETS.PEOPLE may leave out a part of them. Batches hold
-    `SOLVER.IMS_PER_BATCH` images over all processes.
+    People of different datasets are different classes. DATASETS.PEOPLE and DATASETS.SUBSET may leave out
+    a part of them. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
 
     Args:
         cfg: the configuration.
@@ -168,14 +168,14 @@ def training_images(cfg: CfgNode, *, needs_labels: bool = True) -> TrainingImage
     _check_sources(sources)
     if needs_labels:
         _check_labels(sources)
-    union = _union(sources, combineall=cfg.DATASETS.COMBINEALL, part=tuple(cfg.DATASETS.PEOPLE))
+    union = _union(sources, combineall=cfg.DATASETS.COMBINEALL, part=TrainingPart.from_config(cfg))
     return TrainingImages(*union, sources)
 
 
 def _union(
-    sources: Sequence[ImageDataset], *, combineall: bool, part: tuple[float, float]
+    sources: Sequence[ImageDataset], *, combineall: bool, part: TrainingPart
 ) -> tuple[list[PersonImage], list[int], list[int]]:
-    """The training images of a part of the people of all data sets, the class of each, the number of its data set.
+    """A part of the training images of all data sets, the class of each, and the number of its data set.
 
     The class of images whose person is not known is -1.
     Cameras of later data sets are numbered behind those of earlier ones.
@@ -184,7 +184,7 @@ def _union(
     people: list[tuple[str, Hashable] | None] = []
     sets: list[int] = []
     for number, dataset in enumerate(sources):
-        pairs = _part_of(dataset.training_people(combineall), part, dataset.name)
+        pairs = part.of(dataset.training_people(combineall), dataset.name)
         sets += [number] * len(pairs)
         first = max((image.camera for image in images), default=-1) + 1
         images += [replace(image, camera=image.camera + first) if number else image for image, _ in pairs]
@@ -192,27 +192,6 @@ def _union(
     known = {person for person in people if person is not None}
     class_of = {person: index for index, person in enumerate(sorted(known, key=_sort_key))}
     return images, [-1 if person is None else class_of[person] for person in people], sets
-
-
-def _part_of(
-    pairs: Sequence[tuple[PersonImage, Hashable]], part: tuple[float, float], name: str
-) -> Sequence[tuple[PersonImage, Hashable]]:
-    """The images of the people from one share to another, in the order of checksums of their ids.
-
-    Raises:
-        ConfigError: the part has no person, or people are not known.
-    """
-    if part == (0.0, 1.0):
-        return pairs
-    if any(who is None for _, who in pairs):
-        raise ConfigError(f"DATASETS.PEOPLE {list(part)} is a part of the people, but those of {name} are not known")
-    people = sorted({who for _, who in pairs}, key=lambda who: hashlib.blake2b(repr(who).encode()).digest())
-    first, last = (round(share * len(people)) for share in part)
-    chosen = set(people[first:last])
-    if not chosen:
-        raise ConfigError(f"DATASETS.PEOPLE {list(part)} leaves none of the {len(people)} training people of {name}")
-    logger.info("training on %d of the %d people of %s (DATASETS.PEOPLE)", len(chosen), len(people), name)
-    return [pair for pair in pairs if pair[1] in chosen]
 
 
 def _order_maker(cfg: CfgNode, dataset: TrainingDataset, sets: Sequence[int]) -> MakeOrder:

@@ -24,7 +24,7 @@ from fastreid.engine.amp import amp_dtype, autocast_for, store_frozen_assets
 from fastreid.engine.epoch_tasks import build_epoch_tasks
 from fastreid.engine.freezing import build_epoch_freeze, build_layer_freeze
 from fastreid.engine.identity import model_identity
-from fastreid.engine.manifest import ManifestWriter, Names, Splits, names_of, splits_of
+from fastreid.engine.manifest import ALL_TRAINING, ManifestWriter, Names, Splits, names_of, splits_of
 from fastreid.engine.precise_bn import PreciseBN
 from fastreid.engine.resumable import ResumableTrainer
 from fastreid.engine.setup import output_folder, write_config
@@ -239,7 +239,7 @@ class DefaultTrainer(ResumableTrainer):
 
     def _splits(self) -> Splits:
         """The training images of all data sets together, and the images of each data set and protocol."""
-        shown: Splits = {"all training images": {"train": self.loader.images or []}}
+        shown: Splits = {ALL_TRAINING: {"train": self.loader.images or []}}
         return shown | splits_of(self.train_datasets, self.test_datasets)
 
     def _names(self) -> Names:

@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from fastreid.structures import PersonImage
+from fastreid.structures.names import relative_names
 
 _BLOCK = 4096
 _READERS = 8
@@ -47,15 +47,6 @@ def data_fingerprint(images: Sequence[PersonImage], labels: Sequence[int]) -> di
         "views": _digest_of_pairs(names, [int(image.view) for image in images]),
         "content": _digest_of_pairs(names, content),
     }
-
-
-def relative_names(images: Iterable[PersonImage]) -> list[str]:
-    """Paths of images relative to the folder that all of them are in."""
-    paths = [image.path for image in images]
-    folders = {os.path.dirname(path) for path in paths}
-    # Relative and absolute folders have nothing in common.
-    common = os.path.commonpath(folders) if len({os.path.isabs(f) for f in folders}) == 1 else ""
-    return [Path(os.path.relpath(path, common) if common else path).as_posix() for path in paths]
 
 
 def digest(lines: Iterable[str]) -> str:

@@ -14,8 +14,11 @@ from fastreid.config import CfgNode
 from fastreid.engine.fingerprints import split_fingerprint
 from fastreid.engine.trainer_base import HookBase
 from fastreid.structures import PersonImage
+from fastreid.structures.names import relative_names
 from fastreid.utils import comm
 from fastreid.utils.checkpoint_file import weights_file
+from fastreid.utils.display_text import printable
+from fastreid.utils.files import atomic_write
 from fastreid.utils.manifest import (
     EVALUATION,
     FORMAT,
@@ -31,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 Splits = dict[str, dict[str, Iterable[PersonImage]]]
 Names = dict[str, dict[str, dict[str, int]]]
+
+ALL_TRAINING = "all training images"
+SUBSET = "training_images.txt"
 
 
 def manifest_of(
@@ -81,6 +87,35 @@ def names_of(train: Iterable[Any], tests: Iterable[Any]) -> Names:
     return found
 
 
+def write_subset(cfg: CfgNode, images: Iterable[PersonImage], folder: Path) -> dict[str, Any]:
+    """Write the images of DATASETS.SUBSET to a file, a name in each line, and return its entry of the manifest.
+
+    Args:
+        cfg: the config.
+        images: the training images.
+        folder: the folder that gets the file.
+
+    Returns:
+        {"subset": mode, ratio, seed, number of images, name and SHA-256 of the file}; {} without a subset.
+    """
+    keys = cfg.DATASETS.SUBSET
+    if keys.MODE == "none":
+        return {}
+    images = list(images)
+    with atomic_write(folder / SUBSET) as file:
+        file.writelines(f"{printable(name)}\n" for name in sorted(relative_names(images)))
+    return {
+        "subset": {
+            "mode": keys.MODE,
+            "ratio": keys.RATIO,
+            "seed": keys.SEED,
+            "images": len(images),
+            "file": SUBSET,
+            "sha256": sha256_of(folder / SUBSET),
+        }
+    }
+
+
 class ManifestWriter(HookBase):
     """Writes OUTPUT_DIR/manifest.json; a resumed run adds its session to the earlier ones. Main process only.
 
@@ -101,7 +136,9 @@ class ManifestWriter(HookBase):
         sessions = [*sessions, session() | {"first_iteration": self.trainer.start_iter}]
         if changed := list(self.trainer.changed_at_resume):
             sessions[-1]["changed_at_resume"] = changed
-        self._content = manifest_of(self._cfg, self._make_splits(), self._make_names()) | {"sessions": sessions}
+        splits = self._make_splits()
+        subset = write_subset(self._cfg, splits.get(ALL_TRAINING, {}).get("train", []), self._path.parent)
+        self._content = manifest_of(self._cfg, splits, self._make_names()) | subset | {"sessions": sessions}
         write_manifest(self._path, self._content)
 
     def _earlier_sessions(self) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ _OPTIONS = {
     "SOLVER.MOMENTUM": ("momentum",),
     "SOLVER.NESTEROV": ("nesterov",),
 }
-_FOLLOW_MAX_EPOCH = ("CosineAnnealingLR", "LinearLR")
+_FOLLOW_MAX_EPOCH = ("CosineAnnealingLR", "EpochWarmupCosineLR", "LinearLR")
 _DATA = {
     "order": "the order of the training images",
     "people": "which person a training image shows",

@@ -138,13 +138,7 @@ def _multi_step(cfg: Any, iters_per_epoch: int) -> Curve:
 @SCHEDULE_REGISTRY.register(name="EpochWarmupMultiStepLR")
 def _epoch_warmup(cfg: Any, iters_per_epoch: int) -> Curve:
     """CLIP-ReID's and DCAC's, by epochs e from 1: warm-up while e < WARMUP_EPOCHS, x GAMMA from each of STEPS on."""
-    solver = cfg.SOLVER
-    if solver.WARMUP_ITERS > 0:
-        raise ConfigError(
-            f"SOLVER.SCHED {solver.SCHED} warms up by epochs (SOLVER.WARMUP_EPOCHS): set SOLVER.WARMUP_ITERS 0, "
-            f"got {solver.WARMUP_ITERS}"
-        )
-    warmup = Warmup(solver.WARMUP_EPOCHS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
+    solver, warmup = cfg.SOLVER, _warmup_by_epochs(cfg)
 
     def curve(lr: float, epoch: int) -> float:
         return warmup(epoch + 1) * decayed(lr, epoch + 1, milestones=solver.STEPS, rate=solver.GAMMA)
@@ -152,11 +146,38 @@ def _epoch_warmup(cfg: Any, iters_per_epoch: int) -> Curve:
     return curve
 
 
+@SCHEDULE_REGISTRY.register(name="EpochWarmupCosineLR")
+def _epoch_warmup_cosine(cfg: Any, iters_per_epoch: int) -> Curve:
+    """By epochs e from 1: warm-up while e < WARMUP_EPOCHS, whatever the size of the data, then the cosine."""
+    warmup, cosine = (
+        _warmup_by_epochs(cfg),
+        _cosine_after(max(cfg.SOLVER.WARMUP_EPOCHS, cfg.SOLVER.DELAY_EPOCHS, 1), cfg),
+    )
+
+    def curve(lr: float, epoch: int) -> float:
+        return warmup(epoch + 1) * cosine(lr, epoch)
+
+    return curve
+
+
+def _warmup_by_epochs(cfg: Any) -> Warmup:
+    solver = cfg.SOLVER
+    if solver.WARMUP_ITERS > 0:
+        raise ConfigError(
+            f"SOLVER.SCHED {solver.SCHED} warms up by epochs (SOLVER.WARMUP_EPOCHS): set SOLVER.WARMUP_ITERS 0, "
+            f"got {solver.WARMUP_ITERS}"
+        )
+    return Warmup(solver.WARMUP_EPOCHS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
+
+
 @SCHEDULE_REGISTRY.register(name="CosineAnnealingLR")
 def _cosine(cfg: Any, iters_per_epoch: int) -> Curve:
     """ETA + (lr - ETA)(1 + cos(pi k / K)) / 2 after k of K steps; the last epoch runs at ETA."""
-    plateau, lowest = plateau_epochs(cfg, iters_per_epoch), cfg.SOLVER.ETA_MIN_LR
-    total = max(1, cfg.SOLVER.MAX_EPOCH - plateau)
+    return _cosine_after(plateau_epochs(cfg, iters_per_epoch), cfg)
+
+
+def _cosine_after(plateau: int, cfg: Any) -> Curve:
+    lowest, total = cfg.SOLVER.ETA_MIN_LR, max(1, cfg.SOLVER.MAX_EPOCH - plateau)
 
     def curve(lr: float, epoch: int) -> float:
         progress = min(max(0, epoch + 1 - plateau), total) / total

@@ -1,9 +1,13 @@
-"""Ids for names that users or data sets give: names that differ as text get different ids."""
+"""Names of people, cameras and images: ids for names that users give, and names that depend on no folder."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+from fastreid.structures.person_image import PersonImage
 
 # Not \d and int(), which also accept digits of other scripts, "1_1", "+1" and " 1".
 _CANONICAL = re.compile(r"0|[1-9][0-9]{0,18}")
@@ -36,3 +40,12 @@ def sorted_positions(names: Iterable[str]) -> dict[str, int]:
 def is_canonical(name: str) -> bool:
     """Whether `name` is the canonical spelling of a whole number from 0 to the largest int64."""
     return bool(_CANONICAL.fullmatch(name)) and int(name) <= _LARGEST
+
+
+def relative_names(images: Iterable[PersonImage]) -> list[str]:
+    """Paths of images relative to the folder that all of them are in."""
+    paths = [image.path for image in images]
+    folders = {os.path.dirname(path) for path in paths}
+    # Relative and absolute folders have nothing in common.
+    common = os.path.commonpath(folders) if len({os.path.isabs(f) for f in folders}) == 1 else ""
+    return [Path(os.path.relpath(path, common) if common else path).as_posix() for path in paths]

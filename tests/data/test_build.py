@@ -122,6 +122,22 @@ def test_a_part_that_is_none_is_refused(cfg, part):
         check_ranges(cfg)
 
 
+def test_a_subset_is_of_each_data_set_and_leaves_query_and_gallery_alone(cfg, tmp_path):
+    for person, number in [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]:
+        Image.new("RGB", (8, 16)).save(tmp_path / f"{person}_{number}.jpg")
+    rows = [f"{person}_{number}.jpg,{person}" for person, number in [(1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1)]]
+    (tmp_path / "own.csv").write_text("\n".join(["path,person", *rows]))
+    cfg.merge_from_list(["DATASETS.NAMES", ("CARGO", "csv:own.csv"), "DATASETS.SUBSET.RATIO", 0.5])
+    cfg.merge_from_list(["DATASETS.SUBSET.MODE", "small_scale"])
+    loader = build_reid_train_loader(cfg)
+    assert loader.dataset.num_classes == 3 + 1 and len(loader.dataset.images) in (12 + 4, 12 + 2)
+    (tested,) = build_datasets(cfg, ["CARGO"])
+    assert len(tested.query) + len(tested.gallery) == 3
+    cfg.merge_from_list(["DATASETS.SUBSET.MODE", "few_shot"])
+    loader = build_reid_train_loader(cfg)
+    assert loader.dataset.num_classes == 6 + 2 and len(loader.dataset.images) == 6 * 2 + 2 + 2
+
+
 def test_a_class_that_does_not_ask_for_the_root(cfg):
     DATASET_REGISTRY.register(lambda: ImageDataset([("a.jpg", 1, 1)], [], []), name="Rootless")
     try:

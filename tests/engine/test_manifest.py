@@ -48,6 +48,25 @@ def test_a_resumed_training_adds_its_session(tmp_path):
     assert len(manifest_in(tmp_path)["sessions"]) == 1
 
 
+def test_the_images_of_a_subset_are_in_a_file_with_its_checksum(tmp_path):
+    train(toy_cfg(tmp_path / "all"))
+    assert "subset" not in manifest_in(tmp_path / "all") and not (tmp_path / "all/training_images.txt").exists()
+    keys = {"DATASETS__SUBSET__MODE": "few_shot", "DATASETS__SUBSET__RATIO": 0.5, "DATASETS__SUBSET__SEED": 3}
+    trainer = train(toy_cfg(tmp_path / "few", **keys))
+    found = manifest_in(tmp_path / "few")["subset"]
+    checksum = sha256_of(tmp_path / "few/training_images.txt")
+    assert found == {
+        "mode": "few_shot",
+        "ratio": 0.5,
+        "seed": 3,
+        "images": len(trainer.loader.images),
+        "file": "training_images.txt",
+        "sha256": checksum,
+    }
+    lines = (tmp_path / "few/training_images.txt").read_text().splitlines()
+    assert lines == sorted(image.path for image in trainer.loader.images)
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"format": 1, "sessions": 3}', '{"format": 1}'])
 def test_a_damaged_manifest_is_kept_and_reported(tmp_path, content, caplog):
     cfg = toy_cfg(tmp_path)

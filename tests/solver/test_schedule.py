@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastreid.config import get_cfg
+from fastreid.config import ConfigError, get_cfg
 from fastreid.solver import LRSchedule, build_lr_scheduler
 from fastreid.solver.schedule import Warmup
 from fastreid.utils.registry import RegistryError
@@ -48,6 +48,20 @@ def test_cosine_after_warmup():
     assert lr.lr_at(19 * 110) == pytest.approx(closed_form(1))
     assert lr.lr_at(60 * 110 + 5) == pytest.approx(closed_form(60 - 18))
     assert lr.lr_at(119 * 110) == pytest.approx(0.2)  # the last epoch
+
+
+@pytest.mark.parametrize("iters_per_epoch", [1, 7])
+def test_cosine_after_a_warmup_by_epochs(iters_per_epoch):
+    lr, _ = schedule(
+        iters_per_epoch, SCHED="EpochWarmupCosineLR", WARMUP_ITERS=0, WARMUP_EPOCHS=20, WARMUP_FACTOR=0.0,
+        MAX_EPOCH=300, ETA_MIN_LR=0.1,
+    )  # fmt: skip
+    rates = [lr.lr_at(epoch * iters_per_epoch) for epoch in range(300)]
+    assert rates[:20] == pytest.approx([(epoch + 1) / 20 for epoch in range(20)])
+    assert rates[20] == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 280)) / 2)
+    assert rates[159] == pytest.approx(0.55) and rates[-1] == pytest.approx(0.1)
+    with pytest.raises(ConfigError, match="EpochWarmupCosineLR warms up by epochs .* set SOLVER.WARMUP_ITERS 0"):
+        schedule(1, SCHED="EpochWarmupCosineLR", WARMUP_ITERS=5)
 
 
 def test_linear_falls_evenly_to_the_last_epoch():

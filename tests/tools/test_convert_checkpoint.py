@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 import tools.convert_checkpoint as tool
+from fastreid.config import get_cfg
+from fastreid.modeling import build_model
 from fastreid.utils.checkpoint import read_checkpoint
 from tests.miniature import run_tool
 
@@ -81,6 +83,63 @@ def test_a_small_file_does_not_fill_the_disk(tmp_path, words):
     with pytest.raises(SystemExit, match="convert_checkpoint: error: the tensors in .* claim 8,000,000,000 bytes"):
         convert(tmp_path, *words, "old.pth", "new.pth")
     assert not (tmp_path / "new.pth").exists()
+
+
+SMALL = ["INPUT.SIZE_TRAIN", [64, 32], "INPUT.SIZE_TEST", [64, 32], "MODEL.DEVICE", "cpu"]
+BACKBONES = {
+    "resnet": ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.BACKBONE.DEPTH", "18x"],
+    "vit": ["MODEL.BACKBONE.NAME", "build_vit_backbone", "MODEL.BACKBONE.DEPTH", "mini"],
+    "clip": ["MODEL.BACKBONE.NAME", "build_clip_backbone", "MODEL.BACKBONE.DEPTH", "mini"],
+    "swin": ["MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.BACKBONE.TIMM_NAME", "swin_tiny_patch4_window7_224"],
+    "convnext": ["MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.BACKBONE.TIMM_NAME", "convnext_atto"],
+}
+
+
+def model_of(*keys, seed=0):
+    cfg = get_cfg()
+    cfg.merge_from_list([*SMALL, *keys])
+    torch.manual_seed(seed)
+    return build_model(cfg, num_classes=3).eval()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_alone_fills_that_of_another_model(name, tmp_path, caplog):
+    trained = model_of(*BACKBONES[name])
+    for buffer in trained.buffers():  # as training leaves them
+        if buffer.is_floating_point() and buffer.ndim == 1:
+            buffer.add_(torch.rand_like(buffer))
+    torch.save({"model": trained.state_dict(), "iteration": 3}, tmp_path / "trained.pth")
+    said = convert(tmp_path, "--backbone", "trained.pth", "backbone.pth")
+    own = trained.backbone.state_dict()
+    values = sum(value.numel() for value in own.values())
+    assert f"backbone.pth: {len(own)} tensors, {values:,} values; left out: heads" in said
+    keys = ["MODEL.BACKBONE.PRETRAIN", True, "MODEL.BACKBONE.PRETRAIN_PATH", str(tmp_path / "backbone.pth")]
+    keys += ["MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE", 1.0]
+    with caplog.at_level("INFO", "fastreid"):
+        filled, fresh = (model_of(*BACKBONES[name], *more, seed=1) for more in (keys, []))
+    assert f"{len(own)} of {len(own)} tensors matched, 100.0%" in caplog.text
+    assert "missing: none; other shape: none; left over in the file: none" in caplog.text
+    images = torch.rand(2, 3, 64, 32) * 255
+    with torch.no_grad():
+        maps = [model.backbone(model.preprocess_image(images)) for model in (trained, filled, fresh)]
+    assert torch.equal(maps[0], maps[1]) and not torch.allclose(maps[0], maps[2], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["conv1.weight", "fc.weight"], "must have one part that is called backbone, but its parts are conv1, fc"),
+        (["a.backbone.w", "b.backbone.w", "my_backbone.w"], "but it has a.backbone., b.backbone."),
+        (["backbone.0.w", "b1.w", "b2.w", "b3.w"], "is of MGN, whose branches have a copy each"),
+    ],
+)
+def test_what_has_no_backbone_is_explained(tmp_path, names, said):
+    torch.save({name: torch.ones(1) for name in names}, tmp_path / "old.pth")
+    with pytest.raises(SystemExit, match=said):
+        convert(tmp_path, "--backbone", "old.pth", "new.pth")
+    assert not (tmp_path / "new.pth").exists()
+    with pytest.raises(SystemExit, match="--backbone and --stable-diffusion exclude each other"):
+        convert(tmp_path, "--backbone", "--stable-diffusion", "old.pth", "new.pth")
 
 
 class Lightning:

@@ -7,10 +7,11 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from timm.models import SwinTransformer
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable, require_defaults
-from fastreid.modeling.backbones import ResNet, build_backbone, with_feature_dim
+from fastreid.modeling.backbones import ResNet, TimmBackbone, build_backbone, with_feature_dim
 from fastreid.modeling.backbones.resnet import remove_strides
 from fastreid.modeling.heads import EmbeddingHead, build_heads
 from fastreid.modeling.image_module import ImageModule
@@ -76,23 +77,22 @@ class MGN(ImageModule, ReidModel):
         """Return the arguments for a config.
 
         Raises:
-            ConfigError: the backbone is no ResNet, or has non-local blocks.
+            ConfigError: the backbone is neither a ResNet nor a Swin Transformer, or has non-local blocks.
         """
-        require_defaults(cfg, ["MODEL.BACKBONE.WITH_NL"], "MGN cuts its ResNet into branches")
+        require_defaults(cfg, ["MODEL.BACKBONE.WITH_NL"], "MGN cuts its network into branches")
         network = build_backbone(cfg)
-        if not isinstance(network, ResNet):
-            raise ConfigError(f"MGN cuts a ResNet into branches; {cfg.MODEL.BACKBONE.NAME} gives none")
         cfg = with_feature_dim(cfg, network)
-        parts: Any = network
-        stem = (parts.conv1, parts.bn1, parts.act1, parts.maxpool, parts.layer1, parts.layer2)
-        shared, *rest = parts.layer3
-        fine = deepcopy(parts.layer4)
-        remove_strides(fine)  # branches with stripes always have the larger maps
-        last = {"b1": parts.layer4, "b2": fine, "b3": fine}
+        if isinstance(network, ResNet):
+            shared, branches = _cut_resnet(network)
+        elif isinstance(network, TimmBackbone) and isinstance(network.model, SwinTransformer):
+            shared, branches = _cut_swin(network.model)
+        else:
+            raise ConfigError(
+                f"MGN cuts a ResNet, or a Swin Transformer of timm, into branches; {cfg.MODEL.BACKBONE.NAME} gives none"
+            )
         return {
-            # A chain, as its numbers are names in checkpoints.
-            "backbone": nn.Sequential(*stem, shared),
-            "branches": {name: nn.Sequential(deepcopy(nn.Sequential(*rest)), deepcopy(last[name])) for name in STRIPES},
+            "backbone": shared,
+            "branches": branches,
             "heads": {name: build_heads(cfg) for name in HEADS},
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -145,12 +145,39 @@ class MGN(ImageModule, ReidModel):
         return terms
 
 
+def _cut_resnet(network: ResNet) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """Return the stem up to the first block of stage 3, and a copy of the rest for each branch."""
+    parts: Any = network
+    stem = (parts.conv1, parts.bn1, parts.act1, parts.maxpool, parts.layer1, parts.layer2)
+    shared, *rest = parts.layer3
+    fine = deepcopy(parts.layer4)
+    remove_strides(fine)  # branches with stripes always have the larger maps
+    last = {"b1": parts.layer4, "b2": fine, "b3": fine}
+    branches = {name: nn.Sequential(deepcopy(nn.Sequential(*rest)), deepcopy(last[name])) for name in STRIPES}
+    return nn.Sequential(*stem, shared), branches  # a chain, as its numbers are names in checkpoints
+
+
+def _cut_swin(model: SwinTransformer) -> tuple[nn.Module, dict[str, nn.Module]]:
+    """Return the first two stages, and a copy of the other two for each branch; maps have 1/32 of the image's size."""
+    first, second, third, last = model.layers
+    rest = nn.Sequential(third, last, model.norm, ChannelsFirst())
+    return nn.Sequential(model.patch_embed, first, second), {name: deepcopy(rest) for name in STRIPES}
+
+
+class ChannelsFirst(nn.Module):
+    """Maps [B, h, w, C], as Swin Transformers have them -> [B, C, h, w]."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the maps of a batch with their channels first."""
+        return maps.permute(0, 3, 1, 2)
+
+
 def _cut(maps: Tensor, count: int) -> tuple[Tensor, ...]:
     """Cut maps [B, C, h, w] from top to bottom into `count` parts; as in fast-reid the last may be lower."""
     parts = maps.chunk(count, dim=2)
     if len(parts) < count:
         raise ConfigError(
             f"a map of height {maps.shape[2]} cannot be cut into {count} stripes: INPUT.SIZE_TRAIN and SIZE_TEST must "
-            "be higher (16 pixels are one of its rows)"
+            "be higher (16 pixels are one of its rows, with Swin 32)"
         )
     return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,42 @@ def load_pretrained(
     module.load_state_dict(fitting, strict=False)
     logger.info("pretrained backbone %s", report)
     return coverage
+
+
+_PREFIX = re.compile(r"(?:[^.]+\.)*?backbone\.")  # the shortest one
+# Modules that hold a network and nothing else: TimmBackbone, ClipViT.
+_HOLDERS = ("model.", "vit.")
+
+
+def backbone_of(state: dict[str, Tensor], path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Take the backbone out of the state of a whole model, under the names that `load_pretrained` expects.
+
+    Args:
+        state: names with tensors, of a checkpoint of this library or of fast-reid.
+        path: the file that they are from, for messages.
+
+    Returns:
+        The names with tensors of the backbone, and the names of the other tensors.
+
+    Raises:
+        WeightsError: there is no backbone, there are several, or it is the part of one that MGN's branches share.
+    """
+    prefixes = {found[0] for name in state if (found := _PREFIX.match(name))}
+    if len(prefixes) != 1:
+        found = f"it has {_some(sorted(prefixes))}" if prefixes else f"its parts are {_some(_parts(state))}"
+        raise WeightsError(f"{path} must have one part that is called backbone, but {found}")
+    (prefix,) = prefixes
+    names = {name: name.removeprefix(prefix) for name in state if name.startswith(prefix)}
+    if {"b1", "b2", "b3"} <= set(_parts(state)):
+        raise WeightsError(f"{path} is of MGN, whose branches have a copy each of the last stages of its backbone")
+    for holder in _HOLDERS:
+        if all(name.startswith(holder) for name in names.values()):
+            names = {name: short.removeprefix(holder) for name, short in names.items()}
+    return {short: state[name] for name, short in names.items()}, [name for name in state if name not in names]
+
+
+def _parts(state: dict[str, Tensor]) -> list[str]:
+    return sorted({name.partition(".")[0] for name in state})
 
 
 def _differences(own: dict[str, Tensor], state: dict[str, Tensor], fitting: dict[str, Tensor]) -> str:

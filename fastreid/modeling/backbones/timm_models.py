@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +11,8 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import Eva, VisionTransformer, group_parameters
+from timm.layers import resize_rel_pos_bias_table
+from timm.models import Eva, SwinTransformer, VisionTransformer, group_parameters
 from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, image_size, require_unread
@@ -202,7 +205,38 @@ def _with_weights(backbone: TimmBackbone, cfg: CfgNode) -> TimmBackbone:
 
 
 def _fit_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop `backbone.` and `model.`; resize the table of positions of a ViT."""
+    """Drop `backbone.` and `model.`; resize the table of positions of a ViT, and those of a Swin Transformer."""
     state = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in state.items()}
-    is_vit = isinstance(model, VisionTransformer | Eva)
-    return fit_vit_names(model, state) if is_vit else state
+    if isinstance(model, VisionTransformer | Eva):
+        return fit_vit_names(model, state)
+    return _fit_swin_names(model, state) if isinstance(model, SwinTransformer) else state
+
+
+def _fit_swin_names(model: SwinTransformer, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adapt a state of Microsoft's code or of timm to the windows of a model, which follow from the size of images.
+
+    Tables of square windows are interpolated as timm does it; a table that fits is not changed.
+    """
+    own = model.state_dict()
+    # Microsoft's stages end with the layer with which the next stage of timm's model begins.
+    if "layers.0.downsample.reduction.weight" in state:
+        state = {re.sub(r"^layers\.(\d+)\.downsample", _next_stage, name): value for name, value in state.items()}
+    fitted = {}
+    for name, value in state.items():
+        if name.endswith(("relative_position_index", "attn_mask")):  # follow from the windows
+            continue
+        if name.endswith(".relative_position_bias_table") and name in own and _is_square(value):
+            shape = tuple(own[name].shape)
+            if value.shape != shape and value.shape[1] == shape[1]:
+                attention: Any = model.get_submodule(name.rpartition(".")[0])
+                value = resize_rel_pos_bias_table(value, attention.window_size, shape)
+        fitted[name] = value
+    return fitted
+
+
+def _next_stage(found: re.Match[str]) -> str:
+    return f"layers.{int(found[1]) + 1}.downsample"
+
+
+def _is_square(table: Tensor) -> bool:
+    return table.ndim == 2 and math.isqrt(len(table)) ** 2 == len(table)

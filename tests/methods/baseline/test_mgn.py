@@ -49,6 +49,23 @@ def test_branches_start_alike_and_are_apart():
     assert coarse.b1(shared).shape[2:] == (3, 2) and coarse.b2(shared).shape[2:] == (6, 3)
 
 
+def test_a_swin_transformer_is_cut_after_its_second_stage():
+    swin = ["MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.BACKBONE.DEPTH", "50x"]
+    swin += ["MODEL.BACKBONE.TIMM_NAME", "swin_tiny_patch4_window7_224", "MODEL.HEADS.POOL_LAYER", "GlobalAvgPool"]
+    cfg = get_cfg()
+    cfg.merge_from_list([*swin, "INPUT.SIZE_TRAIN", [96, 48], "INPUT.SIZE_TEST", [96, 48], "MODEL.DEVICE", "cpu"])
+    torch.manual_seed(0)
+    whole = build_model(cfg, num_classes=4).eval()
+    model = model_of(*swin, "INPUT.SIZE_TRAIN", [96, 48], "INPUT.SIZE_TEST", [96, 48]).eval()
+    images = model.preprocess_image(batch())
+    with torch.no_grad():
+        maps = model.b2(model.backbone(images))
+        assert maps.shape == (8, 768, 3, 2)
+        network = whole.backbone.model
+        torch.testing.assert_close(maps, network.forward_features(images).permute(0, 3, 1, 2))
+        assert model(batch()).shape == (8, 64)
+
+
 def test_each_head_sees_its_stripe_and_features_stand_side_by_side():
     model = model_of().eval()
     seen = {}
@@ -95,7 +112,7 @@ def test_every_parameter_that_trains_gets_a_gradient():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["MODEL.BACKBONE.WITH_NL", True], "cuts its ResNet into branches, so"),
+        (["MODEL.BACKBONE.WITH_NL", True], "cuts its network into branches, so"),
         (
             ["MODEL.BACKBONE.NAME", "build_effnet_backbone", "MODEL.BACKBONE.DEPTH", "b0"],
             "build_effnet_backbone gives none",

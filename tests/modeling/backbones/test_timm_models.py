@@ -1,5 +1,7 @@
 """timm's models as backbones: maps or one token, no weight without use, fast-reid's names."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -100,6 +102,36 @@ def test_weights_come_from_a_local_file(tmp_path):
     assert torch.equal(read.model.blocks[0].attn.qkv.weight, stock.blocks[0].attn.qkv.weight)
     with pytest.raises(WeightsError, match="PRETRAIN is True but there is no file"):
         backbone(TIMM_NAME="vit_tiny_patch16_224", PRETRAIN=True)
+
+
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+def test_published_weights_of_swin_fill_all_of_it_at_the_size_of_people(tmp_path, caplog):
+    stock = timm.create_model(SWIN, pretrained=False)
+    state = {name: torch.randn_like(value) for name, value in stock.state_dict().items()}
+    torch.save(state, tmp_path / "timm.pth")
+    # Microsoft's file: a stage ends with the layer that reduces its maps, and has what follows from its windows.
+    theirs = {re.sub(r"^layers\.(\d)\.down", lambda m: f"layers.{int(m[1]) - 1}.down", n): v for n, v in state.items()}
+    theirs |= {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64)}
+    torch.save({"model": theirs}, tmp_path / "microsoft.pth")
+    names = ("timm", "microsoft")
+    with caplog.at_level("INFO", "fastreid"):
+        first, second = (
+            backbone(TIMM_NAME=SWIN, size=(256, 128), PRETRAIN=True, PRETRAIN_PATH=str(tmp_path / f"{name}.pth"))
+            for name in names
+        )
+    assert caplog.text.count("171 of 171 tensors matched") == 2 and "other shape: none" in caplog.text
+    table = "layers.3.blocks.1.attn.relative_position_bias_table"  # its map is 8 x 4
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[name])
+        if ".3.blocks" not in name or "table" not in name:
+            assert torch.equal(value, state[name])
+    resized = first.model.state_dict()[table].reshape(13, 7, 24)
+    torch.testing.assert_close(resized[6, 3], state[table].reshape(13, 13, 24)[6, 6])  # no offset
+    torch.save(first.state_dict(), tmp_path / "own.pth")
+    again = backbone(TIMM_NAME=SWIN, size=(256, 128), PRETRAIN=True, PRETRAIN_PATH=str(tmp_path / "own.pth"))
+    assert torch.equal(again.model.state_dict()[table], first.model.state_dict()[table])
 
 
 def test_the_registry_has_fast_reids_names():
