@@ -9,20 +9,19 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
-from fastreid.data.images import ImageReadError, read_pixels
+from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.labeling.centroids import centroids
 from fastreid.labeling.clustering import count_of
-from fastreid.rendering.contact_sheet import CELL, fitted
 from fastreid.utils.display_text import printable
 from fastreid.utils.files import atomic_write, remove_leftovers, save_picture
 
 logger = logging.getLogger(__name__)
 
 TABLE, SHEETS = "clusters.csv", "clusters"
-MAX_SHEETS, MAX_IMAGES, _COLUMNS, _MARGIN = 500, 64, 8, 24
+MAX_SHEETS, MAX_IMAGES = 500, 64
 
 
 def export_clusters(folder: Path, paths: Sequence[str], features: Tensor, clusters: Tensor) -> None:
@@ -86,20 +85,6 @@ def _write_sheets(folder: Path, members: dict[int, list[str]]) -> None:
 
 def _sheet(number: int, images: Sequence[str]) -> Image.Image:
     """Draw images of one cluster in rows, in their order, below a line that says how many it has."""
-    count = min(len(images), MAX_IMAGES)
-    shown = [images[round(step * (len(images) - 1) / max(1, count - 1))] for step in range(count)]
-    size = (_COLUMNS * CELL[0], _MARGIN + -(-count // _COLUMNS) * CELL[1])
-    sheet = Image.new("RGB", size, "white")
-    note = f" ({count} shown)" if count < len(images) else ""
-    ImageDraw.Draw(sheet).text(
-        (4, 4), f"cluster {number}: {len(images)} images{note}, nearest to the centre first", "black"
-    )
-    for at, path in enumerate(shown):
-        row, column = divmod(at, _COLUMNS)
-        try:
-            picture = fitted(Image.fromarray(read_pixels(path)))
-        except ImageReadError as error:  # it was readable when its feature was extracted
-            logger.warning("%s is not on the contact sheet of cluster %d: %s", path, number, error)
-            continue
-        sheet.paste(picture, (column * CELL[0], _MARGIN + row * CELL[1]))
-    return sheet
+    shown = spread_evenly(images, MAX_IMAGES)
+    note = f" ({len(shown)} shown)" if len(shown) < len(images) else ""
+    return picture_grid(f"cluster {number}: {len(images)} images{note}, nearest to the centre first", shown)

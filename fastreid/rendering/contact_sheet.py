@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fastreid.data.picture_grid import CELL, fitted
 from fastreid.structures import View
 
 from .plan import RenderRequest
 from .render import render_person
 
-CELL = (84, 150)
 MARGIN = (40, 34)
 
 
@@ -34,10 +34,3 @@ def contact_sheet(request: RenderRequest, pids: list[int]) -> Image.Image:
             crop = render_person(request.person(pid), camera, rng, request.config, request.look.wardrobe)
             sheet.paste(fitted(Image.fromarray(crop)), (left, MARGIN[1] + row * CELL[1]))
     return sheet
-
-
-def fitted(picture: Image.Image) -> Image.Image:
-    """The picture, enlarged or reduced to fit into a cell."""
-    scale = min((CELL[0] - 4) / picture.width, (CELL[1] - 4) / picture.height)
-    size = (round(picture.width * scale), round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.BICUBIC)

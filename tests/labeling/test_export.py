@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fastreid.data import picture_grid
 from fastreid.labeling import export
 from fastreid.labeling.export import by_size, export_clusters
 
@@ -59,7 +60,7 @@ def test_many_images_are_sampled_over_the_distances_and_both_caps_are_logged(tmp
     monkeypatch.setattr(export, "MAX_IMAGES", 3)
     monkeypatch.setattr(export, "MAX_SHEETS", 1)
     shown = []
-    monkeypatch.setattr(export, "read_pixels", lambda path: shown.append(path) or np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(picture_grid, "read_pixels", lambda path: shown.append(path) or np.zeros((4, 4, 3), np.uint8))
     paths = [f"{number}.png" for number in range(9)]
     features = torch.stack([torch.ones(9), torch.arange(9) / 9], dim=1)
     with caplog.at_level(logging.INFO):
