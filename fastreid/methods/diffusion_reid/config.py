@@ -16,6 +16,7 @@ from fastreid.config.ranges import (
     at_least,
     one_of,
 )
+from fastreid.methods.diffusion_reid.filter_config import KEYS as FILTER_KEYS
 
 SOLVERS = ("ddim", "dpm++", "euler", "pndm")
 
@@ -111,6 +112,7 @@ CONFIG = MethodConfig(
     models=("DiffusionReID",),
     keys={
         **{f"DIFFPERSON.{name}": key for name, key in {**_MODEL, **_STAGES}.items()},
+        **FILTER_KEYS,
         # Factor of the learning rate of the identity words.
         "SOLVER.WORDS_LR_FACTOR": Key(1.0, POSITIVE),
     },

@@ -1,0 +1,150 @@
+"""The stages `filter` and `top-up`, from the config: real images, re-ID models, and rounds of more pictures."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastreid.config import CfgNode, resolve_device, with_values
+from fastreid.data.build import build_feature_loader, training_images
+from fastreid.generation.filters.base import FilterError
+from fastreid.generation.filters.build import build_filters, build_rounds, model_files
+from fastreid.generation.filters.sources import RealImages
+from fastreid.generation.filters.stage import FilterStage
+from fastreid.generation.filters.summary import FilterSummary
+from fastreid.generation.people import people_of
+from fastreid.generation.shards import Shard
+from fastreid.generation.stages import generate
+from fastreid.modeling.trained import load_trained
+from fastreid.retrieval.extraction import FeatureStore
+from fastreid.structures import PersonImage
+from fastreid.utils.manifest import sha256_of
+
+logger = logging.getLogger(__name__)
+
+_MODELS = "DIFFPERSON.FILTER.MODELS"
+
+
+def filter_pictures(cfg: CfgNode, shard: Shard) -> FilterSummary:
+    """Judge the written pictures of the people of a shard.
+
+    Args:
+        cfg: the config.
+        shard: the part of the people.
+
+    Returns:
+        The counts, and the people who have too few pictures.
+
+    Raises:
+        ConfigError: a key has an impossible value.
+        FilterError: a filter cannot run, or the stage was begun with other filters or models.
+    """
+    keys = cfg.DIFFPERSON.FILTER
+    filters, sources = build_filters(keys), real_images(cfg)
+    needs_models = any(judge.uses_features for judge in filters.values())
+    files = model_files(keys, list(sources)) if needs_models else {}
+    stage = FilterStage(
+        Path(cfg.OUTPUT_DIR),
+        filters,
+        sources,
+        _Embedder(files, resolve_device(cfg.MODEL.DEVICE)),
+        {name: sha256_of(path) or path for name, path in files.items()},
+    )
+    summary = stage.run(build_rounds(keys, cfg.DIFFPERSON.GEN.PER_ID), shard)
+    if summary.short:
+        logger.info(
+            "%d people have fewer than %d kept pictures (DIFFPERSON.FILTER.MIN_KEEP): the stage top-up writes more",
+            len(summary.short), keys.MIN_KEEP,
+        )  # fmt: skip
+    return summary
+
+
+def top_up(cfg: CfgNode, shard: Shard) -> FilterSummary:
+    """Write and judge more pictures of people of a shard who have too few, until all have enough or rounds are used up.
+
+    Args:
+        cfg: the config.
+        shard: the part of the people.
+
+    Returns:
+        The last counts.
+
+    Raises:
+        ConfigError: as `generate`.
+        FilterError: as `filter_pictures`.
+    """
+    summary, per_round = filter_pictures(cfg, shard), cfg.DIFFPERSON.GEN.PER_ID
+    for done in range(1, cfg.DIFFPERSON.FILTER.MAX_ROUNDS):
+        short = list(summary.short)
+        if not short:
+            break
+        logger.info("round %d: more pictures of %d people", done + 1, len(short))
+        # People who were topped up in an earlier start have more pictures already, and get no more in this round.
+        generate(cfg, shard, per_person=per_round * (done + 1), only=short)
+        summary = filter_pictures(cfg, shard)
+    return summary
+
+
+def real_images(cfg: CfgNode) -> dict[str, RealImages]:
+    """Return the training images of each data set; the person of each is its number among the written people.
+
+    With DATASETS.SUBSET few_shot, the images that it leaves out are the held-out ones: neither the generator nor the
+    re-ID models of the same subset have seen them.
+
+    Args:
+        cfg: the config.
+    """
+    people = people_of(cfg)
+    gid_of = {image.path: who.gid for who in people for image in who.images}
+    found: dict[str, list[PersonImage]] = {}
+    for who in people:
+        found.setdefault(who.source, []).extend(replace(image, person=who.gid) for image in who.images)
+    held_out = _held_out(cfg, gid_of)
+    return {name: RealImages(images, held_out.get(name, [])) for name, images in found.items()}
+
+
+def _held_out(cfg: CfgNode, gid_of: dict[str, int]) -> dict[str, list[PersonImage]]:
+    if cfg.DATASETS.SUBSET.MODE != "few_shot":
+        return {}
+    whole = training_images(with_values(cfg, {"DATASETS.SUBSET.MODE": "none"}))
+    # All people are in both, so their classes are the same.
+    found: dict[str, list[PersonImage]] = {}
+    for image, label, number in zip(whole.images, whole.labels, whole.sets, strict=True):
+        if image.path not in gid_of:
+            found.setdefault(whole.sources[number].name, []).append(replace(image, person=label))
+    return found
+
+
+class _Embedder:
+    """Paths and a source -> features of the source's re-ID model [n, D], which is loaded when it is needed.
+
+    Args:
+        files: source -> checkpoint.
+        device: where the models are put.
+    """
+
+    def __init__(self, files: dict[str, str], device: str) -> None:
+        self._files, self._device = files, device
+        self._load = functools.lru_cache(maxsize=2)(self._loaded)
+
+    def _loaded(self, source: str) -> tuple[torch.nn.Module, CfgNode]:
+        model, cfg = load_trained(self._files[source], key=_MODELS, device=self._device)
+        return model, with_values(cfg, {"DATALOADER.NUM_WORKERS": 0})  # a few pictures at a time
+
+    def __call__(self, paths: Sequence[str], source: str) -> Tensor:
+        """Return the features.
+
+        Raises:
+            FilterError: an image cannot be read.
+        """
+        model, cfg = self._load(source)
+        rows = FeatureStore().extract(model, build_feature_loader(cfg, [PersonImage(path, 0, 0) for path in paths]))
+        if missing := [path for path in paths if path not in rows]:
+            raise FilterError(f"{missing[0]} cannot be read: mend or remove it")
+        return torch.stack([rows[path] for path in paths]).float()
