@@ -22,9 +22,9 @@ from fastreid.generation.people import people_of
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import generate
 from fastreid.modeling.trained import load_trained
-from fastreid.retrieval.extraction import FeatureStore
 from fastreid.structures import PersonImage
 from fastreid.utils.manifest import sha256_of
+from fastreid.utils.precision import full_precision
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,10 @@ class _Embedder:
             FilterError: an image cannot be read.
         """
         model, cfg = self._load(source)
-        rows = FeatureStore().extract(model, build_feature_loader(cfg, [PersonImage(path, 0, 0) for path in paths]))
+        rows: dict[str, Tensor] = {}
+        with torch.inference_mode(), full_precision():
+            for batch in build_feature_loader(cfg, [PersonImage(path, 0, 0) for path in paths]):
+                rows.update(zip(batch["img_paths"], model(batch).float().cpu(), strict=True))
         if missing := [path for path in paths if path not in rows]:
             raise FilterError(f"{missing[0]} cannot be read: mend or remove it")
-        return torch.stack([rows[path] for path in paths]).float()
+        return torch.stack([rows[path] for path in paths])
