@@ -171,7 +171,7 @@ _C.DATASETS.SKIP_MISSING = False
 # Which training people are used: from this share to that one of an order that follows from their ids alone. Two stages
 # with [0.0, 0.7] and [0.7, 1.0] have no person in common.
 _C.DATASETS.PEOPLE = [0.0, 1.0]
-# Leave out the people of DiffPerson that were written after people of these data sets, as of one that is tested on.
+# Leave out people of DiffPerson that were generated from people of these data sets, such as those that are tested on.
 _C.DATASETS.EXCLUDE_SOURCES = []
 
 _C.DATALOADER = CN()

@@ -53,6 +53,25 @@ def read_from_shard(path: str) -> bytes | None:
         FileNotFoundError: the tar file has no such image.
         ShardError: the tar file is damaged.
     """
+    if (place := _find(path)) is None:
+        return None
+    tar, member, position, length = place
+    content = _read(_open(tar), position, length)
+    if len(content) < length:
+        raise ShardError(f"{tar} is damaged: it ends before {member} does. Copy it again")
+    return content
+
+
+def is_in_shard(path: str) -> bool:
+    """Whether a path is that of an image in a tar file that can be read."""
+    try:
+        return _find(path) is not None
+    except OSError:
+        return False
+
+
+def _find(path: str) -> tuple[str, str, int, int] | None:
+    """Tar file, name, position and number of bytes of an image."""
     match = _PATH.fullmatch(path)
     if match is None or not _is_file(match["tar"]):
         return None
@@ -61,11 +80,7 @@ def read_from_shard(path: str) -> bytes | None:
     shard = read_index(folder).get(name) or _scan(tar)
     if member not in shard.members:
         raise FileNotFoundError(2, "there is no such image in the shard", path)
-    position, length = shard.members[member]
-    content = _read(_open(tar), position, length)
-    if len(content) < length:
-        raise ShardError(f"{tar} is damaged: it ends before {member} does. Copy it again")
-    return content
+    return tar, member, *shard.members[member]
 
 
 def index_shards(folder: str | os.PathLike[str]) -> dict[str, Shard]:

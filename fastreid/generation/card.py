@@ -1,4 +1,4 @@
-"""The data card of written people: what they were made from, by what, how many were kept, and how good they are."""
+"""The data card of generated people: what they were made from, by what, how many were kept, and how good they are."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from fastreid.utils.display_text import file_names, printable
 from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.manifest import code_version, now
 
-ABOUT = "Pictures of people who do not exist. A generative model wrote them after people of the sources."
+ABOUT = "Synthetic pictures of people. The model that generated them was fine-tuned on people of the sources below."
 UNKNOWN_LICENCE = "not known: ask its owner before you publish anything that was made from it"
 RENDERED = "rendered by this library: shows no real people"
 # Name of a benchmark, or of another source -> what is known of its licence (docs/datasets.md).
@@ -45,7 +45,7 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~&!])")
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that people were written after.
+    """A data set that people were generated from.
 
     Attributes:
         name: its name.
@@ -80,7 +80,7 @@ class Card:
     """The content of a data card.
 
     Attributes:
-        sources: the data sets that people were written after.
+        sources: the data sets that people were generated from.
         models: the models that took part.
         settings: key -> value.
         counts: what was counted -> number.
@@ -211,7 +211,7 @@ def _sections(card: Card) -> list[dict[str, Any]]:
     return [
         section(
             title="Sources",
-            note="Who uses the pictures must follow the licences of the sources and of the models.",
+            note="The licences of the sources and of the models may restrict what the pictures can be used for.",
             head=("data set", "people", "pictures", "licence"),
             rows=[(s.name, f"{s.people:,}", f"{s.pictures:,}", s.licence) for s in card.sources],
         ),

@@ -30,7 +30,7 @@ BENCHMARK_OF = {name: benchmark for benchmark in BENCHMARKS for name in benchmar
 
 for _name, _benchmark in BENCHMARK_OF.items():
     DATASET_REGISTRY.register(partial(_benchmark.load, _name), name=_name)
-# Written pictures, without a protocol.
+# Generated pictures, without a protocol.
 DATASET_REGISTRY.register(load_diff_person, name="DiffPerson")
 
 __all__ = ["BENCHMARKS", "BENCHMARK_OF", "Benchmark", "Folder", "Listed", "Protocol", "Sizes", "View"]

@@ -1,4 +1,4 @@
-"""DiffPerson: pictures of people that a generative model has written (Diffusion-ReID), for training only."""
+"""DiffPerson: generated pictures of people (Diffusion-ReID), for training only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def file_name(gid: int, camera: int, source: int, number: int) -> str:
     return f"{gid:05d}_c{camera}_s{source}_{number:04d}.jpg"
 
 
-def read_written(path: Path) -> PersonImage:
+def read_generated(path: Path) -> PersonImage:
     """The image of a file name that `file_name` makes.
 
     Raises:
@@ -53,8 +53,8 @@ DIFF_PERSON = Benchmark(
     NAME,
     folders=(NAME,),
     train=FirstOf((Folder(IMAGES), Shards(SHARDS))),
-    read=read_written,
-    protocols={NAME: Protocol(about="Written people, for training.")},
+    read=read_generated,
+    protocols={NAME: Protocol(about="Generated people, for training.")},
     layout="""\
 DiffPerson/
   images/                      00012_c1_s0_0003.jpg: person, pseudo-camera, source, number
@@ -64,18 +64,18 @@ DiffPerson/
 
 
 def load_diff_person(root: str | Path, exclude_sources: Sequence[str] = ()) -> ImageDataset:
-    """Written pictures below `root`, from files or from tar shards, whichever is there.
+    """Generated pictures below `root`, from files or from tar shards, whichever is there.
 
     Args:
         root: the folder that contains DiffPerson.
-        exclude_sources: names of data sets; people that were written after theirs are left out.
+        exclude_sources: names of data sets; people that were generated from theirs are left out.
 
     Raises:
         DatasetError: on first access: the folder is missing, images or shards are missing or damaged, or an excluded
             name is not that of a source.
     """
     dataset = ImageDataset(partial(_train, Path(root), tuple(exclude_sources)), [], [], NAME)
-    dataset.training_only = "training images only, which a generative model has written"
+    dataset.training_only = "generated images for training only"
     return dataset
 
 

@@ -1,22 +1,27 @@
-"""DiffPerson: written pictures in files or tar shards, which give the same batches."""
+"""DiffPerson: generated pictures in files or tar shards, which give the same batches."""
 
 import json
+import re
 import shutil
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
-from fastreid.data.benchmarks.diff_person import file_name, read_written
+from fastreid.data.benchmarks.diff_person import file_name, read_generated
 from fastreid.data.datasets import DatasetError
 from fastreid.engine.fingerprints import data_fingerprint
 from fastreid.evaluation.protocols import check_protocol
+from fastreid.evaluation.report.thumbnails import thumbnail
 from fastreid.evaluation.scoring import Scoring
 from fastreid.generation.export import export_pictures
 from fastreid.generation.export_plan import ExportOptions
 from tests.generation.stages import write_stages
+from tests.miniature import run_tool
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +144,30 @@ def test_it_cannot_be_evaluated(exported):
     (dataset,) = build_datasets(cfg, ["DiffPerson"])
     assert (dataset.query, dataset.gallery) == ([], [])
     with pytest.raises(
-        ConfigError, match="DiffPerson has training images only, .*: it can be trained on, but not eval"
+        ConfigError, match="DiffPerson has generated images for training only: it can be trained on, but not eval"
     ):
         check_protocol(dataset, Scoring.from_config(cfg))
+
+
+@pytest.mark.parametrize("form", ["files", "shards"])
+def test_check_dataset_and_reports_read_them(exported, form, tmp_path):
+    words = ("DiffPerson", "--read-images", "--contact-sheet", "sheet.png", "DATASETS.ROOT", str(exported[form]))
+    said = run_tool("tools/check_dataset.py", *words, cwd=tmp_path)
+    assert re.search(r"DiffPerson +train +15 .* 4 .* 3 +ground", said) and "every image can be read" in said
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).std() > 30
+    image = build_datasets(config(exported[form]), ["DiffPerson"])[0].train[0]
+    assert thumbnail(image.path).startswith("data:image/jpeg;base64,")
+
+
+def test_a_table_may_name_images_in_shards(exported, tmp_path):
+    images = build_datasets(config(exported["shards"]), ["DiffPerson"])[0].train
+    lines = [f"{image.path},{image.person}" for image in images]
+    (tmp_path / "own.csv").write_text("\n".join(["path,person", *lines]))
+    (dataset,) = build_datasets(config(tmp_path), ["csv:own.csv"])
+    assert [(image.path, image.person) for image in dataset.train] == [(i.path, i.person) for i in images]
+    (tmp_path / "own.csv").write_text(f"path,person\n{images[0].path}x.jpg,1\n")
+    with pytest.raises(DatasetError, match="no such image"):
+        build_datasets(config(tmp_path), ["csv:own.csv"])
 
 
 def test_a_missing_shard_is_named(shards):
@@ -182,8 +208,8 @@ def test_no_folder_shows_the_tree(tmp_path):
 def test_file_names(tmp_path):
     name = file_name(12, 1, 3, 45)
     assert name == "00012_c1_s3_0045.jpg"
-    image = read_written(tmp_path / name)
+    image = read_generated(tmp_path / name)
     assert (image.path, image.person, image.camera, image.view) == (str(tmp_path / name), 12, 1, 1)
     for other in ("00012_c1_0045.jpg", "x_c1_s3_0045.jpg", "00012_c1_s3_0045_2.jpg"):
         with pytest.raises(ValueError, match="is not GID_cCAMERA_sSOURCE_NUMBER"):
-            read_written(tmp_path / other)
+            read_generated(tmp_path / other)
