@@ -72,6 +72,7 @@ setup(
         "fastreid.data.resize_cylib": ["*.pyx", "*.h"],
         "fastreid.retrieval.rank_cylib": ["*.pyx", "*.pxd", "*.h"],
         "fastreid.evaluation.report": ["*.j2", "*.css"],
+        "fastreid.generation": ["*.j2"],
     },
     install_requires=requirements(),
     ext_modules=extensions(),

@@ -15,6 +15,7 @@ import torch
 
 from fastreid.config import get_cfg
 from fastreid.config.unsupported import REASONS
+from fastreid.data.benchmarks.diff_person import file_name
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.engine import default_argument_parser
 from fastreid.modeling import build_model
@@ -97,7 +98,7 @@ def scratch(tmp_path_factory):
 
 
 def write_own_data(folder: Path) -> None:
-    """Write the table and the class of docs/datasets.md; the table has enough people for a batch."""
+    """Write the table, the class and the written people of docs/datasets.md, with enough people for a batch."""
     example, *_ = blocks(TEXTS["docs/datasets.md"], "csv")
     lines = example.splitlines()[:1]
     dataset = DATASET_REGISTRY.get("CARGO")(root=folder / "datasets/quickstart")
@@ -109,6 +110,10 @@ def write_own_data(folder: Path) -> None:
     (folder / "datasets/mine").mkdir()
     for name in "abc":  # a dry run opens them
         shutil.copy(dataset.query[0].path, folder / f"datasets/mine/{name}.jpg")
+    written = folder / "logs/diffperson/DiffPerson/images"
+    written.mkdir(parents=True)
+    for number, image in enumerate(dataset.train[:32]):  # eight people with four pictures
+        shutil.copy(image.path, written / file_name(number // 4, 0, 0, number % 4))
 
 
 def write_archive(path: Path) -> None:

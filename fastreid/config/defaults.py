@@ -178,6 +178,8 @@ _C.DATASETS.SUBSET = CN()
 _C.DATASETS.SUBSET.MODE = "none"
 _C.DATASETS.SUBSET.RATIO = 1.0
 _C.DATASETS.SUBSET.SEED = 0
+# Leave out people of DiffPerson that were generated from people of these data sets, such as those that are tested on.
+_C.DATASETS.EXCLUDE_SOURCES = []
 
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"

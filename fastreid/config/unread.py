@@ -105,6 +105,16 @@ TABLE = (
         "DATALOADER.SAMPLER_TRAIN",
     ),
     Unread(
+        ("DATASETS.EXCLUDE_SOURCES",),
+        # The stages of Diffusion-ReID read it, and a user-defined data set may.
+        lambda cfg: (
+            "DiffPerson" not in cfg.DATASETS.NAMES
+            and cfg.MODEL.META_ARCHITECTURE != "DiffusionReID"
+            and not cfg.IMPORTS
+        ),
+        "DATASETS.NAMES",
+    ),
+    Unread(
         ("SOLVER.MOMENTUM", "SOLVER.NESTEROV"),
         lambda cfg: cfg.SOLVER.OPT != "SGD" and _is_of_torch(cfg.SOLVER.OPT),
         "SOLVER.OPT",

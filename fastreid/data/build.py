@@ -52,7 +52,8 @@ def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDatase
     names = [names] if isinstance(names, str) else names
     if cfg.DATASETS.SKIP_MISSING and names:
         names = _present(cfg, names)
-    return [_build_dataset(name, datasets_root(cfg), _key_with(cfg, name)) for name in names]
+    given = {"root": datasets_root(cfg), "exclude_sources": tuple(cfg.DATASETS.EXCLUDE_SOURCES)}
+    return [_build_dataset(name, given, _key_with(cfg, name)) for name in names]
 
 
 def _present(cfg: CfgNode, names: Sequence[str]) -> list[str]:
@@ -77,14 +78,14 @@ def _key_with(cfg: CfgNode, name: str) -> str:
     return next((f"DATASETS.{key}" for key in ("NAMES", "TESTS") if name in cfg.DATASETS[key]), "")
 
 
-def _build_dataset(name: str, root: str, key: str) -> ImageDataset:
+def _build_dataset(name: str, given: dict[str, Any], key: str) -> ImageDataset:
     if ":" in name:
-        return load_own_images(name, root)
+        return load_own_images(name, given["root"])
     make = DATASET_REGISTRY.get(name, key=key)
     takes = inspect.signature(make).parameters
-    # Not every class written for fast-reid has an argument `root`.
-    takes_root = "root" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    dataset = make(root=root) if takes_root else make()
+    # Not every class written for fast-reid has an argument `root`, and only generated sets have sources.
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    dataset = make(**{k: value for k, value in given.items() if k in takes or (takes_any and k == "root")})
     dataset.name = dataset.name or name
     return dataset
 

@@ -1,6 +1,7 @@
 """Image files as RGB pixels, the same for training, evaluation, reports and contact sheets.
 
 - Only the formats of `formats.py` are decoded, and only regular files are opened.
+- A path may go through a tar file (`shards.py`).
 - The size in the file's header is checked before memory is allocated for its pixels.
 - An EXIF orientation is applied: pixels are as viewers show them.
 - Transparent pixels are blended with `BACKGROUND`.
@@ -17,11 +18,13 @@ import io
 import logging
 import os
 import stat
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageChops, TiffImagePlugin
 
 from fastreid.data.formats import readable_formats, webp_size
+from fastreid.data.shards import read_from_shard
 from fastreid.utils.errors import UserError
 
 try:
@@ -152,9 +155,11 @@ def read_bytes(path: str) -> bytes:
         ImageAccessError: the file exists, but cannot be opened or read.
     """
     try:
-        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            _check_kind(os.fstat(file.fileno()))
-            content = file.readall()
+        content = read_from_shard(path) if ".tar" in path else None
+        if content is None:
+            with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+                _check_kind(os.fstat(file.fileno()))
+                content = file.readall()
     except OSError as error:
         kind = ImageReadError if error.errno in _NO_FILE else ImageAccessError
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
@@ -164,6 +169,16 @@ def read_bytes(path: str) -> bytes:
     if not content:
         raise ImageReadError.of(path, "the file is empty")
     return content
+
+
+def open_image(path: str) -> BinaryIO:
+    """Open an image for reading its bytes, a file or one in a tar shard.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    content = read_from_shard(path) if ".tar" in path else None
+    return open(path, "rb", buffering=0) if content is None else io.BytesIO(content)
 
 
 def _without_waiting(path: str, flags: int) -> int:

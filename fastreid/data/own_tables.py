@@ -15,6 +15,7 @@ from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.formats import image_suffixes
 from fastreid.data.own_rows import Row, dataset_of
 from fastreid.data.scan import log_once
+from fastreid.data.shards import is_in_shard
 from fastreid.structures import View
 from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, read_text
@@ -188,7 +189,7 @@ def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
 def _problem_of(path: Path, suffixes: frozenset[str]) -> str | None:
     """Why a path is not an image that can be read, by its name and kind alone; None if it may be one."""
     try:
-        is_there = path.is_file()
+        is_there = path.is_file() or is_in_shard(os.fspath(path))
     except OSError as error:
         return f"cannot look at the image ({error.strerror})"
     except ValueError:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from fastreid.data.images import open_image
 from fastreid.structures import PersonImage
 from fastreid.structures.names import relative_names
 
@@ -62,8 +63,9 @@ def _probe(path: str) -> str:
     """Checksum of a file's size and of its first, middle and last blocks; "unreadable" if it cannot be read."""
     checksum = hashlib.blake2b(digest_size=16)
     try:
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
+        with open_image(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
             checksum.update(f"{size}\n".encode())
             if size <= 3 * _BLOCK:
                 checksum.update(file.read())

@@ -131,6 +131,8 @@ def check_protocol(dataset: Any, scoring: Scoring | None = None, *, with_pairs: 
     """
     if not dataset.query and (reason := getattr(dataset, "unlabelled", "")):
         raise ConfigError(f"{dataset.name} has no person labels ({reason}): it can be trained on, but not evaluated")
+    if reason := getattr(dataset, "training_only", ""):
+        raise ConfigError(f"{dataset.name} has {reason}: it can be trained on, but not evaluated")
     protocol = MatchedProtocol.of(dataset)
     protocol.check(scoring, with_pairs=with_pairs)
     return protocol

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from fastreid.config import ConfigError
+from fastreid.data.images import open_image
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
 from fastreid.structures import PersonImage
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.files import atomic_write
-from fastreid.utils.manifest import sha256_of
 from fastreid.utils.seal import checksum_text, ends_with_its_checksum
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class ArrayCache:
             )
         with ThreadPoolExecutor(_READERS) as pool:
             # Of the content alone: a file that was copied or restored has the same rows.
-            for checksum in pool.map(sha256_of, (image.path for image in images), chunksize=64):
+            for checksum in pool.map(_checksum, (image.path for image in images), chunksize=64):
                 digest.update(str(checksum).encode())
         self.use(f"{self._stem}_{digest.hexdigest()}.npy")
 
@@ -134,6 +134,15 @@ class ArrayCache:
                 "without it"
             )
         return torch.from_numpy(stored[tuple(part.cpu().long().numpy() for part in index)])
+
+
+def _checksum(path: str) -> str | None:
+    """SHA-256 of the content of an image; None if there is no such file."""
+    try:
+        with open_image(path) as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _header(shape: tuple[int, ...]) -> bytes:

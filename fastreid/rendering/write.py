@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from fastreid.utils.differences import differences
 from fastreid.utils.files import explained_disk_errors, sync_folder
 from fastreid.utils.lock import path_lock
 
@@ -135,23 +136,11 @@ def _already_there(target: Path, request: RenderRequest, overwrite: bool) -> dic
         return found
     if overwrite:
         return None
-    changes = _differences(had, wanted)
+    changes = differences(had, wanted)
     raise FileExistsError(
         f"{target} was rendered with other parameters ({'; '.join(changes)}); "
         "choose another root or ask to overwrite it"
     )
-
-
-def _differences(had: dict, wanted: dict) -> list[str]:
-    """One phrase for each different parameter, nested ones included."""
-    phrases = []
-    for key in sorted({*had, *wanted}):
-        before, now = had.get(key), wanted.get(key)
-        if isinstance(before, dict) and isinstance(now, dict):
-            phrases += _differences(before, now)
-        elif before != now:
-            phrases.append(f"{key} is {before}, not {now}")
-    return phrases
 
 
 def render_benchmark(

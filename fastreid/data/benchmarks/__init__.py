@@ -6,6 +6,7 @@ from fastreid.data.benchmarks.ag_reid import AG_REID_V1, AG_REID_V2
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.cargo import CARGO
 from fastreid.data.benchmarks.cuhk03 import CUHK03
+from fastreid.data.benchmarks.diff_person import load_diff_person
 from fastreid.data.benchmarks.g2aps import G2APS_REID
 from fastreid.data.benchmarks.lagper import LAGPER
 from fastreid.data.benchmarks.lists import Listed
@@ -29,5 +30,7 @@ BENCHMARK_OF = {name: benchmark for benchmark in BENCHMARKS for name in benchmar
 
 for _name, _benchmark in BENCHMARK_OF.items():
     DATASET_REGISTRY.register(partial(_benchmark.load, _name), name=_name)
+# Generated pictures, without a protocol.
+DATASET_REGISTRY.register(load_diff_person, name="DiffPerson")
 
 __all__ = ["BENCHMARKS", "BENCHMARK_OF", "Benchmark", "Folder", "Listed", "Protocol", "Sizes", "View"]

@@ -1,4 +1,4 @@
-"""Sources of the images of a split: a folder, or several sources; list files are in lists.py."""
+"""Sources of the images of a split: a folder, tar shards, or several sources; list files are in lists.py."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastreid.data.datasets.bases import DatasetError
 from fastreid.data.scan import images_below, log_once
+from fastreid.data.shards import ShardError, index_shards
 from fastreid.structures import View
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,38 @@ class Folder(Source):
         if not found:
             raise MissingImages(f"no images in {home / self.name}")
         return [Entry(path) for path in found]
+
+
+@dataclass(frozen=True)
+class Shards(Source):
+    """The images of all tar files in a sub-folder of the benchmark, sorted by their names in the tar files.
+
+    Attributes:
+        folder: name of the sub-folder.
+    """
+
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder
+
+    def is_there(self, home: Path) -> bool:
+        """Whether the folder exists."""
+        return (home / self.folder).is_dir()
+
+    def entries(self, home: Path) -> list[Entry]:
+        """The images in the tar files."""
+        place = home / self.folder
+        try:
+            shards = index_shards(place)
+        except ShardError as error:
+            raise DatasetError(str(error)) from error
+        found = sorted((member, tar) for tar, shard in shards.items() for member in shard.members)
+        if not found:
+            raise MissingImages(f"no tar files with images in {place}")
+        return [Entry(place / tar / member) for member, tar in found]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,232 @@
+"""The stage `export`: the pictures that the filters kept, as the data set DiffPerson."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastreid.data.benchmarks.diff_person import EXPORT, IMAGES, META, NAME, SHARDS, load_diff_person
+from fastreid.data.check import contact_sheet
+from fastreid.data.images import read_image
+from fastreid.data.shards import write_index
+from fastreid.generation.export_plan import ExportError, ExportOptions, ExportPlan, Picture, plan_export
+from fastreid.generation.shards import Shard
+from fastreid.utils.differences import differences
+from fastreid.utils.files import atomic_write, explained_disk_errors, save_picture, sync_folder
+from fastreid.utils.lock import path_lock
+from fastreid.utils.progress import progress
+
+logger = logging.getLogger(__name__)
+
+PARTS = f"{NAME}.parts"
+SHEET = "sheet.jpg"
+_END_OF_JPEG = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """The result of a call of `export_pictures`.
+
+    Attributes:
+        folder: the data set.
+        people: number of people in it.
+        images: number of pictures in it.
+        complete: whether it is there; if not, parts of other shards are missing.
+        reused: whether it was there before the call.
+    """
+
+    folder: Path
+    people: int
+    images: int
+    complete: bool
+    reused: bool
+
+
+def export_pictures(
+    folder: str | os.PathLike[str], options: ExportOptions, shard: Shard | None = None, *, filtered: bool = True
+) -> ExportSummary:
+    """Write `folder/DiffPerson` from `folder/pictures` and `folder/filter`.
+
+    People get new numbers from 0 without gaps, in the order of their old ones. The parts are collected in
+    `folder/DiffPerson.parts`; the call that finds all parts there, of whatever shard, renames it. So the data set is
+    complete when it appears. A call that was killed is repeated; the result is the same.
+
+    Args:
+        folder: the output folder of the stages.
+        options: the parameters.
+        shard: write only this part of the pictures; None for all.
+        filtered: use the stage `filter`; otherwise all pictures are kept.
+
+    Raises:
+        ExportError: there is nothing to export, pictures have not been filtered, the data set was exported with other
+            parameters or from other pictures, or webdataset is missing.
+        DatasetError: an excluded name is not that of a source.
+        ImageReadError: a picture cannot be read.
+        InUseError: another process writes the same shard.
+        DiskError: the disk is full.
+    """
+    folder, shard = Path(folder), shard or Shard()
+    plan = plan_export(folder, options, filtered=filtered)
+    target, parts = folder / NAME, folder / PARTS
+    with path_lock(folder / f"{NAME}.{shard.name}"), explained_disk_errors(target):
+        reused = _is_there(target, plan)
+        if not reused:
+            _begin(parts, plan)
+            _write_parts(parts, plan, shard)
+        complete = reused or _finish(parts, target, plan)
+        if complete:
+            _draw_sheet(folder)
+    summary = ExportSummary(target, plan.facts["people"], plan.facts["images"], complete, reused)
+    _log(summary)
+    return summary
+
+
+def _is_there(target: Path, plan: ExportPlan) -> bool:
+    """Whether the data set exists with these facts; raises if it is another one."""
+    if not target.exists():
+        return False
+    _compare(target, plan, f"{target} exists and was not exported (it has no {EXPORT}), so that it is not replaced")
+    return True
+
+
+def _compare(place: Path, plan: ExportPlan, without_facts: str) -> None:
+    try:
+        had = json.loads((place / EXPORT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ExportError(f"{without_facts}; move it away") from None
+    except ValueError:
+        had = None
+    if not isinstance(had, Mapping):
+        raise ExportError(f"{place / EXPORT} is damaged: delete {place} to export again")
+    if changes := differences(had, plan.facts):
+        raise ExportError(
+            f"{place} was exported with other parameters or pictures ({'; '.join(changes)}). It is not replaced: move "
+            "or delete it to export again"
+        )
+
+
+def _begin(parts: Path, plan: ExportPlan) -> None:
+    """Make the folder of the parts, or check that it is of the same export."""
+    with path_lock(parts, wait=True):
+        if (parts / EXPORT).exists():
+            _compare(parts, plan, "")
+            return
+        (parts / (SHARDS if plan.options.shard_size else IMAGES)).mkdir(parents=True, exist_ok=True)
+        with atomic_write(parts / EXPORT) as file:
+            json.dump(plan.facts, file, indent=1, ensure_ascii=False)
+
+
+def _write_parts(parts: Path, plan: ExportPlan, shard: Shard) -> None:
+    own = shard.of(range(len(plan.parts)))
+    for number in progress(own, len(own), "exporting"):
+        if not _is_written(parts, plan, number):
+            _write_part(parts, plan, number)
+
+
+def _is_written(parts: Path, plan: ExportPlan, number: int) -> bool:
+    if plan.options.shard_size:
+        return _tar(parts, number).exists()
+    return all(_is_whole(parts / IMAGES / picture.name) for picture in plan.parts[number])
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a JPEG file has its last bytes, which a power failure may have cut off."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(-len(_END_OF_JPEG), os.SEEK_END)
+            return file.read() == _END_OF_JPEG
+    except OSError:
+        return False
+
+
+def _tar(parts: Path, number: int) -> Path:
+    return parts / SHARDS / f"{number:06d}.tar"
+
+
+def _write_part(parts: Path, plan: ExportPlan, number: int) -> None:
+    if plan.options.shard_size:
+        _write_tar(_tar(parts, number), plan.parts[number], plan.options.quality)
+        return
+    for picture in plan.parts[number]:
+        path = parts / IMAGES / picture.name
+        if not _is_whole(path):
+            _write_file(path, _jpeg(picture, plan.options.quality))
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    """Write a file at once, but without `atomic_write`, which flushes each file to the disk and so takes far longer."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent.parent, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _write_tar(path: Path, pictures: list[Picture], quality: int) -> None:
+    """Write a WebDataset shard with an image and its row for each picture; the same bytes each time."""
+    try:
+        import webdataset
+    except ImportError as error:
+        raise ExportError(
+            "DIFFPERSON.EXPORT.SHARD_SIZE needs the package webdataset, which is not installed: pip install "
+            "webdataset, or set it to 0"
+        ) from error
+    with atomic_write(path, "wb") as file:
+        options: dict[str, Any] = {"encoder": False, "mtime": 0, "verbose": 0}
+        with webdataset.ShardWriter("%06d.tar", len(pictures), float("inf"), opener=lambda _: file, **options) as shard:
+            for picture in pictures:
+                row = json.dumps(picture.row, ensure_ascii=False, sort_keys=True).encode()
+                key = picture.name.removesuffix(".jpg")
+                shard.write({"__key__": key, "jpg": _jpeg(picture, quality), "json": row})
+
+
+def _jpeg(picture: Picture, quality: int) -> bytes:
+    content = io.BytesIO()
+    read_image(os.fspath(picture.path)).save(content, format="JPEG", quality=quality)
+    return content.getvalue()
+
+
+def _finish(parts: Path, target: Path, plan: ExportPlan) -> bool:
+    """Rename the folder of the parts if all are there; whether the data set is complete."""
+    with path_lock(parts, wait=True):
+        if _is_there(target, plan):  # another process was faster
+            shutil.rmtree(parts, ignore_errors=True)
+            return True
+        numbers = range(len(plan.parts))
+        if missing := sum(not _is_written(parts, plan, number) for number in numbers):
+            logger.info("%d of %d parts of %s are left to other shards", missing, len(numbers), target)
+            return False
+        with atomic_write(parts / META) as file:
+            file.write(plan.meta())
+        if plan.options.shard_size:
+            write_index(parts / SHARDS)
+        for leftover in (*parts.glob("*.tmp"), *parts.glob(".*.tmp"), *(parts / SHARDS).glob(".*.tmp")):
+            leftover.unlink(missing_ok=True)  # of processes that were killed
+        parts.rename(target)
+        sync_folder(target.parent)
+    return True
+
+
+def _draw_sheet(folder: Path) -> None:
+    if not (folder / NAME / SHEET).exists():
+        save_picture(contact_sheet(load_diff_person(folder)), folder / NAME / SHEET, quality=90)
+
+
+def _log(summary: ExportSummary) -> None:
+    if summary.complete:
+        done = "is there already, with" if summary.reused else "has"
+        logger.info("%s %s %d pictures of %d people", summary.folder, done, summary.images, summary.people)
