@@ -3,8 +3,8 @@
 
     diffperson.py STAGE --config-file FILE [--shard i/n] KEY VALUE …
 
-Stages, in their order: caption, reference, train, generate, filter, top-up, export. Each can be stopped at any moment and
-started again: it goes on where it stopped. All but train can be shared among processes by --shard; train is shared
+Stages, in their order: caption, reference, train, generate, filter, top-up, export. Each can be stopped at any moment
+and started again: it goes on where it stopped. All but train can be shared among processes by --shard. Train is shared
 by --num-gpus as train_net.py is, or, with DIFFPERSON.GRANULARITY per_id, by --shard.
 """
 
@@ -19,6 +19,7 @@ from fastreid.config import CfgNode, ConfigError
 from fastreid.engine import default_argument_parser, launch
 from fastreid.generation.caption import FOLDER as CAPTIONS
 from fastreid.generation.caption import RESULT, caption
+from fastreid.generation.exporting import export
 from fastreid.generation.filtering import filter_pictures, top_up
 from fastreid.generation.people import enough_images, people_of
 from fastreid.generation.shards import Shard
@@ -79,6 +80,7 @@ STAGES: dict[str, Callable[[argparse.Namespace, CfgNode], Any]] = {
     "generate": lambda args, cfg: generate(cfg, args.shard),
     "filter": lambda args, cfg: filter_pictures(cfg, args.shard),
     "top-up": lambda args, cfg: top_up(cfg, args.shard),
+    "export": lambda args, cfg: export(cfg, args.shard),
 }
 
 

@@ -28,7 +28,7 @@ class ExportError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Parameters of an export; see `export_config.py`.
+    """Parameters of an export; see DIFFPERSON.EXPORT in the config.
 
     Attributes:
         quality: of the JPEG files.

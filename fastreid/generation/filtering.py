@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from fastreid.config import CfgNode, resolve_device, with_values
-from fastreid.data.build import build_feature_loader, training_images
-from fastreid.generation.filters.base import FilterError
+from fastreid.data.build import training_images
+from fastreid.generation.embedding import Embedder, of_checkpoint
 from fastreid.generation.filters.build import build_filters, build_rounds, model_files
 from fastreid.generation.filters.sources import RealImages
 from fastreid.generation.filters.stage import FilterStage
@@ -21,10 +16,8 @@ from fastreid.generation.filters.summary import FilterSummary
 from fastreid.generation.people import people_of
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import generate
-from fastreid.modeling.trained import load_trained
 from fastreid.structures import PersonImage
 from fastreid.utils.manifest import sha256_of
-from fastreid.utils.precision import full_precision
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +42,12 @@ def filter_pictures(cfg: CfgNode, shard: Shard) -> FilterSummary:
     filters, sources = build_filters(keys), real_images(cfg)
     needs_models = any(judge.uses_features for judge in filters.values())
     files = model_files(keys, list(sources)) if needs_models else {}
+    device = resolve_device(cfg.MODEL.DEVICE)
     stage = FilterStage(
         Path(cfg.OUTPUT_DIR),
         filters,
         sources,
-        _Embedder(files, resolve_device(cfg.MODEL.DEVICE)),
+        Embedder({name: of_checkpoint(path, key=_MODELS, device=device) for name, path in files.items()}),
         {name: sha256_of(path) or path for name, path in files.items()},
     )
     summary = stage.run(build_rounds(keys, cfg.DIFFPERSON.GEN.PER_ID), shard)
@@ -119,35 +113,3 @@ def _held_out(cfg: CfgNode, gid_of: dict[str, int]) -> dict[str, list[PersonImag
         if image.path not in gid_of:
             found.setdefault(whole.sources[number].name, []).append(replace(image, person=label))
     return found
-
-
-class _Embedder:
-    """Paths and a source -> features of the source's re-ID model [n, D], which is loaded when it is needed.
-
-    Args:
-        files: source -> checkpoint.
-        device: where the models are put.
-    """
-
-    def __init__(self, files: dict[str, str], device: str) -> None:
-        self._files, self._device = files, device
-        self._load = functools.lru_cache(maxsize=2)(self._loaded)
-
-    def _loaded(self, source: str) -> tuple[torch.nn.Module, CfgNode]:
-        model, cfg = load_trained(self._files[source], key=_MODELS, device=self._device)
-        return model, with_values(cfg, {"DATALOADER.NUM_WORKERS": 0})  # a few pictures at a time
-
-    def __call__(self, paths: Sequence[str], source: str) -> Tensor:
-        """Return the features.
-
-        Raises:
-            FilterError: an image cannot be read.
-        """
-        model, cfg = self._load(source)
-        rows: dict[str, Tensor] = {}
-        with torch.inference_mode(), full_precision():
-            for batch in build_feature_loader(cfg, [PersonImage(path, 0, 0) for path in paths]):
-                rows.update(zip(batch["img_paths"], model(batch).float().cpu(), strict=True))
-        if missing := [path for path in paths if path not in rows]:
-            raise FilterError(f"{missing[0]} cannot be read: mend or remove it")
-        return torch.stack([rows[path] for path in paths])

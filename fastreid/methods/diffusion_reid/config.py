@@ -16,6 +16,7 @@ from fastreid.config.ranges import (
     at_least,
     one_of,
 )
+from fastreid.methods.diffusion_reid.export_config import KEYS as EXPORT_KEYS
 from fastreid.methods.diffusion_reid.filter_config import KEYS as FILTER_KEYS
 
 SOLVERS = ("ddim", "dpm++", "euler", "pndm")
@@ -107,12 +108,24 @@ _STAGES = {
     # Format of the pictures: "png" or "jpg".
     "GEN.FORMAT": Key("png", one_of("png", "jpg")),
 }
+_CARD = {
+    # A network that took no part, for the figures of the data card: a checkpoint of this library, or a model of timm
+    # with the file of its weights. Without one the card has fewer figures.
+    "CARD.MODEL": Key("", TEXT, is_path=True),
+    "CARD.TIMM_NAME": Key("", TEXT),
+    "CARD.TIMM_WEIGHTS": Key("", TEXT, is_path=True),
+    # Weights of the Inception network of torchmetrics, for FID and KID; "" leaves them out.
+    "CARD.INCEPTION": Key("", TEXT, is_path=True),
+    # Most pictures that the figures are computed from, spread evenly over the people.
+    "CARD.PICTURES": Key(20000, COUNT),
+}
 
 CONFIG = MethodConfig(
     models=("DiffusionReID",),
     keys={
-        **{f"DIFFPERSON.{name}": key for name, key in {**_MODEL, **_STAGES}.items()},
+        **{f"DIFFPERSON.{name}": key for name, key in {**_MODEL, **_STAGES, **_CARD}.items()},
         **FILTER_KEYS,
+        **EXPORT_KEYS,
         # Factor of the learning rate of the identity words.
         "SOLVER.WORDS_LR_FACTOR": Key(1.0, POSITIVE),
     },

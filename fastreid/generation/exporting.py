@@ -1,0 +1,180 @@
+"""The stage `export`, from the config: the data set DiffPerson, its figures, and its data card."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastreid.config import CfgNode, resolve_device
+from fastreid.data.benchmarks.diff_person import META, NAME
+from fastreid.data.images import read_pixels
+from fastreid.data.picture_grid import spread_evenly
+from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, write_card
+from fastreid.generation.embedding import Embedder, neutral_model
+from fastreid.generation.export import SHEET, ExportSummary, export_pictures
+from fastreid.generation.export_plan import FILTER, PICTURES, ExportOptions
+from fastreid.generation.filters.stage import SHEET as FILTER_SHEET
+from fastreid.generation.journal import Journal, Row
+from fastreid.generation.people import people_of
+from fastreid.generation.quality import (
+    SimilarityGap,
+    attribute_entropy,
+    diversity_by_person,
+    frechet_distance,
+    identity_similarity,
+    inception,
+    keep_rates,
+    kernel_distance,
+    similarity_gap,
+)
+from fastreid.generation.shards import Shard
+from fastreid.methods.diffusion_reid.grammar import Grammar
+from fastreid.utils.files import atomic_write
+
+logger = logging.getLogger(__name__)
+
+FIGURES = "figures.json"
+_NEUTRAL = "neutral"
+_LICENCES = {"stable-diffusion": "CreativeML Open RAIL-M", "blip2": "MIT", "clip-vit": "MIT", "random": "none needed"}
+
+
+def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
+    """Export the kept pictures; when all shards are done, compute the figures and write the card.
+
+    Args:
+        cfg: the config.
+        shard: the part of the pictures.
+
+    Returns:
+        The counts.
+
+    Raises:
+        ExportError: there is nothing to export, or it was exported with other parameters.
+        ConfigError: a key has an impossible value.
+    """
+    root = Path(cfg.OUTPUT_DIR)
+    summary = export_pictures(root, ExportOptions.from_config(cfg), shard)
+    if summary.complete:
+        place = root / NAME
+        figures = _figures(cfg, root)
+        with atomic_write(place / FIGURES) as file:
+            json.dump(figures, file, indent=1)
+        card = collect_card(
+            root,
+            models=_models(cfg),
+            settings=_settings(cfg),
+            figures=figures,
+            sheets={"Exported pictures": place / SHEET, "Kept and dropped pictures": root / FILTER / FILTER_SHEET},
+            root=cfg.DATASETS.ROOT,
+        )
+        write_card(card, place)
+        logger.info("the data card is %s", place / "card.html")
+    return summary
+
+
+def _figures(cfg: CfgNode, root: Path) -> dict[str, Any]:
+    """Return what is known of diversity and consistency."""
+    rows = [json.loads(line) for line in (root / NAME / META).read_text(encoding="utf-8").splitlines()]
+    grammar = Grammar.read(cfg.DIFFPERSON.GRAMMAR)
+    found: dict[str, Any] = {
+        "entropy of attributes (bits)": _rounded(
+            attribute_entropy([grammar.attributes(row["caption"]) for row in rows])
+        ),
+        "keep rate": _rounded(keep_rates(Journal(root / FILTER).rows())),
+    }
+    kept = {(row["gid"], row["number"]) for row in Journal(root / FILTER).rows() if row["kept"]}
+    written = [row for row in Journal(root / PICTURES).rows() if (row["gid"], row["number"]) in kept]
+    chosen = spread_evenly(written, cfg.DIFFPERSON.CARD.PICTURES)
+    found |= _by_features(cfg, root, chosen)
+    return found | _by_inception(cfg, root, chosen)
+
+
+def _by_features(cfg: CfgNode, root: Path, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the figures that need a network that took no part."""
+    device = resolve_device(cfg.MODEL.DEVICE)
+    load = neutral_model(cfg, (256, 128), device)
+    if load is None:
+        logger.warning("DIFFPERSON.CARD names no network that took no part: the card has no figures of similarity")
+        return {}
+    embed, real = Embedder({_NEUTRAL: load}), _real_images(cfg)
+    features = embed([str(root / PICTURES / row["file"]) for row in rows], _NEUTRAL)
+    people = torch.tensor([row["gid"] for row in rows])
+    of_real = embed([path for path, _ in real], _NEUTRAL)
+    real_people = torch.tensor([gid for _, gid in real])
+    written, own, to_real = (
+        similarity_gap(features, people),
+        similarity_gap(of_real, real_people),
+        identity_similarity(features, people, of_real, real_people),
+    )
+    diversity, real_diversity = (
+        _mean(diversity_by_person(*pair)) for pair in ((features, people), (of_real, real_people))
+    )
+    return {
+        "cosine of two written pictures": _rounded(_gap(written)),
+        "cosine of two real images": _rounded(_gap(own)),
+        "cosine of a written picture and a real image": _rounded(_gap(to_real)),
+        "mean distance within a person": _rounded({"written": diversity, "real": real_diversity}),
+    }
+
+
+def _gap(gap: SimilarityGap) -> dict[str, float]:
+    return {"same person": gap.same, "other person": gap.other, "gap": gap.gap}
+
+
+def _real_images(cfg: CfgNode) -> list[tuple[str, int]]:
+    pairs = [(image.path, who.gid) for who in people_of(cfg) for image in who.images]
+    return spread_evenly(pairs, cfg.DIFFPERSON.CARD.PICTURES)
+
+
+def _by_inception(cfg: CfgNode, root: Path, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return FID and KID, if Inception's weights are given."""
+    weights = cfg.DIFFPERSON.CARD.INCEPTION
+    if not weights or (network := inception(weights)) is None:
+        return {}
+    written = _inception_features(network, [str(root / PICTURES / row["file"]) for row in rows])
+    real = _inception_features(network, [path for path, _ in _real_images(cfg)])
+    return {"FID": round(frechet_distance(real, written), 3), "KID": round(kernel_distance(real, written), 5)}
+
+
+def _inception_features(network: Any, paths: Sequence[str]) -> Tensor:
+    with torch.inference_mode():
+        return torch.cat([network(torch.from_numpy(read_pixels(path)).permute(2, 0, 1)[None]) for path in paths])
+
+
+def _models(cfg: CfgNode) -> list[Model]:
+    keys = cfg.DIFFPERSON
+    named = {
+        "text to image": keys.SD.WEIGHTS,
+        "captions": keys.LPE.MODEL if keys.LPE.CAPTIONER in ("blip2", "image-to-text") else keys.LPE.CAPTION_FILE,
+        "identity words, CLIP": keys.IIR.CLIP if keys.IIR.MODE == "encoder" else "",
+        "identity words, re-identification": keys.IIR.REID if keys.IIR.MODE == "encoder" else "",
+        **{f"filter, {entry.partition('=')[0]}": entry.partition("=")[2] for entry in keys.FILTER.MODELS},
+        "figures": keys.CARD.MODEL or keys.CARD.TIMM_NAME,
+    }
+    return [Model(role, path, _licence(path)) for role, path in named.items() if path]
+
+
+def _licence(path: str) -> str:
+    return next((text for part, text in _LICENCES.items() if part in Path(path).name), UNKNOWN_LICENCE)
+
+
+def _settings(cfg: CfgNode) -> dict[str, Any]:
+    keys = cfg.DIFFPERSON
+    chosen = {"GRANULARITY": keys.GRANULARITY, "data sets": ", ".join(cfg.DATASETS.NAMES)}
+    for group in ("LPE", "IIR", "DI", "TUNE", "GEN", "FILTER", "EXPORT"):
+        chosen |= {f"{group}.{name}": value for name, value in keys[group].items() if value not in ("", [])}
+    return chosen
+
+
+def _mean(values: Mapping[int, float]) -> float:
+    return sum(values.values()) / len(values) if values else float("nan")
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 4) for name, value in values.items()}
