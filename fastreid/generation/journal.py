@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fastreid.utils.errors import UserError
-from fastreid.utils.files import explained_disk_errors
+from fastreid.utils.files import explained_disk_errors, remove_leftovers
 from fastreid.utils.lock import path_lock
 
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+_DEAD_SECONDS = 3600  # no file takes so long to write: its process was killed
 
 
 class JournalError(UserError, ValueError):
@@ -63,6 +64,8 @@ class Journal:
             DiskError: the disk is full or broken.
         """
         path = self.folder / f"manifest-{shard}.jsonl"
+        for place in (self.folder, *filter(Path.is_dir, self.folder.glob("*"))):
+            remove_leftovers(place, older_than=_DEAD_SECONDS)
         with path_lock(path), explained_disk_errors(path), open(path, "ab+") as file:
             _drop_incomplete_line(file)
             yield JournalWriter(file, path)

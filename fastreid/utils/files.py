@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -156,19 +157,21 @@ def save_picture(picture: Any, path: str | os.PathLike[str], **options: Any) -> 
         picture.save(file, format=kind, **options)
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> list[str]:
+def remove_leftovers(folder: str | os.PathLike[str], *, older_than: float = 0) -> list[str]:
     """Delete the temporary files that a process killed in ``atomic_write`` has left; return their names.
-
-    No other process may write to the folder at the same time.
 
     Args:
         folder: the folder; it need not exist.
+        older_than: age in seconds of the files that are deleted. 0, for all, is only safe if no other process writes to
+            the folder at the same time.
     """
-    removed = []
+    removed, latest = [], time.time() - older_than
     for path in Path(folder).glob(".*.tmp"):
         if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            path.unlink(missing_ok=True)
-            removed.append(path.name)
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                if not older_than or path.stat().st_mtime < latest:
+                    path.unlink()
+                    removed.append(path.name)
     return sorted(removed)
 
 

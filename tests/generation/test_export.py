@@ -14,9 +14,9 @@ from fastreid.data.benchmarks.diff_person import load_diff_person
 from fastreid.data.datasets import DatasetError
 from fastreid.data.images import ImageReadError
 from fastreid.generation.export import export_pictures
-from fastreid.methods.diffusion_reid.export_config import KEYS
 from fastreid.generation.export_plan import ExportError, ExportOptions
 from fastreid.generation.shards import Shard
+from fastreid.methods.diffusion_reid.export_config import KEYS
 from tests.generation.stages import DROPPED, NUMBERS, SOURCES, content_of, write_stages
 from tests.miniature import ROOT
 

@@ -1,6 +1,7 @@
 """Manifests of a stage: rows are only added, and a writer that was killed costs its last line at most."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -94,3 +95,13 @@ def test_shards_are_parts_of_the_people():
 def test_impossible_shards(text):
     with pytest.raises(ArgumentError, match="--shard"):
         Shard.parse(text)
+
+
+def test_old_temporary_files_of_killed_processes_are_removed(tmp_path):
+    (tmp_path / "00001").mkdir()
+    old, young = tmp_path / "00001/.0001.png.abcdefgh.tmp", tmp_path / ".x.json.abcdefgh.tmp"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    with Journal(tmp_path).writer():
+        assert not old.exists() and young.exists()  # another shard may be writing it

@@ -151,9 +151,7 @@ def test_other_settings_are_refused_and_nothing_is_changed(factory):
     generate(cfg, Shard())
     before = pictures(cfg)
     other = factory("factory", "DIFFPERSON.GEN.GUIDANCE", "3.0")
-    with pytest.raises(
-        ConfigError, match="with other settings: guidance was 7.5, not 3.0.*Nothing was changed"
-    ):
+    with pytest.raises(ConfigError, match="with other settings: guidance was 7.5, not 3.0.*Nothing was changed"):
         generate(other, Shard())
     assert pictures(cfg) == before
 

@@ -62,20 +62,22 @@ def make_cfg(place, assets):
 
     def make(*words):
         cfg = get_cfg()
-        cfg.merge_from_list(
-            [
-                *("MODEL.META_ARCHITECTURE", "DiffusionReID", "MODEL.DEVICE", "cpu"),
-                *("INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]", "INPUT.FLIP.ENABLED", "False"),
-                *("DATASETS.NAMES", f"['csv:{place}/people.csv']", "DATASETS.TESTS", "[]"),
-                *("DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "DATALOADER.NUM_WORKERS", "0"),
-                *("SOLVER.IMS_PER_BATCH", "3", "MODEL.HEADS.NUM_CLASSES", "3"),
-                *("DIFFPERSON.SD.WEIGHTS", str(assets), "DIFFPERSON.GRAMMAR", str(place / "grammar.yml")),
-                *("DIFFPERSON.LPE.CAPTIONER", "file", "DIFFPERSON.LPE.CAPTION_FILE", str(place / "captions.jsonl")),
-                *("DIFFPERSON.IIR.MODE", "table", "DIFFPERSON.DI.FOLDER", str(place / "reference")),
-                *("DIFFPERSON.TRAIN.COND_DROP", "0.0", "OUTPUT_DIR", str(place / "factory")),
-                *words,
-            ]
-        )
+        cfg.merge_from_list([*factory_keys(place, assets), *words])
         return cfg
 
     return make
+
+
+def factory_keys(place: Path, assets: Path) -> list[str]:
+    """The keys of a generator of those people."""
+    return [
+        *("MODEL.META_ARCHITECTURE", "DiffusionReID", "MODEL.DEVICE", "cpu"),
+        *("INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]", "INPUT.FLIP.ENABLED", "False"),
+        *("DATASETS.NAMES", f"['csv:{place}/people.csv']", "DATASETS.TESTS", "[]"),
+        *("DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "DATALOADER.NUM_WORKERS", "0"),
+        *("SOLVER.IMS_PER_BATCH", "3", "MODEL.HEADS.NUM_CLASSES", "3"),
+        *("DIFFPERSON.SD.WEIGHTS", str(assets), "DIFFPERSON.GRAMMAR", str(place / "grammar.yml")),
+        *("DIFFPERSON.LPE.CAPTIONER", "file", "DIFFPERSON.LPE.CAPTION_FILE", str(place / "captions.jsonl")),
+        *("DIFFPERSON.IIR.MODE", "table", "DIFFPERSON.DI.FOLDER", str(place / "reference")),
+        *("DIFFPERSON.TRAIN.COND_DROP", "0.0", "OUTPUT_DIR", str(place / "factory")),
+    ]

@@ -1,0 +1,59 @@
+"""Every stage can be killed at any moment: started again, it ends with the same files as without kills."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from fastreid.methods.diffusion_reid.generator import DiffusionReID
+from tests.methods.diffusion_reid.conftest import factory_keys
+from tests.miniature import ROOT
+
+KEYS = [
+    *("DIFFPERSON.GEN.STEPS", "2", "DIFFPERSON.GEN.PER_ID", "5", "DIFFPERSON.GEN.BATCH", "2"),
+    *("DIFFPERSON.DI.ARS_SIZE", "6", "DIFFPERSON.DI.FOLDER", "", "DIFFPERSON.LPE.BATCH", "1"),
+    *("DIFFPERSON.FILTER.NAMES", "['blur', 'near_copy']", "DIFFPERSON.FILTER.MAX_CORRELATION", "0.5"),
+]
+# Files that name the moment or the process; cards have the date.
+_OTHERS = {"card.html", "card.md"}
+_LEFT = (".lock", ".tmp")  # of processes that were killed; later starts remove them
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Checksums of the files of a folder, except those that killed processes leave, and those with a date."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.endswith(_LEFT) and path.name not in _OTHERS:
+            found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def run(stage, kills, longest, words):
+    command = [sys.executable, str(ROOT / "tests/generation/kills.py"), stage, str(kills), "3", str(longest), *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+
+
+def test_killed_stages_end_with_the_same_files(make_cfg, place, assets, tmp_path):
+    keys = factory_keys(place, assets)
+    torch.manual_seed(4)
+    state = DiffusionReID(make_cfg()).checkpoint_state_dict()
+    for name in ("whole", "killed"):
+        (tmp_path / name / "train").mkdir(parents=True)
+        torch.save({"model": state}, tmp_path / name / "train/model_final.pth")
+    shutil.copy(tmp_path / "whole/train/model_final.pth", tmp_path / "killed/train/model_final.pth")
+    killed = 0
+    longest = {"caption": 0.1, "reference": 1.5, "generate": 2.0, "filter": 0.3, "export": 0.5}
+    for stage, seconds in longest.items():
+        for name, kills in (("whole", 0), ("killed", 10)):
+            done = run(stage, kills, seconds, [*keys, *KEYS, "OUTPUT_DIR", str(tmp_path / name)])
+            assert done.returncode == 0, done.stdout + done.stderr
+        killed += int(done.stdout.split("killed ")[-1])
+        folder = {"generate": "pictures", "caption": "captions", "export": "DiffPerson"}.get(stage, stage)
+        found, expected = (files(tmp_path / name / folder) for name in ("killed", "whole"))
+        assert found == expected and expected
+    assert killed > 20  # else they ended before they were killed
