@@ -153,7 +153,10 @@ def _cut_resnet(network: ResNet) -> tuple[nn.Module, dict[str, nn.Module]]:
     fine = deepcopy(parts.layer4)
     remove_strides(fine)  # branches with stripes always have the larger maps
     last = {"b1": parts.layer4, "b2": fine, "b3": fine}
-    branches = {name: nn.Sequential(deepcopy(nn.Sequential(*rest)), deepcopy(last[name])) for name in STRIPES}
+    rest_of_3 = nn.Sequential(*rest)
+    branches: dict[str, nn.Module] = {
+        name: nn.Sequential(deepcopy(rest_of_3), deepcopy(last[name])) for name in STRIPES
+    }
     return nn.Sequential(*stem, shared), branches  # a chain, as its numbers are names in checkpoints
 
 

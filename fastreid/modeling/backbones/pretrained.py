@@ -102,8 +102,8 @@ def backbone_of(state: dict[str, Tensor], path: str | Path) -> tuple[dict[str, T
     """
     prefixes = {found[0] for name in state if (found := _PREFIX.match(name))}
     if len(prefixes) != 1:
-        found = f"it has {_some(sorted(prefixes))}" if prefixes else f"its parts are {_some(_parts(state))}"
-        raise WeightsError(f"{path} must have one part that is called backbone, but {found}")
+        there = f"it has {_some(sorted(prefixes))}" if prefixes else f"its parts are {_some(_parts(state))}"
+        raise WeightsError(f"{path} must have one part that is called backbone, but {there}")
     (prefix,) = prefixes
     names = {name: name.removeprefix(prefix) for name in state if name.startswith(prefix)}
     if {"b1", "b2", "b3"} <= set(_parts(state)):

@@ -1,0 +1,319 @@
+#!/usr/bin/env python
+"""Compares backbones in the settings in which pre-training is measured, with the same seeds, and writes what they gain.
+
+    transfer.py --backbones imagenet=pretrained/resnet50-19c8e357.pth own=pretrained/own.pth
+        --settings supervised few_shot generalization --target Market1501 --source MSMT17 --output logs/transfer
+
+Each run is one training by train_net.py in a folder of its own. The same command goes on after an interruption:
+finished runs are read, and an unfinished one is resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fastreid.config import CfgNode, user_path
+from fastreid.data import build_datasets
+from fastreid.engine.finished import FINISHED, OTHER_WEIGHTS, state_of
+from fastreid.engine.identity import flatten
+from fastreid.engine.transfer import RANDOM, SETTINGS, Comparison, TransferRun, refuse_own_keys, shared_keys
+from fastreid.evaluation.gains import FIGURES, Gains, Result
+from fastreid.evaluation.results import write_json
+from fastreid.modeling.backbones import build_backbone
+from fastreid.utils.errors import Cancelled, UserError, reported_as
+from fastreid.utils.files import atomic_write
+from fastreid.utils.manifest import sha256_of
+from fastreid.utils.optional import optional
+from train_net import argument_parser as train_net_parser
+from train_net import setup_cfg
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+TRAIN_NET = Path(__file__).with_name("train_net.py")
+RATIOS = (0.1, 0.3, 0.5, 0.7, 0.9)
+RECORD = "transfer.json"
+# Keys that may change between the sessions of a comparison: figures do not depend on them.
+_FREE = (
+    "MODEL.DEVICE", "DATASETS.ROOT", "DATALOADER.NUM_WORKERS", "DATALOADER.TIMEOUT", "OUTPUT_DIR",
+    "SOLVER.CHECKPOINT_PERIOD", "SOLVER.KEEP_CHECKPOINTS", "MODEL.BACKBONE.PRETRAIN_PATH", "MODEL.WEIGHTS",
+)  # fmt: skip
+_KEY = re.compile(r"[A-Z]+(\.[A-Z][A-Z0-9_]*)+|OUTPUT_DIR|IMPORTS|DETERMINISTIC|CUDNN_BENCHMARK")
+_LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run with the arguments of its train_net.py, and the config that follows from them."""
+
+    run: TransferRun
+    words: list[str]
+    cfg: CfgNode
+
+
+def _named_path(text: str) -> tuple[str, str]:
+    """Return the two halves of NAME=PATH; `random` and `none` are no paths."""
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, path if path in RANDOM else str(user_path(path))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="KEY VALUE pairs, for all runs, come last: SOLVER.MAX_EPOCH 60 DATASETS.ROOT data",
+    )
+    add = parser.add_argument
+    add(
+        "--backbones",
+        nargs="+",
+        type=_named_path,
+        required=True,
+        metavar="NAME=PATH",
+        help="files for MODEL.BACKBONE.PRETRAIN_PATH; NAME=random is random initialisation; the first is compared with",
+    )
+    add("--settings", nargs="+", required=True, metavar="SETTING", help=f"of {', '.join(SETTINGS)}")
+    add("--target", required=True, metavar="NAME", help="the data set on which all runs are tested")
+    add("--source", nargs="+", default=[], metavar="NAME", help="where adaptation and generalization train first")
+    add(
+        "--ratios",
+        nargs="+",
+        type=float,
+        default=RATIOS,
+        metavar="SHARE",
+        help="shares of the people (small_scale) or of the images of each (few_shot)",
+    )
+    add("--seeds", type=int, default=3, metavar="N", help="number of seeds, from 1 (default: %(default)s)")
+    add(
+        "--config-file",
+        type=user_path,
+        default=CONFIGS / "Base-AGW.yml",
+        metavar="RECIPE",
+        help="with labels (default: Base-AGW.yml)",
+    )
+    add(
+        "--unsupervised-config-file",
+        type=user_path,
+        default=CONFIGS / "unsupervised/cluster_contrast.yml",
+        metavar="RECIPE",
+        help="without labels (default: cluster_contrast.yml)",
+    )
+    add("--import", dest="imports", action="append", default=[], metavar="FILE", help="as of train_net.py")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes of each run")
+    add("--output", type=user_path, default=Path("logs/transfer"), metavar="DIR", help="default: %(default)s")
+    add("--dry-run", action="store_true", help="check everything, list the runs and stop")
+    return parser  # fmt: skip
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return options, and KEY VALUE pairs, which begin with the first word that is the name of a key.
+
+    Raises:
+        UserError: a key has no value.
+    """
+    first = next((index for index, word in enumerate(words) if _KEY.fullmatch(word)), len(words))
+    options, pairs = list(words[:first]), list(words[first:])
+    if len(pairs) % 2:
+        raise UserError(f"KEY VALUE pairs come last, and {pairs[-1]} has no value")
+    return options, pairs
+
+
+def plan(args: argparse.Namespace, pairs: Sequence[str]) -> list[Planned]:
+    """Return all runs; their configs are read as train_net.py does.
+
+    Raises:
+        UserError: options contradict each other, a file is missing or does not fit, a key or a data set is wrong.
+    """
+    names = [name for name, _ in args.backbones]
+    if len(set(names)) < len(names):
+        raise UserError(f"two backbones have the same name: {', '.join(names)}")
+    comparison = Comparison(
+        dict(args.backbones), args.settings, args.target, args.source, args.ratios, args.seeds, args.output
+    )
+    refuse_own_keys(pairs)
+    for name, path in args.backbones:
+        if path not in RANDOM and not Path(path).exists():
+            raise UserError(f"there is no file {path} of the backbone {name}; {name}=random is random initialisation")
+    imports = [word for file in args.imports for word in ("--import", file)]
+
+    def arguments(recipe: Path, *keys: str) -> list[str]:
+        return ["--config-file", str(recipe), "--resume", "--num-gpus", str(args.num_gpus), *imports, *keys, *pairs]
+
+    supervised, unsupervised = args.config_file, args.unsupervised_config_file
+    shared = shared_keys(*(_config(arguments(recipe)) for recipe in (supervised, unsupervised)))
+    planned = []
+    for run in comparison.runs():
+        keys = run.keys | {"OUTPUT_DIR": str(run.folder)} | ({} if run.with_labels else shared)
+        words = arguments(supervised if run.with_labels else unsupervised, *_as_words(keys))
+        planned.append(Planned(run, words, _config(words)))
+    return planned
+
+
+def _config(words: Sequence[str]) -> CfgNode:
+    return setup_cfg(train_net_parser().parse_args(words))
+
+
+def _as_words(keys: dict[str, Any]) -> list[str]:
+    return [word for key, value in keys.items() for word in (key, str(value))]
+
+
+def check(planned: Sequence[Planned]) -> None:
+    """Read the data sets, and load each backbone, so that a mistake is not found after hours.
+
+    Raises:
+        UserError: one of them is missing or does not fit.
+    """
+    for cfg in {tuple(one.cfg.DATASETS.NAMES): one.cfg for one in planned}.values():
+        for dataset in build_datasets(cfg, [*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS]):
+            _ = dataset.train, dataset.query, dataset.gallery  # each list is read on first access
+    for cfg in {one.run.backbone: one.cfg for one in planned if one.cfg.MODEL.BACKBONE.PRETRAIN}.values():
+        build_backbone(cfg)
+    for one in planned:
+        _check_record(one)
+
+
+def _record_of(one: Planned) -> dict[str, Any]:
+    config = {key: value for key, value in flatten(one.cfg).items() if key not in _FREE}
+    path = one.cfg.MODEL.BACKBONE.PRETRAIN_PATH if one.cfg.MODEL.BACKBONE.PRETRAIN else ""
+    return {"config": config, "backbone": sha256_of(path) if path else None}
+
+
+def _check_record(one: Planned) -> None:
+    """Check that the run in a folder, if there is one, is this one."""
+    path = one.run.folder / RECORD
+    if not path.is_file():
+        return
+    before, now = json.loads(path.read_text(encoding="utf-8")), _record_of(one)
+    changed = [key for key, value in now["config"].items() if before["config"].get(key, value) != value]
+    if changed or before["backbone"] != now["backbone"]:
+        what = f"{changed[0]} was {before['config'][changed[0]]!r}" if changed else "its backbone was another file"
+        raise UserError(
+            f"{one.run.folder} has a run of another comparison ({what}): give another --output, or delete the folder"
+        )
+
+
+def finished(one: Planned) -> Result | None:
+    """Return the figures of a finished run, or None.
+
+    Raises:
+        UserError: it started from a model that has changed since.
+    """
+    state = state_of(one.run.folder, one.run.start)
+    if state == OTHER_WEIGHTS:
+        raise UserError(f"{one.run.folder} started from another {one.run.start}: delete the folder to repeat the run")
+    if state != FINISHED:
+        return None
+    protocols = json.loads((one.run.folder / "results.json").read_text(encoding="utf-8"))
+    (figures,) = protocols.values()
+    run = one.run
+    return Result(run.setting, run.ratio, run.backbone, run.seed, {name: figures[name] for name in FIGURES})
+
+
+def start(words: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start train_net.py in a process of its own.
+
+    Args:
+        words: its arguments.
+        output: the file that gets what it prints.
+    """
+    return subprocess.Popen([sys.executable, str(TRAIN_NET), *words], stdout=output, stderr=subprocess.STDOUT)
+
+
+def train(one: Planned) -> Result:
+    """Train in a process of its own until the run is finished; its output is in console.txt.
+
+    Raises:
+        UserError: the process ended with an error; the message has the end of its output.
+    """
+    folder = one.run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RECORD, _record_of(one))
+    console = folder / "console.txt"
+    with console.open("ab") as output:
+        process = start(one.words, output)
+        with _signals_passed_on(process):
+            status = process.wait()
+    result = finished(one) if status == 0 else None
+    if result is None:
+        lines = console.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+        raise UserError(
+            f"the run {one.run.title} ended with status {status}, and the same command resumes it. The end of "
+            f"{console}:\n" + "\n".join(lines)
+        )
+    return result
+
+
+@contextlib.contextmanager
+def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM on to a run, which then saves itself; stop when it has ended."""
+    received: list[int] = []
+
+    def pass_on(number: int, frame: Any) -> None:
+        received.append(number)
+        process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        print("transfer: stopped; the same command goes on", file=sys.stderr)
+        raise Cancelled(128 + received[0])
+
+
+def write(gains: Gains, results: Sequence[Result], args: argparse.Namespace) -> None:
+    """Write results.json, results.md and, if there are ratios, ratios.png with the results so far."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    content = {
+        "target": args.target,
+        "sources": list(args.source),
+        "backbones": {
+            name: {"path": path, "sha256": None if path in RANDOM else sha256_of(path)} for name, path in args.backbones
+        },
+        "runs": [{**vars(result)} for result in results],
+        "summary": gains.summary(),
+    }
+    write_json(args.output / "results.json", content)
+    with atomic_write(args.output / "results.md") as file:
+        file.write(f"{gains.table()}\n")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line `words` (default: that of the process)."""
+    with reported_as("transfer"):
+        options, pairs = split_words(sys.argv[1:] if words is None else words)
+        args = _parser().parse_args(options)
+        planned = plan(args, pairs)
+        check(planned)
+        results: list[Result] = []
+        for number, one in enumerate(planned, 1):
+            done = finished(one)
+            state = "finished" if done else "unfinished" if (one.run.folder / RECORD).exists() else "new"
+            print(f"[{number}/{len(planned)}] {one.run.title}: {state}, {one.run.folder}", flush=True)
+            if args.dry_run:
+                continue
+            results.append(done or train(one))
+            gains = Gains(results, [name for name, _ in args.backbones])
+            write(gains, results, args)
+        if not args.dry_run:
+            print(f"\n{gains.table()}\n\nThe table is in {args.output / 'results.md'}")
+            if optional("matplotlib.figure", "no plot is drawn") and gains.draw(
+                args.output / "ratios.png", "supervised"
+            ):
+                print(f"The plot is {args.output / 'ratios.png'}")
+
+
+if __name__ == "__main__":
+    main()
