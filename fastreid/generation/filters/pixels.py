@@ -74,7 +74,7 @@ def _window(pictures: np.ndarray, down: int, right: int) -> np.ndarray:
 
 def _normalised(pictures: np.ndarray) -> np.ndarray:
     """Return rows with mean 0 and length 1; 0 for plain pictures."""
-    rows = pictures.reshape(len(pictures), -1)
+    rows = pictures.reshape(len(pictures), pictures.shape[1] * pictures.shape[2])
     rows = rows - rows.mean(axis=1, keepdims=True)
     variance = (rows**2).mean(axis=1, keepdims=True)
     return np.where(variance > _PLAIN, rows / np.sqrt(np.maximum(variance, _PLAIN) * rows.shape[1]), 0.0)

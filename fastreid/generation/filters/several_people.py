@@ -26,7 +26,7 @@ class SeveralPeopleFilter(PictureFilter):
 
     Args:
         detector: the network.
-        identity: what it is, for the settings: a name and a checksum.
+        identity: what it is, for the settings of the stage.
         min_score: least confidence of a person that counts.
         min_share: least area of a person that counts, as a share of the largest one: people in the background are
             smaller.
