@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+import posixpath
 import re
 import tarfile
 from collections.abc import Mapping
@@ -167,7 +168,7 @@ def _scan(path: str) -> Shard:
     try:
         with tarfile.open(path, "r:") as file:
             found = {
-                member.name: (member.offset_data, member.size)
+                posixpath.normpath(member.name): (member.offset_data, member.size)
                 for member in file
                 if member.isfile() and os.path.splitext(member.name)[1].lower() in suffixes
             }

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from fastreid.data.benchmarks.diff_person import META, NAME
 from fastreid.data.images import read_image
 from fastreid.evaluation.report.thumbnails import jpeg_uri
 from fastreid.generation.export_plan import FILTER, PICTURES, ExportError
-from fastreid.generation.journal import Journal
+from fastreid.generation.journal import Journal, Row
 from fastreid.utils.display_text import file_names, printable
 from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.manifest import code_version, now
@@ -124,13 +123,11 @@ def collect_card(
         root: folder of the source data sets (`DATASETS.ROOT`), to know rendered ones.
 
     Raises:
-        ExportError: nothing has been exported.
+        ExportError: nothing has been exported, or meta.jsonl is damaged.
         JournalError: a manifest is damaged.
     """
     folder = Path(folder)
-    if not (folder / NAME / META).is_file():
-        raise ExportError(f"{folder / NAME} has no {META}: run the stage export first")
-    exported = [json.loads(line) for line in (folder / NAME / META).read_bytes().splitlines()]
+    exported = _exported(folder / NAME / META)
     judged = Journal(folder / FILTER).rows()
     written = Journal(folder / PICTURES).rows()
     pictures = Counter(row["source"] for row in exported)
@@ -144,9 +141,8 @@ def collect_card(
         models=models,
         settings=settings,
         counts={
-            "written pictures": len(written),
-            "filtered pictures": len(judged),
-            "kept pictures": sum(row["kept"] for row in judged),
+            "generated pictures": len(written),
+            **({"kept pictures": sum(row["kept"] for row in judged)} if judged else {}),
             "exported pictures": len(exported),
             "exported people": sum(people.values()),
         },
@@ -155,6 +151,16 @@ def collect_card(
         sheets=sheets or {},
         made=_made(),
     )
+
+
+def _exported(path: Path) -> list[Row]:
+    """The rows of the exported pictures."""
+    if not path.is_file():
+        raise ExportError(f"{path.parent} has no {path.name}: run the stage export first")
+    try:
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+    except ValueError as error:
+        raise ExportError(f"{path} is damaged ({error}): delete {path.parent} to export again") from error
 
 
 def licence_of(source: str, root: str | os.PathLike[str] = "") -> str:
@@ -167,7 +173,7 @@ def licence_of(source: str, root: str | os.PathLike[str] = "") -> str:
     benchmark = BENCHMARK_OF.get(source)
     if benchmark is None:
         return LICENCES.get(source, UNKNOWN_LICENCE)
-    if root and (benchmark.home(root) / "render.json").is_file():
+    if root and (benchmark.home(Path(root)) / "render.json").is_file():
         return RENDERED
     return LICENCES.get(benchmark.name, UNKNOWN_LICENCE)
 
@@ -191,8 +197,8 @@ def write_card(card: Card, folder: str | os.PathLike[str]) -> None:
         save_picture(picture, folder / file, quality=90)
         sheets.append({"title": title, "file": file, "uri": jpeg_uri(picture)})
     for name, escapes in (("card.md", False), ("card.html", True)):
-        with atomic_write(folder / name) as file:
-            file.write(printable(_render(f"{name}.j2", card, sheets, escapes=escapes)))
+        with atomic_write(folder / name) as page:
+            page.write(printable(_render(f"{name}.j2", card, sheets, escapes=escapes)))
 
 
 def _render(name: str, card: Card, sheets: Sequence[Mapping[str, str]], *, escapes: bool) -> str:
@@ -206,34 +212,39 @@ def _render(name: str, card: Card, sheets: Sequence[Mapping[str, str]], *, escap
 
 
 def _sections(card: Card) -> list[dict[str, Any]]:
-    section = partial(dict, note="", empty="None.")
     total = sum(card.drops.values()) + card.counts.get("kept pictures", 0)
     return [
-        section(
+        _section(
             title="Sources",
             note="The licences of the sources and of the models may restrict what the pictures can be used for.",
             head=("data set", "people", "pictures", "licence"),
             rows=[(s.name, f"{s.people:,}", f"{s.pictures:,}", s.licence) for s in card.sources],
         ),
-        section(
+        _section(
             title="Models", head=("task", "model", "licence"), rows=[(m.role, m.path, m.licence) for m in card.models]
         ),
-        section(title="Counts", head=("", "number"), rows=[(what, f"{n:,}") for what, n in card.counts.items()]),
-        section(
+        _section(title="Counts", head=("", "number"), rows=[(what, f"{n:,}") for what, n in card.counts.items()]),
+        _section(
             title="Dropped pictures",
             head=("filter", "pictures", "share"),
             rows=[(name, f"{n:,}", f"{n / total:.1%}") for name, n in card.drops.items()],
             empty="No picture was dropped.",
         ),
-        section(
+        _section(
             title="Diversity and consistency",
             head=("figure", "value"),
             rows=list(_flat(card.figures)),
             empty="Not measured.",
         ),
-        section(title="Settings", head=("key", "value"), rows=list(_flat(card.settings))),
-        section(title="How it was made", head=("", "value"), rows=list(card.made.items())),
+        _section(title="Settings", head=("key", "value"), rows=list(_flat(card.settings))),
+        _section(title="How it was made", head=("", "value"), rows=list(card.made.items())),
     ]
+
+
+def _section(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", empty: str = "None."
+) -> dict[str, Any]:
+    return {"title": title, "head": head, "rows": rows, "note": note, "empty": empty}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

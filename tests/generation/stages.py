@@ -1,9 +1,13 @@
 """Folders of finished stages with tiny pictures."""
 
+import time
+
 import numpy as np
 from PIL import Image
 
+from fastreid.generation import export
 from fastreid.generation.journal import Journal
+from fastreid.generation.shards import Shard
 
 SOURCES = ("Market1501", "MSMT17", "Market1501", "CUHK03", "MSMT17")
 """The source of each of five people."""
@@ -41,3 +45,16 @@ def content_of(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
+
+
+def export_slowly(folder, options, shard, sender):
+    """Export a shard; a message is sent before each picture."""
+    whole_jpeg = export._jpeg
+
+    def slow(picture, quality):
+        sender.send("picture")
+        time.sleep(0.01)
+        return whole_jpeg(picture, quality)
+
+    export._jpeg = slow
+    export.export_pictures(folder, options, Shard.parse(shard))

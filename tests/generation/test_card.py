@@ -27,7 +27,7 @@ CARD = Card(
     sources=[Source(STRANGE, 3, 1234, "MIT")],
     models=[Model("captions", "models/blip2"), Model("pictures", "models/<sd>", "CreativeML OpenRAIL-M")],
     settings={"DIFFPERSON.GEN.STEPS": 50, "DIFFPERSON.CTF": {"MODE": "quantile"}},
-    counts={"written pictures": 10, "kept pictures": 6},
+    counts={"generated pictures": 10, "kept pictures": 6},
     drops={"confidence": 3, "blur": 1},
     figures={"attribute entropy": {"colour": 1.23456}, "KID": "not measured"},
     made={"command": "python tools/diffperson.py card", "commit": "abc"},
@@ -116,12 +116,24 @@ def test_a_card_of_an_export(tmp_path):
     ]
     assert card.drops == {"blur": 2, "confidence": 2, "near_copy": 1}
     assert card.counts == {
-        "written pictures": 20, "filtered pictures": 20, "kept pictures": 15, "exported pictures": 11,
+        "generated pictures": 20, "kept pictures": 15, "exported pictures": 11,
         "exported people": 3,
     }  # fmt: skip
     assert card.made.keys() == {"command", "version", "commit", "date"}
     write_card(card, folder / "DiffPerson")
     assert (folder / "DiffPerson/card.html").is_file()
+    (folder / "DiffPerson/meta.jsonl").write_text("{}\n{")
+    with pytest.raises(ExportError, match="meta.jsonl is damaged"):
+        collect_card(folder, models=[], settings={})
+
+
+def test_a_card_without_filters(tmp_path):
+    folder = write_stages(tmp_path)
+    for path in (folder / "filter").iterdir():
+        path.unlink()
+    export_pictures(folder, ExportOptions(), filtered=False)
+    card = collect_card(folder, models=[], settings={})
+    assert "kept pictures" not in card.counts and card.counts["exported pictures"] == 20 and card.drops == {}
 
 
 def test_licences_of_sources(tmp_path):

@@ -1,9 +1,10 @@
 """The stage export: new numbers without gaps, the same bytes whatever was interrupted, nothing is replaced."""
 
+import contextlib
 import json
+import multiprocessing
+import random
 import re
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -16,9 +17,7 @@ from fastreid.data.images import ImageReadError
 from fastreid.generation.export import export_pictures
 from fastreid.generation.export_plan import ExportError, ExportOptions
 from fastreid.generation.shards import Shard
-from fastreid.methods.diffusion_reid.export_config import KEYS
-from tests.generation.stages import DROPPED, NUMBERS, SOURCES, content_of, write_stages
-from tests.miniature import ROOT
+from tests.generation.stages import DROPPED, NUMBERS, SOURCES, content_of, export_slowly, write_stages
 
 FILES, SHARDS = ExportOptions(), ExportOptions(shard_size=5)
 
@@ -195,38 +194,45 @@ def test_shards_need_webdataset(stages, monkeypatch):
         export_pictures(stages, SHARDS)
 
 
-_RUN = """
-import sys
-from pathlib import Path
-from fastreid.generation import export
-from fastreid.generation.export_plan import ExportOptions
-jpeg = export._jpeg
-def slow(picture, quality):
-    import time
-    print("picture", flush=True)
-    time.sleep(0.01)
-    return jpeg(picture, quality)
-export._jpeg = slow
-export.export_pictures(Path(sys.argv[1]), ExportOptions(shard_size=int(sys.argv[2])))
-"""
+def start(folder, options, shard="1/1"):
+    """Start an export in another process; a message comes before each picture."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.generation.stages"])  # torch is imported once for all
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=export_slowly, args=(folder, options, shard, sender))
+    process.start()
+    sender.close()
+    return process, receiver
 
 
 @pytest.mark.parametrize("options", [FILES, replace(SHARDS, shard_size=2)], ids=["files", "shards"])
 def test_killed_at_random_moments_and_continued(tmp_path, options):
     whole, killed = write_stages(tmp_path / "whole"), write_stages(tmp_path / "killed")
     export_pictures(whole, options)
-    command = [sys.executable, "-c", _RUN, str(killed), str(options.shard_size)]
-    for pictures in (2, 3, 1, 4):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-        for _ in range(pictures):
-            process.stdout.readline()
-        time.sleep(0.004 * pictures)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert not (killed / "DiffPerson").exists() or process.returncode == 0
+    for pictures in (2, 1, 3, 1, 2, 1, 3, 1, 2, 1):
+        process, receiver = start(killed, options)
+        with contextlib.suppress(EOFError):  # it may end before
+            for _ in range(pictures):
+                receiver.recv()
+        time.sleep(random.uniform(0, 0.03))
+        process.kill()
+        process.join()
+        assert not (killed / "DiffPerson").exists() or not (killed / "DiffPerson.parts").exists()
     assert export_pictures(killed, options).complete
     assert content_of(killed / "DiffPerson") == content_of(whole / "DiffPerson")
     assert not list(killed.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("options", [FILES, replace(SHARDS, shard_size=2)], ids=["files", "shards"])
+def test_shards_at_the_same_time(tmp_path, options):
+    whole, shared = write_stages(tmp_path / "whole"), write_stages(tmp_path / "shared")
+    export_pictures(whole, options)
+    started = [start(shared, options, f"{index}/3") for index in (1, 2, 3)]
+    for process, _ in started:
+        process.join()
+    assert [process.exitcode for process, _ in started] == [0, 0, 0]
+    assert content_of(shared / "DiffPerson") == content_of(whole / "DiffPerson")
+    assert not (shared / "DiffPerson.parts").exists()
 
 
 def test_a_kill_before_the_rename_is_continued(stages, tmp_path, monkeypatch):

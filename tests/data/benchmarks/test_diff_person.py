@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tarfile
 from itertools import islice
 
 import numpy as np
@@ -195,6 +196,17 @@ def test_an_index_is_made_once(shards):
     index.write_text("nonsense")
     with pytest.raises(DatasetError, match=r"index.json is damaged .*: delete it, and it is made again"):
         build_reid_train_loader(config(shards))
+
+
+def test_the_order_in_the_tar_files_does_not_matter(exported, tmp_path):
+    folder = tmp_path / "DiffPerson/shards"
+    folder.mkdir(parents=True)
+    for number, first in enumerate((8, 0)):  # one file behind the other, backwards, in a folder
+        with tarfile.open(folder / f"my-{number}.tar", "w") as tar:
+            for path in sorted((exported["files"] / "DiffPerson/images").iterdir())[first : first + 8][::-1]:
+                tar.add(path, f"./pictures/{path.name}")
+    for one, other in zip(batches(config(exported["files"])), batches(config(tmp_path)), strict=True):
+        same(one, other)
 
 
 def test_no_folder_shows_the_tree(tmp_path):
