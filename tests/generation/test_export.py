@@ -17,6 +17,7 @@ from fastreid.data.images import ImageReadError
 from fastreid.generation.export import export_pictures
 from fastreid.generation.export_plan import ExportError, ExportOptions
 from fastreid.generation.shards import Shard
+from fastreid.methods.diffusion_reid.export_config import KEYS
 from tests.generation.stages import DROPPED, NUMBERS, SOURCES, content_of, export_slowly, write_stages
 
 FILES, SHARDS = ExportOptions(), ExportOptions(shard_size=5)

@@ -1,10 +1,10 @@
 """Filters from a config."""
 
 import pytest
-from fastreid.generation.filters.config import AUTO_OR_NUMBER, KEYS
 
 from fastreid.config import CfgNode
 from fastreid.generation.filters import FILTER_REGISTRY, FilterError, build_filters, build_rounds, model_files
+from fastreid.methods.diffusion_reid.filter_config import AUTO_OR_NUMBER, KEYS
 from fastreid.utils.registry import RegistryError
 
 
