@@ -135,21 +135,25 @@ def keep_rates(rows: Sequence[Row]) -> dict[str, float]:
     return {name: counts[name] / len(rows) for name in sorted(counts, key=lambda name: (name != "kept", name))}
 
 
-def frechet_distance(real: Tensor, written: Tensor) -> float:
+def frechet_distance(real: Tensor, written: Tensor) -> float | None:
     """Return the Frechet distance of two sets of features, by torchmetrics: FID if they are Inception's.
+
+    None, with a warning, if torchmetrics is not installed.
 
     Args:
         real: [R, D], R >= 2.
         written: [M, D], M >= 2.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
+    fid: Any = optional("torchmetrics.image.fid", "Frechet distances (FID) are left out")
+    if fid is None:
+        return None
+    return _measured(fid.FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1])), real, written)
 
-    metric = FrechetInceptionDistance(feature=_AsTheyAre(real.shape[1]))
-    return _measured(metric, real, written)
 
-
-def kernel_distance(real: Tensor, written: Tensor, subset_size: int = 50, seed: int = 0) -> float:
+def kernel_distance(real: Tensor, written: Tensor, subset_size: int = 50, seed: int = 0) -> float | None:
     """Return the mean kernel distance of two sets of features, by torchmetrics: KID if they are Inception's.
+
+    None, with a warning, if torchmetrics is not installed.
 
     Args:
         real: [R, D].
@@ -157,10 +161,11 @@ def kernel_distance(real: Tensor, written: Tensor, subset_size: int = 50, seed: 
         subset_size: images of each of the 100 random subsets; fewer if a set has fewer.
         seed: of the subsets.
     """
-    from torchmetrics.image.kid import KernelInceptionDistance
-
+    kid: Any = optional("torchmetrics.image.kid", "kernel distances (KID) are left out")
+    if kid is None:
+        return None
     size = min(subset_size, len(real), len(written))
-    metric = KernelInceptionDistance(feature=_AsTheyAre(real.shape[1]), subset_size=size)
+    metric = kid.KernelInceptionDistance(feature=_AsTheyAre(real.shape[1]), subset_size=size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return _measured(metric, real, written)

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -108,20 +110,26 @@ def test_without_weights_or_packages_inception_is_left_out(tmp_path, caplog, mon
     assert "no file is given): FID and KID are left out" in caplog.text and "there is no file" in caplog.text
     weights = tmp_path / "weights.pth"
     weights.touch()
-    monkeypatch.setitem(__import__("sys").modules, "torch_fidelity", None)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     assert quality.inception(str(weights)) is None
     assert "torch_fidelity" in caplog.text
 
 
+def test_without_torchmetrics_both_distances_are_left_out(caplog, monkeypatch):
+    for name in ("fid", "kid"):
+        monkeypatch.setitem(sys.modules, f"torchmetrics.image.{name}", None)
+    features = torch.randn(4, 2)
+    assert quality.frechet_distance(features, features) is None and quality.kernel_distance(features, features) is None
+    assert "(FID) are left out" in caplog.text and "(KID) are left out" in caplog.text
+
+
 def test_inception_is_built_from_the_file_of_its_weights(tmp_path, monkeypatch):
     """torch-fidelity is replaced; the network itself is tested by torchmetrics."""
-    from types import ModuleType
-
     from torchmetrics.image import fid
 
     weights = tmp_path / "weights.pth"
     weights.touch()
-    monkeypatch.setitem(__import__("sys").modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
     made = []
     monkeypatch.setattr(fid, "NoTrainInceptionV3", lambda *args, **options: made.append((args, options)) or "network")
     assert quality.inception(str(weights)) == "network"

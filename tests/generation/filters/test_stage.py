@@ -120,6 +120,14 @@ def test_shards_make_the_same_rows_as_one_process(written, folder):
     assert len(list((folder / "filter").glob("manifest-*.jsonl"))) == 3
 
 
+def test_shards_do_not_depend_on_who_has_pictures_already(written, folder):
+    path = folder / "pictures/manifest-1of1.jsonl"
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(row for row in rows if json.loads(row)["gid"] != 0))
+    stage(folder, written[1]).run(ROUNDS, Shard(2, 2))
+    assert {row["gid"] for row in rows_of(folder)} == {1, 3}
+
+
 def test_the_order_of_the_pictures_does_not_matter(written, folder):
     path = folder / "pictures/manifest-1of1.jsonl"
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
