@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
+from fastreid.data.build import datasets_root
 from fastreid.methods.diffusion_reid.captions import captions_of, read_captions
 from fastreid.utils.registry import Registry
 
@@ -42,7 +43,7 @@ def from_file(cfg: CfgNode) -> Captioner:
             'DIFFPERSON.LPE.CAPTIONER file reads DIFFPERSON.LPE.CAPTION_FILE, which is ""; each of its lines is '
             '{"image": PATH, "caption": TEXT}'
         )
-    captions = read_captions(path, cfg.DATASETS.ROOT)
+    captions = read_captions(path, datasets_root(cfg))
     return lambda paths: captions_of(paths, captions, path)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastreid.config import CfgNode, resolve_device
 from fastreid.data.benchmarks.diff_person import META, NAME
+from fastreid.data.build import datasets_root
 from fastreid.data.images import read_pixels
 from fastreid.data.picture_grid import spread_evenly
 from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, write_card
@@ -71,7 +72,7 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
             settings=_settings(cfg),
             figures=figures,
             sheets={"Exported pictures": place / SHEET, "Kept and dropped pictures": root / FILTER / FILTER_SHEET},
-            root=cfg.DATASETS.ROOT,
+            root=datasets_root(cfg),
         )
         write_card(card, place)
         logger.info("the data card is %s", place / "card.html")

@@ -37,6 +37,11 @@ class Painter:
         batch_size: pictures of a batch.
         vectors_of: numbers of people [B] -> vectors of their identity words [B, m, D]; None if there are none.
         autocast: makes the context of mixed precision.
+
+    Attributes:
+        pipeline: the pipeline of diffusers.
+        options: arguments of its call that all pictures share.
+        batch_size: pictures of a batch.
     """
 
     def __init__(
@@ -57,9 +62,9 @@ class Painter:
         from diffusers import StableDiffusionPipeline
 
         self._text, self._vectors_of, self._autocast = text, vectors_of, autocast
-        self._size, self._batch_size = size, batch_size
+        self._size, self.batch_size = size, batch_size
         self._device = next(unet.parameters()).device
-        self._pipeline = StableDiffusionPipeline(
+        self.pipeline = StableDiffusionPipeline(
             vae=vae,
             text_encoder=text.model,
             tokenizer=text.tokenizer,
@@ -69,8 +74,8 @@ class Painter:
             feature_extractor=None,  # type: ignore[arg-type]
             requires_safety_checker=False,
         )
-        self._pipeline.set_progress_bar_config(disable=True)
-        self._options = {"num_inference_steps": num_steps, "guidance_scale": guidance}
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.options = {"num_inference_steps": num_steps, "guidance_scale": guidance}
         channels, factor = unet.config.in_channels, 2 ** (len(vae.config.block_out_channels) - 1)
         self._latent_shape = (channels, size[0] // factor, size[1] // factor)
         self._tokens: OrderedDict[tuple[int, str], Tensor] = OrderedDict()
@@ -82,22 +87,23 @@ class Painter:
         Args:
             plans: the plans.
         """
-        filled = [*plans, *[plans[-1]] * (self._batch_size - len(plans))]
-        latents = torch.stack([self._noise(plan.seed) for plan in filled])
+        filled = [*plans, *[plans[-1]] * (self.batch_size - len(plans))]
+        latents = torch.stack([self.noise(plan.seed) for plan in filled])
         with self._autocast():
-            found = self._pipeline(
+            found = self.pipeline(
                 prompt_embeds=self._embedded(filled),
                 negative_prompt_embeds=self._row(-1, "").expand(len(filled), -1, -1),
                 latents=latents.to(self._device),
                 height=self._size[0],
                 width=self._size[1],
                 output_type="np",
-                **self._options,
+                **self.options,
             ).images
         pixels = (np.asarray(found, dtype=np.float32) * 255).round().clip(0, 255).astype(np.uint8)
         return [Image.fromarray(picture) for picture in pixels[: len(plans)]]
 
-    def _noise(self, seed: int) -> Tensor:
+    def noise(self, seed: int) -> Tensor:
+        """Return the latent [C, h, w] that a picture starts from."""
         return torch.randn(self._latent_shape, generator=torch.Generator().manual_seed(seed))
 
     def _embedded(self, plans: Sequence[PicturePlan]) -> Tensor:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
@@ -38,6 +39,7 @@ def run(stage, kills, longest, words):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
 
 
+@pytest.mark.slow
 def test_killed_stages_end_with_the_same_files(make_cfg, place, assets, tmp_path):
     keys = factory_keys(place, assets)
     torch.manual_seed(4)

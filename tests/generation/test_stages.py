@@ -218,7 +218,7 @@ def test_it_is_the_picture_of_diffusers(make_cfg):
     found = painter.paint(plans)
     for plan, picture in zip(plans, found, strict=True):
         noise = torch.randn(1, 4, 32, 16, generator=torch.Generator().manual_seed(plan.seed))
-        expected = painter._pipeline(
+        expected = painter.pipeline(
             plan.prompt, latents=noise, height=64, width=32, num_inference_steps=3, guidance_scale=5.0
         ).images[0]
         difference = np.asarray(picture).astype(int) - np.asarray(expected)

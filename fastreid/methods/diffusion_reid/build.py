@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from fastreid.config import CfgNode, ConfigError, image_size
+from fastreid.data.build import datasets_root
 from fastreid.methods.diffusion_reid.captions import read_captions
 from fastreid.methods.diffusion_reid.features import PersonExtractor
 from fastreid.methods.diffusion_reid.grammar import Grammar
@@ -160,7 +161,7 @@ def _captions(cfg: CfgNode) -> dict[str, str] | None:
             f'training reads captions from DIFFPERSON.LPE.CAPTION_FILE, which is "": `tools/diffperson.py caption` '
             f"writes them by DIFFPERSON.LPE.CAPTIONER {keys.CAPTIONER}; CAPTIONER none trains without captions"
         )
-    return read_captions(keys.CAPTION_FILE, cfg.DATASETS.ROOT)
+    return read_captions(keys.CAPTION_FILE, datasets_root(cfg))
 
 
 def _options(cfg: CfgNode, extractor: PersonExtractor | None) -> GeneratorOptions:
