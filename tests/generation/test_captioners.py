@@ -9,9 +9,6 @@ from fastreid.generation.captioners import CAPTIONER_REGISTRY
 from fastreid.utils.registry import RegistryError
 
 VISION = {
-    **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
-    "image_size": 32,
-}
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 1,
