@@ -46,6 +46,7 @@ RUN_ELSEWHERE = {
 
 SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
+    "tools/train_small_diffusion.py": shlex.split("--steps 2 --vae-steps 2 --text-steps 2 --batch 4"),
     "tools/plain_train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
     "benchmarks/generators.py": ["--assets", "nowhere", "--batch", "1", "--rounds", "1"],

@@ -1,17 +1,21 @@
 #!/usr/bin/env python
 """Writes Stable Diffusion assets with random weights.
 
-    make_assets.py --size tiny|sd15 [--output DIR]
+    make_assets.py --size tiny|small|sd15 [--text] [--output DIR]
 
 The folders have the layout of Diffusers (`unet/ vae/ scheduler/`), like the published weights. `tiny` is for the
-quickstart and the tests; `sd15` has the exact shape of Stable Diffusion 1.5 and also writes a ViT-B/16 with the names
-of jx_vit_base_p16_224-80ecf9dd.pth (`vit_base_p16_224.pth`). Random weights are for tests and timing only.
+quickstart and the tests; `small` can be trained to draw rendered people (tools/train_small_diffusion.py); `sd15` has
+the exact shape of Stable Diffusion 1.5 and also writes a ViT-B/16 with the names of
+jx_vit_base_p16_224-80ecf9dd.pth (`vit_base_p16_224.pth`). `--text` adds a tokenizer with the words of
+configs/DiffPerson/attributes*.yml and a text encoder, so that StableDiffusionPipeline of diffusers loads the folder.
+Random weights are for tests, timing and training only.
 """
 
 import argparse
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from fastreid.config import user_path
+from fastreid.generation.text_assets import CLIP_VOCABULARY, MAX_TOKENS, SD1_TEXT, words_of, write_text_parts
 from fastreid.modeling.diffusion.single_file import SD1_UNET, SD1_VAE
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import explained_disk_errors, sync_folder
@@ -29,6 +34,7 @@ from fastreid.utils.text import read_text
 
 import timm
 import torch
+import yaml
 
 shield_diffusers()
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
@@ -41,8 +47,9 @@ TINY_UNET = {
     "out_channels": 4,
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "block_out_channels": (32, 64, 64),
+    "block_out_channels": (16, 32, 48),
     "layers_per_block": 1,
+    "norm_num_groups": 2,
     "cross_attention_dim": 192,
     "attention_head_dim": 8,
 }
@@ -54,14 +61,54 @@ TINY_VAE = {
     "latent_channels": 4,
     "sample_size": 16,
 }
+# Pictures of 64x32, latents of 16x8.
+SMALL_UNET = {
+    "sample_size": (16, 8),
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "block_out_channels": (48, 96, 96),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "cross_attention_dim": 96,
+    "attention_head_dim": 4,
+}
+SMALL_VAE = {
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (16, 32, 48),
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+    "latent_channels": 4,
+    "sample_size": 64,
+}
 SD15_UNET = dict(SD1_UNET)
 
-_UNETS = {"tiny": TINY_UNET, "sd15": SD15_UNET}
+_UNETS = {"tiny": TINY_UNET, "small": SMALL_UNET, "sd15": SD15_UNET}
+_VAES = {"tiny": TINY_VAE, "small": SMALL_VAE, "sd15": SD1_VAE}
+_SMALL_TEXT = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS}
+_TEXTS = {
+    "tiny": {"hidden_size": 192, "intermediate_size": 384, "projection_dim": 192, **_SMALL_TEXT},
+    "small": {"hidden_size": 96, "intermediate_size": 192, "projection_dim": 96, **_SMALL_TEXT},
+    "sd15": SD1_TEXT,
+}
+_GRAMMARS = ("attributes.yml", "attributes_rendered.yml")
 
 
-def _request(size: str, seed: int) -> dict[str, object]:
+def _words() -> list[str]:
+    """The words of the grammars, sorted."""
+    folder = Path(__file__).resolve().parents[1] / "configs/DiffPerson"
+    contents = [yaml.safe_load(read_text(folder / name)) for name in _GRAMMARS]
+    return sorted(set().union(*map(words_of, contents)))
+
+
+def _request(size: str, seed: int, text: bool = False) -> dict[str, object]:
     """The arguments that decide the assets, in the types of JSON."""
-    return json.loads(json.dumps({"size": size, "seed": seed, "unet": _UNETS[size]}))
+    request: dict[str, object] = {"size": size, "seed": seed, "unet": _UNETS[size]}
+    if text:
+        request |= {"text": _TEXTS[size], "words": zlib.crc32(" ".join(_words()).encode())}
+    return json.loads(json.dumps(request))
 
 
 def _scheduler() -> Any:
@@ -75,15 +122,16 @@ def _scheduler() -> Any:
     )
 
 
-def make_assets(size: str, output: Path, seed: int = 0) -> None:
+def make_assets(size: str, output: Path, seed: int = 0, text: bool = False) -> None:
     """Write the assets of `size` to `output`, which then holds `unet/`, `vae/` and `scheduler/`.
 
     They are written to another folder that is renamed at the end, so that an interruption leaves nothing incomplete.
 
     Args:
-        size: "tiny" or "sd15".
+        size: "tiny", "small" or "sd15".
         output: the folder.
         seed: seed of the weights.
+        text: add a tokenizer and a text encoder.
 
     Raises:
         DiskError: the disk is full or broken.
@@ -93,7 +141,7 @@ def make_assets(size: str, output: Path, seed: int = 0) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     try:
         with explained_disk_errors(output):
-            _write_assets(size, draft, seed)
+            _write_assets(size, draft, seed, text)
             draft.rename(output)
             sync_folder(output.parent)
     except BaseException:
@@ -101,17 +149,18 @@ def make_assets(size: str, output: Path, seed: int = 0) -> None:
         raise
 
 
-def _write_assets(size: str, draft: Path, seed: int) -> None:
-    tiny = size == "tiny"
+def _write_assets(size: str, draft: Path, seed: int, text: bool) -> None:
     unet: Any = UNet2DConditionModel(**_UNETS[size])
     unet.save_pretrained(draft / "unet")
-    vae: Any = AutoencoderKL(**(TINY_VAE if tiny else SD1_VAE))
+    vae: Any = AutoencoderKL(**_VAES[size])
     vae.save_pretrained(draft / "vae")
     _scheduler().save_pretrained(draft / "scheduler")
-    if not tiny:
+    if size == "sd15":
         vit = timm.create_model("vit_base_patch16_224", pretrained=False)
         save_sealed(vit.state_dict(), draft / "vit_base_p16_224.pth")
-    (draft / _MANIFEST).write_text(json.dumps(_request(size, seed)), encoding="utf-8")
+    if text:
+        write_text_parts(_words(), draft, _TEXTS[size], CLIP_VOCABULARY if size == "sd15" else 0)
+    (draft / _MANIFEST).write_text(json.dumps(_request(size, seed, text)), encoding="utf-8")
 
 
 def _noted(manifest: Path) -> object:
@@ -125,37 +174,39 @@ def _noted(manifest: Path) -> object:
 def main() -> None:
     """Parse the command line and write the assets unless they exist."""
     parser = argparse.ArgumentParser(description="Write Stable Diffusion assets with random weights.")
-    parser.add_argument("--size", choices=("tiny", "sd15"), default="tiny")
-    parser.add_argument("--output", type=user_path, metavar="DIR", help="default: pretrained/random-SIZE")
+    parser.add_argument("--size", choices=tuple(_UNETS), default="tiny")
+    parser.add_argument("--text", action="store_true", help="with a tokenizer and a text encoder")
+    parser.add_argument("--output", type=user_path, metavar="DIR", help="default: pretrained/random-SIZE[-text]")
     parser.add_argument("--seed", type=int, default=0)
     with reported_as("make_assets"):
         args = parser.parse_args()
-        output = args.output or Path("pretrained") / f"random-{args.size}"
+        output = args.output or Path("pretrained") / f"random-{args.size}{'-text' if args.text else ''}"
         with path_lock(output, wait=True):  # another process may be writing the same
-            make_if_absent(args.size, output, args.seed)
+            make_if_absent(args.size, output, args.seed, args.text)
 
 
-def make_if_absent(size: str, output: Path, seed: int) -> None:
+def make_if_absent(size: str, output: Path, seed: int, text: bool = False) -> None:
     """Make the assets unless `output` already has them.
 
     Args:
-        size: "tiny" or "sd15".
+        size: "tiny", "small" or "sd15".
         output: the folder.
         seed: seed of the weights.
+        text: add a tokenizer and a text encoder.
 
     Raises:
         UserError: the folder holds something else.
     """
     if output.exists():
-        if _noted(output / _MANIFEST) != _request(size, seed):
+        if _noted(output / _MANIFEST) != _request(size, seed, text):
             raise UserError(
-                f"{output} holds something else than size {size} with seed {seed}, as this "
-                "version makes them; delete it or give another --output"
+                f"{output} holds something else than size {size} with seed {seed}{' and text' if text else ''}, as "
+                "this version makes them; delete it or give another --output"
             )
         print(f"{output} exists, nothing to do (delete it to make it again)")
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    make_assets(size, output, seed)
+    make_assets(size, output, seed, text)
     print(f"wrote random weights of size {size} to {output}")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from fastreid.config import user_path
 from fastreid.rendering import DOMAINS, RenderConfig, RenderRequest, render_benchmark
+from fastreid.rendering.captions import write_captions
 from fastreid.rendering.contact_sheet import contact_sheet
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import save_picture
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, help="processes; all usable cores if not given")
     add("--overwrite", action="store_true", help="replace one rendered with other parameters")
     add("--contact-sheet", type=user_path, metavar="FILE", help="draw people x cameras into FILE as well")
+    add("--captions", type=user_path, metavar="FILE", help="describe every image in FILE (JSON lines) as well")
     knobs = parser.add_argument_group("how hard it is (see fastreid's RenderConfig)")
     for field in fields(RenderConfig):
         flag = f"--{field.name.replace('_', '-')}"
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
 def _render(args: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     signal.signal(signal.SIGTERM, _terminate)
-    sheet = args.pop("contact_sheet")
+    sheet, captions = args.pop("contact_sheet"), args.pop("captions")
     knobs = {field.name: args.pop(field.name) for field in fields(RenderConfig)}
     try:
         summary = render_benchmark(**args, config=RenderConfig(**knobs))
@@ -72,6 +74,10 @@ def _render(args: dict[str, Any]) -> None:
     images = ", ".join(f"{count} {split}" for split, count in summary.images.items())
     took = "already there" if summary.reused else f"rendered in {summary.seconds:.1f} s"
     print(f"{summary.folder}: {images} images, domain {summary.request.domain}, {took}")
+    if captions is not None:
+        with path_lock(captions, wait=True):
+            count = write_captions(summary.request, summary.folder, captions)
+        print(f"{captions}: captions of {count} images")
     if sheet is not None:
         people = _sheet_people(summary.request)
         sheet.parent.mkdir(parents=True, exist_ok=True)

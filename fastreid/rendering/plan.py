@@ -71,6 +71,10 @@ class RenderRequest:
         own = np.random.default_rng([self.seed, 2, pid])
         return draw_person(shared, own, member, self.config, self.look.wardrobe)
 
+    def rng(self, shot: Shot) -> np.random.Generator:
+        """The generator of an image: of its pose, surroundings and noise."""
+        return np.random.default_rng([self.seed, 4, shot.person, shot.image])
+
     def shots(self, pid: int) -> list[Shot]:
         """The images of person `pid`: views alternate, and cameras alternate within a view.
 

@@ -39,6 +39,19 @@ def aim(camera: Camera, rng: np.random.Generator, config: RenderConfig) -> Pinho
     )
 
 
+def view_of(camera: Camera, rng: np.random.Generator, config: RenderConfig) -> tuple[Pinhole, Pose]:
+    """Draw what an image shows: the pinhole camera, and the pose of the person at the origin."""
+    pinhole = aim(camera, rng, config)
+    heading, phase = rng.uniform(0, 2 * np.pi, 2)
+    return pinhole, Pose(0, 0, heading, phase, stride=rng.uniform(0.35, 1.05))
+
+
+def facing(pinhole: Pinhole, heading: float) -> float:
+    """Cosine of the horizontal angle between a person's heading (radians) and the direction to the camera."""
+    x, y = -pinhole.forward[:2] / np.linalg.norm(pinhole.forward[:2])
+    return float(x * np.cos(heading) + y * np.sin(heading))
+
+
 def crop(boxes: np.ndarray, rng: np.random.Generator, config: RenderConfig) -> tuple[np.ndarray, np.ndarray]:
     """Pixel columns x [W] and rows y [H] of an imperfect box around the part boxes [P, 4]."""
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
@@ -70,9 +83,9 @@ def render_person(
         wardrobe: what passers-by wear; `Wardrobe()` by default.
     """
     config, wardrobe = config or RenderConfig(), wardrobe or Wardrobe()
-    scene, light, pinhole = Scene(), Light(camera, config), aim(camera, rng, config)
-    heading, phase = rng.uniform(0, 2 * np.pi, 2)
-    scene.add_person(person, Pose(0, 0, heading, phase, stride=rng.uniform(0.35, 1.05)))
+    scene, light = Scene(), Light(camera, config)
+    pinhole, pose = view_of(camera, rng, config)
+    scene.add_person(person, pose)
     x, y = crop(pinhole.boxes(scene.parts), rng, config)
     if rng.random() < config.bystander:
         add_passer_by(scene, rng, config, wardrobe)

@@ -19,7 +19,6 @@ from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -62,7 +61,7 @@ def _render_identity(folder: Path, request: RenderRequest, pid: int) -> Counter[
     layout, person = get_layout(request.name), request.person(pid)
     counts: Counter[str] = Counter()
     for shot in request.shots(pid):
-        rng = np.random.default_rng([request.seed, 4, pid, shot.image])
+        rng = request.rng(shot)
         picture = render_person(person, request.cameras[shot.camera], rng, request.config, request.look.wardrobe)
         low, high = request.config.jpeg_quality_low, request.config.jpeg_quality_high
         quality = int(rng.integers(low, high, endpoint=True))
