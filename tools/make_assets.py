@@ -7,7 +7,7 @@ The folders have the layout of Diffusers (`unet/ vae/ scheduler/`), like the pub
 quickstart and the tests; `small` can be trained to draw rendered people (tools/train_small_diffusion.py); `sd15` has
 the exact shape of Stable Diffusion 1.5 and also writes a ViT-B/16 with the names of
 jx_vit_base_p16_224-80ecf9dd.pth (`vit_base_p16_224.pth`). `--text` adds a tokenizer with the words of
-configs/DiffPerson/attributes*.yml and a text encoder, so that StableDiffusionPipeline of diffusers loads the folder.
+configs/grammars/*.yml and a text encoder, so that StableDiffusionPipeline of diffusers loads the folder.
 Random weights are for tests, timing and training only.
 """
 
@@ -93,12 +93,12 @@ _TEXTS = {
     "small": {"hidden_size": 96, "intermediate_size": 192, "projection_dim": 96, **_SMALL_TEXT},
     "sd15": SD1_TEXT,
 }
-_GRAMMARS = ("attributes.yml", "attributes_rendered.yml")
+_GRAMMARS = ("photographs.yml", "rendered.yml")
 
 
 def _words() -> list[str]:
     """The words of the grammars, sorted."""
-    folder = Path(__file__).resolve().parents[1] / "configs/DiffPerson"
+    folder = Path(__file__).resolve().parents[1] / "configs/grammars"
     contents = [yaml.safe_load(read_text(folder / name)) for name in _GRAMMARS]
     return sorted(set().union(*map(words_of, contents)))
 

@@ -1,6 +1,6 @@
 """Captions of rendered images: what the renderer knows of a person and of a shot, as text.
 
-The words and forms are those of configs/DiffPerson/attributes_rendered.yml.
+The words and forms are those of configs/grammars/rendered.yml.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from fastreid.rendering.captions import caption, captions, colour_name, person_s
 from fastreid.rendering.people import CLOTHES, HAIR_STYLES, HATS, LEGWEAR, LOWER_PATTERNS, UPPER_PATTERNS
 from tests.miniature import ROOT
 
-GRAMMAR = yaml.safe_load((ROOT / "configs/DiffPerson/attributes_rendered.yml").read_text())
+GRAMMAR = yaml.safe_load((ROOT / "configs/grammars/rendered.yml").read_text())
 
 
 def request(name="CARGO", domain="plain", **config):
@@ -106,9 +106,9 @@ def test_the_file_leads_to_the_images(tmp_path):
     assert [row["caption"] for row in rows] == [text for _, text in captions(wanted)]
 
 
-@pytest.mark.parametrize("name", ["attributes.yml", "attributes_rendered.yml"])
+@pytest.mark.parametrize("name", ["photographs.yml", "rendered.yml"])
 def test_grammars_are_complete(name):
-    grammar = yaml.safe_load((ROOT / "configs/DiffPerson" / name).read_text())
+    grammar = yaml.safe_load((ROOT / "configs/grammars" / name).read_text())
     assert {*grammar} == {"words", "slots", "prefix", "order", "identity", "swaps"}
     assert {*grammar["order"]} == {*grammar["slots"]} >= {*grammar["identity"], *grammar["swaps"]}
     texts = [text for texts in (*grammar["words"].values(), *grammar["slots"].values()) for text in texts]

@@ -29,7 +29,7 @@ _MODEL = {
     # Compute the UNet's activations again in the backward pass instead of storing them.
     "SD.CHECKPOINTING": Key(False, FLAG),
     # YAML file with the grammar of descriptions: slots and their phrases.
-    "GRAMMAR": Key("configs/DiffPerson/attributes.yml", TEXT, is_path=True),
+    "GRAMMAR": Key("configs/grammars/photographs.yml", TEXT, is_path=True),
     # The prompt of a training image: <id> is the person's identity word, {caption} the caption of the image.
     "LPE.TEMPLATE": Key("a photo of a <id> person, {caption}", TEXT),
     # Where captions come from: "file", "blip2", "image-to-text" (another model of transformers) or "none".
