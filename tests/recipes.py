@@ -9,7 +9,7 @@ from fastreid.config import get_cfg
 from fastreid.modeling import build_model
 from tests.miniature import ROOT
 
-GRAMMARS = sorted((ROOT / "configs").rglob("attributes*.yml"))  # of Diffusion-ReID: words, not keys
+GRAMMARS = sorted((ROOT / "configs/grammars").glob("*.yml"))  # of Diffusion-ReID: words, not keys
 CONFIGS = sorted({*(ROOT / "configs").rglob("*.yml")} - {*GRAMMARS})
 BASES = [path for path in CONFIGS if path.parent.name == "_base_" or path.name.startswith("Base-")]
 RECIPES = [path for path in CONFIGS if path not in BASES]

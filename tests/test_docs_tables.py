@@ -155,6 +155,15 @@ def test_domains_of_the_renderer_are_all_described():
     assert listed == [(name, domain.about) for name, domain in DOMAINS.items()]
 
 
+def test_every_key_of_diffusion_reid_is_in_its_page_with_its_default():
+    known = dict(leaves(get_cfg()))
+    table = {name: value for name, value, _ in rows("docs/diffusion_reid.md", "## Keys", 3)}
+    expected = {name.removeprefix("DIFFPERSON."): known[name] for name in known if name.startswith("DIFFPERSON.")}
+    expected["SOLVER.WORDS_LR_FACTOR"] = 1.0
+    shown = {name: str(list(value) if isinstance(value, tuple) else value) or '""' for name, value in expected.items()}
+    assert table == shown
+
+
 def test_every_config_is_in_the_list():
     listed = re.findall(r"`(configs/[\w/-]+\.yml)`", TEXTS["docs/config.md"].split("## The files here")[1])
     assert sorted(listed) == sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*.yml"))

@@ -16,7 +16,7 @@ DOMAINS = [path for path in QUICKSTART if path not in AERIAL]
 PUBLISHED = [path for path in RECIPES if path not in QUICKSTART]
 TABLES = [*re.findall(r"^### .+$", TEXTS[PAGE], re.MULTILINE), "## Pre-training"]
 ROWS = [row for heading in TABLES for row in rows(PAGE, heading, 5)]
-ONE_STAGE = ("Baseline", "ClusterContrast", "DCAC", "MGN", "PISL")
+ONE_STAGE = ("Baseline", "ClusterContrast", "DCAC", "DiffusionReID", "MGN", "PISL")
 FIGURES = r"\d\d\.\d+ / \d\d\.\d+"
 
 

@@ -530,7 +530,13 @@ UNREAD = [
     ({"MODEL.LOSSES.CE.EPSILON": 0.0}, "MODEL.LOSSES.CE.ALPHA"),
     *(
         ({"MODEL.META_ARCHITECTURE": "Baseline"}, key)
-        for key in ("TEST.SDMODEL.NUM_DRAWS", "MODEL.LOSSES.PCL.MOMENTUM", "CLUSTER.K1", "PISL.NUM_PARTS")
+        for key in (
+            "TEST.SDMODEL.NUM_DRAWS",
+            "MODEL.LOSSES.PCL.MOMENTUM",
+            "CLUSTER.K1",
+            "PISL.NUM_PARTS",
+            "DIFFPERSON.IIR.WORDS",
+        )
     ),
     ({"MODEL.META_ARCHITECTURE": "PISL"}, "MODEL.LOSSES.CLUSTER.TEMPERATURE"),
     ({"MODEL.META_ARCHITECTURE": "ClusterContrast"}, "CLUSTER.REINIT_CLASSIFIER"),

@@ -36,11 +36,13 @@ _MODEL = {
     "LPE.CAPTIONER": Key("blip2", NAME),
     # Captions for "file": JSON lines {"image": PATH, "caption": TEXT}.
     "LPE.CAPTION_FILE": Key("", TEXT, is_path=True),
-    # Folder of the captioning model in the format of transformers, and the text that its captions continue.
+    # Folder of the captioning model in the format of transformers.
     "LPE.MODEL": Key("", TEXT, is_path=True),
+    # The text that captions of "blip2" continue.
     "LPE.PREFIX": Key("a photo of a person wearing", TEXT),
-    # Tokens of a caption, and images that are captioned together.
+    # Most tokens of a caption.
     "LPE.MAX_TOKENS": Key(40, COUNT),
+    # Images that are captioned together.
     "LPE.BATCH": Key(8, COUNT),
     # Give each caption the phrases that most captions of the person have, in the slots that belong to a person.
     "LPE.MERGE": Key(True, FLAG),
@@ -49,6 +51,7 @@ _MODEL = {
     "IIR.MODE": Key("encoder", one_of("encoder", "table", "off")),
     # Number of vectors of an identity word.
     "IIR.WORDS": Key(1, COUNT),
+    # Width of the encoder between its linear layers.
     "IIR.HIDDEN": Key(1024, COUNT),
     # Features that the encoder reads: "reid" (a model of this library), "clip" (CLIP's image encoder) or "clip+reid".
     "IIR.INPUT": Key("clip+reid", one_of("clip+reid", "clip", "reid")),
@@ -73,6 +76,7 @@ _MODEL = {
     "DI.FOLDER": Key("", TEXT, is_path=True),
     # What trains in the UNet: "lora", "full", or "words" (nothing: the identity words alone).
     "TUNE.MODE": Key("lora", one_of("lora", "full", "words")),
+    # Rank of the adapters.
     "TUNE.RANK": Key(16, COUNT),
     # The update is (ALPHA / RANK) B A; 0 stands for RANK.
     "TUNE.ALPHA": Key(0.0, NOT_NEGATIVE),
@@ -95,8 +99,11 @@ _STAGES = {
     "MIN_IMAGES": Key(2, COUNT),
     # Pictures of each person.
     "GEN.PER_ID": Key(200, COUNT),
+    # Solver: "ddim", "dpm++", "euler" or "pndm".
     "GEN.SOLVER": Key("ddim", one_of(*SOLVERS)),
+    # Steps of the solver.
     "GEN.STEPS": Key(50, COUNT),
+    # Scale of classifier-free guidance; 1 or less uses none.
     "GEN.GUIDANCE": Key(7.5, NOT_NEGATIVE),
     # Pictures that are written together; the results do not depend on it, except for rounding.
     "GEN.BATCH": Key(8, COUNT),
@@ -104,15 +111,18 @@ _STAGES = {
     "GEN.SWAP_PROB": Key(0.5, SHARE),
     # Greatest share of a person's pictures in which it may be a phrase of the person, such as the upper clothes.
     "GEN.MAX_IDENTITY_SWAPS": Key(0.1, SHARE),
+    # Seed of prompts and noise.
     "GEN.SEED": Key(0, NOT_NEGATIVE),
     # Format of the pictures: "png" or "jpg".
     "GEN.FORMAT": Key("png", one_of("png", "jpg")),
 }
 _CARD = {
-    # A network that took no part, for the figures of the data card: a checkpoint of this library, or a model of timm
-    # with the file of its weights. Without one the card has fewer figures.
+    # A network that took no part, for the figures of the data card: a checkpoint of this library. Without one the card
+    # has fewer figures.
     "CARD.MODEL": Key("", TEXT, is_path=True),
+    # Instead of it a model of timm, such as one of ImageNet.
     "CARD.TIMM_NAME": Key("", TEXT),
+    # The file of its weights.
     "CARD.TIMM_WEIGHTS": Key("", TEXT, is_path=True),
     # Weights of the Inception network of torchmetrics, for FID and KID; "" leaves them out.
     "CARD.INCEPTION": Key("", TEXT, is_path=True),

@@ -42,24 +42,29 @@ KEYS = {
     # Least similarity to the person: mean cosine to the three most similar real images. "auto": the TAU_PCT-th
     # percentile of that of real images.
     "DIFFPERSON.FILTER.TAU_ID": Key("auto", AUTO_OR_NUMBER),
+    # The percentile for TAU_ID auto.
     "DIFFPERSON.FILTER.TAU_PCT": Key(5.0, PERCENT),
     # Least difference between the cosines to the centroid of the person and to the nearest one of another person.
     "DIFFPERSON.FILTER.MARGIN": Key(0.0, FINITE),
     # Greatest cosine to a real image; pictures above it are copies. "auto": the DUP_PCT-th percentile of that of real
     # images.
     "DIFFPERSON.FILTER.TAU_DUP": Key("auto", AUTO_OR_NUMBER),
+    # The percentile for TAU_DUP auto.
     "DIFFPERSON.FILTER.DUP_PCT": Key(99.5, PERCENT),
+    # Share of the pictures of each person that MODE quantile keeps.
     "DIFFPERSON.FILTER.KEEP_QUANTILE": Key(0.75, SHARE_ABOVE_0),
-    # Fewest kept pictures of a person; more rounds are written of people who have fewer, up to MAX_ROUNDS in all.
+    # Fewest kept pictures of a person; the stage top-up writes more of people who have fewer.
     "DIFFPERSON.FILTER.MIN_KEEP": Key(100, NOT_NEGATIVE),
+    # Most rounds, the first one included.
     "DIFFPERSON.FILTER.MAX_ROUNDS": Key(3, COUNT),
     # Filter "near_copy": greatest correlation of the pixels of two pictures, mirror images included.
     "DIFFPERSON.FILTER.MAX_CORRELATION": Key(0.9, between(-1, 1)),
     # Filter "blur": least sharpness, as a share of the median of the person's real images.
     "DIFFPERSON.FILTER.MIN_SHARPNESS": Key(0.15, NOT_NEGATIVE),
-    # Filter "several_people": a detector of torchvision.models.detection, the file of its COCO weights, and the least
-    # confidence of a person that counts.
+    # Filter "several_people": a detector of torchvision.models.detection.
     "DIFFPERSON.FILTER.DETECTOR": Key("fasterrcnn_mobilenet_v3_large_fpn", NAME),
+    # The file of its COCO weights.
     "DIFFPERSON.FILTER.DETECTOR_WEIGHTS": Key("", TEXT, is_path=True),
+    # Least confidence of a person that counts.
     "DIFFPERSON.FILTER.DETECTOR_SCORE": Key(0.7, SHARE),
 }
