@@ -40,6 +40,13 @@ def tiny_assets(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def text_assets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text_assets") / "tiny"
+    run_tool("tools/make_assets.py", "--size", "tiny", "--text", "--output", str(folder), cwd=folder.parent)
+    return folder
+
+
 def dry_run(recipe: Path, data_root: Path, output: Path, *words: str) -> str:
     keys = [word for word in words if not word.startswith("--overlay=")]
     flags = [word for word in words if word not in keys]
@@ -74,13 +81,22 @@ FULL_SIZE |= dict.fromkeys(("AGW_R50", "sbs_R50"), "23,536,719")
 FULL_SIZE |= {"pretrain_r50": "23,508,032", "pretrain_swin_tiny": f"{27_519_354 - 2 * 78 * 24:,}"}
 
 
+# The generator without captions, reference set and CLIP, which other stages write or others publish.
+WITHOUT_EARLIER_STAGES = (
+    *("DIFFPERSON.LPE.CAPTIONER", "none", "DIFFPERSON.DI.ENABLED", "False", "DIFFPERSON.IIR.MODE", "table"),
+    *("DATASETS.PEOPLE", "[0.0, 1.0]"),
+)
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
-def test_every_recipe_can_be_built(recipe, data_root, tiny_assets, tmp_path):
+def test_every_recipe_can_be_built(recipe, data_root, tiny_assets, text_assets, tmp_path):
     keys = ["MODEL.BACKBONE.PRETRAIN", "False"]
     if merged(recipe).MODEL.META_ARCHITECTURE == "DCAC":
         keys += ["DCAC.SD.WEIGHTS", str(tiny_assets), "DCAC.LORA.RANK", "2", "MODEL.WEIGHTS", ""]
         if recipe.parent.name == "DCAC" and recipe.stem != "market1501":
             keys += ["MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "128"]
+    if merged(recipe).MODEL.META_ARCHITECTURE == "DiffusionReID":
+        keys = ["DIFFPERSON.SD.WEIGHTS", str(text_assets), *WITHOUT_EARLIER_STAGES]
     if merged(recipe).MODEL.META_ARCHITECTURE == "PISL":
         keys += ["MODEL.WEIGHTS", ""]
     if is_stage2(merged(recipe)):
