@@ -35,6 +35,7 @@ RUN_ELSEWHERE = {
     "--stable-diffusion": "tests/tools/test_convert_checkpoint.py::test_a_stable_diffusion_of_one_file_becomes_folders",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
     "docs/follow_a_step.md": "tests/test_follow_a_step.py::test_each_stop_is_called_after_the_one_before",
+    "docs/diffusion_reid.md": "tests/generation/test_commands.py::test_the_commands_of_the_page_run",
     "ruff": "tests/test_house.py::test_ruff_has_no_complaint",
     "mypy": "tests/test_house.py::test_types_are_right",
     "stripes.py": "tests/test_adding_a_method.py::test_the_commands_of_the_page_run",
