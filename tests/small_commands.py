@@ -36,13 +36,32 @@ def small_pisl(words: tuple[str, ...], scratch: Scratch) -> list[str]:
 
 def small_transfer(words: tuple[str, ...], scratch: Scratch) -> list[str]:
     """Write small backbones to the files of the command, and return keys with which it runs on a few people."""
+    for path in (word.partition("=")[2] for word in words if word.endswith(".pth")):
+        write_backbone(scratch.folder / path)
+    return small_resnet(scratch)
+
+
+def small_pretraining(words: tuple[str, ...], scratch: Scratch) -> list[str]:
+    """Return keys with which a small ResNet is pre-trained on a few people, or starts from a small backbone."""
+    if "MODEL.BACKBONE.PRETRAIN_PATH" in words:
+        write_backbone(scratch.folder / words[words.index("MODEL.BACKBONE.PRETRAIN_PATH") + 1])
+        return small_resnet(scratch)
+    return [*small_resnet(scratch), "DATASETS.NAMES", "['Market1501']"]
+
+
+def small_resnet(scratch: Scratch) -> list[str]:
+    """Return keys with which a small ResNet trains on a few people of two rendered benchmarks."""
     for name in ("Market1501", "MSMT17"):
         render_benchmark(scratch.folder / "datasets/unlabelled", name, workers=1, **PEOPLE)
+    return [*SMALL_RESNET, "MODEL.DEVICE", "cpu", "DATASETS.ROOT", "datasets/unlabelled"]
+
+
+def write_backbone(path: Path, prefix: str = "") -> None:
+    """Write an untrained small ResNet; with the prefix "backbone." as in a checkpoint of a whole model."""
     cfg = merged(ROOT / "configs/Base-AGW.yml")
     cfg.merge_from_list([*SMALL_RESNET, "MODEL.BACKBONE.PRETRAIN", "False"])
-    for path in (word.partition("=")[2] for word in words if word.endswith(".pth")):
-        torch.save(build_backbone(cfg).state_dict(), scratch.folder / path)
-    return [*SMALL_RESNET, "MODEL.DEVICE", "cpu", "DATASETS.ROOT", "datasets/unlabelled"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({f"{prefix}{name}": value for name, value in build_backbone(cfg).state_dict().items()}, path)
 
 
 def save_for_evaluation(recipe: Path, path: Path, keys: list[str]) -> None:

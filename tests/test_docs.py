@@ -22,7 +22,16 @@ from fastreid.modeling import build_model
 from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
 from tests.pages import MIGRATING, TEXTS, blocks
 from tests.recipes import leaves, merged
-from tests.small_commands import SMALL_RESNET, small_cargo, small_dcac, small_pisl, small_transfer, unless_given
+from tests.small_commands import (
+    SMALL_RESNET,
+    small_cargo,
+    small_dcac,
+    small_pisl,
+    small_pretraining,
+    small_transfer,
+    unless_given,
+    write_backbone,
+)
 
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastreid").rglob("*.py"))
 
@@ -218,6 +227,10 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
         added += small_dcac(words, scratch)
     if tool == "tools/transfer.py":
         added += small_transfer(words, scratch)
+    if any("DiffPerson/pretrain_" in word for word in words) and "--backbone" in words:
+        write_backbone(scratch.folder / words[words.index("--backbone") + 1], "backbone.")
+    elif any("DiffPerson/pretrain_" in word or "configs/Market1501" in word for word in words):
+        added += small_pretraining(words, scratch)
     scratch.tool(tool, *words, *added)
 
 
