@@ -11,12 +11,13 @@ deviation over the seeds, and the gain over stage 1, paired by seed. What is fin
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from fastreid.evaluation.gains import mean_and_spread
 
 from tabulate import tabulate
 
@@ -158,12 +159,6 @@ def run(name: str, seed: int, root: str, output: Path, stage1: Sequence[str]) ->
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-def cell(values: list[float], sign: str = "") -> str:
-    """Mean ± standard deviation over seeds."""
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):{sign}.1f}{spread}"
-
-
 def tables(
     rows: dict[str, list[dict[str, dict]]],
     protocols: Mapping[str, str] = PROTOCOLS,
@@ -177,9 +172,9 @@ def tables(
         for protocol in protocols:
             after = {key: [s[protocol][key] for s in seeds] for key in ("mAP", "Rank-1")}
             before = {key: [s[protocol][key] for s in baseline] for key in after}
-            cells.append(" / ".join(map(cell, after.values())))
+            cells.append(" / ".join(map(mean_and_spread, after.values())))
             paired = ([a - b for a, b in zip(after[key], before[key], strict=True)] for key in after)
-            differences.append(" / ".join(cell(difference, "+") for difference in paired))
+            differences.append(" / ".join(mean_and_spread(difference, "+") for difference in paired))
         figures.append([name, *cells])
         gains.append([name, *differences])
     headers = ["mAP / Rank-1 (%)", *protocols.values()]

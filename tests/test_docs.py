@@ -19,11 +19,19 @@ from fastreid.data.benchmarks.diff_person import file_name
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.engine import default_argument_parser
 from fastreid.modeling import build_model
-from fastreid.modeling.model import evaluation_config_of
-from fastreid.rendering import render_benchmark
-from tests.miniature import ADDED, FEW_STEPS, PEOPLE, ROOT, Scratch, finished_quickstart, make_scratch
+from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
 from tests.pages import MIGRATING, TEXTS, blocks
-from tests.recipes import TINY_MODEL, asset_keys, leaves, merged, save_model
+from tests.recipes import leaves, merged
+from tests.small_commands import (
+    SMALL_RESNET,
+    small_cargo,
+    small_dcac,
+    small_pisl,
+    small_pretraining,
+    small_transfer,
+    unless_given,
+    write_backbone,
+)
 
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastreid").rglob("*.py"))
 
@@ -214,55 +222,17 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
         )
     if any("configs/unsupervised" in word for word in words):  # three images
         words = [*words[:2], "--dry-run", *words[2:]]
-        added += ["MODEL.BACKBONE.PRETRAIN", "False", "MODEL.BACKBONE.DEPTH", "18x", "MODEL.BACKBONE.FEAT_DIM", "512"]
-        added += ["MODEL.WEIGHTS", "", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_INSTANCE", "2"]
+        added += ["MODEL.BACKBONE.PRETRAIN", "False", *SMALL_RESNET, "MODEL.WEIGHTS", ""]
+        added += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_INSTANCE", "2"]
     if any("configs/DCAC" in word for word in words):
         added += small_dcac(words, scratch)
+    if tool == "tools/transfer.py":
+        added += small_transfer(words, scratch)
+    if any("DiffPerson/pretrain_" in word for word in words) and "--backbone" in words:
+        write_backbone(scratch.folder / words[words.index("--backbone") + 1], "backbone.")
+    elif any("DiffPerson/pretrain_" in word or "configs/Market1501" in word for word in words):
+        added += small_pretraining(words, scratch)
     scratch.tool(tool, *words, *added)
-
-
-def small_dcac(words: tuple[str, ...], scratch: Scratch) -> list[str]:
-    """Write a small checkpoint to MODEL.WEIGHTS, and return keys with which it is evaluated on a few people."""
-    render_benchmark(scratch.folder / "datasets/people", "DukeMTMC", **PEOPLE)
-    keys = ["MODEL.DEVICE", "cpu", "MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "128"]
-    recipe = ROOT / words[words.index("--config-file") + 1]
-    save_for_evaluation(recipe, scratch.folder / words[words.index("MODEL.WEIGHTS") + 1], keys)
-    return [*keys, "DATASETS.ROOT", "datasets/people"]
-
-
-def small_pisl(words: tuple[str, ...], scratch: Scratch) -> list[str]:
-    """Return keys with which a small PISL runs on a few people; write its checkpoint if one is evaluated."""
-    for name in ("Market1501", "MSMT17", "VeRi"):
-        render_benchmark(scratch.folder / "datasets/unlabelled", name, workers=1, **PEOPLE)
-    keys = ["MODEL.BACKBONE.PRETRAIN", "False", "MODEL.BACKBONE.DEPTH", "18x", "MODEL.BACKBONE.FEAT_DIM", "512"]
-    keys += ["PISL.SDM.LOC_CHANNELS", "8", *FEW_STEPS]
-    for option in {"MODEL.WEIGHTS", "--evaluate"} & set(words):
-        path = scratch.folder / words[words.index(option) + 1]
-        save_for_evaluation(ROOT / "configs/PISL/market1501.yml", path, keys)
-    return [*keys, "DATASETS.ROOT", "datasets/unlabelled"]
-
-
-def save_for_evaluation(recipe: Path, path: Path, keys: list[str]) -> None:
-    """Write a checkpoint of the part of an untrained model that evaluation reads."""
-    cfg = merged(recipe)
-    cfg.merge_from_list(keys)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": build_model(evaluation_config_of(cfg), num_classes=8).state_dict()}, path)
-
-
-def unless_given(flag: str, words: tuple[str, ...]) -> list[str]:
-    return [] if {flag, "--eval-only", "--evaluate"} & set(words) else [flag]
-
-
-def small_cargo(words: tuple[str, ...], scratch: Scratch) -> list[str]:
-    """Return keys with which a command on CARGO runs on twelve people, with a small ViT and the tiny UNet."""
-    keys = ["DATASETS.ROOT", "datasets/quickstart", "MODEL.BACKBONE.PRETRAIN", "False"]
-    if not any("stage2" in word for word in words):
-        return [*keys, "MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "192"]
-    keys += [*TINY_MODEL, *asset_keys(scratch.folder / "pretrained/random-tiny")]
-    recipe, path = ROOT / "configs/CARGO/base_stage2_step5.yml", scratch.folder / "small.pth"
-    stage = "SDReIDStage2" if "--eval-only" in words else "SDReIDStage1"
-    return [*keys, *save_model(stage, recipe, path, *keys)]
 
 
 def test_the_example_of_scoring_runs():

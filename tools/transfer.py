@@ -233,9 +233,12 @@ def train(one: Planned) -> Result:
     """Train in a process of its own until the run is finished; its output is in console.txt.
 
     Raises:
-        UserError: the process ended with an error; the message has the end of its output.
+        UserError: the process ended with an error, and the message has the end of its output; or the run that it starts
+            from is not finished.
     """
     folder = one.run.folder
+    if one.run.start and not one.run.start.is_file():
+        raise UserError(f"the run {one.run.title} cannot start: the run that it starts from has failed")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RECORD, _record_of(one))
     console = folder / "console.txt"
@@ -290,6 +293,36 @@ def write(gains: Gains, results: Sequence[Result], args: argparse.Namespace) -> 
         file.write(f"{gains.table()}\n")
 
 
+def run_all(planned: Sequence[Planned], args: argparse.Namespace) -> list[str]:
+    """Read or train all runs, write the results after each, and print them; with --dry-run only list the runs.
+
+    A run that fails (an untrained backbone may give no clusters) does not keep the others from being trained.
+
+    Returns:
+        Names of the runs that failed, or could not start as another one failed.
+    """
+    names, results, failed = [name for name, _ in args.backbones], [], []
+    for number, one in enumerate(planned, 1):
+        done = finished(one)
+        state = "finished" if done else "unfinished" if (one.run.folder / RECORD).exists() else "new"
+        print(f"[{number}/{len(planned)}] {one.run.title}: {state}, {one.run.folder}", flush=True)
+        if args.dry_run:
+            continue
+        try:
+            results.append(done or train(one))
+        except UserError as error:
+            failed.append(one.run.title)
+            print(f"{error}\n", file=sys.stderr)
+            continue
+        write(Gains(results, names), results, args)
+    if results:
+        gains = Gains(results, names)
+        print(f"\n{gains.table()}\n\nThe table is in {args.output / 'results.md'}")
+        if optional("matplotlib.figure", "no plot is drawn") and gains.draw(args.output / "ratios.png", "supervised"):
+            print(f"The plot is {args.output / 'ratios.png'}")
+    return failed
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command line `words` (default: that of the process)."""
     with reported_as("transfer"):
@@ -297,22 +330,11 @@ def main(words: Sequence[str] | None = None) -> None:
         args = _parser().parse_args(options)
         planned = plan(args, pairs)
         check(planned)
-        results: list[Result] = []
-        for number, one in enumerate(planned, 1):
-            done = finished(one)
-            state = "finished" if done else "unfinished" if (one.run.folder / RECORD).exists() else "new"
-            print(f"[{number}/{len(planned)}] {one.run.title}: {state}, {one.run.folder}", flush=True)
-            if args.dry_run:
-                continue
-            results.append(done or train(one))
-            gains = Gains(results, [name for name, _ in args.backbones])
-            write(gains, results, args)
-        if not args.dry_run:
-            print(f"\n{gains.table()}\n\nThe table is in {args.output / 'results.md'}")
-            if optional("matplotlib.figure", "no plot is drawn") and gains.draw(
-                args.output / "ratios.png", "supervised"
-            ):
-                print(f"The plot is {args.output / 'ratios.png'}")
+        if failed := run_all(planned, args):
+            raise UserError(
+                f"{len(failed)} of {len(planned)} runs failed ({'; '.join(failed[:3])}{' …' if failed[3:] else ''}): "
+                "their errors are above, and the same command tries them again"
+            )
 
 
 if __name__ == "__main__":

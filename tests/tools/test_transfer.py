@@ -178,20 +178,31 @@ def test_an_unfinished_run_is_resumed(tool, in_process, monkeypatch, capsys):
 
     def halt(self):  # as if the process was killed after it had written the checkpoint of an epoch
         ended(self)
-        folder = Path("halted/supervised/fresh/seed1")
+        folder = Path(self.words[self.words.index("OUTPUT_DIR") + 1])
         for name in ("model_final.pth", "results.json", "last_evaluation.json"):
             (folder / name).unlink()
         (folder / "last_checkpoint").write_text("model_0001.pth")
         return 137
 
     monkeypatch.setattr(InProcess, "wait", halt)
-    with pytest.raises(SystemExit, match="the run supervised, fresh, seed 1 ended with status 137, and the same comm"):
+    with pytest.raises(SystemExit, match="2 of 2 runs failed .supervised, fresh, seed 1; .*tries them again"):
         tool.main(words)
+    assert "the run supervised, fresh, seed 1 ended with status 137, and the same comm" in capsys.readouterr().err
     monkeypatch.setattr(InProcess, "wait", ended)
     tool.main(words)
     assert "supervised, fresh, seed 1: unfinished" in capsys.readouterr().out
     sessions = json.loads(Path("halted/supervised/fresh/seed1/manifest.json").read_text())["sessions"]
     assert [session["first_iteration"] for session in sessions] == [0, 4]
+
+
+def test_a_run_that_fails_does_not_keep_the_others(tool, in_process, monkeypatch, capsys):
+    ended = InProcess.wait
+    monkeypatch.setattr(InProcess, "wait", lambda self: 1 if "generalization/own" in str(self.words) else ended(self))
+    with pytest.raises(SystemExit, match=r"2 of 4 runs failed \(generalization, own, seed 1; adaptation, own, seed 1"):
+        tool.main(command("adaptation", output="failing"))
+    said = capsys.readouterr()
+    assert "the run adaptation, own, seed 1 cannot start: the run that it starts from has failed" in said.err
+    assert "| –" in said.out and Path("failing/adaptation/fresh/seed1/results.json").exists()
 
 
 def test_another_comparison_in_the_same_folder_is_refused(tool, in_process, place):
