@@ -120,7 +120,8 @@ class EpochFreeze(HookBase):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model, self._parts = model, ()
+        self._model = model
+        self._parts: tuple[str, ...] = ()
         self._parameters: list[nn.Parameter] = []
 
     def before_step(self) -> None:

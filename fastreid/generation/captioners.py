@@ -75,7 +75,7 @@ def blip2(cfg: CfgNode) -> Captioner:
 
     folder, keys = _folder(cfg), cfg.DIFFPERSON.LPE
     device = resolve_device(cfg.MODEL.DEVICE)
-    options = {"local_files_only": True}
+    options: dict[str, Any] = {"local_files_only": True}
     processor = _loaded(functools.partial(AutoProcessor.from_pretrained, folder, **options), folder)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     model = _loaded(

@@ -140,7 +140,8 @@ def _by_inception(cfg: CfgNode, root: Path, rows: Sequence[Row]) -> dict[str, An
         return {}
     written = _inception_features(network, [str(root / PICTURES / row["file"]) for row in rows])
     real = _inception_features(network, [path for path, _ in _real_images(cfg)])
-    return {"FID": round(frechet_distance(real, written), 3), "KID": round(kernel_distance(real, written), 5)}
+    found = {"FID": frechet_distance(real, written), "KID": kernel_distance(real, written)}
+    return {name: round(value, 5) for name, value in found.items() if value is not None}
 
 
 def _inception_features(network: Any, paths: Sequence[str]) -> Tensor:

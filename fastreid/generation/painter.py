@@ -64,7 +64,7 @@ class Painter:
         self._text, self._vectors_of, self._autocast = text, vectors_of, autocast
         self._size, self.batch_size = size, batch_size
         self._device = next(unet.parameters()).device
-        self.pipeline = StableDiffusionPipeline(
+        self.pipeline: Any = StableDiffusionPipeline(
             vae=vae,
             text_encoder=text.model,
             tokenizer=text.tokenizer,

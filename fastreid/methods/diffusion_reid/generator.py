@@ -142,8 +142,7 @@ class DiffusionReID(ReidModel):
             prompt_of(self.options.template, caption, has_words=vectors is not None) for caption in self._text_of(batch)
         ]
         encoded = self.text.encode(prompts).to(self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            tokens = self.text(encoded, vectors)
+        tokens = self.text(encoded, vectors).float()
         rows = torch.arange(len(tokens), device=tokens.device)
         return tokens, tokens[rows, encoded.places[:, -1].clamp_min(0)]
 
@@ -168,8 +167,7 @@ class DiffusionReID(ReidModel):
 
     def moments(self, batch: Mapping[str, Any]) -> Tensor:
         """Return the moments of the latents [B, 2C, h, w] of the images of a batch."""
-        with torch.autocast(self.device.type, enabled=False):
-            return self.autoencoder.moments(batch["images"].to(self.device).float() / 127.5 - 1)
+        return self.autoencoder.moments(batch["images"].to(self.device).float() / 127.5 - 1)
 
     def _noised(self, moments: Tensor, tokens: Tensor, draws: BatchDraws) -> dict[str, Tensor]:
         """Return noisy latents with their times, tokens and targets."""

@@ -88,7 +88,7 @@ class ReferenceSet(nn.Module):
         """
         device = next(autoencoder.parameters()).device
         if self._stored is None:
-            with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            with torch.no_grad():
                 self._stored = self._encoded(autoencoder, text, device)
         moments, tokens = self._stored
         chosen = chosen.cpu()

@@ -94,7 +94,7 @@ class TextEncoder(nn.Module):
         named = shown(folder, key)
         words = asset_folder(folder, "tokenizer", "tokenizer_config.json", key=key, advice=_ADVICE)
         weights = asset_folder(folder, "text_encoder", "config.json", key=key, advice=_ADVICE)
-        read = {"local_files_only": True}
+        read: dict[str, Any] = {"local_files_only": True}
         tokenizer = _read(functools.partial(CLIPTokenizer.from_pretrained, words, **read), "tokenizer", named)
         model, info = _read(
             functools.partial(CLIPTextModel.from_pretrained, weights, **read, output_loading_info=True),
