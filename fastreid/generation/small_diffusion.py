@@ -280,7 +280,7 @@ def draw(pipeline: Any, prompts: Sequence[str], seed: int = 0, steps: int = 20, 
         steps: steps of DDIM.
         guidance: scale of classifier-free guidance.
     """
-    drawer = StableDiffusionPipeline(
+    drawer: Any = StableDiffusionPipeline(
         **{**pipeline.components, "scheduler": DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)},
         requires_safety_checker=False,
     )
