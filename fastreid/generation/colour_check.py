@@ -15,25 +15,23 @@ _ROWS = {"upper": (0.24, 0.42), "lower": (0.56, 0.74)}
 _COLUMNS = (0.36, 0.64)
 
 
-def colours_of(captions: Sequence[str], colours: Sequence[str]) -> dict[str, list[str | None]]:
-    """Return the first colour in the first slot ("upper") and in the second slot ("lower") of each caption.
+def colours_of(captions: Sequence[str], colours: Sequence[str]) -> dict[str, list[list[str]]]:
+    """Return the colours in the first slot ("upper") and in the second slot ("lower") of each caption.
 
     Args:
         captions: slots joined by ", ".
-        colours: the words that are colours; None stands for a slot without one.
+        colours: the words that are colours.
     """
     pattern = re.compile(rf"\b({'|'.join(colours)})\b")
-    found: dict[str, list[str | None]] = {part: [] for part in _ROWS}
+    found: dict[str, list[list[str]]] = {part: [] for part in _ROWS}
     for caption in captions:
-        slots = [*caption.split(", "), "", ""]
-        for part, slot in zip(_ROWS, slots, strict=False):
-            match = pattern.search(slot)
-            found[part].append(match[1] if match else None)
+        for part, slot in zip(_ROWS, [*caption.split(", "), "", ""], strict=False):
+            found[part].append(pattern.findall(slot))
     return found
 
 
 class ColourCheck:
-    """Compares the mean colours of two regions, trunk and legs, with those of pictures with known captions.
+    """Compares the mean colours of two regions, trunk and legs, with those of pictures of clothes of one colour.
 
     Args:
         data: pictures with captions.
@@ -46,13 +44,13 @@ class ColourCheck:
         for part, names in colours_of(data.captions, colours).items():
             means = _means(data.pictures, part)
             self._known[part] = {
-                colour: means[[name == colour for name in names]].median(dim=0).values
+                colour: means[[name == [colour] for name in names]].median(dim=0).values
                 for colour in colours
-                if colour in names
+                if [colour] in names
             }
 
     def share_right(self, data: CaptionedPictures) -> Mapping[str, float]:
-        """Return the share of pictures whose region is nearest to the colour of the caption, for "upper" and "lower".
+        """Return the share of pictures whose region is nearest to a colour of its slot, for "upper" and "lower".
 
         Args:
             data: pictures with the captions that they should show.
@@ -62,7 +60,7 @@ class ColourCheck:
             known = self._known[part]
             table = torch.stack(list(known.values()))
             nearest = torch.cdist(_means(data.pictures, part), table).argmin(dim=1)
-            right = [[*known][int(k)] == name for k, name in zip(nearest, names, strict=True) if name in known]
+            right = [[*known][int(k)] in name for k, name in zip(nearest, names, strict=True) if {*name} & known.keys()]
             shares[part] = sum(right) / max(len(right), 1)
         return shares
 

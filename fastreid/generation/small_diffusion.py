@@ -40,7 +40,8 @@ class TrainingPlan:
         batch: pictures of a step of the denoiser.
         vae_batch: pictures of a step of the autoencoder.
         text_batch: captions of a step of the text encoder.
-        rate: largest learning rate of the denoiser; it rises linearly for 40 steps and then falls like a cosine.
+        rate: largest learning rate of the denoiser; it rises linearly for 40 steps, a fifth of a short
+            training, and then falls like a cosine.
         vae_rate: that of the autoencoder.
         text_rate: that of the text encoder.
         seed: seed of batches, noise and timesteps.
@@ -48,7 +49,7 @@ class TrainingPlan:
 
     steps: int = 600
     vae_steps: int = 250
-    text_steps: int = 300
+    text_steps: int = 700
     batch: int = 32
     vae_batch: int = 16
     text_batch: int = 64
@@ -208,9 +209,10 @@ def _optimise(
     """Minimise a loss over batches with AdamW; return its values."""
     kept = list(parameters)
     optimizer = torch.optim.AdamW(kept, lr=rate, betas=(0.9, 0.99), weight_decay=1e-2)
-    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=_WARMUP_STEPS)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps - _WARMUP_STEPS, 1), eta_min=0.05 * rate)
-    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [_WARMUP_STEPS])
+    rise = max(1, min(_WARMUP_STEPS, steps // 5))
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=rise)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps - rise, 1), eta_min=0.05 * rate)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [rise])
     losses = []
     for batch in progress(batches, steps, f"training the {name}"):
         value = loss(batch)
@@ -278,7 +280,7 @@ def draw(pipeline: Any, prompts: Sequence[str], seed: int = 0, steps: int = 20, 
         steps: steps of DDIM.
         guidance: scale of classifier-free guidance.
     """
-    drawer = StableDiffusionPipeline(
+    drawer: Any = StableDiffusionPipeline(
         **{**pipeline.components, "scheduler": DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)},
         requires_safety_checker=False,
     )

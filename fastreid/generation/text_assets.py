@@ -132,7 +132,7 @@ def write_text_parts(words: Iterable[str], folder: Path, shape: Mapping[str, Any
     from transformers import CLIPTextConfig, CLIPTextModel
 
     count = write_tokenizer(words, folder / "tokenizer", vocabulary)
-    special = {"bos_token_id": count - 2, "eos_token_id": count - 1, "pad_token_id": count - 1}
+    special: dict[str, Any] = {"bos_token_id": count - 2, "eos_token_id": count - 1, "pad_token_id": count - 1}
     encoder: Any = CLIPTextModel(CLIPTextConfig(vocab_size=count, **special, **shape))
     encoder.save_pretrained(folder / "text_encoder")
     with atomic_write(folder / "model_index.json") as file:

@@ -81,19 +81,22 @@ def test_an_interruption_leaves_nothing(places, tmp_path, monkeypatch):
 def test_the_losses_fall(places):
     pipeline = load_pipeline(places / "assets")
     data = load_pictures(read_captions(places / "captions.jsonl"), 64, 32)
-    plan = TrainingPlan(vae_steps=60, text_steps=60, vae_batch=8, text_batch=8)
+    plan = TrainingPlan(vae_steps=12, text_steps=40, vae_batch=4, text_batch=4)
     for losses in (
         train_autoencoder(pipeline.vae, data.pictures, plan),
         train_text_encoder(pipeline, data, plan, "a photo of a person"),
     ):
-        assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+        assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     latents = pipeline.vae.encode(data.pictures.float() / 127.5 - 1).latent_dist.mean
     assert (latents * pipeline.vae.config.scaling_factor).std() == pytest.approx(1, abs=0.01)
 
 
 def test_colours_are_those_of_the_first_two_slots():
     captions = ["a red top with white hoops, a navy skirt, black hair", "a coat, pink shorts"]
-    assert colours_of(captions, tuple(CLOTHES)) == {"upper": ["red", None], "lower": ["navy", "pink"]}
+    assert colours_of(captions, tuple(CLOTHES)) == {
+        "upper": [["red", "white"], []],
+        "lower": [["navy"], ["pink"]],
+    }
 
 
 def test_a_wrong_colour_is_counted():
