@@ -64,14 +64,15 @@ class Painter:
         self._text, self._vectors_of, self._autocast = text, vectors_of, autocast
         self._size, self.batch_size = size, batch_size
         self._device = next(unet.parameters()).device
-        self.pipeline: Any = StableDiffusionPipeline(
+        make: Any = StableDiffusionPipeline  # mypy sees no members of diffusers' pipelines
+        self.pipeline = make(
             vae=vae,
             text_encoder=text.model,
             tokenizer=text.tokenizer,
             unet=unet,
             scheduler=schedule.make_solver(),
             safety_checker=None,
-            feature_extractor=None,  # type: ignore[arg-type]
+            feature_extractor=None,
             requires_safety_checker=False,
         )
         self.pipeline.set_progress_bar_config(disable=True)
