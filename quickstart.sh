@@ -3,6 +3,7 @@
 #   ./quickstart.sh         SD-ReID on an aerial-ground benchmark
 #   ./quickstart.sh dcac    domain generalisation: trained in one place, evaluated in two
 #   ./quickstart.sh pisl    trained with labels in one place, then without labels in another one
+#   ./quickstart.sh diffperson    people are learnt and written, and a backbone is pre-trained on them
 # Run it again to continue after an interruption; delete the folder below logs/ to start from the beginning.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

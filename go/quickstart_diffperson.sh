@@ -1,0 +1,38 @@
+# shellcheck shell=bash
+# Sourced by quickstart.sh: a generator learns rendered people and writes new pictures of them; a backbone that is
+# pre-trained on these is compared with a random one.
+
+logs=logs/quickstart_diffperson
+data=datasets/quickstart_diffperson
+easy=(--occlusion 0 --bystander 0 --colour-response 0.3 --crop-error 0.03)
+
+render() { # NAME SEED TRAIN_PEOPLE TEST_PEOPLE IMAGES [OPTIONS]
+  python tools/render_benchmark.py --name "$1" --seed "$2" --train-ids "$3" --test-ids "$4" --images-per-id "$5" "${@:6}"
+}
+
+step "rendering people for a small Stable Diffusion"
+render Market1501 77 1500 2 2 --root "$data/drawing" --captions "$data/drawing/captions.jsonl" "${easy[@]}" \
+  --lookalike-group 1 --palette-size 12 --resolution 0.5
+step "training a small Stable Diffusion on them, which stands for published weights"
+python tools/make_assets.py --size small --text
+python tools/train_small_diffusion.py --captions "$data/drawing/captions.jsonl" --steps 450 --text-steps 500
+step "rendering the people that are written, and another place"
+render Market1501 5 80 60 10 --root "$data" --captions "$data/captions.jsonl" "${easy[@]}"
+render MSMT17 6 80 60 10 --root "$data"
+for name in judge neutral; do
+  step "training the re-identification model $name"
+  train "diffperson_$name"
+done
+for stage in caption reference train generate filter export; do
+  step "Diffusion-ReID: $stage"
+  python tools/diffperson.py "$stage" --config-file configs/quickstart/diffperson.yml DATASETS.ROOT "$data"
+done
+step "pre-training a backbone on the written people"
+data="$logs" train diffperson_pretrain
+python tools/convert_checkpoint.py --overwrite --backbone "$logs/diffperson_pretrain/model_final.pth" "$logs/backbone.pth"
+step "comparing it with a random backbone"
+python tools/transfer.py --backbones "random=random" "written=$logs/backbone.pth" --seeds 1 --ratios 0.3 \
+  --settings supervised few_shot generalization --source Market1501 --target MSMT17 --output "$logs/transfer" \
+  --config-file configs/quickstart/diffperson_transfer.yml DATASETS.ROOT "$data"
+step "writing the report"
+python tools/make_report.py "$logs"/transfer/*supervised*random* "$logs"/transfer/*supervised*written*
