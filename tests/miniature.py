@@ -29,7 +29,15 @@ FEW_STEPS = shlex.split(
     "DATALOADER.NUM_WORKERS 0 TEST.IMS_PER_BATCH 32"
 )
 ADDED = {"tools/render_benchmark.py": FEW_PEOPLE}
-ADDED |= dict.fromkeys(("tools/train_net.py", "tools/plain_train_net.py"), FEW_STEPS)
+ADDED |= dict.fromkeys(("tools/train_net.py", "tools/plain_train_net.py", "tools/transfer.py"), FEW_STEPS)
+ADDED["tools/train_small_diffusion.py"] = shlex.split("--steps 2 --vae-steps 2 --text-steps 2 --batch 4")
+# Filters keep all pictures of a generator that was hardly trained.
+ADDED["tools/diffperson.py"] = [
+    *shlex.split("MODEL.DEVICE cpu SOLVER.MAX_EPOCH 1 SOLVER.STEPS [] SOLVER.ITERS_PER_EPOCH 2 SOLVER.IMS_PER_BATCH 4"),
+    *shlex.split("DIFFPERSON.DI.ARS_SIZE 3 DIFFPERSON.GEN.PER_ID 3 DIFFPERSON.GEN.STEPS 2 DIFFPERSON.GEN.BATCH 8"),
+    *shlex.split("DIFFPERSON.FILTER.MARGIN -2 DIFFPERSON.FILTER.MIN_SHARPNESS 0 DIFFPERSON.FILTER.MAX_CORRELATION 1"),
+    *("DIFFPERSON.FILTER.TAU_ID", "'-1'", "DIFFPERSON.FILTER.TAU_DUP", "'2'"),
+]
 
 # Stands for the Python of the environment in a scratch copy: records its calls, installs nothing, adds arguments.
 _PYTHON = """#!/usr/bin/env bash

@@ -38,6 +38,7 @@ SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastrei
 # Pages, and parts of commands, that take too long or start several processes, and the tests that run them.
 RUN_ELSEWHERE = {
     "./quickstart.sh dcac": "tests/test_quickstart_dcac.py::test_it_renders_two_places_trains_and_writes_one_report",
+    "./quickstart.sh diffperson": "tests/test_quickstart_diffperson.py::test_people_are_learnt_written_and_trained_on",
     "./quickstart.sh pisl": "tests/test_quickstart_pisl.py::test_labels_in_one_place_none_in_the_other_and_one_report",
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_prints_its_steps_and_one_table",
     "--stable-diffusion": "tests/tools/test_convert_checkpoint.py::test_a_stable_diffusion_of_one_file_becomes_folders",
@@ -55,7 +56,6 @@ RUN_ELSEWHERE = {
 
 SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
-    "tools/train_small_diffusion.py": shlex.split("--steps 2 --vae-steps 2 --text-steps 2 --batch 4"),
     "tools/plain_train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
     "benchmarks/generators.py": ["--assets", "nowhere", "--batch", "1", "--rounds", "1"],

@@ -12,7 +12,8 @@ PAGE = "docs/zoo.md"
 NOT_MEASURED = "not measured: no data here"
 QUICKSTART = [path for path in RECIPES if path.parent.name == "quickstart"]
 AERIAL = [path for path in QUICKSTART if tuple(merged(path).DATASETS.NAMES) == ("CARGO",)]
-DOMAINS = [path for path in QUICKSTART if path not in AERIAL]
+WRITTEN = [path for path in QUICKSTART if path.stem.startswith("diffperson")]  # parts of one comparison
+DOMAINS = [path for path in QUICKSTART if path not in (*AERIAL, *WRITTEN)]
 PUBLISHED = [path for path in RECIPES if path not in QUICKSTART]
 TABLES = [*re.findall(r"^### .+$", TEXTS[PAGE], re.MULTILINE), "## Pre-training"]
 ROWS = [row for heading in TABLES for row in rows(PAGE, heading, 5)]
