@@ -8,6 +8,8 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
+from fastreid.generation.painter import Painter
+from fastreid.generation.plans import PicturePlan
 from fastreid.modeling import build_model
 from fastreid.solver import build_optimizer
 from fastreid.utils.checkpoint import load_weights
@@ -125,9 +127,9 @@ def test_every_stage2_can_be_built_with_the_overlay(recipe, data_root, tiny_asse
 
 @pytest.fixture(scope="module")
 def true_size(tmp_path_factory):
-    """Config keys with the paths of 4.1 GB of random assets and of a stage 1 with a ViT-B/16."""
+    """Config keys with the paths of 4.6 GB of random assets and of a stage 1 with a ViT-B/16."""
     folder = tmp_path_factory.mktemp("true_size")
-    run_tool("tools/make_assets.py", "--size", "sd15", "--output", str(folder / "sd15"), cwd=folder)
+    run_tool("tools/make_assets.py", "--size", "sd15", "--text", "--output", str(folder / "sd15"), cwd=folder)
     yield [*asset_keys(folder / "sd15"), *save_stage1(CARGO_STAGE2_FILE, folder / "stage1.pth")]
     shutil.rmtree(folder)
 
@@ -175,10 +177,41 @@ def test_cargo_stage2_trains_a_step_and_samples_on_a_cpu(true_size, overlays):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 24 * 2**20  # KiB
 
 
+def folder_of(true_size: list[str]) -> Path:
+    """Return the folder of the assets of these keys."""
+    return Path(true_size[true_size.index("MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH") + 1]).parent
+
+
+@pytest.mark.slow
+def test_a_generator_trains_a_step_and_writes_a_picture_on_a_cpu(true_size):
+    cfg = merged(ROOT / "configs/DiffPerson/base.yml")
+    folder = folder_of(true_size)
+    cfg.merge_from_list(["DIFFPERSON.SD.WEIGHTS", str(folder), "MODEL.DEVICE", "cpu", *WITHOUT_EARLIER_STAGES])
+    model = build_model(cfg, num_classes=5183).train()
+    optimizer = build_optimizer(cfg, model)
+    before = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+    losses = model({"images": torch.rand(1, 3, 512, 256) * 255, "targets": torch.tensor([5182]), "img_paths": ["a"]})
+    sum(losses.values()).backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    changed = {
+        name for name, value in model.named_parameters() if name in before and not torch.equal(value, before[name])
+    }
+    assert "words.vectors" in changed and len(changed) > 0.4 * len(before)  # lora_A has no gradient while lora_B is 0
+    words = model.eval().words
+    painter = Painter(
+        text=model.text, vae=model.autoencoder.vae, unet=model.denoiser.unet, schedule=model.schedule,
+        size=(512, 256), num_steps=2, guidance=7.5, batch_size=1, vectors_of=words,
+    )  # fmt: skip
+    (picture,) = painter.paint([PicturePlan(5182, 0, "a photo of a <id> person, a red top", 1, {})])
+    assert picture.size == (256, 512) and sum(value.numel() for value in before.values()) > 3_000_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 24 * 2**20  # KiB
+
+
 @pytest.mark.slow
 def test_dcac_trains_a_step_on_a_cpu(true_size):
     cfg = merged(ROOT / "configs/DCAC/market1501.yml")
-    folder = Path(true_size[true_size.index("MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH") + 1]).parent
+    folder = folder_of(true_size)
     cfg.merge_from_list(["DCAC.SD.WEIGHTS", str(folder), "MODEL.BACKBONE.PRETRAIN", False, "MODEL.DEVICE", "cpu"])
     model = build_model(cfg, num_classes=751).train()
     optimizer, trained = build_optimizer(cfg, model), [p for p in model.parameters() if p.requires_grad]

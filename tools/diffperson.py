@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from fastreid.config import CfgNode, ConfigError
@@ -23,7 +25,7 @@ from fastreid.generation.exporting import export
 from fastreid.generation.filtering import filter_pictures, top_up
 from fastreid.generation.people import enough_images, people_of
 from fastreid.generation.shards import Shard
-from fastreid.generation.stages import REFERENCE, WEIGHTS, generate, train_folder, write_reference
+from fastreid.generation.stages import REFERENCE, WEIGHTS, draw_samples, generate, train_folder, write_reference
 from fastreid.utils.env import seed_everything
 from fastreid.utils.errors import reported_as
 from fastreid.utils.logger import setup_logger
@@ -43,8 +45,6 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def train(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Train the generator of all people, or one of each person of the shard; finished trainings are skipped."""
-    from pathlib import Path
-
     root = Path(cfg.OUTPUT_DIR)
     keys = {
         "DIFFPERSON.LPE.CAPTION_FILE": str(root / CAPTIONS / RESULT),
@@ -56,12 +56,21 @@ def train(args: argparse.Namespace, cfg: CfgNode) -> None:
         if args.shard.count > 1:
             raise ConfigError("one model of all people is not trained in shards: use --num-gpus, or torchrun")
         _train(args, cfg, {**keys, "OUTPUT_DIR": str(train_folder(cfg))})
+        if _is_first(args) and not args.dry_run:
+            draw_samples(cfg, train_folder(cfg))
         return
     people, _ = enough_images(people_of(cfg), cfg.DIFFPERSON.MIN_IMAGES)
     for who in args.shard.of(people):
         folder = train_folder(cfg, who.gid)
         if not (folder / WEIGHTS).is_file():
             _train(args, cfg, {**keys, "DIFFPERSON.PERSON": who.gid, "OUTPUT_DIR": str(folder)})
+            if not args.dry_run:
+                draw_samples(cfg, folder, who.gid)
+
+
+def _is_first(args: argparse.Namespace) -> bool:
+    """Whether this process is the first one of a run; torchrun starts this script in each process."""
+    return args.machine_rank == 0 and os.environ.get("RANK", "0") == "0"
 
 
 def _train(args: argparse.Namespace, cfg: CfgNode, values: dict[str, Any]) -> None:

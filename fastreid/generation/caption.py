@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from fastreid.config import CfgNode
+from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.captioners import CAPTIONER_REGISTRY
 from fastreid.generation.people import Identity, people_of
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
 from fastreid.methods.diffusion_reid.grammar import Grammar
-from fastreid.utils.files import atomic_write
+from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.lock import path_lock
 from fastreid.utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
-FOLDER, RESULT = "captions", "captions.jsonl"
+FOLDER, RESULT, SHEET = "captions", "captions.jsonl", "sheet.jpg"
+_SHOWN = 32
 Row = dict[str, Any]
 
 
@@ -91,11 +93,27 @@ def _finish(cfg: CfgNode, stage: StageFolder, people: Sequence[Identity]) -> Pat
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in merged)
     summary = _summary(merged, grammar)
     stage.write_json("summary.json", summary)
-    logger.info("%d captions of %d people are in %s", len(merged), len(people), path)
+    _draw_sheet(stage.folder / SHEET, merged, grammar)
+    logger.info("%d captions of %d people are in %s; some are on %s", len(merged), len(people), path, SHEET)
     for slot, counts in summary["phrases"].items():
         shown = ", ".join(f"{phrase} {count}" for phrase, count in list(counts.items())[:5])
         logger.info("%s: found in %d captions%s", slot, sum(counts.values()), f" ({shown}, …)" if counts else "")
     return path
+
+
+def _draw_sheet(path: Path, rows: Sequence[Row], grammar: Grammar) -> None:
+    """Draw the first image of some people, each above a phrase that its captions have for the person."""
+    first = {row["gid"]: row for row in reversed(rows)}
+    shown = spread_evenly([first[gid] for gid in sorted(first)], _SHOWN)
+    title = f"{len(rows)} captions of {len(first)} people; below: what they agree on"
+    sheet = picture_grid(title, [row["image"] for row in shown], [_phrase_of(row, grammar) for row in shown])
+    save_picture(sheet, path)
+
+
+def _phrase_of(row: Row, grammar: Grammar) -> str:
+    """Return the first phrase of the person, in 13 letters."""
+    found = (row["attributes"][slot] for slot in grammar.identity if slot in row["attributes"])
+    return next(found, "").removeprefix("a ")[:13]
 
 
 def _merged(rows: Sequence[Row], grammar: Grammar, *, is_merged: bool) -> Iterable[Row]:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, image_size, resolve_device, with_values
+from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.caption import FOLDER as CAPTIONS
 from fastreid.generation.caption import RESULT
 from fastreid.generation.painter import Painter
@@ -21,7 +23,7 @@ from fastreid.generation.people import Identity, enough_images, people_of
 from fastreid.generation.plans import PicturePlan, Swaps, plan_of, reference_plans
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
-from fastreid.generation.write import PictureFolder, captions_by_person, read_rows
+from fastreid.generation.write import SHEET, PictureFolder, captions_by_person, read_rows
 from fastreid.methods.diffusion_reid.build import frozen_parts
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
 from fastreid.methods.diffusion_reid.grammar import Grammar
@@ -29,6 +31,7 @@ from fastreid.methods.diffusion_reid.reference import INDEX
 from fastreid.modeling.diffusion import Schedule, option_keys
 from fastreid.modeling.model import build_model, evaluation_config_of
 from fastreid.utils.checkpoint import load_weights
+from fastreid.utils.files import save_picture
 from fastreid.utils.manifest import sha256_of
 
 logger = logging.getLogger(__name__)
@@ -117,6 +120,28 @@ def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only:
     sheet = pictures.draw_sheet(rows, f"{len(rows)} pictures of {len({row['gid'] for row in rows})} people")
     logger.info("%d pictures are in %s, %d of them new; some are on %s", len(rows), stage.folder, count, sheet)
     return count
+
+
+def draw_samples(cfg: CfgNode, folder: Path, gid: int | None = None) -> Path:
+    """Draw one picture of some people with a trained generator, as many as are written together.
+
+    Args:
+        cfg: the config of the stages.
+        folder: the folder of the training, which gets sheet.jpg.
+        gid: number of the person of a model of one person.
+    """
+    everyone = people_of(cfg)
+    chosen = spread_evenly([who for who in everyone if gid in (None, who.gid)], cfg.DIFFPERSON.GEN.BATCH)
+    plans = [plan for of_person in _plans(cfg, chosen, 1).values() for plan in of_person]
+    own = cfg if gid is None else with_values(cfg, {"DIFFPERSON.PERSON": gid})
+    pictures = _trained_painter(own, len(everyone), checkpoint_of(cfg, gid)).paint(plans)
+    with tempfile.TemporaryDirectory() as place:
+        paths = [f"{place}/{plan.gid}.png" for plan in plans]
+        for path, picture in zip(paths, pictures, strict=True):
+            picture.save(path)
+        sheet = picture_grid("one picture of some people", paths, [who.person[:13] for who in chosen])
+    save_picture(sheet, folder / SHEET)
+    return folder / SHEET
 
 
 def _plans(cfg: CfgNode, people: Sequence[Identity], count: int) -> dict[int, list[PicturePlan]]:

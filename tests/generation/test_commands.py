@@ -9,6 +9,9 @@ import torch
 
 from tests.miniature import FEW_STEPS, PEOPLE, ROOT, run_tool
 from tests.pages import TEXTS, blocks
+from tests.tools import test_openpeople_to_table as of_openpeople
+
+package = of_openpeople.package
 
 COMMANDS = [
     line for block in blocks(TEXTS["docs/diffusion_reid.md"], "bash") for line in block.splitlines() if line.strip()
@@ -50,9 +53,11 @@ def added(tool, words):
 
 
 def test_the_commands_of_the_page_run(folder):
-    stages = [shlex.split(line)[2] for line in COMMANDS if "diffperson.py" in line]
+    stages = [shlex.split(line)[2] for line in COMMANDS if "DiffPerson/base.yml" in line]
     assert stages == ["caption", "reference", "train", "generate", "filter", "top-up", "export"]
     for line in COMMANDS:
+        if "openpeople" in line:
+            continue
         python, tool, *words = shlex.split(line)
         assert python == "python"
         run_tool(tool, *words, *added(tool, words), cwd=folder)
@@ -66,6 +71,15 @@ def test_the_commands_of_the_page_run(folder):
     assert all(torch.equal(value, trained[f"backbone.{name}"]) for name, value in written.items()) and written
     log = next((folder / "logs").rglob("AGW_R50/log.txt"), None) or next((folder / "logs").rglob("*agw*/log.txt"))
     assert "pretrained/diffperson_r50.pth" in log.read_text()
+
+
+def test_the_example_of_synthetic_people_runs(package, folder):
+    table, captions = (line for line in COMMANDS if "openpeople" in line)
+    run_tool(*shlex.split(table)[1:], "--height", "32", cwd=folder)
+    run_tool(*shlex.split(captions)[1:], "MODEL.DEVICE", "cpu", "DATASETS.SKIP_MISSING", "False", cwd=folder)
+    rows = (folder / "logs/DiffPerson/openpeople/captions/captions.jsonl").read_text().splitlines()
+    expected = {"gender": "a man", "hair": "short black hair", "action": "standing", "view": "seen from the front"}
+    assert json.loads(rows[-1])["attributes"] == expected
 
 
 def test_the_card_can_be_read(folder):

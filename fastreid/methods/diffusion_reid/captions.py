@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from fastreid.config import ConfigError
 from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, read_text
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = 3
 
@@ -42,6 +45,8 @@ def read_captions(path: str | os.PathLike[str], root: str | os.PathLike[str] = "
             raise ConfigError(f"the captions {path}, line {number}: {image} has another caption in an earlier line")
     if not found:
         raise ConfigError(f"the captions {path}: the file is empty")
+    if gone := [image for image in found if not os.path.isfile(image)]:
+        logger.warning("%s: %d of %d captions are of missing images, as %s", path, len(gone), len(found), gone[0])
     return found
 
 

@@ -28,6 +28,13 @@ def test_paths_are_absolute_or_relative_to_the_file_or_the_data_sets(tmp_path):
     assert captions_of(map(str, images), found, "here") == ["one two", "three", ""]
 
 
+def test_captions_of_missing_images_are_logged(tmp_path, caplog):
+    (tmp_path / "a.png").touch()
+    path = write(tmp_path / "c.jsonl", {"image": "a.png", "caption": "x"}, {"image": "b.png", "caption": "y"})
+    assert len(read_captions(path)) == 2
+    assert "1 of 2 captions are of missing images, as" in caplog.text and "b.png" in caplog.text
+
+
 def test_a_missing_caption_is_named_with_the_nearest_file(tmp_path):
     found = {os.path.realpath(tmp_path / "0002_c1s1.jpg"): "x"}
     paths = [str(tmp_path / name) for name in ("0002_c1s2.jpg", "0002_c1s1.jpg")]
