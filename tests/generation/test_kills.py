@@ -59,3 +59,31 @@ def test_killed_stages_end_with_the_same_files(make_cfg, place, assets, tmp_path
         found, expected = (files(tmp_path / name / folder) for name in ("killed", "whole"))
         assert found == expected and expected
     assert killed > 20  # else they ended before they were killed
+
+
+@pytest.mark.slow
+def test_shards_that_run_at_the_same_time_write_what_one_process_writes(make_cfg, place, assets, tmp_path):
+    torch.manual_seed(4)
+    state = DiffusionReID(make_cfg()).checkpoint_state_dict()
+    for name in ("whole", "parts"):
+        (tmp_path / name / "train").mkdir(parents=True)
+        torch.save({"model": state}, tmp_path / name / "train/model_final.pth")
+
+    def start(stage, name, *options):
+        words = [*options, *factory_keys(place, assets), *KEYS, "OUTPUT_DIR", str(tmp_path / name)]
+        command = [sys.executable, str(ROOT / "tools/diffperson.py"), stage, *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    for stage, folder in (
+        ("caption", "captions"),
+        ("generate", "pictures"),
+        ("filter", "filter"),
+        ("export", "DiffPerson"),
+    ):
+        runs = [start(stage, "whole"), *(start(stage, "parts", f"--shard={i}/3") for i in (1, 2, 3))]
+        for run_ in runs:
+            said, _ = run_.communicate(timeout=300)
+            assert run_.returncode == 0, said
+        found, expected = (files(tmp_path / name / folder) for name in ("parts", "whole"))
+        same = {name for name in expected if not name.startswith("manifest-") and name != "sheet.jpg"}
+        assert {name: found[name] for name in same} == {name: expected[name] for name in same} and len(same) > 1
