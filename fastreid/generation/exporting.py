@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,4 +180,5 @@ def _mean(values: Mapping[int, float]) -> float:
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(float(value), 4) for name, value in values.items()}
+    """Return the numbers to four digits; those that are not known (of people with one picture) are left out."""
+    return {name: round(float(value), 4) for name, value in values.items() if not math.isnan(value)}
