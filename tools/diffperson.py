@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastreid.config import CfgNode, ConfigError
+from fastreid.config import CfgNode, ConfigError, get_cfg
+from fastreid.config.tree import leaves
 from fastreid.engine import default_argument_parser, launch
 from fastreid.generation.caption import FOLDER as CAPTIONS
 from fastreid.generation.caption import RESULT, caption
@@ -33,6 +34,8 @@ from train_net import main as train_main
 from train_net import setup_cfg
 
 logger = logging.getLogger("fastreid.tools.diffperson")
+
+OTHER_STAGES = tuple(f"DIFFPERSON.{group}" for group in ("GEN.", "FILTER.", "EXPORT.", "CARD.", "MIN_IMAGES"))
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -74,8 +77,12 @@ def _is_first(args: argparse.Namespace) -> bool:
 
 
 def _train(args: argparse.Namespace, cfg: CfgNode, values: dict[str, Any]) -> None:
-    """Run one training as train_net.py does; it resumes from its last checkpoint."""
-    options = [word for key, value in values.items() for word in (key, str(value))]
+    """Run one training as train_net.py does; it resumes from its last checkpoint.
+
+    Keys of other stages have their defaults in it, so that a change of them does not stop it from being resumed.
+    """
+    defaults = {key: value for key, value in leaves(get_cfg()) if key.startswith(OTHER_STAGES)}
+    options = [word for key, value in (defaults | values).items() for word in (key, repr(value))]
     own = argparse.Namespace(**{**vars(args), "opts": [*args.opts, *options], "resume": args.resume or True})
     own.verify = False
     machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)

@@ -86,3 +86,14 @@ def test_the_card_can_be_read(folder):
     card = (folder / "logs/DiffPerson/base/DiffPerson/card.md").read_text()
     for text in ("Market1501", "rendered by this library: shows no real people", "LPE.CAPTIONER", "keep rate"):
         assert text.replace("_", "\\_") in card, text
+
+
+def test_a_change_of_another_stage_does_not_stop_a_training(folder):
+    train = next(shlex.split(line)[2:] for line in COMMANDS if "diffperson.py train" in line)
+    checkpoint = folder / "logs/DiffPerson/base/train/model_final.pth"
+    before = checkpoint.read_bytes()
+    keys = ["DIFFPERSON.FILTER.MODE", "quantile", "DIFFPERSON.GEN.GUIDANCE", "2.0"]
+    run_tool("tools/diffperson.py", *train, *SMALL, *keys, cwd=folder)
+    assert checkpoint.read_bytes() == before
+    with pytest.raises(SystemExit, match="DIFFPERSON.IIR.REG was 0.01, is 0.5"):
+        run_tool("tools/diffperson.py", *train, *SMALL, "DIFFPERSON.IIR.REG", "0.5", cwd=folder)
