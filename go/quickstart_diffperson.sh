@@ -35,4 +35,6 @@ python tools/transfer.py --backbones "random=random" "written=$logs/backbone.pth
   --settings supervised few_shot generalization --source Market1501 --target MSMT17 --output "$logs/transfer" \
   --config-file configs/quickstart/diffperson_transfer.yml DATASETS.ROOT "$data"
 step "writing the report"
-python tools/make_report.py "$logs"/transfer/*supervised*random* "$logs"/transfer/*supervised*written*
+python tools/make_report.py --run "random=$logs/transfer/supervised/random/seed1" \
+  --run "written=$logs/transfer/supervised/written/seed1" --output "$logs/report.html"
+echo "    the written people are shown in $logs/DiffPerson/card.html, all settings in $logs/transfer/results.md"
