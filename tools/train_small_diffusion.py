@@ -28,7 +28,7 @@ bound_spin()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from fastreid.config import user_path  # noqa: E402
-from fastreid.generation.captioned import CaptionedPictures, load_pictures, read_captions  # noqa: E402
+from fastreid.generation.captioned import CaptionedPictures, load_pictures  # noqa: E402
 from fastreid.generation.colour_check import ColourCheck  # noqa: E402
 from fastreid.generation.small_diffusion import (  # noqa: E402
     TrainingPlan,
@@ -38,6 +38,7 @@ from fastreid.generation.small_diffusion import (  # noqa: E402
     train_denoiser,
     train_text_encoder,
 )
+from fastreid.methods.diffusion_reid.captions import read_captions  # noqa: E402
 from fastreid.rendering.people import CLOTHES  # noqa: E402
 from fastreid.utils.errors import UserError, reported_as  # noqa: E402
 from fastreid.utils.files import explained_disk_errors, save_picture, sync_folder  # noqa: E402
@@ -121,8 +122,7 @@ def _train(captions: Path, assets: Path, draft: Path, plan: TrainingPlan) -> dic
     start = time.perf_counter()
     pipeline = load_pipeline(assets)
     height, width = _picture_size(pipeline)
-    rows = read_captions(captions)
-    known, held_out = _split(load_pictures(rows, height, width))
+    known, held_out = _split(load_pictures(read_captions(captions), height, width))
     vae_losses = train_autoencoder(pipeline.vae, known.pictures, plan)
     text_losses = train_text_encoder(pipeline, known, plan, _PREFIX)
     losses = train_denoiser(pipeline, known, plan, _PREFIX)
