@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreid.config import ConfigError, image_size
+from fastreid.methods.diffusion_reid.options import ALL_PEOPLE
 from fastreid.methods.diffusion_reid.words import WordEncoder
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
 from fastreid.modeling.trained import load_trained
@@ -143,12 +143,13 @@ class StorePersonFeatures(EpochTask):
     Args:
         words: the encoder.
         extractor: gives the features.
+        person: number of the only person that the encoder is of; `ALL_PEOPLE` for all.
     """
 
     in_all_processes = True
 
-    def __init__(self, words: WordEncoder, extractor: PersonExtractor) -> None:
-        self._words, self._extractor = words, extractor
+    def __init__(self, words: WordEncoder, extractor: PersonExtractor, person: int = ALL_PEOPLE) -> None:
+        self._words, self._extractor, self._person = words, extractor, person
 
     def is_due(self, epoch: int) -> bool:
         """Return True for the first epoch."""
@@ -159,6 +160,8 @@ class StorePersonFeatures(EpochTask):
         self._extractor.to(self._words.features.device)
         with full_precision():
             indices, features = training_set.features(self._extractor)
-        people: Sequence[int] = training_set.people
-        self._words.set_features(features, torch.tensor([people[index] for index in indices.tolist()]))
+        people = torch.tensor(training_set.people)[indices]
+        if self._person != ALL_PEOPLE:
+            people = torch.where(people == self._person, 0, -1)
+        self._words.set_features(features, people)
         return None

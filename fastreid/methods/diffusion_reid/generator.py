@@ -207,7 +207,7 @@ class DiffusionReID(ReidModel):
         if self.cache is not None:
             tasks.append(FillCache(self.cache, self.autoencoder, self.moments))
         if self._extractor and isinstance(self.words, WordEncoder):
-            tasks.append(StorePersonFeatures(self.words, *self._extractor))
+            tasks.append(StorePersonFeatures(self.words, *self._extractor, self.options.person))
         if self.options.person != ALL_PEOPLE:
             tasks.append(OnePerson(self.options.person))
         return tasks

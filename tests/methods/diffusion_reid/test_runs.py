@@ -66,10 +66,14 @@ def test_one_person(train, tmp_path):
         "    return forward(self, batch)\n"
         "DiffusionReID.forward = noted\n"
     )
-    table = ("DIFFPERSON.IIR.MODE", "table", "DIFFPERSON.PERSON", "2", "SOLVER.MAX_EPOCH", "1")
-    check(train("one", f"--import={record}", *table))
+    keys = ("DIFFPERSON.PERSON", "2", "SOLVER.MAX_EPOCH", "1")
+    check(train("one", f"--import={record}", "DIFFPERSON.IIR.MODE", "table", *keys))
     assert set((tmp_path / "seen.txt").read_text().split()) == {"2"}
     assert len(final(tmp_path, "one")["words.vectors"]) == 1
+    check(train("encoder", *keys))
+    check(train("all", "SOLVER.MAX_EPOCH", "1"))
+    features = final(tmp_path, "all")["words.features"]
+    torch.testing.assert_close(final(tmp_path, "encoder")["words.features"], features[2:])
 
 
 @pytest.mark.slow
