@@ -35,6 +35,7 @@ from train_net import setup_cfg
 
 logger = logging.getLogger("fastreid.tools.diffperson")
 
+TRAINING_OPTIONS = ("resume", "dry_run", "num_gpus", "num_machines", "machine_rank")
 OTHER_STAGES = tuple(f"DIFFPERSON.{group}" for group in ("GEN.", "FILTER.", "EXPORT.", "CARD.", "MIN_IMAGES"))
 
 
@@ -42,7 +43,7 @@ def argument_parser() -> argparse.ArgumentParser:
     """Return the parser: a stage, the options of train_net.py and --shard."""
     parser = default_argument_parser()
     parser.description = "Write people with a diffusion model, stage by stage."
-    parser.add_argument("--shard", type=Shard.parse, default=Shard(), metavar="i/n", help="part of the people, as 1/8")
+    parser.add_argument("--shard", default="1/1", metavar="i/n", help="part of the people, as 1/8 (default: all)")
     return parser
 
 
@@ -100,6 +101,25 @@ STAGES: dict[str, Callable[[argparse.Namespace, CfgNode], Any]] = {
 }
 
 
+def _refuse_options(stage: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Stop with an error if options are given that the stage does not have.
+
+    Args:
+        stage: the stage.
+        args: the arguments.
+        parser: their parser, for the defaults.
+    """
+    options = ("eval_only",) if stage == "train" else (*TRAINING_OPTIONS, "eval_only")
+    for name in options:
+        if getattr(args, name) != parser.get_default(name):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{option}: the generator is not evaluated; take it out"
+                if name == "eval_only"
+                else f"{option} is an option of the stage train only; {stage} is shared by --shard i/n"
+            )
+
+
 def run(words: Sequence[str] | None = None) -> None:
     """Parse the command line and run a stage.
 
@@ -113,6 +133,8 @@ def run(words: Sequence[str] | None = None) -> None:
         parser.usage = "diffperson.py STAGE --config-file FILE [options] [KEY VALUE …]; STAGE: " + ", ".join(STAGES)
         chosen, rest = stage.parse_known_args(words)
         args = parser.parse_args(rest)
+        args.shard = Shard.parse(args.shard)
+        _refuse_options(chosen.stage, args, parser)
         cfg = setup_cfg(args)
         if chosen.stage != "train":
             setup_logger(cfg.OUTPUT_DIR)
