@@ -32,7 +32,7 @@ def test_an_unknown_mode_lists_the_modes(dcac, words):
     scratch = dcac[0]
     scratch.calls()
     refused = scratch.script("quickstart.sh", *words, on_tool="fail")
-    said = f"quickstart.sh: unknown mode '{' '.join(words)}'; modes: dcac pisl sd_reid (default: sd_reid)"
+    said = f"quickstart.sh: unknown mode '{' '.join(words)}'; modes: dcac diffperson pisl sd_reid (default: sd_reid)"
     assert refused.returncode == 2 and refused.stderr.strip() == said and scratch.calls() == []
 
 

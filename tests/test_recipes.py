@@ -52,7 +52,7 @@ def text_assets(tmp_path_factory):
 def dry_run(recipe: Path, data_root: Path, output: Path, *words: str) -> str:
     keys = [word for word in words if not word.startswith("--overlay=")]
     flags = [word for word in words if word not in keys]
-    common = ["DATASETS.ROOT", str(data_root), "OUTPUT_DIR", str(output), *FEW_STEPS]
+    common = ["DATASETS.ROOT", str(data_root), "OUTPUT_DIR", str(output), "DATASETS.SUBSET.MODE", "none", *FEW_STEPS]
     return run_tool("tools/train_net.py", "--config-file", str(recipe), "--dry-run", *flags, *common, *keys, cwd=ROOT)
 
 

@@ -47,9 +47,8 @@ TINY_UNET = {
     "out_channels": 4,
     "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
     "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "block_out_channels": (16, 32, 48),
+    "block_out_channels": (32, 64, 64),
     "layers_per_block": 1,
-    "norm_num_groups": 2,
     "cross_attention_dim": 192,
     "attention_head_dim": 8,
 }

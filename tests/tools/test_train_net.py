@@ -102,7 +102,7 @@ def test_a_dry_run_opens_the_first_image_of_each_split(run, monkeypatch):
         (["--config-file", "gone.yml"], r"no config file .*gone\.yml"),
         (["SOLVER.BASE_LRR", "1"], r"did you mean SOLVER\.BASE_LR"),
         (["SOLVER.OPT", "Adamm"], "did you mean 'Adam'"),
-        (["SOLVER.SCHED", "Cosine"], "did you mean 'CosineAnnealingLR'"),
+        (["SOLVER.SCHED", "Cosine"], "did you mean 'EpochWarmupCosineLR' or 'CosineAnnealingLR'"),
         (["--num-gpus", "0"], "must be at least 1"),
     ],
 )
