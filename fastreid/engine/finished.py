@@ -2,8 +2,9 @@
 
     python -m fastreid.engine.finished OUTPUT_DIR [--weights FILE]
 
-Exit status 0: the run was trained to its end and evaluated. 1: it was not; --resume continues it. 3: it was started
-from other weights than FILE now holds, so it must be trained again. Contents of files are compared, not their dates.
+Exit status 0: the run was trained to its end and, if its config has tests, evaluated. 1: it was not; --resume continues
+it. 3: it was started from other weights than FILE now holds, so it must be trained again. Contents of files are compared,
+not their dates.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from fastreid.config import ConfigError, get_cfg
 from fastreid.engine.evaluating import last_evaluation
 from fastreid.utils.checkpoint import Checkpointer, read_checkpoint
 from fastreid.utils.checkpoint_file import WeightsError
@@ -38,7 +40,17 @@ def state_of(folder: Path, weights: Path | None = None) -> int:
         return OTHER_WEIGHTS
     done = last_evaluation(folder)
     is_evaluated = done is not None and done.iteration == content["iteration"] and (folder / "results.json").is_file()
-    return FINISHED if newest == final and is_evaluated else UNFINISHED
+    return FINISHED if newest == final and (is_evaluated or not _has_tests(folder)) else UNFINISHED
+
+
+def _has_tests(folder: Path) -> bool:
+    """Whether the config of a run names protocols to evaluate; True if it cannot be read."""
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_file(str(folder / "config.yaml"))
+    except ConfigError:
+        return True
+    return bool(cfg.DATASETS.TESTS)
 
 
 def main() -> int:

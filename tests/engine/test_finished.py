@@ -36,3 +36,14 @@ def test_trained_on_from_weights_that_have_changed(runs):
     folder, weights = runs
     train(toy_cfg(weights.parent, SOLVER__MAX_EPOCH=1, SOLVER__BASE_LR=0.01))
     assert state_of(folder) == FINISHED and state_of(folder, weights) == OTHER_WEIGHTS
+
+
+def test_a_run_without_tests_is_finished_when_it_is_trained(tmp_path):
+    folder = tmp_path / "run"
+    train(toy_cfg(folder, SOLVER__MAX_EPOCH=1, DATASETS__TESTS=()))
+    (folder / "config.yaml").write_text("DATASETS:\n  TESTS: []\n")
+    assert state_of(folder) == FINISHED
+    (folder / "config.yaml").write_text("DATASETS:\n  TESTS: [CARGO]\n")
+    assert state_of(folder) == UNFINISHED
+    (folder / "config.yaml").unlink()
+    assert state_of(folder) == UNFINISHED
