@@ -3,8 +3,8 @@
     python -m fastreid.engine.finished OUTPUT_DIR [--weights FILE]
 
 Exit status 0: the run was trained to its end and, if its config has tests, evaluated. 1: it was not; --resume continues
-it. 3: it was started from other weights than FILE now holds, so it must be trained again. Contents of files are compared,
-not their dates.
+it. 3: it was started from other weights than FILE now holds, so it must be trained again. Contents of files are
+compared, not their dates.
 """
 
 from __future__ import annotations
