@@ -20,8 +20,7 @@ from typing import Any
 from fastreid.config import CfgNode, ConfigError, get_cfg
 from fastreid.config.tree import leaves
 from fastreid.engine import default_argument_parser, launch
-from fastreid.generation.caption import FOLDER as CAPTIONS
-from fastreid.generation.caption import RESULT, caption
+from fastreid.generation.caption import caption, captions_file
 from fastreid.generation.exporting import export
 from fastreid.generation.filtering import filter_pictures, top_up
 from fastreid.generation.people import enough_images, people_of
@@ -50,12 +49,9 @@ def argument_parser() -> argparse.ArgumentParser:
 def train(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Train the generator of all people, or one of each person of the shard; finished trainings are skipped."""
     root = Path(cfg.OUTPUT_DIR)
-    keys = {
-        "DIFFPERSON.LPE.CAPTION_FILE": str(root / CAPTIONS / RESULT),
-        "DIFFPERSON.DI.FOLDER": cfg.DIFFPERSON.DI.FOLDER or str(root / REFERENCE),
-    }
-    if cfg.DIFFPERSON.LPE.CAPTIONER != "none" and not (root / CAPTIONS / RESULT).is_file():
-        raise ConfigError(f"there is no {root / CAPTIONS / RESULT}: run the stage caption first (all of its shards)")
+    keys = {"DIFFPERSON.DI.FOLDER": cfg.DIFFPERSON.DI.FOLDER or str(root / REFERENCE)}
+    if cfg.DIFFPERSON.LPE.CAPTIONER != "none":
+        keys["DIFFPERSON.LPE.CAPTION_FILE"] = str(captions_file(cfg))
     if cfg.DIFFPERSON.GRANULARITY == "shared":
         if args.shard.count > 1:
             raise ConfigError("one model of all people is not trained in shards: use --num-gpus, or torchrun")

@@ -62,13 +62,9 @@ TINY_VAE = {
 }
 # Pictures of 64x32, latents of 16x8.
 SMALL_UNET = {
+    **TINY_UNET,
     "sample_size": (16, 8),
-    "in_channels": 4,
-    "out_channels": 4,
-    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     "block_out_channels": (48, 96, 96),
-    "layers_per_block": 1,
     "norm_num_groups": 16,
     "cross_attention_dim": 96,
     "attention_head_dim": 4,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fastreid.config import CfgNode
+from fastreid.config import CfgNode, ConfigError
 from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.captioners import CAPTIONER_REGISTRY
 from fastreid.generation.people import Identity, people_of
@@ -26,6 +26,18 @@ logger = logging.getLogger(__name__)
 FOLDER, RESULT, SHEET = "captions", "captions.jsonl", "sheet.jpg"
 _SHOWN = 32
 Row = dict[str, Any]
+
+
+def captions_file(cfg: CfgNode) -> Path:
+    """Return the file of all captions.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    path = Path(cfg.OUTPUT_DIR) / FOLDER / RESULT
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}: run the stage caption first (all of its shards)")
+    return path
 
 
 def caption(cfg: CfgNode, shard: Shard) -> Path | None:

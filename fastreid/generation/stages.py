@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, image_size, resolve_device, with_values
 from fastreid.data.picture_grid import picture_grid, spread_evenly
-from fastreid.generation.caption import FOLDER as CAPTIONS
-from fastreid.generation.caption import RESULT
+from fastreid.generation.caption import captions_file
 from fastreid.generation.painter import Painter
 from fastreid.generation.people import Identity, enough_images, people_of
 from fastreid.generation.plans import PicturePlan, Swaps, plan_of, reference_plans
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
 from fastreid.generation.write import SHEET, PictureFolder, captions_by_person, read_rows
-from fastreid.methods.diffusion_reid.build import frozen_parts
+from fastreid.methods.diffusion_reid.build import frozen_parts, timesteps_in
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
 from fastreid.methods.diffusion_reid.grammar import Grammar
 from fastreid.methods.diffusion_reid.reference import INDEX
@@ -133,8 +131,7 @@ def draw_samples(cfg: CfgNode, folder: Path, gid: int | None = None) -> Path:
     everyone = people_of(cfg)
     chosen = spread_evenly([who for who in everyone if gid in (None, who.gid)], cfg.DIFFPERSON.GEN.BATCH)
     plans = [plan for of_person in _plans(cfg, chosen, 1).values() for plan in of_person]
-    own = cfg if gid is None else with_values(cfg, {"DIFFPERSON.PERSON": gid})
-    pictures = _trained_painter(own, len(everyone), checkpoint_of(cfg, gid)).paint(plans)
+    pictures = _trained_painter(cfg, len(everyone), gid).paint(plans)
     with tempfile.TemporaryDirectory() as place:
         paths = [f"{place}/{plan.gid}.png" for plan in plans]
         for path, picture in zip(paths, pictures, strict=True):
@@ -149,10 +146,7 @@ def _plans(cfg: CfgNode, people: Sequence[Identity], count: int) -> dict[int, li
     grammar = Grammar.read(keys.GRAMMAR)
     captions: dict[int, list[str]] = {}
     if keys.LPE.CAPTIONER != "none":
-        path = Path(cfg.OUTPUT_DIR) / CAPTIONS / RESULT
-        if not path.is_file():
-            raise ConfigError(f"there is no {path}: run the stage caption first (all of its shards)")
-        captions = captions_by_person(read_rows(path))
+        captions = captions_by_person(read_rows(captions_file(cfg)))
     make = functools.partial(
         plan_of,
         grammar=grammar,
@@ -173,11 +167,10 @@ def _jobs(
     missing = {gid: of_person for gid, of_person in missing.items() if of_person}
     if cfg.DIFFPERSON.GRANULARITY == "shared":
         if missing:
-            yield _trained_painter(cfg, num_people, checkpoint_of(cfg)), list(itertools.chain(*missing.values()))
+            yield _trained_painter(cfg, num_people), list(itertools.chain(*missing.values()))
         return
     for gid, of_person in missing.items():
-        own = with_values(cfg, {"DIFFPERSON.PERSON": gid})
-        yield _trained_painter(own, num_people, checkpoint_of(cfg, gid)), of_person
+        yield _trained_painter(cfg, num_people, gid), of_person
 
 
 def train_folder(cfg: CfgNode, gid: int | None = None) -> Path:
@@ -203,19 +196,15 @@ def checkpoint_of(cfg: CfgNode, gid: int | None = None) -> Path:
     return path
 
 
-def _trained_painter(cfg: CfgNode, num_people: int, checkpoint: Path) -> Painter:
-    model: Any = build_model(evaluation_config_of(cfg), num_people)
+def _trained_painter(cfg: CfgNode, num_people: int, gid: int | None = None) -> Painter:
+    checkpoint = checkpoint_of(cfg, gid)
+    own = cfg if gid is None else with_values(cfg, {"DIFFPERSON.PERSON": gid})
+    model: Any = build_model(evaluation_config_of(own), num_people)
     assert isinstance(model, DiffusionReID)
     load_weights(model, str(checkpoint), to_evaluate=True)
     model.eval()
-    is_one = cfg.DIFFPERSON.PERSON >= 0
-
-    def vectors_of(people: Tensor) -> Tensor:
-        assert model.words is not None
-        return model.words(torch.zeros_like(people) if is_one else people)
-
-    words = vectors_of if model.words is not None else None
-    return _painter(cfg, model.text, model.autoencoder.vae, model.denoiser.unet, words)
+    vectors_of = None if model.words is None else model.vectors_of
+    return _painter(cfg, model.text, model.autoencoder.vae, model.denoiser.unet, vectors_of)
 
 
 def _painter(cfg: CfgNode, text: Any, vae: Any, unet: Any, vectors_of: Any) -> Painter:
@@ -223,7 +212,7 @@ def _painter(cfg: CfgNode, text: Any, vae: Any, unet: Any, vectors_of: Any) -> P
     device = torch.device(resolve_device(cfg.MODEL.DEVICE))
     with option_keys(_KEYS):
         schedule = Schedule.from_pretrained(
-            folder, solver=gen.SOLVER, num_timesteps=1000, key="DIFFPERSON.SD.WEIGHTS", key_of=_KEYS
+            folder, solver=gen.SOLVER, num_timesteps=timesteps_in(folder), key="DIFFPERSON.SD.WEIGHTS", key_of=_KEYS
         )
         schedule.reverse(gen.STEPS, "cpu")  # raises if the number of steps is impossible
     autocast = functools.partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=cfg.TEST.AMP.ENABLED)

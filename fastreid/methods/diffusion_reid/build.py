@@ -18,6 +18,7 @@ from fastreid.methods.diffusion_reid.words import IdentityWords, WordEncoder, Wo
 from fastreid.modeling.array_cache import ArrayCache
 from fastreid.modeling.diffusion import Autoencoder, OptionError, Schedule, UNetDenoiser, option_keys
 from fastreid.modeling.diffusion.adapters import add_lora, lora_layers, train_all
+from fastreid.modeling.diffusion.scheduler_assets import read_scheduler
 from fastreid.modeling.diffusion.text import TextEncoder
 
 _WEIGHTS, _CACHE = "DIFFPERSON.SD.WEIGHTS", "DIFFPERSON.SD.LATENT_CACHE"
@@ -78,7 +79,7 @@ def frozen_parts(cfg: CfgNode) -> dict[str, Any]:
         text = TextEncoder.from_pretrained(folder, num_vectors=cfg.DIFFPERSON.IIR.WORDS, key=_WEIGHTS)
         autoencoder = Autoencoder.from_pretrained(folder, key=_WEIGHTS)
         denoiser = UNetDenoiser.from_pretrained(folder, key=_WEIGHTS)
-        schedule = Schedule.from_pretrained(folder, solver="ddim", num_timesteps=_timesteps(folder), key=_WEIGHTS)
+        schedule = Schedule.from_pretrained(folder, solver="ddim", num_timesteps=timesteps_in(folder), key=_WEIGHTS)
         if text.dim != denoiser.context_dim:
             raise ConfigError(
                 f"the text encoder in {_WEIGHTS} makes tokens of {text.dim} numbers, its UNet takes "
@@ -88,9 +89,12 @@ def frozen_parts(cfg: CfgNode) -> dict[str, Any]:
     return {"text": text, "autoencoder": autoencoder, "denoiser": denoiser, "schedule": schedule}
 
 
-def _timesteps(folder: str) -> int:
-    from fastreid.modeling.diffusion.scheduler_assets import read_scheduler
+def timesteps_in(folder: str) -> int:
+    """Return the length of the diffusion of a folder of Stable Diffusion.
 
+    Raises:
+        AssetError: it has no scheduler, or a damaged one.
+    """
     return int(read_scheduler(folder, key=_WEIGHTS).get("num_train_timesteps", 1000))
 
 

@@ -74,6 +74,7 @@ class DiffusionReID(ReidModel):
         self.text, self.autoencoder, self.denoiser, self.schedule = text, autoencoder, denoiser, schedule
         self.words, self.reference, self.options, self.cache = words, reference, options, cache
         self._captions, self._extractor = captions, extractor and (extractor,)  # a tuple: not a part of checkpoints
+        self._empty: Tensor | None = None  # tokens of an empty prompt, which are computed once
         self.consistency = nn.Linear(text.dim, options.reid_dim) if options.consistency_weight else None
         for part in ("text", "autoencoder", "denoiser"):
             self.register_frozen_asset(part)
@@ -117,8 +118,8 @@ class DiffusionReID(ReidModel):
             raise ArgumentError("DiffusionReID writes pictures (tools/diffperson.py generate); it has no descriptors")
         device, options = self.device, self.options
         draws = BatchDraws.of(batch, device)
-        people = batch["targets"].to(device) if options.person == ALL_PEOPLE else torch.zeros_like(batch["targets"])
-        vectors = None if self.words is None else self.words(people.to(device))
+        people = self._rows_of(batch["targets"].to(device))
+        vectors = None if self.words is None else self.words(people)
         tokens, at_words = self._tokens(batch, vectors)
         moments = self._moments(batch)
         halves = [self._noised(moments, self._with_empty(tokens, draws), draws)]
@@ -135,6 +136,19 @@ class DiffusionReID(ReidModel):
         if self.consistency is not None:
             losses["loss_consistency"] = options.consistency_weight * self._inconsistency(at_words, people)
         return losses
+
+    def vectors_of(self, people: Tensor) -> Tensor:
+        """Return the vectors of the identity words of people, [B, m, D]; only for a model that has words.
+
+        Args:
+            people: their numbers, int64 [B], on the device of the model.
+        """
+        assert self.words is not None
+        return self.words(self._rows_of(people))
+
+    def _rows_of(self, people: Tensor) -> Tensor:
+        """Return the rows of people in the words: a model of one person has one row."""
+        return people if self.options.person == ALL_PEOPLE else torch.zeros_like(people)
 
     def _tokens(self, batch: Mapping[str, Any], vectors: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the tokens [B, L, D] of the prompts of images, and the text encoder's state at the words [B, D]."""
@@ -155,10 +169,11 @@ class DiffusionReID(ReidModel):
         """Replace the tokens of some rows by those of an empty prompt."""
         if not self.options.empty_share:
             return tokens
-        with torch.no_grad():
-            empty = self.text(self.text.encode([""]).to(self.device))
+        if self._empty is None:
+            with torch.no_grad():
+                self._empty = self.text(self.text.encode([""]).to(self.device))
         is_empty = draws.uniform() < self.options.empty_share
-        return torch.where(is_empty[:, None, None], empty.to(tokens), tokens)
+        return torch.where(is_empty[:, None, None], self._empty.to(tokens), tokens)
 
     def _moments(self, batch: Mapping[str, Any]) -> Tensor:
         if self.cache is not None:
