@@ -1,16 +1,20 @@
 """Tables of README and docs agree with the code; lists of packages agree with each other."""
 
+import ast
 import importlib
 import re
 import runpy
 import subprocess
+import sys
 from dataclasses import fields
+from importlib.metadata import packages_distributions
 
 import pytest
 import timm
 import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from fastreid.config import get_cfg
 from fastreid.config.unsupported import REASONS
@@ -199,6 +203,32 @@ def test_the_test_extra_has_what_the_tests_need():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extra = re.findall(r'"([\w-]+)>=', project.split("\ntest = [")[1].split("]")[0])
     assert set(extra) == required("requirements-dev.txt").keys() - {"cosmic-ray"}  # for benchmarks/mutants.py only
+
+
+def imported_packages() -> set[str]:
+    """Return the first names of all modules that the code or the tests import, at any place in a file."""
+    found = set()
+    for folder in ("fastreid", "tools", "benchmarks", "tests"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    found.add(node.module.split(".")[0])
+    return found
+
+
+def test_every_imported_package_is_required():
+    """A fresh environment has all that the code and the tests import: nothing is there by chance."""
+    distributions = packages_distributions()
+    allowed = {name for file in ("requirements.txt", "requirements-dev.txt") for name in required(file)}
+    allowed |= {"markupsafe", "tokenizers", "packaging"}  # what jinja2, transformers and pytest are made of
+    own = sys.stdlib_module_names | {"partreid"} | {path.name for path in ROOT.iterdir()}
+    own |= {path.stem for folder in ("tools", "benchmarks") for path in (ROOT / folder).glob("*.py")}
+    foreign = imported_packages() - own
+    assert {"torch", "webdataset", "faiss"} <= foreign
+    missing = {name for name in foreign if not {*map(canonicalize_name, distributions.get(name, [name]))} & allowed}
+    assert missing == set()
 
 
 def test_every_file_of_pretrained_weights_has_a_row():
