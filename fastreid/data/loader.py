@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from fastreid.data.dataset import PersonDataset, collate
 from fastreid.data.transforms import PersonTransform, Pixels
 from fastreid.data.workers import explained, signals_blocked
+from fastreid.utils.devices import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,11 @@ class PersonLoader(DataLoader[Any]):
         options: further arguments of `DataLoader`.
 
     Attributes:
+        moved: further keys of a batch whose tensors are moved to `device`.
         skipped: {path: reason} of the images that were skipped in the batches so far.
     """
 
+    moved: Sequence[str] = ()
     dataset: PersonDataset
 
     def __init__(self, dataset: PersonDataset, *, device: torch.device | str = "cpu", **options: Any) -> None:
@@ -47,12 +50,15 @@ class PersonLoader(DataLoader[Any]):
         return self._finished(explained(batches) if self.num_workers else batches)
 
     def _finished(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        moved = () if torch.device(self.device).type == "cpu" else self.moved
         for batch in batches:
             self._note(batch.pop("skipped", ()))
             for name, value in batch.items():
                 if isinstance(value, Pixels):
                     transform = cast(PersonTransform, self.dataset.transforms[name])
                     batch[name] = value.to_float(transform.erase_value, self.device)
+                elif name in moved:
+                    batch[name] = to_device(value, self.device)
             if batch:
                 yield batch
 

@@ -38,6 +38,8 @@ class TrainLoader(PersonLoader):
         iters_per_epoch: iterations of an epoch.
     """
 
+    # Losses need them on the device. A copy in the middle of a forward pass would wait for all that was started.
+    moved = ("targets", "camids", "viewids")
     dataset: TrainingDataset
     sampler: TrainingDraws
 

@@ -39,12 +39,16 @@ class BufferBackup:
 
     def remember(self) -> None:
         """Copy all buffers."""
+        copies, buffers = [], []
         for name, buffer in self._model.named_buffers():
             copy = self._copies.get(name)
             if copy is None or copy.shape != buffer.shape or copy.device != buffer.device:
                 self._copies[name] = buffer.detach().clone()
             else:
-                copy.copy_(buffer.detach())
+                copies.append(copy)
+                buffers.append(buffer.detach())
+        if copies:  # in one call: a network has hundreds of them, and each copy would be a kernel
+            torch._foreach_copy_(copies, buffers)
 
     def changed(self) -> list[str]:
         """Names of the buffers that have changed since ``remember``."""

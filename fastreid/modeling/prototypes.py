@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreid.utils import comm
+from fastreid.utils.devices import to_device
 from fastreid.utils.errors import ArgumentError
 
 
@@ -72,7 +73,7 @@ class PrototypeMemory(nn.Module):
         """
         features, targets = comm.rows_of_all(features.detach().float()), comm.rows_of_all(targets)
         if positions is not None and comm.is_distributed():
-            order = comm.rows_of_all(positions).argsort()
+            order = comm.rows_of_all(to_device(positions, features.device)).argsort()
             features, targets = features[order], targets[order]
         self._move(features, targets)
 
@@ -81,13 +82,14 @@ class PrototypeMemory(nn.Module):
         own = self.class_prototypes[targets]
         cosines = (features * own).sum(dim=1)
         same = targets[:, None] == targets[None, :]
-        hardest = torch.where(same, cosines[None, :], cosines.new_tensor(torch.inf)).argmin(dim=1)
+        hardest = torch.where(same, cosines[None, :], torch.inf).argmin(dim=1)
         # Rows of one person are equal, so the order in which they are written does not matter.
         self.class_prototypes[targets] = self._mixed(own, features[hardest])
 
     def _by_all(self, features: Tensor, targets: Tensor) -> None:
         """Move prototypes by every feature, in the order of the batch."""
-        for feature, target in zip(features, targets, strict=True):
+        # Parts of one row: a single number as an index would be read from the GPU.
+        for feature, target in zip(features.split(1), targets.split(1), strict=True):
             self.class_prototypes[target] = self._mixed(self.class_prototypes[target], feature)
 
     def _mixed(self, old: Tensor, new: Tensor) -> Tensor:
@@ -125,11 +127,16 @@ class ClusterMemory(PrototypeMemory):
     ) -> None:
         super().__init__(max_clusters, feature_dim, temperature=temperature, momentum=momentum, update=update)
         self.register_buffer("num_clusters", torch.zeros((), dtype=torch.int64))
+        self._counted: tuple[Tensor, int, int] | None = None  # the buffer, its version, and its value
 
     @property
     def prototypes(self) -> Tensor:
         """The prototypes of the clusters there are, [K, D]."""
-        return self.class_prototypes[: int(self.num_clusters)]
+        buffer = self.num_clusters
+        # It is read after changes only, as reading waits for a GPU.
+        if self._counted is None or self._counted[0] is not buffer or self._counted[1] != buffer._version:
+            self._counted = (buffer, buffer._version, int(buffer))
+        return self.class_prototypes[: self._counted[2]]
 
     @torch.no_grad()
     def restart(self, prototypes: Tensor) -> None:

@@ -44,7 +44,8 @@ def build_gradient_clipper(cfg: Any) -> Clipper | None:
     def clip_norm(parameters: Iterable[nn.Parameter], norm: Tensor | None = None) -> None:
         if norm is None or norm_type != 2:
             nn.utils.clip_grad_norm_(parameters, limit, norm_type=norm_type)
-        elif limit / (norm + 1e-6) < 1:  # otherwise the factor is 1
+        elif norm.device.type != "cpu" or limit / (norm + 1e-6) < 1:
+            # The factor is at most 1. On a CPU a factor of 1 saves the products; a GPU would have to be waited for.
             nn.utils.clip_grads_with_norm_(parameters, limit, norm)
 
     return clip_norm if settings.CLIP_TYPE == "norm" else clip_value

@@ -15,8 +15,9 @@ class Batch(TypedDict, total=False):
     `images` under keys of their own.
 
     Attributes:
-        images: float32 [B, 3, H, W] in 0..255.
-        targets: int64 [B], class labels in training, person ids in evaluation.
+        images: float32 [B, 3, H, W] in 0..255, on the device of the model.
+        targets: int64 [B], class labels in training, person ids in evaluation; in training on the device of the model,
+            as the next two.
         camids: int64 [B], camera ids.
         viewids: int64 [B], view ids (`View`).
         img_paths: paths of the B image files.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -21,7 +20,3 @@ class PersonFeatures:
     identity: Tensor
     view: Tensor
     id_conditions: Tensor
-
-    def to(self, device: torch.device) -> PersonFeatures:
-        """Return the features on a device."""
-        return PersonFeatures(self.identity.to(device), self.view.to(device), self.id_conditions.to(device))

@@ -40,6 +40,23 @@ def usable_device(name: str | torch.device, *, key: str = "device") -> str:
     return name
 
 
+def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Return a tensor on a device; Python does not wait until a copy from the CPU to a GPU has been made.
+
+    Only a copy from pinned memory is made in the background: another one waits until the GPU has done all that it was
+    given before.
+
+    Args:
+        tensor: the tensor; it may be changed after the call.
+        device: where the result is.
+    """
+    import torch
+
+    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @functools.cache
 def _is_usable(device: torch.device) -> bool:
     import torch

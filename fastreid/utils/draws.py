@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastreid.utils import comm
+from fastreid.utils.devices import to_device
 
 
 class BatchDraws:
@@ -18,14 +19,18 @@ class BatchDraws:
     the torch generator of the main process.
 
     Args:
-        positions: [B], positions of the rows in the whole batch.
+        positions: [B], positions of the rows in the whole batch, on the CPU or the device.
         size: rows of the whole batch: R * B, or more if a batch passes through the model in parts.
         device: device of the numbers.
     """
 
     def __init__(self, positions: Tensor, size: int, device: torch.device) -> None:
-        self._positions, self._size = positions.to(device), size
-        self._generator = torch.Generator(device).manual_seed(comm.shared_random_seed())
+        self._given, self._size, seed = positions, size, comm.shared_random_seed()
+        self._positions = to_device(positions, device)
+        self._generator = torch.Generator(device).manual_seed(seed)
+        # A value that Python needs cannot come from a GPU without waiting for it.
+        is_on_cpu = torch.device(device).type == "cpu"
+        self._cpu_generator = self._generator if is_on_cpu else torch.Generator().manual_seed(seed)
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], device: torch.device) -> BatchDraws:
@@ -38,6 +43,10 @@ class BatchDraws:
     def uniform(self, *shape: int) -> Tensor:
         """Numbers in [0, 1), [B, *shape]."""
         return self._draw(torch.rand, shape)
+
+    def uniform_on_cpu(self) -> Tensor:
+        """Numbers in [0, 1), [B], on the CPU, to choose rows of tensors that are there."""
+        return torch.rand(self._size, generator=self._cpu_generator)[self._given.cpu()]
 
     def common_uniform(self) -> Tensor:
         """One number in [0, 1) for the whole batch, [1]."""

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from fastreid.data.transforms.resize import Rectangle, Size, resize
+from fastreid.utils.devices import to_device
 
 Picture = Image.Image | np.ndarray
 """An RGB image, or uint8 [h, w, 3]."""
@@ -47,12 +48,30 @@ class Pixels(NamedTuple):
             # for it ten times as long as the conversion takes.
             images = torch.from_numpy(self.image.numpy().astype(np.float32))
         else:
-            images = self.image.to(device, non_blocking=True).float()
+            images = to_device(self.image, device).float()
+            return erase(images, to_device(self.erased, device), to_device(torch.tensor(value).float(), device))
         batch = images if images.ndim == 4 else images[None]
         for image, (top, left, height, width) in zip(batch, self.erased.reshape(-1, 4).tolist(), strict=True):
             if height:
                 image[:, top : top + height, left : left + width] = images.new_tensor(value)[:, None, None]
         return images
+
+
+def erase(images: Tensor, rectangles: Tensor, colour: Tensor) -> Tensor:
+    """Return images with a rectangle of each erased.
+
+    One operation for all images, on the device of the images: a GPU has more work to start a copy than to make it.
+
+    Args:
+        images: float32 [3, H, W] or [B, 3, H, W].
+        rectangles: int64 [4] or [B, 4], as `Pixels` has them.
+        colour: float32 [3].
+    """
+    top, left, height, width = rectangles[..., None].unbind(-2)  # [1] or [B, 1]
+    rows, columns = (torch.arange(size, device=images.device) for size in images.shape[-2:])
+    in_rows, in_columns = (rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width)
+    inside = in_rows[..., :, None] & in_columns[..., None, :]
+    return torch.where(inside.unsqueeze(-3), colour[:, None, None], images)
 
 
 class PersonTransform:

@@ -17,6 +17,7 @@ from fastreid.modeling.diffusion import Autoencoder, Schedule, UNetDenoiser
 from fastreid.modeling.epoch_task import EpochTask, TrainingSet
 from fastreid.modeling.prototypes import PrototypeMemory
 from fastreid.structures import Condition
+from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 
 VIEW = "diffusion_images"
@@ -73,7 +74,7 @@ class DiffusionFeedback(nn.Module):
             tokens = self.condition(logits.float(), features.float(), targets, memory)
         draws = BatchDraws.of(batch, features.device)
         moments = self.moments(batch) if self.cache is None else self.cache.read(batch["indices"])
-        moments = moments.to(features.device, torch.float32)
+        moments = to_device(moments, features.device).float()
         noise = draws.normal(moments.shape[1] // 2, *moments.shape[2:])
         latents = self.autoencoder.latents(moments, draws.normal(*noise.shape[1:]) if self.samples_posterior else None)
         timesteps = self.schedule.timesteps_of(draws.uniform())

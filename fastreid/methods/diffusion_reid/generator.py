@@ -33,6 +33,7 @@ from fastreid.modeling.diffusion.text import TextEncoder
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, ReidModel
 from fastreid.structures import Condition, PersonImage
+from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 from fastreid.utils.errors import ArgumentError
 
@@ -124,7 +125,7 @@ class DiffusionReID(ReidModel):
         moments = self._moments(batch)
         halves = [self._noised(moments, self._with_empty(tokens, draws), draws)]
         if self.reference is not None:
-            chosen = (draws.uniform() * len(self.reference)).long()
+            chosen = (draws.uniform_on_cpu() * len(self.reference)).long()
             moments, tokens = self.reference.rows(chosen, self.autoencoder, self.text)
             halves.append(self._noised(moments, self._with_empty(tokens, draws), draws))
         first, *rest = self._squared_errors(halves)
@@ -177,7 +178,7 @@ class DiffusionReID(ReidModel):
 
     def _moments(self, batch: Mapping[str, Any]) -> Tensor:
         if self.cache is not None:
-            return self.cache.read(batch["indices"]).to(self.device)
+            return to_device(self.cache.read(batch["indices"]), self.device)
         return self.moments(batch)
 
     def moments(self, batch: Mapping[str, Any]) -> Tensor:

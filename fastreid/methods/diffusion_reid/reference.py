@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fastreid.config import ConfigError
 from fastreid.modeling.diffusion import Autoencoder
 from fastreid.modeling.diffusion.text import TextEncoder
+from fastreid.utils.devices import to_device
 from fastreid.utils.text import read_text
 
 INDEX = "reference.json"
@@ -82,7 +83,7 @@ class ReferenceSet(nn.Module):
         """Return moments [B, 2C, h, w] and tokens [B, L, D] of pictures, on the device of the autoencoder.
 
         Args:
-            chosen: numbers of pictures, int64 [B].
+            chosen: numbers of pictures, int64 [B], on the CPU.
             autoencoder: encodes pictures.
             text: encodes prompts.
         """
@@ -91,8 +92,7 @@ class ReferenceSet(nn.Module):
             with torch.no_grad():
                 self._stored = self._encoded(autoencoder, text, device)
         moments, tokens = self._stored
-        chosen = chosen.cpu()
-        return moments[chosen].to(device), tokens[chosen].to(device)
+        return to_device(moments[chosen], device), to_device(tokens[chosen], device)
 
     def _encoded(self, autoencoder: Autoencoder, text: TextEncoder, device: torch.device) -> tuple[Tensor, Tensor]:
         moments, tokens = [], []

@@ -60,7 +60,8 @@ class CameraContrast:
         if not self.fills_with_own:
             negatives = negatives.masked_fill(own.gather(1, hardest), -torch.inf)
         logits = torch.cat([similar.masked_fill(~positive, -torch.inf), negatives], dim=1)
+        # Rows without a positive get finite numbers and count nothing. An index of the others would wait for a GPU.
         has_any = positive.any(dim=1)
-        total = logits[has_any].logsumexp(dim=1, keepdim=True)
-        losses = (total - similar[has_any]) * positive[has_any]
-        return (losses.sum(dim=1) / positive[has_any].sum(dim=1)).sum() / len(features)
+        total = logits.masked_fill(~has_any[:, None], 0.0).logsumexp(dim=1, keepdim=True)
+        losses = (total - similar) * positive
+        return (losses.sum(dim=1) / positive.sum(dim=1).clamp(min=1)).sum() / len(features)

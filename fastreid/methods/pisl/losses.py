@@ -38,8 +38,8 @@ def score_smoothed_loss(part_logits: Tensor, targets: Tensor, scores: Tensor) ->
     log_probs = part_logits.log_softmax(dim=2)
     chosen = targets[:, None, None].expand(-1, part_logits.shape[1], 1)
     cross_entropy = -log_probs.gather(2, chosen)[..., 0]
-    num_clusters = part_logits.shape[2]
-    divergence = -log_probs.mean(dim=2) - torch.tensor(num_clusters, dtype=log_probs.dtype).log().to(log_probs.device)
+    log_of_clusters = float(torch.tensor(part_logits.shape[2], dtype=log_probs.dtype).log())
+    divergence = -log_probs.mean(dim=2) - log_of_clusters
     return (scores * cross_entropy + (1 - scores) * divergence).mean()
 
 

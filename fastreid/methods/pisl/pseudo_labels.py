@@ -19,6 +19,7 @@ from fastreid.methods.pisl.consistency import consistency_scores
 from fastreid.methods.pisl.patch_log import PatchLog
 from fastreid.modeling.epoch_task import EpochPlan, TrainingSet
 from fastreid.utils import comm
+from fastreid.utils.devices import to_device
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class EpochState:
 
     def scores_of(self, indices: Tensor, device: torch.device) -> Tensor:
         """Return the scores [B, P] of training images [B]."""
-        return self.scores[indices.cpu()].to(device)
+        return to_device(self.scores[indices.cpu()], device)
 
     def proxies_on(self, device: torch.device) -> CameraProxies:
         """Return the proxies on a device; they are moved once."""

@@ -12,6 +12,7 @@ from fastreid.config import CfgNode, ConfigError, image_size
 from fastreid.data.transforms import AUGMENTATIONS
 from fastreid.modeling.array_cache import ArrayCache, FillCache
 from fastreid.structures import PersonFeatures
+from fastreid.utils.devices import to_device
 
 KEY = "MODEL.SDMODEL.FEATURE_CACHE"
 
@@ -41,17 +42,18 @@ class FeatureCache(ArrayCache):
     def __init__(self, folder: str, facts: Sequence[Any] = ()) -> None:
         super().__init__(folder, stem="features", key=KEY, facts=facts)
 
-    def features(self, indices: Tensor, mirrored: Tensor) -> PersonFeatures:
-        """Return the features of images, on the CPU.
+    def features(self, indices: Tensor, mirrored: Tensor, device: torch.device | str = "cpu") -> PersonFeatures:
+        """Return the features of images.
 
         Args:
             indices: [B], positions in the training set.
             mirrored: [B], whether to take the mirror image.
+            device: where the features are.
 
         Raises:
             ArgumentError: the file is not there, or damaged.
         """
-        rows = self.read(indices, mirrored)
+        rows = to_device(self.read(indices, mirrored), device)
         return PersonFeatures(identity=rows[:, 0], view=rows[:, 1], id_conditions=rows[:, 2:])
 
 

@@ -175,8 +175,7 @@ class SDReIDStage2(PersonModel):
         if self.cache is None:
             with torch.set_grad_enabled(self.loss_terms is not None):
                 return self.person(batch["images"])
-        stored = self.cache.features(batch["indices"], batch["images"])
-        return stored.to(self.device)
+        return self.cache.features(batch["indices"], batch["images"], self.device)
 
     @classmethod
     def image_transforms(cls, cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:
@@ -224,7 +223,7 @@ class SDReIDStage2(PersonModel):
     @torch.no_grad()
     def _targets(self, features: PersonFeatures, batch: Mapping[str, Any], draws: BatchDraws) -> DrawnTargets:
         if self.memory is not None:
-            return self.memory.draw(batch["indices"], draws.uniform())
+            return self.memory.draw(batch["indices"], draws.uniform_on_cpu(), self.device)
         assert self.target is not None
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
         weights, requested = self.target(people, views, draws.uniform())

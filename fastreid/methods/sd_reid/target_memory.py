@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
+from fastreid.utils.devices import to_device
 from fastreid.utils.errors import ArgumentError
 
 Describe = Callable[[Mapping[str, Any]], tuple[Tensor, Tensor]]
@@ -69,34 +70,35 @@ class TargetMemory:
             "counts": counts.view(-1, self._num_views),
         }
 
-    def draw(self, indices: Tensor, chance: Tensor) -> DrawnTargets:
+    def draw(self, indices: Tensor, chance: Tensor, device: torch.device | str = "cpu") -> DrawnTargets:
         """Draw a view for each image, evenly from those in which its person has other images, and return the means.
 
         An image whose person has no other image keeps its own vectors.
 
         Args:
             indices: [B], positions of the images in the training set.
-            chance: [B], random numbers in [0, 1).
+            chance: [B], random numbers in [0, 1), on the CPU.
+            device: where the targets are.
 
         Raises:
             ArgumentError: `fit` was not called, or an image was not among those of `fit`.
         """
         if not self._rows:
             raise ArgumentError("the memory of targets is empty: it is filled before the first epoch of a training")
-        rows, where, indices = self._rows, chance.device, indices.cpu()
+        rows, indices = self._rows, indices.cpu()
         if not bool(rows["known"][indices].all()):
             raise ArgumentError("a training image has no vector in the memory of targets: its file could not be read")
         people, own_view = rows["place"][indices] // self._num_views, rows["place"][indices] % self._num_views
         own = torch.nn.functional.one_hot(own_view, self._num_views)
         others = rows["counts"][people] - own
-        requested = _draw_view(others > 0, own_view, chance.cpu())
+        requested = _draw_view(others > 0, own_view, chance)
         each = torch.arange(len(indices))
         is_own = own[each, requested]
         vectors = rows["vectors"][indices].double()
         sums = rows["sums"][people, requested] - is_own[:, None, None] * vectors
         count = others[each, requested]
         means = torch.where((count > 0)[:, None, None], sums / count.clamp(min=1)[:, None, None], vectors).float()
-        return DrawnTargets(means[:, 0].to(where), means[:, 1].to(where), requested.to(where))
+        return DrawnTargets(*(to_device(part, device) for part in (means[:, 0], means[:, 1], requested)))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the vectors and what follows from them."""

@@ -24,7 +24,7 @@ def same_person_in_view(people: Tensor, views: Tensor, chance: Tensor) -> tuple[
     others = people[:, None] == people[None, :]
     others.fill_diagonal_(False)
     alone = ~others.any(dim=1)
-    others[alone, alone.nonzero().squeeze(1)] = True
+    others |= torch.eye(len(people), dtype=torch.bool, device=people.device) & alone[:, None]
     chosen = _draw_evenly_over_views(others, views, chance)
     return F.one_hot(chosen, len(people)).float(), views[chosen]
 

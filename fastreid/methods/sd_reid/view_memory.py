@@ -47,9 +47,14 @@ class ViewMemoryBank(nn.Module):
             views: [B].
 
         Raises:
-            ConfigError: a view id outside 0 … V-1.
+            ConfigError: a view id outside 0 … V-1, if they are on the CPU. A check would wait for a GPU, and the views
+                of a training set are checked before its first step (`PersonEncoder.check_views`).
         """
-        if len(views) and not (0 <= int(views.min()) and int(views.max()) < self.num_views):
+        if (
+            views.device.type == "cpu"
+            and len(views)
+            and not (0 <= int(views.min()) and int(views.max()) < self.num_views)
+        ):
             raise ConfigError(
                 f"view ids {sorted(set(views.tolist()))} do not fit MODEL.SDMODEL.VIEW_NUM={self.num_views}"
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastreid.modeling.diffusion.assets import AssetError, asset_folder, shown
 from fastreid.modeling.diffusion.option_error import OptionError
+from fastreid.utils.devices import to_device
 from fastreid.utils.errors import sentence_of
 
 IDENTITY_WORD = "<id>"
@@ -29,14 +30,16 @@ class EncodedPrompts:
     Attributes:
         ids: tokens [B, L].
         places: positions of the identity word's vectors [B, m]; -1 in prompts without the word.
+        has_words: whether a prompt has the word.
     """
 
     ids: Tensor
     places: Tensor
+    has_words: bool
 
     def to(self, device: torch.device) -> EncodedPrompts:
         """Return them on a device."""
-        return EncodedPrompts(self.ids.to(device), self.places.to(device))
+        return EncodedPrompts(to_device(self.ids, device), to_device(self.places, device), self.has_words)
 
 
 class TextEncoder(nn.Module):
@@ -139,7 +142,8 @@ class TextEncoder(nn.Module):
             OptionError: a prompt has the identity word twice.
         """
         rows, places = zip(*(self._encoded(prompt) for prompt in prompts), strict=True)
-        return EncodedPrompts(torch.tensor(rows), torch.tensor(places))
+        is_placed = any(place != _NO_PLACE for of_prompt in places for place in of_prompt)
+        return EncodedPrompts(torch.tensor(rows), torch.tensor(places), is_placed)
 
     def _encoded(self, prompt: str) -> tuple[list[int], list[int]]:
         before, *after = prompt.split(IDENTITY_WORD)
@@ -172,7 +176,7 @@ class TextEncoder(nn.Module):
         Raises:
             OptionError: a prompt has an identity word, and there are no vectors.
         """
-        if vectors is None and bool((prompts.places >= 0).any()):
+        if vectors is None and prompts.has_words:
             raise OptionError(f"a prompt has {IDENTITY_WORD}, but there are no vectors for it", "vectors")
         with self._spliced(prompts.places, vectors):
             return self.model(prompts.ids).last_hidden_state

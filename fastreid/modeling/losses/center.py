@@ -41,6 +41,7 @@ class CenterLoss(nn.Module):
     @torch.no_grad()
     def _move(self, apart: Tensor, targets: Tensor) -> None:
         sums = torch.zeros_like(self.class_centres).index_add_(0, targets, apart)
-        counts = torch.bincount(targets, minlength=len(sums)).to(sums.dtype)
+        # Not bincount, which reads the largest class from the GPU.
+        counts = torch.zeros_like(sums[:, 0]).index_add_(0, targets, torch.ones_like(apart[:, 0]))
         sums, counts = comm.all_reduce_sum(sums), comm.all_reduce_sum(counts)
         self.class_centres.add_(self.alpha * sums / (1 + counts)[:, None])

@@ -47,11 +47,12 @@ def _over_anchors(of_positives: Tensor, of_negatives: Tensor, targets: Tensor) -
     """Return the mean over anchors of log(1 + sum of exp over positives * sum of exp over negatives), of [B, R * B]."""
     same = targets[:, None] == comm.rows_of_all(targets)[None, :]
     itself = torch.arange(len(targets), device=targets.device)
-    positive = same.clone()
-    positive[itself, itself + comm.get_rank() * len(targets)] = False
-    has_both = positive.any(dim=1) & ~same.all(dim=1)  # the sums of other anchors are empty
+    others = torch.arange(same.shape[1], device=targets.device)
+    positive = same & (others[None, :] != itself[:, None] + comm.get_rank() * len(targets))
+    # The sums of other anchors are empty. Not an index of rows: their number would have to be read from the GPU.
+    has_both = positive.any(dim=1) & ~same.all(dim=1)
     logits = [
-        values[has_both].masked_fill(~mask[has_both], -torch.inf).logsumexp(dim=1)
+        values.masked_fill(~mask & has_both[:, None], -torch.inf).logsumexp(dim=1)
         for values, mask in ((of_positives, positive), (of_negatives, ~same))
     ]
-    return F.softplus(logits[0] + logits[1]).sum() / len(targets)
+    return (F.softplus(logits[0] + logits[1]) * has_both).sum() / len(targets)

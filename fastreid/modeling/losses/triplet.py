@@ -23,18 +23,19 @@ def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: b
     with torch.autocast(embedding.device.type, enabled=False):  # it would round the products to half precision
         distances = _distances(embedding.float(), comm.rows_of_all(embedding.float()), norm_feat)
     same = targets[:, None] == comm.rows_of_all(targets)[None, :]
+    has_negative = ~same.all(dim=1)  # a batch of one person has no triplets
+    not_negative = same & has_negative[:, None]  # a row without any is left as it is, so that it has no infinite number
     if hard_mining:
         positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
-        negative = distances.masked_fill(same, torch.inf).amin(dim=1)
+        negative = distances.masked_fill(not_negative, torch.inf).amin(dim=1)
     else:
         positive = (distances * distances.masked_fill(~same, -torch.inf).softmax(dim=1)).sum(dim=1)
-        weights = (-distances).masked_fill(same, -torch.inf).softmax(dim=1)
+        weights = (-distances).masked_fill(not_negative, -torch.inf).softmax(dim=1)
         negative = (distances * weights).sum(dim=1)
-    has_negative = ~same.all(dim=1)  # a batch of one person has no triplets
-    gap = (positive - negative)[has_negative]
-    if not len(gap):
-        return embedding.float().sum() * 0
-    return F.relu(gap + margin).mean() if margin > 0 else F.softplus(gap).mean()
+    gap = positive - negative
+    losses = F.relu(gap + margin) if margin > 0 else F.softplus(gap)
+    # Not an index of rows: their number would have to be read from the GPU.
+    return (losses * has_negative).sum() / has_negative.sum().clamp(min=1)
 
 
 def _distances(anchors: Tensor, others: Tensor, norm_feat: bool) -> Tensor:

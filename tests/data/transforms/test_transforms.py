@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from fastreid.config import get_cfg
 from fastreid.data.transforms import Pixels, build_transforms
+from fastreid.data.transforms.person import erase
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 30, 3), dtype=np.uint8))
 
@@ -110,6 +111,17 @@ def test_a_batch_of_bytes_becomes_the_floats_of_its_images():
     before = batch.image.clone()
     assert torch.equal(batch.to_float(transform.erase_value), expected) and torch.equal(batch.image, before)
     assert 0 < (batch.erased[:, 2] > 0).sum() < 8
+
+
+def test_erasing_as_on_a_gpu_gives_the_same_bits():
+    draw = torch.Generator().manual_seed(3)
+    image = torch.randint(0, 256, (4, 3, 9, 6), generator=draw, dtype=torch.uint8)
+    rectangles = torch.tensor([[0, 0, 9, 6], [2, 1, 4, 3], [5, 5, 0, 0], [8, 0, 1, 2]])
+    colour = torch.tensor([1.5, 0.1, 254.9])
+    expected = Pixels(image, rectangles).to_float(colour.tolist())
+    assert torch.equal(erase(image.float(), rectangles, colour), expected)
+    assert torch.equal(erase(image[1].float(), rectangles[1], colour), expected[1])
+    assert torch.equal(expected[2], image[2].float())
 
 
 def test_an_image_without_room_to_erase_is_left_whole():

@@ -93,9 +93,11 @@ def test_normalised_features_use_cosine_distance():
     assert triplet_loss(points, PEOPLE, 0.5, True, True).item() == pytest.approx(0.0, abs=1e-6)  # 0 - 1 + 0.5 < 0
 
 
-def test_a_batch_of_one_person_has_no_triplets_but_a_gradient():
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+@pytest.mark.parametrize("hard_mining", [True, False])
+def test_a_batch_of_one_person_has_no_triplets_but_a_gradient(hard_mining, margin):
     features = torch.randn(3, 4, requires_grad=True)
-    loss = triplet_loss(features, torch.zeros(3, dtype=torch.long), 0.0, False, True)
+    loss = triplet_loss(features, torch.zeros(3, dtype=torch.long), margin, False, hard_mining)
     loss.backward()
     assert loss.item() == 0 and features.grad is not None and not features.grad.any()
 
