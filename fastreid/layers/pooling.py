@@ -37,11 +37,16 @@ class GlobalAvgPool(nn.AdaptiveAvgPool2d):
 
 
 @POOLING_REGISTRY.register
-class GlobalMaxPool(nn.AdaptiveMaxPool2d):
-    """Maximum over positions."""
+class GlobalMaxPool(nn.Module):
+    """Maximum over positions.
 
-    def __init__(self) -> None:
-        super().__init__(1)
+    Positions with the same maximum share its gradient. AdaptiveMaxPool2d gives it to one of them; it has no
+    deterministic gradient on GPUs, so torch refuses it with DETERMINISTIC.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the pooled maps."""
+        return maps.amax(dim=(2, 3), keepdim=True)
 
 
 @POOLING_REGISTRY.register

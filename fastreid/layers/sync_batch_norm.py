@@ -7,11 +7,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fastreid.utils import comm
 
 
-class SyncBatchNorm(_BatchNorm):
+class SyncBatchNorm(nn.SyncBatchNorm):
     """Batch normalisation of [B, C] or [B, C, …]; in training, over the batches of all processes.
 
-    torch.nn.SyncBatchNorm does so on GPUs only. Names and buffers are those of nn.BatchNorm. Statistics are computed
-    in float32. In eval mode, and with one process, the layer computes the same as nn.BatchNorm.
+    On GPUs it is that of torch, which exchanges all statistics of a layer at once. Torch has none for CPUs. Names and
+    buffers are those of nn.BatchNorm. Statistics are computed in float32. In eval mode, and with one process, the
+    layer computes the same as nn.BatchNorm.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -21,11 +22,13 @@ class SyncBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input."""
         if not (self.training and comm.is_distributed()):
-            return super().forward(input)
+            return _BatchNorm.forward(self, input)
         self._check_input_dim(input)
+        if input.is_cuda:
+            return super().forward(input)
         axes = [0, *range(2, input.ndim)]
         values = input.float()
-        count = values.new_tensor([values.numel() // values.shape[1]])
+        count = values.new_full((1,), values.numel() // values.shape[1])
         total = comm.all_reduce_sum(count)
         # Two rounds: the difference of two large sums would cancel.
         mean = comm.sum_over_processes(values.sum(dim=axes)) / total

@@ -27,6 +27,14 @@ def test_poolings_of_a_map(name):
     torch.testing.assert_close(pooled.flatten(), torch.tensor(EXPECTED[name]), rtol=1e-5, atol=1e-7)
 
 
+def test_the_maximum_is_deterministic_and_shared_by_equal_positions():
+    maps = torch.tensor([[[[1.0, 5.0], [5.0, 2.0]]]], requires_grad=True)
+    pooled = POOLING_REGISTRY.get("GlobalMaxPool")()(maps)
+    pooled.sum().backward()
+    assert maps.grad.flatten().tolist() == [0.0, 0.5, 0.5, 0.0]
+    assert "adaptive" not in pooled.grad_fn.name().lower()  # whose gradient torch refuses with DETERMINISTIC
+
+
 def test_identity_and_flatten_lose_nothing():
     assert torch.equal(poolings.Identity()(MAPS), MAPS)
     assert torch.equal(poolings.Flatten()(MAPS).flatten(), MAPS.flatten())

@@ -1,11 +1,14 @@
 """Batch norm over all processes: alone it is PyTorch's; tests/engine/test_distributed.py has two processes."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import nn
 
 from fastreid.layers.sync_batch_norm import SyncBatchNorm, synchronized
 from fastreid.utils import comm
+from tests.fake_cuda import DEVICE, FakeCuda
 
 
 @pytest.fixture
@@ -50,6 +53,15 @@ def test_a_module_is_synchronised_with_its_own_tensors():
     assert changed is module and isinstance(module[1][0], SyncBatchNorm) and isinstance(module[2], SyncBatchNorm)
     assert module[1][0].weight is weight and module[1][0].eps == 1e-3 and not module[1][0].training
     assert module.state_dict().keys() == state.keys()
+
+
+def test_on_gpus_it_is_torch_s(as_if_several):
+    cuda = FakeCuda()
+    layer = cuda.move(SyncBatchNorm(3))
+    with cuda.running(), mock.patch.object(nn.SyncBatchNorm, "forward", return_value="torch's") as theirs:
+        assert layer(torch.empty(4, 3, device=DEVICE)) == "torch's"
+        assert layer.eval()(torch.empty(4, 3, device=DEVICE)).shape == (4, 3)
+    assert theirs.call_count == 1 and not cuda.waits
 
 
 def test_what_has_no_channels_is_refused(as_if_several):
