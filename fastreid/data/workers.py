@@ -42,7 +42,10 @@ _CAUSES = (
         f"raise the limit (ulimit -n 65535) or {_FEWER}, {_GO_ON}",
     ),
     (
-        r"DataLoader worker .*(exited unexpectedly|killed by signal)|Connection reset|Broken pipe|EOFError",
+        (
+            r"(DataLoader worker .*|Pin memory thread) (exited unexpectedly|.*killed by signal)|"
+            r"Connection reset|Broken pipe|EOFError"
+        ),
         "a data worker died",
         (
             f"if it was killed, the memory was full: {_FEWER}; if by a bus error, the shared memory was (docker run "
@@ -124,10 +127,18 @@ def explained(batches: Iterable[Batch]) -> Iterator[Batch]:
             return
         except (RuntimeError, OSError, EOFError) as error:
             cause = _error_of_death() or error if isinstance(error, ConnectionError | EOFError) else error
+            if "timed out after" in str(error) and _lost_pin_thread(iterator):
+                cause = RuntimeError("Pin memory thread exited unexpectedly")  # torch does not look at it
             if sentence := explain(cause):
                 raise WorkerError(sentence) from error
             raise
         yield batch
+
+
+def _lost_pin_thread(iterator: Iterator[object]) -> bool:
+    """Whether the thread that copies batches to pinned memory, for a GPU, has ended: it does if it loses a worker."""
+    thread = getattr(iterator, "_pin_memory_thread", None)
+    return isinstance(thread, threading.Thread) and not thread.is_alive()
 
 
 def _error_of_death() -> RuntimeError | None:

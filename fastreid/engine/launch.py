@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import pickle
+import re
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fastreid.config import resolve_device
+from fastreid.config import ConfigError, resolve_device
 from fastreid.engine.stopping import Interrupted
 from fastreid.utils.console import make_writable
 from fastreid.utils.errors import UserError, log_destructor_errors, sentence_of
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # How long a process waits for the others before it stops with an error.
 TIMEOUT_MINUTES = 30.0
+# What gloo and nccl say of a process that waits too long. Mostly nccl ends it by SIGABRT instead.
+_HANGING = re.compile(r"Timed out waiting|Watchdog caught collective operation timeout|NCCL.*[Tt]ime(?:d )?out")
 # Exit status of a process that was stopped by a signal and has saved the run.
 STOPPED = 75
 
@@ -77,6 +80,7 @@ def launch(
         The value of the function in a single process or under torchrun, otherwise None.
 
     Raises:
+        ConfigError: several processes, and a device with a number, which only one of them could use.
         Interrupted: the processes were stopped by a signal.
         LaunchError: more processes than GPUs, an impossible rank, "auto" for several machines, a number of processes
             together with torchrun, or a process that was killed.
@@ -87,6 +91,12 @@ def launch(
     args = tuple(args)
     if timeout_minutes <= 0:
         raise LaunchError(f"--timeout must be above 0 minutes, got {timeout_minutes:g}")
+    several = int(os.environ.get("WORLD_SIZE", 1)) if under_torchrun() else num_gpus_per_machine * num_machines
+    if several > 1 and device.startswith("cuda:"):
+        raise ConfigError(
+            f"MODEL.DEVICE is {device}, but each of {several} processes has a GPU of its own: set MODEL.DEVICE to "
+            "cuda, and choose the GPUs by CUDA_VISIBLE_DEVICES"
+        )
     if under_torchrun():
         return _join_torchrun(main, num_gpus_per_machine * num_machines, device, timeout_minutes, args)
     _check(num_gpus_per_machine, num_machines, machine_rank, dist_url, device)
@@ -109,8 +119,8 @@ def _spawn(
         _wait_for_all(started, timeout_minutes)
     except mp.ProcessExitedException as error:
         raise LaunchError(
-            f"{error}, and the others were stopped. If it was killed by SIGKILL, the memory was full: lower "
-            "DATALOADER.NUM_WORKERS or SOLVER.IMS_PER_BATCH. Continue from the last checkpoint with --resume"
+            f"{error}, and the others were stopped. {_cause_of(error, timeout_minutes)}. Continue from the last "
+            "checkpoint with --resume"
         ) from error
     except mp.ProcessRaisedException as error:
         # The error of a process that waited may arrive before that of the process that failed first.
@@ -118,6 +128,17 @@ def _spawn(
             if sentence := _sentence_in(text):
                 raise RankError(sentence) from error
         raise
+
+
+def _cause_of(error: mp.ProcessExitedException, timeout_minutes: float) -> str:
+    """What probably ended a process, and what to do."""
+    if error.signal_name == "SIGABRT":  # nccl's watchdog ends a process that waits too long
+        return (
+            f"On GPUs this is how a process ends that waited {timeout_minutes:g} minutes (--timeout) for another one, "
+            "which hangs or is far slower: see what the processes logged last; use a longer --timeout if one of them "
+            "is only slow"
+        )
+    return "If it was killed by SIGKILL, the memory was full: lower DATALOADER.NUM_WORKERS or SOLVER.IMS_PER_BATCH"
 
 
 class _SignalForwarder:
@@ -301,7 +322,7 @@ def _in_group(
     try:
         value = main(*args)
     except RuntimeError as error:
-        if "Timed out waiting" not in str(error):  # the message of gloo; nccl ends the process by itself
+        if not _HANGING.search(str(error)):
             raise
         raise NoAnswerError(
             f"process {dist.get_rank()} of {dist.get_world_size()} waited {timeout_minutes:g} minutes (--timeout) for "

@@ -34,13 +34,18 @@ _REFUSALS: dict[int, str] = {
     errno.EBUSY: "{file} is in use: try again when it is not",
     errno.EADDRINUSE: "the address is in use: give another --dist-url, or end the run that has it",
 }
-_ON_GPU = "the memory of the GPU is full: lower SOLVER.IMS_PER_BATCH (or raise SOLVER.ACCUMULATION_STEPS), or "
+_ON_GPU = (
+    "the memory of the GPU is full: lower SOLVER.IMS_PER_BATCH, raise SOLVER.ACCUMULATION_STEPS or set "
+    "SOLVER.AMP.ENABLED True in a training; lower TEST.SDMODEL.MICRO_BATCH, "
+)
 _ON_CPU = "the memory is full: lower SOLVER.IMS_PER_BATCH, DATALOADER.NUM_WORKERS or "
 _LESS = "TEST.IMS_PER_BATCH and TEST.MEMORY_BUDGET in an evaluation"
 _SHARED = (
     "the shared memory (/dev/shm), which processes of a run need, is full: make it larger (docker run --shm-size 8g, "
     "mount -o remount,size=8G /dev/shm), or set DATALOADER.NUM_WORKERS to 0"
 )
+# What torch and the libraries of CUDA say if they get no memory.
+_NO_GPU_MEMORY = re.compile(r"CUDA (?:error: )?out of memory|CU(?:BLAS|DNN|SOLVER)_STATUS_ALLOC_FAILED")
 # A torch write that ends early has no errno: its archive writer notices the position only.
 _CUT_OFF = re.compile(r"unexpected pos \d+ vs|PytorchStreamWriter failed writing")
 _IN_WORKER = re.compile(r"^\w*(?:Error|Exception): \[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?\s*$", re.MULTILINE)
@@ -89,8 +94,13 @@ def _shared_memory_is_full() -> bool:
 
 def _of_runtime_error(error: RuntimeError) -> str | None:
     text = str(error)
-    if type(error).__name__ == "OutOfMemoryError" or "CUDA out of memory" in text:
-        return f"{_ON_GPU}{_LESS}{_detail(text)}"
+    if type(error).__name__ == "OutOfMemoryError" or _NO_GPU_MEMORY.search(text):
+        return f"{_ON_GPU}{_LESS}{_first_line(text)}"
+    if "device-side assert triggered" in text:
+        return (
+            "an index was out of range on the GPU, as that of a class or a view in a user-defined data set may be: "
+            f"MODEL.DEVICE cpu shows where{_first_line(text)}"
+        )
     if "can't allocate memory" in text or "not enough memory: you tried to allocate" in text:
         return f"{_ON_CPU}{_LESS}{_detail(text)}"
     if text == "Could not determine home directory.":  # of pathlib
@@ -112,6 +122,11 @@ def _of_import(error: ImportError) -> str | None:
     if not error.name or error.name.partition(".")[0] == "fastreid":
         return None
     return f"the package {error.name.partition('.')[0]} is missing or broken: install it again with pip ({error})"
+
+
+def _first_line(text: str) -> str:
+    """The first line of an error of CUDA; the others are general hints."""
+    return f" ({text.strip().splitlines()[0]:.300})" if text.strip() else ""
 
 
 def _detail(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,6 +96,27 @@ def test_what_a_worker_reports_is_explained(fate):
     said = "too many open files: raise the limit" if fate is too_many_files else r"memory \(/dev/shm\).* is full"
     with pytest.raises(WorkerError, match=f"{said}.*--resume"):
         list(explained(DataLoader(Fateful(fate), batch_size=2, num_workers=1)))
+
+
+class WithoutPinThread:
+    """The iterator of a loader whose thread for pinned memory has ended."""
+
+    def __init__(self, message):
+        self._pin_memory_thread, self._message = threading.Thread(target=int), message
+        self._pin_memory_thread.start()
+        self._pin_memory_thread.join()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise RuntimeError(self._message)
+
+
+@pytest.mark.parametrize("message", ["DataLoader timed out after 600 seconds", "Pin memory thread exited unexpectedly"])
+def test_the_end_of_the_thread_for_pinned_memory_is_that_of_a_worker(message):
+    with pytest.raises(WorkerError, match=r"a data worker died: .*Pin memory thread exited unexpectedly\)"):
+        next(explained(WithoutPinThread(message)))
 
 
 def test_other_errors_pass_as_they_are():

@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 import torch
 
+from fastreid.config import ConfigError
 from fastreid.engine import launch
 from fastreid.engine.launch import LaunchError, RankError
 from fastreid.utils import comm
@@ -122,7 +123,7 @@ def test_an_error_in_one_process_ends_all(tmp_path):
 def hang_in_one(how):
     comm.synchronize()
     if comm.get_rank() == 1:
-        signal.pause() if how == "hangs" else os.kill(os.getpid(), signal.SIGKILL)
+        {"hangs": signal.pause, "aborts": os.abort}.get(how, lambda: os.kill(os.getpid(), signal.SIGKILL))()
     comm.all_reduce_sum(torch.ones(2))
 
 
@@ -150,6 +151,25 @@ def test_a_process_that_hangs_when_others_have_finished_is_not_waited_for_either
 def test_a_process_that_is_killed_ends_the_others_and_is_told():
     with pytest.raises(LaunchError, match="process 1 terminated with signal SIGKILL.*memory was full.*--resume"):
         launch(hang_in_one, 2, args=("is killed",), device="cpu", timeout_minutes=1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_process_that_nccl_ends_has_waited_for_another():
+    message = r"process 1 terminated with signal SIGABRT.*waited 1 minutes \(--timeout\) for another one.*--resume"
+    with pytest.raises(LaunchError, match=message):
+        launch(hang_in_one, 2, args=("aborts",), device="cpu", timeout_minutes=1)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_a_device_with_a_number_is_for_one_process(device, monkeypatch):
+    with pytest.raises(ConfigError, match=f"MODEL.DEVICE is {device}, but each of 2 processes has a GPU of its own"):
+        launch(print, 2, device=device)
+    assert launch(str, 1, args=(5,), device=device) == "5"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match="each of 4 processes"):
+        launch(print, 1, device=device)
 
 
 @pytest.mark.parametrize(

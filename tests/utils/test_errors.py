@@ -64,6 +64,13 @@ def test_what_the_system_refuses(number, said):
         (OSError(errno.ENOSPC, "No space left on device"), "no space is left on the disk for a file"),
         (MemoryError("Unable to allocate 8 TiB"), "the memory is full: lower .* \\(Unable to allocate 8 TiB\\)"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "the memory of the GPU is full: lower SOLVER"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "TEST.SDMODEL.MICRO_BATCH, TEST.IMS_PER_BATCH"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "the memory of the GPU is full"),
+        (
+            RuntimeError("CUDA error: out of memory\nCUDA kernel errors"),
+            "raise SOLVER.ACCUMULATION_STEPS or set",
+        ),
+        (RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel"), "a class or a view.*MODEL.DEVICE cpu"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "the memory is full"),
         (RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"), "no space is left"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "shared memory \\(/dev/shm\\)"),
