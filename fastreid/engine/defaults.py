@@ -70,7 +70,9 @@ class DefaultTrainer(ResumableTrainer):
         # The number of people is a label too.
         num_classes = self.loader.num_classes if needs_labels_of(cfg) else 0
         self.cfg = self.auto_scale_hyperparams(cfg, num_classes)
-        self.bare_model = self.build_model(self.cfg)
+        # The whole model may not fit on one device if it is sharded.
+        built_on = {"MODEL.DEVICE": "cpu"} if self.cfg.SOLVER.FSDP.ENABLED else {}
+        self.bare_model = self.build_model(with_values(self.cfg, built_on))
         self.model_facts = model_identity(self.bare_model)  # before it is sharded
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
@@ -81,7 +83,7 @@ class DefaultTrainer(ResumableTrainer):
             keep_whole(optimizer)
         use_scaler = amp_dtype(self.cfg, device) is torch.float16
         super().__init__(
-            replicated(self.bare_model, device),
+            replicated(self.bare_model),
             data_loader,
             optimizer,
             autocast=functools.partial(autocast_for, self.cfg, device),

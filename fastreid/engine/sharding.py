@@ -25,8 +25,9 @@ from fastreid.utils import comm
 def shard(cfg: CfgNode, model: nn.Module, device: torch.device) -> None:
     """Distribute the parameters of a model over all processes, in place, if SOLVER.FSDP.ENABLED is set.
 
-    The optimiser must be built afterwards. Units that are gathered together and freed after use are the blocks that a
-    model of diffusers or transformers declares as such; everything else is one unit.
+    The optimiser must be built afterwards. The model may be on the CPU: its units are moved to the device one after the
+    other, so that the whole model need not fit there. Units that are gathered together and freed after use are the
+    blocks that a model of diffusers or transformers declares as such; everything else is one unit.
 
     Args:
         cfg: the config.
@@ -45,14 +46,21 @@ def shard(cfg: CfgNode, model: nn.Module, device: torch.device) -> None:
     for key, is_on in (("SOLVER.EMA", cfg.SOLVER.EMA.ENABLED), ("SOLVER.FREEZE_ITERS", bool(cfg.SOLVER.FREEZE_ITERS))):
         if is_on:
             raise ConfigError(f"{key} works on whole weights, which no process has under SOLVER.FSDP: turn one off")
-    with torch.no_grad():  # processes may have drawn different first weights
-        comm.copy_from_main([*model.parameters(), *model.buffers()])
     mesh = init_device_mesh(device.type, (comm.get_world_size(),))
-    for unit in _units(model):
+    for unit in [*_units(model), model]:
+        _start_as_main(unit, device)
         fully_shard(unit, mesh=mesh)
-    fully_shard(model, mesh=mesh)
     model.register_state_dict_post_hook(_gather_state)
     model.register_load_state_dict_pre_hook(_share_state)
+
+
+@torch.no_grad()
+def _start_as_main(unit: nn.Module, device: torch.device) -> None:
+    """Move what is not sharded to the device, with the values of the main process: others may have drawn different."""
+    whole = [tensor for tensor in (*unit.parameters(), *unit.buffers()) if not isinstance(tensor, DTensor)]
+    for tensor in whole:
+        tensor.data = tensor.data.to(device)
+    comm.copy_from_main(whole)
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -92,10 +100,15 @@ def _units(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _gathered(tree: Any) -> Any:
-    """Replace DTensors by whole tensors on the CPU; every process must call it."""
+    """Replace DTensors by whole tensors on the CPU in the main process, and by tensors without values in the others.
+
+    Every process must call it. The main process writes checkpoints; the others need names and shapes only.
+    """
     if isinstance(tree, dict):
         return {key: _gathered(value) for key, value in tree.items()}
-    return tree.full_tensor().detach().cpu() if isinstance(tree, DTensor) else tree
+    if not isinstance(tree, DTensor):
+        return tree
+    return tree.full_tensor().detach().to("cpu" if comm.is_main_process() else "meta")
 
 
 def _gather_state(model: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -133,13 +146,14 @@ def _like(parameter: Tensor, value: Tensor) -> Tensor:
     return distribute_tensor(value.to(mesh.device_type), mesh, placements, src_data_rank=None)
 
 
-def replicated(model: nn.Module, device: torch.device) -> nn.Module:
+def replicated(model: nn.Module) -> nn.Module:
     """The model wrapped in DistributedDataParallel; unchanged in one process, or if it is sharded."""
     if comm.get_world_size() == 1 or is_sharded(model):
         return model
-    device_ids = [comm.get_local_rank()] if device.type == "cuda" else None
     # The name of the option depends on the version of torch.
     names = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     options: dict[str, Any] = {option: False}
-    return DistributedDataParallel(model, device_ids=device_ids, **options)
+    # Without device_ids it leaves a batch as it is. It would move all tensors of a batch to the GPU, also those that
+    # Python reads, which would then be waited for.
+    return DistributedDataParallel(model, **options)

@@ -7,13 +7,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fastreid.utils import comm
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """Batch normalisation of [B, C] or [B, C, …]; in training, over the batches of all processes.
 
     On GPUs it is that of torch, which exchanges all statistics of a layer at once. Torch has none for CPUs. Names and
     buffers are those of nn.BatchNorm. Statistics are computed in float32. In eval mode, and with one process, the
     layer computes the same as nn.BatchNorm.
     """
+
+    # What the forward pass of torch's layer uses. DistributedDataParallel refuses its subclasses on CPUs.
+    process_group = None
+    _check_non_zero_input_channels = nn.SyncBatchNorm._check_non_zero_input_channels
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
@@ -22,10 +26,10 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised input."""
         if not (self.training and comm.is_distributed()):
-            return _BatchNorm.forward(self, input)
+            return super().forward(input)
         self._check_input_dim(input)
         if input.is_cuda:
-            return super().forward(input)
+            return nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
         axes = [0, *range(2, input.ndim)]
         values = input.float()
         count = values.new_full((1,), values.numel() // values.shape[1])

@@ -83,7 +83,9 @@ class CheckpointedModule(nn.Module):
         missing = own.keys() - self._frozen_assets - state.keys()
         if strict and missing:
             raise RuntimeError(f"the checkpoint lacks {', '.join(sorted(missing)[:6])}")
-        self.load_state_dict({**own, **state}, strict=strict)
+        if strict and (strange := state.keys() - own.keys()):
+            raise RuntimeError(f"Unexpected key(s), which the model lacks: {', '.join(sorted(strange)[:6])}")
+        self.load_state_dict(state, strict=False)
 
 
 class PlainModule(CheckpointedModule):

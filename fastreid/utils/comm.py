@@ -13,6 +13,8 @@ import torch.distributed as dist
 
 # Size of what is gathered at once: the parts of all ranks are in memory together.
 _PART_BYTES = 64 * 2**20
+# The group of `_cpu_group`, and the default group that it belongs to.
+_CPU_GROUP: dict[str, Any] = {}
 
 
 def is_distributed() -> bool:
@@ -182,6 +184,18 @@ def shared_random_seed() -> int:
     """Return one random seed in [0, 2**31), the same in every process, from torch's generator."""
     seed = torch.randint(2**31 - 1, (1,))
     if is_distributed():
-        seed = seed.to(_collective_device())
-        dist.broadcast(seed, src=0)
+        dist.broadcast(seed, src=0, group=_cpu_group())
     return int(seed)
+
+
+def _cpu_group() -> dist.ProcessGroup | None:
+    """The group of all processes for tensors on the CPU; None if the default group is one.
+
+    With nccl a number would have to pass the GPU, which would be waited for.
+    """
+    default = dist.group.WORLD
+    if dist.get_backend() != "nccl":
+        return None
+    if _CPU_GROUP.get("of") is not default:
+        _CPU_GROUP.update(of=default, group=dist.new_group(backend="gloo"))
+    return _CPU_GROUP["group"]

@@ -292,3 +292,19 @@ def test_bf16_training_keeps_fp32_weights_and_learns(tmp_path):
 def test_building_a_trainer_writes_nothing(tmp_path):
     ToyTrainer(toy_cfg(tmp_path / "dry"))
     assert not (tmp_path / "dry").exists()
+
+
+def test_a_model_that_is_sharded_is_built_on_the_cpu(tmp_path):
+    """The device may have no room for all of it."""
+    devices = []
+
+    class Trainer(ToyTrainer):
+        @classmethod
+        def build_model(cls, cfg):
+            devices.append(cfg.MODEL.DEVICE)
+            return super().build_model(cfg)
+
+    Trainer(toy_cfg(tmp_path, MODEL__DEVICE="cpu:0"))
+    with pytest.raises(ConfigError, match="SOLVER.FSDP distributes a model over processes"):
+        Trainer(toy_cfg(tmp_path, MODEL__DEVICE="cpu:0", SOLVER__FSDP__ENABLED=True))
+    assert devices == ["cpu:0", "cpu"]

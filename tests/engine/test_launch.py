@@ -40,6 +40,9 @@ def talk(folder):
         "mean": {name: value.item() for name, value in mean.items()},
         "seed": comm.shared_random_seed(),
     }
+    with mock.patch.object(comm.dist, "get_backend", return_value="nccl"):  # then numbers have a group of their own
+        report["seeds beside nccl"] = [comm.shared_random_seed() for _ in range(2)]
+        report["groups"] = comm._cpu_group() is comm._cpu_group() is not None
     comm.synchronize()
     with open(os.path.join(folder, f"{rank}.json"), "w") as file:
         json.dump(report, file)
@@ -100,6 +103,8 @@ def test_two_processes_talk(folder):
     assert (first["local"], second["local"]) == (0, 1)
     assert (first["main"], second["main"]) == (True, False)
     assert first["seed"] == second["seed"]
+    assert first["seeds beside nccl"] == second["seeds beside nccl"] and first["groups"] and second["groups"]
+    assert len({first["seed"], *first["seeds beside nccl"]}) == 3
 
 
 def test_two_processes_train(folder):

@@ -61,7 +61,10 @@ def test_on_gpus_it_is_torch_s(as_if_several):
     with cuda.running(), mock.patch.object(nn.SyncBatchNorm, "forward", return_value="torch's") as theirs:
         assert layer(torch.empty(4, 3, device=DEVICE)) == "torch's"
         assert layer.eval()(torch.empty(4, 3, device=DEVICE)).shape == (4, 3)
-    assert theirs.call_count == 1 and not cuda.waits
+    assert theirs.call_count == 1
+    with cuda.running():
+        assert layer.train()(torch.empty(4, 3, device=DEVICE)).shape == (4, 3)  # torch's finds what it uses
+    assert not cuda.waits
 
 
 def test_what_has_no_channels_is_refused(as_if_several):
