@@ -164,6 +164,26 @@ def test_every_command_runs(scratch, page, command):
         run_script(scratch, first, rest)
 
 
+# Keys that say where things are, and not what is trained.
+PLACES = ("DATASETS.ROOT", "MODEL.DEVICE", "MODEL.WEIGHTS")
+
+
+def changed_keys(command: str) -> set[str]:
+    """Return the config keys that a command of train_net changes, without those of places."""
+    words = shlex.split(command)
+    at = [place for place, word in enumerate(words) if word.endswith("train_net.py")]
+    if not at or "--help" in words:
+        return set()
+    args = default_argument_parser().parse_args([word for word in words[at[0] + 1 :] if word != "--verify"])
+    return {*args.overlay, *args.opts[::2]} - {*PLACES}
+
+
+def test_no_command_writes_into_the_folder_of_another_run():
+    """A command that changes what is trained or evaluated names its own OUTPUT_DIR."""
+    lines = [command for _, command in commands() if "--resume" not in command]
+    assert [line for line in lines if (keys := changed_keys(line)) and "OUTPUT_DIR" not in keys] == []
+
+
 def activate(command: str, scratch: Scratch) -> None:
     """Check that the command puts the Python of the environment first on PATH."""
     folder = scratch.folder / "activated"
@@ -199,8 +219,6 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
         added += ["DATASETS.ROOT", "datasets/quickstart"]
     if "--verify" in words:  # the people are other ones
         added += ["TEST.EXPECTED_RESULTS", "[['CARGO', 'mAP', 50, 50]]"]
-    if "--import" in words:  # a class with one person
-        added += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_INSTANCE", "2"]
     if "--help" in [*words, *added]:
         with pytest.raises(SystemExit, match="^0$"):
             scratch.tool(tool, *words, *added)

@@ -128,6 +128,13 @@ def test_the_scripts_name_the_step_that_failed(tmp_path):
     assert failed.stderr.strip().splitlines()[-1].startswith("quickstart.sh: failed while rendering the benchmark")
 
 
+def test_an_interrupted_script_says_how_to_continue(tmp_path):
+    done = make_scratch(tmp_path / "copy").script("quickstart.sh", on_tool="interrupt")
+    assert done.returncode == 130
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "quickstart.sh: interrupted while rendering the benchmark; call it again, it continues from there"
+
+
 def test_the_environment_is_installed_once(tmp_path):
     scratch = make_scratch(tmp_path / "copy")
     installs = []

@@ -103,7 +103,6 @@ def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
             trainer.schedule,
             max_epoch=trainer.max_epoch,
             iters_per_epoch=trainer.iters_per_epoch,
-            warmup_iters=cfg.SOLVER.WARMUP_ITERS,
         )
     )
 

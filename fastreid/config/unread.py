@@ -132,9 +132,13 @@ TABLE = (
     _of_schedule("EpochWarmupCosineLR", "STEPS", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearLR", "STEPS", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearWarmupMultiStepDecayLRScheduler", "STEPS", "GAMMA", "DELAY_EPOCHS", "ETA_MIN_LR"),
+    Unread(("SOLVER.WARMUP_ITERS",), lambda cfg: cfg.SOLVER.WARMUP_SHARE > 0, "SOLVER.WARMUP_SHARE"),
+    Unread(("SOLVER.STEPS",), lambda cfg: bool(cfg.SOLVER.STEP_SHARES), "SOLVER.STEP_SHARES"),
     Unread(
         ("SOLVER.WARMUP_FACTOR", "SOLVER.WARMUP_METHOD"),
-        lambda cfg: cfg.SOLVER.WARMUP_ITERS <= 0 and cfg.SOLVER.SCHED in _SCHEDULES_BY_ITERATION,
+        lambda cfg: (
+            max(cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_SHARE) <= 0 and cfg.SOLVER.SCHED in _SCHEDULES_BY_ITERATION
+        ),
         "SOLVER.WARMUP_ITERS",
     ),
     Unread(

@@ -15,6 +15,7 @@ from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.dataset import PersonDataset, TrainingDataset, Transform
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
+from fastreid.data.fit_batch import with_fitted_batch
 from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.loader import PersonLoader
 from fastreid.data.own_images import load_own_images
@@ -25,7 +26,7 @@ from fastreid.data.subset import TrainingPart
 from fastreid.data.train_loader import MakeOrder, TrainLoader
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize
-from fastreid.data.workers import leave_signals_to_parent
+from fastreid.data.workers import leave_signals_to_parent, number_of_workers
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.suggest import explain_choice
@@ -110,6 +111,7 @@ def build_reid_train_loader(
         DatasetError: a data set has no training images.
     """
     found = training_images(cfg, needs_labels=needs_labels)
+    cfg = with_fitted_batch(cfg, found.labels, needs_labels=needs_labels)
     world_size, batch_size, seed = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.SEED
     if batch_size < 1 or batch_size % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={batch_size} must divide over {world_size} processes")
@@ -335,7 +337,7 @@ def _loader_options(cfg: CfgNode) -> dict[str, Any]:
     # Checked, with a log message, once for all workers.
     compiled_resize()
     simplejpeg_is_as_pillow()
-    device, num_workers = resolve_device(cfg.MODEL.DEVICE), cfg.DATALOADER.NUM_WORKERS
+    device, num_workers = resolve_device(cfg.MODEL.DEVICE), number_of_workers(cfg.DATALOADER.NUM_WORKERS)
     return {
         "device": device,
         "num_workers": num_workers,

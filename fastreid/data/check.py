@@ -32,9 +32,28 @@ def counts_table(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]
     """Images, people, cameras and views of training and of test sets, beside the published counts."""
     rows = [_counts(dataset, "train") for dataset in trained]
     rows += [_counts(dataset, split) for dataset in tested for split in ("query", "gallery")]
+    if len({view for row in rows for view in str(row[-1]).split(", ") if view}) < 2:  # a single view has no meaning
+        rows = [(*row[:-1], None) for row in rows]
+    return counts_as_text(HEADERS, rows)
+
+
+def counts_as_text(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table of names and counts; columns without any value, such as published counts, are left out.
+
+    Args:
+        headers: names of the columns; the first one is that of names.
+        rows: values, None for those that are not known.
+    """
+    used = [i for i in range(len(headers)) if i == 0 or not rows or any(row[i] is not None for row in rows)]
     # Names that look like numbers stay text. tabulate has no column 0 in a table without rows.
     names: Any = [0] if rows else False
-    return tabulate(rows, headers=HEADERS, intfmt=",", missingval="-", disable_numparse=names)
+    return tabulate(
+        [[row[i] for i in used] for row in rows],
+        headers=[headers[i] for i in used],
+        intfmt=",",
+        missingval="-",
+        disable_numparse=names,
+    )
 
 
 def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:

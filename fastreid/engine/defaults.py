@@ -42,10 +42,12 @@ from fastreid.evaluation import (
 )
 from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
+from fastreid.modeling.backbones import with_local_weights
 from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
 from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
+from fastreid.solver.milestones import misfits
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.registry import RegistryError
@@ -64,6 +66,7 @@ class DefaultTrainer(ResumableTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         check_ranges(cfg)
+        cfg = with_local_weights(cfg)
         data_loader = self.build_train_loader(cfg)
         self.loader = TrainingLoader(data_loader)
         self._given_cfg = cfg
@@ -92,6 +95,8 @@ class DefaultTrainer(ResumableTrainer):
         )
         self.max_epoch, self.iters_per_epoch = self.cfg.SOLVER.MAX_EPOCH, self.loader.iters_per_epoch
         self.schedule = self.build_lr_scheduler(self.cfg, optimizer, self.iters_per_epoch)
+        for sentence in misfits(self.cfg, self.schedule, self.iters_per_epoch):
+            logger.warning("the schedule does not fit the run: %s", sentence)
         self.average = build_weight_average(self.cfg, self.bare_model)
         self.checkpointer = Checkpointer(
             self.bare_model, self.cfg.OUTPUT_DIR, average=self.average,

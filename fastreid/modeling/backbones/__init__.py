@@ -5,6 +5,7 @@ from torch import nn
 from fastreid.config import CfgNode, ConfigError, with_values
 from fastreid.modeling.backbones.clip import ClipViT, build_clip_backbone
 from fastreid.modeling.backbones.interface import SizedBackbone, ViewAwareBackbone, feature_dim_of
+from fastreid.modeling.backbones.local_weights import with_local_weights
 from fastreid.modeling.backbones.resnet import ResNet, build_resnet_backbone, build_resnext_backbone
 from fastreid.modeling.backbones.timm_models import FAMILIES, TimmBackbone, build_timm_backbone, family_builder
 from fastreid.modeling.backbones.view_prompt import ViewPromptViT, with_view_prompt
@@ -40,6 +41,7 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
         ConfigError: MODEL.BACKBONE.FEAT_DIM is neither the default nor the number of channels of the backbone.
         RegistryError: no such backbone; the message lists all.
     """
+    cfg = with_local_weights(cfg)
     backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME, key="MODEL.BACKBONE.NAME")(cfg)
     asked, found = cfg.MODEL.BACKBONE.FEAT_DIM, feature_dim_of(backbone)
     if found not in (None, asked) and asked != ANY_DIM and cfg.MODEL.HEADS.POOL_LAYER != "Flatten":
@@ -77,5 +79,6 @@ __all__ = [
     "build_timm_backbone",
     "build_vit_backbone",
     "with_feature_dim",
+    "with_local_weights",
     "with_view_prompt",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,8 @@ from fastreid.modeling.backbones.resnet import check_last_stride, remove_strides
 from fastreid.modeling.backbones.vit import fit_vit_names
 from fastreid.utils.errors import sentence_of
 from fastreid.utils.suggest import explain_choice, near_matches
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -205,11 +208,38 @@ def _with_weights(backbone: TimmBackbone, cfg: CfgNode) -> TimmBackbone:
 
 
 def _fit_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop `backbone.` and `model.`; resize the table of positions of a ViT, and those of a Swin Transformer."""
+    """Drop `backbone.` and `model.`; resize the table of positions of a ViT, and those of a Swin Transformer.
+
+    A file with other names whose tensors are those of the model in the same order gets the names of the model.
+    """
     state = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in state.items()}
+    if state.keys().isdisjoint(model.state_dict()):
+        state = _named_by_order(model, state)
     if isinstance(model, VisionTransformer | Eva):
         return fit_vit_names(model, state)
     return _fit_swin_names(model, state) if isinstance(model, SwinTransformer) else state
+
+
+def _named_by_order(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a state in their order, if all have the shapes and the last names of those of the model.
+
+    Args:
+        model: the model.
+        state: its tensors under other names; others may follow, such as a classifier.
+    """
+
+    def kind(name: str, value: Tensor) -> tuple[str, torch.Size]:
+        return name.rpartition(".")[2], value.shape
+
+    own, given = (
+        {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+        for tensors in (model.state_dict(), state)
+    )
+    if [kind(*pair) for pair in own.items()] != [kind(*pair) for pair in list(given.items())[: len(own)]]:
+        return state
+    logger.info("the file has other names; its tensors are those of the model in the same order")
+    counts = {name: torch.tensor(0) for name in model.state_dict() if name.endswith("num_batches_tracked")}
+    return counts | dict(zip(own, given.values(), strict=False))
 
 
 def _fit_swin_names(model: SwinTransformer, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -107,6 +107,25 @@ def test_weights_come_from_a_local_file(tmp_path):
 SWIN = "swin_tiny_patch4_window7_224"
 
 
+def test_a_file_with_other_names_is_read_in_the_order_of_its_tensors(tmp_path, caplog):
+    """As a package has the weights of EfficientNet-Lite0."""
+    name = "tf_efficientnet_lite0"
+    state = timm.create_model(name, num_classes=5).state_dict()
+    other = {f"_part{n}.{key.rpartition('.')[2]}": value + n for n, (key, value) in enumerate(state.items())}
+    torch.save(other, tmp_path / "file.pth")
+    keys = {"TIMM_NAME": name, "PRETRAIN": True, "PRETRAIN_PATH": str(tmp_path / "file.pth")}
+    with caplog.at_level("INFO"):
+        read = backbone(**keys).model.state_dict()
+    assert "tensors are those of the model in the same order" in caplog.text
+    given = dict(zip(state, other.values(), strict=True))
+    assert all(torch.equal(value, given[key]) for key, value in read.items() if not key.endswith("tracked"))
+    names = list(other)
+    names[1], names[2] = names[2], names[1]  # weight and bias of the first batch norm, which have one shape
+    torch.save({key: other[key] for key in names}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match="only 0.0% of the backbone"):
+        backbone(**keys)
+
+
 def test_published_weights_of_swin_fill_all_of_it_at_the_size_of_people(tmp_path, caplog):
     stock = timm.create_model(SWIN, pretrained=False)
     state = {name: torch.randn_like(value) for name, value in stock.state_dict().items()}
