@@ -267,6 +267,7 @@ def test_the_examples_of_evaluation_run():
         exec(example, names)
     assert names["better"].metrics["mAP"] > names["plain"].metrics["mAP"]
     assert {row["query"] for row in names["rows_by_camera"]} == {f"camera {camera}" for camera in range(4)}
+    assert names["matched"] == [(0, 1), (1, 0), (2, 2)]
     assert names["nearest"].indices.shape == (250, 10) and len(set(names["labels"])) > 5
 
 
@@ -274,7 +275,9 @@ def test_every_key_of_evaluation_has_its_row():
     named = set(re.findall(r"`(TEST\.[A-Z_.0-9]+)`", TEXTS["docs/evaluation.md"]))
     cfg = get_cfg()
     groups = {f"TEST.{group}.{key}" for group in ("DBA", "AQE", "RERANK", "ROC") for key in cfg.TEST[group]}
-    single = {f"TEST.{key}" for key in ("BREAKDOWN", "SINGLE_SHOT", "PLOTS", "ENGINE", "SEARCH", "MEMORY_BUDGET")}
+    single = {
+        f"TEST.{key}" for key in ("BREAKDOWN", "SINGLE_SHOT", "PLOTS", "REPORT", "ENGINE", "SEARCH", "MEMORY_BUDGET")
+    }
     assert groups | single <= named
 
 

@@ -4,7 +4,7 @@
     plain_train_net.py --config-file FILE [--eval-only] KEY VALUE …
 
 The same config and seed give the same bits as train_net.py in one process. It has no support for several processes,
-resuming, averaged weights, accumulation, skipped steps, metrics.json and TensorBoard.
+resuming, averaged weights, accumulation, skipped steps, metrics.json, TensorBoard and the report.
 """
 
 from __future__ import annotations

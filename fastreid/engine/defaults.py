@@ -233,6 +233,7 @@ class DefaultTrainer(ResumableTrainer):
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer=timer) if comm.is_main_process() else None,
             hooks.EvaluationRecorder(cfg.OUTPUT_DIR) if comm.is_main_process() else None,
+            self._build_report_writer(),
             hooks.LogSkippedImages(),
             ManifestWriter(cfg, self._splits, self._names) if comm.is_main_process() else None,
         ]
@@ -250,6 +251,13 @@ class DefaultTrainer(ResumableTrainer):
     def _names(self) -> Names:
         """Names of people and cameras that differ from their ids."""
         return names_of(self.train_datasets, self.test_datasets)
+
+    def _build_report_writer(self) -> HookBase | None:
+        """The hook of TEST.REPORT; user-defined evaluators do not write the ranked lists that a report shows."""
+        if self._overrides("build_evaluator", "build_test_loader"):
+            logger.info("no report.html will be written: a report needs the evaluation of DefaultTrainer")
+            return None
+        return hooks.ReportWriter(self.cfg)
 
     def _build_precise_bn(self) -> HookBase:
         """The hook of TEST.PRECISE_BN, over training images of DATASET; "" stands for those of the run.
