@@ -69,12 +69,13 @@ SHORTER = {
     "benchmarks/mutants.py": ["--each", "1", "modeling/losses/focal.py"],
     "benchmarks/spinning.py": ["--help"],
     "benchmarks/stored_features.py": ["--help"],
+    "benchmarks/predictor.py": ["--boxes", "4", "--rounds", "1"],
     "benchmarks/image_loading.py": ["--images", "64", "--rounds", "1"],
     "benchmarks/train_loop.py": ["--models", "stage1", "--rounds", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }
 FORKING = tuple(
     f"benchmarks/{name}.py"
-    for name in ("evaluation", "faults", "image_loading", "labeling", "mutants", "spinning", "train_loop")
+    for name in ("evaluation", "faults", "image_loading", "labeling", "mutants", "predictor", "spinning", "train_loop")
 )
 
 

@@ -44,6 +44,7 @@ from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.backbones import with_local_weights
 from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
+from fastreid.modeling.trained import config_text
 from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
@@ -99,7 +100,7 @@ class DefaultTrainer(ResumableTrainer):
             logger.warning("the schedule does not fit the run: %s", sentence)
         self.average = build_weight_average(self.cfg, self.bare_model)
         self.checkpointer = Checkpointer(
-            self.bare_model, self.cfg.OUTPUT_DIR, average=self.average,
+            self.bare_model, self.cfg.OUTPUT_DIR, average=self.average, config_text=config_text(self.cfg),
             optimizer=optimizer, scheduler=self.schedule, scaler=self.scaler,
         )  # fmt: skip
         self.train_datasets = self.loader.sources
