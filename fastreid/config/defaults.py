@@ -292,7 +292,9 @@ _C.TEST.SINGLE_SHOT = False
 _C.TEST.BREAKDOWN = []
 # Pictures in OUTPUT_DIR/plots: match curve, ROC, DET, distances of right and wrong pairs.
 _C.TEST.PLOTS = False
-# Verification: TPR@FPR, AUC, equal error rate, accuracy and its threshold.
+# OUTPUT_DIR/report.html after the last evaluation: figures, ranked lists, failed queries, training curves.
+_C.TEST.REPORT = True
+# Verification: TPR@FPR, AUC, equal error rate, accuracy and its threshold; thresholds at rates of false matches.
 _C.TEST.ROC = CN()
 _C.TEST.ROC.ENABLED = False
 # Average the descriptor of each image with that of its mirror image; takes twice the time.

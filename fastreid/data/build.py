@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import logging
+import math
 import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
@@ -290,7 +291,7 @@ def build_feature_loader(
     """A loader over `images`, in order, with the test transforms; `targets` are the person ids.
 
     With DATALOADER.BAD_IMAGES "skip", images that cannot be read are left out; afterwards `skipped` of the loader has
-    {path: reason}.
+    {path: reason}. No worker processes are started for images of one batch.
 
     Args:
         cfg: the configuration.
@@ -299,7 +300,10 @@ def build_feature_loader(
     """
     transforms: dict[str, Transform] = {"images": build_transforms(cfg, is_train=False), **(image_transforms or {})}
     dataset = PersonDataset(images, transforms, skip_unreadable=_skips(cfg))
-    return PersonLoader(dataset, batch_size=cfg.TEST.IMS_PER_BATCH, **_loader_options(cfg))
+    batches = math.ceil(len(images) / cfg.TEST.IMS_PER_BATCH)
+    # A worker loads whole batches. Starting one for the only batch takes longer than loading it.
+    options = _loader_options(cfg, most_workers=batches if batches > 1 else 0)
+    return PersonLoader(dataset, batch_size=cfg.TEST.IMS_PER_BATCH, **options)
 
 
 def build_reid_test_loader(
@@ -333,11 +337,12 @@ def _skips(cfg: CfgNode) -> bool:
     return policy == "skip"
 
 
-def _loader_options(cfg: CfgNode) -> dict[str, Any]:
+def _loader_options(cfg: CfgNode, *, most_workers: int = sys.maxsize) -> dict[str, Any]:
     # Checked, with a log message, once for all workers.
     compiled_resize()
     simplejpeg_is_as_pillow()
-    device, num_workers = resolve_device(cfg.MODEL.DEVICE), number_of_workers(cfg.DATALOADER.NUM_WORKERS)
+    device = resolve_device(cfg.MODEL.DEVICE)
+    num_workers = min(number_of_workers(cfg.DATALOADER.NUM_WORKERS), most_workers)
     return {
         "device": device,
         "num_workers": num_workers,

@@ -171,8 +171,10 @@ def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int =
     width, height = CELL[0] + GAP, CELL[1] + GAP
     sheet = Image.new("RGB", (MARGIN[0] + len(columns) * width, MARGIN[1] + len(people) * height), "white")
     draw = ImageDraw.Draw(sheet)
+    has_views = len({view for view, _ in columns}) > 1
     for x, (view, camera) in enumerate(columns):
-        draw.multiline_text((MARGIN[0] + x * width, 2), f"{_camera_name(dataset, camera)}\n{_view_name(view)}", "black")
+        title = f"{_camera_name(dataset, camera)}\n{_view_name(view) if has_views else ''}"
+        draw.multiline_text((MARGIN[0] + x * width, 2), title, "black")
     for y, person in enumerate(people):
         name = dataset.person_names.get(person, str(person))
         draw.text((2, MARGIN[1] + y * height + CELL[1] // 2), _drawable(name, person), "black")
