@@ -29,6 +29,7 @@ class Family:
         absent: values of DEPTH that timm has no model for.
         rename: gives the names of fast-reid; None where they are not known, and the names are timm's below `model`.
         finish: makes the model as fast-reid's is, if LAST_STRIDE is 1.
+        changes: what differs from earlier versions of this library, if LAST_STRIDE is 1.
     """
 
     models: Mapping[str, str]
@@ -36,6 +37,7 @@ class Family:
     absent: str = "none"
     rename: Rename | None = None
     finish: Callable[[TimmBackbone], None] | None = None
+    changes: str = ""
 
 
 class RenamedBackbone(nn.Module):
@@ -44,10 +46,12 @@ class RenamedBackbone(nn.Module):
     Args:
         source: the model.
         rename: gives the names.
+        changes: what differs from earlier versions of this library, in which names were timm's; "" if nothing does.
     """
 
-    def __init__(self, source: TimmBackbone, rename: Rename) -> None:
+    def __init__(self, source: TimmBackbone, rename: Rename, changes: str = "") -> None:
         super().__init__()
+        self.changes = changes
         # In a tuple, so that it is not a child: its layers are registered one by one.
         self._source = (source,)
         self._names: dict[str, str] = {}
@@ -81,15 +85,8 @@ class RenamedBackbone(nn.Module):
         theirs = next(timms for timms, own in self._names.items() if own == path)
         return self._source[0].layer_of(f"{theirs}.{last}")
 
-    def current_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Rename the tensors of a state that has timm's names, as earlier versions of this library had them.
-
-        Args:
-            state: names with tensors; other names are not changed.
-        """
-        return {self._current_name(name): value for name, value in state.items()}
-
-    def _current_name(self, name: str) -> str:
+    def current_name(self, name: str) -> str:
+        """Return the name of a tensor that has timm's name, as earlier versions of this library had it."""
         path, _, last = name.removeprefix("model.").rpartition(".")
         return f"{self._names[path]}.{last}" if path in self._names else name
 
@@ -182,11 +179,13 @@ FAMILIES = {
         ("layer4",),
         rename=_timms,
         finish=_dilate_last_stage,
+        changes="the last stage is dilated now, as in fast-reid, so figures differ; train it again",
     ),
     "build_mobilenetv2_backbone": Family(
         {f"{n}x": f"mobilenetv2_{t}" for n, t in {"1.0": "100", "0.75": "075", "0.5": "050", "0.35": "035"}.items()},
         absent="0.25x, 0.1x",
         rename=_mobilenet_v2,
+        changes="its maps have half the height and width now, as in fast-reid, so figures differ; train it again",
     ),
     "build_mobilenetv3_backbone": Family(
         {size: f"mobilenetv3_{size.lower()}_100" for size in ("large", "small", "Large", "Small")},
@@ -240,7 +239,7 @@ def family_builder(name: str, family: Family) -> Callable[[CfgNode], nn.Module]:
             family.finish(source)
         if family.rename is None:
             return with_weights(source, cfg)
-        model = RenamedBackbone(source, family.rename)
+        model = RenamedBackbone(source, family.rename, family.changes if is_fine else "")
         if keys.PRETRAIN:
             load_pretrained(model, keys.PRETRAIN_PATH, adapt=_fit_names, min_coverage=keys.PRETRAIN_MIN_COVERAGE)
         return model
@@ -251,5 +250,5 @@ def family_builder(name: str, family: Family) -> Callable[[CfgNode], nn.Module]:
 
 def _fit_names(model: RenamedBackbone, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Adapt a state of fast-reid or of timm: drop `backbone.`, and replace timm's names."""
-    state = model.current_names({name.removeprefix("backbone."): value for name, value in state.items()})
+    state = {model.current_name(name.removeprefix("backbone.")): value for name, value in state.items()}
     return named_by_order(model, state) if state.keys().isdisjoint(model.state_dict()) else state

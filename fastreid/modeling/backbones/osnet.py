@@ -259,7 +259,9 @@ def fit_osnet_names(model: OSNet, state: dict[str, Tensor]) -> dict[str, Tensor]
             fitted[name] = value
     own = {name for name in model.state_dict() if ".IN." in name}
     given = {name for name in fitted if ".IN." in name}
-    if own != given and "conv1.conv.weight" in fitted:
+    # `load_pretrained` also tries names without beginnings that are no wrapper's.
+    is_whole = all(f"{stage}.{index}.conv3.conv.weight" in fitted for stage in _STAGES for index in range(2))
+    if own != given and is_whole:
         raise WeightsError(
             f"the pretrained file is of {_variant(given)}, but this is {_variant(own)}: change MODEL.BACKBONE.WITH_IBN "
             "or DEPTH (OSNet-AIN is DEPTH ain_x1_0 and the like), or take another file"
