@@ -15,7 +15,7 @@ from torch import nn
 
 from fastreid.utils import comm
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
-from fastreid.utils.checkpointed import checkpointed
+from fastreid.utils.checkpointed import checkpointed, with_current_names
 from fastreid.utils.env import rng_state, set_rng_state
 from fastreid.utils.files import atomic_write
 from fastreid.utils.seal import damage_in, is_sealed, save_sealed
@@ -115,8 +115,17 @@ class Checkpointer:
             file.write(path.name)
 
     def load(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Load the weights of the model from a file, as in fast-reid. See ``load_weights``."""
-        return load_weights(self.model, path)
+        """Load the weights of the model from a file, as in fast-reid. See ``load_weights``.
+
+        A model in eval mode must be filled completely, except for classifiers; in training mode, its backbone.
+
+        Args:
+            path: path of the file.
+
+        Raises:
+            WeightsError: unreadable file, or one that fills too little of the model.
+        """
+        return load_weights(self.model, path, to_evaluate=not self.model.training)
 
     def last(self) -> Path | None:
         """Return the path of the checkpoint to resume from, or None if there are no checkpoints.
@@ -248,6 +257,7 @@ class Checkpointer:
             raise WeightsError(f"{path} is of a run that averages its weights: resume it with SOLVER.EMA.ENABLED True")
         if absent:
             raise WeightsError(f"{path} cannot be resumed from: it lacks {', '.join(absent)}; use it as MODEL.WEIGHTS")
+        content = content | {"model": with_current_names(self.model, content["model"])}
         self._load(content, path)
         states = content["rng"]
         if len(states) == comm.get_world_size():

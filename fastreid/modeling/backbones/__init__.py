@@ -4,10 +4,12 @@ from torch import nn
 
 from fastreid.config import CfgNode, ConfigError, with_values
 from fastreid.modeling.backbones.clip import ClipViT, build_clip_backbone
+from fastreid.modeling.backbones.families import FAMILIES, family_builder
 from fastreid.modeling.backbones.interface import SizedBackbone, ViewAwareBackbone, feature_dim_of
 from fastreid.modeling.backbones.local_weights import with_local_weights
+from fastreid.modeling.backbones.osnet import OSNet, build_osnet_backbone
 from fastreid.modeling.backbones.resnet import ResNet, build_resnet_backbone, build_resnext_backbone
-from fastreid.modeling.backbones.timm_models import FAMILIES, TimmBackbone, build_timm_backbone, family_builder
+from fastreid.modeling.backbones.timm_models import TimmBackbone, build_timm_backbone
 from fastreid.modeling.backbones.view_prompt import ViewPromptViT, with_view_prompt
 from fastreid.modeling.backbones.vit import ViT, build_vit_backbone
 from fastreid.utils.registry import Registry
@@ -22,6 +24,7 @@ A backbone may declare its channels C (`SizedBackbone`) and the depth of its par
 _BUILDERS = (
     build_resnet_backbone,
     build_resnext_backbone,
+    build_osnet_backbone,
     build_vit_backbone,
     build_clip_backbone,
     build_timm_backbone,
@@ -66,6 +69,7 @@ def with_feature_dim(cfg: CfgNode, backbone: nn.Module) -> CfgNode:
 __all__ = [
     "BACKBONE_REGISTRY",
     "ClipViT",
+    "OSNet",
     "ResNet",
     "SizedBackbone",
     "TimmBackbone",
@@ -74,6 +78,7 @@ __all__ = [
     "ViewPromptViT",
     "build_backbone",
     "build_clip_backbone",
+    "build_osnet_backbone",
     "build_resnet_backbone",
     "build_resnext_backbone",
     "build_timm_backbone",
