@@ -173,13 +173,14 @@ def waits_of(cfg: CfgNode, model: nn.Module, batch: dict[str, Any]) -> list[str]
 
 
 SOLVERS = ("ddpm", "ddim", "pndm", "euler", "dpm++")
-NOISES = ("shared", "name", "zeros")  # the seeds of "image" are the pixels, which are read
+NOISES = ("shared", "name", "zeros", "fresh")  # the seeds of "image" are the pixels, which are read
 
 
 @pytest.mark.parametrize(
     "keys",
     [
-        *(("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", solver) for solver in SOLVERS),
+        ("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", SOLVERS[0]),  # with the UNet
+        *((*MLP, "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", solver) for solver in SOLVERS[1:]),
         *((*MLP, "TEST.SDMODEL.NOISE", noise) for noise in NOISES),
     ],
     ids=[*SOLVERS, *NOISES],
