@@ -3,8 +3,8 @@
 
 python tools/compare_images.py logs/small/resnet18/model_final.pth a.jpg b.jpg c.jpg
 
-If the folder of the checkpoint has thresholds.json (TEST.ROC.ENABLED), pairs are called the same person at its threshold
-of --false-matches.
+If the folder of the checkpoint has thresholds.json (TEST.ROC.ENABLED), the threshold of --false-matches decides whether
+two images show the same person.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from fastreid import Predictor
 from fastreid.config import user_path
 from fastreid.evaluation.results import THRESHOLDS
-from fastreid.evaluation.thresholds import MATCH_RATES, rate_choice, rate_label
+from fastreid.evaluation.thresholds import MATCH_RATES, match_rate_choice, rate_label
 from fastreid.retrieval import build_dist
 from fastreid.utils.display_text import printable
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.text import TextError, read_text
+
+from tabulate import tabulate
 
 
 class ThresholdError(UserError, ValueError):
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     add("first", type=user_path, metavar="IMAGE", help="image that the others are compared with")
     add("others", type=user_path, nargs="+", metavar="IMAGE", help="other images")
     rates = [f"{100 * rate:g}" for rate in MATCH_RATES]
-    add("--false-matches", choices=rates, default="1", help="false-match rate of the threshold, in percent (default: 1)")
+    add("--false-matches", choices=rates, default="1", help="rate of the threshold, in percent (default: 1)")
     add("--protocol", help="whose threshold is taken (default: the first one of thresholds.json)")
     return parser
 
@@ -59,16 +59,21 @@ def main(argv: list[str] | None = None) -> None:
         ]
         headers = [f"compared with {printable(os.fspath(args.first))}", f"{metric} distance", "same person?"]
         print(tabulate(rows, headers=headers[: len(rows[0])], disable_numparse=True, colalign=["left", "right"]))
-        if threshold is not None:
-            print(f"\nThe threshold is {threshold:.3f}: {rate_label(rate)} of pairs of two people are nearer ({source}).")
-        elif source:
-            print(f"\nThere is no threshold at which {rate_label(rate)} of pairs of two people are accepted ({source}).")
-        else:
-            print(f"\nNo threshold is known, as {args.checkpoint.parent} has no {THRESHOLDS}: set TEST.ROC.ENABLED True.")
+        print(f"\n{_explained(threshold, source, rate)}")
 
 
 def _verdict(distance: float, threshold: float | None) -> str:
     return "yes" if threshold is not None and distance <= threshold else "no"
+
+
+def _explained(threshold: float | None, source: str, rate: float) -> str:
+    """Return a sentence about the threshold."""
+    if not source:
+        return f"No threshold is known: {THRESHOLDS}, which TEST.ROC.ENABLED True writes, is not beside the checkpoint."
+    pairs = f"{rate_label(rate)} of pairs of two people"
+    if threshold is None:
+        return f"There is no threshold at which at most {pairs} are accepted ({source})."
+    return f"The threshold is {threshold:.3f}: at most {pairs} are nearer ({source})."
 
 
 def _threshold(file: Path, protocol: str | None, rate: float) -> tuple[float | None, str]:
@@ -81,7 +86,7 @@ def _threshold(file: Path, protocol: str | None, rate: float) -> tuple[float | N
         if name not in found:
             raise ThresholdError(f"{file} has no protocol {name!r}; it has {', '.join(found)}")
         points = {point["choice"]: point for point in found[name]["points"]}
-        return points[rate_choice(rate)]["threshold"], f"{printable(name)} of {file}"
+        return points[match_rate_choice(rate)]["threshold"], f"{printable(name)} of {file}"
     except (OSError, TextError, json.JSONDecodeError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ThresholdError(f"cannot read a threshold from {file} ({error}); evaluate again") from error
 

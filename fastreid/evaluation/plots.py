@@ -145,19 +145,18 @@ def _similarity(name: str, roc: RocCurve) -> Figure:
         (f"{roc.num_wrong:,} of two people", roc.wrong_histogram, OKABE_ITO[1]),
     ):
         axes.stairs(100 * histogram / histogram.sum(), roc.edges, fill=True, alpha=0.45, color=colour, label=label)
-    accuracy, best = roc.best_accuracy
-    marks = [(best, f"balanced: {best:.3f}, {100 * accuracy:.1f} % right")]
+    accuracy, threshold = roc.best_accuracy
+    marks = [(f"balanced accuracy {100 * accuracy:.1f} %", threshold)]
     for rate in MATCH_RATES:
-        rightly, threshold = roc.tpr_at(rate)
+        share, threshold = roc.tpr_at(rate)
+        marks.append((f"{rate_label(rate)} false, {100 * share:.1f} % true matches", threshold))
+    for dashes, (label, threshold) in zip(DASHES, marks, strict=True):
         if np.isfinite(threshold):
-            marks.append((threshold, f"{rate_label(rate)}: {threshold:.3f}, {100 * rightly:.1f} % found"))
-    for number, (threshold, text) in enumerate(marks):
-        axes.axvline(threshold, color="#444444", linewidth=1, linestyle=":" if number else "-")
-        height = 0.72 - 0.09 * number  # below one another, as thresholds may be close
-        axes.annotate(text, (threshold, height), xycoords=("data", "axes fraction"), **_BESIDE)
+            label = f"{threshold:.3f}: {label}"
+            axes.axvline(threshold, color="#444444", linewidth=1, linestyle=dashes, label=label)
     axes.set_xlim(roc.edges[shown[0]], roc.edges[shown[-1] + 1])
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", frameon=False)
+    axes.set_ylim(bottom=0, top=1.7 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(loc="upper right", frameon=False, fontsize=7)
     return figure
 
 

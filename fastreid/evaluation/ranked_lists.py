@@ -164,4 +164,4 @@ def log_failures(name: str, lists: Mapping[str, Any]) -> None:
 
 def _in_words(pair: Mapping[str, Any]) -> str:
     person, other = (str(pair.get(f"{key}_name", pair[key])) for key in ("person", "taken_for"))
-    return f"Person {person} is taken for {other} in {pair['times']} of {pair['queries']}"
+    return f"Person {person} is taken for {other} in {pair['times']} of {pair['queries']} queries"

@@ -64,11 +64,15 @@ def rate_label(rate: float) -> str:
     return f"{100 * rate:g} %"
 
 
+def match_rate_choice(rate: float) -> str:
+    """Return the `choice` of the point of a false-match rate."""
+    return f"false matches <= {rate_label(rate)}"
+
+
 def _at_most(roc: RocCurve, rate: float) -> OperatingPoint:
     """Return the point of the greatest false-match rate that is not above `rate`."""
-    choice = f"false matches <= {rate_label(rate)}"
     note = "" if rate * roc.num_wrong >= 1 else f"needs {round(1 / rate):,} wrong pairs, there are {roc.num_wrong:,}"
-    return _point(roc, choice, roc.point_at(rate), note)
+    return _point(roc, match_rate_choice(rate), roc.point_at(rate), note)
 
 
 def _point(roc: RocCurve, choice: str, number: int | None, note: str = "") -> OperatingPoint:

@@ -41,14 +41,14 @@ def test_lines_are_the_figures():
     assert axes.lines[0].get_xdata()[0] == curve.roc.best_accuracy[1]
     found = [curve.roc.tpr_at(rate) for rate in (1e-3, 1e-2, 5e-2)]
     assert [line.get_xdata()[0] for line in axes.lines[1:]] == [threshold for _, threshold in found]
-    texts = [text.get_text() for text in axes.texts]
-    assert texts[3] == f"5 %: {found[2][1]:.3f}, {100 * found[2][0]:.1f} % found" and len(texts) == 4
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts[-1] == f"{found[2][1]:.3f}: 5 % false, {100 * found[2][0]:.1f} % true matches" and len(texts) == 6
 
 
 def test_a_rate_without_a_threshold_has_no_mark():
     matrix = np.array([[0.5, 0.1, 0.2, 0.9]])
     roc = roc_curve(MatrixDistances(matrix), match_labels([0], [0, 1, 1, 1], [0], [1] * 4))
-    assert len(plots._similarity("A", roc).axes[0].texts) == 1
+    assert len(plots._similarity("A", roc).axes[0].lines) == 1
     assert len(plots._roc({"A": Curves(np.ones(20), roc)}).axes[0].lines[1].get_xdata()) == 0
 
 

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from fastreid.config import ConfigError, get_cfg, with_values
+from fastreid.modeling.diffusion.assets import AssetError
 from fastreid.modeling.trained import config_text, load_trained
 from fastreid.utils.checkpoint import CONFIG_TEXT, WeightsError, read_checkpoint
 from fastreid.utils.registry import RegistryError
+from tests.miniature import ROOT
 
 
 @pytest.fixture
@@ -144,3 +146,11 @@ def test_a_checkpoint_that_fits_its_own_config_no_more_says_so(run, tmp_path):
             config=load_trained(run / "model_final.pth")[1],
         )
     assert "was trained as" not in str(error.value)
+
+
+def test_an_asset_that_is_missing_is_named(run):
+    cfg = get_cfg()
+    cfg.merge_from_file(str(ROOT / "configs/quickstart/stage2_unet.yml"))
+    cfg.merge_from_list(["MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", "nowhere/unet"])
+    with pytest.raises(AssetError, match="no UNet in 'nowhere/unet'"):
+        load_trained(run / "model_final.pth", config=cfg)

@@ -95,9 +95,9 @@ def unit_rows(rows: Tensor, dim: int) -> Tensor:
     """Return rows along `dim` as unit vectors in float32, whatever their length; rows of zeros stay zeros.
 
     `F.normalize` treats rows shorter than 1e-12 as zeros. Rows are therefore multiplied by a power of two first, which
-    is exact.
+    is exact. It is computed by functions that ONNX has, too.
     """
     rows = rows.float()
     greatest = rows.abs().amax(dim=dim, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-    power = torch.frexp(greatest).mantissa / greatest  # a power of two
-    return F.normalize(rows * power, dim=dim)
+    exponent = greatest.log2().floor().clamp(max=126)  # 2^-127 is not a normal number
+    return F.normalize(rows * torch.exp2(-exponent), dim=dim)

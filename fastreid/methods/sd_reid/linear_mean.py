@@ -35,7 +35,7 @@ class LinearMean(nn.Module):
         with torch.autocast(id_conditions.device.type, enabled=False):
             inputs = id_conditions.float().flatten(1)
             every_view = torch.einsum("bf,vfd->bvd", inputs, self.weight) + self.bias
-        return every_view[torch.arange(len(views), device=views.device), views]
+        return every_view[torch.arange(views.shape[0], device=views.device), views]
 
     @torch.no_grad()
     def fit(self, id_conditions: Tensor, latents: Tensor, people: Tensor, views: Tensor) -> None:

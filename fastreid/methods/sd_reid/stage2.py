@@ -357,8 +357,9 @@ class SDReIDStage2(PersonModel):
         Raises:
             ConfigError: the memory bank has no centre for a view.
         """
-        self.check_weights()
-        size, repeats = len(features.identity), self.num_views * self.num_draws
+        if not torch.compiler.is_compiling():  # a graph cannot branch on values
+            self.check_weights()
+        size, repeats = features.identity.shape[0], self.num_views * self.num_draws
         views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
         requested = views.repeat(size)
         centre = self.person.memory(requested)

@@ -68,7 +68,7 @@ class ViewPromptViT(nn.Module):
         for block, rotation in zip(vit.blocks[:-1], rotations[:-1], strict=True):
             tokens = block(tokens, **rotation)
             id_conditions.append(tokens[:, 0])
-        tokens = torch.cat([self.view_prompt.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = torch.cat([self.view_prompt.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         tokens = vit.blocks[-1](tokens, **rotations[-1])
         return PersonFeatures(
             identity=vit.fc_norm(vit.norm(tokens[:, 1])),  # models that were trained with averages have the latter

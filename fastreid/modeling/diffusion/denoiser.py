@@ -69,6 +69,6 @@ class VectorDenoiser(Denoiser):
             noisy: [B, D], for the number of rows, type and device.
         """
         if condition.control is None:
-            return noisy.new_zeros(len(noisy), self.control_dim)
+            return noisy.new_zeros(noisy.shape[0], self.control_dim)
         (view,) = condition.control.down
         return view

@@ -40,7 +40,7 @@ class MLPDenoiser(VectorDenoiser):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """Predict from noisy vectors [B, D] at timesteps [B] (or a scalar); returns [B, D]."""
-        time, view = self.time(timesteps, len(noisy)), self.view_of(condition, noisy)
+        time, view = self.time(timesteps, noisy.shape[0]), self.view_of(condition, noisy)
         stream = self.input(torch.cat([noisy, condition.tokens.flatten(1)], dim=1))
         stream = self.drop(F.gelu(stream))
         for block in self.blocks:

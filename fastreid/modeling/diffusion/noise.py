@@ -39,9 +39,14 @@ class NoiseSource:
         if kind not in kinds:
             raise OptionError(explain_choice("noise kind", kind, kinds), "noise kind")
         self._draw: Callable[[Mapping[str, Any], int, int], Tensor] = kinds[kind]
-        self.seed, self.shape = seed, shape
+        self.kind, self.seed, self.shape = kind, seed, shape
         self._running = torch.Generator().manual_seed(seed + comm.get_rank())
         self._shared_draws: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every image has the same noise."""
+        return self.kind in ("shared", "zeros")
 
     def draw(self, batch: Mapping[str, Any], rows: int, steps: int) -> Tensor:
         """Draw noise for a batch, on the CPU.
@@ -69,9 +74,8 @@ class NoiseSource:
     def _shared(self, batch: Mapping[str, Any], rows: int, steps: int) -> Tensor:
         if (rows, steps) not in self._shared_draws:
             self._shared_draws[rows, steps] = self._seeded("shared", rows, steps)
-        return (
-            self._shared_draws[rows, steps].unsqueeze(1).expand(-1, len(batch["images"]), *[-1] * (1 + len(self.shape)))
-        )
+        draws = self._shared_draws[rows, steps].unsqueeze(1)
+        return draws.expand(-1, batch["images"].shape[0], *[-1] * (1 + len(self.shape)))
 
     def _by_image(self, batch: Mapping[str, Any], rows: int, steps: int) -> Tensor:
         pixels = batch["images"].round().clamp(0, 255).to("cpu", torch.uint8)
@@ -83,7 +87,7 @@ class NoiseSource:
         return torch.stack([self._seeded(name, rows, steps) for name in names], dim=1)
 
     def _zeros(self, batch: Mapping[str, Any], rows: int, steps: int) -> Tensor:
-        return torch.zeros(()).expand(steps, len(batch["images"]), rows, *self.shape)
+        return torch.zeros(()).expand(steps, batch["images"].shape[0], rows, *self.shape)
 
     def _fresh(self, batch: Mapping[str, Any], rows: int, steps: int) -> Tensor:
         return torch.randn(steps, len(batch["images"]), rows, *self.shape, generator=self._running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,12 +76,13 @@ class Sampler:
         branches = [condition_of(branch, condition, null) for branch in self.guidance.branches]
         joined = Condition.cat(branches)
         sample = noise[0] * reverse.start_scale
-        for index, timestep in enumerate(reverse.timesteps):
-            scaled = reverse.scale(sample, timestep)
+        for index, time in enumerate(reverse.times):
+            scaled = reverse.scale(sample, time)
             rows = scaled.repeat(len(branches), *[1] * (scaled.ndim - 1))
-            predictions = self._predict(predict, rows, timestep, self._fade(joined, index)).chunk(len(branches))
+            predicted = self._predict(predict, rows, reverse.timesteps[index], self._fade(joined, index))
+            predictions = predicted.unflatten(0, (len(branches), -1)).unbind()
             guided = self.guidance.combine(predictions, (self.full_scale, self.down_scale))
-            sample = reverse.step(guided, timestep, sample, noise[min(index + 1, len(noise) - 1)])
+            sample = reverse.step(guided, time, sample, noise[min(index + 1, noise.shape[0] - 1)])
         return sample
 
     def _fade(self, condition: Condition, step: int) -> Condition:
@@ -92,7 +94,9 @@ class Sampler:
         return Condition(condition.tokens, dataclasses.replace(control, down=faded))
 
     def _predict(self, predict: Predict, rows: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        size = self.micro_batch or len(rows)
+        if not self.micro_batch:
+            return predict(rows, timestep, condition).float()
+        size = self.micro_batch
         parts = [
             predict(rows[start : start + size], timestep, condition.rows(start, start + size))
             for start in range(0, len(rows), size)
@@ -103,8 +107,9 @@ class Sampler:
 class Reverse:
     """One run of a solver from noise to sample.
 
-    `timesteps` are the times to predict at, largest first (a multi-step solver may repeat one); `start_scale` is the
-    standard deviation of the starting noise.
+    `timesteps` are the times to predict at, largest first (a multi-step solver may repeat one), as a tensor for the
+    network; `times` are the same as numbers for the solver, whose steps branch on them. `start_scale` is the standard
+    deviation of the starting noise.
 
     Args:
         solver: a scheduler of diffusers whose timesteps are set.
@@ -114,13 +119,23 @@ class Reverse:
     def __init__(self, solver: Any, eta: float) -> None:
         self._solver, self._eta = solver, eta
         self.timesteps: Tensor = solver.timesteps
+        self.times: list[float] = solver.timesteps.tolist()
         self.start_scale = float(solver.init_noise_sigma)
 
-    def scale(self, sample: Tensor, timestep: Tensor) -> Tensor:
+    def copy(self) -> Reverse:
+        """Return the same run with a state of its own. Tensors are shared, as steps do not change them."""
+        copied = copy.copy(self)
+        copied._solver = copy.copy(self._solver)
+        for name, value in vars(self._solver).items():
+            if isinstance(value, list):
+                setattr(copied._solver, name, list(value))
+        return copied
+
+    def scale(self, sample: Tensor, timestep: Tensor | float) -> Tensor:
         """Return the sample as the network expects it."""
         return self._solver.scale_model_input(sample, timestep)
 
-    def step(self, prediction: Tensor, timestep: Tensor, sample: Tensor, noise: Tensor) -> Tensor:
+    def step(self, prediction: Tensor, timestep: Tensor | float, sample: Tensor, noise: Tensor) -> Tensor:
         """Return the sample of the step before; `noise` [B, …] is used by stochastic solvers only."""
         options = {"eta": self._eta, "variance_noise": noise} if self._eta else {}
         return self._solver.step(prediction, timestep, sample, **options).prev_sample

@@ -46,7 +46,7 @@ class TransformerDenoiser(VectorDenoiser):
 
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """Predict from noisy vectors [B, D] at timesteps [B] (or a scalar); returns [B, D]."""
-        time, view = self.time(timesteps, len(noisy)), self.view_of(condition, noisy)
+        time, view = self.time(timesteps, noisy.shape[0]), self.view_of(condition, noisy)
         sequence = torch.cat([condition.tokens, torch.stack([time, view, noisy], dim=1)], dim=1) + self.roles
         residual = self.output(self.blocks(sequence)[:, -1])
         return self.linear(noisy, condition.tokens, time, view) + residual

@@ -118,6 +118,21 @@ def test_wrong_settings_are_explained(options, message):
         make(**options)
 
 
+@pytest.mark.parametrize("solver", ["pndm", "euler", "dpm++"])
+def test_runs_of_a_solver_share_no_state(solver):
+    schedule = make(solver)
+
+    def run(steps):
+        reverse, sample = schedule.reverse(5, "cpu"), torch.ones(2, 3)
+        for time in reverse.times[:steps]:
+            sample = reverse.step(0.1 * reverse.scale(sample, time), time, sample, sample)
+        return sample
+
+    whole = run(None)
+    run(3)
+    assert torch.equal(run(None), whole) and not torch.equal(run(3), whole)
+
+
 def test_more_steps_than_the_diffusion_has_are_refused():
     with pytest.raises(OptionError, match="num_steps must be 1 … num_timesteps=100, got 101"):
         make(steps=100).reverse(101, "cpu")
