@@ -15,7 +15,9 @@ if [ $# -gt 1 ] || [ ! -f "go/quickstart_$mode.sh" ]; then
   exit 2
 fi
 . go/environment.sh
+SECONDS=0
 make_environment requirements.txt
+installation=$SECONDS
 
 make_assets() {
   step "making the tiny Stable Diffusion assets"
@@ -32,7 +34,7 @@ train() { # NAME [EARLIER_STAGE]: trains configs/quickstart/NAME.yml on $data in
   python tools/train_net.py --config-file "configs/quickstart/$1.yml" --resume DATASETS.ROOT "$data"
 }
 
-SECONDS=0
 # shellcheck source=go/quickstart_sd_reid.sh
 . "go/quickstart_$mode.sh"
-echo "==> done in $((SECONDS / 60)) min $((SECONDS % 60)) s after installation: open $logs/report.html"
+minutes() { echo "$(($1 / 60)) min $(($1 % 60)) s"; }
+echo "==> done in $(minutes "$SECONDS"), of which installation took $(minutes "$installation"): open $logs/report.html"

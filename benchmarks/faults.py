@@ -254,7 +254,7 @@ def stops(lab: Lab, stage: str, times: int, dice: random.Random) -> Iterator[Tal
     yield stopped(
         lab, stage, "a loss NaN at a random iteration, SOLVER.MAX_NONFINITE 0", "non-finite loss", times,
         lambda output: {"inject": loss_is_nan_at(dice.randint(2, last)), "keys": ("SOLVER.MAX_NONFINITE", "0")},
-        extra=("model_before_nonfinite.pth",), ignored=("nonfinite_steps", "SOLVER.MAX_NONFINITE"),
+        extra=("model_before_nonfinite.pth",), ignored=("nonfinite_steps", "SOLVER.MAX_NONFINITE", "config_yaml"),
     )  # fmt: skip
     yield from stops_of_two(lab, stage, times, dice)
 

@@ -11,8 +11,8 @@ import torch
 
 # Seconds; they differ from run to run.
 TIMES = ("time", "data_time", "eta_seconds")
-# Logs have times in every line; the lock file names a process.
-LEFT_OUT = ("log.txt", ".fastreid.lock", "events.out.tfevents")
+# Logs have times in every line, and the report has some; the lock file names a process.
+LEFT_OUT = ("log.txt", "report.html", ".fastreid.lock", "events.out.tfevents")
 
 
 def remains_of(folder: Path) -> dict[str, Any]:

@@ -6,11 +6,16 @@
 STEP="starting"
 finish() {
   local status=$?
-  [ $status -eq 0 ] || echo "$(basename "$0"): failed while $STEP (exit status $status)" >&2
+  case $status in
+    0) ;;
+    130 | 143) echo "$(basename "$0"): interrupted while $STEP; call it again, it continues from there" >&2 ;;
+    *) echo "$(basename "$0"): failed while $STEP (exit status $status)" >&2 ;;
+  esac
 }
 trap finish EXIT
 # Ctrl-C ends the script, not only the current step.
 trap 'exit 130' INT
+trap 'exit 143' TERM
 
 step() {
   STEP="$1"

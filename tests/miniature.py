@@ -49,6 +49,7 @@ esac
 case "$ON_TOOL" in
   note) exit 0 ;;
   fail) exit 3 ;;
+  interrupt) kill -INT $PPID; exit 130 ;;
 esac
 case "$1" in
 {cases}
@@ -80,7 +81,7 @@ class Scratch:
         Args:
             name: path of the script below the scratch copy.
             *words: its arguments.
-            on_tool: "run" the tools in small, only "note" their calls, or let them "fail".
+            on_tool: "run" the tools in small, only "note" their calls, let them "fail", or "interrupt" the script.
         """
         environment = {"PYTHON_BIN": str(self.python), "PYTHONPATH": str(ROOT), "ON_TOOL": on_tool}
         command = [str(self.folder / name), *words]

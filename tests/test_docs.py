@@ -43,6 +43,7 @@ RUN_ELSEWHERE = {
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_prints_its_steps_and_one_table",
     "--stable-diffusion": "tests/tools/test_convert_checkpoint.py::test_a_stable_diffusion_of_one_file_becomes_folders",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
+    "docs/your_data.md": "tests/test_your_data.py::test_the_commands_of_the_page_run",
     "docs/follow_a_step.md": "tests/test_follow_a_step.py::test_each_stop_is_called_after_the_one_before",
     "docs/diffusion_reid.md": "tests/generation/test_commands.py::test_the_commands_of_the_page_run",
     "ruff": "tests/test_house.py::test_ruff_has_no_complaint",
@@ -68,12 +69,13 @@ SHORTER = {
     "benchmarks/mutants.py": ["--each", "1", "modeling/losses/focal.py"],
     "benchmarks/spinning.py": ["--help"],
     "benchmarks/stored_features.py": ["--help"],
+    "benchmarks/predictor.py": ["--boxes", "4", "--rounds", "1"],
     "benchmarks/image_loading.py": ["--images", "64", "--rounds", "1"],
     "benchmarks/train_loop.py": ["--models", "stage1", "--rounds", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }
 FORKING = tuple(
     f"benchmarks/{name}.py"
-    for name in ("evaluation", "faults", "image_loading", "labeling", "mutants", "spinning", "train_loop")
+    for name in ("evaluation", "faults", "image_loading", "labeling", "mutants", "predictor", "spinning", "train_loop")
 )
 
 
@@ -164,6 +166,26 @@ def test_every_command_runs(scratch, page, command):
         run_script(scratch, first, rest)
 
 
+# Keys that say where things are, and not what is trained.
+PLACES = ("DATASETS.ROOT", "MODEL.DEVICE", "MODEL.WEIGHTS")
+
+
+def changed_keys(command: str) -> set[str]:
+    """Return the config keys that a command of train_net changes, without those of places."""
+    words = shlex.split(command)
+    at = [place for place, word in enumerate(words) if word.endswith("train_net.py")]
+    if not at or "--help" in words:
+        return set()
+    args = default_argument_parser().parse_args([word for word in words[at[0] + 1 :] if word != "--verify"])
+    return {*args.overlay, *args.opts[::2]} - {*PLACES}
+
+
+def test_no_command_writes_into_the_folder_of_another_run():
+    """A command that changes what is trained or evaluated names its own OUTPUT_DIR."""
+    lines = [command for _, command in commands() if "--resume" not in command]
+    assert [line for line in lines if (keys := changed_keys(line)) and "OUTPUT_DIR" not in keys] == []
+
+
 def activate(command: str, scratch: Scratch) -> None:
     """Check that the command puts the Python of the environment first on PATH."""
     folder = scratch.folder / "activated"
@@ -199,8 +221,6 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
         added += ["DATASETS.ROOT", "datasets/quickstart"]
     if "--verify" in words:  # the people are other ones
         added += ["TEST.EXPECTED_RESULTS", "[['CARGO', 'mAP', 50, 50]]"]
-    if "--import" in words:  # a class with one person
-        added += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_INSTANCE", "2"]
     if "--help" in [*words, *added]:
         with pytest.raises(SystemExit, match="^0$"):
             scratch.tool(tool, *words, *added)
@@ -248,6 +268,7 @@ def test_the_examples_of_evaluation_run():
         exec(example, names)
     assert names["better"].metrics["mAP"] > names["plain"].metrics["mAP"]
     assert {row["query"] for row in names["rows_by_camera"]} == {f"camera {camera}" for camera in range(4)}
+    assert names["matched"] == [(0, 1), (1, 0), (2, 2)]
     assert names["nearest"].indices.shape == (250, 10) and len(set(names["labels"])) > 5
 
 
@@ -255,7 +276,9 @@ def test_every_key_of_evaluation_has_its_row():
     named = set(re.findall(r"`(TEST\.[A-Z_.0-9]+)`", TEXTS["docs/evaluation.md"]))
     cfg = get_cfg()
     groups = {f"TEST.{group}.{key}" for group in ("DBA", "AQE", "RERANK", "ROC") for key in cfg.TEST[group]}
-    single = {f"TEST.{key}" for key in ("BREAKDOWN", "SINGLE_SHOT", "PLOTS", "ENGINE", "SEARCH", "MEMORY_BUDGET")}
+    single = {
+        f"TEST.{key}" for key in ("BREAKDOWN", "SINGLE_SHOT", "PLOTS", "REPORT", "ENGINE", "SEARCH", "MEMORY_BUDGET")
+    }
     assert groups | single <= named
 
 

@@ -9,8 +9,10 @@ import sys
 import pytest
 import torch
 
-from fastreid.config import get_cfg
+from fastreid.config import get_cfg, with_values
 from fastreid.data import build_feature_loader
+from fastreid.data.images import read_image
+from fastreid.encoder import Predictor
 from fastreid.engine import DefaultPredictor, DefaultTrainer
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import read_checkpoint
@@ -126,6 +128,13 @@ def test_the_scripts_name_the_step_that_failed(tmp_path):
     failed = scratch.script("quickstart.sh", on_tool="fail")
     assert failed.returncode == 3
     assert failed.stderr.strip().splitlines()[-1].startswith("quickstart.sh: failed while rendering the benchmark")
+
+
+def test_an_interrupted_script_says_how_to_continue(tmp_path):
+    done = make_scratch(tmp_path / "copy").script("quickstart.sh", on_tool="interrupt")
+    assert done.returncode == 130
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "quickstart.sh: interrupted while rendering the benchmark; call it again, it continues from there"
 
 
 def test_the_environment_is_installed_once(tmp_path):
@@ -302,3 +311,19 @@ def test_a_predictor_gives_the_descriptors_that_are_evaluated(scratch, monkeypat
     torch.testing.assert_close(predictor(pixels), described[:3])
     with pytest.raises(ValueError, match=r"\[B, 3, 128, 64\].*got \[3, 64, 64\]"):
         predictor(torch.zeros(3, 64, 64))
+
+
+def test_a_checkpoint_of_stage2_is_enough_to_generate_features(scratch, monkeypatch):
+    monkeypatch.chdir(scratch.folder)
+    mine = Predictor(f"{LOGS}/stage2/model_final.pth", device="cpu")
+    paths = sorted((scratch.folder / "datasets/quickstart/CARGO/query").rglob("*.jpg"))[:3]
+    features = mine.embed(paths, normalize=False)
+    torch.testing.assert_close(features, DefaultPredictor(mine.cfg).describe(paths))
+    by_name = Predictor(
+        f"{LOGS}/stage2/model_final.pth", config=with_values(mine.cfg, {"TEST.SDMODEL.NOISE": "name"}), device="cpu"
+    )
+    pictures = [read_image(str(path)) for path in paths]
+    expected = by_name.embed(pictures)
+    assert not torch.allclose(expected, mine.embed(pictures))
+    torch.testing.assert_close(by_name.embed(pictures[::-1], batch_size=2), expected.flip(0))
+    torch.testing.assert_close(by_name.embed(pictures[1]), expected[1:2])

@@ -38,7 +38,7 @@ def test_the_report_shows_the_patches(pisl):
     section = (folder / "report.html").read_text(encoding="utf-8").partition('<section id="patches">')[2]
     assert len(logged["images"]) == 8 and "cannot be read" not in section
     assert section.count("<img ") == 8 * len(logged["epochs"]) > 0
-    assert "<h3>Pisl</h3>" in section and "<h3>Pisl_baseline</h3>" not in section
+    assert "<h3>pisl</h3>" in section and "<h3>pisl_baseline</h3>" not in section
 
 
 @pytest.mark.slow

@@ -15,10 +15,12 @@ import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fastreid.config import user_path
 from fastreid.modeling.backbones.pretrained import backbone_of
 from fastreid.modeling.diffusion.single_file import convert_single_file
+from fastreid.utils.checkpoint import CONFIG_TEXT
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.files import explained_disk_errors
@@ -40,12 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace NEW if it exists")
     parser.add_argument("old", type=user_path, metavar="OLD", help="the file to read; it is not changed")
-    parser.add_argument("new", type=user_path, metavar="NEW", help="the file to write: {'model': names with tensors}")
+    parser.add_argument(
+        "new", type=user_path, metavar="NEW", help="the file to write: tensors, and the config of a run"
+    )
     return parser
 
 
-def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
-    """Return the state dict in a file.
+def convert(old: Path, *, trust: bool) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the state dict in a file, and the text of the config of its model, {} if it has none.
 
     Args:
         old: the file.
@@ -55,7 +59,8 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
         WeightsError: there is no such file, it has no state dict, or it has objects and is not trusted.
     """
     if not trust:
-        return state_dict_in(read_checkpoint(old), old)
+        content = read_checkpoint(old)
+        return state_dict_in(content, old), _config_in(content)
     if not old.is_file():
         raise WeightsError(f"no file {old}")
     try:
@@ -67,7 +72,12 @@ def convert(old: Path, *, trust: bool) -> dict[str, torch.Tensor]:
     elif isinstance(content, Mapping) and isinstance(content.get("model"), torch.nn.Module):
         content = content["model"].state_dict()
     check_sizes(content, old)
-    return state_dict_in(content, old)
+    return state_dict_in(content, old), _config_in(content)
+
+
+def _config_in(content: Any) -> dict[str, str]:
+    text = content.get(CONFIG_TEXT) if isinstance(content, Mapping) else None
+    return {CONFIG_TEXT: text} if isinstance(text, str) else {}
 
 
 def write_folders(state: dict[str, torch.Tensor], folder: Path) -> None:
@@ -96,19 +106,20 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError("--backbone and --stable-diffusion exclude each other")
         if args.new.exists() and not args.overwrite:
             raise UserError(f"{args.new} exists; name another file, or add --overwrite")
-        state = convert(args.old, trust=args.trust)
+        state, config = convert(args.old, trust=args.trust)
         if args.stable_diffusion:
             write_folders(state, args.new)
             return
         left_out = ""
         if args.backbone:
             state, others = backbone_of(state, args.old)
+            config = {}  # it is that of a whole model
             parts = sorted({name.partition(".")[0] for name in others})
             left_out = f", {sum(map(torch.numel, state.values())):,} values; left out: {', '.join(parts) or 'nothing'}"
         args.new.parent.mkdir(parents=True, exist_ok=True)
         copies = {name: tensor.detach().clone() for name, tensor in state.items()}
         with path_lock(args.new):
-            save_sealed({"model": copies}, args.new, advice="Free some space and run the command again")
+            save_sealed({"model": copies, **config}, args.new, advice="Free some space and run the command again")
         print(f"{args.new}: {len(state)} tensors{left_out}")
 
 

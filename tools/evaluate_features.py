@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+from typing import Any
 
 from fastreid.config import ConfigError, get_cfg, refuse_unsupported, user_path
-from fastreid.evaluation.breakdown import breakdown_table
+from fastreid.evaluation.breakdown import breakdown_table, with_camera_names
 from fastreid.evaluation.feature_files import read_feature_pair
 from fastreid.evaluation.results import write_json
 from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.scoring import score_features
 from fastreid.evaluation.scoring_options import Scoring
+from fastreid.evaluation.thresholds import threshold_table, thresholds_of
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.lock import path_lock
 from fastreid.utils.optional import optional
@@ -59,12 +61,22 @@ def _evaluate(args: argparse.Namespace) -> None:
         roc = result.roc or (roc_curve(result.distances, result.matches) if args.plots else None)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from error
+    further: dict[str, Any] = {}
+    if result.breakdown:
+        further["breakdown"] = {
+            by: with_camera_names(rows, query.camera_names) if by == "camera" else rows
+            for by, rows in result.breakdown.items()
+        }
+    if result.roc:
+        further["thresholds"] = thresholds_of(result.roc)
     print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
-    for by, rows in result.breakdown.items():
+    for by, rows in further.get("breakdown", {}).items():
         print(f"\nby {by}\n{breakdown_table(rows)}")
+    if result.roc:
+        print(f"\nthresholds of the distance\n{threshold_table(further['thresholds'])}")
     with path_lock(args.output, args.plots):
         if args.output:
-            write_json(args.output, result.metrics | ({"breakdown": result.breakdown} if result.breakdown else {}))
+            write_json(args.output, result.metrics | further)
         if args.plots and roc is not None and optional("matplotlib.figure", "no plots are drawn"):
             from fastreid.evaluation.plots import draw_plots
 

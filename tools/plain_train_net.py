@@ -4,7 +4,7 @@
     plain_train_net.py --config-file FILE [--eval-only] KEY VALUE …
 
 The same config and seed give the same bits as train_net.py in one process. It has no support for several processes,
-resuming, averaged weights, accumulation, skipped steps, metrics.json and TensorBoard.
+resuming, averaged weights, accumulation, skipped steps, metrics.json, TensorBoard and the report.
 """
 
 from __future__ import annotations
@@ -36,10 +36,12 @@ from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
-from fastreid.modeling.model import Transform, evaluation_config_of, image_transforms_of, needs_labels_of
+from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
+from fastreid.modeling.trained import config_text, model_for_evaluation
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.structures import PersonImage
+from fastreid.utils.checkpoint import CONFIG_TEXT
 from fastreid.utils.env import rng_state, seed_everything, set_rng_state
 from fastreid.utils.errors import reported_as
 from fastreid.utils.lock import folder_lock
@@ -208,7 +210,8 @@ def log(iteration: int, losses: dict[str, Tensor], optimizer: torch.optim.Optimi
 
 def save(cfg: CfgNode, model: nn.Module, name: str) -> None:
     """Write OUTPUT_DIR/name.pth for MODEL.WEIGHTS; it cannot be resumed."""
-    save_sealed({"model": own_state_dict(model)}, Path(cfg.OUTPUT_DIR) / f"{name}.pth")
+    content = {"model": own_state_dict(model), CONFIG_TEXT: config_text(cfg)}
+    save_sealed(content, Path(cfg.OUTPUT_DIR) / f"{name}.pth")
 
 
 def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
@@ -243,9 +246,7 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if eval_only:
-        cfg = evaluation_config_of(cfg)
-        model = build_model(cfg, num_classes=cfg.MODEL.HEADS.NUM_CLASSES or 1)
-        load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True, min_coverage=cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE)
+        model = model_for_evaluation(cfg)
     else:
         model = train(cfg)
     for protocol, figures in evaluate(cfg, model).items():

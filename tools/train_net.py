@@ -17,6 +17,7 @@ from fastreid.config import CfgNode, check_ranges, get_cfg, imports_in, resolve_
 from fastreid.data.check import check_first_images, counts_table
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
+from fastreid.engine.report import write_report
 from fastreid.engine.resuming import seed_of_run
 from fastreid.engine.setup import release_output_folder
 from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
@@ -81,11 +82,14 @@ def train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, dict[str, float]]
 
 
 def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
-    """Evaluate MODEL.WEIGHTS on DATASETS.TESTS."""
+    """Evaluate MODEL.WEIGHTS on DATASETS.TESTS, and write the report."""
     model = build_for_evaluation(cfg, DefaultTrainer)
     tests = functools.cache(lambda: DefaultTrainer.build_test_datasets(cfg))
     with evaluation_manifest(cfg, lambda: splits_of([], tests()), lambda: names_of([], tests())):
-        return DefaultTrainer.test(cfg, model, datasets=tests())
+        results = DefaultTrainer.test(cfg, model, datasets=tests())
+        if results:
+            write_report(cfg)
+        return results
 
 
 def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
@@ -103,7 +107,6 @@ def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
             trainer.schedule,
             max_epoch=trainer.max_epoch,
             iters_per_epoch=trainer.iters_per_epoch,
-            warmup_iters=cfg.SOLVER.WARMUP_ITERS,
         )
     )
 

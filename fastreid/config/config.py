@@ -8,7 +8,7 @@ from typing import Any
 from yacs.config import CfgNode as YacsNode
 
 from fastreid.config.error import ConfigError
-from fastreid.config.files import MAX_DEPTH, load_chain
+from fastreid.config.files import MAX_BYTES, MAX_DEPTH, load_chain, parse_tree
 from fastreid.config.ranges import shortened
 from fastreid.config.renames import ADD_ONS, modernise
 from fastreid.config.types import parsed, typed
@@ -32,6 +32,20 @@ class CfgNode(YacsNode):
                 tree is then unchanged.
         """
         self._merge_chain(load_chain(cfg_filename))
+
+    def merge_from_text(self, text: str, source: str) -> None:
+        """Merge a text in YAML, as `dump` returns it; `_BASE_` is an unknown key in it.
+
+        Args:
+            text: the text.
+            source: where it is from, for messages.
+
+        Raises:
+            ConfigError: as for `merge_from_file`.
+        """
+        if len(text) > MAX_BYTES:
+            raise ConfigError(f"{source} has {len(text):,} characters; a config has at most {MAX_BYTES:,}")
+        self._merge_chain([(source, parse_tree(text, source))])
 
     def merge_from_list(self, cfg_list: list[str]) -> None:
         """Merge `[KEY, VALUE, KEY, VALUE, …]` as typed on a command line.

@@ -184,6 +184,7 @@ _C.DATASETS.EXCLUDE_SOURCES = []
 _C.DATALOADER = CN()
 _C.DATALOADER.SAMPLER_TRAIN = "TrainingSampler"
 _C.DATALOADER.NUM_INSTANCE = 4
+# Worker processes that read images, for each process of the run; -1: one for each core but one, at most 8.
 _C.DATALOADER.NUM_WORKERS = 8
 # For SetReWeightSampler: number of people from each of DATASETS.NAMES among every sum(SET_WEIGHT) people.
 _C.DATALOADER.SET_WEIGHT = []
@@ -227,11 +228,15 @@ _C.SOLVER.SCHED = "MultiStepLR"
 _C.SOLVER.DELAY_EPOCHS = 0
 _C.SOLVER.GAMMA = 0.1
 _C.SOLVER.STEPS = [30, 55]
+# Shares of the run, such as [0.5, 0.8], at which the rate is multiplied by GAMMA; they replace STEPS.
+_C.SOLVER.STEP_SHARES = []
 _C.SOLVER.DECAY_RATE = 0.1
 _C.SOLVER.DECAY_EPOCHS = [50]
 _C.SOLVER.ETA_MIN_LR = 1e-7
 _C.SOLVER.WARMUP_FACTOR = 0.1
 _C.SOLVER.WARMUP_ITERS = 1000
+# Share of the run that is warm-up, such as 0.1; above 0 it replaces WARMUP_ITERS.
+_C.SOLVER.WARMUP_SHARE = 0.0
 _C.SOLVER.WARMUP_METHOD = "linear"
 # Length of the warm-up of EpochWarmupMultiStepLR and EpochWarmupCosineLR, which change the rate once per epoch and
 # count epochs from 1.
@@ -243,6 +248,8 @@ _C.SOLVER.CHECKPOINT_PERIOD = 20
 _C.SOLVER.KEEP_CHECKPOINTS = 0
 # Images of one update, over all processes and accumulation steps.
 _C.SOLVER.IMS_PER_BATCH = 64
+# Lower IMS_PER_BATCH to NUM_INSTANCE images of each training person if there are fewer people than a batch needs.
+_C.SOLVER.FIT_BATCH = False
 # Evaluate a moving average of the weights, and save it as "model" in checkpoints. MOMENTUM is the share of the old
 # average; WARMUP makes it smaller in the first steps.
 _C.SOLVER.EMA = CN()
@@ -285,7 +292,9 @@ _C.TEST.SINGLE_SHOT = False
 _C.TEST.BREAKDOWN = []
 # Pictures in OUTPUT_DIR/plots: match curve, ROC, DET, distances of right and wrong pairs.
 _C.TEST.PLOTS = False
-# Verification: TPR@FPR, AUC, equal error rate, accuracy and its threshold.
+# OUTPUT_DIR/report.html after the last evaluation: figures, ranked lists, failed queries, training curves.
+_C.TEST.REPORT = True
+# Verification: TPR@FPR, AUC, equal error rate, accuracy and its threshold; thresholds at rates of false matches.
 _C.TEST.ROC = CN()
 _C.TEST.ROC.ENABLED = False
 # Average the descriptor of each image with that of its mirror image; takes twice the time.

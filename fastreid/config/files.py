@@ -82,9 +82,22 @@ def read_tree(path: str, asked_by: str = "") -> dict:
         raise ConfigError(str(error)) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the config file {path!r}{named_by}: {sentence_of(error) or error}") from error
-    tree = _parsed(text, path)
+    return parse_tree(text, path)
+
+
+def parse_tree(text: str, source: str) -> dict:
+    """Return the keys and values of a text in YAML.
+
+    Args:
+        text: the text.
+        source: where it is from, for messages.
+
+    Raises:
+        ConfigError: it is no YAML of keys, or has a key twice.
+    """
+    tree = _parsed(text, source)
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold KEY: VALUE lines, it holds a {type(tree).__name__}")
+        raise ConfigError(f"{source} must hold KEY: VALUE lines, it holds a {type(tree).__name__}")
     return tree
 
 

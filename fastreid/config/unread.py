@@ -64,6 +64,11 @@ def _is_of_torch(optimizer: str) -> bool:
     return hasattr(torch.optim, optimizer)
 
 
+_WITHOUT_NON_LOCAL = tuple(
+    f"build_{kind}_backbone"
+    for kind in ("resnest", "osnet", "mobilenetv2", "mobilenetv3", "shufflenetv2", "repvgg", "regnet", "effnet")
+)
+
 TABLE = (
     Unread(
         ("MODEL.BACKBONE.PRETRAIN_PATH", "MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE"),
@@ -75,6 +80,17 @@ TABLE = (
         ("MODEL.BACKBONE.WITH_NL",),
         lambda cfg: cfg.MODEL.BACKBONE.NAME == "build_resnet_backbone" and cfg.MODEL.BACKBONE.DEPTH in ("18x", "34x"),
         "MODEL.BACKBONE.DEPTH",
+    ),
+    # Recipes such as Base-SBS.yml set it for every backbone; fast-reid's builders of these do not read it.
+    Unread(
+        ("MODEL.BACKBONE.WITH_NL",),
+        lambda cfg: cfg.MODEL.BACKBONE.NAME in _WITHOUT_NON_LOCAL,
+        "MODEL.BACKBONE.NAME",
+    ),
+    Unread(
+        ("MODEL.BACKBONE.LAST_STRIDE",),
+        lambda cfg: cfg.MODEL.BACKBONE.NAME in ("build_mobilenetv2_backbone", "build_osnet_backbone"),
+        "MODEL.BACKBONE.NAME",
     ),
     Unread(
         ("MODEL.HEADS.NORM", "MODEL.HEADS.NORM_SPLIT"),
@@ -132,9 +148,13 @@ TABLE = (
     _of_schedule("EpochWarmupCosineLR", "STEPS", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearLR", "STEPS", "GAMMA", "DECAY_RATE", "DECAY_EPOCHS"),
     _of_schedule("LinearWarmupMultiStepDecayLRScheduler", "STEPS", "GAMMA", "DELAY_EPOCHS", "ETA_MIN_LR"),
+    Unread(("SOLVER.WARMUP_ITERS",), lambda cfg: cfg.SOLVER.WARMUP_SHARE > 0, "SOLVER.WARMUP_SHARE"),
+    Unread(("SOLVER.STEPS",), lambda cfg: bool(cfg.SOLVER.STEP_SHARES), "SOLVER.STEP_SHARES"),
     Unread(
         ("SOLVER.WARMUP_FACTOR", "SOLVER.WARMUP_METHOD"),
-        lambda cfg: cfg.SOLVER.WARMUP_ITERS <= 0 and cfg.SOLVER.SCHED in _SCHEDULES_BY_ITERATION,
+        lambda cfg: (
+            max(cfg.SOLVER.WARMUP_ITERS, cfg.SOLVER.WARMUP_SHARE) <= 0 and cfg.SOLVER.SCHED in _SCHEDULES_BY_ITERATION
+        ),
         "SOLVER.WARMUP_ITERS",
     ),
     Unread(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import logging
+import math
 import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
@@ -15,6 +16,7 @@ from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.dataset import PersonDataset, TrainingDataset, Transform
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
+from fastreid.data.fit_batch import with_fitted_batch
 from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.loader import PersonLoader
 from fastreid.data.own_images import load_own_images
@@ -25,7 +27,7 @@ from fastreid.data.subset import TrainingPart
 from fastreid.data.train_loader import MakeOrder, TrainLoader
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize
-from fastreid.data.workers import leave_signals_to_parent
+from fastreid.data.workers import leave_signals_to_parent, number_of_workers
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.suggest import explain_choice
@@ -110,6 +112,7 @@ def build_reid_train_loader(
         DatasetError: a data set has no training images.
     """
     found = training_images(cfg, needs_labels=needs_labels)
+    cfg = with_fitted_batch(cfg, found.labels, needs_labels=needs_labels)
     world_size, batch_size, seed = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.SEED
     if batch_size < 1 or batch_size % world_size:
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={batch_size} must divide over {world_size} processes")
@@ -288,7 +291,7 @@ def build_feature_loader(
     """A loader over `images`, in order, with the test transforms; `targets` are the person ids.
 
     With DATALOADER.BAD_IMAGES "skip", images that cannot be read are left out; afterwards `skipped` of the loader has
-    {path: reason}.
+    {path: reason}. No worker processes are started for images of one batch.
 
     Args:
         cfg: the configuration.
@@ -297,7 +300,10 @@ def build_feature_loader(
     """
     transforms: dict[str, Transform] = {"images": build_transforms(cfg, is_train=False), **(image_transforms or {})}
     dataset = PersonDataset(images, transforms, skip_unreadable=_skips(cfg))
-    return PersonLoader(dataset, batch_size=cfg.TEST.IMS_PER_BATCH, **_loader_options(cfg))
+    batches = math.ceil(len(images) / cfg.TEST.IMS_PER_BATCH)
+    # A worker loads whole batches. Starting one for the only batch takes longer than loading it.
+    options = _loader_options(cfg, most_workers=batches if batches > 1 else 0)
+    return PersonLoader(dataset, batch_size=cfg.TEST.IMS_PER_BATCH, **options)
 
 
 def build_reid_test_loader(
@@ -331,11 +337,12 @@ def _skips(cfg: CfgNode) -> bool:
     return policy == "skip"
 
 
-def _loader_options(cfg: CfgNode) -> dict[str, Any]:
+def _loader_options(cfg: CfgNode, *, most_workers: int = sys.maxsize) -> dict[str, Any]:
     # Checked, with a log message, once for all workers.
     compiled_resize()
     simplejpeg_is_as_pillow()
-    device, num_workers = resolve_device(cfg.MODEL.DEVICE), cfg.DATALOADER.NUM_WORKERS
+    device = resolve_device(cfg.MODEL.DEVICE)
+    num_workers = min(number_of_workers(cfg.DATALOADER.NUM_WORKERS), most_workers)
     return {
         "device": device,
         "num_workers": num_workers,

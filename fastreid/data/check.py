@@ -32,9 +32,28 @@ def counts_table(trained: Iterable[ImageDataset], tested: Iterable[ImageDataset]
     """Images, people, cameras and views of training and of test sets, beside the published counts."""
     rows = [_counts(dataset, "train") for dataset in trained]
     rows += [_counts(dataset, split) for dataset in tested for split in ("query", "gallery")]
+    if len({view for row in rows for view in str(row[-1]).split(", ") if view}) < 2:  # a single view has no meaning
+        rows = [(*row[:-1], None) for row in rows]
+    return counts_as_text(HEADERS, rows)
+
+
+def counts_as_text(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table of names and counts; columns without any value, such as published counts, are left out.
+
+    Args:
+        headers: names of the columns; the first one is that of names.
+        rows: values, None for those that are not known.
+    """
+    used = [i for i in range(len(headers)) if i == 0 or not rows or any(row[i] is not None for row in rows)]
     # Names that look like numbers stay text. tabulate has no column 0 in a table without rows.
     names: Any = [0] if rows else False
-    return tabulate(rows, headers=HEADERS, intfmt=",", missingval="-", disable_numparse=names)
+    return tabulate(
+        [[row[i] for i in used] for row in rows],
+        headers=[headers[i] for i in used],
+        intfmt=",",
+        missingval="-",
+        disable_numparse=names,
+    )
 
 
 def _counts(dataset: ImageDataset, split: str) -> tuple[object, ...]:
@@ -152,8 +171,10 @@ def contact_sheet(dataset: ImageDataset, num_people: int = 6, max_cameras: int =
     width, height = CELL[0] + GAP, CELL[1] + GAP
     sheet = Image.new("RGB", (MARGIN[0] + len(columns) * width, MARGIN[1] + len(people) * height), "white")
     draw = ImageDraw.Draw(sheet)
+    has_views = len({view for view, _ in columns}) > 1
     for x, (view, camera) in enumerate(columns):
-        draw.multiline_text((MARGIN[0] + x * width, 2), f"{_camera_name(dataset, camera)}\n{_view_name(view)}", "black")
+        title = f"{_camera_name(dataset, camera)}\n{_view_name(view) if has_views else ''}"
+        draw.multiline_text((MARGIN[0] + x * width, 2), title, "black")
     for y, person in enumerate(people):
         name = dataset.person_names.get(person, str(person))
         draw.text((2, MARGIN[1] + y * height + CELL[1] // 2), _drawable(name, person), "black")

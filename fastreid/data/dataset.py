@@ -7,7 +7,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -108,12 +108,21 @@ class PersonDataset(Dataset[Item]):
         }
 
     def _view(self, name: str, pixels: np.ndarray, draw: Draw | None) -> Pixels | Tensor:
-        transform = self.transforms[name]
-        if isinstance(transform, DrawMirroring):
-            return transform()
-        if isinstance(transform, PersonTransform):
-            return transform.pixels(pixels)
-        return transform(Image.fromarray(pixels))
+        return view_of(pixels, self.transforms[name])
+
+
+def view_of(pixels: np.ndarray, transform: Transform) -> Pixels | Tensor:
+    """Return one view of a decoded image, as it is collated.
+
+    Args:
+        pixels: uint8 [h, w, 3].
+        transform: makes the view.
+    """
+    if isinstance(transform, DrawMirroring):
+        return transform()
+    if isinstance(transform, PersonTransform):
+        return transform.pixels(pixels)
+    return transform(Image.fromarray(pixels))
 
 
 class TrainingDataset(PersonDataset):
@@ -237,6 +246,20 @@ def preserved_generators(*, torch_alone: bool = False) -> Iterator[None]:
         if states:
             random.setstate(states[0])
             np.random.set_state(states[1])
+
+
+def with_floats(
+    batch: Mapping[str, Any], transforms: Mapping[str, Transform], device: torch.device | str
+) -> dict[str, Any]:
+    """Return a batch whose `Pixels` are float32 [B, 3, H, W] in 0..255.
+
+    Args:
+        batch: a collated batch.
+        transforms: the transforms of its views.
+        device: device of the images.
+    """
+    made = {name: cast(PersonTransform, transforms[name]) for name, value in batch.items() if isinstance(value, Pixels)}
+    return {**batch, **{name: batch[name].to_float(made[name].erase_value, device) for name in made}}
 
 
 def collate(items: Sequence[Item]) -> dict[str, Any]:

@@ -207,12 +207,7 @@ def decode(content: bytes, path: str) -> Image.Image:
         if size := webp_size(content):
             _check_size(*size)
         with Image.open(io.BytesIO(content), formats=readable_formats()) as file:
-            _check_size(file.width, file.height)
-            file.load()
-            picture = _rgb(file)
-            # After loading: some formats have EXIF behind the pixels, and TIFFs are turned while loading.
-            turn = _UPRIGHT.get(_orientation(file))
-            return picture if turn is None else picture.transpose(turn)
+            return upright_rgb(file)
     except MemoryError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -221,6 +216,23 @@ def decode(content: bytes, path: str) -> Image.Image:
         raise ImageReadError.of(path, f"{error}".replace("Image size", "its size")) from error
     except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise ImageReadError.of(path, error or type(error).__name__) from error
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """Return a picture as upright RGB.
+
+    Args:
+        picture: of any mode; it may be a file that was opened and not loaded yet.
+
+    Raises:
+        ValueError: too large, without pixels, or with values without a known white; decoders raise others.
+    """
+    _check_size(picture.width, picture.height)
+    picture.load()
+    rgb = _rgb(picture)
+    # After loading: some formats have EXIF behind the pixels, and TIFFs are turned while loading.
+    turn = _UPRIGHT.get(_orientation(picture))
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _check_size(width: int, height: int) -> None:

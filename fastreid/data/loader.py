@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from fastreid.data.dataset import PersonDataset, collate
-from fastreid.data.transforms import PersonTransform, Pixels
+from fastreid.data.dataset import PersonDataset, collate, with_floats
 from fastreid.data.workers import explained, signals_blocked
 
 logger = logging.getLogger(__name__)
@@ -49,12 +48,9 @@ class PersonLoader(DataLoader[Any]):
     def _finished(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for batch in batches:
             self._note(batch.pop("skipped", ()))
-            for name, value in batch.items():
-                if isinstance(value, Pixels):
-                    transform = cast(PersonTransform, self.dataset.transforms[name])
-                    batch[name] = value.to_float(transform.erase_value, self.device)
             if batch:
-                yield batch
+                # Other data sets than `PersonDataset` may have no transforms; they have no `Pixels` either.
+                yield with_floats(batch, getattr(self.dataset, "transforms", {}), self.device)
 
     def _note(self, skipped: Sequence[tuple[str, str]]) -> None:
         for path, reason in skipped:

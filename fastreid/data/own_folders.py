@@ -14,6 +14,8 @@ from fastreid.data.benchmarks.person_camera import person_and_camera
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.own_rows import Row, dataset_of
 from fastreid.data.scan import Scan, is_hidden_or_system, log_once, scan, shown
+from fastreid.data.tables.inference import infer_pattern
+from fastreid.data.tables.pattern import PatternError
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +163,8 @@ class _Layout:
         if deeper:
             self._warn(
                 f"{len(deeper):,} of {len(rows):,} images are in deeper folders than PERSON/, for example "
-                f"{self._short(deeper[0].path)}, read as an image of {deeper[0].person!r}; if the inner folders are "
-                "people, name the folder around them"
+                f"{self._short(deeper[0].path)}, read as an image of {deeper[0].person!r}; "
+                f"{self._other_reading(rows) or 'if the inner folders are people, name the folder around them'}"
             )
         self._warn_of_market(
             [Path(row.path) for row in rows],
@@ -172,6 +174,19 @@ class _Layout:
             self._warn(
                 "the folder -1 is read as a person's; images of no person are for csv:FILE, where person -1 is none"
             )
+
+    def _other_reading(self, rows: Sequence[Row]) -> str:
+        """A question about two levels of folders, which may be camera/person; "" for others."""
+        paths = [Path(row.path).relative_to(self.home).as_posix() for row in rows]
+        if self.has_splits or {path.count("/") for path in paths} != {2}:
+            return ""
+        try:
+            text = infer_pattern(paths).text
+        except PatternError:
+            text = "{camera}/{person}/{name}"
+        form = text.removesuffix("/{name}").replace("{", "").replace("}", "")
+        command = f'python tools/make_table.py --root {self.home} --pattern "{text}" --output people.csv'
+        return f"did you mean {form}? {command} makes a table of people and cameras"
 
     def _warn_of_market(self, paths: Sequence[Path], consequence: str) -> None:
         if like := list(filter(_is_like_market, paths)):

@@ -11,11 +11,13 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from fastreid.utils import comm
 from fastreid.utils.errors import EXPLANATIONS, UserError
 
 Batch = TypeVar("Batch")
 
 _SECONDS_TO_WAIT = 2.0
+_MOST_WORKERS = 8
 _FEWER = "lower DATALOADER.NUM_WORKERS"
 _GO_ON = "then go on with --resume"
 # torch's message, its meaning, and advice; the first match counts.
@@ -54,6 +56,19 @@ _CAUSES = (
 
 class WorkerError(UserError, RuntimeError):
     """Data workers cannot continue; the message says why, and what to do."""
+
+
+def number_of_workers(given: int) -> int:
+    """Return the number of data workers of this process.
+
+    Args:
+        given: DATALOADER.NUM_WORKERS; -1 stands for the cores of this process but one, shared by the processes of the
+            run, and at most 8.
+    """
+    if given >= 0:
+        return given
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_MOST_WORKERS, max(0, cores // comm.get_world_size() - 1))
 
 
 @contextlib.contextmanager

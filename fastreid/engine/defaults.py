@@ -42,10 +42,13 @@ from fastreid.evaluation import (
 )
 from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
+from fastreid.modeling.backbones import with_local_weights
 from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
+from fastreid.modeling.trained import config_text
 from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.ema import build_weight_average
+from fastreid.solver.milestones import misfits
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.registry import RegistryError
@@ -64,6 +67,7 @@ class DefaultTrainer(ResumableTrainer):
 
     def __init__(self, cfg: CfgNode) -> None:
         check_ranges(cfg)
+        cfg = with_local_weights(cfg)
         data_loader = self.build_train_loader(cfg)
         self.loader = TrainingLoader(data_loader)
         self._given_cfg = cfg
@@ -92,9 +96,11 @@ class DefaultTrainer(ResumableTrainer):
         )
         self.max_epoch, self.iters_per_epoch = self.cfg.SOLVER.MAX_EPOCH, self.loader.iters_per_epoch
         self.schedule = self.build_lr_scheduler(self.cfg, optimizer, self.iters_per_epoch)
+        for sentence in misfits(self.cfg, self.schedule, self.iters_per_epoch):
+            logger.warning("the schedule does not fit the run: %s", sentence)
         self.average = build_weight_average(self.cfg, self.bare_model)
         self.checkpointer = Checkpointer(
-            self.bare_model, self.cfg.OUTPUT_DIR, average=self.average,
+            self.bare_model, self.cfg.OUTPUT_DIR, average=self.average, config_text=config_text(self.cfg),
             optimizer=optimizer, scheduler=self.schedule, scaler=self.scaler,
         )  # fmt: skip
         self.train_datasets = self.loader.sources
@@ -228,6 +234,7 @@ class DefaultTrainer(ResumableTrainer):
             hooks.BestCheckpointer(self.checkpointer),
             hooks.PeriodicWriter(self.build_writers, timer=timer) if comm.is_main_process() else None,
             hooks.EvaluationRecorder(cfg.OUTPUT_DIR) if comm.is_main_process() else None,
+            self._build_report_writer(),
             hooks.LogSkippedImages(),
             ManifestWriter(cfg, self._splits, self._names) if comm.is_main_process() else None,
         ]
@@ -245,6 +252,13 @@ class DefaultTrainer(ResumableTrainer):
     def _names(self) -> Names:
         """Names of people and cameras that differ from their ids."""
         return names_of(self.train_datasets, self.test_datasets)
+
+    def _build_report_writer(self) -> HookBase | None:
+        """The hook of TEST.REPORT; user-defined evaluators do not write the ranked lists that a report shows."""
+        if self._overrides("build_evaluator", "build_test_loader"):
+            logger.info("no report.html will be written: a report needs the evaluation of DefaultTrainer")
+            return None
+        return hooks.ReportWriter(self.cfg)
 
     def _build_precise_bn(self) -> HookBase:
         """The hook of TEST.PRECISE_BN, over training images of DATASET; "" stands for those of the run.

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+from fastreid.engine.report import write_report
 from fastreid.engine.trainer_base import EvaluationInterrupted, HookBase, progress_of
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import BEST, Checkpointer
@@ -174,6 +176,21 @@ class EvaluationRecorder(_AfterEvaluation):
         done = Evaluation(trainer.iter, trainer.epoch, trainer.best_metric, trainer.best_iteration)
         with atomic_write(self._path) as file:
             file.write(json.dumps(asdict(done)) + "\n")
+
+
+class ReportWriter(_AfterEvaluation):
+    """Writes report.html after the last evaluation of a run; it must follow the hooks that write its files.
+
+    Args:
+        cfg: the config of the run.
+    """
+
+    def __init__(self, cfg: Any) -> None:
+        self._cfg = cfg
+
+    def _act(self, results: Results) -> None:
+        if self.trainer.epoch + 1 >= self.trainer.max_epoch:
+            write_report(self._cfg)
 
 
 def last_evaluation(folder: str | Path) -> Evaluation | None:

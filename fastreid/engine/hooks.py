@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from fastreid.engine.callbacks import AutogradProfiler, CallbackHook  # noqa: F401  (fast-reid's place for them)
-from fastreid.engine.evaluating import BestCheckpointer, EvalHook, EvaluationRecorder  # noqa: F401
+from fastreid.engine.evaluating import BestCheckpointer, EvalHook, EvaluationRecorder, ReportWriter  # noqa: F401
 from fastreid.engine.freezing import LayerFreeze  # noqa: F401
 from fastreid.engine.precise_bn import PreciseBN  # noqa: F401
 from fastreid.engine.stopping import Interrupted, StopOnSignal  # noqa: F401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -10,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastreid.config import CfgNode, ConfigError, check_ranges, image_size, with_values
+from fastreid.config import CfgNode, image_size, resolve_device, with_values
 from fastreid.data.build import build_feature_loader
+from fastreid.data.pictures import name_of
+from fastreid.engine.amp import autocast_for
 from fastreid.engine.defaults import DefaultTrainer
-from fastreid.modeling.model import evaluation_config_of, image_transforms_of
+from fastreid.modeling.model import image_transforms_of
+from fastreid.modeling.trained import model_for_evaluation
 from fastreid.retrieval.extraction import FeatureStore
 from fastreid.structures import PersonImage
-from fastreid.utils.checkpoint import load_weights
 from fastreid.utils.errors import ArgumentError
 
 
@@ -31,21 +34,16 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
         ConfigError: no MODEL.WEIGHTS, or a key out of its range.
         WeightsError: the file is missing, unreadable, or of another model.
     """
-    check_ranges(cfg)
-    if not cfg.MODEL.WEIGHTS:
-        raise ConfigError("a predictor or --eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
-    cfg = evaluation_config_of(cfg)
-    # Evaluation reads no classifier, and there may be no training data whose people could be counted.
-    model = trainer.build_model(trainer.auto_scale_hyperparams(cfg, num_classes=1))
-    coverage = cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
-    load_weights(model, cfg.MODEL.WEIGHTS, to_evaluate=True, min_coverage=coverage)
-    return model.eval()
+    return model_for_evaluation(
+        cfg, lambda built: trainer.build_model(trainer.auto_scale_hyperparams(built, num_classes=1))
+    )
 
 
 class DefaultPredictor:
     """Descriptors of images, by the model and weights of a config; the interface of fast-reid's class of this name.
 
     Typical use: ``DefaultPredictor(cfg)(images)`` or ``DefaultPredictor(cfg).describe(["a.jpg", "b.jpg"])``.
+    `fastreid.Predictor` needs no config and takes pictures in memory and boxes too.
 
     Args:
         cfg: the config, with MODEL.WEIGHTS.
@@ -73,7 +71,9 @@ class DefaultPredictor:
                 f"images must be [B, 3, {height}, {width}] (INPUT.SIZE_TEST), got {list(image.shape)}; "
                 "describe(paths) reads and resizes files"
             )
-        batch: dict[str, Any] = {"images": image.float(), "img_paths": [f"image {row}" for row in range(len(image))]}
+        pixels = image.round().clamp(0, 255).to("cpu", torch.uint8)
+        names = [name_of(row, picture) for row, picture in enumerate(pixels)]
+        batch: dict[str, Any] = {"images": image.float(), "img_paths": names}
         with torch.inference_mode():
             return self.model(batch).float().cpu()
 
@@ -92,7 +92,9 @@ class DefaultPredictor:
             return torch.empty(0, 0)
         unique = list({image.path: image for image in images}.values())
         cfg = with_values(self.cfg, {"DATALOADER.BAD_IMAGES": "raise"})  # every image has its row
+        device, enabled = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.AMP.ENABLED
         store = FeatureStore()
         loader = build_feature_loader(cfg, unique, image_transforms_of(cfg, is_train=False))
-        store.extract(self.model, loader, flip=cfg.TEST.FLIP.ENABLED)
+        autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
+        store.extract(self.model, loader, autocast, flip=cfg.TEST.FLIP.ENABLED)
         return store.select(images)

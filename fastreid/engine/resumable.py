@@ -21,6 +21,7 @@ from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.engine.trainer_base import progress_of
 from fastreid.engine.training_loader import TrainingLoader
 from fastreid.modeling import interface_of
+from fastreid.modeling.trained import saying_what_it_is
 from fastreid.solver import LRSchedule
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer, WeightsError, load_weights, read_checkpoint
@@ -191,7 +192,8 @@ def load_first_weights(cfg: CfgNode, model: nn.Module) -> None:
     """
     if cfg.MODEL.WEIGHTS:
         coverage = cfg.MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE
-        load_weights(model, cfg.MODEL.WEIGHTS, to_train=True, min_coverage=coverage)
+        with saying_what_it_is(cfg.MODEL.WEIGHTS, cfg):
+            load_weights(model, cfg.MODEL.WEIGHTS, to_train=True, min_coverage=coverage)
         interface_of(model).check_weights()
     elif required := interface_of(model).required_prefixes:
         raise WeightsError(

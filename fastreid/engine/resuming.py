@@ -207,7 +207,8 @@ def take_options(optimizer: torch.optim.Optimizer, asked: Sequence[Mapping[str, 
 
 def _warn_of_max_epoch(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     before, now = old.get("SOLVER.MAX_EPOCH"), new.get("SOLVER.MAX_EPOCH")
-    if before != now and new.get("SOLVER.SCHED") in _FOLLOW_MAX_EPOCH:
+    shares = new.get("SOLVER.WARMUP_SHARE") or new.get("SOLVER.STEP_SHARES")
+    if before != now and (shares or new.get("SOLVER.SCHED") in _FOLLOW_MAX_EPOCH):
         logger.warning(
             "SOLVER.MAX_EPOCH was %s, is %s: learning rates of %s depend on it, so the rest of this run is not that of "
             "a run that was started with %s epochs", before, now, new["SOLVER.SCHED"], now,

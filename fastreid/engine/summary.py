@@ -8,6 +8,7 @@ from tabulate import tabulate
 from torch import nn
 
 from fastreid.data.benchmarks import BENCHMARK_OF
+from fastreid.data.check import counts_as_text
 from fastreid.data.datasets import ImageDataset
 from fastreid.evaluation.protocols import MatchedProtocol
 from fastreid.solver import LRSchedule
@@ -36,8 +37,8 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
-def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: int, warmup_iters: int) -> str:
-    """The learning rate of the first group at the start, after warm-up, at each change, and at the end.
+def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: int) -> str:
+    """The learning rate of the first group at the start, after warm-up, at each change and at the end; and the highest.
 
     A curve that changes in every epoch (cosine) is shown at quarters.
 
@@ -45,10 +46,10 @@ def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: i
         schedule: the schedule.
         max_epoch: number of epochs.
         iters_per_epoch: iterations of an epoch.
-        warmup_iters: iterations of the warm-up.
     """
     starts = [schedule.lr_at(epoch * iters_per_epoch) for epoch in range(max_epoch)]
     changes = [e for e in range(1, max_epoch) if starts[e] != starts[e - 1]]
+    warmup_iters = schedule.warmup_iters
     warm = warmup_iters // iters_per_epoch
     changes = [e for e in changes if e > warm]
     if len(changes) > 8:
@@ -61,7 +62,9 @@ def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: i
     points |= {epoch * iters_per_epoch for epoch in changes}
     rows = [(i // iters_per_epoch + 1, i, f"{schedule.lr_at(i):.3g}") for i in sorted(points)]
     head = f"{max_epoch} epochs of {iters_per_epoch} iterations, {max_epoch * iters_per_epoch} in all"
-    return f"{head}\n{tabulate(rows, headers=['epoch', 'iteration', 'lr'])}"
+    peak, reached = schedule.peak(max_epoch * iters_per_epoch)
+    highest = f"The highest rate is {peak:.3g}, first in iteration {reached} (epoch {reached // iters_per_epoch + 1})."
+    return f"{head}\n{tabulate(rows, headers=['epoch', 'iteration', 'lr'])}\n{highest}"
 
 
 def valid_queries_table(datasets: Iterable[ImageDataset | MatchedProtocol]) -> str:
@@ -76,4 +79,4 @@ def valid_queries_table(datasets: Iterable[ImageDataset | MatchedProtocol]) -> s
         alias = next((b if a == dataset.name else a for a, b in pairs if dataset.name in (a, b)), None)
         rows.append((printable(dataset.name), alias, len(dataset.query), valid, published))
     headers = ("protocol", "same as", "queries", "with a match", "published")
-    return tabulate(rows, headers=headers, intfmt=",", missingval="-")
+    return counts_as_text(headers, rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -10,7 +10,8 @@ from tabulate import tabulate
 
 from fastreid.retrieval.distances import Distances
 from fastreid.retrieval.matches import Matches
-from fastreid.structures import View
+from fastreid.structures.view import view_name
+from fastreid.utils.display_text import printable
 
 Row = dict[str, str | int | float]
 
@@ -54,12 +55,18 @@ def break_down(
     return rows
 
 
+def with_camera_names(rows: Sequence[Row], names: Mapping[int, str]) -> list[Row]:
+    """Return the rows of `break_down` by camera with the names of cameras that have one, {id: name}."""
+    shown = {_name("camera", number): name for number, name in names.items()}
+    return [row | {side: shown.get(str(row[side]), row[side]) for side in ("query", "gallery")} for row in rows]
+
+
 def breakdown_table(rows: Sequence[Row]) -> str:
     """Return the rows of `break_down` as a table."""
-    return tabulate(rows, headers="keys", tablefmt="simple_outline", floatfmt=".2f")
+    # Names that look like numbers stay text.
+    table = tabulate(rows, headers="keys", tablefmt="simple_outline", floatfmt=".2f", disable_numparse=[0, 1])
+    return printable(table)
 
 
 def _name(by: str, number: int) -> str:
-    if by == "view" and number in set(View):
-        return View(number).name.lower()
-    return f"{by} {number}"
+    return view_name(number) if by == "view" else f"{by} {number}"

@@ -9,7 +9,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,14 @@ class Features:
         pids: person ids [N].
         camids: camera ids [N].
         viewids: view ids [N], if the file has them.
+        camera_names: {id: name} of cameras that have names.
     """
 
     rows: np.ndarray | Tensor
     pids: np.ndarray
     camids: np.ndarray
     viewids: np.ndarray | None = None
+    camera_names: Mapping[int, str] = field(default_factory=dict)
 
 
 def read_features(path: str | Path) -> Features:
@@ -191,6 +193,9 @@ def _numbered(sides: list[Features], paths: Sequence[str | Path]) -> list[Featur
             table = number_names({str(value) for ids in columns for value in ids.tolist()}, junk)
             columns = [_looked_up(ids.tolist(), table) for ids in columns]
             sides = [replace(side, **{name: ids}) for side, ids in zip(sides, columns, strict=True)]
+            if name == "camids":
+                names = {number: camera for camera, number in table.items() if str(number) != camera}
+                sides = [replace(side, camera_names=names) for side in sides]
     return sides
 
 

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from scipy.special import ndtri
 
 from fastreid.evaluation.roc import Curves, RocCurve
+from fastreid.evaluation.thresholds import MATCH_RATES, rate_label
 from fastreid.utils.colours import OKABE_ITO
 from fastreid.utils.display_text import file_names, for_matplotlib, shortened
 from fastreid.utils.files import atomic_write
@@ -28,6 +29,7 @@ _NAME_LENGTH = 40  # letters of a protocol's name: a longer one would leave no r
 LEAST_RATE = 1e-5
 RATES = (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.5, 0.8, 0.95)  # ticks of the DET curve
 DASHES = ("-", "--", ":", "-.")
+_BESIDE: dict[str, Any] = {"xytext": (-4, 0), "textcoords": "offset points", "ha": "right", "fontsize": 7}
 
 
 def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
@@ -100,6 +102,11 @@ def _roc(curves: Mapping[str, Curves]) -> Figure:
         # A logarithmic axis has no zero: a rate of zero is drawn at the left edge.
         rates = np.maximum(curve.roc.fpr, LEAST_RATE)
         axes.step(*_thinned(rates, 100 * curve.roc.tpr), where="post", label=label, **style)
+        points = [point for rate in MATCH_RATES if (point := curve.roc.point_at(rate)) is not None]
+        axes.plot(rates[points], 100 * curve.roc.tpr[points], "o", markersize=4, color=style["color"])
+    for rate in MATCH_RATES:
+        axes.axvline(rate, color="#999999", linewidth=0.8, linestyle=":")
+        axes.annotate(rate_label(rate), (rate, 0.01), xycoords=("data", "axes fraction"), **_BESIDE)
     axes.set_xscale("log")
     axes.set_xlim(LEAST_RATE, 1)
     axes.set_ylim(0, 101)
@@ -138,18 +145,18 @@ def _similarity(name: str, roc: RocCurve) -> Figure:
         (f"{roc.num_wrong:,} of two people", roc.wrong_histogram, OKABE_ITO[1]),
     ):
         axes.stairs(100 * histogram / histogram.sum(), roc.edges, fill=True, alpha=0.45, color=colour, label=label)
-    axes.axvline(roc.best_accuracy[1], color="#444444", linewidth=1)
-    axes.annotate(
-        f"best threshold\n{100 * roc.best_accuracy[0]:.1f} % right",
-        (roc.best_accuracy[1], 0.6),
-        xycoords=("data", "axes fraction"),
-        xytext=(-4, 0),
-        textcoords="offset points",
-        ha="right",
-    )
+    accuracy, threshold = roc.best_accuracy
+    marks = [(f"balanced accuracy {100 * accuracy:.1f} %", threshold)]
+    for rate in MATCH_RATES:
+        share, threshold = roc.tpr_at(rate)
+        marks.append((f"{rate_label(rate)} false, {100 * share:.1f} % true matches", threshold))
+    for dashes, (label, threshold) in zip(DASHES, marks, strict=True):
+        if np.isfinite(threshold):
+            label = f"{threshold:.3f}: {label}"
+            axes.axvline(threshold, color="#444444", linewidth=1, linestyle=dashes, label=label)
     axes.set_xlim(roc.edges[shown[0]], roc.edges[shown[-1] + 1])
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", frameon=False)
+    axes.set_ylim(bottom=0, top=1.7 * axes.get_ylim()[1])  # room for the legend
+    axes.legend(loc="upper right", frameon=False, fontsize=7)
     return figure
 
 

@@ -13,12 +13,14 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from fastreid.config import ConfigError
-from fastreid.evaluation.ranked_lists import ranked_lists
+from fastreid.evaluation.breakdown import with_camera_names
+from fastreid.evaluation.ranked_lists import Names, log_failures, ranked_lists
 from fastreid.evaluation.results import Outcome, log_breakdown, write_outcomes
 from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.scoring import ProtocolResult, score
 from fastreid.evaluation.scoring_options import Scoring
 from fastreid.evaluation.statistics import bootstrap_intervals
+from fastreid.evaluation.thresholds import log_thresholds, thresholds_of
 from fastreid.retrieval.extraction import BatchLoader, FeatureStore, my_share
 from fastreid.retrieval.matches import Matches, match_images
 from fastreid.structures import PersonImage
@@ -154,7 +156,7 @@ def evaluate_protocols(
         datasets: protocols, as `MatchedProtocol.of` takes them.
         build_loader: (cfg, images) -> batches in order (`fastreid.data.build_feature_loader`).
         output_dir: receives results.json, results.csv, intervals.json, ranked_lists.json; with TEST.BREAKDOWN
-            breakdown.json, with TEST.PLOTS pictures.
+            breakdown.json, with TEST.ROC thresholds.json, with TEST.PLOTS pictures.
         autocast: returns the context in which features are computed; scores are float32 in any case.
 
     Returns:
@@ -216,9 +218,17 @@ def summarize(result: ProtocolResult, protocol: MatchedProtocol, *, with_plots: 
         )
     interval = bootstrap_intervals(result.ranking, rank1=result.rank1)
     logger.info("%s: resampled queries give an mAP from %.1f to %.1f (95 %%)", name, *interval["mAP"])
-    log_breakdown(name, result.breakdown)
+    breakdown = dict(result.breakdown)
+    if "camera" in breakdown:
+        breakdown["camera"] = with_camera_names(breakdown["camera"], protocol.camera_names)
+    log_breakdown(name, breakdown)
+    thresholds = thresholds_of(result.roc) if result.roc else None
+    if thresholds:
+        log_thresholds(name, thresholds)
     curves = None
     if with_plots:
         curves = Curves(result.cmc, result.roc or roc_curve(result.distances, result.matches))
-    lists = ranked_lists(result, protocol.query, protocol.gallery, protocol.person_names, protocol.camera_names)
-    return Outcome(result.metrics, interval, lists, result.breakdown, curves)
+    names = Names(protocol.person_names, protocol.camera_names)
+    lists = ranked_lists(result, protocol.query, protocol.gallery, names)
+    log_failures(name, lists)
+    return Outcome(result.metrics, interval, lists, breakdown, thresholds, curves)

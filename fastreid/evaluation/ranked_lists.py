@@ -1,26 +1,55 @@
-"""Ranked lists of the best, median and worst queries with their nearest images, as plain types for JSON."""
+"""What a report shows of a protocol, as plain types for JSON: ranked lists, failed queries, who is taken for whom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from fastreid.evaluation.failures import confusions, failures, nearest_images
 from fastreid.evaluation.scoring import ProtocolResult
-from fastreid.structures import PersonImage
+from fastreid.structures import UNNAMED_PERSON, PersonImage
+from fastreid.structures.view import view_name
+from fastreid.utils.display_text import printable
+
+logger = logging.getLogger(__name__)
 
 QUERIES_PER_KIND = 3
 LIST_LENGTH = 10
+LOGGED_PAIRS = 5
+UNLABELLED = "unlabelled"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of people and cameras whose names are not their ids.
+
+    Attributes:
+        people: {id: name}.
+        cameras: {id: name}.
+    """
+
+    people: Mapping[int, str] = field(default_factory=dict)
+    cameras: Mapping[int, str] = field(default_factory=dict)
+
+    def person(self, number: int, key: str = "person") -> dict[str, int | str]:
+        """Return {key: id}, and the name as `key_name` if the person has one or has no label."""
+        name = UNLABELLED if number == UNNAMED_PERSON else self.people.get(number)
+        return {key: number} if name is None else {key: number, f"{key}_name": name}
+
+    def describe(self, image: PersonImage) -> dict[str, Any]:
+        """Return path, person, camera and view of an image."""
+        described = {"path": str(image.path), **self.person(int(image.person)), "camera": int(image.camera)}
+        if image.camera in self.cameras:
+            described["camera_name"] = self.cameras[image.camera]
+        return described | {"view": int(image.view)}
 
 
 def ranked_lists(
-    result: ProtocolResult,
-    query: Sequence[PersonImage],
-    gallery: Sequence[PersonImage],
-    person_names: Mapping[int, str] | None = None,
-    camera_names: Mapping[int, str] | None = None,
+    result: ProtocolResult, query: Sequence[PersonImage], gallery: Sequence[PersonImage], names: Names | None = None
 ) -> dict[str, Any]:
     """Return what a report shows of one protocol, from the distances that were scored.
 
@@ -28,37 +57,76 @@ def ranked_lists(
         result: result of the protocol.
         query: query images.
         gallery: gallery images.
-        person_names: {id: name} of people whose names are not their ids; shown instead of the id.
-        camera_names: the same of cameras.
+        names: names of people and cameras, which are given beside their ids.
 
     Returns:
-        `chance` (percent), `ap_by_query` (path -> percent, valid queries) and `queries`, each with `kind` (best,
-        median, worst), its figures, the image, and `gallery`: the nearest images after removal, ties by gallery index
-        as in the score.
+        `chance` (percent), `views` (names of the views that occur), `ap_by_query` (path -> percent, valid queries), and
+
+        - `queries`, each with `kind` (best, median, worst), its figures, the image, and `gallery`: the nearest images
+          after removal, ties by gallery index as in the score;
+        - `failed`: the same of every query whose nearest image shows another person, worst AP first. Its `gallery` has
+          the three nearest images and the first right one;
+        - `confusions`: rows with `person`, `taken_for` (the person of the nearest image), `times`, and `queries`, the
+          number of valid queries of the person; most frequent first.
     """
-    matches, ranking = result.matches, result.ranking
-    describe = partial(_describe, person_names=person_names or {}, camera_names=camera_names or {})
-    shown = []
-    for kind, row in pick_queries(ranking.ap):
-        shown.append(
-            {
-                "kind": kind,
-                "AP": 100.0 * float(ranking.ap[row]),
-                "INP": 100.0 * float(ranking.inp[row]),
-                "first_match_rank": int(ranking.first_match_rank[row]),
-                "num_positives": int(ranking.num_positives[row]),
-                "num_valid_gallery": int(ranking.num_valid_gallery[row]),
-                "query": describe(query[row]),
-                "gallery": _nearest(result.distances_of(row), matches.removed_mask(row), query[row], gallery, describe),
-            }
-        )
+    names, ranking = names or Names(), result.ranking
+    lists = _Lists(result, query, gallery, names)
+    failed = failures(result)
     return {
         "chance": result.chance,
+        "views": [view_name(view) for view in sorted({int(image.view) for image in (*query, *gallery)})],
         "ap_by_query": {
             query[row].path: 100.0 * float(ranking.ap[row]) for row in np.flatnonzero(ranking.valid).tolist()
         },
-        "queries": shown,
+        "queries": [{"kind": kind, **lists.nearest(row)} for kind, row in pick_queries(ranking.ap)],
+        "failed": [lists.of(each.query, each.images, each.distances) for each in failed],
+        "confusions": [
+            {
+                **names.person(pair.person),
+                **names.person(pair.taken_for, "taken_for"),
+                "times": pair.times,
+                "queries": pair.queries,
+            }
+            for pair in confusions(failed, query, gallery, ranking.valid)
+        ],
     }
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """Makes the ranked lists of one protocol."""
+
+    result: ProtocolResult
+    query: Sequence[PersonImage]
+    gallery: Sequence[PersonImage]
+    names: Names
+
+    def nearest(self, row: int) -> dict[str, Any]:
+        """Return a query with its nearest images."""
+        distances = self.result.distances_of(row)
+        images = nearest_images(distances, self.result.matches.removed_mask(row), LIST_LENGTH)
+        return self.of(row, list(enumerate(images, start=1)), {index: float(distances[index]) for index in images})
+
+    def of(self, row: int, images: Sequence[tuple[int, int]], distances: Mapping[int, float]) -> dict[str, Any]:
+        """Return a query with some images, (rank, gallery index) each."""
+        ranking, query = self.result.ranking, self.query[row]
+        return {
+            "AP": 100.0 * float(ranking.ap[row]),
+            "INP": 100.0 * float(ranking.inp[row]),
+            "first_match_rank": int(ranking.first_match_rank[row]),
+            "num_positives": int(ranking.num_positives[row]),
+            "num_valid_gallery": int(ranking.num_valid_gallery[row]),
+            "query": self.names.describe(query),
+            "gallery": [
+                {
+                    "rank": rank,
+                    **self.names.describe(self.gallery[index]),
+                    "match": self.gallery[index].person == query.person,
+                    "distance": distances[index],
+                }
+                for rank, index in images
+            ],
+        }
 
 
 def pick_queries(ap: np.ndarray, count: int = QUERIES_PER_KIND) -> list[tuple[str, int]]:
@@ -77,35 +145,23 @@ def pick_queries(ap: np.ndarray, count: int = QUERIES_PER_KIND) -> list[tuple[st
     return [(kind, row) for kind, rows in (("best", best), ("median", median), ("worst", worst)) for row in rows]
 
 
-def _nearest(
-    distances: np.ndarray,
-    removed: np.ndarray,
-    query: PersonImage,
-    gallery: Sequence[PersonImage],
-    describe: Callable[[PersonImage], dict[str, Any]],
-) -> list[dict[str, Any]]:
-    kept = np.flatnonzero(~removed)
-    order = kept[np.argsort(distances[kept], kind="stable")[:LIST_LENGTH]]
-    return [
-        {
-            "rank": rank,
-            **describe(gallery[index]),
-            "match": gallery[index].person == query.person,
-            "distance": float(distances[index]),
-        }
-        for rank, index in enumerate(order.tolist(), start=1)
-    ]
+def log_failures(name: str, lists: Mapping[str, Any]) -> None:
+    """Log how many queries of a protocol failed, and who is most often taken for whom.
+
+    Args:
+        name: name of the protocol.
+        lists: its ranked lists.
+    """
+    failed, pairs = lists["failed"], lists["confusions"]
+    if not failed:
+        return
+    shown = [printable(_in_words(pair)) for pair in pairs[:LOGGED_PAIRS]]
+    logger.info(
+        "%s: the nearest image shows another person for %d of %d queries, which ranked_lists.json lists. %s%s",
+        name, len(failed), len(lists["ap_by_query"]), "; ".join(shown), "; …" if len(pairs) > len(shown) else "",
+    )  # fmt: skip
 
 
-def _describe(image: PersonImage, person_names: Mapping[int, str], camera_names: Mapping[int, str]) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "path": str(image.path),
-        "person": int(image.person),
-        "camera": int(image.camera),
-        "view": int(image.view),
-    }
-    if image.person in person_names:
-        described["person_name"] = person_names[image.person]
-    if image.camera in camera_names:
-        described["camera_name"] = camera_names[image.camera]
-    return described
+def _in_words(pair: Mapping[str, Any]) -> str:
+    person, other = (str(pair.get(f"{key}_name", pair[key])) for key in ("person", "taken_for"))
+    return f"Person {person} is taken for {other} in {pair['times']} of {pair['queries']} queries"

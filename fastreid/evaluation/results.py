@@ -14,11 +14,14 @@ from tabulate import tabulate
 
 from fastreid.evaluation.breakdown import Row, breakdown_table
 from fastreid.evaluation.roc import Curves
+from fastreid.evaluation.thresholds import Thresholds
 from fastreid.utils.display_text import printable
 from fastreid.utils.files import atomic_write
 from fastreid.utils.optional import optional
 
 logger = logging.getLogger(__name__)
+
+THRESHOLDS = "thresholds.json"
 
 Metrics = Mapping[str, float | int]
 
@@ -32,6 +35,7 @@ class Outcome:
         interval: confidence intervals of Rank-1, mAP and mINP, in percent.
         lists: as `ranked_lists` returns them.
         breakdown: rows by "view" and "camera".
+        thresholds: as `thresholds_of` returns them, if verification figures are asked for.
         curves: for plots, if they are asked for.
     """
 
@@ -39,6 +43,7 @@ class Outcome:
     interval: dict[str, tuple[float, float]]
     lists: dict[str, Any]
     breakdown: dict[str, list[Row]]
+    thresholds: Thresholds | None
     curves: Curves | None
 
 
@@ -48,14 +53,22 @@ def write_outcomes(outcomes: Mapping[str, Outcome], output_dir: Path) -> None:
     write_results(output_dir, results)
     write_json(output_dir / "intervals.json", {name: outcome.interval for name, outcome in outcomes.items()})
     write_json(output_dir / "ranked_lists.json", {name: outcome.lists for name, outcome in outcomes.items()})
-    if any(outcome.breakdown for outcome in outcomes.values()):
-        write_json(output_dir / "breakdown.json", {name: outcome.breakdown for name, outcome in outcomes.items()})
+    _write_or_remove(output_dir / "breakdown.json", {name: outcome.breakdown for name, outcome in outcomes.items()})
+    _write_or_remove(output_dir / THRESHOLDS, {name: outcome.thresholds for name, outcome in outcomes.items()})
     curves = {name: outcome.curves for name, outcome in outcomes.items() if outcome.curves}
     if curves and optional("matplotlib.figure", "no plots are drawn"):
         from fastreid.evaluation.plots import draw_plots  # importing Matplotlib is slow, and few runs draw plots
 
         draw_plots(curves, output_dir / "plots")
-    print_csv_format(results)
+    print_csv_format(results, {name: outcome.lists["chance"] for name, outcome in outcomes.items()})
+
+
+def _write_or_remove(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write what some evaluations have; if this one has none, remove the file of an earlier one."""
+    if any(contents.values()):
+        write_json(path, contents)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_results(output_dir: str | Path, results: Mapping[str, Metrics]) -> None:
@@ -80,21 +93,29 @@ def write_json(path: str | Path, content: Any) -> None:
         file.write(f"{printable(text)}\n")  # characters that are not valid UTF-8 become JSON escapes
 
 
-def print_csv_format(results: Mapping[str, Metrics]) -> None:
+def print_csv_format(results: Mapping[str, Metrics], chance: Mapping[str, Metrics] | None = None) -> None:
     """Log the results as a table; the name is fast-reid's.
+
+    Args:
+        results: {protocol: {figure: percent}}.
+        chance: the same of a random order, for some figures; shown below each protocol.
 
     Raises:
         ValueError: there are no results.
     """
     if not results:
         raise ValueError("there are no results to print")
-    logger.info("Evaluation results in percent:\n%s", results_table(results))
+    logger.info("Evaluation results in percent:\n%s", results_table(results, chance))
 
 
-def results_table(results: Mapping[str, Metrics]) -> str:
-    """Return a table with a row per protocol; percentages with two decimals, counts as they are."""
+def results_table(results: Mapping[str, Metrics], chance: Mapping[str, Metrics] | None = None) -> str:
+    """Return a table with a row per protocol and one for chance; percentages with two decimals, counts as they are."""
     names = list(next(iter(results.values())))
-    rows = [[protocol, *(_shown(metrics[name]) for name in names)] for protocol, metrics in results.items()]
+    rows = []
+    for protocol, metrics in results.items():
+        rows.append([printable(protocol), *(_shown(metrics[name]) for name in names)])
+        if expected := (chance or {}).get(protocol):
+            rows.append(["chance", *(_shown(expected[name]) if name in expected else "" for name in names)])
     return tabulate(
         rows,
         headers=["Protocol", *names],

@@ -80,19 +80,30 @@ class RocCurve:
         Raises:
             ValueError: `fpr` is outside of 0 to 1.
         """
+        point = self.point_at(fpr)
+        return (0.0, -np.inf) if point is None else (float(self.tpr[point]), float(self.thresholds[point]))
+
+    def point_at(self, fpr: float) -> int | None:
+        """Return the number of the last point whose false-positive rate is at most `fpr`; None if there is none.
+
+        Raises:
+            ValueError: `fpr` is outside of 0 to 1.
+        """
         if not 0 <= fpr <= 1:
             raise ValueError(f"a false-positive rate lies in 0 … 1, got {fpr}")
-        allowed = np.searchsorted(self.fpr, fpr, side="right")
-        if not allowed:
-            return 0.0, -np.inf
-        return float(self.tpr[allowed - 1]), float(self.thresholds[allowed - 1])
+        allowed = int(np.searchsorted(self.fpr, fpr, side="right"))
+        return allowed - 1 if allowed else None
+
+    @property
+    def best_point(self) -> int:
+        """Number of the point with the greatest balanced accuracy (TPR + TNR) / 2."""
+        return int(np.argmax(self.tpr + 1 - self.fpr))
 
     @property
     def best_accuracy(self) -> tuple[float, float]:
         """Greatest balanced accuracy (TPR + TNR) / 2, and its threshold."""
-        accuracy = (self.tpr + 1 - self.fpr) / 2
-        best = int(np.argmax(accuracy))
-        return float(accuracy[best]), float(self.thresholds[best])
+        best = self.best_point
+        return float((self.tpr[best] + 1 - self.fpr[best]) / 2), float(self.thresholds[best])
 
     @property
     def equal_error_rate(self) -> float:

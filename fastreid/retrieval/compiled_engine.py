@@ -135,12 +135,22 @@ class CompiledDistances(Distances):
 
     def block(self, first: int, stop: int, out: Any = None) -> np.ndarray:
         """Return distances [stop - first, G] of queries `first` to `stop` - 1."""
-        out = np.empty((stop - first, self.shape[1]), dtype=np.float32) if out is None else out[: stop - first]
-        if stop > first:
-            queries = self._queries(np.arange(first, stop))
+        return self._block_of(np.arange(first, stop), out)
+
+    def _block_of(self, rows: np.ndarray, out: Any = None) -> np.ndarray:
+        """Return the distances [queries, G] of some queries."""
+        out = np.empty((len(rows), self.shape[1]), dtype=np.float32) if out is None else out[: len(rows)]
+        if len(rows):
+            queries = self._queries(rows)
             for start, images, factors, offsets in self._segments(""):
                 queries.distances(images, factors, offsets, np.arange(len(images)), out, start, self._threads)
         return out
+
+    def rows_of(self, queries: np.ndarray, description: str = "") -> Iterator[tuple[int, np.ndarray]]:
+        """Yield some queries, each with its distances [G]; no others are computed, as bits do not depend on a block."""
+        for start in self.with_progress(range(0, len(queries), self.rows_at_once), description):
+            chosen = queries[start : start + self.rows_at_once]
+            yield from zip(chosen.tolist(), self._block_of(chosen), strict=True)
 
     def row(self, query: int) -> np.ndarray:
         """Return the distances [G] of one query."""

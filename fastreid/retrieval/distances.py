@@ -80,6 +80,19 @@ class Distances(ABC):
             check_all_finite(block, first)
             yield first, block
 
+    def rows_of(self, queries: np.ndarray, description: str = "") -> Iterator[tuple[int, np.ndarray]]:
+        """Yield some queries, ascending row numbers, each with its distances [G], which the next ones may overwrite.
+
+        Args:
+            queries: row numbers.
+            description: as `blocks`.
+        """
+        wanted = np.zeros(self.shape[0], dtype=bool)
+        wanted[queries] = True
+        for first, block in self.blocks(description, wanted):
+            for row in np.flatnonzero(wanted[first : first + len(block)]).tolist():
+                yield first + row, block[row].cpu().numpy() if isinstance(block, torch.Tensor) else block[row]
+
     def with_progress(self, starts: Sequence[int], description: str) -> Iterable[int]:
         """Iterate over `starts` and log the progress if there are many distances and a description."""
         is_logged = description and self.shape[0] * self.shape[1] > LOGGED_PAIRS

@@ -88,10 +88,7 @@ class FeatureStore:
         blocks: list[Tensor] = []
         with evaluation_mode(model), torch.inference_mode():
             for batch in progress(loader, len(loader), "extracting features"):
-                rows = _embed(model, batch, autocast)
-                if flip:
-                    rows = (rows + _embed(model, mirrored(batch), autocast)) / 2
-                blocks.append(rows)
+                blocks.append(embed_batch(model, batch, autocast, flip=flip))
                 paths += batch["img_paths"]
         skipped = loader.skipped if isinstance(loader, SkippingLoader) else {}
         shares = comm.gather_plain([paths, skipped])
@@ -142,6 +139,28 @@ def mirrored(batch: Mapping[str, Any]) -> dict[str, Any]:
     """Return the batch with its images and their further views [B, C, H, W] flipped horizontally, as new tensors."""
     views = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.ndim == 4}
     return {**batch, **{name: view.flip(-1) for name, view in {"images": batch["images"], **views}.items()}}
+
+
+def embed_batch(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    *,
+    flip: bool = False,
+) -> Tensor:
+    """Return the descriptors of a batch, float32 [B, D] on the CPU; call it in inference mode.
+
+    Args:
+        model: in eval mode.
+        batch: with `img_paths`.
+        autocast: returns the context in which the model runs.
+        flip: average each image's descriptor with that of its mirror image.
+
+    Raises:
+        ValueError: the model's output is not [B, D] or not finite; the message names the image.
+    """
+    rows = _embed(model, batch, autocast)
+    return (rows + _embed(model, mirrored(batch), autocast)) / 2 if flip else rows
 
 
 def _embed(model: nn.Module, batch: Mapping[str, Any], autocast: Callable[[], AbstractContextManager[Any]]) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fastreid.config import ConfigError
+from fastreid.solver.milestones import plateau_epochs, with_shares
 from fastreid.utils.registry import Registry
 from fastreid.utils.suggest import explain_choice
 
@@ -91,6 +92,28 @@ class LRSchedule:
         epoch = iteration // self._iters_per_epoch
         return self._warmup(iteration) * self._curve(self._base_lrs[group], epoch)
 
+    @property
+    def base_lr(self) -> float:
+        """The base rate of the first parameter group."""
+        return self._base_lrs[0]
+
+    @property
+    def warmup_iters(self) -> int:
+        """Iterations of the warm-up; 0 if the schedule warms up by epochs."""
+        return self._warmup.iterations
+
+    def peak(self, num_iterations: int) -> tuple[float, int]:
+        """Return the highest rate of the first group in a run, and the first iteration (from 0) that has it.
+
+        Args:
+            num_iterations: iterations of the run, at least 1.
+        """
+        # In an epoch after the warm-up the rate is constant.
+        warm = min(self._warmup.iterations + 1, num_iterations)
+        tried = [*range(warm), *range(0, num_iterations, self._iters_per_epoch)]
+        best = max(tried, key=lambda iteration: (self.lr_at(iteration), -iteration))
+        return self.lr_at(best), best
+
     def set_iteration(self, iteration: int) -> None:
         """Set the rate of every parameter group to that of ``iteration``."""
         self._iteration = iteration
@@ -104,19 +127,6 @@ class LRSchedule:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continue at the saved iteration. Call it after `load_state_dict` of the optimiser."""
         self.set_iteration(state["iteration"])
-
-
-def plateau_epochs(cfg: Any, iters_per_epoch: int) -> int:
-    """Return the number of first epochs at the full rate: warm-up or DELAY_EPOCHS, whichever ends later; at least 1.
-
-    As in fast-reid the curve then makes one step per epoch: it counts epochs, and with them SOLVER.STEPS, from the end
-    of the plateau.
-
-    Args:
-        cfg: the config.
-        iters_per_epoch: iterations of an epoch.
-    """
-    return max(math.ceil(cfg.SOLVER.WARMUP_ITERS / iters_per_epoch), cfg.SOLVER.DELAY_EPOCHS, 1)
 
 
 def decayed(lr: float, epoch: int, *, milestones: Sequence[int], rate: float) -> float:
@@ -224,9 +234,11 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epo
 
     Raises:
         RegistryError: unknown SOLVER.SCHED; the message has near matches.
-        ConfigError: unknown SOLVER.WARMUP_METHOD, or one that the schedule does not have.
+        ConfigError: unknown SOLVER.WARMUP_METHOD, or one that the schedule does not have; or SOLVER.WARMUP_SHARE or
+            STEP_SHARES, which the schedule does not read.
     """
     make = SCHEDULE_REGISTRY.get(cfg.SOLVER.SCHED)
+    cfg = with_shares(cfg, iters_per_epoch)
     solver = cfg.SOLVER
     warmup = Warmup(solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
     return LRSchedule(optimizer, warmup=warmup, curve=make(cfg, iters_per_epoch), iters_per_epoch=iters_per_epoch)

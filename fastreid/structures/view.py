@@ -9,3 +9,8 @@ class View(IntEnum):
     AERIAL = 0
     GROUND = 1
     WEARABLE = 2
+
+
+def view_name(view: int) -> str:
+    """Return "aerial", "ground" or "wearable"; a view without a name keeps its number."""
+    return View(view).name.lower() if view in set(View) else f"view {view}"

@@ -15,7 +15,7 @@ from torch import nn
 
 from fastreid.utils import comm
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
-from fastreid.utils.checkpointed import checkpointed
+from fastreid.utils.checkpointed import checkpointed, with_current_names
 from fastreid.utils.env import rng_state, set_rng_state
 from fastreid.utils.files import atomic_write
 from fastreid.utils.seal import damage_in, is_sealed, save_sealed
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 LAST = "last_checkpoint"
 INTERRUPTED, BEST = "model_interrupted.pth", "model_best.pth"
+CONFIG_TEXT = "config_yaml"
+"""Name of the text in a checkpoint that says, in YAML, by which config its model is built."""
 
 Position = tuple[int, int]
 """Progress of a run: (last epoch that was finished, iterations done)."""
@@ -40,21 +42,30 @@ class Checkpointer:
     """Writes and reads the checkpoints of one run in ``save_dir``.
 
     A file is a dict of tensors and plain types: "model", one entry per checkpointable, "rng" (one state per process),
-    and the values given to ``save``.
+    the text of the config, and the values given to ``save``.
 
     Args:
         model: the bare model, not its distributed wrapper.
         save_dir: the folder.
         average: a WeightAverage of the model, if there is one. "model" is then the average, which is evaluated, and
             "average" holds the raw weights, from which training continues. "weights" says which of them "model" is.
+        config_text: the config of the model in YAML, as `fastreid.modeling.trained.config_text` returns it; "" for
+            none.
         **checkpointables: objects with state_dict and load_state_dict.
     """
 
     def __init__(
-        self, model: nn.Module, save_dir: str | os.PathLike[str] = "", *, average: Any = None, **checkpointables: Any
+        self,
+        model: nn.Module,
+        save_dir: str | os.PathLike[str] = "",
+        *,
+        average: Any = None,
+        config_text: str = "",
+        **checkpointables: Any,
     ) -> None:
         self.model = model
         self.save_dir = Path(save_dir)
+        self._config = {CONFIG_TEXT: config_text} if config_text else {}
         self._average = average
         self._checkpointables = checkpointables if average is None else {"average": average, **checkpointables}
         # Position of the checkpoint that was saved or resumed last.
@@ -79,6 +90,7 @@ class Checkpointer:
         content = {
             "model": state if self._average is None else self._average.in_place_of(state),
             "weights": "raw" if self._average is None else "averaged",
+            **self._config,
             **content,
             "rng": comm.all_gather(rng_state()),
             **values,
@@ -103,8 +115,17 @@ class Checkpointer:
             file.write(path.name)
 
     def load(self, path: str | os.PathLike[str]) -> LoadReport:
-        """Load the weights of the model from a file, as in fast-reid. See ``load_weights``."""
-        return load_weights(self.model, path)
+        """Load the weights of the model from a file, as in fast-reid. See ``load_weights``.
+
+        A model in eval mode must be filled completely, except for classifiers; in training mode, its backbone.
+
+        Args:
+            path: path of the file.
+
+        Raises:
+            WeightsError: unreadable file, or one that fills too little of the model.
+        """
+        return load_weights(self.model, path, to_evaluate=not self.model.training)
 
     def last(self) -> Path | None:
         """Return the path of the checkpoint to resume from, or None if there are no checkpoints.
@@ -229,13 +250,14 @@ class Checkpointer:
             WeightsError: unreadable file, or one of another model or training set-up.
         """
         content = read_checkpoint(path) if content is None else content
-        names = ["model", "weights", *self._checkpointables, "rng"]
-        needed = [name for name in names if name != "weights"]  # older versions did not say it
+        needed = ["model", *self._checkpointables, "rng"]
+        names = [*needed, "weights", CONFIG_TEXT]  # older versions did not write the last two
         absent = [name for name in needed if not isinstance(content, dict) or name not in content]
         if not absent and content.get("weights", "raw") == "averaged" and self._average is None:
             raise WeightsError(f"{path} is of a run that averages its weights: resume it with SOLVER.EMA.ENABLED True")
         if absent:
             raise WeightsError(f"{path} cannot be resumed from: it lacks {', '.join(absent)}; use it as MODEL.WEIGHTS")
+        content = content | {"model": with_current_names(self.model, content["model"])}
         self._load(content, path)
         states = content["rng"]
         if len(states) == comm.get_world_size():

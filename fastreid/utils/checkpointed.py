@@ -5,13 +5,48 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from fastreid.utils.state_dicts import State
 
 logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Renamed(Protocol):
+    """A module whose parameters had other names in earlier versions of this library."""
+
+    @property
+    def changes(self) -> str:
+        """What else has changed since then, so that results differ; "" if nothing has."""
+
+    def current_name(self, name: str) -> str:
+        """Return the current name of a tensor of this module; a name that is not an earlier one is not changed."""
+
+
+def with_current_names(model: nn.Module, state: State) -> State:
+    """Replace the names that parameters of `Renamed` submodules had in earlier versions of this library.
+
+    Args:
+        model: the model.
+        state: names with tensors, of a checkpoint of the whole model.
+    """
+    for path, module in model.named_modules():
+        if not isinstance(module, Renamed):
+            continue
+        prefix = f"{path}." if path else ""
+        current = {
+            f"{prefix}{module.current_name(name.removeprefix(prefix))}" if name.startswith(prefix) else name: value
+            for name, value in state.items()
+        }
+        if current.keys() != state.keys():
+            logger.info("%s has the names of an earlier version of this library; they are replaced", path or "it")
+            if module.changes:
+                logger.warning("%s was trained by an earlier version of this library: %s", path, module.changes)
+        state = current
+    return state
 
 
 class CheckpointedModule(nn.Module):

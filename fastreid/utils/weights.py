@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from fastreid.utils.checkpoint_file import State, WeightsError, read_checkpoint, state_dict_in
-from fastreid.utils.checkpointed import checkpointed
+from fastreid.utils.checkpointed import checkpointed, with_current_names
 from fastreid.utils.state_dicts import without_wrapper
 from fastreid.utils.tensor_kinds import check_kinds, check_whole_numbers, warn_of_nonfinite
 
@@ -109,7 +109,7 @@ def load_weights(
     state = state_dict_in(read_checkpoint(path), path)
     check_kinds(state, path)
     declared = checkpointed(model)
-    state = declared.adapt_checkpoint(state)
+    state = declared.adapt_checkpoint(with_current_names(model, state))
     own = model.state_dict()
     wrapper, state = without_wrapper(state, lambda names: sum(name in own for name in names))
     if wrapper:

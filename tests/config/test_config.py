@@ -328,3 +328,22 @@ def test_a_list_with_a_word_that_is_no_number_gets_a_remedy_that_works():
 def test_an_unknown_key_like_no_other_is_a_sentence():
     with pytest.raises(ConfigError, match=r"unknown key QQQQ in the command line\. Keys beside it: "):
         get_cfg().merge_from_list(["QQQQ", "1"])
+
+
+def test_a_text_is_merged_as_a_file_is(write):
+    from_file, from_text = get_cfg(), get_cfg()
+    text = "MODEL: {SEED: 5}\nINPUT: {SIZE_TEST: [32, 16]}\nSOLVER.BASE_LR: 1"
+    from_file.merge_from_file(write("a.yml", text))
+    from_text.merge_from_text(text, "it")
+    assert from_text == from_file != get_cfg()
+    again = get_cfg()
+    again.merge_from_text(from_text.dump(), "it")
+    assert again == from_text
+    for wrong, message in (
+        ("- 1", "^it must hold KEY"),
+        ("_BASE_: a.yml", "^unknown key _BASE_ in it"),
+        ("a: [", "^it is not"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            again.merge_from_text(wrong, "it")
+    assert again == from_text

@@ -15,6 +15,7 @@ from fastreid.data import (
     datasets_root,
 )
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
+from fastreid.structures import PersonImage
 from fastreid.utils.registry import RegistryError
 
 
@@ -229,3 +230,12 @@ def test_augmentations_do_not_depend_on_the_workers(cfg, num_workers):
     loader.sampler.fast_forward(2)  # as a resumed run does
     for ours, theirs in zip(islice(loader, 2), expected[2:], strict=True):
         assert torch.equal(ours["images"], theirs)
+
+
+def test_no_more_workers_than_batches_and_none_for_one(cfg):
+    images = [PersonImage("a.jpg", 0, 0)] * 9
+    cfg.merge_from_list(["DATALOADER.NUM_WORKERS", 4])
+    for size, expected in ((9, 0), (8, 2), (4, 3), (1, 4)):
+        cfg.merge_from_list(["TEST.IMS_PER_BATCH", size])
+        assert build_feature_loader(cfg, images).num_workers == expected
+    assert build_reid_train_loader(cfg).num_workers == 4

@@ -47,15 +47,15 @@ def cargo(tmp_path):
 def test_counts_stand_beside_the_published_ones(cargo):
     protocols = [load(name, cargo) for name in ("CARGO", "CARGO_AG")]
     assert rows(counts_table(protocols[:1], protocols)) == [
-        ["CARGO", "train", "2", "51,451", "1", "2,500", "-", "2", "aerial,", "ground"],
-        ["CARGO", "query", "2", "312", "2", "-", "-", "2", "aerial,", "ground"],
-        ["CARGO", "gallery", "2", "50,712", "2", "-", "-", "2", "aerial,", "ground"],
-        ["CARGO_AG", "query", "2", "312", "2", "-", "-", "2", "aerial,", "ground"],
-        ["CARGO_AG", "gallery", "2", "50,712", "2", "-", "-", "2", "aerial,", "ground"],
+        ["CARGO", "train", "2", "51,451", "1", "2,500", "2", "aerial,", "ground"],
+        ["CARGO", "query", "2", "312", "2", "-", "2", "aerial,", "ground"],
+        ["CARGO", "gallery", "2", "50,712", "2", "-", "2", "aerial,", "ground"],
+        ["CARGO_AG", "query", "2", "312", "2", "-", "2", "aerial,", "ground"],
+        ["CARGO_AG", "gallery", "2", "50,712", "2", "-", "2", "aerial,", "ground"],
     ]
     assert rows(valid_queries_table(protocols)) == [
-        ["CARGO", "-", "2", "1", "312"],
-        ["CARGO_AG", "-", "2", "0", "160"],
+        ["CARGO", "2", "1", "312"],
+        ["CARGO_AG", "2", "0", "160"],
     ]
 
 
@@ -75,12 +75,20 @@ def test_training_images_are_shown_once_unless_protocols_have_their_own(tmp_path
     named |= {name: ImageDataset([PersonImage("a", 1, 1)], [], [], name) for name in protocols_named("CUHK03")}
     shown = with_distinct_training(named.values())
     assert [d.name for d in shown] == ["CARGO", "Mine", *protocols_named("CUHK03")]
-    assert rows(counts_table(shown[-1:], []))[0][:6] == ["CUHK03_classic_detected", "train", "1", "-", "1", "1,367"]
+    assert rows(counts_table(shown[-1:], []))[0][:6] == ["CUHK03_classic_detected", "train", "1", "1", "1,367", "1"]
 
 
 def test_other_data_sets_have_nothing_published_and_nobody_is_counted_apart():
     mine = ImageDataset([PersonImage("a", 1, 1), PersonImage("b", -1, 2, 7)], [], [], "Mine")
-    assert rows(counts_table([mine], []))[0] == ["Mine", "train", "1", "-", "1", "-", "1", "2", "aerial,", "7"]
+    assert rows(counts_table([mine], []))[0] == ["Mine", "train", "1", "1", "1", "2", "aerial,", "7"]
+
+
+def test_columns_without_values_are_left_out():
+    """Images without views, of no benchmark: there are no published counts, and the default view has no meaning."""
+    mine = ImageDataset([PersonImage("a", 1, 1)], [PersonImage("b", 2, 1)], [PersonImage("c", 2, 2)], "Mine")
+    assert counts_table([mine], [mine]).splitlines()[0].split() == "data set split images people cameras".split()
+    assert valid_queries_table([mine]).splitlines()[0].split() == ["protocol", "queries", "with", "a", "match"]
+    assert counts_table([], []).split()[:2] == ["data", "set"]
 
 
 def test_list_files_are_summed_whatever_their_line_ends(tmp_path):
@@ -161,7 +169,7 @@ def test_the_tool_counts_people_by_their_names_and_tells_what_was_skipped(tmp_pa
         Image.new("RGB", (16, 32)).save(tmp_path / "p" / name / "1.webp")
     touch(tmp_path / "p", "7/notes.txt")
     said = run_tool("tools/check_dataset.py", "folder:p", cwd=tmp_path)
-    assert rows(said[said.index("data set") :])[0][:5] == ["folder:p", "train", "4", "-", "4"]
+    assert rows(said[said.index("data set") :])[0][:4] == ["folder:p", "train", "4", "4"]
     assert "skipped 1 files with other suffixes: .txt (1)" in caplog.text
 
 

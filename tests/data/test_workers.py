@@ -13,7 +13,15 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from fastreid.data import workers
-from fastreid.data.workers import WorkerError, explain, explained, leave_signals_to_parent, signals_blocked
+from fastreid.data.workers import (
+    WorkerError,
+    explain,
+    explained,
+    leave_signals_to_parent,
+    number_of_workers,
+    signals_blocked,
+)
+from fastreid.utils import comm
 
 
 class Fateful(Dataset):
@@ -138,3 +146,11 @@ def test_a_death_that_is_noticed_while_a_thread_starts_is_explained():
     assert workers._explain_anywhere(error) is None
     error.__context__ = died
     assert "a data worker died" in workers._explain_anywhere(error)
+
+
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 0), (2, 1, 1), (6, 1, 5), (64, 1, 8), (16, 4, 3)])
+def test_the_number_of_workers_follows_the_cores(monkeypatch, cores, processes, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
+    monkeypatch.setattr(comm, "get_world_size", lambda: processes)
+    assert number_of_workers(-1) == workers
+    assert number_of_workers(0) == 0 and number_of_workers(5) == 5

@@ -30,6 +30,7 @@ def toy_cfg(output_dir, **keys) -> CfgNode:
     cfg.SOLVER.CHECKPOINT_PERIOD = 1
     cfg.SOLVER.IMS_PER_BATCH = 8
     cfg.TEST.EVAL_PERIOD = 0
+    cfg.TEST.REPORT = False  # the images are no files
     cfg.DATASETS.TESTS = ("Toy", "ToyToo")
     for key, value in keys.items():
         cfg.merge_from_list([key.replace("__", "."), value])

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from fastreid.evaluation import score_features
 from fastreid.evaluation.feature_files import FeatureFileError, read_feature_pair, read_features
+from fastreid.evaluation.scoring_options import Scoring
+from fastreid.evaluation.thresholds import thresholds_of
 from tests.miniature import run_tool
 from tests.retrieval.test_compiled_engine import protocol
 
@@ -217,6 +219,22 @@ def test_the_tool_scores_names(data, tmp_path):
     unnamed = [np.where(np.asarray(pids) < 0, 10**6, pids) for pids in (q_pids, g_pids)]
     expected = score_features(query, gallery, *unnamed, q_cams, g_cams).metrics
     assert json.loads((tmp_path / "out.json").read_text()) == expected
+
+
+def test_the_tool_prints_thresholds_and_names_of_cameras(data, tmp_path):
+    (query, q_pids, q_cams), (gallery, g_pids, g_cams) = sides(data).values()
+    names = np.array([f"gate {number}" for number in range(10)])
+    as_names = {"q": (query, q_pids, names[q_cams]), "g": (gallery, g_pids, names[g_cams])}
+    files = [write(tmp_path, "npy", name, *side) for name, side in as_names.items()]
+    words = ["--query", files[0], "--gallery", files[1], "--output", str(tmp_path / "out.json")]
+    keys = ["TEST.ROC.ENABLED", "True", "TEST.BREAKDOWN", "['camera']"]
+    said = run_tool("tools/evaluate_features.py", *words, *keys, cwd=tmp_path)
+    result = score_features(*data, Scoring(roc=True, breakdown=("camera",)))
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["thresholds"] == thresholds_of(result.roc) and "false matches <= 0.1 %" in said
+    expected = [names[[int(row[side][-1]) for side in ("query", "gallery")]] for row in result.breakdown["camera"]]
+    assert [[row["query"], row["gallery"]] for row in found["breakdown"]["camera"]] == [list(row) for row in expected]
+    assert "gate 0" in said and "camera 0" not in said
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

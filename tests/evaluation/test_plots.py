@@ -8,9 +8,11 @@ from PIL import Image
 
 from fastreid.evaluation import plots
 from fastreid.evaluation.plots import draw_plots
-from fastreid.evaluation.roc import Curves
+from fastreid.evaluation.roc import Curves, roc_curve
 from fastreid.evaluation.scoring import score_features
 from fastreid.evaluation.scoring_options import Scoring
+from fastreid.retrieval.distances import MatrixDistances
+from fastreid.retrieval.matches import match_labels
 from tests.evaluation.test_roc import protocol
 
 
@@ -33,8 +35,21 @@ def test_lines_are_the_figures():
     np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * curve.cmc[:20])
     axes = plots._roc({"A": curve}).axes[0]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), 100 * curve.roc.tpr)
+    marks = axes.lines[1]
+    np.testing.assert_allclose(marks.get_ydata(), [100 * curve.roc.tpr_at(rate)[0] for rate in (1e-3, 1e-2, 5e-2)])
     axes = plots._similarity("A", curve.roc).axes[0]
     assert axes.lines[0].get_xdata()[0] == curve.roc.best_accuracy[1]
+    found = [curve.roc.tpr_at(rate) for rate in (1e-3, 1e-2, 5e-2)]
+    assert [line.get_xdata()[0] for line in axes.lines[1:]] == [threshold for _, threshold in found]
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts[-1] == f"{found[2][1]:.3f}: 5 % false, {100 * found[2][0]:.1f} % true matches" and len(texts) == 6
+
+
+def test_a_rate_without_a_threshold_has_no_mark():
+    matrix = np.array([[0.5, 0.1, 0.2, 0.9]])
+    roc = roc_curve(MatrixDistances(matrix), match_labels([0], [0, 1, 1, 1], [0], [1] * 4))
+    assert len(plots._similarity("A", roc).axes[0].lines) == 1
+    assert len(plots._roc({"A": Curves(np.ones(20), roc)}).axes[0].lines[1].get_xdata()) == 0
 
 
 def test_long_curves_are_thinned_to_their_ends():

@@ -58,8 +58,48 @@ def test_files_hold_what_was_returned(tmp_path, caplog):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "intervals.json", "ranked_lists.json", "results.csv", "results.json"
     ]  # fmt: skip
+    chance, _ = [line for line in caplog.text.partition("Evaluation results")[2].splitlines() if "chance" in line]
+    level = json.loads((tmp_path / "ranked_lists.json").read_text())["TOY"]["chance"]
+    cells = [cell.strip() for cell in chance.strip("│").split("│")]
+    assert cells == ["chance", f"{level['Rank-1']:.2f}", "", "", f"{level['mAP']:.2f}", f"{level['mINP']:.2f}", "", ""]
     low, high = json.loads((tmp_path / "intervals.json").read_text())["TOY"]["mAP"]
     assert low <= results["TOY"]["mAP"] <= high
+
+
+def test_names_of_people_and_cameras_are_kept(tmp_path, caplog):
+    data = two_protocols()[0]
+    data.person_names = {person: f"person-{person}" for person in range(6)}
+    data.camera_names = {0: "roof", 1: "7", 2: "gate", 3: "hall"}
+    cfg = CFG.clone()
+    cfg.merge_from_list(["TEST.BREAKDOWN", ["camera"]])
+    with caplog.at_level(logging.INFO):
+        evaluate_protocols(cfg, CountingModel(noise=2.0), [data], build_loader, tmp_path)
+    lists = json.loads((tmp_path / "ranked_lists.json").read_text())["TOY"]
+    assert lists["failed"]
+    for query in (*lists["queries"], *lists["failed"]):
+        for image in (query["query"], *query["gallery"]):
+            assert image["person_name"] == f"person-{image['person']}"
+            assert image["camera_name"] == data.camera_names[image["camera"]]
+    pair = lists["confusions"][0]
+    said = f"Person person-{pair['person']} is taken for person-{pair['taken_for']} in 1 of 1"
+    assert said in caplog.text
+    rows = json.loads((tmp_path / "breakdown.json").read_text())["TOY"]["camera"]
+    assert [(row["query"], row["gallery"]) for row in rows] == [("roof", "7"), ("roof", "gate"), ("roof", "hall")]
+    table = caplog.text.partition("TOY by camera")[2]
+    assert all(f"│ {name} " in table for name in ("roof", "7", "gate", "hall")) and "camera 0" not in table
+
+
+def test_thresholds_are_written_with_the_roc_and_removed_without(tmp_path, caplog):
+    cfg = CFG.clone()
+    cfg.merge_from_list(["TEST.ROC.ENABLED", True, "TEST.BREAKDOWN", ["camera"]])
+    with caplog.at_level(logging.INFO):
+        found = evaluate_protocols(cfg, CountingModel(), two_protocols(), build_loader, tmp_path)
+    thresholds = json.loads((tmp_path / "thresholds.json").read_text())
+    assert list(thresholds) == ["TOY", "TOY_AG"] and "TOY_AG: thresholds of the distance" in caplog.text
+    assert thresholds["TOY"]["wrong_pairs"] == 6 * 15
+    assert thresholds["TOY"]["points"][-1]["threshold"] == found["TOY"]["threshold"]
+    evaluate_protocols(CFG, CountingModel(), two_protocols(), build_loader, tmp_path)
+    assert not (tmp_path / "thresholds.json").exists() and not (tmp_path / "breakdown.json").exists()
 
 
 def test_two_runs_write_the_same_bytes(tmp_path):

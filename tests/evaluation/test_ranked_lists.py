@@ -1,11 +1,15 @@
-"""Ranked lists agree with the score they illustrate."""
+"""Ranked lists, failed queries and confusions agree with the score they illustrate."""
+
+import logging
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation.ranked_lists import pick_queries, ranked_lists
+from fastreid.evaluation.ranked_lists import Names, log_failures, pick_queries, ranked_lists
 from fastreid.evaluation.scoring import score
+from fastreid.evaluation.scoring_options import Scoring
 from fastreid.structures import PersonImage
 
 QUERY = [PersonImage(f"q{p}", p, 0, 0) for p in range(12)]
@@ -57,8 +61,63 @@ def test_few_or_equal_queries_are_still_distinct(count):
 
 
 def test_names_stand_beside_the_ids_that_have_one(scored):
-    lists = ranked_lists(scored, QUERY, GALLERY, {3: "ann"}, {0: "roof"})
-    shown = [image for q in lists["queries"] for image in (q["query"], *q["gallery"])]
+    lists = ranked_lists(scored, QUERY, GALLERY, Names({3: "ann"}, {0: "roof"}))
+    shown = [image for q in (*lists["queries"], *lists["failed"]) for image in (q["query"], *q["gallery"])]
     assert any(image["person"] == 3 for image in shown)
     assert all(image.get("person_name") == ("ann" if image["person"] == 3 else None) for image in shown)
     assert all(image.get("camera_name") == ("roof" if image["camera"] == 0 else None) for image in shown)
+
+
+def test_all_failed_queries_are_listed_worst_first(scored):
+    lists = ranked_lists(scored, QUERY, GALLERY)
+    failed = lists["failed"]
+    assert {q["query"]["person"] for q in failed} == set(np.flatnonzero(scored.ranking.first_match_rank > 1))
+    assert 3 < len(failed) < 12 and sorted(q["AP"] for q in failed) == [q["AP"] for q in failed]
+    for query in failed:
+        row = query["query"]["person"]
+        *nearest, right = query["gallery"]
+        removed = scored.matches.removed_mask(row)
+        distances = np.where(removed, np.inf, scored.distances_of(row))
+        order = [GALLERY[index].path for index in np.argsort(distances, kind="stable")]
+        first = query["first_match_rank"]
+        assert [image["rank"] for image in query["gallery"]] == [*range(1, min(3, first - 1) + 1), first]
+        assert [image["path"] for image in query["gallery"]] == [order[image["rank"] - 1] for image in query["gallery"]]
+        assert right["match"] and not any(image["match"] for image in nearest)
+        assert right["distance"] == float(distances[[g.path for g in GALLERY].index(right["path"])])
+
+
+def test_confusions_count_the_nearest_images_of_failed_queries(scored):
+    lists = ranked_lists(scored, QUERY, GALLERY, Names({3: "ann"}))
+    pairs = Counter((q["query"]["person"], q["gallery"][0]["person"]) for q in lists["failed"])
+    assert {(row["person"], row["taken_for"]): row["times"] for row in lists["confusions"]} == pairs
+    for row in lists["confusions"]:
+        assert row["queries"] == 1  # of each person
+        assert (row.get("person_name") == "ann") == (row["person"] == 3)
+        assert (row.get("taken_for_name") == "ann") == (row["taken_for"] == 3)
+
+
+def test_the_most_frequent_confusion_comes_first():
+    """Queries at 0 … 4 on a line, whose nearest images are wrong: ann is twice taken for bob and once for nobody."""
+    query = [PersonImage(f"q{n}", person, 0) for n, person in enumerate((0, 0, 0, 0, 1))]
+    gallery = [PersonImage(f"g{n}", person, 1) for n, person in enumerate((1, 1, -2, 0, 2, 1))]
+    features_q, features_g = (torch.tensor(x).float()[:, None] for x in ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 9]))
+    result = score(features_q, features_g, query, gallery, Scoring(metric="euclidean"))
+    lists = ranked_lists(result, query, gallery, Names({0: "ann", 1: "bob"}))
+    assert lists["confusions"] == [
+        {"person": 0, "person_name": "ann", "taken_for": 1, "taken_for_name": "bob", "times": 2, "queries": 4},
+        {"person": 1, "person_name": "bob", "taken_for": 2, "times": 1, "queries": 1},
+        {"person": 0, "person_name": "ann", "taken_for": -2, "taken_for_name": "unlabelled", "times": 1, "queries": 4},
+    ]
+    assert lists["views"] == ["aerial"]
+
+
+def test_the_log_names_the_most_frequent_confusions(scored, caplog):
+    lists = ranked_lists(scored, QUERY, GALLERY, Names({3: "ann"}))
+    with caplog.at_level(logging.INFO):
+        log_failures("TOY", lists)
+        log_failures("GOOD", lists | {"failed": [], "confusions": []})
+    first = lists["confusions"][0]
+    count = len(lists["failed"])
+    assert f"TOY: the nearest image shows another person for {count} of 12 queries" in caplog.text
+    assert f"Person {first['person']} is taken for {first['taken_for']} in 1 of 1" in caplog.text
+    assert caplog.text.count("is taken for") == 5 and "GOOD" not in caplog.text

@@ -39,6 +39,17 @@ def test_only_by_choice(old):
     assert list(model) == ["w", "b"] and model["w"].tolist() == [0, 1, 2]
 
 
+def test_the_config_of_a_run_is_kept_with_the_whole_model(tmp_path):
+    state = {"backbone.conv1.weight": torch.ones(64, 3, 7, 7), "heads.weight": torch.ones(2)}
+    torch.save({"model": state, "optimizer": {"state": {}}, "config_yaml": "A: 1"}, tmp_path / "old.pth")
+    for name, words in (("new.pth", ()), ("trusted.pth", ("--trust",))):
+        convert(tmp_path, *words, "old.pth", name)
+        content = read_checkpoint(tmp_path / name)
+        assert content.keys() == {"model", "config_yaml"} and content["config_yaml"] == "A: 1"
+    convert(tmp_path, "--backbone", "old.pth", "backbone.pth")
+    assert read_checkpoint(tmp_path / "backbone.pth").keys() == {"model"}
+
+
 def test_a_torchscript_archive_needs_no_trust(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch will replace it

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fastreid.data.images import ImageReadError
 from fastreid.utils.lock import InUseError
-from tests.engine.toys import ToyTrainer, toy_cfg
+from tests.engine.toys import ToyTrainer, toy_cfg, toy_images
 
 TOOL = Path(__file__).parents[2] / "tools" / "train_net.py"
 
@@ -40,6 +41,7 @@ def run(tool, monkeypatch, tmp_path):
 
     def call(*words):
         keys = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_EPOCH", "2", "DATASETS.TESTS", "('Toy',)"]
+        keys += [] if "TEST.REPORT" in words else ["TEST.REPORT", "False"]  # the images are no files
         monkeypatch.setattr(sys, "argv", ["train_net.py", *words, *keys])
         return tool.run()
 
@@ -54,6 +56,16 @@ def test_train_then_evaluate_gives_the_same_figures(run, tmp_path):
     manifest = json.loads((tmp_path / "eval" / "manifest_evaluation.json").read_text())
     assert manifest["weights"]["MODEL.WEIGHTS"]["path"] == "train/model_final.pth"
     assert manifest["sessions"][0]["status"] == "finished" and not (tmp_path / "eval" / "manifest.json").exists()
+
+
+def test_an_evaluation_writes_a_report_too(run, tmp_path):
+    for image in toy_images():
+        Image.new("RGB", (16, 32)).save(tmp_path / image.path, format="jpeg")
+    run("OUTPUT_DIR", "train")
+    assert not (tmp_path / "train" / "report.html").exists()
+    run("--eval-only", "OUTPUT_DIR", "eval", "MODEL.WEIGHTS", "train/model_final.pth", "TEST.REPORT", "True")
+    page = (tmp_path / "eval" / "report.html").read_text(encoding="utf-8")
+    assert "<title>Person re-identification: eval</title>" in page and "No training was recorded" in page
 
 
 def test_evaluating_into_the_folder_of_a_training_leaves_its_manifest_alone(run, tmp_path):

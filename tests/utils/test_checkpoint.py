@@ -49,6 +49,16 @@ def test_file_is_plain_and_readable_without_running_code(tmp_path):
     assert type(content["model"]) is dict
 
 
+def test_the_text_of_the_config_is_saved_and_not_asked_for(tmp_path):
+    first, _ = make(tmp_path)
+    old = first.save("model_0000", epoch=0)
+    model = nn.Linear(3, 2)
+    second = Checkpointer(model, tmp_path, config_text="A: 1\n", optimizer=torch.optim.Adam(model.parameters()))
+    new = second.save("model_0001", epoch=1)
+    assert torch.load(new, weights_only=True)["config_yaml"] == "A: 1\n"
+    assert (second.resume(old), first.resume(new)) == ({"epoch": 0}, {"epoch": 1})
+
+
 def test_objects_are_refused_before_anything_is_written(tmp_path):
     checkpointer, _ = make(tmp_path)
     with pytest.raises(TypeError, match=r"x\.pth/where is a object"):

@@ -16,13 +16,13 @@ from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import path_lock
 
 
-def make_report(folders: Mapping[str, str | Path], output: str | Path, results: str | Path) -> str:
+def make_report(folders: Mapping[str, str | Path], output: str | Path, results: str | Path | None = None) -> str:
     """Write the page and the joined figures of one or several runs; on an error nothing is written.
 
     Args:
         folders: {name: output folder} of each run. The first is the one that the others are compared with.
         output: the HTML page.
-        results: JSON file, {name: {protocol: figures}}.
+        results: JSON file, {name: {protocol: figures}}; None for no such file.
 
     Returns:
         The table as text.
@@ -43,7 +43,8 @@ def make_report(folders: Mapping[str, str | Path], output: str | Path, results: 
             f"({_in_words(error)}): evaluate again (train_net.py --resume), then make the report"
         ) from error
     with path_lock(output, results), atomic_write(output) as file:
-        write_json(results, {run.name: run.results for run in runs})
+        if results is not None:
+            write_json(results, {run.name: run.results for run in runs})
         file.write(printable(page))
     return table
 

@@ -9,19 +9,25 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from fastreid.evaluation.report.failed import confusion_column, failed_column
 from fastreid.evaluation.report.patches import patch_pictures
 from fastreid.evaluation.report.runs import ReportError, Run
 from fastreid.evaluation.report.summary import summary_rows
 from fastreid.evaluation.report.table import FIGURES, about, protocol_title, table_rows
 from fastreid.evaluation.report.thumbnails import thumbnail
-from fastreid.structures import View
+from fastreid.structures.view import view_name
 from fastreid.utils.optional import optional
 
 KINDS = ("best", "median", "worst")
+SHOWN_FAILURES, LEAST_FAILURES = (
+    200,
+    10,
+)  # failed queries with pictures: in the page, and at least of a protocol and run
 
 
 def render_page(runs: Sequence[Run]) -> str:
     """Return one self-contained page about the runs, side by side in their order."""
+    thumbnail.cache_clear()  # files may have changed since an earlier report of this process
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"thumbnail": thumbnail, "view": view_name}
     here = resources.files(__package__)
@@ -37,6 +43,7 @@ def render_page(runs: Sequence[Run]) -> str:
         curves=[_curves(run, f"run{number}") for number, run in enumerate(runs, start=1)],
         patches=[pictures for run in runs if (pictures := patch_pictures(run.folder, run.title))],
         sections=[_section(protocol, runs) for protocol in protocols],
+        thresholds=_thresholds(protocols, runs),
     )
 
 
@@ -48,9 +55,14 @@ def _curves(run: Run, prefix: str) -> Markup:
     return Markup(curves_svg(run, prefix))
 
 
-def view_name(view: int) -> str:
-    """Return "aerial", "ground" or "wearable"; a view without a name keeps its number."""
-    return View(view).name.lower() if view in set(View) else f"view {view}"
+def _thresholds(protocols: Sequence[str], runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the title of each protocol, and the operating points of each run that has them."""
+    tables = []
+    for protocol in protocols:
+        rows = [(run.title, point) for run in runs for point in run.thresholds.get(protocol, {"points": []})["points"]]
+        if rows:
+            tables.append({"title": protocol_title(protocol), "rows": rows})
+    return tables
 
 
 def _section(protocol: str, runs: Sequence[Run]) -> dict[str, Any]:
@@ -59,6 +71,8 @@ def _section(protocol: str, runs: Sequence[Run]) -> dict[str, Any]:
     for path in lists[0]["ap_by_query"]:
         require_queries(path, runs, lists)
     first, *others = (each["ap_by_query"] for each in lists)
+    count = max(LEAST_FAILURES, SHOWN_FAILURES // (len(runs) * len(runs[0].results)))
+    pictured = [query for each in lists for query in each["queries"]]
     return {
         "name": protocol,
         "title": protocol_title(protocol),
@@ -70,6 +84,13 @@ def _section(protocol: str, runs: Sequence[Run]) -> dict[str, Any]:
                     for i, each in enumerate(lists)])
             for kind in KINDS
         ],
+        "has_views": any(len(each["views"]) > 1 for each in lists),
+        "has_camera_numbers": any("camera_name" not in query["query"] for query in pictured),
+        "failed": [
+            failed_column(each, [_with_others(q, runs, lists, i) for q in each["failed"][:count]])
+            for i, each in enumerate(lists)
+        ],
+        "confusions": [confusion_column(each["confusions"]) for each in lists],
     }  # fmt: skip
 
 

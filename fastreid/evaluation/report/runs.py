@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastreid.config.files import read_tree
+from fastreid.evaluation.results import THRESHOLDS
 from fastreid.utils.errors import UserError, sentence_of
 from fastreid.utils.text import TextError, read_text
 
@@ -29,7 +30,8 @@ class Run:
         title: name in tables.
         results: figures by protocol.
         lists: as `fastreid.evaluation.ranked_lists` returns them, by protocol.
-        records: lines of metrics.json, of training and evaluation.
+        thresholds: as `fastreid.evaluation.thresholds` returns them, by protocol; {} without TEST.ROC.
+        records: lines of metrics.json, of training and evaluation; [] of a model that was evaluated only.
         config: all keys, as nested dicts.
         config_text: config.yaml.
         folder: its OUTPUT_DIR.
@@ -39,6 +41,7 @@ class Run:
     title: str
     results: dict[str, Figures]
     lists: dict[str, Any]
+    thresholds: dict[str, Any]
     records: list[dict[str, float]]
     config: dict[str, Any]
     config_text: str
@@ -51,7 +54,7 @@ class Run:
 
 
 def read_run(name: str, folder: str | Path) -> Run:
-    """Read results.json, ranked_lists.json, metrics.json and config.yaml of a finished run.
+    """Read results.json, ranked_lists.json and config.yaml of a finished run; metrics.json and thresholds.json if any.
 
     Args:
         name: name of the run; "stage1" is shown as "stage 1".
@@ -67,7 +70,8 @@ def read_run(name: str, folder: str | Path) -> Run:
         title=re.sub(r"^stage(\d+)$", r"stage \1", name),
         results=_parsed(folder / "results.json", _groups),
         lists=_parsed(folder / "ranked_lists.json", _groups),
-        records=_parsed(folder / "metrics.json", _json_lines),
+        thresholds=_parsed(folder / THRESHOLDS, _groups) if (folder / THRESHOLDS).exists() else {},
+        records=_parsed(folder / "metrics.json", _json_lines) if (folder / "metrics.json").exists() else [],
         config=_parsed(folder / "config.yaml", lambda _: read_tree(str(folder / "config.yaml"))),
         config_text=text,
         folder=folder,

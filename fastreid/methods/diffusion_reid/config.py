@@ -55,7 +55,7 @@ _MODEL = {
     "IIR.HIDDEN": Key(1024, COUNT),
     # Features that the encoder reads: "reid" (a model of this library), "clip" (CLIP's image encoder) or "clip+reid".
     "IIR.INPUT": Key("clip+reid", one_of("clip+reid", "clip", "reid")),
-    # Checkpoint of the re-identification model; config.yaml of its run lies beside it.
+    # Checkpoint of the re-identification model.
     "IIR.REID": Key("", TEXT, is_path=True),
     # Folder of CLIP's image encoder in the format of transformers.
     "IIR.CLIP": Key("", TEXT, is_path=True),

@@ -4,9 +4,12 @@ from torch import nn
 
 from fastreid.config import CfgNode, ConfigError, with_values
 from fastreid.modeling.backbones.clip import ClipViT, build_clip_backbone
+from fastreid.modeling.backbones.families import FAMILIES, family_builder
 from fastreid.modeling.backbones.interface import SizedBackbone, ViewAwareBackbone, feature_dim_of
+from fastreid.modeling.backbones.local_weights import with_local_weights
+from fastreid.modeling.backbones.osnet import OSNet, build_osnet_backbone
 from fastreid.modeling.backbones.resnet import ResNet, build_resnet_backbone, build_resnext_backbone
-from fastreid.modeling.backbones.timm_models import FAMILIES, TimmBackbone, build_timm_backbone, family_builder
+from fastreid.modeling.backbones.timm_models import TimmBackbone, build_timm_backbone
 from fastreid.modeling.backbones.view_prompt import ViewPromptViT, with_view_prompt
 from fastreid.modeling.backbones.vit import ViT, build_vit_backbone
 from fastreid.utils.registry import Registry
@@ -21,6 +24,7 @@ A backbone may declare its channels C (`SizedBackbone`) and the depth of its par
 _BUILDERS = (
     build_resnet_backbone,
     build_resnext_backbone,
+    build_osnet_backbone,
     build_vit_backbone,
     build_clip_backbone,
     build_timm_backbone,
@@ -40,6 +44,7 @@ def build_backbone(cfg: CfgNode) -> nn.Module:
         ConfigError: MODEL.BACKBONE.FEAT_DIM is neither the default nor the number of channels of the backbone.
         RegistryError: no such backbone; the message lists all.
     """
+    cfg = with_local_weights(cfg)
     backbone = BACKBONE_REGISTRY.get(cfg.MODEL.BACKBONE.NAME, key="MODEL.BACKBONE.NAME")(cfg)
     asked, found = cfg.MODEL.BACKBONE.FEAT_DIM, feature_dim_of(backbone)
     if found not in (None, asked) and asked != ANY_DIM and cfg.MODEL.HEADS.POOL_LAYER != "Flatten":
@@ -64,6 +69,7 @@ def with_feature_dim(cfg: CfgNode, backbone: nn.Module) -> CfgNode:
 __all__ = [
     "BACKBONE_REGISTRY",
     "ClipViT",
+    "OSNet",
     "ResNet",
     "SizedBackbone",
     "TimmBackbone",
@@ -72,10 +78,12 @@ __all__ = [
     "ViewPromptViT",
     "build_backbone",
     "build_clip_backbone",
+    "build_osnet_backbone",
     "build_resnet_backbone",
     "build_resnext_backbone",
     "build_timm_backbone",
     "build_vit_backbone",
     "with_feature_dim",
+    "with_local_weights",
     "with_view_prompt",
 ]

@@ -29,6 +29,9 @@ class ResNetSize:
         non_local: number of last blocks of each stage that a non-local block follows (AGW, fast-reid).
         groups: groups of the 3x3 convolutions.
         group_width: channels of a group in the first stage.
+        ibn_stages: number of first stages that have instance norms, if any.
+        pool_padding: border of the first pooling. fast-reid's ResNets have none, unlike those of torchvision, and its
+            published weights were trained without it; its ResNeXts have it.
     """
 
     block: type[nn.Module]
@@ -36,6 +39,8 @@ class ResNetSize:
     non_local: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
     group_width: int = 64
+    ibn_stages: int = 3
+    pool_padding: int = 0
 
 
 RESNETS = {
@@ -45,8 +50,8 @@ RESNETS = {
     "101x": ResNetSize(Bottleneck, (3, 4, 23, 3), (0, 2, 9, 0)),
 }
 RESNEXTS = {
-    "50x": ResNetSize(Bottleneck, (3, 4, 6, 3), (0, 2, 3, 0), groups=32, group_width=4),
-    "101x": ResNetSize(Bottleneck, (3, 4, 23, 3), (0, 2, 3, 0), groups=32, group_width=4),
+    depth: ResNetSize(Bottleneck, blocks, (0, 2, 3, 0), groups=32, group_width=4, ibn_stages=4, pool_padding=1)
+    for depth, blocks in {"50x": (3, 4, 6, 3), "101x": (3, 4, 23, 3)}.items()
 }
 
 
@@ -61,7 +66,7 @@ class ResNet(TimmResNet):
         last_stride: 1 or 2, of the last stage (Luo et al., "Bag of Tricks", section 3.5).
         norm: name of the norms, as of `get_norm`.
         num_splits: parts of a batch, of GhostBN.
-        with_ibn: IBN-a: half instance norm after the first convolution of every block except in the last stage.
+        with_ibn: IBN-a: half instance norm after the first convolution of every block of the stages that `size` says.
         with_se: squeeze-and-excitation in every block.
         with_nl: non-local blocks, as `size` says.
     """
@@ -91,11 +96,10 @@ class ResNet(TimmResNet):
             zero_init_last=False,
             block_args={"attn_layer": SqueezeExcite} if with_se else None,
         )
-        # As in fast-reid, without the padding of torchvision; the published weights of fast-reid were trained with it.
-        self.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)  # type: ignore[assignment]
+        self.maxpool = nn.MaxPool2d(3, 2, padding=size.pool_padding, ceil_mode=not size.pool_padding)  # type: ignore[assignment]
         self.with_ibn = with_ibn
         if with_ibn:
-            for stage in _STAGES[:-1]:
+            for stage in _STAGES[: size.ibn_stages]:
                 for block in getattr(self, stage):
                     block.bn1 = IBN(block.conv1.out_channels, norm, num_splits=num_splits)
         if last_stride == 1:

@@ -1,12 +1,12 @@
-"""Models of timm as backbones; other backbones of fast-reid are rows that name one."""
+"""Models of timm as backbones."""
 
 from __future__ import annotations
 
+import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import timm
@@ -17,60 +17,12 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, image_size, require_unread
 from fastreid.modeling.backbones.pretrained import READ_BY_ALL, load_pretrained
-from fastreid.modeling.backbones.resnet import check_last_stride, remove_strides
+from fastreid.modeling.backbones.resnet import remove_strides
 from fastreid.modeling.backbones.vit import fit_vit_names
 from fastreid.utils.errors import sentence_of
-from fastreid.utils.suggest import explain_choice, near_matches
+from fastreid.utils.suggest import near_matches
 
-
-@dataclass(frozen=True)
-class Family:
-    """One of the backbones of fast-reid.
-
-    Args:
-        models: DEPTH of fast-reid -> name of timm.
-        last_stages: the stage of timm's model that LAST_STRIDE changes; several where it depends on the size.
-        absent: values of DEPTH that timm has no model for.
-    """
-
-    models: Mapping[str, str] = field(default_factory=dict)
-    last_stages: tuple[str, ...] = ()
-    absent: str = "all"
-
-
-FAMILIES = {
-    "build_resnest_backbone": Family(
-        {"50x": "resnest50d", "101x": "resnest101e", "200x": "resnest200e", "269x": "resnest269e"}, ("layer4",), "none"
-    ),
-    "build_mobilenetv2_backbone": Family(
-        {f"{n}x": f"mobilenetv2_{t}" for n, t in {"1.0": "100", "0.75": "075", "0.5": "050", "0.35": "035"}.items()},
-        ("blocks.5",),
-        "0.25x, 0.1x",
-    ),
-    "build_mobilenetv3_backbone": Family(
-        {size: f"mobilenetv3_{size.lower()}_100" for size in ("large", "small", "Large", "Small")},
-        ("blocks.4", "blocks.5"),
-        "none",
-    ),
-    "build_repvgg_backbone": Family(
-        {n: f"repvgg_{n.lower()}" for n in ("A0", "A1", "A2", "B0", "B1", "B1g4", "B2", "B2g4", "B3", "B3g4")},
-        ("stages.3",),
-        "those with g2",
-    ),
-    "build_regnet_backbone": Family(
-        {
-            f"{size}{kind}": f"regnet{kind}_{size // 100:03}"
-            for kind in "xy"
-            for size in (200, 400, 600, 800, 1600, 3200, 4000, 6400)
-        },
-        ("s4",),
-        "none",
-    ),
-    "build_effnet_backbone": Family({f"b{n}": f"efficientnet_b{n}" for n in range(6)}, ("blocks.5",), "none"),
-    # timm has neither of them.
-    "build_osnet_backbone": Family(),
-    "build_shufflenetv2_backbone": Family(),
-}
+logger = logging.getLogger(__name__)
 
 
 class TimmBackbone(nn.Module):
@@ -169,35 +121,15 @@ def build_timm_backbone(cfg: CfgNode) -> TimmBackbone:
             f"{name}'s table of positions has one size: INPUT.SIZE_TEST {cfg.INPUT.SIZE_TEST} must equal SIZE_TRAIN "
             f"{cfg.INPUT.SIZE_TRAIN}"
         )
-    return _with_weights(TimmBackbone(name, image_size(cfg)), cfg)
+    return with_weights(TimmBackbone(name, image_size(cfg)), cfg)
 
 
-def family_builder(name: str, family: Family) -> Callable[[CfgNode], TimmBackbone]:
-    """Return the builder of fast-reid of this name.
+def with_weights(backbone: TimmBackbone, cfg: CfgNode) -> TimmBackbone:
+    """Load the file of MODEL.BACKBONE.PRETRAIN_PATH into a model, if PRETRAIN is True, and return the model.
 
-    Args:
-        name: name of the builder.
-        family: its models.
+    Raises:
+        WeightsError: the file fills too little of it.
     """
-
-    def build(cfg: CfgNode) -> TimmBackbone:
-        keys = cfg.MODEL.BACKBONE
-        if not family.models:
-            raise ConfigError(f"{name} is not part of this library: timm, where other backbones come from, has no such")
-        if keys.DEPTH not in family.models:
-            choice = explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, family.models)
-            raise ConfigError(f"{name}: {choice} (of fast-reid's own, timm lacks: {family.absent})")
-        check_last_stride(keys)
-        reads = (*READ_BY_ALL, "DEPTH", "LAST_STRIDE")
-        require_unread(cfg, "MODEL.BACKBONE", reads, f"{name} takes timm's model as it is, but for the last stride")
-        last_stages = family.last_stages if keys.LAST_STRIDE == 1 else ()
-        return _with_weights(TimmBackbone(family.models[keys.DEPTH], image_size(cfg), last_stages), cfg)
-
-    build.__name__, build.__doc__ = name, f"timm's {', '.join(dict.fromkeys(family.models.values()))}."
-    return build
-
-
-def _with_weights(backbone: TimmBackbone, cfg: CfgNode) -> TimmBackbone:
     keys = cfg.MODEL.BACKBONE
     if keys.PRETRAIN:
         load_pretrained(backbone.model, keys.PRETRAIN_PATH, adapt=_fit_names, min_coverage=keys.PRETRAIN_MIN_COVERAGE)
@@ -205,11 +137,38 @@ def _with_weights(backbone: TimmBackbone, cfg: CfgNode) -> TimmBackbone:
 
 
 def _fit_names(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop `backbone.` and `model.`; resize the table of positions of a ViT, and those of a Swin Transformer."""
+    """Drop `backbone.` and `model.`; resize the table of positions of a ViT, and those of a Swin Transformer.
+
+    A file with other names whose tensors are those of the model in the same order gets the names of the model.
+    """
     state = {name.removeprefix("backbone.").removeprefix("model."): tensor for name, tensor in state.items()}
+    if state.keys().isdisjoint(model.state_dict()):
+        state = named_by_order(model, state)
     if isinstance(model, VisionTransformer | Eva):
         return fit_vit_names(model, state)
     return _fit_swin_names(model, state) if isinstance(model, SwinTransformer) else state
+
+
+def named_by_order(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a state in their order, if all have the shapes and the last names of those of the model.
+
+    Args:
+        model: the model.
+        state: its tensors under other names; others may follow, such as a classifier.
+    """
+
+    def kind(name: str, value: Tensor) -> tuple[str, torch.Size]:
+        return name.rpartition(".")[2], value.shape
+
+    own, given = (
+        {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+        for tensors in (model.state_dict(), state)
+    )
+    if [kind(*pair) for pair in own.items()] != [kind(*pair) for pair in list(given.items())[: len(own)]]:
+        return state
+    logger.info("the file has other names; its tensors are those of the model in the same order")
+    counts = {name: torch.tensor(0) for name in model.state_dict() if name.endswith("num_batches_tracked")}
+    return counts | dict(zip(own, given.values(), strict=False))
 
 
 def _fit_swin_names(model: SwinTransformer, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Finished toy runs: the real evaluation of random pictures, and the other files of a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,29 @@ def write_runs(folder, names=PROTOCOLS):
     return tuple(write_run(folder, stage, noise, names) for stage, noise in (("stage1", 1.5), ("stage2", 0.9)))
 
 
-def write_run(folder, name, noise, names=PROTOCOLS):
-    """Write the folder of one run, of a model with this noise; all runs share their images."""
+def write_run(folder, name, noise, names=PROTOCOLS, *, views=True, people=None, cameras=None, keys=()):
+    """Write the folder of one run, of a model with this noise; all runs share their images.
+
+    Args:
+        folder: its parent.
+        name: its name.
+        noise: noise of the model.
+        names: names of the protocols.
+        views: whether there are two views, or only one.
+        people: names of people.
+        cameras: names of cameras.
+        keys: config keys and values.
+    """
     datasets = two_protocols(names, folder=f"{folder}/images/")
+    for data in datasets:
+        data.person_names, data.camera_names = people or {}, cameras or {}
+        if not views:
+            data.query, data.gallery = ([replace(i, view=0) for i in side] for side in (data.query, data.gallery))
     write_images({i.path for data in datasets for i in (*data.query, *data.gallery)})
     run = folder / name
-    results = evaluate_protocols(CFG, CountingModel(noise), datasets, build_loader, run)
+    cfg = CFG.clone()
+    cfg.merge_from_list(list(keys))
+    results = evaluate_protocols(cfg, CountingModel(noise), datasets, build_loader, run)
     write_records(run / "metrics.json", results)
     unet = "assets/unet" if name == "stage2" else ""
     (run / "config.yaml").write_text(yaml.safe_dump(config(unet)))

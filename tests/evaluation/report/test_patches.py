@@ -85,7 +85,7 @@ def test_the_page_shows_the_runs_that_have_patches(tmp_path):
     make_report(runs, tmp_path / "report.html", tmp_path / "results.json")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     section = page.partition('<section id="patches">')[2]
-    assert 'href="#patches"' in page and "<h3>Pisl</h3>" in section and "<h3>Plain</h3>" not in section
+    assert 'href="#patches"' in page and "<h3>pisl</h3>" in section and "<h3>plain</h3>" not in section
     assert section.count("<img ") == 6 and all(f'title="{image}"' in section for image in images)
     assert all(f">epoch {epoch}<" in section for epoch in (0, 2, 4)) and "patch 3" in section
     picture = section.partition('src="data:image/jpeg;base64,')[2].partition('"')[0]

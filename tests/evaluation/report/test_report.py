@@ -12,6 +12,8 @@ from PIL import Image
 
 from fastreid.data.images import read_image
 from fastreid.evaluation.report import ReportError, make_report
+from fastreid.evaluation.report import failed as failed_module
+from fastreid.evaluation.report import page as page_module
 from fastreid.evaluation.report.runs import read_run
 from fastreid.evaluation.report.thumbnails import thumbnail
 from tests.evaluation.report.fake_runs import PROTOCOLS, write_run, write_runs
@@ -115,13 +117,14 @@ def test_every_protocol_shows_framed_lists_of_both_stages(made):
             for query in json.loads((folder / stage / "ranked_lists.json").read_text())[protocol]["queries"]
         ]
         matches = [image["match"] for query in shown for image in query["gallery"]]
-        text = by_id[protocol]
+        text = by_id[protocol].partition("<details>")[0]
         assert text.count('class="list"') == len(shown) == 12  # 6 queries a stage
         assert text.count('class="shot right"') == text.count('<b class="badge">✓') == sum(matches)
         wrong = len(matches) - sum(matches)
         assert text.count('class="shot wrong"') == text.count('<b class="badge">✗') == wrong
         assert all(f"AP {query['AP']:.1f}" in text for query in shown)
         assert "aerial" in text and "ground" in text and "cam&nbsp;" in text
+        assert "Cameras are numbered" in page
         for kind in ("Best", "Median", "Worst"):
             assert f"<h3>{kind} queries</h3>" in text
 
@@ -173,7 +176,7 @@ def test_three_runs_are_compared_with_the_first(tmp_path):
     assert page.count("of them better than") == 2 * len(PROTOCOLS) and page.count(" − stage 1</th>") == 2
     assert [line[:8].strip() for line in table.splitlines()[-4:]] == ["stage 1", 'my "<i>m', "method 3", "chance"]
     assert list(json.loads((tmp_path / "results.json").read_text())) == list(names)
-    text = page[page.index("<h2>ALL") : page.index("<h2>A↔G")]
+    text = page[page.index("<h2>ALL") : page.index("<h2>A↔G")].partition("<details>")[0]
     assert text.count("(stage 1: ") == 12 and text.count("<h4>") == 9  # each query has its AP in the other runs
 
 
@@ -182,7 +185,7 @@ def test_no_run(tmp_path):
         make_report({}, tmp_path / "report.html", tmp_path / "results.json")
 
 
-@pytest.mark.parametrize("name", ["results.json", "ranked_lists.json", "metrics.json", "config.yaml"])
+@pytest.mark.parametrize("name", ["results.json", "ranked_lists.json", "config.yaml"])
 @pytest.mark.parametrize("stage", [0, 1])
 def test_missing_input_names_the_file_and_its_command(runs, stage, name):
     (runs[stage] / name).unlink()
@@ -249,10 +252,99 @@ def test_runs_must_have_the_same_chance(runs):
 
 
 def test_a_run_that_was_never_trained_has_no_curves(runs):
-    (runs[0] / "metrics.json").write_text("")
+    (runs[0] / "metrics.json").unlink()  # --eval-only
+    (runs[1] / "metrics.json").write_text("")
     report_of(runs)
     assert "No training was recorded" in (runs[0].parent / "report.html").read_text()
     assert read_run("stage1", runs[0]).records == []
+
+
+# Failed queries, thresholds
+
+
+def section_of(page, name):
+    return page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+
+
+def test_all_failed_queries_are_folded_with_who_is_taken_for_whom(made):
+    folder, _, page = made
+    for protocol in PROTOCOLS:
+        _, failed, confused = section_of(page, protocol).split("<details>")
+        lists = [json.loads((folder / s / "ranked_lists.json").read_text())[protocol] for s in ("stage1", "stage2")]
+        assert lists[0]["failed"]
+        counts = [f"stage {n} {len(each['failed'])} of 6" for n, each in enumerate(lists, start=1)]
+        assert f"<summary>Failed queries: {', '.join(counts)}</summary>" in failed
+        shown = [query for each in lists for query in each["failed"]]
+        assert failed.count('class="list"') == len(shown)
+        assert all(f"first match at rank {query['first_match_rank']}" in failed for query in shown)
+        assert all(f'title="{image["path"]}"' in failed for query in shown for image in query["gallery"])
+        rows = re.findall("<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", confused)
+        assert rows == [
+            (str(row["person"]), str(row["taken_for"]), f"{row['times']} of {row['queries']}")
+            for each in lists
+            for row in each["confusions"]
+        ]
+
+
+def test_failed_queries_beyond_the_limit_are_listed_by_file(runs, monkeypatch):
+    monkeypatch.setattr(page_module, "SHOWN_FAILURES", 0)
+    monkeypatch.setattr(page_module, "LEAST_FAILURES", 1)
+    monkeypatch.setattr(failed_module, "SHOWN_PAIRS", 1)
+    change(runs[0] / "ranked_lists.json", repeat_failures)
+    report_of(runs)
+    text = section_of((runs[0].parent / "report.html").read_text(encoding="utf-8"), "CARGO")
+    _, failed, confused = text.split("<details>")
+    assert failed.partition('class="files"')[0].count('class="list"') == 1
+    assert "4 more, by the names of their files" in failed and failed.count("<li>") >= 4
+    assert re.search(r'<li><span title="/.*/images/\d_0.jpg">\d_0.jpg</span>: \d is taken for', failed)
+    assert "ranked_lists.json has 4 more pairs" in confused
+
+
+def repeat_failures(lists):
+    for protocol in lists.values():
+        for key in ("failed", "confusions"):
+            protocol[key] = (protocol[key] * 5)[:5]
+
+
+def test_without_failed_queries_there_is_no_such_list(tmp_path):
+    run = write_run(tmp_path, "good", 0.01)
+    report_of([run])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Failed queries" not in page and "taken for" not in page
+
+
+def test_a_run_of_one_view_names_no_view(tmp_path):
+    run = write_run(tmp_path, "one", 1.5, views=False)
+    report_of([run])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for protocol in PROTOCOLS:
+        text = re.sub("<p>.*?</p>", "", section_of(page, protocol), flags=re.DOTALL)  # sentences on the protocol
+        assert "id&nbsp;" in text and "aerial" not in text and "ground" not in text
+
+
+def test_names_stand_instead_of_numbers(tmp_path):
+    run = write_run(
+        tmp_path, "named", 1.5, people={n: f"person-{n}" for n in range(6)}, cameras=dict(enumerate("abcd"))
+    )
+    report_of([run])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<figcaption><span>person-" in page and "<span>b</span></figcaption>" in page
+    assert "id&nbsp;" not in page and "cam&nbsp;" not in page and "Cameras are numbered" not in page
+    assert re.search(r"<tr><td>person-\d</td><td>person-\d</td><td>1 of 1</td></tr>", page)
+
+
+def test_thresholds_are_shown_if_there_are_any(made, tmp_path):
+    assert "Thresholds" not in made[2]
+    run = write_run(tmp_path, "alone", 1.0, keys=["TEST.ROC.ENABLED", True])
+    report_of([run])
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    Outline(page)
+    text = section_of(page, "thresholds")
+    points = [p for of in json.loads((run / "thresholds.json").read_text()).values() for p in of["points"]]
+    assert len(points) == 10 and text.count("false matches &lt;= 0.1 % (needs 1,000 wrong pairs, there are 90)") == 2
+    for point in points:
+        shown = "none" if point["threshold"] is None else f"{point['threshold']:.4f}"
+        assert f"<td>{shown}</td><td>{point['true_match_rate']:.2f}</td>" in text
 
 
 # Thumbnails and names
@@ -298,7 +390,7 @@ def test_names_are_text_everywhere(tmp_path):
     legend = re.findall(r"<text[^>]*>(.*?)</text>", curves)
     assert "csv:/a_$b_$c.csv" in legend
     assert any('id="x" url(#y) #010203 _\\udcff' in text for text in legend)  # not taken for ids and colours
-    assert "id&nbsp;&lt;b1&gt;$x$" in page
+    assert "<figcaption><span>&lt;b1&gt;$x$</span>" in page
     assert list(json.loads((tmp_path / "results.json").read_text())["stage1"]) == list(HOSTILE)
 
 

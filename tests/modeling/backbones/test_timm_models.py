@@ -8,7 +8,8 @@ import torch
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone
-from fastreid.modeling.backbones.timm_models import FAMILIES, build_timm_backbone
+from fastreid.modeling.backbones.families import FAMILIES
+from fastreid.modeling.backbones.timm_models import build_timm_backbone
 from fastreid.utils.weights import WeightsError
 
 SIZE = [128, 64]
@@ -62,8 +63,11 @@ ONE_OF_EACH = {
 def test_fast_reids_other_backbones(name):
     depth, channels = ONE_OF_EACH[name]
     model = backbone(name, DEPTH=depth)
-    assert model(torch.randn(2, 3, *SIZE)).shape == (2, channels, 8, 4)
+    fine = (4, 2) if name == "build_mobilenetv2_backbone" else (8, 4)  # fast-reid's does not read LAST_STRIDE
+    assert model(torch.randn(2, 3, *SIZE)).shape == (2, channels, *fine)
     assert unused(model) == []
+    depths = {model.layer_of(parameter) for parameter, _ in model.named_parameters()}
+    assert min(depths) == 0 and max(depths) == model.num_layers > 3
     coarse = backbone(name, DEPTH=depth, LAST_STRIDE=2)
     assert coarse(torch.randn(2, 3, *SIZE)).shape == (2, channels, 4, 2)
     assert model.state_dict().keys() == coarse.state_dict().keys()
@@ -82,7 +86,7 @@ def test_every_row_names_a_model_of_timms():
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("build_osnet_backbone", {}, "build_osnet_backbone is not part of this library: timm"),
+        ("build_shufflenetv2_backbone", {}, "build_shufflenetv2_backbone is not part of this library: timm"),
         ("build_mobilenetv2_backbone", {"DEPTH": "0.1x"}, r"unknown .*DEPTH '0.1x'.*timm lacks: 0.25x, 0.1x"),
         ("build_regnet_backbone", {"DEPTH": "200y", "WITH_IBN": True}, "as it is, but for the last stride"),
         ("build_timm_backbone", {"TIMM_NAME": "convnext_atoo"}, "none of timm's .* did you mean convnext_atto"),
@@ -105,6 +109,25 @@ def test_weights_come_from_a_local_file(tmp_path):
 
 
 SWIN = "swin_tiny_patch4_window7_224"
+
+
+def test_a_file_with_other_names_is_read_in_the_order_of_its_tensors(tmp_path, caplog):
+    """As a package has the weights of EfficientNet-Lite0."""
+    name = "tf_efficientnet_lite0"
+    state = timm.create_model(name, num_classes=5).state_dict()
+    other = {f"_part{n}.{key.rpartition('.')[2]}": value + n for n, (key, value) in enumerate(state.items())}
+    torch.save(other, tmp_path / "file.pth")
+    keys = {"TIMM_NAME": name, "PRETRAIN": True, "PRETRAIN_PATH": str(tmp_path / "file.pth")}
+    with caplog.at_level("INFO"):
+        read = backbone(**keys).model.state_dict()
+    assert "tensors are those of the model in the same order" in caplog.text
+    given = dict(zip(state, other.values(), strict=True))
+    assert all(torch.equal(value, given[key]) for key, value in read.items() if not key.endswith("tracked"))
+    names = list(other)
+    names[1], names[2] = names[2], names[1]  # weight and bias of the first batch norm, which have one shape
+    torch.save({key: other[key] for key in names}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match="only 0.0% of the backbone"):
+        backbone(**keys)
 
 
 def test_published_weights_of_swin_fill_all_of_it_at_the_size_of_people(tmp_path, caplog):

@@ -1,0 +1,84 @@
+"""tools/make_table.py: what it prints and writes, and options that do not go together."""
+
+import shutil
+
+import pytest
+
+from tests.data.benchmarks.trees import touch
+from tests.data.tables.test_video import boxes, videos  # noqa: F401
+from tests.miniature import run_tool
+
+PATHS = [f"{c}/{p}/{n}.jpg" for c in ("door", "gate") for p in "abcdefghij" for n in range(3)]
+
+
+def make(folder, *words):
+    return run_tool("tools/make_table.py", *words, cwd=folder)
+
+
+def test_an_inferred_pattern_is_printed_with_its_reason(tmp_path, caplog):
+    touch(tmp_path / "photos", *PATHS, "door/a/notes.txt")
+    said = make(tmp_path, "--root", "photos", "--output", "people.csv")
+    assert "pattern: {camera}/{person}/{name}\n  inferred: of the two levels of folders" in said
+    assert "skipped 1 files with other suffixes: .txt (1)" in caplog.text
+    assert "csv:people.csv  train" in said and "python tools/check_dataset.py csv:people.csv" in said
+    again = make(tmp_path, "--root", "photos", "--output", "people.csv")
+    assert "people.csv has this content already" in again
+
+
+def test_images_that_do_not_fit_are_listed(tmp_path):
+    touch(tmp_path / "photos", *PATHS, "a.jpg")
+    said = make(tmp_path, "--root", "photos", "--pattern", "{camera}/{person}/*", "--output", "people.csv")
+    assert "1 images do not fit the pattern and are left out: a.jpg" in said and "inferred" not in said
+
+
+def test_share_and_seed(tmp_path):
+    touch(tmp_path / "photos", *PATHS)
+    texts = []
+    for number, words in enumerate(([], ["--seed", "4"], ["--test-people", "0.5"])):
+        make(tmp_path, "--root", "photos", "--output", f"{number}.csv", *words)
+        texts.append((tmp_path / f"{number}.csv").read_text())
+    assert len(set(texts)) == 3 and [text.count(",train") for text in texts] == [42, 42, 30]
+
+
+def test_videos_become_files_and_a_table(videos, tmp_path):  # noqa: F811
+    for name in ("door", "yard"):
+        shutil.copy(videos / f"{name}.mp4", tmp_path)
+        (tmp_path / name).mkdir()
+        boxes(tmp_path / name, *(f"{frame},p{frame % 4},0,0,9,20" for frame in range(10)))
+    said = make(
+        tmp_path,
+        *("--video", "door.mp4", "--boxes", "door/boxes.csv", "--video", "yard.mp4", "--boxes", "yard/boxes.csv"),
+        *("--crops", "crops", "--output", "people.csv"),
+    )
+    assert "cut out into crops: 10 images of door, 10 images of yard" in said
+    assert "csv:people.csv  query" in said.replace("csv:people.csv query", "csv:people.csv  query")
+    assert len((tmp_path / "people.csv").read_text().splitlines()) == 21
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give --root for a folder of images, or --video"),
+        (["--root", "a", "--video", "b"], "give --root"),
+        (["--video", "b"], "belong together"),
+        (["--root", "a", "--crops", "b"], "belong together"),
+        (["--video", "b", "--boxes", "c", "--crops", "d", "--pattern", "{person}/*"], "--pattern is for --root"),
+    ],
+)
+def test_options_that_do_not_go_together(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit):
+        make(tmp_path, *words, "--output", "people.csv")
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--root", "nowhere"], "no images below"),
+        (["--root", ".", "--test-people", "1"], "above 0 and below 1"),
+    ],
+)
+def test_errors_are_one_sentence(tmp_path, words, message):
+    with pytest.raises(SystemExit, match=message):
+        make(tmp_path, *words, "--output", "people.csv")
+    assert not (tmp_path / "people.csv").exists()

@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""Says how alike the people in some images are: the distance of each image to the first one.
+
+python tools/compare_images.py logs/small/resnet18/model_final.pth a.jpg b.jpg c.jpg
+
+If the folder of the checkpoint has thresholds.json (TEST.ROC.ENABLED), the threshold of --false-matches decides whether
+two images show the same person.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fastreid import Predictor
+from fastreid.config import user_path
+from fastreid.evaluation.results import THRESHOLDS
+from fastreid.evaluation.thresholds import MATCH_RATES, match_rate_choice, rate_label
+from fastreid.retrieval import build_dist
+from fastreid.utils.display_text import printable
+from fastreid.utils.errors import UserError, reported_as
+from fastreid.utils.text import TextError, read_text
+
+from tabulate import tabulate
+
+
+class ThresholdError(UserError, ValueError):
+    """thresholds.json cannot be read, or has no threshold for this checkpoint."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("checkpoint", type=user_path, metavar="CHECKPOINT", help="model_final.pth of a run")
+    add("first", type=user_path, metavar="IMAGE", help="image that the others are compared with")
+    add("others", type=user_path, nargs="+", metavar="IMAGE", help="other images")
+    rates = [f"{100 * rate:g}" for rate in MATCH_RATES]
+    add("--false-matches", choices=rates, default="1", help="rate of the threshold, in percent (default: 1)")
+    add("--protocol", help="whose threshold is taken (default: the first one of thresholds.json)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line `argv` (default: that of the process)."""
+    with reported_as("compare_images"):
+        args = _parser().parse_args(argv)
+        rate = float(args.false_matches) / 100
+        predictor = Predictor(args.checkpoint)
+        metric = predictor.cfg.TEST.METRIC
+        features = predictor.embed([args.first, *args.others], normalize=False)
+        distances = build_dist(features[:1], features[1:], metric)[0].tolist()
+        threshold, source = _threshold(args.checkpoint.parent / THRESHOLDS, args.protocol, rate)
+        rows = [
+            [printable(os.fspath(path)), f"{distance:.3f}", *([_verdict(distance, threshold)] if source else [])]
+            for path, distance in zip(args.others, distances, strict=True)
+        ]
+        headers = [f"compared with {printable(os.fspath(args.first))}", f"{metric} distance", "same person?"]
+        print(tabulate(rows, headers=headers[: len(rows[0])], disable_numparse=True, colalign=["left", "right"]))
+        print(f"\n{_explained(threshold, source, rate)}")
+
+
+def _verdict(distance: float, threshold: float | None) -> str:
+    return "yes" if threshold is not None and distance <= threshold else "no"
+
+
+def _explained(threshold: float | None, source: str, rate: float) -> str:
+    """Return a sentence about the threshold."""
+    if not source:
+        return f"No threshold is known: {THRESHOLDS}, which TEST.ROC.ENABLED True writes, is not beside the checkpoint."
+    pairs = f"{rate_label(rate)} of pairs of two people"
+    if threshold is None:
+        return f"There is no threshold at which at most {pairs} are accepted ({source})."
+    return f"The threshold is {threshold:.3f}: at most {pairs} are nearer ({source})."
+
+
+def _threshold(file: Path, protocol: str | None, rate: float) -> tuple[float | None, str]:
+    """Return the threshold of a false-match rate, and a description of where it is from; "" if there is no file."""
+    if not file.is_file() and protocol is None:
+        return None, ""
+    try:
+        found: dict[str, Any] = json.loads(read_text(file))
+        name = protocol or next(iter(found))
+        if name not in found:
+            raise ThresholdError(f"{file} has no protocol {name!r}; it has {', '.join(found)}")
+        points = {point["choice"]: point for point in found[name]["points"]}
+        return points[match_rate_choice(rate)]["threshold"], f"{printable(name)} of {file}"
+    except (OSError, TextError, json.JSONDecodeError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise ThresholdError(f"cannot read a threshold from {file} ({error}); evaluate again") from error
+
+
+if __name__ == "__main__":
+    main()
