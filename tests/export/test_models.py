@@ -90,6 +90,10 @@ def test_every_solver_is_traced(solver, guidance):
     check(sample, torch.randn(5, 3))
 
 
+_TIMM = (
+    *("MODEL.BACKBONE.DEPTH", "50x", "MODEL.BACKBONE.NAME", "build_timm_backbone"),
+    "MODEL.BACKBONE.TIMM_NAME",
+)
 BACKBONES = {
     "resnet with all": [
         *("MODEL.BACKBONE.DEPTH", "50x", "MODEL.BACKBONE.WITH_IBN", True, "MODEL.BACKBONE.WITH_SE", True),
@@ -100,9 +104,9 @@ BACKBONES = {
         *("MODEL.BACKBONE.NAME", "build_clip_backbone", "MODEL.BACKBONE.DEPTH", "mini"),
         *("MODEL.BACKBONE.CLIP_FEATURE", "both", "MODEL.HEADS.POOL_LAYER", "Identity"),
     ],
-    "swin": ["MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.BACKBONE.TIMM_NAME", "swin_tiny_patch4_window7_224"],
+    "swin": [*_TIMM, "swin_tiny_patch4_window7_224"],
     "mobilenet": ["MODEL.BACKBONE.NAME", "build_mobilenetv3_backbone", "MODEL.BACKBONE.DEPTH", "small"],
-    "eva": ["MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.BACKBONE.TIMM_NAME", "test_eva"],
+    "eva": [*_TIMM, "eva02_tiny_patch14_224", "INPUT.SIZE_TRAIN", [56, 28], "INPUT.SIZE_TEST", [56, 28]],
 }
 
 
