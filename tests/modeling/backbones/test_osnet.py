@@ -77,9 +77,7 @@ def test_files_of_torchreid(depth, tmp_path, caplog):
 def test_a_file_of_another_variant_is_refused(tmp_path):
     path = str(tmp_path / "file.pth")
     torch.save(osnet(WITH_IBN=True).state_dict(), path)
-    with pytest.raises(
-        WeightsError, match=r"with instance norms in conv2.0, conv2.1, but this is an OSNet w"
-    ):
+    with pytest.raises(WeightsError, match=r"with instance norms in conv2.0, conv2.1, but this is an OSNet w"):
         osnet(PRETRAIN=True, PRETRAIN_PATH=path)
 
 
