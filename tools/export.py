@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fastreid.config import CfgNode, ConfigError, user_path
-from fastreid.engine import build_for_evaluation
 from fastreid.export import FORMATS, ExportOptions, export_model
 from fastreid.modeling.trained import load_trained
 from fastreid.utils.errors import reported_as
@@ -84,14 +83,15 @@ def _load(checkpoint: Path, options: Sequence[str]) -> tuple[nn.Module, CfgNode]
     for key in options[::2]:
         if not (key.startswith(_KEYS) or key == _ASSETS) or key == "TEST.SDMODEL.MICRO_BATCH":
             raise ConfigError(f"{key} has no effect on an exported file: only {', '.join((*_KEYS, _ASSETS))} have")
-    model, cfg = load_trained(str(checkpoint))
+    model, cfg = load_trained(checkpoint)
     if not options:
         return model, cfg
+    del model  # before the other one is built
     cfg = cfg.clone()
     cfg.defrost()
     cfg.merge_from_list(list(options))
     cfg.freeze()
-    return build_for_evaluation(cfg).requires_grad_(False), cfg
+    return load_trained(checkpoint, config=cfg)
 
 
 if __name__ == "__main__":

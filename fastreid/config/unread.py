@@ -108,6 +108,11 @@ TABLE = (
         lambda cfg: _reads_losses(cfg) and cfg.MODEL.LOSSES.CE.EPSILON >= 0,
         "MODEL.LOSSES.CE.EPSILON",
     ),
+    Unread(
+        ("MODEL.LOSSES.TRI.EXACT_WEIGHTS",),
+        lambda cfg: _reads_losses(cfg) and cfg.MODEL.LOSSES.TRI.HARD_MINING,
+        "MODEL.LOSSES.TRI.HARD_MINING",
+    ),
     *(_of_method(method) for method in methods() if method.keys),
     Unread(
         ("DATASETS.SUBSET.RATIO", "DATASETS.SUBSET.SEED"),

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fastreid.evaluation.failures import confusions, failures, nearest_images
 from fastreid.evaluation.scoring import ProtocolResult
 from fastreid.structures import UNNAMED_PERSON, PersonImage
-from fastreid.structures.view import view_name
 from fastreid.utils.display_text import printable
 
 logger = logging.getLogger(__name__)
 
 QUERIES_PER_KIND = 3
 LIST_LENGTH = 10
+NEAREST = 3  # images of a failed query, beside the first right one
 LOGGED_PAIRS = 5
 UNLABELLED = "unlabelled"
 
@@ -60,7 +60,7 @@ def ranked_lists(
         names: names of people and cameras, which are given beside their ids.
 
     Returns:
-        `chance` (percent), `views` (names of the views that occur), `ap_by_query` (path -> percent, valid queries), and
+        `chance` (percent), `views` (those that occur), `ap_by_query` (path -> percent, valid queries), and
 
         - `queries`, each with `kind` (best, median, worst), its figures, the image, and `gallery`: the nearest images
           after removal, ties by gallery index as in the score;
@@ -71,25 +71,39 @@ def ranked_lists(
     """
     names, ranking = names or Names(), result.ranking
     lists = _Lists(result, query, gallery, names)
-    failed = failures(result)
+    valid = np.flatnonzero(ranking.valid).tolist()
+    failed = lists.failed()
     return {
         "chance": result.chance,
-        "views": [view_name(view) for view in sorted({int(image.view) for image in (*query, *gallery)})],
-        "ap_by_query": {
-            query[row].path: 100.0 * float(ranking.ap[row]) for row in np.flatnonzero(ranking.valid).tolist()
-        },
+        "views": sorted({int(image.view) for image in (*query, *gallery)}),
+        "ap_by_query": {query[row].path: 100.0 * float(ranking.ap[row]) for row in valid},
         "queries": [{"kind": kind, **lists.nearest(row)} for kind, row in pick_queries(ranking.ap)],
-        "failed": [lists.of(each.query, each.images, each.distances) for each in failed],
-        "confusions": [
-            {
-                **names.person(pair.person),
-                **names.person(pair.taken_for, "taken_for"),
-                "times": pair.times,
-                "queries": pair.queries,
-            }
-            for pair in confusions(failed, query, gallery, ranking.valid)
-        ],
+        "failed": failed,
+        "confusions": _confusions(failed, Counter(int(query[row].person) for row in valid), names),
     }
+
+
+def _confusions(
+    failed: Sequence[Mapping[str, Any]], num_queries: Mapping[int, int], names: Names
+) -> list[dict[str, Any]]:
+    """Count which person is taken for which other one, by the nearest image; most frequent first.
+
+    Args:
+        failed: failed queries.
+        num_queries: number of valid queries of each person.
+        names: names of people.
+    """
+    pairs = Counter((each["query"]["person"], each["gallery"][0]["person"]) for each in failed)
+    ordered = sorted(pairs.items(), key=lambda pair: (-pair[1], num_queries[pair[0][0]], pair[0]))
+    return [
+        {
+            **names.person(person),
+            **names.person(other, "taken_for"),
+            "times": times,
+            "queries": num_queries[person],
+        }
+        for (person, other), times in ordered
+    ]
 
 
 @dataclass(frozen=True)
@@ -106,6 +120,25 @@ class _Lists:
         distances = self.result.distances_of(row)
         images = nearest_images(distances, self.result.matches.removed_mask(row), LIST_LENGTH)
         return self.of(row, list(enumerate(images, start=1)), {index: float(distances[index]) for index in images})
+
+    def failed(self) -> list[dict[str, Any]]:
+        """Return all queries whose nearest image shows another person, worst AP first; equal AP by row.
+
+        Their distances are computed once more, a few rows at a time, and only those of a few images are kept.
+        """
+        ranking = self.result.ranking
+        rows = self.result.distances.rows_of(np.flatnonzero(ranking.first_match_rank > 1), "looking at failed queries")
+        lists = {row: self._failed(row, distances) for row, distances in rows}
+        return [lists[row] for row in sorted(lists, key=lambda row: ranking.ap[row])]
+
+    def _failed(self, row: int, distances: np.ndarray) -> dict[str, Any]:
+        """Return a failed query with its nearest images and the first right one."""
+        matches, first_rank = self.result.matches, int(self.result.ranking.first_match_rank[row])
+        right = matches.positives[matches.positive_starts[row] : matches.positive_starts[row + 1]]
+        first_right = int(right[np.argmin(distances[right])])  # of equal distances the lower index, as in the score
+        nearest = nearest_images(distances, matches.removed_mask(row), min(NEAREST, first_rank - 1))
+        images = [*enumerate(nearest, start=1), (first_rank, first_right)]
+        return self.of(row, images, {index: float(distances[index]) for _, index in images})
 
     def of(self, row: int, images: Sequence[tuple[int, int]], distances: Mapping[int, float]) -> dict[str, Any]:
         """Return a query with some images, (rank, gallery index) each."""
@@ -127,6 +160,22 @@ class _Lists:
                 for rank, index in images
             ],
         }
+
+
+def nearest_images(distances: np.ndarray, removed: np.ndarray, count: int) -> list[int]:
+    """Return the nearest gallery images of a query that are not removed; of equal distances the lower index first.
+
+    Args:
+        distances: distances [G].
+        removed: bool [G].
+        count: number of images.
+    """
+    kept = np.flatnonzero(~removed)
+    near = distances[kept]
+    if count < len(near):  # only the images up to the last distance are sorted
+        is_near = near <= np.partition(near, count - 1)[count - 1]
+        kept, near = kept[is_near], near[is_near]
+    return kept[np.argsort(near, kind="stable")[:count]].tolist()
 
 
 def pick_queries(ap: np.ndarray, count: int = QUERIES_PER_KIND) -> list[tuple[str, int]]:

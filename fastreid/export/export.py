@@ -25,6 +25,7 @@ from fastreid.export.generation import fixed_generation
 from fastreid.export.metadata import metadata_of
 from fastreid.export.options import ExportOptions
 from fastreid.export.tracing import trace
+from fastreid.modeling.trained import config_text
 from fastreid.utils.errors import UserError
 from fastreid.utils.files import atomic_write
 
@@ -75,7 +76,7 @@ def _content(model: nn.Module, cfg: CfgNode, options: ExportOptions) -> tuple[by
     metadata = metadata_of(model, cfg, options, given[_TRACED], expected[0].shape[1])
     chosen = FORMATS[options.format]
     try:
-        content = chosen.encode(program, list(given[0]), metadata, cfg.dump())
+        content = chosen.encode(program, list(given[0]), metadata, config_text(cfg))
         run = chosen.load(content)
     except UserError:
         raise

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.evaluation.ranked_lists import Names, log_failures, pick_queries, ranked_lists
-from fastreid.evaluation.scoring import score
-from fastreid.evaluation.scoring_options import Scoring
+from fastreid.evaluation.ranked_lists import Names, _Lists, log_failures, nearest_images, pick_queries, ranked_lists
+from fastreid.evaluation.scoring import score, score_distances, score_features
+from fastreid.evaluation.scoring_options import Reranking, Scoring
 from fastreid.structures import PersonImage
+from tests.evaluation.test_roc import protocol
 
 QUERY = [PersonImage(f"q{p}", p, 0, 0) for p in range(12)]
 GALLERY = [PersonImage(f"g{p}_{c}", p, c, int(c > 1)) for p in range(-1, 12) for c in range(4)]
@@ -108,7 +109,7 @@ def test_the_most_frequent_confusion_comes_first():
         {"person": 1, "person_name": "bob", "taken_for": 2, "times": 1, "queries": 1},
         {"person": 0, "person_name": "ann", "taken_for": -2, "taken_for_name": "unlabelled", "times": 1, "queries": 4},
     ]
-    assert lists["views"] == ["aerial"]
+    assert lists["views"] == [0]
 
 
 def test_the_log_names_the_most_frequent_confusions(scored, caplog):
@@ -121,3 +122,37 @@ def test_the_log_names_the_most_frequent_confusions(scored, caplog):
     assert f"TOY: the nearest image shows another person for {count} of 12 queries" in caplog.text
     assert f"Person {first['person']} is taken for {first['taken_for']} in 1 of 1" in caplog.text
     assert caplog.text.count("is taken for") == 5 and "GOOD" not in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_nearest_images_are_those_of_a_stable_sort(count):
+    rng = np.random.default_rng(count)
+    for _ in range(50):
+        distances = rng.integers(0, 4, 9).astype(np.float32)  # many are equal
+        removed = rng.random(9) < 0.2
+        kept = np.flatnonzero(~removed)
+        expected = kept[np.argsort(distances[kept], kind="stable")][:count]
+        assert nearest_images(distances, removed, count) == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"engine": "compiled"}, {"engine": "torch"}, {"reranking": Reranking(k1=4, k2=2)}, {"metric": "euclidean"}],
+    ids=str,
+)
+def test_every_block_is_read(options):
+    result = score_features(*protocol(3, q=40, g=200), Scoring(**options, memory_budget=0.005))
+    assert result.distances.rows_at_once < 20
+    query, gallery = ([PersonImage(f"{side}{n}", 0, 0) for n in range(size)] for side, size in (("q", 40), ("g", 200)))
+    found = ranked_lists(result, query, gallery)["failed"]
+    failed = np.flatnonzero(result.ranking.first_match_rank > 1).tolist()
+    assert sorted(int(each["query"]["path"][1:]) for each in found) == failed != []
+    for each in found:
+        row = result.distances_of(int(each["query"]["path"][1:]))
+        assert all(image["distance"] == float(row[int(image["path"][1:])]) for image in each["gallery"])
+
+
+def test_without_failures_no_distance_is_computed(monkeypatch):
+    result = score_distances(np.array([[0.1, 0.9]]), [0], [0, 1], [0], [1, 1])
+    monkeypatch.setattr(result.distances, "block", None)
+    assert _Lists(result, QUERY, GALLERY, Names()).failed() == []

@@ -5,10 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
-from fastreid.engine import DefaultPredictor
-from fastreid.modeling.trained import load_trained
+from fastreid.encoder import Predictor
 from tests.miniature import run_tool
 from tests.pages import TEXTS, blocks
 
@@ -17,8 +15,7 @@ TOOL = "tools/export.py"
 
 def predictor_of(people):
     """The predictor of the tiny run."""
-    _, cfg = load_trained(str(people / "out/model_final.pth"))
-    return DefaultPredictor(cfg)
+    return Predictor(people / "out/model_final.pth", device="cpu")
 
 
 def test_the_programs_of_the_page_compute_the_features_of_evaluation(people, tmp_path, monkeypatch):
@@ -36,12 +33,12 @@ def test_the_programs_of_the_page_compute_the_features_of_evaluation(people, tmp
     of_onnx, of_torch = blocks(TEXTS["docs/export.md"], "python")
     names: dict = {}
     exec(of_onnx, names)
-    expected = F.normalize(predictor_of(people).describe(["a.jpg", "b.jpg"]))
+    expected = predictor_of(people).embed(["a.jpg", "b.jpg"])
     np.testing.assert_allclose(names["features"], expected.numpy(), atol=1e-5)
     assert names["similarity"] == pytest.approx((expected[0] @ expected[1]).item(), abs=1e-5)
     exec(of_torch, names)
-    model = predictor_of(people)
-    torch.testing.assert_close(names["features"], F.normalize(model(names["images"])), atol=1e-5, rtol=1e-4)
+    expected = predictor_of(people).embed(names["images"])
+    torch.testing.assert_close(names["features"], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_default_name_is_that_of_the_checkpoint_and_a_file_is_replaced(people, tmp_path):
@@ -51,7 +48,8 @@ def test_the_default_name_is_that_of_the_checkpoint_and_a_file_is_replaced(peopl
     assert "out/model_final.pt2: " in said
     program = torch.export.load(tmp_path / "out/model_final.pt2").module()
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    torch.testing.assert_close(program(images=images), predictor_of(people)(images), atol=1e-5, rtol=1e-4)
+    expected = predictor_of(people).embed(images, normalize=False)
+    torch.testing.assert_close(program(images=images), expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

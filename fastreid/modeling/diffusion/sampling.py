@@ -122,6 +122,17 @@ class Reverse:
         self.times: list[float] = solver.timesteps.tolist()
         self.start_scale = float(solver.init_noise_sigma)
 
+    @classmethod
+    def prepared(cls, solver: Any, num_steps: int, device: torch.device | str, eta: float) -> Reverse:
+        """Set the timesteps of a solver, and return the run before its first step."""
+        with torch.inference_mode(False):  # a later use may need gradients
+            solver.set_timesteps(num_steps, device=device)
+        if hasattr(solver, "set_begin_index"):  # else the first step searches its time in the table
+            solver.set_begin_index(0)
+        if type(solver).__name__ == "EulerDiscreteScheduler":  # a graph cannot branch on values of tensors
+            solver.sigmas = solver.sigmas.tolist()
+        return cls(solver, eta)
+
     def copy(self) -> Reverse:
         """Return the same run with a state of its own. Tensors are shared, as steps do not change them."""
         copied = copy.copy(self)

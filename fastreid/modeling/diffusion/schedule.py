@@ -97,7 +97,6 @@ class Schedule:
         self.betas = {name: config[name] for name in _BETAS if name in config}
         self._eta = {"ddpm": 1.0, "ddim": eta}.get(solver, 0.0)
         self.stochastic, self.cubic = self._eta > 0, cubic
-        self._branches_on_sigmas = solver == "euler"
         self._prepared: dict[tuple[int, torch.device], Reverse] = {}
 
     @classmethod
@@ -181,12 +180,5 @@ class Schedule:
             )
         key = num_steps, torch.device(device)
         if key not in self._prepared:  # its tables are made once: they cannot be while a graph is traced
-            with torch.inference_mode(False):  # a later use may need gradients
-                solver = self.make_solver()
-                solver.set_timesteps(num_steps, device=device)
-            if hasattr(solver, "set_begin_index"):  # else the first step searches its time in the table
-                solver.set_begin_index(0)
-            if self._branches_on_sigmas:  # on numbers, as a graph cannot branch on values of tensors
-                solver.sigmas = solver.sigmas.tolist()
-            self._prepared[key] = Reverse(solver, self._eta)
+            self._prepared[key] = Reverse.prepared(self.make_solver(), num_steps, device, self._eta)
         return self._prepared[key].copy()

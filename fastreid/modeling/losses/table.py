@@ -47,7 +47,10 @@ _ROWS = {
     "FocalLoss": Loss("loss_focal", "cls_outputs", focal_loss, "FL", {"ALPHA": "alpha", "GAMMA": "gamma"}),
     "TripletLoss": Loss(
         "loss_triplet", "features", triplet_loss, "TRI",
-        {"MARGIN": "margin", "NORM_FEAT": "norm_feat", "HARD_MINING": "hard_mining"},
+        {
+            "MARGIN": "margin", "NORM_FEAT": "norm_feat", "HARD_MINING": "hard_mining",
+            "EXACT_WEIGHTS": "exact_weights",
+        },
     ),
     "CircleLoss": Loss(
         "loss_circle", "features", pairwise_circleloss, "CIRCLE", {"MARGIN": "margin", "GAMMA": "gamma"}

@@ -7,7 +7,15 @@ from torch import Tensor
 from fastreid.utils import comm
 
 
-def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: bool, hard_mining: bool) -> Tensor:
+def triplet_loss(
+    embedding: Tensor,
+    targets: Tensor,
+    margin: float,
+    norm_feat: bool,
+    hard_mining: bool,
+    *,
+    exact_weights: bool = False,
+) -> Tensor:
     """Return the triplet loss over every anchor of a batch, a float32 scalar.
 
     With several processes the anchors are those of this process, and their pairs are with the images of all.
@@ -16,9 +24,11 @@ def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: b
         embedding: [B, D].
         targets: [B] identities.
         margin: 0 means soft margin, softplus(d_p - d_n); otherwise the loss is relu(d_p - d_n + margin).
-        norm_feat: use the cosine distance instead of the Euclidean.
+        norm_feat: use 2 - 2 cos instead of the Euclidean distance, as fast-reid does.
         hard_mining: use the hardest positive and negative of each anchor; otherwise softmax-weighted means of all (AGW,
             Ye et al. 2021, equation 5). An anchor without another positive is its own positive.
+        exact_weights: the weights are the softmax of the equation. Otherwise they are those of the code of AGW and
+            fast-reid, which adds 1e-6 to the sum of exponentials: negatives farther than about 13 lose their weight.
     """
     with torch.autocast(embedding.device.type, enabled=False):  # it would round the products to half precision
         distances = _distances(embedding.float(), comm.rows_of_all(embedding.float()), norm_feat)
@@ -29,18 +39,26 @@ def triplet_loss(embedding: Tensor, targets: Tensor, margin: float, norm_feat: b
         positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
         negative = distances.masked_fill(not_negative, torch.inf).amin(dim=1)
     else:
-        positive = (distances * distances.masked_fill(~same, -torch.inf).softmax(dim=1)).sum(dim=1)
-        weights = (-distances).masked_fill(not_negative, -torch.inf).softmax(dim=1)
-        negative = (distances * weights).sum(dim=1)
+        positive = (distances * _weights(distances, same, exact_weights)).sum(dim=1)
+        negative = (distances * _weights(-distances, ~not_negative, exact_weights)).sum(dim=1)
     gap = positive - negative
     losses = F.relu(gap + margin) if margin > 0 else F.softplus(gap)
     # Not an index of rows: their number would have to be read from the GPU.
     return (losses * has_negative).sum() / has_negative.sum().clamp(min=1)
 
 
+def _weights(scores: Tensor, mask: Tensor, is_exact: bool) -> Tensor:
+    """The weights [B, N] of pairs, by their scores; a pair that is not in the mask has the weight 0."""
+    if is_exact:
+        return scores.masked_fill(~mask, -torch.inf).softmax(dim=1)
+    scores = scores * mask  # the maximum is over zeros, too, so that negatives have exp(-distance)
+    raw = (scores - scores.amax(dim=1, keepdim=True)).exp() * mask
+    return raw / (raw.sum(dim=1, keepdim=True) + 1e-6)
+
+
 def _distances(anchors: Tensor, others: Tensor, norm_feat: bool) -> Tensor:
     if norm_feat:
-        return 1 - F.normalize(anchors, dim=1) @ F.normalize(others, dim=1).T
+        return 2 - 2 * F.normalize(anchors, dim=1) @ F.normalize(others, dim=1).T
     squared = anchors.square().sum(dim=1)[:, None] + others.square().sum(dim=1)[None, :] - 2 * anchors @ others.T
     # The gradient of the root is infinite at zero.
     return squared.clamp(min=1e-12).sqrt()

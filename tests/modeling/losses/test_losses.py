@@ -67,7 +67,8 @@ def test_weighted_mining_of_one_positive_and_one_negative_is_their_distance():
     points, people = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 1])
     # The only positive of an anchor is itself, at (about) zero.
     expected = math.log1p(math.exp(-4))
-    assert triplet_loss(points, people, 0.0, False, False).item() == pytest.approx(expected, rel=1e-4)
+    loss = triplet_loss(points, people, 0.0, False, False, exact_weights=True)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("margin", [0.0, 2.5])
@@ -84,13 +85,40 @@ def test_weighted_mining_prefers_far_positives_and_near_negatives(margin):
         negative = sum(w * d for w, d in zip(near, negatives, strict=True)) / sum(near)
         gaps.append(positive - negative)
     expected = sum(max(gap + margin, 0) if margin else math.log1p(math.exp(gap)) for gap in gaps) / 5
-    loss = triplet_loss(torch.tensor(line)[:, None], torch.tensor(people), margin, False, False)
+    points = torch.tensor(line)[:, None]
+    loss = triplet_loss(points, torch.tensor(people), margin, False, False, exact_weights=True)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_normalised_features_use_cosine_distance():
+def weights_of_agws_code(distances, mask):
+    """As fast-reid's and AGW's code has it: masked scores, minus their maximum, and 1e-6 in the denominator."""
+    scores = [d if inside else 0.0 for d, inside in zip(distances, mask, strict=True)]
+    raw = [math.exp(s - max(scores)) if inside else 0.0 for s, inside in zip(scores, mask, strict=True)]
+    return [value / (sum(raw) + 1e-6) for value in raw]
+
+
+@pytest.mark.parametrize(("scale", "is_close"), [(1.0, True), (8.0, False)])
+def test_weighted_mining_by_default_is_that_of_agws_code(scale, is_close):
+    """Negatives lose their weight if they are far, which the exact softmax does not have."""
+    line, people, gaps = [scale * x for x in (0.0, 1.0, 2.5, 4.0)], [0, 0, 1, 1], []
+    for anchor, person in zip(line, people, strict=True):
+        distances = [abs(anchor - other) for other in line]
+        same = [other == person for other in people]
+        far = weights_of_agws_code(distances, same)
+        near = weights_of_agws_code([-d for d in distances], [not inside for inside in same])
+        gaps.append(sum((w - v) * d for w, v, d in zip(far, near, distances, strict=True)))
+    expected = sum(math.log1p(math.exp(gap)) for gap in gaps) / 4
+    points = torch.tensor(line)[:, None]
+    loss = triplet_loss(points, torch.tensor(people), 0.0, False, False).item()
+    assert loss == pytest.approx(expected, rel=1e-4)
+    exact = triplet_loss(points, torch.tensor(people), 0.0, False, False, exact_weights=True).item()
+    assert (loss == pytest.approx(exact, rel=1e-3)) == is_close
+
+
+def test_normalised_features_use_two_minus_two_cosines():
     points = torch.tensor([[1.0, 0.0], [10.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
-    assert triplet_loss(points, PEOPLE, 0.5, True, True).item() == pytest.approx(0.0, abs=1e-6)  # 0 - 1 + 0.5 < 0
+    assert triplet_loss(points, PEOPLE, 0.5, True, True).item() == pytest.approx(0.0, abs=1e-6)  # 0 - 2 + 0.5 < 0
+    assert triplet_loss(points, PEOPLE, 2.5, True, True).item() == pytest.approx(0.5)  # 0 - 2 + 2.5
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3])

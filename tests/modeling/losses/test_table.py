@@ -79,7 +79,13 @@ def test_options_are_fast_reids_loss_kwargs():
     options = loss_options(get_cfg())
     assert options["loss_names"] == ("CrossEntropyLoss",)
     assert options["ce"] == {"eps": 0.0, "alpha": 0.2, "scale": 1.0}
-    assert options["tri"] == {"margin": 0.3, "norm_feat": False, "hard_mining": False, "scale": 1.0}
+    assert options["tri"] == {
+        "margin": 0.3,
+        "norm_feat": False,
+        "hard_mining": False,
+        "exact_weights": False,
+        "scale": 1.0,
+    }
     assert options["circle"] == options["cosface"] == {"margin": 0.25, "gamma": 128, "scale": 1.0}
 
 
