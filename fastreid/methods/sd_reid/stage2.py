@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import methodcaller
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ from fastreid.modeling.diffusion.steps import clean_of
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, Transform
 from fastreid.structures import Condition, PersonFeatures
-from fastreid.utils.devices import ReadOnce, to_device
+from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 
 
@@ -136,7 +135,6 @@ class SDReIDStage2(PersonModel):
         self.generated_neck, self.compares_latents = generated_neck, compares_latents
         self.cache = cache
         self.start_noise, self.generated_losses = start_noise, generated_losses
-        self._seen = ReadOnce(methodcaller("tolist"))
         self.register_frozen_asset("denoiser")
 
     @classmethod
@@ -341,8 +339,7 @@ class SDReIDStage2(PersonModel):
         Raises:
             ConfigError: stage 1 never saw one.
         """
-        seen = self._seen(self.person.memory.seen)[: self.num_views]
-        if unseen := [view for view, is_seen in enumerate(seen) if not is_seen]:
+        if unseen := [view for view in self.person.memory.unseen() if view < self.num_views]:
             raise ConfigError(
                 f"views {unseen} have no centre: stage 1 never saw them; train it on data that shows them, or set "
                 "MODEL.SDMODEL.VIEW_NUM"

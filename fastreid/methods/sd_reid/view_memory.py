@@ -1,10 +1,13 @@
 """View memory bank: the mean view token of each view, which is used when a view is requested."""
 
+from operator import methodcaller
+
 import torch
 from torch import Tensor, nn
 
 from fastreid.config import ConfigError
 from fastreid.utils import comm
+from fastreid.utils.devices import ReadOnce
 
 
 class ViewMemoryBank(nn.Module):
@@ -32,11 +35,16 @@ class ViewMemoryBank(nn.Module):
         self.momentum = momentum
         self.register_buffer("centres", torch.zeros(num_views, feature_dim))
         self.register_buffer("seen", torch.zeros(num_views, dtype=torch.bool))
+        self._read = ReadOnce(methodcaller("tolist"))
 
     @property
     def num_views(self) -> int:
         """Number of views V."""
         return len(self.centres)
+
+    def unseen(self) -> list[int]:
+        """Return the views without a centre."""
+        return [view for view, is_seen in enumerate(self._read(self.seen)) if not is_seen]
 
     @torch.no_grad()
     def update(self, view_tokens: Tensor, views: Tensor) -> None:
