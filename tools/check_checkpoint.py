@@ -4,8 +4,8 @@
 python tools/check_checkpoint.py market_bot_R50.pth --config-file configs/Market1501/bagtricks_R50.yml
 
 The figure is the mAP of the model on rendered people, beside that of the same network with random weights. It needs no
-data set. Trained weights that were read as their program meant them find rendered people far better than random ones;
-the published figure of a checkpoint needs its data set (tools/train_net.py --eval-only).
+data set. If both are alike, the weights are hardly trained, or the config says something else than their program did.
+The published figure of a checkpoint needs its data set (tools/train_net.py --eval-only).
 """
 
 from __future__ import annotations
