@@ -11,12 +11,11 @@ The published figure of a checkpoint needs its data set (tools/train_net.py --ev
 from __future__ import annotations
 
 import argparse
-import copy
 
 from fastreid import Predictor
 from fastreid.config import get_cfg, user_path
 from fastreid.evaluation.rank import evaluate_rank
-from fastreid.modeling.model import build_model
+from fastreid.modeling.model import build_model, evaluation_config_of
 from fastreid.rendering import RenderConfig, RenderRequest, render_person
 from fastreid.retrieval import build_dist
 from fastreid.utils.checkpoint import load_weights
@@ -70,9 +69,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _untrained(predictor: Predictor) -> nn.Module:
     """Return the model of a predictor with random weights."""
-    cfg = copy.deepcopy(predictor.cfg)
-    cfg.defrost()
-    cfg.merge_from_list(["MODEL.BACKBONE.PRETRAIN", False, "MODEL.WEIGHTS", ""])
+    cfg = evaluation_config_of(predictor.cfg)
     torch.manual_seed(_SEED)
     return build_model(cfg, num_classes=cfg.MODEL.HEADS.NUM_CLASSES or 1).eval().requires_grad_(False)
 
