@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreid.utils import comm
-from fastreid.utils.devices import to_device
+from fastreid.utils.devices import ReadOnce, to_device
 from fastreid.utils.errors import ArgumentError
 
 
@@ -127,16 +127,12 @@ class ClusterMemory(PrototypeMemory):
     ) -> None:
         super().__init__(max_clusters, feature_dim, temperature=temperature, momentum=momentum, update=update)
         self.register_buffer("num_clusters", torch.zeros((), dtype=torch.int64))
-        self._counted: tuple[Tensor, int, int] | None = None  # the buffer, its version, and its value
+        self._count = ReadOnce(int)
 
     @property
     def prototypes(self) -> Tensor:
         """The prototypes of the clusters there are, [K, D]."""
-        buffer = self.num_clusters
-        # It is read after changes only, as reading waits for a GPU.
-        if self._counted is None or self._counted[0] is not buffer or self._counted[1] != buffer._version:
-            self._counted = (buffer, buffer._version, int(buffer))
-        return self.class_prototypes[: self._counted[2]]
+        return self.class_prototypes[: self._count(self.num_clusters)]
 
     @torch.no_grad()
     def restart(self, prototypes: Tensor) -> None:

@@ -1,15 +1,18 @@
-"""Devices that this installation of torch can compute on."""
+"""Devices that this installation of torch can compute on, and copies between them."""
 
 from __future__ import annotations
 
 import functools
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fastreid.utils.errors import ArgumentError
 
 if TYPE_CHECKING:
     import torch
+
+Value = TypeVar("Value")
 
 
 def usable_device(name: str | torch.device, *, key: str = "device") -> str:
@@ -55,6 +58,27 @@ def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+class ReadOnce(Generic[Value]):
+    """Reads a value of a tensor, and again only after the tensor has changed: each reading waits for a GPU.
+
+    Args:
+        read: (tensor) -> the value.
+    """
+
+    def __init__(self, read: Callable[[torch.Tensor], Value]) -> None:
+        self._read = read
+        self._known: tuple[torch.Tensor, int, Value] | None = None
+
+    def __call__(self, tensor: torch.Tensor) -> Value:
+        """Return the value of a tensor."""
+        if tensor.is_inference():  # changes of these are not counted
+            return self._read(tensor)
+        known = self._known
+        if known is None or known[0] is not tensor or known[1] != tensor._version:
+            known = self._known = (tensor, tensor._version, self._read(tensor))
+        return known[2]
 
 
 @functools.cache

@@ -21,7 +21,7 @@ from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.methods.dcac.feedback import VIEW
 from fastreid.modeling import META_ARCH_REGISTRY, build_model
 from fastreid.solver import build_gradient_clipper, build_optimizer
-from tests.fake_cuda import DEVICE, FakeCuda
+from tests.fake_cuda import CPU, DEVICE, FakeCuda
 from tests.methods.dcac.conftest import SIZE, dcac_cfg, sd_folder
 from tests.methods.diffusion_reid.conftest import assets as text_assets
 from tests.methods.diffusion_reid.conftest import factory_keys, place
@@ -170,6 +170,36 @@ def waits_of(cfg: CfgNode, model: nn.Module, batch: dict[str, Any]) -> list[str]
             cuda.clear()
             trainer.run_step()
     return [re.sub(r":\d+:", ":", wait) for wait in cuda.waits]
+
+
+# The MLP predicts the clean sample, which "pndm" and "euler" cannot use.
+SOLVERS = ("ddpm", "pndm", "euler", "ddim", "dpm++")
+NOISES = ("shared", "name", "zeros", "fresh")  # the seeds of "image" are the pixels, which are read
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *(("MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", solver) for solver in SOLVERS[:3]),
+        *((*MLP, "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", solver) for solver in SOLVERS[3:]),
+        *((*MLP, "TEST.SDMODEL.NOISE", noise) for noise in NOISES),
+    ],
+    ids=[*SOLVERS, *NOISES],
+)
+def test_sampling_does_not_wait_for_the_gpu(keys, request):
+    """From the second batch on: images that are on the device become descriptors that are there."""
+    _, model, batch = stage2(request, keys)
+    cuda = FakeCuda()
+    cuda.move(model.eval())
+    # Some constructors of diffusers need values of tensors.
+    reverse = model.schedule.reverse(model.sampler.num_steps, CPU)
+    reverse.timesteps = cuda.tensor(reverse.timesteps)
+    model.schedule._prepared[model.sampler.num_steps, DEVICE] = reverse
+    with cuda.running(), torch.no_grad():
+        for _ in range(2):
+            cuda.clear()
+            descriptors = model(batch | {"images": torch.zeros(BATCH, 3, 64, 32, device=DEVICE)})
+    assert descriptors.device == DEVICE and not cuda.waits, "\n".join(cuda.waits)
 
 
 @pytest.mark.parametrize("name", CASES)

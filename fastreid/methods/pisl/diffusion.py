@@ -18,6 +18,7 @@ from fastreid.modeling.diffusion.noise import NoiseSource
 from fastreid.modeling.diffusion.sampling import Sampler
 from fastreid.modeling.diffusion.steps import clean_of, noise_of, step_to
 from fastreid.structures import Condition
+from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 
 
@@ -154,7 +155,7 @@ class SpatialDiffusion(nn.Module):
             batch: the images, for noise that depends on them.
         """
         condition = nn.functional.normalize(features) if self.sample_normalized else features
-        noise = self.noise.draw(batch, 1, self.sampler.noise_steps)[:, :, 0].to(features.device)
+        noise = to_device(self.noise.draw(batch, 1, self.sampler.noise_steps)[:, :, 0], features.device)
         signal = self.sampler.sample(self.denoiser, Condition(condition[:, None].float()), None, noise)
         return self.decode_sample(signal).unflatten(1, (-1, 2, 3))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import methodcaller
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from fastreid.modeling.diffusion.steps import clean_of
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, Transform
 from fastreid.structures import Condition, PersonFeatures
+from fastreid.utils.devices import ReadOnce, to_device
 from fastreid.utils.draws import BatchDraws
 
 
@@ -134,6 +136,7 @@ class SDReIDStage2(PersonModel):
         self.generated_neck, self.compares_latents = generated_neck, compares_latents
         self.cache = cache
         self.start_noise, self.generated_losses = start_noise, generated_losses
+        self._seen = ReadOnce(methodcaller("tolist"))
         self.register_frozen_asset("denoiser")
 
     @classmethod
@@ -338,9 +341,8 @@ class SDReIDStage2(PersonModel):
         Raises:
             ConfigError: stage 1 never saw one.
         """
-        seen = self.person.memory.seen[: self.num_views]
-        if not seen.all():
-            unseen = (~seen).nonzero().flatten().tolist()
+        seen = self._seen(self.person.memory.seen)[: self.num_views]
+        if unseen := [view for view, is_seen in enumerate(seen) if not is_seen]:
             raise ConfigError(
                 f"views {unseen} have no centre: stage 1 never saw them; train it on data that shows them, or set "
                 "MODEL.SDMODEL.VIEW_NUM"
@@ -369,7 +371,7 @@ class SDReIDStage2(PersonModel):
             self.null_drops_down,
             self.null_drops_up,
         )
-        noise = self.noise.draw(batch, repeats, self.sampler.noise_steps).to(self.device).flatten(1, 2)
+        noise = to_device(self.noise.draw(batch, repeats, self.sampler.noise_steps), self.device).flatten(1, 2)
         if self.start_noise is not None:
             start = self.latent.fold(self.start_noise(self._latents(features)).repeat_interleave(repeats, dim=0))
             noise = torch.cat([start[None], noise[1:]])
