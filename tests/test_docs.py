@@ -58,6 +58,7 @@ RUN_ELSEWHERE = {
 SHORTER = {
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "tools/plain_train_net.py": ["SOLVER.MAX_EPOCH", "1"],
+    "tools/check_checkpoint.py": ["--people", "3"],
     "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
     "benchmarks/generators.py": ["--assets", "nowhere", "--batch", "1", "--rounds", "1"],
     "benchmarks/rendered.py": ["--help"],

@@ -134,7 +134,7 @@ def test_every_form_of_import_is_seen(source, folder):
 MAX_LINES, MAX_FUNCTION = 400, 60
 
 # Files with more lines, with the number that they may have and the reason.
-LONG_FILES = {"tests/config/test_fastreid_keys.py": (620, "a row for each of the 131 keys of fast-reid")}
+LONG_FILES = {"tests/config/test_fastreid_keys.py": (625, "a row for each of the 131 keys of fast-reid")}
 LONG_FUNCTIONS: dict[str, tuple[int, str]] = {}
 
 

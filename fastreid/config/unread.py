@@ -109,7 +109,7 @@ TABLE = (
         "MODEL.LOSSES.CE.EPSILON",
     ),
     Unread(
-        ("MODEL.LOSSES.TRI.EXACT_WEIGHTS",),
+        ("MODEL.LOSSES.TRI.EXACT_SOFTMAX",),
         lambda cfg: _reads_losses(cfg) and cfg.MODEL.LOSSES.TRI.HARD_MINING,
         "MODEL.LOSSES.TRI.HARD_MINING",
     ),

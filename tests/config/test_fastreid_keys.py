@@ -524,6 +524,8 @@ def test_an_option_of_what_is_switched_off_is_logged(caplog):
 UNREAD = [
     ({"MODEL.BACKBONE.PRETRAIN": False}, "MODEL.BACKBONE.PRETRAIN_PATH"),
     ({"MODEL.BACKBONE.DEPTH": "34x"}, "MODEL.BACKBONE.WITH_NL"),
+    ({"MODEL.BACKBONE.NAME": "build_osnet_backbone"}, "MODEL.BACKBONE.WITH_NL"),
+    ({"MODEL.BACKBONE.NAME": "build_mobilenetv2_backbone"}, "MODEL.BACKBONE.LAST_STRIDE"),
     ({"MODEL.HEADS.WITH_BNNECK": False}, "MODEL.HEADS.NORM"),
     *(({"MODEL.LOSSES.NAME": ("Mine",)}, f"MODEL.LOSSES.{g}.SCALE") for g in ("CE", "FL", "TRI", "CIRCLE", "COSFACE")),
     ({"MODEL.LOSSES.NAME": ("Mine",)}, "MODEL.LOSSES.CENTER.SCALE"),
@@ -537,6 +539,10 @@ UNREAD = [
             "PISL.NUM_PARTS",
             "DIFFPERSON.IIR.WORDS",
         )
+    ),
+    (
+        {"MODEL.LOSSES.NAME": ("TripletLoss",), "MODEL.LOSSES.TRI.HARD_MINING": True},
+        "MODEL.LOSSES.TRI.EXACT_SOFTMAX",
     ),
     ({"MODEL.META_ARCHITECTURE": "PISL"}, "MODEL.LOSSES.CLUSTER.TEMPERATURE"),
     ({"MODEL.META_ARCHITECTURE": "ClusterContrast"}, "CLUSTER.REINIT_CLASSIFIER"),

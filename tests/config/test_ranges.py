@@ -36,7 +36,7 @@ def test_no_text_may_have_null_characters():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("DATALOADER.NUM_WORKERS", -1, r"DATALOADER\.NUM_WORKERS must be from 0 to 4096, got -1"),
+        ("DATALOADER.NUM_WORKERS", -2, r"DATALOADER\.NUM_WORKERS must be from 0 to 4096, or -1 .*, got -2"),
         ("TEST.IMS_PER_BATCH", 0, r"TEST\.IMS_PER_BATCH must be 1 or more, got 0"),
         ("SOLVER.IMS_PER_BATCH", -8, "must be 1 or more"),
         ("MODEL.PIXEL_MEAN", [1.0, 2.0], r"must be three numbers from 0 to 255, .* got \[1\.0, 2\.0\]"),

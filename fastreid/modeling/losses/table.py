@@ -49,7 +49,7 @@ _ROWS = {
         "loss_triplet", "features", triplet_loss, "TRI",
         {
             "MARGIN": "margin", "NORM_FEAT": "norm_feat", "HARD_MINING": "hard_mining",
-            "EXACT_WEIGHTS": "exact_weights",
+            "EXACT_SOFTMAX": "exact_softmax",
         },
     ),
     "CircleLoss": Loss(

@@ -14,7 +14,7 @@ def triplet_loss(
     norm_feat: bool,
     hard_mining: bool,
     *,
-    exact_weights: bool = False,
+    exact_softmax: bool = False,
 ) -> Tensor:
     """Return the triplet loss over every anchor of a batch, a float32 scalar.
 
@@ -27,7 +27,7 @@ def triplet_loss(
         norm_feat: use 2 - 2 cos instead of the Euclidean distance, as fast-reid does.
         hard_mining: use the hardest positive and negative of each anchor; otherwise softmax-weighted means of all (AGW,
             Ye et al. 2021, equation 5). An anchor without another positive is its own positive.
-        exact_weights: the weights are the softmax of the equation. Otherwise they are those of the code of AGW and
+        exact_softmax: the weights are the softmax of the equation. Otherwise they are those of the code of AGW and
             fast-reid, which adds 1e-6 to the sum of exponentials: negatives farther than about 13 lose their weight.
     """
     with torch.autocast(embedding.device.type, enabled=False):  # it would round the products to half precision
@@ -39,8 +39,8 @@ def triplet_loss(
         positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
         negative = distances.masked_fill(not_negative, torch.inf).amin(dim=1)
     else:
-        positive = (distances * _weights(distances, same, exact_weights)).sum(dim=1)
-        negative = (distances * _weights(-distances, ~not_negative, exact_weights)).sum(dim=1)
+        positive = (distances * _weights(distances, same, exact_softmax)).sum(dim=1)
+        negative = (distances * _weights(-distances, ~not_negative, exact_softmax)).sum(dim=1)
     gap = positive - negative
     losses = F.relu(gap + margin) if margin > 0 else F.softplus(gap)
     # Not an index of rows: their number would have to be read from the GPU.

@@ -67,7 +67,7 @@ def test_weighted_mining_of_one_positive_and_one_negative_is_their_distance():
     points, people = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 1])
     # The only positive of an anchor is itself, at (about) zero.
     expected = math.log1p(math.exp(-4))
-    loss = triplet_loss(points, people, 0.0, False, False, exact_weights=True)
+    loss = triplet_loss(points, people, 0.0, False, False, exact_softmax=True)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -86,7 +86,7 @@ def test_weighted_mining_prefers_far_positives_and_near_negatives(margin):
         gaps.append(positive - negative)
     expected = sum(max(gap + margin, 0) if margin else math.log1p(math.exp(gap)) for gap in gaps) / 5
     points = torch.tensor(line)[:, None]
-    loss = triplet_loss(points, torch.tensor(people), margin, False, False, exact_weights=True)
+    loss = triplet_loss(points, torch.tensor(people), margin, False, False, exact_softmax=True)
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
@@ -111,7 +111,7 @@ def test_weighted_mining_by_default_is_that_of_agws_code(scale, is_close):
     points = torch.tensor(line)[:, None]
     loss = triplet_loss(points, torch.tensor(people), 0.0, False, False).item()
     assert loss == pytest.approx(expected, rel=1e-4)
-    exact = triplet_loss(points, torch.tensor(people), 0.0, False, False, exact_weights=True).item()
+    exact = triplet_loss(points, torch.tensor(people), 0.0, False, False, exact_softmax=True).item()
     assert (loss == pytest.approx(exact, rel=1e-3)) == is_close
 
 

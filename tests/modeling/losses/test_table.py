@@ -83,7 +83,7 @@ def test_options_are_fast_reids_loss_kwargs():
         "margin": 0.3,
         "norm_feat": False,
         "hard_mining": False,
-        "exact_weights": False,
+        "exact_softmax": False,
         "scale": 1.0,
     }
     assert options["circle"] == options["cosface"] == {"margin": 0.25, "gamma": 128, "scale": 1.0}
