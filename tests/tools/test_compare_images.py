@@ -1,0 +1,70 @@
+"""tools/compare_images.py: distances, the threshold of the run, and runs without one."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from tests.miniature import run_tool
+
+
+@pytest.fixture
+def run(people, tmp_path):
+    """A folder with a checkpoint and three images, of which the first two are equal."""
+    shutil.copy(people / "out/model_final.pth", tmp_path)
+    for name, colour in (("a", "red"), ("b", "red"), ("c", "blue")):
+        picture = Image.new("RGB", (32, 64), colour)
+        picture.paste("white", (0, 0, 16, 20 if name == "c" else 40))
+        picture.save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def write_thresholds(folder, threshold):
+    point = {"choice": "false matches <= 1 %", "threshold": threshold}
+    (folder / "thresholds.json").write_text(json.dumps({"Mine": {"points": [point]}}))
+
+
+def compare(folder, *words):
+    return run_tool("tools/compare_images.py", "model_final.pth", "a.png", "b.png", "c.png", *words, cwd=folder)
+
+
+def test_distances_without_a_threshold(run):
+    said = compare(run)
+    lines = [line.split() for line in said.splitlines()]
+    assert lines[2][0] == "b.png" and float(lines[2][1]) == pytest.approx(0, abs=1e-3)
+    assert lines[3][0] == "c.png" and float(lines[3][1]) > 1e-3
+    assert "No threshold is known: thresholds.json" in said and "same person?" not in said
+
+
+def test_the_threshold_of_the_run_decides(run):
+    write_thresholds(run, 1e-3)
+    said = compare(run)
+    assert [line.split()[-1] for line in said.splitlines()[2:4]] == ["yes", "no"]
+    assert "The threshold is 0.001: at most 1 % of pairs of two people are nearer (Mine of thresholds.json)" in said
+
+
+def test_no_pair_is_accepted_where_there_is_no_threshold(run):
+    write_thresholds(run, None)
+    said = compare(run)
+    assert [line.split()[-1] for line in said.splitlines()[2:4]] == ["no", "no"]
+    assert "no threshold at which at most 1 % of pairs" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "Other"], "has no protocol 'Other'; it has Mine"),
+        (["--false-matches", "5"], "cannot read a threshold from .*thresholds.json"),
+    ],
+)
+def test_a_threshold_that_is_not_there(run, words, message):
+    write_thresholds(run, 0.5)
+    with pytest.raises(SystemExit, match=message):
+        compare(run, *words)
+
+
+def test_a_broken_file_of_thresholds(run):
+    (run / "thresholds.json").write_text("{")
+    with pytest.raises(SystemExit, match="cannot read a threshold from"):
+        compare(run)
