@@ -20,7 +20,7 @@ def refused(folder, *words, said):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        (["DATALOADER.NUM_WORKERS", "-1"], "DATALOADER.NUM_WORKERS must be from 0"),
+        (["DATALOADER.NUM_WORKERS", "-2"], "DATALOADER.NUM_WORKERS must be from 0"),
         (["TEST.IMS_PER_BATCH", "0"], "TEST.IMS_PER_BATCH must be 1 or more, got 0"),
         (["MODEL.PIXEL_MEAN", "[1, 2]"], "MODEL.PIXEL_MEAN must be three numbers"),
         (["DATASETS.NAMES", "(1501,)"], r"DATASETS.NAMES must be a list of names, got \[1501\]; quote"),

@@ -154,7 +154,7 @@ def test_it_cannot_be_evaluated(exported):
 def test_check_dataset_and_reports_read_them(exported, form, tmp_path):
     words = ("DiffPerson", "--read-images", "--contact-sheet", "sheet.png", "DATASETS.ROOT", str(exported[form]))
     said = run_tool("tools/check_dataset.py", *words, cwd=tmp_path)
-    assert re.search(r"DiffPerson +train +15 .* 4 .* 3 +ground", said) and "every image can be read" in said
+    assert re.search(r"DiffPerson +train +15 +4 +3", said) and "every image can be read" in said
     assert np.asarray(Image.open(tmp_path / "sheet.png")).std() > 30
     image = build_datasets(config(exported[form]), ["DiffPerson"])[0].train[0]
     assert thumbnail(image.path).startswith("data:image/jpeg;base64,")
