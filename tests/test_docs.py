@@ -363,7 +363,13 @@ def test_results_stand_between_their_markers():
 # A run and a fork
 
 # Files that logs/README.md leaves to docs/usage.md.
-RARE = {r"\.fastreid\.lock", r"last_evaluation\.json", r"manifest_evaluation\.json", r"model_.*_before\.pth", r"model_final\.(onnx|pt2)"}
+RARE = {
+    r"\.fastreid\.lock",
+    r"last_evaluation\.json",
+    r"manifest_evaluation\.json",
+    r"model_.*_before\.pth",
+    r"model_final\.(onnx|pt2)",
+}
 
 
 @pytest.mark.parametrize(

@@ -178,5 +178,5 @@ def test_combineall_takes_the_people_of_query_and_gallery(root, combineall):
 def test_the_tool_says_that_there_are_no_labels(root):
     said = run_tool("tools/check_dataset.py", "csv:cameras.csv", "--read-images", cwd=root)
     assert "csv:cameras.csv: no person labels (it has no column person); it can be trained on by methods" in said
-    assert said.splitlines()[3].split() == ["csv:cameras.csv", "train", "8", "2"]
+    assert said.splitlines()[3].split() == ["csv:cameras.csv", "train", "8", "-", "2"]
     assert contact_sheet(read(root, "csv:cameras.csv")).size == (64 + 2 * 68, 30 + 4 * 132)
