@@ -26,7 +26,7 @@ PEOPLE = {"train_ids": 8, "test_ids": 4, "images_per_id": 8}
 FEW_PEOPLE = [*(w for name, n in PEOPLE.items() for w in (f"--{name.replace('_', '-')}", str(n))), "--workers", "1"]
 FEW_STEPS = shlex.split(
     "MODEL.DEVICE cpu SOLVER.MAX_EPOCH 2 SOLVER.IMS_PER_BATCH 16 SOLVER.CHECKPOINT_PERIOD 1 "
-    "DATALOADER.NUM_WORKERS 0 TEST.IMS_PER_BATCH 32"
+    "DATALOADER.NUM_WORKERS 0 TEST.IMS_PER_BATCH 32 TEST.REPORT False"
 )
 ADDED = {"tools/render_benchmark.py": FEW_PEOPLE}
 ADDED |= dict.fromkeys(("tools/train_net.py", "tools/plain_train_net.py", "tools/transfer.py"), FEW_STEPS)
