@@ -333,3 +333,11 @@ def test_names_that_are_not_utf_8(tmp_path):
     dataset = read("folder:m", tmp_path)
     assert set(dataset.person_names.values()) == set(map(os.fsdecode, (b"\xff", b"\xe9")))
     assert all(Path(image.path).is_file() for image in dataset.train)
+
+
+def test_two_levels_of_folders_may_be_camera_and_person(tmp_path, caplog):
+    touch(tmp_path / "photos", *(f"{camera}/{person}/1.jpg" for camera in ("door", "gate") for person in "abc"))
+    with caplog.at_level(logging.WARNING):
+        read("folder:photos", tmp_path)
+    assert "read as an image of 'door'; did you mean camera/person? python tools/make_table.py --root" in caplog.text
+    assert '--pattern "{camera}/{person}/{name}" --output people.csv' in caplog.text

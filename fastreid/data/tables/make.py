@@ -194,7 +194,7 @@ def _check_names(path: str, values: Mapping[str, str]) -> None:
                 f"{path}: the {field} {value!r} begins or ends with a space, which tables ignore: rename"
             )
     if values["person"] == NO_PERSON:
-        raise PatternError(f"{path}: in a table, the person {NO_PERSON} stands for nobody: rename the folder or file")
+        raise PatternError(f"{path}: in a table, person {NO_PERSON} means that no person is known: rename it")
     views = [view.name.lower() for view in View]
     if values.get("view", views[0]).lower() not in views:
         raise PatternError(f"{path}: {explain_choice('view', values['view'], views)}")
@@ -213,8 +213,8 @@ def _split_people(images: Sequence[TableImage], options: TableOptions, notes: li
     for image in images:
         seen[image.person].add(image.camera if has_cameras else image.path)
     able = sorted((person for person, found in seen.items() if len(found) > 1), key=options.draw)
-    if has_cameras and not able:  # there is one camera, or nobody was seen by two
-        notes.append(f"nobody has images of two cameras, {NO_CAMERAS}")
+    if has_cameras and not able:  # no person was seen by two
+        notes.append(f"no person has images of two cameras, {NO_CAMERAS}")
         return _split_people([replace(image, camera="") for image in images], options, notes)
     wanted = max(1, round(options.test_people * len(seen)))
     tested = set(able[:wanted])

@@ -68,7 +68,7 @@ def test_one_camera_is_none_because_all_right_images_would_be_removed():
     paths = [f"door/{p}/{n}.jpg" for p in "abcd" for n in range(2)]
     table = make_table(paths, PATTERN, TableOptions())
     assert table.columns == ["split"] and len(table.notes) == 1
-    assert "nobody has images of two cameras, so the table has no column camera" in table.notes[0]
+    assert "no person has images of two cameras, so the table has no column camera" in table.notes[0]
     given = make_table(
         [f"{s}/{p}" for s in ("train", "test") for p in paths],
         PathPattern("{split}/{camera}/{person}/*"),
@@ -124,7 +124,7 @@ def test_a_share_outside_is_refused(share):
         (["x.jpg", *PATHS[:1]], "fits 1 of 2 images; not, e.g., x.jpg"),
         ([f"{c}/{p}/1.jpg" for c in "xy" for p in "ab"], "2 people are too few"),
         (["x/a/1.jpg", "x/b/1.jpg", "y/c/1.jpg"], "3 people are too few.*two images"),
-        (["x/-1/1.jpg", "x/b/1.jpg"], "stands for nobody"),
+        (["x/-1/1.jpg", "x/b/1.jpg"], "means that no person is known"),
         (["x/ a/1.jpg", "x/b/1.jpg"], "the person ' a' begins or ends with a space"),
     ],
 )
