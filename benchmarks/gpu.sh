@@ -21,7 +21,7 @@ section() { # NAME LIMIT COMMAND…: runs a command for at most LIMIT seconds, a
   local name="$1" limit=$(($2 * slowness)) start=$SECONDS left=$((LIMIT - SECONDS)) state=0
   shift 2
   echo "== $name (at $start s)"
-  if [ "$left" -lt 5 ]; then
+  if [ "$left" -lt 2 ]; then
     echo "BROKEN $name: no time is left"
     broken=1
     return

@@ -125,7 +125,7 @@ INDUCTOR = pytest.param(
 )
 
 
-@pytest.fixture(params=["aot_eager", INDUCTOR])
+@pytest.fixture(params=["eager", INDUCTOR])
 def backend(request, monkeypatch):
     monkeypatch.setattr(compiling, "BACKEND", request.param)
     compiling.compiler_problem.cache_clear()
