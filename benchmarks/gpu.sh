@@ -44,7 +44,7 @@ same_bits() { # two runs of stage 1, of which one is stopped and resumed, end wi
   local data="$out/data" run
   local keys=(DATASETS.ROOT "$data" MODEL.DEVICE "$DEVICE" DETERMINISTIC True TEST.EVAL_PERIOD 0 "${small_run[@]}")
   rm -rf "$out/whole" "$out/resumed"
-  "$PYTHON" tools/render_benchmark.py --root "$data" --train-ids 16 --test-ids 8 --images-per-id 8 --seed 0 | tail -1
+  "$PYTHON" tools/render_benchmark.py --root "$data" --train-ids "$ids" --test-ids 8 --images-per-id 8 --seed 0 | tail -1
   train() { "$PYTHON" tools/train_net.py --config-file configs/quickstart/stage1.yml "$@" > "$out/$run.txt" 2>&1; }
   run=whole
   train "${keys[@]}" OUTPUT_DIR "$out/whole" || { tail -5 "$out/whole.txt"; return 1; }
@@ -74,11 +74,11 @@ END
 export -f same_bits
 
 if [ "$SIZE" = tiny ]; then
-  assets=pretrained/random-tiny kind=tiny batch=2 rounds=1 block=2 people=tiny dim=16 models=(stage1) small_run=(SOLVER.MAX_EPOCH 2)
+  assets=pretrained/random-tiny kind=tiny batch=2 rounds=1 block=2 ids=16 people=tiny dim=16 models=(stage1) small_run=(SOLVER.MAX_EPOCH 2)
   small_run+=(SOLVER.IMS_PER_BATCH 16 INPUT.SIZE_TRAIN "[64, 32]" INPUT.SIZE_TEST "[64, 32]" DATALOADER.NUM_WORKERS 0)
   load=("${small_run[@]:2}") data=() tests=(-m slow -k "random_states or fp16")
 else
-  assets=pretrained/random-sd15 kind=sd15 batch=64 rounds=3 block=20 people=market dim=768 models=(vit r50) small_run=(SOLVER.MAX_EPOCH 30)
+  assets=pretrained/random-sd15 kind=sd15 batch=64 rounds=3 block=20 ids=64 people=market dim=768 models=(vit r50) small_run=(SOLVER.MAX_EPOCH 12)
   load=() data=(msmt17) tests=(-m gpu)
 fi
 
@@ -86,18 +86,20 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>
 git rev-parse --short HEAD 2> /dev/null
 "$PYTHON" -c "import torch; print('torch', torch.__version__, 'CUDA', torch.version.cuda)"
 
-section "tests on a GPU" 100 "$PYTHON" -m pytest -q -n 0 "${tests[@]}" -rfE -p no:cacheprovider \
+section "tests on a GPU" 150 "$PYTHON" -m pytest -q "${tests[@]}" -rfE -p no:cacheprovider \
   tests/evaluation/test_gpu.py tests/engine/test_on_a_gpu.py
-export PYTHON DEVICE out
+export PYTHON DEVICE out ids
 section "same bits" 60 bash -c "small_run=($(printf '%q ' "${small_run[@]}")); same_bits"
 section "random weights" 90 "$PYTHON" tools/make_assets.py --size "$kind" --output "$assets"
 bench "sampling" 60 sampling.py --assets "$assets" --dtype bf16 --batch "$batch" --rounds "$rounds"
+if [ "$SIZE" = true ]; then
+  bench "stage 2 at its true size" 90 train_loop.py --models sd15 --root "$out/data" --block "$block" --rounds 1
+fi
 bench "trainer against a bare loop" 90 train_loop.py --models "${models[@]}" --root "$out/data" --block "$block" \
   --rounds 2 "${load[@]}"
 bench "ranking" 40 evaluation.py --jobs ranking --sizes "$people" "${data[@]}" --dims "$dim" --rounds "$rounds" --device-only
 if [ "$SIZE" = true ]; then
-  bench "compiled sampling" 120 sampling.py --assets "$assets" --dtype bf16 --batch "$batch" --rounds "$rounds" --compile
-  bench "stage 2 at its true size" 90 train_loop.py --models sd15 --root "$out/data" --block "$block" --rounds 1
+  bench "compiled sampling" 120 sampling.py --assets "$assets" --dtype bf16 --batch "$batch" --rounds 1 --compile
   bench "DCAC" 60 dcac.py --assets "$assets" --batch 64 --rounds 2 --block 10
 fi
 bench "labelling" 40 labeling.py --sizes "$people" --device-only
