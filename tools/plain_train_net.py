@@ -31,6 +31,7 @@ from fastreid.config import (
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.loader import PersonLoader
 from fastreid.engine.amp import amp_dtype, autocast_for
+from fastreid.engine.compiling import compile_model
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
@@ -95,6 +96,7 @@ def train(cfg: CfgNode) -> nn.Module:
         interface_of(model).check_weights()
     elif interface_of(model).required_prefixes:
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
+    compile_model(cfg, model, device)
     tasks = interface_of(model).epoch_tasks()
     training_set = LoaderTrainingSet(TrainingLoader(loader), functools.partial(feature_loader, cfg))
 
@@ -247,6 +249,7 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if eval_only:
         model = model_for_evaluation(cfg)
+        compile_model(cfg, model, cfg.MODEL.DEVICE)
     else:
         model = train(cfg)
     for protocol, figures in evaluate(cfg, model).items():

@@ -14,6 +14,8 @@ _C = CN()
 _C.MODEL = CN()
 # "auto" takes CUDA if there is one, else the CPU; also "cpu", "cuda", "cuda:1".
 _C.MODEL.DEVICE = "auto"
+# torch.compile for the parts of the model that take most of the time, in training and evaluation. It starts slowly.
+_C.MODEL.COMPILE = False
 # Seeds Python, NumPy, torch, the data order and (unless NOISE_SEED says otherwise) the shared noise.
 _C.MODEL.SEED = 1111
 _C.MODEL.META_ARCHITECTURE = "Baseline"

@@ -21,6 +21,7 @@ from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.amp import amp_dtype, autocast_for, store_frozen_assets
+from fastreid.engine.compiling import compile_model
 from fastreid.engine.epoch_tasks import build_epoch_tasks
 from fastreid.engine.freezing import build_epoch_freeze, build_layer_freeze
 from fastreid.engine.identity import model_identity
@@ -81,6 +82,7 @@ class DefaultTrainer(ResumableTrainer):
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
         store_frozen_assets(self.cfg, self.bare_model, device)
+        compile_model(self.cfg, self.bare_model, device)
         shard(self.cfg, self.bare_model, device)
         optimizer = self.build_optimizer(self.cfg, self.bare_model)
         if is_sharded(self.bare_model):

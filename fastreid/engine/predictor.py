@@ -15,6 +15,7 @@ from fastreid.config import CfgNode, image_size, resolve_device, with_values
 from fastreid.data.build import build_feature_loader
 from fastreid.data.pictures import name_of
 from fastreid.engine.amp import autocast_for
+from fastreid.engine.compiling import compile_model
 from fastreid.engine.defaults import DefaultTrainer
 from fastreid.modeling.model import image_transforms_of
 from fastreid.modeling.trained import model_for_evaluation
@@ -31,12 +32,14 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
         trainer: the class whose `build_model` builds it.
 
     Raises:
-        ConfigError: no MODEL.WEIGHTS, or a key out of its range.
+        ConfigError: no MODEL.WEIGHTS, a key out of its range, or MODEL.COMPILE where torch.compile does not work.
         WeightsError: the file is missing, unreadable, or of another model.
     """
-    return model_for_evaluation(
+    model = model_for_evaluation(
         cfg, lambda built: trainer.build_model(trainer.auto_scale_hyperparams(built, num_classes=1))
     )
+    compile_model(cfg, model, resolve_device(cfg.MODEL.DEVICE))
+    return model
 
 
 class DefaultPredictor:

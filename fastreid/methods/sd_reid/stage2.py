@@ -32,6 +32,7 @@ from fastreid.modeling.diffusion.steps import clean_of
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, Transform
 from fastreid.structures import Condition, PersonFeatures
+from fastreid.utils.compiling import compile_module
 from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 
@@ -157,6 +158,12 @@ class SDReIDStage2(PersonModel):
     def rate_parts(self) -> Sequence[RatePart]:
         """Return the heads, and the encoder, which trains at MODEL.SDMODEL.ENCODER_LR_FACTOR."""
         return [*super().rate_parts(), RatePart("MODEL.SDMODEL.ENCODER_LR_FACTOR", (self.person,))]
+
+    def compile_parts(self, batch_size: int) -> None:
+        """Compile the backbone, and the denoiser in training and in sampling."""
+        super().compile_parts(batch_size)
+        compile_module(self.denoiser)
+        self.sampler = self.sampler.with_compiled(batch_size * self.num_views * self.num_draws)
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
         """Return the losses in training, and descriptors otherwise.
