@@ -153,7 +153,8 @@ def replicated(model: nn.Module) -> nn.Module:
     # The name of the option depends on the version of torch.
     names = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    options: dict[str, Any] = {option: False}
+    # Gradients are views of the buffers that are sent: otherwise there are two copies of them.
+    options: dict[str, Any] = {option: False, "gradient_as_bucket_view": True}
     # Without device_ids it leaves a batch as it is. It would move all tensors of a batch to the GPU, also those that
     # Python reads, which would then be waited for.
     return DistributedDataParallel(model, **options)
