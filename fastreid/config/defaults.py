@@ -14,6 +14,8 @@ _C = CN()
 _C.MODEL = CN()
 # "auto" takes CUDA if there is one, else the CPU; also "cpu", "cuda", "cuda:1".
 _C.MODEL.DEVICE = "auto"
+# Store maps with the channels of a pixel side by side, as tensor cores of GPUs read them. Results differ by rounding.
+_C.MODEL.CHANNELS_LAST = False
 # How a GPU multiplies and convolves float32 tensors: "ieee" (in float32, as a CPU), or "tf32", which is faster and
 # rounds the factors to 10 bits. Distances are always computed in float32.
 _C.MODEL.FLOAT32 = "ieee"

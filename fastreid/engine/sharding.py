@@ -43,6 +43,8 @@ def shard(cfg: CfgNode, model: nn.Module, device: torch.device) -> None:
         raise ConfigError(
             "SOLVER.FSDP distributes a model over processes: start several (--num-gpus, torchrun), or turn it off"
         )
+    if cfg.MODEL.CHANNELS_LAST:
+        raise ConfigError("SOLVER.FSDP cannot divide weights of MODEL.CHANNELS_LAST: turn one off")
     for key, is_on in (("SOLVER.EMA", cfg.SOLVER.EMA.ENABLED), ("SOLVER.FREEZE_ITERS", bool(cfg.SOLVER.FREEZE_ITERS))):
         if is_on:
             raise ConfigError(f"{key} works on whole weights, which no process has under SOLVER.FSDP: turn one off")
