@@ -47,6 +47,7 @@ from fastreid.utils.env import rng_state, seed_everything, set_rng_state
 from fastreid.utils.errors import reported_as
 from fastreid.utils.lock import folder_lock
 from fastreid.utils.logger import setup_logger
+from fastreid.utils.precision import set_float32_precision
 from fastreid.utils.seal import save_sealed
 from fastreid.utils.user_code import import_file
 from fastreid.utils.weights import load_weights, own_state_dict
@@ -245,6 +246,7 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     """Set up log and seeds, train unless ``eval_only``, and evaluate."""
     setup_logger(cfg.OUTPUT_DIR)
     seed_everything(cfg.MODEL.SEED)
+    set_float32_precision(cfg.MODEL.FLOAT32)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if eval_only:

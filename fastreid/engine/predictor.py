@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from fastreid.config import CfgNode, image_size, resolve_device, with_values
 from fastreid.data.build import build_feature_loader
 from fastreid.data.pictures import name_of
-from fastreid.engine.amp import autocast_for
+from fastreid.engine.amp import evaluation_autocast, store_frozen_assets
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.defaults import DefaultTrainer
 from fastreid.modeling.model import image_transforms_of
@@ -58,6 +57,8 @@ class DefaultPredictor:
 
     def __init__(self, cfg: CfgNode) -> None:
         self.cfg, self.model = cfg, build_for_evaluation(cfg)
+        store_frozen_assets(cfg, self.model, resolve_device(cfg.MODEL.DEVICE), only_to_evaluate=True)
+        self._autocast = evaluation_autocast(cfg)
 
     def __call__(self, image: Tensor | np.ndarray) -> Tensor:
         """Return descriptors [B, D], on the CPU, of images [B, 3, H, W] in 0..255, in the size of evaluation.
@@ -77,7 +78,7 @@ class DefaultPredictor:
         pixels = image.round().clamp(0, 255).to("cpu", torch.uint8)
         names = [name_of(row, picture) for row, picture in enumerate(pixels)]
         batch: dict[str, Any] = {"images": image.float(), "img_paths": names}
-        with torch.inference_mode():
+        with torch.inference_mode(), self._autocast():
             return self.model(batch).float().cpu()
 
     def describe(self, paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Tensor:
@@ -95,9 +96,7 @@ class DefaultPredictor:
             return torch.empty(0, 0)
         unique = list({image.path: image for image in images}.values())
         cfg = with_values(self.cfg, {"DATALOADER.BAD_IMAGES": "raise"})  # every image has its row
-        device, enabled = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.AMP.ENABLED
         store = FeatureStore()
         loader = build_feature_loader(cfg, unique, image_transforms_of(cfg, is_train=False))
-        autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
-        store.extract(self.model, loader, autocast, flip=cfg.TEST.FLIP.ENABLED)
+        store.extract(self.model, loader, self._autocast, flip=cfg.TEST.FLIP.ENABLED)
         return store.select(images)

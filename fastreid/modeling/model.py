@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from fastreid.config import CfgNode, resolve_device, with_values
@@ -234,4 +235,6 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
         cfg = with_values(cfg, {"MODEL.HEADS.NUM_CLASSES": num_classes})
     make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE, key="MODEL.META_ARCHITECTURE")
     model = make(cfg)
-    return model.to(resolve_device(cfg.MODEL.DEVICE))
+    model = model.to(resolve_device(cfg.MODEL.DEVICE))
+    # A convolution whose weights are laid out in this way returns maps that are, too.
+    return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model

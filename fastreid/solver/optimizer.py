@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from fastreid.config import ConfigError, value_of
@@ -135,6 +135,20 @@ def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
         RegistryError: unknown SOLVER.OPT; the message has near matches.
         ConfigError: nothing to train, an optimiser that cannot train this model, or an argument that it does not have.
     """
+    optimizer = _made(cfg, model)
+    optimizer.register_load_state_dict_post_hook(_match_layout)
+    return optimizer
+
+
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Store loaded tensors in the order of their parameters: fused kernels go through both from the start."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _made(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
     name = cfg.SOLVER.OPT
     if name in OPTIMIZER_REGISTRY:
         return OPTIMIZER_REGISTRY.get(name)(group_parameters(cfg, model), cfg)

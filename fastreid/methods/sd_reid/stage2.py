@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -310,16 +311,19 @@ class SDReIDStage2(PersonModel):
             return self.latent_whitening.decode(samples)
         return self.person.destandardize(samples) if self.standardized else samples
 
-    def condition(self, id_conditions: Tensor, centre: Tensor, view_token: Tensor) -> Condition:
+    def condition(
+        self, id_conditions: Tensor, centre: Tensor, view_token: Tensor, index: Tensor | None = None
+    ) -> Condition:
         """Return the condition for the denoiser.
 
         Args:
             id_conditions: [B, L-1, D].
             centre: centres [B, D] of the requested views, for the tokens.
             view_token: [B, D], for the control maps.
+            index: which view token each sample has [B], if there are fewer.
         """
         control = drop_control(self.view_decoder(view_token), down=False, up=not self.decoder_control)
-        return Condition(self.condition_learner(id_conditions, centre), control)
+        return Condition(self.condition_learner(id_conditions, centre), replace(control, index=index))
 
     def _drop_some(self, condition: Condition, draws: BatchDraws) -> Condition:
         """Replace the condition of random rows by the null condition, with chance `null_percent`."""
@@ -365,11 +369,12 @@ class SDReIDStage2(PersonModel):
         if not torch.compiler.is_compiling():  # a graph cannot branch on values
             self.check_weights()
         size, repeats = features.identity.shape[0], self.num_views * self.num_draws
-        views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
-        requested = views.repeat(size)
-        centre = self.person.memory(requested)
+        views = torch.arange(self.num_views, device=self.device)
+        requested = views.repeat_interleave(self.num_draws).repeat(size)
+        centres = self.person.memory(views)
         id_conditions = self._conditions(features).repeat_interleave(repeats, dim=0)
-        condition = self.condition(id_conditions, centre, view_token=centre)
+        # All images share the control maps of a view, which take far more memory than the features.
+        condition = self.condition(id_conditions, centres[requested], view_token=centres, index=requested)
         null = NullCondition(
             self.condition_learner.null_like(condition.tokens, learnt=self.null_is_learnt),
             self.null_drops_down,

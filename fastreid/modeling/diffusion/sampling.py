@@ -112,14 +112,12 @@ class Sampler:
     def _predict(self, predict: Predict, rows: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         if self.compiled is not None:
             predict = functools.partial(self.compiled, predict)
-        if not self.micro_batch:
-            return predict(rows, timestep, condition).float()
-        size = self.micro_batch
+        size = self.micro_batch or len(rows)
         parts = [
             predict(rows[start : start + size], timestep, condition.rows(start, start + size))
             for start in range(0, len(rows), size)
         ]
-        return torch.cat(parts).float()
+        return torch.cat(parts).float() if len(parts) > 1 else parts[0].float()
 
 
 class Reverse:
