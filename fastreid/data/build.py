@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fastreid.config import CfgNode, ConfigError, resolve_device, with_values
+from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.dataset import PersonDataset, TrainingDataset, Transform
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
@@ -31,10 +31,10 @@ from fastreid.data.transforms.resize import compiled_resize
 from fastreid.data.user_sets import (
     UserTrainLoader,
     as_data_set,
-    config_without_data,
     refuse_views,
     user_test_loader,
     with_batch_size,
+    with_sizes,
 )
 from fastreid.data.workers import leave_signals_to_parent, number_of_workers
 from fastreid.structures import PersonImage
@@ -152,7 +152,7 @@ def build_reid_train_loader(
     """
     given = as_data_set(cfg, "build_reid_train_loader")
     train_set = train_set if given is None else given
-    cfg = _with_sizes(cfg, "SOLVER.IMS_PER_BATCH", total_batch_size, num_workers, has_cfg=given is None)
+    cfg = with_sizes(cfg, "SOLVER.IMS_PER_BATCH", total_batch_size, num_workers, train_set)
     if train_set is not None:
         refuse_views("train_set", image_transforms=image_transforms, transforms=transforms)
         return UserTrainLoader(
@@ -162,6 +162,14 @@ def build_reid_train_loader(
             iters_per_epoch=cfg.SOLVER.ITERS_PER_EPOCH,
             **_loader_options(cfg),
         )
+    views: dict[str, Transform] = {"images": transforms or build_transforms(cfg, is_train=True)}
+    return _train_loader(cfg, views | dict(image_transforms or {}), sampler, needs_labels=needs_labels)
+
+
+def _train_loader(
+    cfg: CfgNode, transforms: Mapping[str, Transform], sampler: Order | None, *, needs_labels: bool
+) -> TrainLoader:
+    """A loader over the union of `DATASETS.NAMES`; see `build_reid_train_loader`."""
     found = training_images(cfg, needs_labels=needs_labels)
     cfg = with_fitted_batch(cfg, found.labels, needs_labels=needs_labels)
     world_size, batch_size, seed = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.SEED
@@ -169,7 +177,7 @@ def build_reid_train_loader(
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={batch_size} must divide over {world_size} processes")
     dataset = TrainingDataset(
         found.images,
-        {"images": transforms or build_transforms(cfg, is_train=True), **(image_transforms or {})},
+        transforms,
         found.labels,
         seed=seed,
         batch_size=batch_size,
@@ -249,16 +257,6 @@ def _union(
     known = {person for person in people if person is not None}
     class_of = {person: index for index, person in enumerate(sorted(known, key=_sort_key))}
     return images, [-1 if person is None else class_of[person] for person in people], sets
-
-
-def _with_sizes(cfg: Any, batch_key: str, batch_size: int | None, num_workers: int | None, *, has_cfg: bool) -> CfgNode:
-    """Return a config with the batch size and the number of workers that are given beside it, or instead of it."""
-    if cfg is None or not has_cfg:
-        if batch_size is None:
-            raise ArgumentError("a loader without a config needs a batch size: total_batch_size or test_batch_size")
-        cfg = config_without_data(num_workers)
-    sizes = {batch_key: batch_size, "DATALOADER.NUM_WORKERS": num_workers}
-    return with_values(cfg, {key: value for key, value in sizes.items() if value is not None})
 
 
 def _check_sources(sources: Sequence[ImageDataset]) -> None:
@@ -347,7 +345,7 @@ def build_reid_test_loader(
     test_set = test_set if given is None else given
     if (test_set is None) is (dataset_name is None):
         raise ArgumentError("build_reid_test_loader takes either a dataset_name or a test_set")
-    cfg = _with_sizes(cfg, "TEST.IMS_PER_BATCH", test_batch_size, num_workers, has_cfg=given is None)
+    cfg = with_sizes(cfg, "TEST.IMS_PER_BATCH", test_batch_size, num_workers, test_set)
     if dataset_name is None:
         refuse_views("test_set", image_transforms=image_transforms, transforms=transforms)
         return user_test_loader(test_set, batch_size=cfg.TEST.IMS_PER_BATCH, **_loader_options(cfg)), num_query or 0

@@ -142,6 +142,29 @@ def refuse_views(name: str, **views: Any) -> None:
         raise ArgumentError(f"{' and '.join(given)} beside {name}: the data set makes its images; give them to it")
 
 
-def config_without_data(num_workers: int | None) -> CfgNode:
+def _config_without_data(num_workers: int | None) -> CfgNode:
     """Return the config of a loader that is made without one: batches stay on the CPU, until the model moves them."""
     return with_values(get_cfg(), {"MODEL.DEVICE": "cpu", "DATALOADER.NUM_WORKERS": num_workers or 0})
+
+
+def with_sizes(cfg: Any, batch_key: str, batch_size: int | None, num_workers: int | None, data_set: Any) -> CfgNode:
+    """Return a config with the batch size and the number of workers that are given beside it, or instead of it.
+
+    Args:
+        cfg: the first argument of a loader's function.
+        batch_key: key of the batch size.
+        batch_size: the batch size; None for that of the config.
+        num_workers: the number of workers; None for that of the config, or 0 without one.
+        data_set: the data set of a user, or None.
+
+    Raises:
+        ArgumentError: there is no config, and no data set or no batch size.
+    """
+    if not isinstance(cfg, CfgNode):
+        if data_set is None:
+            raise ArgumentError('a loader needs a config, or a data set of dicts with "images"')
+        if batch_size is None:
+            raise ArgumentError("a loader without a config needs a batch size: total_batch_size or test_batch_size")
+        cfg = _config_without_data(num_workers)
+    sizes = {batch_key: batch_size, "DATALOADER.NUM_WORKERS": num_workers}
+    return with_values(cfg, {key: value for key, value in sizes.items() if value is not None})

@@ -120,6 +120,7 @@ def test_own_transforms_sampler_and_batch_size_beside_a_config(cfg):
             "transforms beside train_set",
         ),
         (lambda cfg, items: build_reid_train_loader(cfg, train_set=[{}] * 4), "list has no img_items"),
+        (lambda cfg, items: build_reid_train_loader(total_batch_size=4), "a loader needs a config, or a data set"),
         (lambda cfg, items: build_reid_train_loader(3), "takes a config, or a data set"),
         (lambda cfg, items: build_reid_test_loader(cfg), "either a dataset_name or a test_set"),
         (lambda cfg, items: build_reid_test_loader(cfg, "Market1501", num_query=3), "num_query=3 is for a test_set"),
