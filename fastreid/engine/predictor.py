@@ -89,7 +89,7 @@ class DefaultPredictor:
                 return self.model(batch).float().cpu()
         except (RuntimeError, AssertionError, ValueError) as error:
             size, expected = tuple(images.shape[2:]), image_size(self.cfg, is_train=False)
-            if size == expected:
+            if size == expected or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise ArgumentError(
                 f"{self.cfg.MODEL.BACKBONE.NAME} does not take images of {size[0]}x{size[1]}, its INPUT.SIZE_TEST is "
@@ -137,7 +137,9 @@ def _checked(given: Any) -> Tensor:
     try:
         images = torch.as_tensor(given)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError(f"images are a tensor or an array [B, 3, H, W], got {type(given).__name__}") from error
+        raise ArgumentError(
+            f"images are a tensor or an array [B, 3, H, W], got {type(given).__name__}; describe(paths) reads files"
+        ) from error
     if images.is_complex() or images.dtype is torch.bool:
         raise ArgumentError(f"images must be numbers in 0..255, got {images.dtype}")
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
