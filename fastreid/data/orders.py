@@ -8,7 +8,7 @@ from typing import Any
 
 from fastreid.config import CfgNode, ConfigError
 from fastreid.data.dataset import TrainingDataset
-from fastreid.data.samplers import SAMPLER_REGISTRY, TrainingSampler
+from fastreid.data.samplers import SAMPLER_REGISTRY, TrainingSampler, draws_groups
 from fastreid.data.samplers.draws import Order
 from fastreid.data.train_loader import MakeOrder
 from fastreid.data.user_sets import labels_of
@@ -45,13 +45,11 @@ def order_maker(cfg: CfgNode, dataset: TrainingDataset, sets: Sequence[int]) -> 
 
 def order_without_labels(cfg: CfgNode, labels: Sequence[int]) -> TrainingSampler:
     """All images in random order, in groups as `DATALOADER.SAMPLER_TRAIN` has, which later orders then have too."""
-    make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN, key="DATALOADER.SAMPLER_TRAIN")
-    has_groups = "num_instances" in inspect.signature(make).parameters
     return TrainingSampler(
         labels,
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         seed=cfg.MODEL.SEED,
-        group_size=cfg.DATALOADER.NUM_INSTANCE if has_groups else 1,
+        group_size=cfg.DATALOADER.NUM_INSTANCE if draws_groups(cfg.DATALOADER.SAMPLER_TRAIN) else 1,
     )
 
 
