@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
-from fastreid.data.benchmarks import BENCHMARK_OF
+from fastreid.data.benchmarks import BENCHMARK_OF, home_of
 from fastreid.data.dataset import PersonDataset, TrainingDataset, Transform
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.fit_batch import with_fitted_batch
@@ -86,16 +86,17 @@ def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDatase
 def _present(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     """The names without the benchmarks that have no folder; those are logged."""
     root = datasets_root(cfg)
-    missing = [name for name in names if name in BENCHMARK_OF and not BENCHMARK_OF[name].home(root).is_dir()]
+    homes_of = {name: home for name in names if (home := home_of(name, root)) is not None}
+    missing = [name for name, home in homes_of.items() if not home.is_dir()]
     if len(missing) == len(names):
-        homes = ", ".join(str(BENCHMARK_OF[name].home(root)) for name in missing)
+        homes = ", ".join(str(homes_of[name]) for name in missing)
         key = next((f"DATASETS.{key}" for key in ("NAMES", "TESTS") if list(cfg.DATASETS[key]) == list(names)), "")
         raise DatasetError(
             f"{key or 'DATASETS'}: none of {', '.join(missing)} is there: no folder {homes}. "
             "DATASETS.ROOT or $FASTREID_DATASETS is the folder that contains them"
         )
     for name in missing:
-        text = f"{name} is left out, as there is no folder {BENCHMARK_OF[name].home(root)} (DATASETS.SKIP_MISSING)"
+        text = f"{name} is left out, as there is no folder {homes_of[name]} (DATASETS.SKIP_MISSING)"
         log_once(logger, logging.WARNING, text)
     return [name for name in names if name not in missing]
 

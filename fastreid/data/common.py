@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ class CommDataset(Dataset[dict[str, Any]]):
         self.img_items, self.transform, self.relabel = img_items, transform, relabel
         self.pids, self.cams = ({item[column] for item in img_items} for column in (1, 2))
         self.pid_dict, self.cam_dict = (
-            {who: at for at, who in enumerate(_sorted(ids))} for ids in (self.pids, self.cams)
+            {who: at for at, who in enumerate(in_order(ids))} for ids in (self.pids, self.cams)
         )
 
     def __len__(self) -> int:
@@ -70,6 +70,6 @@ def as_tensor(picture: Any) -> Tensor:
     return torch.from_numpy(np.array(picture).transpose(2, 0, 1).copy())
 
 
-def _sorted(ids: set[Hashable]) -> list[Hashable]:
-    """Return ids in their order; numbers and names may be mixed."""
-    return sorted(ids, key=lambda who: (isinstance(who, str), who))
+def in_order(ids: Iterable[Hashable]) -> list[Hashable]:
+    """Return different ids, sorted; numbers and names may be mixed."""
+    return sorted(set(ids), key=lambda who: (isinstance(who, str), who))

@@ -47,8 +47,8 @@ def _empty(kind: Kind) -> torch.optim.Optimizer:
 class ScheduleSteps:
     """The two schedulers of fast-reid, in a loop that calls their `step` as fast-reid's loops do.
 
-    The rate of a group is warm-up(steps of "warmup_sched") x curve(steps of "lr_sched"). It does not depend on the
-    iteration: where the loop of a user begins with the steps of epochs later than the trainer, the curve is as late.
+    The rate of a group is warm-up(steps of "warmup_sched") x curve(steps of "lr_sched"). If a loop makes its first step
+    of epochs later than the trainer does, the curve begins later, too.
 
     Args:
         schedule: sets the rates.

@@ -148,9 +148,11 @@ class Checkpointer:
         report = load_weights(self.model, path, to_evaluate=not self.model.training)
         asked = self._checkpointables if checkpointables is None else list(checkpointables)
         content = read_checkpoint(path) if asked else {}
-        has = [key for key in asked if isinstance(content, dict) and key in content]
+        has = [key for key in asked if isinstance(content, dict) and key in content and key in self._checkpointables]
         if checkpointables is not None and (absent := [key for key in asked if key not in has]):
-            raise WeightsError(f"{path} has no {', '.join(absent)}: leave them out of checkpointables")
+            raise WeightsError(
+                f"{path}, or this Checkpointer, has no {', '.join(absent)}: leave them out of checkpointables"
+            )
         self._restore({key: self._checkpointables[key].load_state_dict for key in has}, content, path)
         return report
 

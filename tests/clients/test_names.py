@@ -117,8 +117,9 @@ def test_a_checkpointer_restores_the_optimiser_or_not(tmp_path):
     loader = Checkpointer(other, tmp_path, optimizer=optimizer)
     assert loader.resume_or_load(str(path), resume=False) == {} and not optimizer.state
     assert loader.resume_or_load("nowhere.pth", resume=True) == {"epoch": 4} and optimizer.state
-    with pytest.raises(WeightsError, match="has no scaler"):
-        Checkpointer(other, tmp_path, scaler=optimizer).load(path, checkpointables=["scaler"])
+    for parts in ({"scaler": optimizer}, {}):
+        with pytest.raises(WeightsError, match="has no scaler"):
+            Checkpointer(other, tmp_path, **parts).load(path, checkpointables=["scaler"])
     Checkpointer(other, tmp_path, save_to_disk=False).save("unwritten")
     assert not (tmp_path / "unwritten.pth").exists()
 
