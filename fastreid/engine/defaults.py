@@ -84,7 +84,8 @@ class DefaultTrainer(ResumableTrainer):
         store_frozen_assets(self.cfg, self.bare_model, device)
         compile_model(self.cfg, self.bare_model, device)
         shard(self.cfg, self.bare_model, device)
-        optimizer = self.build_optimizer(self.cfg, self.bare_model)
+        built: Any = self.build_optimizer(self.cfg, self.bare_model)
+        optimizer = built[0] if isinstance(built, tuple) else built  # fast-reid's method returns a pair
         if is_sharded(self.bare_model):
             keep_whole(optimizer)
         use_scaler = amp_dtype(self.cfg, device) is torch.float16

@@ -276,7 +276,7 @@ def _worker(
     timeout_minutes: float,
     args: tuple[Any, ...],
 ) -> None:
-    os.environ["LOCAL_RANK"] = str(local_rank)
+    os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = str(local_rank), str(num_per_machine)
     rank = machine_rank * num_per_machine + local_rank
     make_writable()
     try:

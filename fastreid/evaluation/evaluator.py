@@ -80,10 +80,11 @@ class ReidEvaluator(DatasetEvaluator):
         """Store a batch.
 
         Args:
-            inputs: a batch with `targets`, `camids`, `viewids` and `img_paths`.
+            inputs: a batch with `targets`, `camids`, `img_paths` and, if views are known, `viewids`.
             outputs: its descriptors [B, D].
         """
-        people, cameras, views = (inputs[key].tolist() for key in ("targets", "camids", "viewids"))
+        people, cameras = (torch.as_tensor(inputs[key]).tolist() for key in ("targets", "camids"))
+        views = inputs["viewids"].tolist() if "viewids" in inputs else [0] * len(people)
         self._images += map(PersonImage, inputs["img_paths"], people, cameras, views)
         self._features.append(outputs.detach().float().cpu())
 
