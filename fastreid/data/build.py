@@ -20,7 +20,7 @@ from fastreid.data.fit_batch import with_fitted_batch
 from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.loader import PersonLoader
 from fastreid.data.own_images import load_own_images
-from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler, TrainingSampler
+from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler, TrainingSampler, draws_groups
 from fastreid.data.samplers.draws import Order
 from fastreid.data.scan import log_once
 from fastreid.data.subset import TrainingPart
@@ -223,13 +223,11 @@ def _order_maker(cfg: CfgNode, dataset: TrainingDataset, sets: Sequence[int]) ->
 
 def _order_without_labels(cfg: CfgNode, labels: Sequence[int]) -> TrainingSampler:
     """All images in random order, in groups as `DATALOADER.SAMPLER_TRAIN` has, which later orders then have too."""
-    make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN, key="DATALOADER.SAMPLER_TRAIN")
-    has_groups = "num_instances" in inspect.signature(make).parameters
     return TrainingSampler(
         labels,
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         seed=cfg.MODEL.SEED,
-        group_size=cfg.DATALOADER.NUM_INSTANCE if has_groups else 1,
+        group_size=cfg.DATALOADER.NUM_INSTANCE if draws_groups(cfg.DATALOADER.SAMPLER_TRAIN) else 1,
     )
 
 
