@@ -6,6 +6,8 @@ of one are of no use in the other.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +78,7 @@ class ShuffleNetV2(nn.Module):
 
     def __init__(self, channels: tuple[int, int, int, int], *, norm: str = "BN", num_splits: int = 1) -> None:
         super().__init__()
-        options = {"norm": norm, "num_splits": num_splits}
+        make = functools.partial(ShuffleBlock, norm=norm, num_splits=num_splits)
 
         def start(conv: nn.Conv2d) -> nn.Sequential:
             return nn.Sequential(conv, get_norm(norm, conv.out_channels, num_splits=num_splits), nn.ReLU(inplace=True))
@@ -85,8 +87,8 @@ class ShuffleNetV2(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         blocks, before = [], _STEM
         for width, count in zip(channels, _BLOCKS, strict=False):
-            blocks += [ShuffleBlock(before, width, 2, **options)]
-            blocks += [ShuffleBlock(width, width, 1, **options) for _ in range(count - 1)]
+            blocks += [make(before, width, 2)]
+            blocks += [make(width, width, 1) for _ in range(count - 1)]
             before = width
         self.features = nn.Sequential(*blocks)
         self.conv_last = start(nn.Conv2d(before, channels[-1], 1, bias=False))
