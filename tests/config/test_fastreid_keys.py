@@ -332,10 +332,7 @@ EFFECTS = [
         "MODEL.LOSSES.CE.EPSILON": 0.1, "MODEL.LOSSES.CE.SCALE": 2.0,
     }),
     (kind, SMALL, {"MODEL.META_ARCHITECTURE": "MGN", "MODEL.DEVICE": "meta"}),
-    # Files that are not there.
-    (kind, SMALL | {"MODEL.META_ARCHITECTURE": "Distiller"}, {
-        "KD.MODEL_WEIGHTS": ["FOLDER/none.pth"], "KD.MODEL_CONFIG": ["FOLDER/none.yml"],
-    }),
+    (kind, SMALL | {"MODEL.META_ARCHITECTURE": "Distiller"}, {"KD.MODEL_WEIGHTS": ["a"], "KD.MODEL_CONFIG": ["a"]}),
     (evaluated_weights, SMALL, {"MODEL.WEIGHTS": "nowhere.pth"}),
     (layers, SMALL | {"MODEL.BACKBONE.DEPTH": "50x"}, {
         "MODEL.BACKBONE.NAME": "build_resnext_backbone", "MODEL.BACKBONE.WITH_NL": True,
