@@ -238,7 +238,11 @@ def test_every_file_of_pretrained_weights_has_a_row():
     assert wanted and {path for path in wanted if not any(f"{path}/".startswith(f"{name}/") for name in named)} == set()
 
 
-@pytest.mark.parametrize(("name", "architecture"), [("jx_vit", "vit_base_patch16_224"), ("resnet50-", "resnet50")])
+COUNTED = {"jx_vit": "vit_base_patch16_224"}
+COUNTED |= {"resnet34-": "resnet34", "resnet50-": "resnet50", "resnet101_": "resnet101"}
+
+
+@pytest.mark.parametrize(("name", "architecture"), COUNTED.items())
 def test_the_table_of_pretrained_weights_counts_right(name, architecture):
     with torch.device("meta"):
         model = timm.create_model(architecture)

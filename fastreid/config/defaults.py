@@ -118,8 +118,6 @@ _C.MODEL.LOSSES.CENTER.ALPHA = 0.5
 _C.MODEL.LOSSES.CENTER.SCALE = 0.0005
 
 _C.KD = CN()
-_C.KD.MODEL_CONFIG = []
-_C.KD.MODEL_WEIGHTS = []
 _C.KD.EMA = CN()
 _C.KD.EMA.ENABLED = False
 _C.KD.EMA.MOMENTUM = 0.999
@@ -298,6 +296,8 @@ _C.TEST.ENGINE = "auto"
 _C.TEST.SEARCH = "auto"
 # Rank-k as on CUHK03: one gallery image per person, the expectation over all draws.
 _C.TEST.SINGLE_SHOT = False
+# Report Recall@k of image retrieval, which is Rank-k, for these numbers k.
+_C.TEST.RECALLS = []
 # Figures for each pair of views, of cameras, or both: ["view", "camera"].
 _C.TEST.BREAKDOWN = []
 # Pictures in OUTPUT_DIR/plots: match curve, ROC, DET, distances of right and wrong pairs.

@@ -9,6 +9,7 @@ from fastreid.data.benchmarks.cargo import CARGO
 from fastreid.data.benchmarks.cuhk03 import CUHK03
 from fastreid.data.benchmarks.diff_person import load_diff_person
 from fastreid.data.benchmarks.g2aps import G2APS_REID
+from fastreid.data.benchmarks.image_retrieval import RETRIEVAL_SETS
 from fastreid.data.benchmarks.lagper import LAGPER
 from fastreid.data.benchmarks.lists import Listed
 from fastreid.data.benchmarks.market1501 import DUKEMTMC, MARKET1501
@@ -34,6 +35,9 @@ for _name, _load in _LOADERS.items():
     DATASET_REGISTRY.register(_load, name=_name)
 # Generated pictures, without a protocol.
 DATASET_REGISTRY.register(load_diff_person, name="DiffPerson")
+# Classes of things instead of people: none of the tables and pictures of people is about them.
+for _set in RETRIEVAL_SETS:
+    DATASET_REGISTRY.register(_set.load, name=_set.name)
 
 
 def home_of(name: str, root: str) -> Path | None:
