@@ -97,7 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train without camera labels: no camera loss, and images are drawn whatever their camera",
     )
-    add("--logs-dir", metavar="FOLDER", help="OUTPUT_DIR (default: the recipe's)")
+    add(
+        "--logs-dir",
+        metavar="FOLDER",
+        help="OUTPUT_DIR (default: the recipe's, followed by _no_camera with --no-camera)",
+    )
     add("--data-dir", metavar="FOLDER", help="the folder that contains the data sets, DATASETS.ROOT")
     add("--evaluate", metavar="WEIGHTS", help="evaluate this checkpoint instead of training")
     add("--rerank", action="store_true", help="evaluate with k-reciprocal re-ranking")
@@ -163,6 +167,7 @@ def _keys_of_training(args: argparse.Namespace, recipe: Path) -> dict[str, Any]:
     keys = {key: value for key, value in found.items() if key in given or value != _value(cfg, key)}
     if args.no_camera:
         keys |= {"PISL.CAM.ENABLED": False, "DATALOADER.SAMPLER_TRAIN": "NaiveIdentitySampler"}
+        keys["OUTPUT_DIR"] = f"{cfg.OUTPUT_DIR}_no_camera"  # not the folder of the run with cameras
     return keys | _keys_of_both(args)
 
 

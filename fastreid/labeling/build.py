@@ -38,6 +38,7 @@ def build_relabel(
     extractor: nn.Module,
     take: Callable[[Labelling], None],
     clustered_dim: int | None = None,
+    num_neighbors: int = 0,
     make: Callable[..., Relabel] = Relabel,
 ) -> Relabel:
     """Return the epoch task that clusters the training images as the config says.
@@ -47,6 +48,7 @@ def build_relabel(
         extractor: as of `Relabel`.
         take: as of `Relabel`.
         clustered_dim: as of `Relabel`.
+        num_neighbors: as of `Relabel`.
         make: the class, or a function with its arguments.
 
     Raises:
@@ -59,6 +61,7 @@ def build_relabel(
         build_clustering(cfg),
         take=take,
         clustered_dim=clustered_dim,
+        num_neighbors=num_neighbors,
         period=cfg.CLUSTER.PERIOD,
         max_clusters=cfg.MODEL.HEADS.MAX_CLUSTERS,
         min_clusters=cfg.SOLVER.IMS_PER_BATCH // cfg.DATALOADER.NUM_INSTANCE if has_groups else 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fastreid.labeling.connected import alone, connected
 from fastreid.labeling.spanning import spanning_graph
-from fastreid.retrieval.reranking import jaccard_graph, jaccard_rows
+from fastreid.retrieval.neighbors import Neighbors, nearest_neighbors
+from fastreid.retrieval.reranking import jaccard_graph, jaccard_rows, neighbors_needed
 from fastreid.utils.registry import Registry
 
 CLUSTERING_REGISTRY = Registry("clustering")
@@ -33,6 +34,7 @@ class Clustering:
         is_camera_aware: whether the mean feature of an image's camera is subtracted first.
         search: as `nearest_neighbors`.
         device: as `nearest_neighbors`.
+        nearest: what `neighbors` found, while `find` runs with it.
 
     Raises:
         RegistryError: there is no such method.
@@ -47,16 +49,34 @@ class Clustering:
     is_camera_aware: bool = False
     search: str = "auto"
     device: str = "cpu"
+    nearest: Neighbors | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         CLUSTERING_REGISTRY.get(self.method, key="CLUSTER.METHOD")
 
-    def find(self, features: Tensor, cameras: Tensor) -> Tensor:
+    def neighbors(self, features: Tensor, count: int) -> Neighbors | None:
+        """Search the nearest images of each image once for `find` and for another purpose.
+
+        Args:
+            features: [M, D], of any length.
+            count: neighbours that the other purpose needs of each image, at most M.
+
+        Returns:
+            The neighbours by the cosine of the features, at least `count` of each image. None if `is_camera_aware`,
+            as `find` then needs neighbours by other features.
+        """
+        if self.is_camera_aware:
+            return None
+        k = min(len(features), max(count, neighbors_needed(self.k1, self.k2)))
+        return nearest_neighbors(F.normalize(features.float(), dim=1), k, search=self.search, device=self.device)
+
+    def find(self, features: Tensor, cameras: Tensor, nearest: Neighbors | None = None) -> Tensor:
         """Cluster features.
 
         Args:
             features: [M, D], of any length.
             cameras: camera of each image, int64 [M].
+            nearest: what `neighbors` returned for these features; None searches them.
 
         Returns:
             int64 [M]: 0 … K - 1, numbered in the order of their first core points (DBSCAN) or images (HDBSCAN); -1 for
@@ -65,7 +85,8 @@ class Clustering:
         features = F.normalize(features.float(), dim=1)
         if self.is_camera_aware:
             features = F.normalize(without_cameras(features, cameras), dim=1)
-        return torch.from_numpy(CLUSTERING_REGISTRY.get(self.method)(features, self).astype(np.int64))
+        how = replace(self, nearest=nearest)
+        return torch.from_numpy(CLUSTERING_REGISTRY.get(self.method)(features, how).astype(np.int64))
 
     def settle(self, clusters: Tensor) -> Tensor:
         """Return the labels of an epoch: outliers stay -1, or become the clusters K, K + 1, … if they are kept.
@@ -83,7 +104,13 @@ class Clustering:
     @property
     def search_options(self) -> dict[str, Any]:
         """The arguments of `jaccard_graph` and `jaccard_rows` that both have."""
-        return {"k1": self.k1, "k2": self.k2, "search": self.search, "device": self.device}
+        return {
+            "k1": self.k1,
+            "k2": self.k2,
+            "search": self.search,
+            "device": self.device,
+            "nearest": self.nearest,
+        }
 
 
 def count_of(labels: Tensor) -> int:

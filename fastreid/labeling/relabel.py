@@ -18,6 +18,7 @@ from fastreid.labeling.export import export_clusters
 from fastreid.labeling.purity import purity_of
 from fastreid.labeling.quality import Needs, suspicious, unusable
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
+from fastreid.retrieval.neighbors import Neighbors
 from fastreid.utils import comm
 from fastreid.utils.precision import full_precision
 
@@ -35,6 +36,8 @@ class Labelling:
         cameras: camera of each image, int64 [M].
         num_images: images of the training set, N.
         num_clusters: K.
+        nearest: the neighbours by the clustered columns of the features, in the main process, if `Relabel` was told
+            that they are needed and the clusters are of these features; else None.
     """
 
     indices: Tensor
@@ -43,6 +46,7 @@ class Labelling:
     cameras: Tensor
     num_images: int
     num_clusters: int
+    nearest: Neighbors | None = None
 
 
 class Relabel(EpochTask):
@@ -55,10 +59,13 @@ class Relabel(EpochTask):
         clustering: how features are clustered.
         take: what the model does with new labels, as setting its memory; it is called in all processes.
         clustered_dim: number of the first columns of the features that are clustered; None for all.
+        num_neighbors: neighbours of each image, itself included, that `take` needs (`Labelling.nearest`); 0 for none.
         period: epochs between two clusterings.
         max_clusters: most clusters.
         min_clusters: fewest clusters.
         exports: whether clusters are written after training.
+        exported: as `extractor`, for the clusters that are written: it needs to return the clustered columns only.
+            None takes `extractor`.
     """
 
     in_all_processes = True
@@ -70,13 +77,16 @@ class Relabel(EpochTask):
         *,
         take: Callable[[Labelling], None],
         clustered_dim: int | None = None,
+        num_neighbors: int = 0,
         period: int = 1,
         max_clusters: int,
         min_clusters: int = 1,
         exports: bool = True,
+        exported: nn.Module | None = None,
     ) -> None:
         self._extractor, self._clustering, self._take = extractor, clustering, take
         self._clustered_dim, self._period, self._exports = clustered_dim, period, exports
+        self._num_neighbors, self._exported = num_neighbors, exported or extractor
         self._needs = Needs(max_clusters, min_clusters)
         self._has_labels, self._epoch = False, 0
 
@@ -92,27 +102,33 @@ class Relabel(EpochTask):
             ConfigError: the first clusters of a run cannot be trained on.
         """
         start = time.perf_counter()
-        indices, features, cameras, clusters = self._clusters(training_set)
+        indices, features = training_set.features(self._extractor)
+        cameras, clusters, nearest = self._clusters(training_set, indices, features, self._num_neighbors)
         labels = self._clustering.settle(clusters)
         self._log(training_set, indices, clusters, time.perf_counter() - start)
         if not self._is_usable(labels, clusters):
             return None
         with full_precision():
-            self._take(Labelling(indices, features, labels, cameras, len(training_set.images), count_of(labels)))
+            num_images, num_clusters = len(training_set.images), count_of(labels)
+            self._take(Labelling(indices, features, labels, cameras, num_images, num_clusters, nearest))
         self._has_labels = True
         plan = torch.full((len(training_set.images),), -1)
         plan[indices] = labels
         return EpochPlan(plan.tolist())
 
-    def _clusters(self, training_set: TrainingSet) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return positions [M], features [M, E], cameras [M] and clusters [M] of the images that can be read."""
-        indices, features = training_set.features(self._extractor)
+    def _clusters(
+        self, training_set: TrainingSet, indices: Tensor, features: Tensor, num_neighbors: int = 0
+    ) -> tuple[Tensor, Tensor, Neighbors | None]:
+        """Return cameras [M], clusters [M] and `Labelling.nearest` of images [M] with features [M, E]."""
         cameras = torch.tensor([training_set.images[index].camera for index in indices.tolist()])
-        found = None
+        found = nearest = None
         if comm.is_main_process():
+            clustered = features[:, : self._clustered_dim]
             with full_precision():
-                found = self._clustering.find(features[:, : self._clustered_dim], cameras)
-        return indices, features, cameras, comm.broadcast(found)
+                if num_neighbors:
+                    nearest = self._clustering.neighbors(clustered, min(num_neighbors, len(clustered)))
+                found = self._clustering.find(clustered, cameras, nearest)
+        return cameras, comm.broadcast(found), nearest
 
     def _is_usable(self, labels: Tensor, clusters: Tensor) -> bool:
         if why := unusable(labels, self._clustering, self._needs):
@@ -149,7 +165,8 @@ class Relabel(EpochTask):
         """
         if not self._exports:
             return
-        indices, features, _, clusters = self._clusters(training_set)
+        indices, features = training_set.features(self._exported)
+        _, clusters, _ = self._clusters(training_set, indices, features)
         if comm.is_main_process():
             paths = [training_set.images[index].path for index in indices.tolist()]
             export_clusters(folder, paths, features[:, : self._clustered_dim], clusters)

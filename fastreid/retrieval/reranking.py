@@ -23,6 +23,7 @@ from fastreid.retrieval.neighbors import Neighbors, nearest_neighbors
 from fastreid.retrieval.pairs import products_of_pairs
 from fastreid.utils.counts import thread_count, whole_number
 from fastreid.utils.devices import usable_device
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.suggest import explain_choice
 
 _BLOCK_ROWS = 1024  # rows whose Jaccard distances are computed together
@@ -60,6 +61,7 @@ def jaccard_graph(
     search: str = "auto",
     device: str | torch.device = "cpu",
     num_threads: int | None = None,
+    nearest: Neighbors | None = None,
 ) -> sparse.csr_matrix:
     """Return the small Jaccard distances among all images as a sparse matrix, as DBSCAN takes it.
 
@@ -73,6 +75,8 @@ def jaccard_graph(
         search: as `nearest_neighbors`.
         device: as `nearest_neighbors`.
         num_threads: as `nearest_neighbors`.
+        nearest: what `nearest_neighbors` found for the same features and metric, at least `neighbors_needed` of each
+            image; they are not searched again then.
 
     Returns:
         float32 [N, N], symmetric, columns ascending. An image's distance to itself is stored, 0 or a rounding error
@@ -80,9 +84,10 @@ def jaccard_graph(
 
     Raises:
         ValueError: as `nearest_neighbors`; k1 or k2 below 1.
+        ArgumentError: `nearest` has too few neighbours or images, or lacks the greatest distances.
     """
     options = _SearchOptions.of(metric, search, device, num_threads)
-    rows = _jaccard(features, k1, k2, definition, options)
+    rows = _jaccard(features, k1, k2, definition, options, nearest)
     return rows.between(0, rows.num_rows, max_distance)
 
 
@@ -94,16 +99,30 @@ def jaccard_rows(
     definition: str = "spcl",
     search: str = "auto",
     device: str | torch.device = "cpu",
+    nearest: Neighbors | None = None,
 ) -> JaccardRows:
     """Return the Jaccard distances among all images, some rows at a time; arguments as `jaccard_graph`.
 
     All distances below 1 may be 100 times as many as those that DBSCAN needs.
     """
-    return _jaccard(features, k1, k2, definition, _SearchOptions.of("cosine", search, device, None))
+    return _jaccard(features, k1, k2, definition, _SearchOptions.of("cosine", search, device, None), nearest)
 
 
-def _jaccard(features: ArrayLike, k1: int, k2: int, definition: str, options: _SearchOptions) -> JaccardRows:
-    encoded = _encode(features, k1, k2, definition, options)[0]
+def neighbors_needed(k1: int, k2: int, definition: str = "spcl") -> int:
+    """Return how many neighbours of each image Jaccard distances need, if there are as many images."""
+    return max(k1 + _definition(definition).neighbors_beyond_itself, k2)
+
+
+def _definition(name: str) -> Definition:
+    if name not in DEFINITIONS:
+        raise ValueError(explain_choice("definition of the Jaccard distance", name, DEFINITIONS))
+    return DEFINITIONS[name]
+
+
+def _jaccard(
+    features: ArrayLike, k1: int, k2: int, definition: str, options: _SearchOptions, nearest: Neighbors | None
+) -> JaccardRows:
+    encoded = _encode(features, k1, k2, definition, options, nearest)[0]
     return JaccardRows(encoded, encoded, options.num_threads)
 
 
@@ -206,20 +225,30 @@ class _SearchOptions:
 
 
 def _encode(
-    features: ArrayLike, k1: int, k2: int, definition: str, options: _SearchOptions
+    features: ArrayLike,
+    k1: int,
+    k2: int,
+    definition: str,
+    options: _SearchOptions,
+    nearest: Neighbors | None = None,
 ) -> tuple[sparse.csr_matrix, Neighbors]:
     """Return the encodings V [N, N] of all images by their k-reciprocal neighbours, and the neighbours."""
-    if definition not in DEFINITIONS:
-        raise ValueError(explain_choice("definition of the Jaccard distance", definition, DEFINITIONS))
+    chosen = _definition(definition)
     k1, k2 = whole_number(k1, "k1", 1), whole_number(k2, "k2", 1)
-    chosen = DEFINITIONS[definition]
     given = rows_on_cpu(features)
     check_pair(given, given)
     rows = fit_metric(metric_named(options.metric), given, given).read(given)
     num_neighbors = min(len(rows), k1 + chosen.neighbors_beyond_itself)
-    nearest = nearest_neighbors(
-        rows, min(len(rows), max(num_neighbors, k2)), with_farthest=chosen.normalizes, **asdict(options)
-    )
+    needed = min(len(rows), neighbors_needed(k1, k2, definition))
+    if nearest is None:
+        nearest = nearest_neighbors(rows, needed, with_farthest=chosen.normalizes, **asdict(options))
+    elif len(nearest.indices) != len(rows) or nearest.indices.shape[1] < needed:
+        raise ArgumentError(
+            f"the Jaccard distances of {len(rows)} images need {needed} neighbours of each, got "
+            f"{nearest.indices.shape[1]} of {len(nearest.indices)} images"
+        )
+    elif chosen.normalizes and nearest.farthest is None:
+        raise ArgumentError(f"the definition {definition} needs neighbours that are searched with_farthest=True")
     half = _reciprocal(nearest, min(num_neighbors, round(k1 / 2) + 1))
     members = _expanded(_reciprocal(nearest, num_neighbors), half)
     encoded = _weighted(members, rows, nearest, chosen, options)

@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from fastreid.config import ConfigError, get_cfg
+from fastreid.labeling import clustering
 from fastreid.labeling.build import build_relabel
 from fastreid.labeling.clustering import Clustering
 from fastreid.labeling.relabel import Relabel
+from fastreid.retrieval import reranking
+from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.structures import PersonImage
 from fastreid.utils.registry import RegistryError
 
@@ -18,7 +21,7 @@ from fastreid.utils.registry import RegistryError
 class Given(Clustering):
     """Reads clusters off the features, which are as `Images` makes them."""
 
-    def find(self, features, cameras):
+    def find(self, features, cameras, nearest=None):
         assert features.shape[1] == 40
         largest = features.argmax(dim=1)
         return torch.where(largest < 20, largest, -1)
@@ -45,9 +48,13 @@ FEW = [0] * 4 + [-1] * 5
 
 def relabel(**options):
     chosen = {"keeps_outliers": options.pop("keeps", False), "method": options.pop("method", "dbscan")}
-    clustering = Given(min_samples=3, **chosen)
     taken = []
-    task = Relabel(nn.Identity(), clustering, take=taken.append, **{"clustered_dim": 40, "max_clusters": 5, **options})
+    task = Relabel(
+        nn.Identity(),
+        Given(min_samples=3, **chosen),
+        take=taken.append,
+        **{"clustered_dim": 40, "max_clusters": 5, **options},
+    )
     return task, taken
 
 
@@ -147,6 +154,31 @@ def test_the_task_of_a_config_has_its_values(tmp_path):
     cfg.merge_from_list(["CLUSTER.METHOD", "kmeans"])
     with pytest.raises(RegistryError, match="CLUSTER.METHOD"):
         build_relabel(cfg, nn.Identity(), print)
+
+
+@pytest.mark.parametrize("is_camera_aware", [False, True])
+def test_neighbours_that_the_model_needs_are_searched_once_for_both(monkeypatch, is_camera_aware):
+    taken, searched = [], []
+    found = nearest_neighbors(torch.eye(40)[torch.tensor(TWO).where(torch.tensor(TWO) >= 0, 30)], 11)
+    for module in (clustering, reranking):
+        monkeypatch.setattr(module, "nearest_neighbors", lambda *a, **o: searched.append(a[1]) or found)
+    how = Clustering(k1=4, k2=3, is_camera_aware=is_camera_aware)
+    task = Relabel(nn.Identity(), how, take=taken.append, clustered_dim=40, num_neighbors=7, max_clusters=9)
+    task.run(Images(TWO))
+    assert searched == ([4] if is_camera_aware else [7])
+    assert taken[0].nearest is (None if is_camera_aware else found)
+
+
+def test_the_export_has_an_extractor_of_its_own(tmp_path):
+    asked = []
+    images = Images(TWO)
+    features = images.features
+    images.features = lambda model: asked.append(model) or features(model)
+    exported = nn.Identity()
+    task, _ = relabel(exported=exported)
+    task.run(images)
+    task.after_training(images, tmp_path)
+    assert len(asked) == 2 and asked[0] is not exported and asked[1] is exported
 
 
 def test_the_export_is_of_new_clusters_and_can_be_turned_off(tmp_path):

@@ -7,7 +7,7 @@ from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.pairs import products_in_lists, products_of_pairs
 
 
-@pytest.mark.parametrize("dim", [1, 16, 45])
+@pytest.mark.parametrize("dim", [1, 16, 45, 530])  # 530: numbers are read in three parts
 @pytest.mark.parametrize("k", [1, 2, 5, 8])
 @pytest.mark.parametrize("is_compiled", [True, False])
 def test_products_in_lists_are_those_of_their_pairs(monkeypatch, dim, k, is_compiled):

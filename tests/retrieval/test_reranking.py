@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from fastreid.retrieval import compiled_engine, reranking
 from fastreid.retrieval.compiled_engine import CompiledDistances, distance_rows
 from fastreid.retrieval.distances import MatrixDistances
-from fastreid.retrieval.reranking import RerankedDistances, jaccard_graph
+from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.retrieval.reranking import RerankedDistances, jaccard_graph, neighbors_needed
+from fastreid.utils.errors import ArgumentError
 
 
 def people(seed, n=80, dim=12, spread=0.7):
@@ -181,3 +183,18 @@ def test_weights_of_long_descriptors_are_not_all_zero():
     features = people(6) * np.float32(1e5)
     graph = jaccard_graph(features, k1=8, metric="euclidean", max_distance=1)
     assert np.isfinite(graph.data).all() and (graph.diagonal() < 1).all()
+
+
+@pytest.mark.parametrize("definition", ["spcl", "zhong"])
+def test_neighbours_that_were_searched_before_give_the_same_graph(definition):
+    features = np.random.default_rng(0).standard_normal((60, 8), dtype=np.float32)
+    options = {"k1": 9, "k2": 12, "definition": definition}
+    assert neighbors_needed(9, 12, definition) == 12
+    found = nearest_neighbors(features, 20, with_farthest=True)
+    given, searched = (jaccard_graph(features, nearest=nearest, **options) for nearest in (found, None))
+    assert (given != searched).nnz == 0
+    with pytest.raises(ArgumentError, match="60 images need 12 neighbours of each, got 11 of 60 images"):
+        jaccard_graph(features, nearest=nearest_neighbors(features, 11), **options)
+    if definition == "zhong":
+        with pytest.raises(ArgumentError, match="with_farthest=True"):
+            jaccard_graph(features, nearest=nearest_neighbors(features, 20), **options)

@@ -65,6 +65,7 @@ def test_resume_continues_a_run_or_evaluates_a_checkpoint_as_the_release_does(to
         tool.equivalent(shlex.split("-d market1501 --resume W --evaluate V"))
 
 
+NO_CAMERA = {"PISL.CAM.ENABLED": False, "DATALOADER.SAMPLER_TRAIN": "NaiveIdentitySampler"}
 EACH = {
     "-b 32": {"SOLVER.IMS_PER_BATCH": 32},
     "-j 3": {"DATALOADER.NUM_WORKERS": 3},
@@ -92,7 +93,8 @@ EACH = {
     "--eval-step 10": {"TEST.EVAL_PERIOD": 10},
     "--seed 7": {"MODEL.SEED": 7},
     "--data-dir /data": {"DATASETS.ROOT": "/data"},
-    "--no-camera": {"PISL.CAM.ENABLED": False, "DATALOADER.SAMPLER_TRAIN": "NaiveIdentitySampler"},
+    "--no-camera": NO_CAMERA | {"OUTPUT_DIR": "logs/PISL/market1501_no_camera"},
+    "--no-camera --logs-dir L": NO_CAMERA | {"OUTPUT_DIR": "L"},
     "--rerank": {"TEST.RERANK.ENABLED": True},
     "PISL.SDM.LOC_CHANNELS 64": {"PISL.SDM.LOC_CHANNELS": 64},
 }

@@ -8,6 +8,7 @@ from -1 to 1, and -1 and 1 are the edges.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fastreid.data.images import ImageReadError, read_image
-from fastreid.evaluation.report.runs import ReportError
 from fastreid.evaluation.report.thumbnails import jpeg_uri
 from fastreid.utils.colours import OKABE_ITO
 from fastreid.utils.text import TextError, read_text
+
+logger = logging.getLogger(__name__)
 
 FILE = "patches.json"
 MAX_EPOCHS = 6
@@ -43,6 +45,7 @@ class PatchPictures:
         rows: path of each image, and its picture in each epoch as a URI.
         colours: of the patches' outlines.
         unreadable: paths of images that are left out.
+        problem: why nothing is shown, as a sentence; else "".
     """
 
     title: str
@@ -50,17 +53,15 @@ class PatchPictures:
     rows: list[tuple[str, list[str]]]
     colours: list[str]
     unreadable: list[str]
+    problem: str = ""
 
 
 def patch_pictures(folder: str | Path, title: str) -> PatchPictures | None:
-    """Draw the patches of a run; None if it has none.
+    """Draw the patches of a run; None if it has none. If its file is broken, the result has the `problem` only.
 
     Args:
         folder: OUTPUT_DIR of the run.
         title: name of the run.
-
-    Raises:
-        ReportError: `patches.json` is broken.
     """
     path = Path(folder) / FILE
     try:
@@ -68,7 +69,9 @@ def patch_pictures(folder: str | Path, title: str) -> PatchPictures | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (TextError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ReportError(f"{path} is broken ({error}); delete it to make the report without patches") from error
+        problem = f"The patches of this run are left out, as {path} is broken ({error})."
+        logger.warning("%s: %s", title, problem)
+        return PatchPictures(title, [], [], [], [], problem)
     chosen = np.linspace(0, len(epochs) - 1, min(MAX_EPOCHS, len(epochs))).round().astype(int)
     shown = [epochs[number] for number in chosen]
     if not images or not shown:

@@ -20,7 +20,14 @@ from fastreid.methods.pisl.losses import DiffusionLoss
 from fastreid.methods.pisl.part_heads import PartHeads
 from fastreid.methods.pisl.patch_log import PatchLog
 from fastreid.methods.pisl.patches import released_first_noise, released_first_patches, strips
-from fastreid.methods.pisl.pseudo_labels import EpochState, LabelParts, RelabelParts, ScoreOptions, unit_parts
+from fastreid.methods.pisl.pseudo_labels import (
+    EpochState,
+    LabelParts,
+    PartExtractor,
+    RelabelParts,
+    ScoreOptions,
+    unit_parts,
+)
 from fastreid.methods.pisl.released_sampler import ReleasedSampler
 from fastreid.modeling.backbones import build_backbone, with_feature_dim
 from fastreid.modeling.diffusion import NoiseSource, Sampler, Schedule, option_keys
@@ -228,12 +235,15 @@ def _relabel(
         compares_cameras=cfg.PISL.CAM.ENABLED and cfg.PISL.CAM.WEIGHT > 0,
     )
 
-    def make(extractor: nn.Module) -> EpochTask:  # for training only
+    def make(model: nn.Module) -> EpochTask:  # for training only
         if cfg.SOLVER.FSDP.ENABLED and cfg.CLUSTER.REINIT_CLASSIFIER:
             raise ConfigError(
                 "CLUSTER.REINIT_CLASSIFIER sets rows of whole classifiers, which no process has under SOLVER.FSDP: "
                 "turn one off"
             )
-        return build_relabel(cfg, extractor, take, clustered_dim=dim, make=partial(RelabelParts, state, log))
+        num_neighbors = cfg.PISL.PSC.KNN + 1 if num_parts else 0  # for the scores
+        exported = PartExtractor(model, with_parts=False)
+        make_task = partial(RelabelParts, state, log, exported=exported)
+        return build_relabel(cfg, PartExtractor(model), take, dim, num_neighbors, make_task)
 
     return make

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from fastreid.retrieval.neighbors import nearest_neighbors
+from fastreid.retrieval.neighbors import Neighbors, nearest_neighbors
 from fastreid.retrieval.pairs import products_in_lists
 from fastreid.utils.counts import thread_count, whole_number
 from fastreid.utils.devices import usable_device
@@ -58,6 +58,7 @@ def consistency_scores(
     search: str = "auto",
     device: str | torch.device = "cpu",
     num_threads: int | None = None,
+    nearest: Neighbors | None = None,
 ) -> Tensor:
     """Return the consistency score of each part of each image, in 0 … 1.
 
@@ -70,12 +71,14 @@ def consistency_scores(
         search: as `nearest_neighbors`.
         device: as `nearest_neighbors`; distances are computed there, too.
         num_threads: as `nearest_neighbors`.
+        nearest: what `nearest_neighbors` found for the global features, more than k of each image; they are not
+            searched again then.
 
     Returns:
         float32 [N, P] on the CPU.
 
     Raises:
-        ArgumentError: an unknown kind, wrong shapes, or no more images than neighbours.
+        ArgumentError: an unknown kind, wrong shapes, no more images than neighbours, or too few in `nearest`.
         ValueError: as `nearest_neighbors`.
     """
     if kind not in KINDS:
@@ -88,13 +91,18 @@ def consistency_scores(
     if len(whole) <= k:
         raise ArgumentError(f"{len(whole)} images have fewer than {k} neighbours each; lower k (PISL.PSC.KNN)")
 
-    def lists_of(features: Tensor) -> NeighborLists:
-        features = features.float().contiguous()
-        found = nearest_neighbors(features, k + 1, search=search, device=device, num_threads=num_threads)
-        # The first is the image itself, unless copies of it have lower indices.
-        return NeighborLists(features.to(device), torch.from_numpy(found.indices[:, 1:]).long().to(device))
+    if nearest is not None and (len(nearest.indices) != len(whole) or nearest.indices.shape[1] <= k):
+        got = f"{nearest.indices.shape[1]} of {len(nearest.indices)}"
+        raise ArgumentError(f"scores of {len(whole)} images need {k + 1} neighbours of each, got {got}")
 
-    ours = lists_of(whole)
+    def lists_of(features: Tensor, found: Neighbors | None = None) -> NeighborLists:
+        features = features.float().contiguous()
+        if found is None:
+            found = nearest_neighbors(features, k + 1, search=search, device=device, num_threads=num_threads)
+        # The first is the image itself, unless copies of it have lower indices.
+        return NeighborLists(features.to(device), torch.from_numpy(found.indices[:, 1 : k + 1]).long().to(device))
+
+    ours = lists_of(whole, nearest)
     distances = None if kind == "jaccard" else neighbor_distances(ours, num_threads)
 
     def scores_of(part: int) -> Tensor:  # a function, so that one part is in memory at a time

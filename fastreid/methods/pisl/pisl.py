@@ -22,7 +22,7 @@ from fastreid.methods.pisl.diffusion import DiffusedPatches, SpatialDiffusion
 from fastreid.methods.pisl.losses import DiffusionLoss, label_smoothed_loss, refined_targets, score_smoothed_loss
 from fastreid.methods.pisl.part_heads import PartHeads
 from fastreid.methods.pisl.patches import pooled_patches, pooled_stripes
-from fastreid.methods.pisl.pseudo_labels import EpochState, PartExtractor
+from fastreid.methods.pisl.pseudo_labels import EpochState
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.heads import EmbeddingHead
 from fastreid.modeling.image_module import ImageModule
@@ -176,13 +176,18 @@ class PISL(ImageModule, ReidModel):
         if self._options.second_pass and self.spatial_diffusion is not None:
             self.spatial_diffusion.localizer(self.backbone(self.preprocess_image(batch)).float())
 
-    def describe(self, batch: Mapping[str, Any]) -> Tensor:
-        """Return what labelling needs of each image: global feature, part features and matrices, [B, D + P C + 6 P]."""
+    def describe(self, batch: Mapping[str, Any], with_parts: bool = True) -> Tensor:
+        """Return what labelling needs of each image: global feature, part features and matrices, [B, D + P C + 6 P].
+
+        Args:
+            batch: the batch.
+            with_parts: False returns the global features [B, D] only.
+        """
         maps = self.backbone(self.preprocess_image(batch))
         with torch.autocast(maps.device.type, enabled=False):
             maps = maps.float()
             _, neck = self.heads.embed(maps)
-            if self.part_heads is None:
+            if self.part_heads is None or not with_parts:
                 return neck
             if self.spatial_diffusion is None:
                 parts = self.part_heads.embed(self._stripes(maps))
@@ -195,7 +200,7 @@ class PISL(ImageModule, ReidModel):
 
     def epoch_tasks(self) -> Sequence[EpochTask]:
         """Return the labelling."""
-        return [self._relabel(PartExtractor(self))]
+        return [self._relabel(self)]
 
     def adapt_checkpoint(self, state: State) -> State:
         """Leave out what a model without parts or without patches that are placed does not have."""

@@ -18,6 +18,7 @@ from fastreid.methods.pisl.camera_contrast import CameraProxies
 from fastreid.methods.pisl.consistency import consistency_scores
 from fastreid.methods.pisl.patch_log import PatchLog
 from fastreid.modeling.epoch_task import EpochPlan, TrainingSet
+from fastreid.retrieval.neighbors import Neighbors
 from fastreid.utils import comm
 from fastreid.utils.devices import to_device
 
@@ -139,14 +140,14 @@ class LabelParts:
         state.num_clusters = labelling.num_clusters
         state.scores = torch.zeros(labelling.num_images, described.parts.shape[1])
         if described.parts.shape[1]:
-            state.scores[labelling.indices] = self._scores(described)
+            state.scores[labelling.indices] = self._scores(described, labelling.nearest)
         found = [camera_proxies(view, labelling.labels, labelling.cameras) for view in views]
         state.proxies = CameraProxies(torch.stack([proxies for proxies, _, _ in found]), *found[0][1:])
         if self._set_rows is not None:
             self._set_rows([centroids(view, labelling.labels) for view in views])
         self._patch_log.add(state.epoch, labelling.indices, described.theta)
 
-    def _scores(self, described: Described) -> Tensor:
+    def _scores(self, described: Described, nearest: Neighbors | None) -> Tensor:
         scores, options = None, self._options
         if comm.is_main_process():
             k = min(options.k, len(described.features) - 1)
@@ -163,6 +164,7 @@ class LabelParts:
                 kind=options.kind,
                 search=options.search,
                 device=options.device,
+                nearest=nearest,
             )
         return torch.as_tensor(comm.broadcast(scores))
 
@@ -226,13 +228,14 @@ class PartExtractor(nn.Module):
     """The model as an extractor of what labelling needs.
 
     Args:
-        model: has `describe(batch)`, which returns rows [B, E].
+        model: has `describe(batch, with_parts)`, which returns rows [B, E].
+        with_parts: whether the rows have part features and matrices, too.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, with_parts: bool = True) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.with_parts = model, with_parts
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Return rows [B, E]."""
-        return self.model.describe(batch)  # type: ignore[operator]
+        return self.model.describe(batch, self.with_parts)  # type: ignore[operator]

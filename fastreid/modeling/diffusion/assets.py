@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,17 @@ def asset_folder(folder: str, part: str, config: str, *, key: str = "", advice: 
     if (path / config).is_file() and not (path / PIPELINE).is_file():
         return path
     if (path / part / config).is_file():
-        logger.info("%s is a whole pipeline: its %s is used", folder, part)
+        _log_pipeline(str(path))
         return path / part
     there = sorted(p.name for p in path.iterdir())[:8] if path.is_dir() else []
     what = f"it has {', '.join(there)}" if there else "it is empty" if path.is_dir() else "there is no such folder"
     raise AssetError(f"{_MISSING[part]} {shown(folder, key)}: expected {config}; {what}{advice}")
+
+
+@cache
+def _log_pipeline(folder: str) -> None:
+    """Log once for all parts of a folder."""
+    logger.info("%s is a whole pipeline: the folders of its parts are used", folder)
 
 
 def read_json(path: Path) -> dict[str, Any]:

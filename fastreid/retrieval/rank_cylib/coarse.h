@@ -7,36 +7,67 @@
 
 #include "kernels.h"
 
-static uint32_t to_bfloat16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (bits + 0x7FFFu + (bits >> 16 & 1)) >> 16; /* to nearest, ties to even; values are far from overflow */
+/* Scales, centres and rounds `count` numbers, at most LANES; adds their squares, and those of what rounding took off, to
+ * LANES sums each. Simple loops, which compilers vectorize. */
+enum { LANES = 16 };
+static inline void round_some(const float *row, float factor, const float *centre, int64_t count, uint16_t *rounded,
+                              double *lengths, double *residuals) {
+    float values[LANES] = {0}, kept[LANES];
+    uint32_t bits[LANES];
+    for (int64_t i = 0; i < count; i++)
+        values[i] = centred(row[i], factor, centre[i]);
+    memcpy(bits, values, sizeof bits);
+    for (int i = 0; i < LANES; i++)
+        bits[i] = (bits[i] + 0x7FFFu + (bits[i] >> 16 & 1)) >> 16; /* to nearest, ties to even; far from overflow */
+    for (int64_t i = 0; i < count; i++)
+        rounded[i] = (uint16_t)bits[i];
+    for (int i = 0; i < LANES; i++)
+        bits[i] <<= 16;
+    memcpy(kept, bits, sizeof kept);
+    for (int i = 0; i < LANES; i++) {
+        lengths[i] += (double)values[i] * values[i];
+        residuals[i] += ((double)values[i] - kept[i]) * ((double)values[i] - kept[i]);
+    }
 }
+
+/* Rounds a row; `squares` receives the squared length of the row and that of its rounding residual. */
+#define DEFINE_ROUND_ROW(name)                                                                                         \
+    static void name(const float *row, float factor, const float *centre, int64_t dim, uint16_t *rounded,              \
+                     double *squares) {                                                                                \
+        double lengths[LANES] = {0}, residuals[LANES] = {0};                                                           \
+        int64_t k = 0;                                                                                                 \
+        for (; k + LANES <= dim; k += LANES)                                                                           \
+            round_some(row + k, factor, centre + k, LANES, rounded + k, lengths, residuals);                           \
+        round_some(row + k, factor, centre + k, dim - k, rounded + k, lengths, residuals);                             \
+        squares[0] = squares[1] = 0;                                                                                   \
+        for (int lane = 0; lane < LANES; lane++) {                                                                     \
+            squares[0] += lengths[lane];                                                                               \
+            squares[1] += residuals[lane];                                                                             \
+        }                                                                                                              \
+    }
+DEFINE_ROUND_ROW(round_row_portable)
+#if defined(__GNUC__) && defined(__x86_64__)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROUND_ROW(round_row_avx512)
+#endif
 
 /* Scales, centres and rounds rows [count x dim] to pairs [count x (dim + 1) / 2]; also computes the length of each row and
  * of its rounding residual. */
 static void round_rows(const float *features, const float *factors, const float *centre, int64_t count, int64_t dim,
-                       float *pairs, double *lengths, double *residuals, int num_threads) {
-    const int64_t half = (dim + 1) / 2;
+                       uint16_t *pairs, double *lengths, double *residuals, int num_threads) {
+    const int64_t width = (dim + 1) / 2 * 2;
+    void (*round_row)(const float *, float, const float *, int64_t, uint16_t *, double *) = round_row_portable;
+#if defined(__GNUC__) && defined(__x86_64__)
+    if (!strcmp(kernels_named(NULL).name, "avx512"))
+        round_row = round_row_avx512;
+#endif
 #pragma omp parallel for schedule(static) num_threads(num_threads)
     for (int64_t r = 0; r < count; r++) {
-        double length = 0, residual = 0;
-        for (int64_t k = 0; k < half; k++) {
-            uint32_t both = 0;
-            for (int64_t part = 0; part < 2 && 2 * k + part < dim; part++) {
-                const int64_t at = 2 * k + part;
-                const float value = centred(features[r * dim + at], factors[r], centre[at]);
-                const uint32_t rounded = to_bfloat16(value), wide = rounded << 16;
-                float back;
-                memcpy(&back, &wide, sizeof back);
-                length += (double)value * value;
-                residual += ((double)value - back) * ((double)value - back);
-                both |= rounded << 16 * part;
-            }
-            memcpy(pairs + r * half + k, &both, sizeof both);
-        }
-        lengths[r] = sqrt(length);
-        residuals[r] = sqrt(residual);
+        double squares[2];
+        if (width > dim)
+            pairs[r * width + dim] = 0;
+        round_row(features + r * dim, factors[r], centre, dim, pairs + r * width, squares);
+        lengths[r] = sqrt(squares[0]);
+        residuals[r] = sqrt(squares[1]);
     }
 }
 

@@ -163,27 +163,91 @@ static void write_row(void *context, int thread, int64_t query, int64_t first, c
     memcpy(to->out + query * to->stride + first, row, sizeof(float) * (size_t)count);
 }
 
+/* Pairs of rows whose products are computed, and room [dim] for a query that is scaled and centred. */
+typedef struct {
+    const float *query_features, *query_factors;
+    const int64_t *query_of, *image_of;
+    float *query;
+    int64_t number; /* of the query in `query`, or -1 */
+} pairs_of_rows;
+
+/* Returns how many pairs from `first` on, at most IMAGES, are of the same query. */
+static int64_t pairs_alike(const int64_t *query_of, int64_t first, int64_t last) {
+    int64_t same = 1;
+    while (same < IMAGES && first + same < last && query_of[first + same] == query_of[first])
+        same++;
+    return same;
+}
+
+/* Computes the products of `count` pairs of the same query, at most IMAGES. */
+static void products_of_query(const work *job, pairs_of_rows *all, int64_t first, int64_t count, float *products) {
+    const float *images[IMAGES];
+    float factors[IMAGES];
+    const int64_t number = all->query_of[first];
+    if (all->number != number)
+        for (int64_t k = 0; k < job->dim; k++)
+            all->query[k] = centred(all->query_features[number * job->dim + k], all->query_factors[number],
+                                    job->centre[k]);
+    all->number = number;
+    for (int64_t p = 0; p < IMAGES; p++) { /* beyond the end: repeat the last pair */
+        const int64_t image = all->image_of[first + (p < count ? p : count - 1)];
+        images[p] = job->gallery + image * job->dim;
+        factors[p] = job->gallery_factors[image];
+    }
+    job->with.of_query(all->query, images, factors, job->centre, job->dim, products);
+}
+
+/* Computes the products of `count` pairs, at most PAIRS. */
+static void products_of_pairs(const work *job, const pairs_of_rows *all, int64_t first, int64_t count,
+                              float *products) {
+    const float *queries[PAIRS], *images[PAIRS];
+    float query_factor[PAIRS], image_factor[PAIRS];
+    for (int64_t p = 0; p < PAIRS; p++) { /* beyond the end: repeat the last pair */
+        const int64_t pair = first + (p < count ? p : count - 1);
+        queries[p] = all->query_features + all->query_of[pair] * job->dim;
+        images[p] = job->gallery + all->image_of[pair] * job->dim;
+        query_factor[p] = all->query_factors[all->query_of[pair]];
+        image_factor[p] = job->gallery_factors[all->image_of[pair]];
+    }
+    job->with.pairs(queries, images, query_factor, image_factor, job->centre, job->dim, products);
+}
+
+enum { PAIR_BLOCK = 512 };
+
+/* Computes the distances of pairs first … last - 1. */
+static void some_distances(const work *job, pairs_of_rows *all, int64_t first, int64_t last, float *out) {
+    float products[IMAGES];
+    for (int64_t count; first < last; first += count) {
+        const int64_t same = pairs_alike(all->query_of, first, last);
+        if (all->query && same > PAIRS / 2) {
+            count = same;
+            products_of_query(job, all, first, count, products);
+        } else {
+            count = last - first < PAIRS ? last - first : PAIRS;
+            products_of_pairs(job, all, first, count, products);
+        }
+        for (int64_t p = 0; p < count; p++) {
+            const int64_t q = all->query_of[first + p], g = all->image_of[first + p];
+            job->with.distances(products + p, 1, job->query_offsets[q], job->gallery_offsets + g, job->slope,
+                                job->lowest);
+            out[first + p] = products[p];
+        }
+    }
+}
+
 /* Computes the distances of single pairs, with the same bits as those of panels. */
 static void pair_distances(const work *job, const float *query_features, const float *query_factors,
                            const int64_t *query_of, const int64_t *image_of, int64_t num_pairs, float *out,
                            int num_threads) {
-#pragma omp parallel for schedule(static) num_threads(num_threads)
-    for (int64_t first = 0; first < num_pairs; first += PAIRS) {
-        const float *queries[PAIRS], *images[PAIRS];
-        float query_factor[PAIRS], image_factor[PAIRS], sums[PAIRS];
-        for (int64_t p = 0; p < PAIRS; p++) { /* beyond the end: repeat the last pair */
-            const int64_t pair = first + p < num_pairs ? first + p : num_pairs - 1;
-            queries[p] = query_features + query_of[pair] * job->dim;
-            images[p] = job->gallery + image_of[pair] * job->dim;
-            query_factor[p] = query_factors[query_of[pair]];
-            image_factor[p] = job->gallery_factors[image_of[pair]];
-        }
-        job->with.pairs(queries, images, query_factor, image_factor, job->centre, job->dim, sums);
-        for (int64_t p = 0; p < PAIRS && first + p < num_pairs; p++) {
-            const int64_t q = query_of[first + p], g = image_of[first + p];
-            job->with.distances(sums + p, 1, job->query_offsets[q], job->gallery_offsets + g, job->slope, job->lowest);
-            out[first + p] = sums[p];
-        }
+#pragma omp parallel num_threads(num_threads)
+    {
+        pairs_of_rows all = {query_features, query_factors, query_of, image_of, NULL, -1};
+        if (job->with.of_query) /* without memory for it: other kernels, which give the same bits */
+            all.query = malloc(sizeof(float) * (size_t)(job->dim + 1));
+#pragma omp for schedule(static)
+        for (int64_t first = 0; first < num_pairs; first += PAIR_BLOCK)
+            some_distances(job, &all, first, num_pairs - first < PAIR_BLOCK ? num_pairs : first + PAIR_BLOCK, out);
+        free(all.query);
     }
 }
 

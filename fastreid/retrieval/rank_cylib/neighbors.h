@@ -149,30 +149,23 @@ static inline float sum_of_lanes(float *sums) {
     return sums[0];
 }
 
-/* Product of two rows, minus a centre if there is one, in sixteen partial sums: the same order everywhere, which every
- * compiler can vectorize. */
-#define DEFINE_ROW_PRODUCT(name, a_of, b_of)                                                                           \
+/* Product of two rows, minus a centre, in sixteen partial sums: the same order everywhere, which every compiler can
+ * vectorize. */
+#define DEFINE_ROW_PRODUCT(name)                                                                                       \
     static float name(const float *a, const float *b, const float *centre, int64_t dim) {                              \
         float sums[16] = {0};                                                                                          \
         int64_t k = 0;                                                                                                 \
-        (void)centre;                                                                                                  \
         for (; k + 16 <= dim; k += 16)                                                                                 \
             for (int lane = 0; lane < 16; lane++)                                                                      \
-                sums[lane] = fmaf(a_of(k + lane), b_of(k + lane), sums[lane]);                                         \
+                sums[lane] = fmaf(a[k + lane] - centre[k + lane], b[k + lane] - centre[k + lane], sums[lane]);         \
         for (; k < dim; k++)                                                                                           \
-            sums[k % 16] = fmaf(a_of(k), b_of(k), sums[k % 16]);                                                       \
+            sums[k % 16] = fmaf(a[k] - centre[k], b[k] - centre[k], sums[k % 16]);                                     \
         return sum_of_lanes(sums);                                                                                     \
     }
-#define CENTRED_A(k) a[k] - centre[k]
-#define CENTRED_B(k) b[k] - centre[k]
-#define PLAIN_A(k) a[k]
-#define PLAIN_B(k) b[k]
-DEFINE_ROW_PRODUCT(row_product_portable, CENTRED_A, CENTRED_B)
-DEFINE_ROW_PRODUCT(plain_product_portable, PLAIN_A, PLAIN_B)
+DEFINE_ROW_PRODUCT(row_product_portable)
 #if defined(__GNUC__) && defined(__x86_64__)
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROW_PRODUCT(row_product_avx512, CENTRED_A, CENTRED_B)
-__attribute__((target("avx2,fma"))) DEFINE_ROW_PRODUCT(row_product_avx2, CENTRED_A, CENTRED_B)
-__attribute__((target("avx2,fma"))) DEFINE_ROW_PRODUCT(plain_product_avx2, PLAIN_A, PLAIN_B)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROW_PRODUCT(row_product_avx512)
+__attribute__((target("avx2,fma"))) DEFINE_ROW_PRODUCT(row_product_avx2)
 #endif
 
 static void row_products(const float *features, const float *centre, int64_t dim, const int32_t *left,
@@ -187,29 +180,42 @@ static void row_products(const float *features, const float *centre, int64_t dim
         out[pair] = product(features + left[pair] * dim, features + right[pair] * dim, centre, dim);
 }
 
-/* Rows whose products with as many others are computed together: 16 registers of sums, and 8 of values. */
-enum { TILE = 4 };
+/* Rows whose products with as many others are computed together: 16 registers of sums, and 8 of values. The rows of a list
+ * are read PART numbers at a time, which stay in the first cache for all pairs. */
+enum { TILE = 4, PART = 256 };
 
-/* Computes the products of all pairs of TILE rows and TILE others, each as `row_products` without a centre. */
-typedef void (*tile_kernel)(const float *const *rows, const float *const *others, int64_t dim, float *out);
+/* Adds the products of the numbers first … last - 1 of all pairs of TILE rows and TILE others to sums [TILE x TILE x 16];
+ * after all parts, the sixteen sums of a pair are those of `row_products` without a centre. */
+typedef void (*tile_kernel)(const float *const *rows, const float *const *others, int64_t first, int64_t last,
+                            float *sums);
 
-static void tile_portable(const float *const *rows, const float *const *others, int64_t dim, float *out) {
-    for (int pair = 0; pair < TILE * TILE; pair++)
-        out[pair] = plain_product_portable(rows[pair / TILE], others[pair % TILE], NULL, dim);
-}
+#define DEFINE_TILE(name)                                                                                              \
+    static void name(const float *const *rows, const float *const *others, int64_t first, int64_t last, float *to) {   \
+        for (int pair = 0; pair < TILE * TILE; pair++, to += 16) {                                                     \
+            const float *a = rows[pair / TILE], *b = others[pair % TILE];                                              \
+            float sums[16];                                                                                            \
+            int64_t k = first;                                                                                         \
+            memcpy(sums, to, sizeof sums);                                                                             \
+            for (; k + 16 <= last; k += 16)                                                                            \
+                for (int lane = 0; lane < 16; lane++)                                                                  \
+                    sums[lane] = fmaf(a[k + lane], b[k + lane], sums[lane]);                                           \
+            for (; k < last; k++)                                                                                      \
+                sums[k % 16] = fmaf(a[k], b[k], sums[k % 16]);                                                         \
+            memcpy(to, sums, sizeof sums);                                                                             \
+        }                                                                                                              \
+    }
+DEFINE_TILE(tile_portable)
 #if defined(__GNUC__) && defined(__x86_64__)
-static void tile_avx2(const float *const *rows, const float *const *others, int64_t dim, float *out) {
-    for (int pair = 0; pair < TILE * TILE; pair++)
-        out[pair] = plain_product_avx2(rows[pair / TILE], others[pair % TILE], NULL, dim);
-}
+__attribute__((target("avx2,fma"))) DEFINE_TILE(tile_avx2)
 
 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) static void
-tile_avx512(const float *const *rows, const float *const *others, int64_t dim, float *out) {
+tile_avx512(const float *const *rows, const float *const *others, int64_t first, int64_t last, float *to) {
     __m512 sums[TILE][TILE];
+#pragma GCC unroll 16
     for (int pair = 0; pair < TILE * TILE; pair++)
-        sums[pair / TILE][pair % TILE] = _mm512_setzero_ps();
-    for (int64_t k = 0; k < dim; k += 16) {
-        const __mmask16 mask = dim - k < 16 ? (__mmask16)((1u << (dim - k)) - 1) : 0xFFFF; /* beyond the end: zero */
+        sums[pair / TILE][pair % TILE] = _mm512_loadu_ps(to + 16 * pair);
+    for (int64_t k = first; k < last; k += 16) {
+        const __mmask16 mask = last - k < 16 ? (__mmask16)((1u << (last - k)) - 1) : 0xFFFF; /* beyond the end: zero */
         __m512 values[TILE];
 #pragma GCC unroll 4
         for (int j = 0; j < TILE; j++)
@@ -222,41 +228,70 @@ tile_avx512(const float *const *rows, const float *const *others, int64_t dim, f
                 sums[i][j] = _mm512_fmadd_ps(value, values[j], sums[i][j]);
         }
     }
-    for (int pair = 0; pair < TILE * TILE; pair++) {
-        float lanes[16];
-        _mm512_storeu_ps(lanes, sums[pair / TILE][pair % TILE]);
-        out[pair] = sum_of_lanes(lanes);
-    }
+#pragma GCC unroll 16
+    for (int pair = 0; pair < TILE * TILE; pair++)
+        _mm512_storeu_ps(to + 16 * pair, sums[pair / TILE][pair % TILE]);
 }
 #endif
 
-/* Computes the products of all pairs of the `length` rows of each list: the upper triangles, row by row. */
-static void list_products(const float *features, int64_t dim, const int32_t *lists, int64_t num_lists, int64_t length,
-                          float *out, int num_threads) {
-    const int64_t num_pairs = length * (length - 1) / 2;
-    tile_kernel tile = tile_portable;
+static tile_kernel best_tile(void) {
 #if defined(__GNUC__) && defined(__x86_64__)
     const char *name = kernels_named(NULL).name;
-    tile = !strcmp(name, "avx512") ? tile_avx512 : !strcmp(name, "avx2") ? tile_avx2 : tile;
+    return !strcmp(name, "avx512") ? tile_avx512 : !strcmp(name, "avx2") ? tile_avx2 : tile_portable;
+#else
+    return tile_portable;
 #endif
-#pragma omp parallel for schedule(static) num_threads(num_threads)
-    for (int64_t list = 0; list < num_lists; list++) {
-        const int32_t *members = lists + list * length;
+}
+
+/* Adds up the products of all pairs of the `length` rows of one list: `sums` has a tile for each pair of four rows. */
+static void sum_products(tile_kernel tile, const float *features, int64_t dim, const int32_t *members, int64_t length,
+                         float *sums) {
+    for (int64_t part = 0; part < dim; part += PART) {
+        float *to = sums;
         for (int64_t first = 0; first < length; first += TILE)
-            for (int64_t second = first; second < length; second += TILE) {
+            for (int64_t second = first; second < length; second += TILE, to += TILE * TILE * 16) {
                 const float *rows[TILE], *others[TILE];
-                float products[TILE * TILE];
                 for (int64_t i = 0; i < TILE; i++) { /* beyond the end: repeat the last */
                     rows[i] = features + members[first + i < length ? first + i : length - 1] * dim;
                     others[i] = features + members[second + i < length ? second + i : length - 1] * dim;
                 }
-                tile(rows, others, dim, products);
-                for (int64_t i = first; i < first + TILE && i < length; i++)
-                    for (int64_t j = second > i ? second : i + 1; j < second + TILE && j < length; j++)
-                        out[list * num_pairs + i * (2 * length - i - 1) / 2 + j - i - 1] =
-                            products[(i - first) * TILE + j - second];
+                tile(rows, others, part, dim - part < PART ? dim : part + PART, to);
             }
     }
+}
+
+/* Computes the products of all pairs of the `length` rows of each list: the upper triangles, row by row. Returns 0, or 1
+ * if memory ran out. */
+static int list_products(const float *features, int64_t dim, const int32_t *lists, int64_t num_lists, int64_t length,
+                         float *out, int num_threads) {
+    const int64_t num_pairs = length * (length - 1) / 2, tiles = (length + TILE - 1) / TILE;
+    const size_t room = (size_t)(tiles * (tiles + 1) / 2) * TILE * TILE * 16 * sizeof(float);
+    const tile_kernel tile = best_tile();
+    int failed = 0;
+#pragma omp parallel num_threads(num_threads)
+    {
+        float *sums = malloc(room);
+        if (!sums) {
+#pragma omp atomic write
+            failed = 1;
+        }
+#pragma omp for schedule(static)
+        for (int64_t list = 0; list < num_lists; list++) {
+            if (!sums)
+                continue;
+            memset(sums, 0, room);
+            sum_products(tile, features, dim, lists + list * length, length, sums);
+            float *from = sums;
+            for (int64_t first = 0; first < length; first += TILE)
+                for (int64_t second = first; second < length; second += TILE, from += TILE * TILE * 16)
+                    for (int64_t i = first; i < first + TILE && i < length; i++)
+                        for (int64_t j = second > i ? second : i + 1; j < second + TILE && j < length; j++)
+                            out[list * num_pairs + i * (2 * length - i - 1) / 2 + j - i - 1] =
+                                sum_of_lanes(from + 16 * ((i - first) * TILE + j - second));
+        }
+        free(sums);
+    }
+    return failed;
 }
 
 /* Computes Jaccard distances 1 - s / (2 - s) between rows first … last - 1 of one sparse matrix (by rows) and all rows of

@@ -34,6 +34,11 @@ enum { PAIRS = 8 };
 typedef void (*pair_kernel)(const float *const *queries, const float *const *images, const float *query_factors,
                             const float *image_factors, const float *centre, int64_t dim, float *products);
 
+/* Computes the products of one query, which is scaled and `centred` already, and IMAGES images. */
+enum { IMAGES = 16 };
+typedef void (*query_kernel)(const float *query, const float *const *images, const float *image_factors,
+                             const float *centre, int64_t dim, float *products);
+
 /* Scales a value by its row's factor and subtracts the centre that all rows share; two roundings, the same for all
  * instruction sets. */
 static inline float centred(float value, float factor, float centre) { return value * factor - centre; }
@@ -132,6 +137,58 @@ pairs_avx2(const float *const *queries, const float *const *images, const float 
                                centred(images[p][k], image_factors[p], centre[k]), products[p]);
 }
 
+/* Transposes sixteen rows of sixteen floats. */
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) static inline void transpose16(__m512 *rows) {
+    __m512 twos[16], fours[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        twos[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+        twos[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        fours[i] = _mm512_shuffle_ps(twos[i], twos[i + 2], 0x44);
+        fours[i + 1] = _mm512_shuffle_ps(twos[i], twos[i + 2], 0xEE);
+        fours[i + 2] = _mm512_shuffle_ps(twos[i + 1], twos[i + 3], 0x44);
+        fours[i + 3] = _mm512_shuffle_ps(twos[i + 1], twos[i + 3], 0xEE);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* quarters of the same columns of four times four rows */
+        const __m512 even_low = _mm512_shuffle_f32x4(fours[i], fours[i + 4], 0x88);
+        const __m512 odd_low = _mm512_shuffle_f32x4(fours[i], fours[i + 4], 0xDD);
+        const __m512 even_high = _mm512_shuffle_f32x4(fours[i + 8], fours[i + 12], 0x88);
+        const __m512 odd_high = _mm512_shuffle_f32x4(fours[i + 8], fours[i + 12], 0xDD);
+        rows[i] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+        rows[i + 4] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+        rows[i + 8] = _mm512_shuffle_f32x4(even_low, even_high, 0xDD);
+        rows[i + 12] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xDD);
+    }
+}
+
+/* A lane for each image: the values of the query need no transposition. */
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) static void
+query_avx512(const float *query, const float *const *images, const float *image_factors, const float *centre,
+             int64_t dim, float *products) {
+    __m512 sums = _mm512_setzero_ps();
+    int64_t k = 0;
+    for (; k + 16 <= dim; k += 16) {
+        const __m512 middle = _mm512_loadu_ps(centre + k);
+        __m512 columns[IMAGES];
+#pragma GCC unroll 16
+        for (int p = 0; p < IMAGES; p++)
+            columns[p] = _mm512_sub_ps(
+                _mm512_mul_ps(_mm512_loadu_ps(images[p] + k), _mm512_set1_ps(image_factors[p])), middle);
+        transpose16(columns);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            sums = _mm512_fmadd_ps(_mm512_set1_ps(query[k + i]), columns[i], sums);
+    }
+    _mm512_storeu_ps(products, sums);
+    for (; k < dim; k++)
+        for (int p = 0; p < IMAGES; p++)
+            products[p] = fmaf(query[k], centred(images[p][k], image_factors[p], centre[k]), products[p]);
+}
+
 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,popcnt"))) static void
 product_avx512(const float *queries, const float *gallery, int64_t dim, float *products, int64_t stride) {
     __m512 sums[QUERY_PANEL][2];
@@ -208,22 +265,23 @@ typedef struct {
     tally_kernel tally;
     distance_kernel distances;
     pair_kernel pairs;
+    query_kernel of_query; /* or NULL */
 } kernels;
 
 /* Returns the kernels of the instruction set `name`, or for NULL the widest of this CPU; the result's name is NULL if the
  * CPU lacks it. On ARM the compiler uses NEON for the portable one. */
 static kernels kernels_named(const char *name) {
-    kernels found = {NULL, NULL, NULL, NULL, NULL};
+    kernels found = {NULL, NULL, NULL, NULL, NULL, NULL};
 #if defined(__GNUC__) && defined(__x86_64__)
     __builtin_cpu_init();
     if ((!name || !strcmp(name, "avx512")) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        return (kernels){"avx512", product_avx512, tally_avx512, distances_avx512, pairs_avx2};
+        return (kernels){"avx512", product_avx512, tally_avx512, distances_avx512, pairs_avx2, query_avx512};
     if ((!name || !strcmp(name, "avx2")) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return (kernels){"avx2", product_avx2, tally_avx2, distances_avx2, pairs_avx2};
+        return (kernels){"avx2", product_avx2, tally_avx2, distances_avx2, pairs_avx2, NULL};
 #endif
     if (!name || !strcmp(name, "portable"))
-        return (kernels){"portable", product_portable, tally_portable, distances_portable, pairs_portable};
+        return (kernels){"portable", product_portable, tally_portable, distances_portable, pairs_portable, NULL};
     return found;
 }
 

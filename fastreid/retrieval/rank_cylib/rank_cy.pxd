@@ -80,8 +80,8 @@ cdef extern from "neighbors.h" nogil:
     void read_lists(key_lists* lists, int64_t n, int32_t* indices, float* distances, int num_threads)
     void row_products(const float* features, const float* centre, int64_t dim, const int32_t* left,
                       const int32_t* right, int64_t num_pairs, float* out, int num_threads)
-    void list_products(const float* features, int64_t dim, const int32_t* lists, int64_t num_lists, int64_t length,
-                       float* out, int num_threads)
+    int list_products(const float* features, int64_t dim, const int32_t* lists, int64_t num_lists, int64_t length,
+                      float* out, int num_threads)
     ctypedef struct sparse:
         const int64_t* starts
         const int32_t* indices
@@ -92,7 +92,7 @@ cdef extern from "neighbors.h" nogil:
 
 cdef extern from "coarse.h" nogil:
     void round_rows(const float* features, const float* factors, const float* centre, int64_t count, int64_t dim,
-                    float* pairs, double* lengths, double* residuals, int num_threads)
+                    uint16_t* pairs, double* lengths, double* residuals, int num_threads)
     int make_coarse(work* job)
     void take_products(const work* job, const uint16_t* products, int64_t first_query, int64_t num_queries,
                        int64_t first_image, int64_t num_images, row_consumer take, void* context, int num_threads)

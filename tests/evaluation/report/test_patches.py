@@ -3,12 +3,13 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from fastreid.evaluation.report import ReportError, make_report
+from fastreid.evaluation.report import make_report
 from fastreid.evaluation.report.patches import HEIGHT, MARGIN, MAX_EPOCHS, colour_of, draw_patches, patch_pictures
 from tests.evaluation.report.fake_runs import write_run
 
@@ -122,7 +123,17 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_a_broken_file_is_named(tmp_path, content):
+def test_a_broken_file_is_named(tmp_path, content, caplog):
     (tmp_path / "patches.json").write_text(content)
-    with pytest.raises(ReportError, match=r"patches.json is broken \(.*\); delete it"):
-        patch_pictures(tmp_path, "run")
+    found = patch_pictures(tmp_path, "run")
+    assert found.rows == [] and re.search(r"left out, as \S*patches.json is broken \(.+\)\.$", found.problem)
+    assert found.problem in caplog.text
+
+
+def test_a_broken_file_of_one_run_leaves_the_rest_of_the_page(tmp_path):
+    runs = {name: write_run(tmp_path, name, 0.9) for name in ("broken", "fine")}
+    (runs["broken"] / "patches.json").write_text("[]")
+    write_patches(runs["fine"])
+    make_report(runs, tmp_path / "report.html", tmp_path / "results.json")
+    section = (tmp_path / "report.html").read_text(encoding="utf-8").partition('<section id="patches">')[2]
+    assert section.count("The patches of this run are left out, as ") == 1 and "<img " in section

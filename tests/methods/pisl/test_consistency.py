@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from fastreid.methods.pisl import consistency
 from fastreid.methods.pisl.consistency import KINDS, consistency_scores, neighbor_distances
 from fastreid.retrieval import compiled_engine
+from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.utils.errors import ArgumentError
 from tests.miniature import ROOT
 
@@ -164,3 +165,13 @@ def test_autocast_does_not_change_scores():
     expected = consistency_scores(whole, parts, k=5)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(consistency_scores(whole, parts, k=5), expected)
+
+
+@pytest.mark.parametrize("kind", ["mmd_inv", "jaccard"])
+def test_neighbours_that_were_searched_before_give_the_same_scores(kind):
+    whole, parts = clusters()
+    found = nearest_neighbors(whole, 30)
+    given = consistency_scores(whole, parts, k=10, kind=kind, nearest=found)
+    assert torch.equal(given, consistency_scores(whole, parts, k=10, kind=kind))
+    with pytest.raises(ArgumentError, match="96 images need 11 neighbours of each, got 10 of 96"):
+        consistency_scores(whole, parts, k=10, kind=kind, nearest=nearest_neighbors(whole, 10))

@@ -255,3 +255,10 @@ def test_rows_beyond_the_clusters_do_not_count(make_pisl, batch):
         model.part_heads.classifiers[:, CLUSTERS:] += 100
     assert step(model, batch)[0]["loss_cls"].item() == pytest.approx(first, rel=1e-6)
     assert len(model.heads.weight) == ROWS
+
+
+def test_the_clusters_after_training_need_no_parts(make_pisl, batch):
+    model = make_pisl().eval()
+    rows, whole = (PartExtractor(model, with_parts=with_parts)(batch) for with_parts in (True, False))
+    assert whole.shape[1] < rows.shape[1] and torch.equal(whole, rows[:, : whole.shape[1]])
+    assert not model.epoch_tasks()[0]._exported.with_parts
