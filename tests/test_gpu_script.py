@@ -44,10 +44,10 @@ def test_it_goes_on_after_a_failure(copied):
 
 
 def test_all_sections_together_end_in_time(copied):
-    done = run(copied, PYTHON=python_that(copied, '[ "$1" = -c ] || exec sleep 60'), LIMIT="2")
+    done = run(copied, PYTHON=python_that(copied, '[ "$1" = -c ] || exec sleep 60'), LIMIT="6")
     assert done.returncode == 1 and "BROKEN tests on a GPU: it took more than" in done.stdout
     assert done.stdout.count("no time is left") == 2 * (len(sections_of(done)) - 1)
-    assert 2 <= int(re.search(r"== all: (\d+) s, 0 figures", done.stdout)[1]) <= 20
+    assert 5 <= int(re.search(r"== all: (\d+) s, 0 figures", done.stdout)[1]) <= 60
 
 
 FIGURES = {
