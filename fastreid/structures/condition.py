@@ -36,8 +36,8 @@ class ControlMaps:
         mid = None if self.mid is None else up(self.mid)
         return replace(self, down=tuple(map(down, self.down)), up=tuple(map(up, self.up)), mid=mid)
 
-    def rows(self, start: int, stop: int) -> ControlMaps:
-        """Return the maps of the samples `start` to `stop` of the batch, one for each sample."""
+    def rows(self, start: int, stop: int | None) -> ControlMaps:
+        """Return the maps of the samples `start` to `stop` (None: the last) of the batch, one for each sample."""
         index = None if self.index is None else self.index[start:stop]
 
         def cut(maps: Tensor) -> Tensor:
@@ -83,8 +83,8 @@ class Condition:
     tokens: Tensor
     control: ControlMaps | None = None
 
-    def rows(self, start: int, stop: int) -> Condition:
-        """Return the condition of the samples `start` to `stop` of the batch, with control maps for each sample."""
+    def rows(self, start: int, stop: int | None) -> Condition:
+        """Return the condition of the samples `start` to `stop` (None: the last), with control maps for each sample."""
         control = None if self.control is None else self.control.rows(start, stop)
         return Condition(self.tokens[start:stop], control)
 

@@ -31,7 +31,7 @@ def test_shared_maps_give_the_rows_of_repeated_ones():
     joined = Condition.cat([Condition(tokens, indexed(shared)), Condition(-tokens, indexed(others))])
     plain = Condition.cat([Condition(tokens, repeated(shared)), Condition(-tokens, repeated(others))])
     assert len(joined.control.down[0]) == 4 and len(plain.control.down[0]) == 10
-    for start, stop in ((0, 10), (3, 7), (9, 10), (4, 4)):
+    for start, stop in ((0, 10), (3, 7), (9, 10), (4, 4), (0, None)):
         found = joined.rows(start, stop)
         assert found.control.index is None
         for one, other in zip(as_list(found), as_list(plain.rows(start, stop)), strict=True):

@@ -112,12 +112,14 @@ class Sampler:
     def _predict(self, predict: Predict, rows: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
         if self.compiled is not None:
             predict = functools.partial(self.compiled, predict)
-        size = self.micro_batch or len(rows)
+        if not self.micro_batch:
+            return predict(rows, timestep, condition.rows(0, None)).float()
+        size = self.micro_batch
         parts = [
             predict(rows[start : start + size], timestep, condition.rows(start, start + size))
             for start in range(0, len(rows), size)
         ]
-        return torch.cat(parts).float() if len(parts) > 1 else parts[0].float()
+        return torch.cat(parts).float()
 
 
 class Reverse:
