@@ -108,6 +108,9 @@ RANGE = Rule(
 
 _MODEL = {
     "DEVICE": NAME,
+    "COMPILE": FLAG,
+    "CHANNELS_LAST": FLAG,
+    "FLOAT32": one_of("ieee", "tf32"),
     "SEED": number(f"a whole number below 2^63 (negative: drawn anew), at least {-(2**31)}", lambda v: v >= -(2**31)),
     "META_ARCHITECTURE": NAME,
     "FREEZE_LAYERS": NAMES,

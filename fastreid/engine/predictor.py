@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +15,8 @@ from fastreid.config import CfgNode, image_size, resolve_device, with_values
 from fastreid.data.build import build_feature_loader
 from fastreid.data.pictures import name_of, pixels_of, source_of
 from fastreid.data.transforms import build_transforms
-from fastreid.engine.amp import autocast_for
+from fastreid.engine.amp import evaluation_autocast, store_frozen_assets
+from fastreid.engine.compiling import compile_model
 from fastreid.engine.defaults import DefaultTrainer
 from fastreid.modeling.model import image_transforms_of
 from fastreid.modeling.trained import model_for_evaluation
@@ -33,12 +33,14 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
         trainer: the class whose `build_model` builds it.
 
     Raises:
-        ConfigError: no MODEL.WEIGHTS, or a key out of its range.
+        ConfigError: no MODEL.WEIGHTS, a key out of its range, or MODEL.COMPILE where torch.compile does not work.
         WeightsError: the file is missing, unreadable, or of another model.
     """
-    return model_for_evaluation(
+    model = model_for_evaluation(
         cfg, lambda built: trainer.build_model(trainer.auto_scale_hyperparams(built, num_classes=1))
     )
+    compile_model(cfg, model, resolve_device(cfg.MODEL.DEVICE))
+    return model
 
 
 class DefaultPredictor:
@@ -62,6 +64,8 @@ class DefaultPredictor:
     def __init__(self, cfg: CfgNode) -> None:
         self.cfg = with_values(cfg, {"MODEL.DEVICE": resolve_device(cfg.MODEL.DEVICE)})
         self.model = build_for_evaluation(self.cfg)
+        store_frozen_assets(self.cfg, self.model, self.cfg.MODEL.DEVICE, only_to_evaluate=True)
+        self._autocast = evaluation_autocast(self.cfg)
 
     def __call__(self, image: Any) -> Tensor:
         """Return descriptors [B, D], on the CPU.
@@ -85,7 +89,8 @@ class DefaultPredictor:
         names = [name_of(row, picture) for row, picture in enumerate(pixels)]
         batch = {"img_paths": names, **batch, "images": images.float()}
         try:
-            with torch.no_grad():  # not inference mode, in whose results nothing may be written
+            # Not inference mode, in whose results nothing may be written.
+            with torch.no_grad(), self._autocast():
                 return self.model(batch).float().cpu()
         except (RuntimeError, AssertionError, ValueError) as error:
             size, expected = tuple(images.shape[2:]), image_size(self.cfg, is_train=False)
@@ -120,11 +125,9 @@ class DefaultPredictor:
             return torch.empty(0, 0)
         unique = list({image.path: image for image in images}.values())
         cfg = with_values(self.cfg, {"DATALOADER.BAD_IMAGES": "raise"})  # every image has its row
-        device, enabled = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.AMP.ENABLED
         store = FeatureStore()
         loader = build_feature_loader(cfg, unique, image_transforms_of(cfg, is_train=False))
-        autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
-        store.extract(self.model, loader, autocast, flip=cfg.TEST.FLIP.ENABLED)
+        store.extract(self.model, loader, self._autocast, flip=cfg.TEST.FLIP.ENABLED)
         return store.select(images)
 
 

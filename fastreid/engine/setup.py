@@ -24,6 +24,7 @@ from fastreid.utils.errors import UserError, sentence_of
 from fastreid.utils.files import atomic_write, remove_leftovers
 from fastreid.utils.lock import InUseError, acquire, release
 from fastreid.utils.logger import setup_logger
+from fastreid.utils.precision import set_float32_precision
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def _expand(cfg: CfgNode) -> None:
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Expand `~` in paths, create and lock OUTPUT_DIR, start the log, log environment and config, seed, set cuDNN.
+    """Expand `~` in paths, create and lock OUTPUT_DIR, start the log, log environment and config, seed, set up CUDA.
 
     Afterwards MODEL.DEVICE is the device that "auto" stands for, so that `torch.device(cfg.MODEL.DEVICE)` works.
 
@@ -200,6 +201,7 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))
     logger.info("seed %d", seed)
     seed_everything(seed + rank)
+    set_float32_precision(cfg.MODEL.FLOAT32)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if cfg.DETERMINISTIC:

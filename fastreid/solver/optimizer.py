@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from fastreid.config import ConfigError, value_of
@@ -144,10 +144,20 @@ def build_optimizer(cfg: Any, model: nn.Module, contiguous: bool = False) -> tor
             "build_optimizer(…, contiguous=True): with torch 2 an optimiser over flat buffers changes no weights; "
             "leave it out, the optimisers of torch are fused without them"
         )
-    return usable_as_pair(_optimizer(cfg, model))
+    optimizer = _made(cfg, model)
+    optimizer.register_load_state_dict_post_hook(_match_layout)
+    return usable_as_pair(optimizer)
 
 
-def _optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Store loaded tensors in the order of their parameters: fused kernels go through both from the start."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _made(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
     name = cfg.SOLVER.OPT
     if name in OPTIMIZER_REGISTRY:
         return OPTIMIZER_REGISTRY.get(name)(group_parameters(cfg, model), cfg)

@@ -89,6 +89,14 @@ def test_cudnn_is_fast_or_deterministic(tmp_path, benchmark):
     assert torch.backends.cudnn.deterministic is not benchmark
 
 
+def test_float32_is_computed_as_the_key_says(tmp_path):
+    cfg = cfg_in(tmp_path)
+    for precision in ("tf32", "ieee"):
+        cfg.MODEL.FLOAT32 = precision
+        default_setup(cfg, parse())
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is (precision == "tf32")
+
+
 def test_deterministic_refuses_what_has_no_deterministic_form(tmp_path):
     default_setup(cfg_in(tmp_path), parse())
     assert not torch.are_deterministic_algorithms_enabled()
