@@ -5,5 +5,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . go/environment.sh
 make_environment requirements.txt requirements-dev.txt
 step "running the tests"
-# Two processes; the tests of one file stay together, as they share what they prepare. -n 0 runs all in one process.
-python -m pytest -n 2 --dist loadfile "$@"
+# Two processes; the tests of one file stay together, as they share what they prepare. Files that take
+# minutes are begun first (tests/conftest.py). -n 0 runs all in one process.
+python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

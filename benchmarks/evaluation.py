@@ -8,7 +8,7 @@ torch's matrix product in panels of 512 queries, and nothing else. They take tur
 times are medians, memory is the peak beside the features. Where both ways give labels or an mAP, these are compared,
 too. growth: ours over galleries of 10^4 to 10^6 images that lie in a file, and the exponents of time and memory. With
 --device cuda ranking runs there, too: in this process, as a fork cannot use CUDA, and after all forks. Its memory is
-the peak on the device, and ours may use a quarter of what is free there.
+the peak on the device, and ours may use a quarter of what is free there. --device-only skips everything else.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from sklearn.cluster import DBSCAN
 from tabulate import tabulate
 
 import classical
+from figures import add_device, describe, figure, peak_gib, restart_peak, wait
 
 PANEL = 512
 GROWTH = (10_000, 32_000, 100_000, 320_000, 1_000_000)
@@ -84,18 +85,17 @@ def make(size: Size, dim: int, seed: int = 0) -> Protocol:
     return features(q_pids), features(g_pids), q_pids, g_pids, *cameras
 
 
-def product(data: Protocol, device: str = "cpu") -> None:
+def product(data: Protocol, device: torch.device | str = "cpu") -> None:
     """Compute all products of query and gallery rows, in panels."""
     q, g = (torch.from_numpy(side).to(device) for side in data[:2])
     out = torch.empty(PANEL, len(g), device=device)
     for start in range(0, len(q), PANEL):
         rows = q[start : start + PANEL]
         torch.mm(rows, g.T, out=out[: len(rows)])
-    if device != "cpu":
-        torch.cuda.synchronize()
+    wait(torch.device(device))
 
 
-def by_library(data: Protocol, device: str = "cpu", memory_budget: float = 256) -> float:
+def by_library(data: Protocol, device: torch.device | str = "cpu", memory_budget: float = 256) -> float:
     """The library with the matrix product of torch instead of its kernel."""
     return TorchDistances(*data[:2], memory_budget=memory_budget, device=device).rank(match_labels(*data[2:])).mean_ap
 
@@ -140,16 +140,16 @@ def measured(job: Callable[[], object], warm: bool = False) -> tuple[float, floa
         child.join()
 
 
-def measured_on(device: str, job: Callable[[], object], warm: bool = True) -> tuple[float, float, object]:
+def measured_on(device: torch.device, job: Callable[[], object], warm: bool = True) -> tuple[float, float, object]:
     """Return seconds, peak MiB on a CUDA device, and the result of a job, in this process; arguments as `measured`."""
     if warm:
         job()
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
+    wait(device)
+    restart_peak(device)
     start = time.perf_counter()
     result = job()
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - start, torch.cuda.max_memory_allocated(device) / 2**20, result
+    wait(device)
+    return time.perf_counter() - start, 1024 * peak_gib(device), result
 
 
 def _memory(reset: bool = False) -> float:
@@ -184,10 +184,10 @@ def ranking(name: str, dim: int, rounds: int) -> list[list[object]]:
     return rows + _rows(f"{name}, ready matrix", jobs, rounds, baseline="classical")
 
 
-def ranking_on(device: str, name: str, dim: int, rounds: int) -> list[list[object]]:
-    """Table rows of one size on a CUDA device."""
+def ranking_on(device: torch.device, name: str, dim: int, rounds: int) -> list[list[object]]:
+    """Table rows of one size on a device, by the engine that GPUs use."""
     data = make(SIZES[name], dim)
-    budget = torch.cuda.mem_get_info(device)[0] / 4 / 2**20
+    budget = torch.cuda.mem_get_info(device)[0] / 4 / 2**20 if device.type == "cuda" else 256
     jobs = {"ours": lambda: by_library(data, device, budget), "bare product": lambda: product(data, device)}
     options = {"baseline": "bare product", "product": "bare product"}
     return _rows(f"{name} {dim}-d, {device}", jobs, rounds, measure=partial(measured_on, device), **options)
@@ -324,22 +324,26 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["market", "msmt17", "cargo"])
     parser.add_argument("--dims", nargs="+", type=int, default=[768, 2304])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu", help="rank there, too: cuda")
+    add_device(parser, default="cpu")
+    parser.add_argument("--device-only", action="store_true", help="rank on --device, and nothing else")
     args = parser.parse_args()
     print(f"cpu, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.rounds} rounds in turn")
     headers = ["job", "way", "seconds", "baseline / it", "it / product", "MiB beside features"]
-    for job in args.jobs:
+    for job in [] if args.device_only else args.jobs:
         if job == "growth":
             growth(args.dims[0], (1000, 3000) if args.sizes == ["tiny"] else GROWTH)
             continue
         dims = args.dims if job == "ranking" else args.dims[:1]
         rows = [row for name in args.sizes for dim in dims for row in JOBS[job](name, dim, args.rounds)]
         print(tabulate(rows, headers, disable_numparse=True), flush=True)
-    if args.device != "cpu" and "ranking" in args.jobs:  # at last: what used CUDA cannot be forked
+    if args.device_only or (args.device.type != "cpu" and "ranking" in args.jobs):  # at last, see above
         sizes = [(name, dim) for name in args.sizes for dim in args.dims]
         rows = [row for name, dim in sizes for row in ranking_on(args.device, name, dim, args.rounds)]
-        print(torch.cuda.get_device_name(args.device))
+        print(describe(args.device))
         print(tabulate(rows, [*headers[:-1], "MiB on the device"], disable_numparse=True), flush=True)
+        for title, way, _, _, share, _ in rows:
+            if way == "ours":
+                figure(f"ranking, {title}: it / product", float(str(share)), goal="1.3 or less")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,12 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 
-HEADERS = ["way", "solver", "steps", "pictures/s", "plain / it", "mean difference (grey levels)"]
+from figures import add_device, describe, figure, memory_of
+
+HEADERS = ["way", "solver", "steps", "pictures/s", "plain / it", "mean difference (grey levels)", "GiB"]
+
+# Seconds of the fastest round, its pictures, and the GiB that it takes on a GPU beside the models.
+Found = tuple[float, list[Image.Image], float]
 
 
 @dataclass(frozen=True)
@@ -115,30 +120,30 @@ def ways(steps: int, batch: int, device: torch.device, *, compiles: bool) -> lis
     return [*found, Way(f"batches of {batch}, bfloat16", batch, "dpm++", max(1, steps * 2 // 5), is_mixed=True)]
 
 
-def timed(jobs: dict[Way, Callable[[], list[Image.Image]]], rounds: int) -> dict[Way, tuple[float, list[Image.Image]]]:
-    """Return the fastest time of each way, and its pictures."""
-    best: dict[Way, tuple[float, list[Image.Image]]] = {}
+def timed(jobs: dict[Way, Callable[[], list[Image.Image]]], rounds: int, device: torch.device) -> dict[Way, Found]:
+    """Return what was found of each way."""
+    best: dict[Way, Found] = {}
     for _ in range(rounds):
         for way, job in jobs.items():
-            start = time.perf_counter()
-            pictures = job()
+            start = time.perf_counter()  # pictures are on the CPU: no work is left at the end
+            pictures, memory = memory_of(job, device)
             seconds = time.perf_counter() - start
             if way not in best or seconds < best[way][0]:
-                best[way] = seconds, pictures
+                best[way] = seconds, pictures, memory
     return best
 
 
-def rows_of(found: dict[Way, tuple[float, list[Image.Image]]]) -> list[list[object]]:
+def rows_of(found: dict[Way, Found]) -> list[list[object]]:
     """Return the rows of the table."""
-    plain, expected = next(iter(found.values()))
+    plain, expected, _ = next(iter(found.values()))
     rows: list[list[object]] = []
-    for way, (seconds, pictures) in found.items():
+    for way, (seconds, pictures, memory) in found.items():
         differences = [
             np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean()
             for a, b in zip(pictures, expected, strict=True)
         ]
         speed = f"{len(pictures) / seconds:.2f}", f"{plain / seconds:.2f}"
-        rows.append([way.name, way.solver, way.steps, *speed, f"{np.mean(differences):.2f}"])
+        rows.append([way.name, way.solver, way.steps, *speed, f"{np.mean(differences):.2f}", f"{memory:.2f}"])
     return rows
 
 
@@ -153,14 +158,16 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="also with a compiled UNet, which takes a minute")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     args = parser.parse_args()
-    device = torch.device(args.device)
+    device = args.device
     studio = Studio(args.assets, tuple(args.size), args.pictures, device)
     chosen = ways(args.steps, args.batch, device, compiles=args.compile)
-    found = timed({way: studio.job(way, args.guidance) for way in chosen}, args.rounds)
-    print(f"{args.pictures} pictures of {args.size[0]}x{args.size[1]}, {device}, {torch.get_num_threads()} threads")
+    found = timed({way: studio.job(way, args.guidance) for way in chosen}, args.rounds, device)
+    print(f"{args.pictures} pictures of {args.size[0]}x{args.size[1]}, {describe(device)}")
     print(tabulate(rows_of(found), HEADERS))
+    plain, *ours = [seconds for seconds, _, _ in found.values()]
+    figure("pictures: diffusers one by one / the fastest batches", plain / min(ours))
 
 
 if __name__ == "__main__":

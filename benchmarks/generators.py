@@ -2,7 +2,7 @@
 """Times the generators of stage 2: denoiser x steps x precision, all views of an image, without guidance.
 
     python benchmarks/generators.py [--size vit_b16|quickstart] [--assets pretrained/random-sd15] [--batch 16]
-        [--rounds 5] [--results logs/rendered]
+        [--rounds 5] [--results logs/rendered] [--device cuda]
 
 The sizes are those of ViT-B/16 (vectors of 768 numbers, 12 tokens) or of the quickstart (192 and 6). The first row is
 the baseline of the ratios; with assets of that size it is the UNet in 5 steps, at true size with guidance, as
@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import statistics
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +35,8 @@ from rendered import folder_of
 import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
+
+from figures import add_device, describe, seconds_of
 
 VIEWS = 2
 
@@ -121,12 +122,8 @@ class Row:
         """Wall time of sampling all views of the batch."""
         device = self.noise.device
         half = torch.autocast(device.type, torch.bfloat16) if self.dtype == "bf16" else contextlib.nullcontext()
-        start = time.perf_counter()
         with torch.inference_mode(), half:
-            self.sampler.sample(self.denoiser, self.condition, self.null, self.noise)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
+            return seconds_of(lambda: self.sampler.sample(self.denoiser, self.condition, self.null, self.noise), device)
 
     def macs_per_image(self) -> float:
         """Multiply-accumulate operations for all views of an image."""
@@ -175,12 +172,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="images")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=Path("logs/rendered"), help="output of rendered.py")
+    add_device(parser)
     args = parser.parse_args()
     torch.manual_seed(0)
     size = SIZES[args.size]
     assets = args.assets or Path(size.assets)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.rounds} rounds in turn")
+    device = args.device
+    print(f"{describe(device)}, {args.rounds} rounds in turn")
     if not assets.is_dir():
         print(f"no UNet: {assets} is missing (tools/make_assets.py makes random weights)")
     rows = make_rows(args.size, size, assets, device)

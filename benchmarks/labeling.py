@@ -1,14 +1,16 @@
 #!/usr/bin/env python
 """Times the labelling of an epoch without person labels against the classical implementation, in one run.
 
-    python benchmarks/labeling.py [--sizes market msmt17] [--rounds 1] [--eps 0.5]
+    python benchmarks/labeling.py [--sizes market msmt17] [--rounds 1] [--eps 0.5] [--device cuda]
 
 From features of all training images and of three parts of each to labels (Jaccard distances, DBSCAN) and consistency
 scores. The classical way is that of classical.py: dense Jaccard distances, and scores image by image in Python. Each
 way runs in a fork of this process; memory is its peak beside the features. Labels and scores of both are compared.
+With --device the library also runs on a GPU, where its memory is the peak; --device-only skips the other ways.
 """
 
 import argparse
+import functools
 import os
 import time
 from dataclasses import dataclass
@@ -22,7 +24,8 @@ import torch
 from tabulate import tabulate
 
 import classical
-from evaluation import measured
+from evaluation import measured, measured_on
+from figures import add_device, describe, figure
 
 PARTS, DIM, LATENT, NEIGHBORS = 3, 2048, 96, 20
 HEADERS = [
@@ -87,15 +90,16 @@ def make(size: Size, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return features(), np.stack([features() for _ in range(PARTS)], axis=1), people
 
 
-def ours(features: np.ndarray, parts: np.ndarray, eps: float) -> Found:
-    """The library."""
+def ours(features: np.ndarray, parts: np.ndarray, eps: float, device: str = "cpu") -> Found:
+    """The library; on a GPU by the search of torch."""
+    options = {"search": "auto" if device == "cpu" else "torch", "device": device}
     start = time.perf_counter()
-    rows, clustering = torch.from_numpy(features), Clustering(eps=eps)
+    rows, clustering = torch.from_numpy(features), Clustering(eps=eps, **options)
     nearest = clustering.neighbors(rows, NEIGHBORS + 1)  # once for both, as `Relabel` does
     labels = clustering.find(rows, torch.zeros(len(features)), nearest)
     middle = time.perf_counter()
-    scores = consistency_scores(features, parts, k=NEIGHBORS, nearest=nearest)
-    return Found(labels.numpy(), scores.numpy(), middle - start, time.perf_counter() - middle)
+    scores = consistency_scores(features, parts, k=NEIGHBORS, nearest=nearest, **options)
+    return Found(labels.numpy(), scores.cpu().numpy(), middle - start, time.perf_counter() - middle)
 
 
 def by_loops(features: np.ndarray, parts: np.ndarray, eps: float) -> Found:
@@ -105,6 +109,16 @@ def by_loops(features: np.ndarray, parts: np.ndarray, eps: float) -> Found:
     middle = time.perf_counter()
     scores = classical.consistency(features, parts)
     return Found(labels, scores, middle - start, time.perf_counter() - middle)
+
+
+def on_device(name: str, args: argparse.Namespace) -> list[list[object]]:
+    """Table rows of one size on --device, in this process, as a fork cannot use CUDA."""
+    features, parts, people = make(SIZES[name])
+    job = functools.partial(ours, features, parts, args.eps, str(args.device))
+    runs = [measured_on(args.device, job, warm=number == 0) for number in range(args.rounds)]
+    best = min(runs, key=lambda run: run[0])
+    figure(f"labelling, {name} on {args.device.type}: labels and scores", best[0], " s")
+    return [_row(name, f"ours, {args.device}", best, None, people)]
 
 
 def compared(name: str, eps: float, rounds: int) -> list[list[object]]:
@@ -155,11 +169,17 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["market", "msmt17"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--eps", type=float, default=0.5, help="of DBSCAN")
+    add_device(parser, default="cpu")
+    parser.add_argument("--device-only", action="store_true", help="label on --device, and nothing else")
     args = parser.parse_args()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, load before the run {load:.1f}")
-    for name in args.sizes:
+    for name in [] if args.device_only else args.sizes:
         print(tabulate(compared(name, args.eps, args.rounds), HEADERS, disable_numparse=True), flush=True)
+    if args.device_only or args.device.type != "cpu":  # at last: what used CUDA cannot be forked
+        rows = [row for name in args.sizes for row in on_device(name, args)]
+        print(describe(args.device))
+        print(tabulate(rows, HEADERS, disable_numparse=True), flush=True)
 
 
 if __name__ == "__main__":

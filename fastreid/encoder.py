@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastreid.config import CfgNode, image_size
+from fastreid.config import CfgNode, image_size, resolve_device
 from fastreid.data.dataset import Item, Transform, collate, view_of, with_floats
 from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.pictures import Picture, Source, crops_of, name_of, pixels_of, source_of, sources_of
 from fastreid.data.transforms import Pixels, build_transforms
 from fastreid.data.transforms.resize import compiled_resize
-from fastreid.engine.amp import autocast_for
+from fastreid.engine.amp import evaluation_autocast, store_frozen_assets
 from fastreid.modeling.model import image_transforms_of
 from fastreid.modeling.trained import load_trained
 from fastreid.retrieval.extraction import embed_batch
@@ -64,8 +64,8 @@ class Predictor:
         # Checked, with a log message, once for all threads.
         compiled_resize()
         simplejpeg_is_as_pillow()
-        device = self.cfg.MODEL.DEVICE
-        self._autocast = functools.partial(autocast_for, self.cfg, device, enabled=self.cfg.TEST.AMP.ENABLED)
+        store_frozen_assets(self.cfg, self.model, resolve_device(self.cfg.MODEL.DEVICE), only_to_evaluate=True)
+        self._autocast = evaluation_autocast(self.cfg)
 
     @functools.cached_property
     def dim(self) -> int:

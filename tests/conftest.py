@@ -11,6 +11,14 @@ import torch
 
 torch.set_num_threads(1)
 
+# Files whose few tests take minutes. They come first, so that no process works at one alone at the end.
+LONG = ("test_faults.py", "test_evaluating.py", "test_quickstart_diffperson.py", "test_kills.py", "test_house.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the tests of long files first; pytest-xdist keeps this order with --no-loadscope-reorder."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():

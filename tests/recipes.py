@@ -7,6 +7,8 @@ from yacs.config import CfgNode
 
 from fastreid.config import get_cfg
 from fastreid.modeling import build_model
+from fastreid.modeling.trained import config_text
+from fastreid.utils.checkpoint import CONFIG_TEXT
 from tests.miniature import ROOT
 
 GRAMMARS = sorted((ROOT / "configs/grammars").glob("*.yml"))  # of Diffusion-ReID: words, not keys
@@ -84,6 +86,15 @@ TINY_MODEL = [
 def save_stage1(recipe: Path, path: Path, *options: str) -> list[str]:
     """Write an untrained stage 1 that fits a stage-2 recipe, and return the keys with its path."""
     return save_model("SDReIDStage1", recipe, path, *options)
+
+
+def save_teacher(recipe: Path, path: Path) -> str:
+    """Write an untrained teacher with the student's own network for a recipe with distillation, and return its path."""
+    cfg = merged(recipe)
+    keys = ["MODEL.META_ARCHITECTURE", "Baseline", "MODEL.DEVICE", "cpu", "MODEL.BACKBONE.PRETRAIN", False]
+    cfg.merge_from_list([*keys, "MODEL.HEADS.NUM_CLASSES", 8])
+    torch.save({"model": build_model(cfg).state_dict(), CONFIG_TEXT: config_text(cfg)}, path)
+    return str(path)
 
 
 def save_model(stage: str, recipe: Path, path: Path, *options: str) -> list[str]:

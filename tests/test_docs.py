@@ -42,7 +42,10 @@ RUN_ELSEWHERE = {
     "./quickstart.sh pisl": "tests/test_quickstart_pisl.py::test_labels_in_one_place_none_in_the_other_and_one_report",
     "./quickstart.sh": "tests/test_pipeline.py::test_quickstart_prints_its_steps_and_one_table",
     "--stable-diffusion": "tests/tools/test_convert_checkpoint.py::test_a_stable_diffusion_of_one_file_becomes_folders",
+    "benchmarks/gpu.sh": "tests/test_gpu_script.py::test_every_section_runs_on_a_cpu",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
+    "docs/retrieval.md": "tests/data/benchmarks/test_image_retrieval.py::test_the_commands_of_the_page_run",
+    "docs/distillation.md": "tests/methods/distillation/test_runs.py::test_the_commands_of_the_page_run",
     "docs/your_data.md": "tests/test_your_data.py::test_the_commands_of_the_page_run",
     "docs/follow_a_step.md": "tests/test_follow_a_step.py::test_each_stop_is_called_after_the_one_before",
     "docs/diffusion_reid.md": "tests/generation/test_commands.py::test_the_commands_of_the_page_run",
@@ -278,7 +281,8 @@ def test_every_key_of_evaluation_has_its_row():
     cfg = get_cfg()
     groups = {f"TEST.{group}.{key}" for group in ("DBA", "AQE", "RERANK", "ROC") for key in cfg.TEST[group]}
     single = {
-        f"TEST.{key}" for key in ("BREAKDOWN", "SINGLE_SHOT", "PLOTS", "REPORT", "ENGINE", "SEARCH", "MEMORY_BUDGET")
+        f"TEST.{key}"
+        for key in ("BREAKDOWN", "SINGLE_SHOT", "RECALLS", "PLOTS", "REPORT", "ENGINE", "SEARCH", "MEMORY_BUDGET")
     }
     assert groups | single <= named
 

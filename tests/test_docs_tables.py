@@ -124,7 +124,7 @@ def test_registered_names_are_all_named():
 def test_names_of_fast_reid_are_where_the_page_says():
     table = rows(MIGRATING, "## Where each name is", 2)
     named = {module: words.split(", ") for module, words in (cells[0].split(": ") for cells in table)}
-    assert len(named) == 21 and sum(map(len, named.values())) > 60
+    assert len(named) == 30 and sum(map(len, named.values())) > 90
     for module, words in named.items():
         found = importlib.import_module(module)
         for name in words:
@@ -238,7 +238,11 @@ def test_every_file_of_pretrained_weights_has_a_row():
     assert wanted and {path for path in wanted if not any(f"{path}/".startswith(f"{name}/") for name in named)} == set()
 
 
-@pytest.mark.parametrize(("name", "architecture"), [("jx_vit", "vit_base_patch16_224"), ("resnet50-", "resnet50")])
+COUNTED = {"jx_vit": "vit_base_patch16_224"}
+COUNTED |= {"resnet34-": "resnet34", "resnet50-": "resnet50", "resnet101_": "resnet101"}
+
+
+@pytest.mark.parametrize(("name", "architecture"), COUNTED.items())
 def test_the_table_of_pretrained_weights_counts_right(name, architecture):
     with torch.device("meta"):
         model = timm.create_model(architecture)

@@ -40,6 +40,7 @@ LEVEL = {folder: number for number, folders in enumerate(ORDER) for folder in fo
 # File or folder below fastreid/, what it imports, why it may.
 DOORS = {
     ("utils/compute_dist.py", "retrieval"): "fast-reid's module path for build_dist",
+    ("utils/visualizer.py", "evaluation"): "fast-reid's module path for Visualizer",
     ("modeling/meta_arch/__init__.py", "methods"): "fast-reid's module path for Baseline, MGN and build_model",
     ("modeling/meta_arch/baseline.py", "methods"): "fast-reid's module path for Baseline",
     ("modeling/meta_arch/mgn.py", "methods"): "fast-reid's module path for MGN",

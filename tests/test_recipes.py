@@ -8,6 +8,7 @@ import pytest
 import torch
 from yacs.config import CfgNode
 
+from fastreid.data.benchmarks.image_retrieval import RETRIEVAL_SETS
 from fastreid.generation.painter import Painter
 from fastreid.generation.plans import PicturePlan
 from fastreid.modeling import build_model
@@ -25,6 +26,7 @@ from tests.recipes import (
     merged,
     name_of,
     save_stage1,
+    save_teacher,
 )
 
 # Dry runs on a tiny benchmark. Stage 1 has its full size.
@@ -66,7 +68,7 @@ def assert_described(said: str, recipe: Path, names: tuple[str, ...] = ()) -> No
         line.split() for line in said.splitlines() if line.startswith(cfg.DATASETS.NAMES[0]) and " train " in line
     )
     assert (train[2], train[4]) == ("64", "8")  # images, people
-    tests = names if recipe.parent.name == "small" else cfg.DATASETS.TESTS
+    tests = names if recipe.parent.name in ("small", "retrieval") else cfg.DATASETS.TESTS
     assert [name for name in tests if f"{name} " not in said] == []
 
 
@@ -79,6 +81,7 @@ FULL_SIZE |= {"clip_vit": "86,140,416", "clip_stage1": "85,747,968", "DCAC/marke
 FULL_SIZE |= dict.fromkeys(("bagtricks_R50", "bagtricks_R50-ibn", "cluster_contrast", "pplr"), "23,508,032")
 # With localisation network, denoiser and classifiers of 3,000 rows, as published.
 FULL_SIZE |= dict.fromkeys(("PISL/market1501", "PISL/msmt17", "PISL/veri"), "128,892,004")
+FULL_SIZE |= {"sbs_R101-ibn": "42,500,160", "kd_R34": "21,284,672", "kd_R34_overhaul": "21,284,672"}
 FULL_SIZE |= dict.fromkeys(("AGW_R50", "sbs_R50"), "23,536,719")
 # Swin-T, whose last stage has windows of 7 x 4 at 256 x 128: two tables of 78 rows less.
 FULL_SIZE |= {"pretrain_r50": "23,508,032", "pretrain_swin_tiny": f"{27_519_354 - 2 * 78 * 24:,}"}
@@ -100,15 +103,18 @@ def test_every_recipe_can_be_built(recipe, data_root, tiny_assets, text_assets, 
             keys += ["MODEL.BACKBONE.DEPTH", "mini", "MODEL.BACKBONE.FEAT_DIM", "128"]
     if merged(recipe).MODEL.META_ARCHITECTURE == "DiffusionReID":
         keys = ["DIFFPERSON.SD.WEIGHTS", str(text_assets), *WITHOUT_EARLIER_STAGES]
+    if merged(recipe).MODEL.META_ARCHITECTURE in ("Distiller", "DistillerOverhaul"):
+        keys += ["KD.MODEL_WEIGHTS", str([save_teacher(recipe, tmp_path / "teacher.pth")])]
     if merged(recipe).MODEL.META_ARCHITECTURE == "PISL":
         keys += ["MODEL.WEIGHTS", ""]
     if is_stage2(merged(recipe)):
         keys = [*TINY_MODEL, *asset_keys(tiny_assets)]
         keys += save_stage1(recipe, tmp_path / "stage1.pth", *keys)
-    # Generated people and those of users are in no benchmark that can be rendered.
-    names = ("Market1501",) if {"DiffPerson", "csv:people.csv"} & {*merged(recipe).DATASETS.NAMES} else ()
+    # Generated people, those of users and other things are in no benchmark that can be rendered.
+    elsewhere = {"DiffPerson", "csv:people.csv", *(each.name for each in RETRIEVAL_SETS)}
+    names = ("Market1501",) if elsewhere & {*merged(recipe).DATASETS.NAMES} else ()
     keys += ["DATASETS.NAMES", str(names)] if names else []
-    keys += ["DATASETS.TESTS", str(names)] if recipe.parent.name == "small" else []
+    keys += ["DATASETS.TESTS", str(names)] if recipe.parent.name in ("small", "retrieval") else []
     said = dry_run(recipe, data_root, tmp_path / "dry", *keys)
     assert_described(said, recipe, names)
     assert FULL_SIZE.get(f"{recipe.parent.name}/{recipe.stem}", FULL_SIZE.get(recipe.stem, "")) in said

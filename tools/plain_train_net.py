@@ -31,6 +31,7 @@ from fastreid.config import (
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.loader import PersonLoader
 from fastreid.engine.amp import amp_dtype, autocast_for
+from fastreid.engine.compiling import compile_model
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.evaluation import evaluate_protocols
@@ -46,6 +47,7 @@ from fastreid.utils.env import rng_state, seed_everything, set_rng_state
 from fastreid.utils.errors import reported_as
 from fastreid.utils.lock import folder_lock
 from fastreid.utils.logger import setup_logger
+from fastreid.utils.precision import set_float32_precision
 from fastreid.utils.seal import save_sealed
 from fastreid.utils.user_code import import_file
 from fastreid.utils.weights import load_weights, own_state_dict
@@ -95,6 +97,7 @@ def train(cfg: CfgNode) -> nn.Module:
         interface_of(model).check_weights()
     elif interface_of(model).required_prefixes:
         raise ConfigError(f"{type(model).__name__} starts from a checkpoint: set MODEL.WEIGHTS to one")
+    compile_model(cfg, model, device)
     tasks = interface_of(model).epoch_tasks()
     training_set = LoaderTrainingSet(TrainingLoader(loader), functools.partial(feature_loader, cfg))
 
@@ -243,10 +246,12 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     """Set up log and seeds, train unless ``eval_only``, and evaluate."""
     setup_logger(cfg.OUTPUT_DIR)
     seed_everything(cfg.MODEL.SEED)
+    set_float32_precision(cfg.MODEL.FLOAT32)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if eval_only:
         model = model_for_evaluation(cfg)
+        compile_model(cfg, model, cfg.MODEL.DEVICE)
     else:
         model = train(cfg)
     for protocol, figures in evaluate(cfg, model).items():

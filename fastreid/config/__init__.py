@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING, Any
+
 from fastreid.config.config import CfgNode, ConfigError, configurable
 from fastreid.config.devices import resolve_device
 from fastreid.config.imports import imports_in
@@ -37,6 +40,22 @@ def get_cfg() -> CfgNode:
     from fastreid.config.defaults import _C
 
     return _C.clone()
+
+
+@functools.cache
+def _shared_cfg() -> CfgNode:
+    return get_cfg()
+
+
+if TYPE_CHECKING:
+    cfg: CfgNode
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Return `cfg` of early versions of fast-reid: one tree for the whole process, made when it is first used."""
+        if name == "cfg":
+            return _shared_cfg()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def image_size(cfg: CfgNode, *, is_train: bool = True) -> tuple[int, int]:

@@ -11,8 +11,11 @@ from fastreid.config.error import ConfigError
 from fastreid.config.files import MAX_BYTES, MAX_DEPTH, load_chain, parse_tree
 from fastreid.config.ranges import shortened
 from fastreid.config.renames import ADD_ONS, modernise
+from fastreid.config.tree import value_of, with_values
 from fastreid.config.types import parsed, typed
 from fastreid.utils.suggest import near_matches
+
+_CHOSEN = "__chosen__"  # name of the attribute with {key: (value before, value)}
 
 
 class CfgNode(YacsNode):
@@ -32,6 +35,51 @@ class CfgNode(YacsNode):
                 tree is then unchanged.
         """
         self._merge_chain(load_chain(cfg_filename))
+
+    def choose(self, key: str, value: Any) -> None:
+        """Set a key for this process only: `dump` writes the value before, which may be another one elsewhere.
+
+        Args:
+            key: full name; the tree may be frozen.
+            value: its value.
+        """
+        was_frozen, (group, _, name) = self.is_frozen(), key.rpartition(".")
+        self.defrost()
+        node = value_of(self, group)
+        self.__dict__.setdefault(_CHOSEN, {})[key] = (node[name], value)
+        node[name] = value
+        if was_frozen:
+            self.freeze()
+
+    def dump(self, **kwargs: Any) -> str:
+        """Return the tree as YAML.
+
+        Args:
+            kwargs: arguments of `yaml.safe_dump`.
+        """
+        chosen = self.__dict__.get(_CHOSEN, {})
+        given = {key: before for key, (before, value) in chosen.items() if value_of(self, key) == value}
+        return YacsNode.dump(with_values(self, given) if given else self, **kwargs)
+
+    @classmethod
+    def load_yaml_with_base(cls, filename: str, allow_unsafe: bool = False) -> dict[str, Any]:
+        """Return the keys and values of a YAML file over those of its `_BASE_`, as nested dicts, without checks.
+
+        Args:
+            filename: the file.
+            allow_unsafe: must be False: tags of YAML that run code are never read.
+
+        Raises:
+            ConfigError: unreadable file, circular `_BASE_`, a key twice, or `allow_unsafe`.
+        """
+        if allow_unsafe:
+            raise ConfigError(
+                f"{filename}: allow_unsafe=True would run code that the file names; leave it out and write plain values"
+            )
+        whole: dict[str, Any] = {}
+        for _, tree in load_chain(filename):
+            whole = _merged(whole, tree)
+        return whole
 
     def merge_from_text(self, text: str, source: str) -> None:
         """Merge a text in YAML, as `dump` returns it; `_BASE_` is an unknown key in it.
@@ -84,6 +132,16 @@ class CfgNode(YacsNode):
         settings = [setting for source, tree in chain for setting in _settings(tree, self, source, prefix="")]
         for node, key, value in settings:
             node[key] = value
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return nested dicts in which values of `above` replace those of `below`."""
+    both = {key: _merged(below[key], value) for key, value in above.items() if _are_dicts(below.get(key), value)}
+    return below | above | both
+
+
+def _are_dicts(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 Setting = tuple[YacsNode, str, Any]

@@ -14,6 +14,13 @@ _C = CN()
 _C.MODEL = CN()
 # "auto" takes CUDA if there is one, else the CPU; also "cpu", "cuda", "cuda:1".
 _C.MODEL.DEVICE = "auto"
+# torch.compile for the parts of the model that take most of the time, in training and evaluation. It starts slowly.
+_C.MODEL.COMPILE = False
+# Store maps with the channels of a pixel side by side, as tensor cores of GPUs read them. Results differ by rounding.
+_C.MODEL.CHANNELS_LAST = False
+# How a GPU multiplies and convolves float32 tensors: "ieee" (in float32, as a CPU), or "tf32", which is faster and
+# rounds the factors to 10 bits. Distances are always computed in float32.
+_C.MODEL.FLOAT32 = "ieee"
 # Seeds Python, NumPy, torch, the data order and (unless NOISE_SEED says otherwise) the shared noise.
 _C.MODEL.SEED = 1111
 _C.MODEL.META_ARCHITECTURE = "Baseline"
@@ -111,8 +118,6 @@ _C.MODEL.LOSSES.CENTER.ALPHA = 0.5
 _C.MODEL.LOSSES.CENTER.SCALE = 0.0005
 
 _C.KD = CN()
-_C.KD.MODEL_CONFIG = []
-_C.KD.MODEL_WEIGHTS = []
 _C.KD.EMA = CN()
 _C.KD.EMA.ENABLED = False
 _C.KD.EMA.MOMENTUM = 0.999
@@ -278,7 +283,8 @@ _C.TEST.IMS_PER_BATCH = 64
 _C.TEST.METRIC = "cosine"
 # Rows [protocol, figure, value, tolerance] that train_net.py --verify compares with the results at the end of the run.
 _C.TEST.EXPECTED_RESULTS = []
-# MiB that ranking may use beside the descriptors. Figures do not depend on it.
+# MiB that ranking may use beside the descriptors; on a GPU at least a quarter of what is free there. Figures do not
+# depend on it.
 _C.TEST.MEMORY_BUDGET = 256.0
 # Compute features in SOLVER.AMP.DTYPE too (scores stay float32): faster, and close to but not the same numbers.
 _C.TEST.AMP = CN()
@@ -290,6 +296,8 @@ _C.TEST.ENGINE = "auto"
 _C.TEST.SEARCH = "auto"
 # Rank-k as on CUHK03: one gallery image per person, the expectation over all draws.
 _C.TEST.SINGLE_SHOT = False
+# Report Recall@k of image retrieval, which is Rank-k, for these numbers k.
+_C.TEST.RECALLS = []
 # Figures for each pair of views, of cameras, or both: ["view", "camera"].
 _C.TEST.BREAKDOWN = []
 # Pictures in OUTPUT_DIR/plots: match curve, ROC, DET, distances of right and wrong pairs.

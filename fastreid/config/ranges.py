@@ -108,6 +108,9 @@ RANGE = Rule(
 
 _MODEL = {
     "DEVICE": NAME,
+    "COMPILE": FLAG,
+    "CHANNELS_LAST": FLAG,
+    "FLOAT32": one_of("ieee", "tf32"),
     "SEED": number(f"a whole number below 2^63 (negative: drawn anew), at least {-(2**31)}", lambda v: v >= -(2**31)),
     "META_ARCHITECTURE": NAME,
     "FREEZE_LAYERS": NAMES,
@@ -272,6 +275,7 @@ _TEST = {
     "SEARCH": NAME,
     "SINGLE_SHOT": FLAG,
     "BREAKDOWN": NAMES,
+    "RECALLS": each(whole(1), "a list of whole numbers, 1 or more"),
     "PLOTS": FLAG,
     "REPORT": FLAG,
     "ROC.ENABLED": FLAG,
@@ -292,9 +296,7 @@ _TEST = {
     "PRECISE_BN.NUM_ITER": COUNT,
 }
 _OTHER = {
-    "KD.MODEL_CONFIG": ANY,  # changing them is an error
-    "KD.MODEL_WEIGHTS": ANY,
-    "KD.EMA.ENABLED": FLAG,
+    "KD.EMA.ENABLED": FLAG,  # changing them is an error
     "KD.EMA.MOMENTUM": ANY,
     "IMPORTS": NAMES,
     "OUTPUT_DIR": TEXT,

@@ -45,7 +45,6 @@ ADD_ONS: dict[str, str] = {
     "DATASETS.REC_PATH": "FastFace's; record files are not read: unpack them, and name the images in DATASETS.NAMES",
     "MODEL.BACKBONE.DROPOUT": "FastFace's, of a backbone that is not part of this version: see build_timm_backbone",
     "MODEL.HEADS.PFC": "FastFace's; MODEL.HEADS.CLS_LAYER ArcSoftmax and CosSoftmax are over all classes",
-    "TEST.RECALLS": "FastRetri's; Rank-1, Rank-5 and Rank-10 are what is reported",
     "DATASETS.RM_LT": "NAIC20's; let the class of the data set leave out the people with few images",
     "TEST.SAVE_DISTMAT": "NAIC20's; fastreid.evaluation.score_features gives the distances",
     "TEST.DSR": "PartialReID's; its head is not part of this version",

@@ -68,6 +68,7 @@ _WITHOUT_NON_LOCAL = tuple(
     f"build_{kind}_backbone"
     for kind in ("resnest", "osnet", "mobilenetv2", "mobilenetv3", "shufflenetv2", "repvgg", "regnet", "effnet")
 )
+_WITHOUT_LAST_STRIDE = tuple(f"build_{kind}_backbone" for kind in ("mobilenetv2", "osnet", "shufflenetv2"))
 
 TABLE = (
     Unread(
@@ -89,7 +90,7 @@ TABLE = (
     ),
     Unread(
         ("MODEL.BACKBONE.LAST_STRIDE",),
-        lambda cfg: cfg.MODEL.BACKBONE.NAME in ("build_mobilenetv2_backbone", "build_osnet_backbone"),
+        lambda cfg: cfg.MODEL.BACKBONE.NAME in _WITHOUT_LAST_STRIDE,
         "MODEL.BACKBONE.NAME",
     ),
     Unread(

@@ -7,16 +7,13 @@ from fastreid.config.ranges import problem_with
 from fastreid.config.tree import is_changed, leaves, value_of
 
 _CAMERAS = "camera ids enter no network here, as in SD-ReID and, although it has the key, in fast-reid"
-_DISTILLATION = "distillation is not part of this version"
-_TEACHER = "it averages the teacher of self-distillation, which is not part of this version; see SOLVER.EMA"
+_TEACHER = "it is of self-distillation, which is not part of this version; see SOLVER.EMA, and KD.MODEL_WEIGHTS"
 
 REASONS: dict[str, str] = {
     "MODEL.QUEUE_SIZE": "it belongs to MoCo, which is not part of this version",
     "MODEL.BACKBONE.SIE_COE": _CAMERAS,
     "MODEL.BACKBONE.CAMERA_NUM": _CAMERAS,
     "MODEL.BACKBONE.INNER_SUB": "the variant that subtracts the view token is not used by any SD-ReID recipe",
-    "KD.MODEL_CONFIG": _DISTILLATION,
-    "KD.MODEL_WEIGHTS": _DISTILLATION,
     "KD.EMA.ENABLED": _TEACHER,
     "KD.EMA.MOMENTUM": _TEACHER,
     "INPUT.RPT.ENABLED": "random patch is not part of this version",

@@ -10,26 +10,36 @@ import os
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
-from fastreid.data.benchmarks import BENCHMARK_OF
+from fastreid.data.benchmarks import BENCHMARK_OF, home_of
 from fastreid.data.dataset import PersonDataset, TrainingDataset, Transform
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.fit_batch import with_fitted_batch
 from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.loader import PersonLoader
+from fastreid.data.orders import order_maker, order_of, order_without_labels
 from fastreid.data.own_images import load_own_images
-from fastreid.data.samplers import SAMPLER_REGISTRY, InferenceSampler, TrainingSampler
+from fastreid.data.samplers import InferenceSampler
 from fastreid.data.samplers.draws import Order
 from fastreid.data.scan import log_once
 from fastreid.data.subset import TrainingPart
-from fastreid.data.train_loader import MakeOrder, TrainLoader
+from fastreid.data.train_loader import TrainLoader
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize
+from fastreid.data.user_sets import (
+    UserTrainLoader,
+    as_data_set,
+    refuse_views,
+    user_test_loader,
+    with_batch_size,
+    with_sizes,
+)
 from fastreid.data.workers import leave_signals_to_parent, number_of_workers
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.suggest import explain_choice
 
 logger = logging.getLogger(__name__)
@@ -37,7 +47,22 @@ logger = logging.getLogger(__name__)
 
 def datasets_root(cfg: CfgNode) -> str:
     """`DATASETS.ROOT`, else the environment variable FASTREID_DATASETS, else "datasets"."""
-    return os.path.expanduser(cfg.DATASETS.ROOT or os.environ.get("FASTREID_DATASETS") or "datasets")
+    return os.path.expanduser(cfg.DATASETS.ROOT or _default_root())
+
+
+if TYPE_CHECKING:
+    _root: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Return fast-reid's `_root`, the folder of data sets of a config without DATASETS.ROOT."""
+        if name == "_root":
+            return _default_root()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _default_root() -> str:
+    return os.environ.get("FASTREID_DATASETS") or "datasets"
 
 
 def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDataset]:
@@ -61,16 +86,17 @@ def build_datasets(cfg: CfgNode, names: str | Sequence[str]) -> list[ImageDatase
 def _present(cfg: CfgNode, names: Sequence[str]) -> list[str]:
     """The names without the benchmarks that have no folder; those are logged."""
     root = datasets_root(cfg)
-    missing = [name for name in names if name in BENCHMARK_OF and not BENCHMARK_OF[name].home(root).is_dir()]
+    homes_of = {name: home for name in names if (home := home_of(name, root)) is not None}
+    missing = [name for name, home in homes_of.items() if not home.is_dir()]
     if len(missing) == len(names):
-        homes = ", ".join(str(BENCHMARK_OF[name].home(root)) for name in missing)
+        homes = ", ".join(str(homes_of[name]) for name in missing)
         key = next((f"DATASETS.{key}" for key in ("NAMES", "TESTS") if list(cfg.DATASETS[key]) == list(names)), "")
         raise DatasetError(
             f"{key or 'DATASETS'}: none of {', '.join(missing)} is there: no folder {homes}. "
             "DATASETS.ROOT or $FASTREID_DATASETS is the folder that contains them"
         )
     for name in missing:
-        text = f"{name} is left out, as there is no folder {BENCHMARK_OF[name].home(root)} (DATASETS.SKIP_MISSING)"
+        text = f"{name} is left out, as there is no folder {homes_of[name]} (DATASETS.SKIP_MISSING)"
         log_once(logger, logging.WARNING, text)
     return [name for name in names if name not in missing]
 
@@ -93,24 +119,58 @@ def _build_dataset(name: str, given: dict[str, Any], key: str) -> ImageDataset:
 
 
 def build_reid_train_loader(
-    cfg: CfgNode, image_transforms: Mapping[str, Transform] | None = None, *, needs_labels: bool = True
-) -> TrainLoader:
-    """An endless loader over the union of `DATASETS.NAMES`.
+    cfg: Any = None,
+    image_transforms: Mapping[str, Transform] | None = None,
+    *,
+    needs_labels: bool = True,
+    train_set: Any = None,
+    transforms: Transform | None = None,
+    sampler: Order | None = None,
+    total_batch_size: int | None = None,
+    num_workers: int | None = None,
+) -> Any:
+    """An endless loader over the union of `DATASETS.NAMES`, a `TrainLoader`; or over a data set of a user.
 
     People of different datasets are different classes. DATASETS.PEOPLE and DATASETS.SUBSET may leave out
     a part of them. Batches hold `SOLVER.IMS_PER_BATCH` images over all processes.
 
     Args:
-        cfg: the configuration.
+        cfg: the configuration; or the `train_set`, with a `total_batch_size`.
         image_transforms: name -> transform of further views of each sample, beside "images".
         needs_labels: whether the model needs the person of each image. If not, images may have none, their label is
             -1, and until an epoch task gives a plan all images are drawn in random order, whatever their labels.
+        train_set: a data set of dicts with "images", instead of DATASETS.NAMES; the loader is a `UserTrainLoader`.
+        transforms: makes "images", instead of the INPUT keys; a `train_set` has its own.
+        sampler: the order of the images, instead of `DATALOADER.SAMPLER_TRAIN`.
+        total_batch_size: images per step of all processes, instead of SOLVER.IMS_PER_BATCH.
+        num_workers: instead of DATALOADER.NUM_WORKERS; 0 without a config.
 
     Raises:
         ConfigError: no data set is named, the batch does not divide over the processes, the sampler cannot fill one, a
             benchmark is named twice, labels are needed and missing, or a key has no legal value.
         DatasetError: a data set has no training images.
+        ArgumentError: arguments that exclude each other.
     """
+    given = as_data_set(cfg, "build_reid_train_loader")
+    train_set = train_set if given is None else given
+    cfg = with_sizes(cfg, "SOLVER.IMS_PER_BATCH", total_batch_size, num_workers, train_set)
+    if train_set is not None:
+        refuse_views("train_set", image_transforms=image_transforms, transforms=transforms)
+        return UserTrainLoader(
+            train_set,
+            sampler or order_of(cfg, train_set),
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            iters_per_epoch=cfg.SOLVER.ITERS_PER_EPOCH,
+            **_loader_options(cfg),
+        )
+    views: dict[str, Transform] = {"images": transforms or build_transforms(cfg, is_train=True)}
+    return _train_loader(cfg, views | dict(image_transforms or {}), sampler, needs_labels=needs_labels)
+
+
+def _train_loader(
+    cfg: CfgNode, transforms: Mapping[str, Transform], sampler: Order | None, *, needs_labels: bool
+) -> TrainLoader:
+    """A loader over the union of `DATASETS.NAMES`; see `build_reid_train_loader`."""
     found = training_images(cfg, needs_labels=needs_labels)
     cfg = with_fitted_batch(cfg, found.labels, needs_labels=needs_labels)
     world_size, batch_size, seed = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.SEED
@@ -118,16 +178,18 @@ def build_reid_train_loader(
         raise ConfigError(f"SOLVER.IMS_PER_BATCH={batch_size} must divide over {world_size} processes")
     dataset = TrainingDataset(
         found.images,
-        {"images": build_transforms(cfg, is_train=True), **(image_transforms or {})},
+        transforms,
         found.labels,
         seed=seed,
         batch_size=batch_size,
         skip_unreadable=_skips(cfg),
     )
+    if sampler is None and not needs_labels:
+        sampler = order_without_labels(cfg, found.labels)
     return TrainLoader(
         dataset,
-        _order_maker(cfg, dataset, found.sets),
-        first_order=None if needs_labels else _order_without_labels(cfg, found.labels),
+        order_maker(cfg, dataset, found.sets),
+        first_order=None if sampler is None else with_batch_size(sampler, batch_size // world_size),
         seed=seed,
         batch_size=batch_size,
         rank=comm.get_rank(),
@@ -198,58 +260,6 @@ def _union(
     return images, [-1 if person is None else class_of[person] for person in people], sets
 
 
-def _order_maker(cfg: CfgNode, dataset: TrainingDataset, sets: Sequence[int]) -> MakeOrder:
-    """Makes samplers of `DATALOADER.SAMPLER_TRAIN` over images of a training set, by its current labels."""
-
-    def make(indices: Sequence[int], seed: int) -> Order:
-        images = [dataset.images[index] for index in indices]
-        return _build_sampler(
-            cfg,
-            [dataset.labels[index] for index in indices],
-            batch_size=cfg.SOLVER.IMS_PER_BATCH,
-            mini_batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
-            num_instances=cfg.DATALOADER.NUM_INSTANCE,
-            seed=seed,
-            rank=comm.get_rank(),
-            world_size=comm.get_world_size(),
-            cameras=[image.camera for image in images],
-            views=[int(image.view) for image in images],
-            sets=[sets[index] for index in indices],
-            set_weight=cfg.DATALOADER.SET_WEIGHT,
-        )
-
-    return make
-
-
-def _order_without_labels(cfg: CfgNode, labels: Sequence[int]) -> TrainingSampler:
-    """All images in random order, in groups as `DATALOADER.SAMPLER_TRAIN` has, which later orders then have too."""
-    make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN, key="DATALOADER.SAMPLER_TRAIN")
-    has_groups = "num_instances" in inspect.signature(make).parameters
-    return TrainingSampler(
-        labels,
-        batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        seed=cfg.MODEL.SEED,
-        group_size=cfg.DATALOADER.NUM_INSTANCE if has_groups else 1,
-    )
-
-
-def _build_sampler(cfg: CfgNode, labels: Sequence[int], **known: Any) -> Any:
-    """A `DATALOADER.SAMPLER_TRAIN`, called with those of the known arguments that it has.
-
-    Raises:
-        ConfigError: DATALOADER.SET_WEIGHT is given and the sampler has no such argument.
-    """
-    make = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN, key="DATALOADER.SAMPLER_TRAIN")
-    parameters = inspect.signature(make).parameters
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    if known["set_weight"] and "set_weight" not in parameters and not takes_all:
-        raise ConfigError(
-            f"DATALOADER.SET_WEIGHT is {list(known['set_weight'])}, but {cfg.DATALOADER.SAMPLER_TRAIN} does not weigh "
-            "data sets: take DATALOADER.SAMPLER_TRAIN SetReWeightSampler, or leave it empty"
-        )
-    return make(labels, **{name: value for name, value in known.items() if takes_all or name in parameters})
-
-
 def _check_sources(sources: Sequence[ImageDataset]) -> None:
     """Check that no two data sets have the same people, who would be different classes, and that none is empty."""
     named: dict[str, str] = {}
@@ -307,19 +317,46 @@ def build_feature_loader(
 
 
 def build_reid_test_loader(
-    cfg: CfgNode, dataset_name: str, *, image_transforms: Mapping[str, Transform] | None = None
+    cfg: Any = None,
+    dataset_name: str | None = None,
+    *,
+    image_transforms: Mapping[str, Transform] | None = None,
+    test_set: Any = None,
+    num_query: int | None = None,
+    transforms: Transform | None = None,
+    test_batch_size: int | None = None,
+    num_workers: int | None = None,
 ) -> tuple[PersonLoader, int]:
     """Query, then gallery of a data set, and the number of queries; each of several processes gets a part.
 
     Args:
-        cfg: the configuration.
+        cfg: the configuration; or the `test_set`, with a `test_batch_size`.
         dataset_name: the data set.
         image_transforms: name -> transform of further views of each sample, beside "images".
+        test_set: a data set of dicts with "images", instead of `dataset_name`.
+        num_query: number of queries, which are the first items of a `test_set`; 0 by default.
+        transforms: makes "images", instead of the INPUT keys; a `test_set` has its own.
+        test_batch_size: images of a batch, instead of TEST.IMS_PER_BATCH.
+        num_workers: instead of DATALOADER.NUM_WORKERS; 0 without a config.
+
+    Raises:
+        ArgumentError: neither a `dataset_name` nor a `test_set`, or arguments that exclude each other.
     """
+    given = as_data_set(cfg, "build_reid_test_loader")
+    test_set = test_set if given is None else given
+    if (test_set is None) is (dataset_name is None):
+        raise ArgumentError("build_reid_test_loader takes either a dataset_name or a test_set")
+    cfg = with_sizes(cfg, "TEST.IMS_PER_BATCH", test_batch_size, num_workers, test_set)
+    if dataset_name is None:
+        refuse_views("test_set", image_transforms=image_transforms, transforms=transforms)
+        return user_test_loader(test_set, batch_size=cfg.TEST.IMS_PER_BATCH, **_loader_options(cfg)), num_query or 0
+    if num_query is not None:
+        raise ArgumentError(f"num_query={num_query} is for a test_set; that of {dataset_name} is known")
     (dataset,) = build_datasets(cfg, [dataset_name])
     images = [*dataset.query, *dataset.gallery]
     own = [images[index] for index in InferenceSampler(len(images))]
-    return build_feature_loader(cfg, own, image_transforms), len(dataset.query)
+    views = {**(image_transforms or {}), **({} if transforms is None else {"images": transforms})}
+    return build_feature_loader(cfg, own, views), len(dataset.query)
 
 
 def _begin_worker(worker: int) -> None:

@@ -34,8 +34,8 @@ class PersonDataset(Dataset[Item]):
     """Decoded and transformed images of people.
 
     An item has the keys of `Batch` and one key for each further view. A view is here a version of the image that a
-    transform makes, not the view of a camera. Views of a `PersonTransform` are `Pixels`, which `PersonLoader` converts
-    to float.
+    transform makes, not the view of a camera. Views of a `PersonTransform` are float32 in `dataset[index]`; in the
+    batches of a loader's workers they are `Pixels`, which `PersonLoader` converts to float.
 
     Args:
         images: the images, in order.
@@ -73,7 +73,12 @@ class PersonDataset(Dataset[Item]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        return self._first_readable([index])
+        """Return an item whose views are float32 [3, H, W] in 0..255."""
+        return with_floats(self.__getitems__([index])[0], self.transforms, "cpu")
+
+    def __getitems__(self, indices: Sequence[Any]) -> list[Item]:
+        """Return the items of a batch with `Pixels`; torch's loaders call this instead of `__getitem__`."""
+        return [self._first_readable([index]) for index in indices]
 
     def _first_readable(self, candidates: Iterable[int], draw: Draw | None = None) -> Item:
         """The item of the first of some images that can be read."""
@@ -131,9 +136,9 @@ class TrainingDataset(PersonDataset):
     The same run with other DATALOADER.NUM_WORKERS, in more processes, or resumed, therefore sees the same images. Each
     view draws its random numbers from a stream of its own, so further views do not change "images".
 
-    The index of an item is a `Draw`. An item has two more keys, its "position" in the batch of all processes and the
-    "batch_size" of that batch. With `skip_unreadable`, another image of the same label replaces an image that cannot
-    be read, or else any other image.
+    The index of an item is a `Draw`; image number n alone stands for the n-th draw. An item has two more keys, its
+    "position" in the batch of all processes and the "batch_size" of that batch. With `skip_unreadable`, another image
+    of the same label replaces an image that cannot be read, or else any other image.
 
     Args:
         images: the images, in order.
@@ -182,11 +187,9 @@ class TrainingDataset(PersonDataset):
             self._images_of[label].append(index)
         self._labelled = [index for index, label in enumerate(self.labels) if label >= 0]
 
-    def __getitem__(self, draw: Draw) -> Item:  # type: ignore[override]  # the sampler gives draws
-        return self.__getitems__([draw])[0]
-
-    def __getitems__(self, draws: Sequence[Draw]) -> list[Item]:
-        """The items of a batch; torch's loaders call this instead of `__getitem__`."""
+    def __getitems__(self, indices: Sequence[int | Draw]) -> list[Item]:
+        """Return the items of a batch with `Pixels`; torch's loaders call this instead of `__getitem__`."""
+        draws = [index if isinstance(index, Draw) else Draw(index, index) for index in indices]
         with preserved_generators(torch_alone=self._torch_alone):
             return [self._drawn(draw) for draw in draws]
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from fastreid.config import CfgNode, ConfigError, with_values
+from fastreid.data.samplers import draws_groups
 from fastreid.data.scan import log_once
 from fastreid.utils import comm
 
@@ -16,7 +17,8 @@ def with_fitted_batch(cfg: CfgNode, labels: Sequence[int], *, needs_labels: bool
     """Return the config with a SOLVER.IMS_PER_BATCH that the training people can fill, and log a change.
 
     It is lowered to DATALOADER.NUM_INSTANCE images of each person, so that it divides over the processes and the
-    SOLVER.ACCUMULATION_STEPS. Without SOLVER.FIT_BATCH, or if there are enough people, the config is returned as it is.
+    SOLVER.ACCUMULATION_STEPS. The config is returned as it is without SOLVER.FIT_BATCH, if there are enough people, and
+    if DATALOADER.SAMPLER_TRAIN draws single images, which can fill any batch.
 
     Args:
         cfg: the config.
@@ -33,6 +35,8 @@ def with_fitted_batch(cfg: CfgNode, labels: Sequence[int], *, needs_labels: bool
             f"SOLVER.FIT_BATCH counts the training people, but {cfg.MODEL.META_ARCHITECTURE} makes its own labels: set "
             "it to False, and SOLVER.IMS_PER_BATCH to a size that its clusters can fill"
         )
+    if not draws_groups(cfg.DATALOADER.SAMPLER_TRAIN):
+        return cfg
     people, parts = len(set(labels)), comm.get_world_size() * cfg.SOLVER.ACCUMULATION_STEPS
     fitting = people // parts * parts * cfg.DATALOADER.NUM_INSTANCE
     if not 0 < fitting < cfg.SOLVER.IMS_PER_BATCH:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 CELL = (84, 150)
 """Width and height of a cell in pixels, without its caption."""
 COLUMNS = 8
-_TITLE, _CAPTION = 24, 14
+_TITLE, _CAPTION, _FRAME = 24, 14, 3
 
 
 def fitted(picture: Image.Image) -> Image.Image:
@@ -33,8 +33,15 @@ def spread_evenly(items: Sequence[T], most: int) -> list[T]:
     return [items[round(step * (len(items) - 1) / max(1, count - 1))] for step in range(count)]
 
 
-def picture_grid(title: str, paths: Sequence[str], captions: Sequence[str] | None = None) -> Image.Image:
-    """Draw image files in rows of `COLUMNS` below a title.
+def picture_grid(
+    title: str,
+    paths: Sequence[str],
+    captions: Sequence[str] | None = None,
+    *,
+    frames: Sequence[str] | None = None,
+    columns: int = COLUMNS,
+) -> Image.Image:
+    """Draw image files in rows below a title.
 
     The cell of a file that cannot be read stays empty, which is logged.
 
@@ -42,13 +49,15 @@ def picture_grid(title: str, paths: Sequence[str], captions: Sequence[str] | Non
         title: one line.
         paths: the files, in their order.
         captions: what is written below each, about 13 letters; None for nothing.
+        frames: colour of the frame of each; None for no frames.
+        columns: images of a row.
     """
     height = CELL[1] + (_CAPTION if captions else 0)
-    sheet = Image.new("RGB", (COLUMNS * CELL[0], _TITLE + -(-len(paths) // COLUMNS) * height), "white")
+    sheet = Image.new("RGB", (columns * CELL[0], _TITLE + -(-len(paths) // columns) * height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((4, 4), title, "black")
     for at, path in enumerate(paths):
-        row, column = divmod(at, COLUMNS)
+        row, column = divmod(at, columns)
         corner = (column * CELL[0], _TITLE + row * height)
         if captions:
             draw.text((corner[0] + 2, corner[1] + CELL[1] - 2), captions[at], "black")
@@ -58,6 +67,9 @@ def picture_grid(title: str, paths: Sequence[str], captions: Sequence[str] | Non
             logger.warning("%s is not on the contact sheet of %s: %s", path, title, error)
             continue
         sheet.paste(picture, corner)
+        if frames:
+            ends = (corner[0] + picture.width - 1, corner[1] + picture.height - 1)
+            draw.rectangle((corner, ends), outline=frames[at], width=_FRAME)
     return sheet
 
 

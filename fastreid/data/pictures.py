@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from torch import Tensor
 
@@ -181,14 +182,21 @@ def crops_of(frame: np.ndarray, boxes: Any) -> list[np.ndarray]:
     for row, box in enumerate(table):
         if not np.isfinite(box).all():
             raise ArgumentError(f"box {row} is {_shown(box)}, which are not all finite numbers")
-        x1, y1, x2, y2 = np.clip(np.rint(box), 0, [width, height, width, height]).astype(int)
-        if x1 >= x2 or y1 >= y2:
+        part = clipped_box(box, width, height)
+        if part is None:
             raise ArgumentError(
                 f"box {row} is {_shown(box)}, which has no pixel in the frame of {width} x {height}: boxes are "
                 "x1, y1, x2, y2 in pixels, with x1 < x2 and y1 < y2"
             )
+        x1, y1, x2, y2 = part
         crops.append(frame[y1:y2, x1:x2])
     return crops
+
+
+def clipped_box(box: ArrayLike, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """Return the part of a box inside a frame, in whole pixels: x1, y1, x2, y2; None if it has no pixel there."""
+    x1, y1, x2, y2 = np.clip(np.rint(box), 0, [width, height, width, height]).astype(int).tolist()
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
 def _table(boxes: Any) -> np.ndarray:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fastreid.config import ConfigError
+from fastreid.config import ConfigError, resolve_device
 from fastreid.utils.checkpointed import checkpointed
 from fastreid.utils.suggest import explain_choice
 
@@ -69,7 +70,9 @@ def _best_dtype(kind: str) -> torch.dtype | None:
     return None
 
 
-def store_frozen_assets(cfg: Any, model: nn.Module, device: torch.device | str) -> None:
+def store_frozen_assets(
+    cfg: Any, model: nn.Module, device: torch.device | str, *, only_to_evaluate: bool = False
+) -> None:
     """Convert the weights of frozen assets to the format of SOLVER.AMP, in which autocast would multiply them anyway.
 
     They take half the memory and are not converted in each step. Weights of linear and convolutional layers are
@@ -80,8 +83,9 @@ def store_frozen_assets(cfg: Any, model: nn.Module, device: torch.device | str) 
         cfg: the config; SOLVER.AMP.FROZEN turns it on.
         model: the bare model.
         device: the device of the model.
+        only_to_evaluate: whether the model will not be trained, so that TEST.AMP decides alone.
     """
-    dtype = amp_dtype(cfg, device)
+    dtype = amp_dtype(cfg, device, enabled=cfg.TEST.AMP.ENABLED if only_to_evaluate else None)
     if dtype is None or not cfg.SOLVER.AMP.FROZEN:
         return
     names = checkpointed(model).frozen_assets(only_in_training=not cfg.TEST.AMP.ENABLED)
@@ -108,3 +112,8 @@ def autocast_for(
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+def evaluation_autocast(cfg: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Return a function that returns the autocast context of TEST.AMP on MODEL.DEVICE."""
+    return functools.partial(autocast_for, cfg, resolve_device(cfg.MODEL.DEVICE), enabled=cfg.TEST.AMP.ENABLED)

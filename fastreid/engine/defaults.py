@@ -20,7 +20,8 @@ from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
-from fastreid.engine.amp import amp_dtype, autocast_for, store_frozen_assets
+from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast, store_frozen_assets
+from fastreid.engine.compiling import compile_model
 from fastreid.engine.epoch_tasks import build_epoch_tasks
 from fastreid.engine.freezing import build_epoch_freeze, build_layer_freeze
 from fastreid.engine.identity import model_identity
@@ -81,8 +82,10 @@ class DefaultTrainer(ResumableTrainer):
         self.layer_freeze = build_layer_freeze(self.cfg, self.bare_model)
         device = torch.device(resolve_device(self.cfg.MODEL.DEVICE))
         store_frozen_assets(self.cfg, self.bare_model, device)
+        compile_model(self.cfg, self.bare_model, device)
         shard(self.cfg, self.bare_model, device)
-        optimizer = self.build_optimizer(self.cfg, self.bare_model)
+        built: Any = self.build_optimizer(self.cfg, self.bare_model)
+        optimizer = built[0] if isinstance(built, tuple) else built  # fast-reid's method returns a pair
         if is_sharded(self.bare_model):
             keep_whole(optimizer)
         use_scaler = amp_dtype(self.cfg, device) is torch.float16
@@ -188,9 +191,9 @@ class DefaultTrainer(ResumableTrainer):
         if cls._overrides("build_evaluator", "build_test_loader"):
             return cls._test_one_by_one(cfg, model)
         datasets = cls.build_test_datasets(cfg) if datasets is None else datasets
-        device, enabled = resolve_device(cfg.MODEL.DEVICE), cfg.TEST.AMP.ENABLED
-        autocast = functools.partial(autocast_for, cfg, device, enabled=enabled)
-        return evaluate_protocols(cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, autocast)
+        return evaluate_protocols(
+            cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, evaluation_autocast(cfg)
+        )
 
     @classmethod
     def _overrides(cls, *names: str) -> bool:
@@ -200,9 +203,9 @@ class DefaultTrainer(ResumableTrainer):
     @classmethod
     def _test_one_by_one(cls, cfg: CfgNode, model: nn.Module) -> Results:
         """Evaluate as fast-reid does: each protocol with its own evaluator and figures."""
-        flip = cfg.TEST.FLIP.ENABLED
+        options = {"flip_test": cfg.TEST.FLIP.ENABLED, "autocast": evaluation_autocast(cfg)}
         results = {
-            name: dict(inference_on_dataset(model, *cls.build_evaluator(cfg, name), flip_test=flip))
+            name: dict(inference_on_dataset(model, *cls.build_evaluator(cfg, name), **options))
             for name in cfg.DATASETS.TESTS
         }
         if comm.is_main_process():

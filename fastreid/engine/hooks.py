@@ -21,7 +21,7 @@ from fastreid.solver.ema import WeightAverage
 from fastreid.utils import comm
 from fastreid.utils.checkpoint import INTERRUPTED, Checkpointer
 from fastreid.utils.errors import UserError
-from fastreid.utils.events import Record
+from fastreid.utils.events import EventWriter, Record
 from fastreid.utils.seal import damage_in
 from fastreid.utils.skipped import describe_skipped
 from fastreid.utils.timing import RunningMedian, format_seconds
@@ -202,7 +202,8 @@ class PeriodicWriter(HookBase):
     """Writes the means over the last ``period`` iterations, and the results of every evaluation.
 
     Args:
-        make_writers: returns the writers; it is called when training starts, as building a trainer writes nothing.
+        make_writers: returns the writers, those of fast-reid (`fastreid.utils.events.EventWriter`) included; it is
+            called when training starts, as building a trainer writes nothing.
         period: iterations between two records.
         timer: the timer of the run; if it is None, that among its hooks.
 
@@ -212,7 +213,7 @@ class PeriodicWriter(HookBase):
 
     def __init__(
         self,
-        make_writers: Callable[[], Sequence[Writer]],
+        make_writers: Callable[[], Sequence[Writer | EventWriter]],
         period: int = 20,
         *,
         timer: IterationTimer | None = None,
@@ -223,7 +224,7 @@ class PeriodicWriter(HookBase):
                 "at which a resumed run starts, otherwise they would drop earlier records"
             )
         self._make_writers, self._given_timer, self._period = make_writers, timer, period
-        self._writers: Sequence[Writer] = ()
+        self._writers: Sequence[Writer | EventWriter] = ()
 
     def before_train(self) -> None:
         """Create the writers."""
@@ -266,5 +267,11 @@ class PeriodicWriter(HookBase):
         return {"iteration": iterations, "epoch": self.trainer.epoch}
 
     def _write(self, record: Record) -> None:
+        storage = self.trainer.storage
+        if "lr" in record:
+            storage.put_history("lr", record["lr"], smoothing_hint=False)
         for writer in self._writers:
-            writer.write(record)
+            if isinstance(writer, EventWriter):
+                writer.write()  # reads the storage of the training
+            else:
+                writer.write(record)

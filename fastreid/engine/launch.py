@@ -276,7 +276,7 @@ def _worker(
     timeout_minutes: float,
     args: tuple[Any, ...],
 ) -> None:
-    os.environ["LOCAL_RANK"] = str(local_rank)
+    os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = str(local_rank), str(num_per_machine)
     rank = machine_rank * num_per_machine + local_rank
     make_writable()
     try:
@@ -309,9 +309,8 @@ def _in_group(
     on_cuda = device.startswith("cuda")
     if on_cuda:
         torch.cuda.set_device(local_rank)  # plain "cuda" is the device of this process from now on
-    else:
-        # Processes share the cores.
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_per_machine))
+    # Processes share the cores, which rank the gallery on GPU machines too; torchrun would leave one to each.
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_per_machine))
     dist.init_process_group(
         "nccl" if on_cuda else "gloo",
         init_method=dist_url,

@@ -24,7 +24,7 @@ ANYWAY = "anyway"
 # Keys, or groups of them, that may differ in a resumed run (docs/usage.md has the reasons).
 FREE = (
     "OUTPUT_DIR", "IMPORTS", "CUDNN_BENCHMARK", "DETERMINISTIC", "TEST", "INPUT.SIZE_TEST",
-    "MODEL.DEVICE", "MODEL.WEIGHTS",
+    "MODEL.DEVICE", "MODEL.FLOAT32", "MODEL.WEIGHTS",
     "MODEL.BACKBONE.PRETRAIN", "MODEL.BACKBONE.PRETRAIN_PATH", "MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE",
     # The frozen weights and the betas of the assets are compared instead.
     "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH",

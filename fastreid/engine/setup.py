@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from fastreid.config import CfgNode, ConfigError, expand_paths, refuse_unsupported
+from fastreid.config import CfgNode, ConfigError, expand_paths, refuse_unsupported, resolve_device
 from fastreid.config.notices import NOTICES
 from fastreid.config.unread import log_unread
 from fastreid.engine.launch import TIMEOUT_MINUTES
@@ -24,6 +24,7 @@ from fastreid.utils.errors import UserError, sentence_of
 from fastreid.utils.files import atomic_write, remove_leftovers
 from fastreid.utils.lock import InUseError, acquire, release
 from fastreid.utils.logger import setup_logger
+from fastreid.utils.precision import set_float32_precision
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def default_argument_parser() -> argparse.ArgumentParser:
 
 def _open_log(folder: str | None, rank: int) -> None:
     try:
-        setup_logger(folder, rank=rank)
+        setup_logger(folder, rank)
     except OSError as error:
         raise ConfigError(f"OUTPUT_DIR {folder!r} cannot be used: {sentence_of(error) or error}") from error
 
@@ -100,7 +101,9 @@ def _expand(cfg: CfgNode) -> None:
 
 
 def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Expand `~` in paths, create and lock OUTPUT_DIR, start the log, log environment and config, seed, set cuDNN.
+    """Expand `~` in paths, create and lock OUTPUT_DIR, start the log, log environment and config, seed, set up CUDA.
+
+    Afterwards MODEL.DEVICE is the device that "auto" stands for, so that `torch.device(cfg.MODEL.DEVICE)` works.
 
     No other process can write to OUTPUT_DIR until this one ends (or calls `fastreid.utils.lock.release`). A dry run
     locks it only during the set-up, and writes nothing if another process has the lock.
@@ -118,6 +121,7 @@ def default_setup(cfg: CfgNode, args: argparse.Namespace) -> None:
             cannot be written.
     """
     _expand(cfg)
+    cfg.choose("MODEL.DEVICE", resolve_device(cfg.MODEL.DEVICE))
     if not getattr(args, "dry_run", False):
         hold_output_folder(cfg)
         _set_up(cfg, args, cfg.OUTPUT_DIR)
@@ -197,6 +201,7 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))
     logger.info("seed %d", seed)
     seed_everything(seed + rank)
+    set_float32_precision(cfg.MODEL.FLOAT32)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if cfg.DETERMINISTIC:

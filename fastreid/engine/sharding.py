@@ -43,6 +43,8 @@ def shard(cfg: CfgNode, model: nn.Module, device: torch.device) -> None:
         raise ConfigError(
             "SOLVER.FSDP distributes a model over processes: start several (--num-gpus, torchrun), or turn it off"
         )
+    if cfg.MODEL.CHANNELS_LAST:
+        raise ConfigError("SOLVER.FSDP cannot divide weights of MODEL.CHANNELS_LAST: turn one off")
     for key, is_on in (("SOLVER.EMA", cfg.SOLVER.EMA.ENABLED), ("SOLVER.FREEZE_ITERS", bool(cfg.SOLVER.FREEZE_ITERS))):
         if is_on:
             raise ConfigError(f"{key} works on whole weights, which no process has under SOLVER.FSDP: turn one off")
@@ -153,7 +155,8 @@ def replicated(model: nn.Module) -> nn.Module:
     # The name of the option depends on the version of torch.
     names = inspect.signature(DistributedDataParallel).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-    options: dict[str, Any] = {option: False}
+    # Gradients are views of the buffers that are sent: otherwise there are two copies of them.
+    options: dict[str, Any] = {option: False, "gradient_as_bucket_view": True}
     # Without device_ids it leaves a batch as it is. It would move all tensors of a batch to the GPU, also those that
     # Python reads, which would then be waited for.
     return DistributedDataParallel(model, **options)

@@ -106,7 +106,8 @@ class SimpleTrainer(TrainerBase):
             self._skip(describe(self.model, names, values, parts))
             return
         self.nonfinite_in_a_row = 0
-        self.storage.put_scalars(total_loss=sum(means), **dict(zip(names, means, strict=True)), data_time=data_time)
+        scalars: dict[str, Any] = {"total_loss": sum(means), **dict(zip(names, means, strict=True))}
+        self.storage.put_scalars(**scalars, data_time=data_time)
         if self.clip_gradients is not None:
             self.clip_gradients(self._parameters(), norm)
         self.scaler.step(self.optimizer)

@@ -109,14 +109,15 @@ class TrainerBase:
         )
         self.start_iter = start_epoch * iters_per_epoch if start_iter is None else start_iter
         self.iter, self.epoch, self.is_stopped = self.start_iter, max(start_epoch - 1, 0), False
-        try:
-            self._call("before_train")
-            for self.epoch in range(start_epoch, max_epoch):
-                self._run_epoch()
-        except BaseException:
-            self._clean_up()
-            raise
-        self._call("after_train")
+        with self.storage:
+            try:
+                self._call("before_train")
+                for self.epoch in range(start_epoch, max_epoch):
+                    self._run_epoch()
+            except BaseException:
+                self._clean_up()
+                raise
+            self._call("after_train")
 
     def _clean_up(self) -> None:
         """Call ``after_train`` of all hooks; errors in it are logged and do not hide the first error."""
@@ -132,6 +133,7 @@ class TrainerBase:
     def _run_epoch(self) -> None:
         self._call("before_epoch")
         while self.iter < (self.epoch + 1) * self.iters_per_epoch:
+            self.storage.iter, self.storage.epoch = self.iter, self.epoch
             self._call("before_step")
             self.run_step()
             self._call("after_step")

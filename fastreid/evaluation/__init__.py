@@ -1,5 +1,6 @@
 """Evaluation: protocols, figures, confidence intervals, plots and reports."""
 
+from fastreid.evaluation.clas_evaluator import ClasEvaluator
 from fastreid.evaluation.evaluator import DatasetEvaluator, ReidEvaluator, inference_on_dataset
 from fastreid.evaluation.expected import check_expected_results, expected_figures, verify_results
 from fastreid.evaluation.protocols import MatchedProtocol, check_protocol, evaluate_protocols
@@ -9,6 +10,7 @@ from fastreid.evaluation.roc import evaluate_roc, roc_curve
 from fastreid.evaluation.scoring import ProtocolResult, score, score_distances, score_features
 from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
 from fastreid.evaluation.statistics import bootstrap_intervals
+from fastreid.evaluation.testing import flatten_results_dict
 from fastreid.retrieval.compiled_engine import distance_rows, rank_features
 from fastreid.retrieval.distances import MatrixDistances
 from fastreid.retrieval.extraction import FeatureStore, evaluation_mode
@@ -20,6 +22,7 @@ from fastreid.retrieval.reranking import jaccard_distances, jaccard_graph
 from fastreid.retrieval.torch_engine import build_dist
 
 __all__ = [
+    "ClasEvaluator",
     "DatasetEvaluator",
     "Expansion",
     "FeatureStore",
@@ -41,6 +44,7 @@ __all__ = [
     "evaluate_roc",
     "evaluation_mode",
     "expected_figures",
+    "flatten_results_dict",
     "inference_on_dataset",
     "jaccard_distances",
     "jaccard_graph",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,11 @@ class ReidEvaluator(DatasetEvaluator):
         """Store a batch.
 
         Args:
-            inputs: a batch with `targets`, `camids`, `viewids` and `img_paths`.
+            inputs: a batch with `targets`, `camids`, `img_paths` and, if views are known, `viewids`.
             outputs: its descriptors [B, D].
         """
-        people, cameras, views = (inputs[key].tolist() for key in ("targets", "camids", "viewids"))
+        people, cameras = (torch.as_tensor(inputs[key]).tolist() for key in ("targets", "camids"))
+        views = inputs["viewids"].tolist() if "viewids" in inputs else [0] * len(people)
         self._images += map(PersonImage, inputs["img_paths"], people, cameras, views)
         self._features.append(outputs.detach().float().cpu())
 
@@ -113,7 +115,12 @@ class ReidEvaluator(DatasetEvaluator):
 
 
 def inference_on_dataset(
-    model: nn.Module, data_loader: BatchLoader, evaluator: DatasetEvaluator, flip_test: bool = False
+    model: nn.Module,
+    data_loader: BatchLoader,
+    evaluator: DatasetEvaluator,
+    flip_test: bool = False,
+    *,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> OrderedDict[str, float | int]:
     """Run a model on every batch and evaluate its outputs; the interface of fast-reid's function.
 
@@ -122,12 +129,18 @@ def inference_on_dataset(
         data_loader: batches; has a length.
         evaluator: processes each batch.
         flip_test: average each image's descriptor with that of its mirror image.
+        autocast: returns the context in which the model runs (TEST.AMP).
     """
+
+    def run(batch: Mapping[str, Any]) -> Any:
+        with autocast():
+            return model(batch)
+
     evaluator.reset()
     with evaluation_mode(model), torch.inference_mode():
         for batch in progress(data_loader, len(data_loader), "evaluating"):
-            outputs = model(batch)
+            outputs = run(batch)
             if flip_test:
-                outputs = (outputs + model(mirrored(batch))) / 2
+                outputs = (outputs.float() + run(mirrored(batch)).float()) / 2
             evaluator.process(batch, outputs)
     return evaluator.evaluate()

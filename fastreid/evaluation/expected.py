@@ -13,7 +13,7 @@ from tabulate import tabulate
 from fastreid.config import CfgNode, ConfigError
 from fastreid.config.ranges import FINITE, NAME, NOT_NEGATIVE, shortened
 from fastreid.evaluation.roc import ROC_FIGURES
-from fastreid.evaluation.scoring import FIGURES
+from fastreid.evaluation.scoring import FIGURES, recall_name
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.suggest import explain_choice
@@ -98,10 +98,11 @@ def check_expected_results(cfg: CfgNode, *, to_verify: bool) -> None:
             message names the row and the legal values.
     """
     rows = expected_figures(cfg)
+    known = (*FIGURES, *ROC_FIGURES, *map(recall_name, cfg.TEST.RECALLS))
     for number, row in enumerate(rows, start=1):
         where = f"{KEY}, row {number}"
-        if row.figure not in (*FIGURES, *ROC_FIGURES):
-            raise ConfigError(f"{where}: {explain_choice('figure', row.figure, (*FIGURES, *ROC_FIGURES))}")
+        if row.figure not in known:
+            raise ConfigError(f"{where}: {explain_choice('figure', row.figure, known)}")
         if to_verify and row.protocol not in cfg.DATASETS.TESTS:
             choice = explain_choice("protocol", row.protocol, cfg.DATASETS.TESTS)
             raise ConfigError(f"{where}: {choice} (DATASETS.TESTS)")

@@ -250,18 +250,15 @@ def _read_npy(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    import torch
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
-    # NumPy lacks bfloat16: such descriptors stay a tensor.
-    return {name: tensor if tensor.dtype == torch.bfloat16 else _array(tensor) for name, tensor in tensors.items()}
+    return {name: _array(tensor) for name, tensor in load_file(path).items()}
 
 
 def _array(tensor: Tensor) -> np.ndarray | Tensor:
     try:
         return tensor.numpy()
-    except TypeError:  # a type that NumPy lacks: it is refused later if it is one of the arrays that are needed
+    except TypeError:  # a type that NumPy lacks: bfloat16 descriptors are used as a tensor, others are refused later
         return tensor
 
 

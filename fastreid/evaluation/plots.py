@@ -62,7 +62,14 @@ def draw_plots(curves: Mapping[str, Curves], folder: str | Path) -> list[Path]:
     return paths
 
 
-def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def new_axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """Return a figure with one diagram.
+
+    Args:
+        title: its title.
+        x: label of the horizontal axis.
+        y: label of the vertical axis.
+    """
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
@@ -85,7 +92,7 @@ def _label(name: str, share: float) -> str:
 
 
 def _cmc(curves: Mapping[str, Curves]) -> Figure:
-    figure, axes = _axes("Cumulative match curve", "rank", "queries matched, %")
+    figure, axes = new_axes("Cumulative match curve", "rank", "queries matched, %")
     for name, curve, style in _styles(curves):
         ranks = np.arange(1, min(CMC_RANKS, len(curve.cmc)) + 1)
         axes.plot(ranks, 100 * curve.cmc[: len(ranks)], marker=".", label=_label(name, curve.cmc[0]), **style)
@@ -96,7 +103,7 @@ def _cmc(curves: Mapping[str, Curves]) -> Figure:
 
 
 def _roc(curves: Mapping[str, Curves]) -> Figure:
-    figure, axes = _axes("Receiver operating characteristic", "wrong pairs accepted", "right pairs accepted, %")
+    figure, axes = new_axes("Receiver operating characteristic", "wrong pairs accepted", "right pairs accepted, %")
     for name, curve, style in _styles(curves):
         label = _label(name, curve.roc.tpr_at(1e-3)[0])
         # A logarithmic axis has no zero: a rate of zero is drawn at the left edge.
@@ -114,9 +121,39 @@ def _roc(curves: Mapping[str, Curves]) -> Figure:
     return figure
 
 
+def add_roc(axes: Axes, fpr: np.ndarray, tpr: np.ndarray, name: str) -> None:
+    """Add the ROC curve of a model to a diagram.
+
+    Args:
+        axes: the diagram.
+        fpr: shares of accepted wrong pairs, 0..1, ascending.
+        tpr: shares of accepted right pairs, 0..1.
+        name: name of the model.
+    """
+    axes.step(
+        *_thinned(np.maximum(fpr, LEAST_RATE), 100 * tpr), where="post", label=for_matplotlib(name), linewidth=1.6
+    )
+    axes.set_xscale("log")
+    axes.set_xlim(LEAST_RATE, 1)
+    axes.set_ylim(0, 101)
+    axes.legend(loc="lower right", frameon=False)
+
+
+def add_histogram(axes: Axes, distances: np.ndarray, name: str) -> None:
+    """Add the histogram of the distances of pairs to a diagram.
+
+    Args:
+        axes: the diagram.
+        distances: the distances.
+        name: which pairs they are of.
+    """
+    axes.hist(distances, bins=80, density=True, alpha=0.5, label=for_matplotlib(name))
+    axes.legend(loc="upper right", frameon=False)
+
+
 def _det(curves: Mapping[str, Curves]) -> Figure:
     """Draw on normal deviates, so that normally distributed distances give straight lines (Martin et al., 1997)."""
-    figure, axes = _axes("Detection error trade-off", "wrong pairs accepted, %", "right pairs rejected, %")
+    figure, axes = new_axes("Detection error trade-off", "wrong pairs accepted, %", "right pairs rejected, %")
     low, high = RATES[0], 1 - RATES[0]
     for name, curve, style in _styles(curves):
         accepted, rejected = np.clip(curve.roc.fpr, low, high), np.clip(1 - curve.roc.tpr, low, high)
@@ -134,7 +171,7 @@ def _det(curves: Mapping[str, Curves]) -> Figure:
 
 
 def _similarity(name: str, roc: RocCurve) -> Figure:
-    figure, axes = _axes(
+    figure, axes = new_axes(
         for_matplotlib(f"{shortened(name, _NAME_LENGTH)}: distances of pairs"),
         "distance",
         "share of pairs in a bin, %",

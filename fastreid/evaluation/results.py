@@ -93,11 +93,12 @@ def write_json(path: str | Path, content: Any) -> None:
         file.write(f"{printable(text)}\n")  # characters that are not valid UTF-8 become JSON escapes
 
 
-def print_csv_format(results: Mapping[str, Metrics], chance: Mapping[str, Metrics] | None = None) -> None:
+def print_csv_format(results: Mapping[str, Any], chance: Mapping[str, Metrics] | None = None) -> None:
     """Log the results as a table; the name is fast-reid's.
 
     Args:
-        results: {protocol: {figure: percent}}.
+        results: {protocol: {figure: percent}}; or {figure: percent} of one data set with its name under "dataset",
+            which is removed, as in fast-reid.
         chance: the same of a random order, for some figures; shown below each protocol.
 
     Raises:
@@ -105,6 +106,9 @@ def print_csv_format(results: Mapping[str, Metrics], chance: Mapping[str, Metric
     """
     if not results:
         raise ValueError("there are no results to print")
+    if isinstance(results, dict) and not any(isinstance(value, Mapping) for value in results.values()):
+        name = results.pop("dataset", "")
+        results = {name: results}
     logger.info("Evaluation results in percent:\n%s", results_table(results, chance))
 
 

@@ -187,11 +187,17 @@ def roc_curve(distances: Distances, matches: Matches, *, num_threads: int = 0) -
 
 
 def evaluate_roc(
-    distmat: ArrayLike, q_pids: ArrayLike, g_pids: ArrayLike, q_camids: ArrayLike, g_camids: ArrayLike
+    distmat: ArrayLike,
+    q_pids: ArrayLike,
+    g_pids: ArrayLike,
+    q_camids: ArrayLike,
+    g_camids: ArrayLike,
+    use_cython: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return distance and label (0 right, 1 wrong) of every pair, right ones first; fast-reid's function of this name.
 
-    It lists all pairs, so it is for few images; `roc_curve` does not. Arguments as `evaluate_rank`.
+    It lists all pairs, so it is for few images; `roc_curve` does not. Arguments as `evaluate_rank`; this function has
+    no compiled code, so `use_cython` True permits what False forbids, and the pairs are the same.
 
     Raises:
         ValueError: wrong shapes, or a distance that is not finite.

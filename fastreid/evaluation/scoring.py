@@ -92,7 +92,7 @@ def score(
 
     Returns:
         Metrics Rank-1, Rank-5, Rank-10, mAP, mINP, metric = (mAP + Rank-1) / 2 (percent) and valid_queries; with
-        `scoring.roc` also those of `RocCurve.figures`.
+        `scoring.roc` also those of `RocCurve.figures`, with `scoring.recalls` Recall@k.
 
     Raises:
         ValueError: wrong shapes, or a descriptor that is not finite.
@@ -219,7 +219,7 @@ def _result(
     if curves is not None:
         chance["Rank-1"] = 100.0 / len(np.unique(np.delete(labels.gallery_people, matches.junk)))
     rank1 = None if curves is None else curves[:, 0]
-    metrics = _figures(ranking, cmc) | (roc.figures() if roc else {})
+    metrics = _figures(ranking, cmc) | _recalls(ranking, scoring.recalls) | (roc.figures() if roc else {})
     return ProtocolResult(metrics, cmc, ranking, distances, matches, chance, roc, breakdown, rank1)
 
 
@@ -249,6 +249,17 @@ def _figures(ranking: Ranking, cmc: np.ndarray) -> dict[str, float | int]:
     metrics["metric"] = (metrics["mAP"] + metrics["Rank-1"]) / 2  # fast-reid's selection score
     metrics["valid_queries"] = ranking.num_valid_queries
     return metrics
+
+
+def _recalls(ranking: Ranking, recalls: Sequence[int]) -> dict[str, float | int]:
+    """Return Recall@k, the share of queries with a match among the first k images."""
+    curve = ranking.cmc(max(recalls, default=1))
+    return {recall_name(k): 100.0 * float(curve[k - 1]) for k in recalls}
+
+
+def recall_name(k: int) -> str:
+    """Return the name of a figure of TEST.RECALLS."""
+    return f"Recall@{k}"
 
 
 def _ids(values: list[int]) -> np.ndarray:

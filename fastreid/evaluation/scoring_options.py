@@ -76,6 +76,7 @@ class Scoring:
         single_shot: CMC as on CUHK03, with one gallery image per person.
         roc: whether to compute TPR@FPR and the other verification figures.
         breakdown: "view" and "camera", for figures of each pair of views or cameras.
+        recalls: numbers k of which Recall@k is reported.
     """
 
     augmentation: Expansion | None = None
@@ -90,6 +91,7 @@ class Scoring:
     single_shot: bool = False
     roc: bool = False
     breakdown: tuple[str, ...] = ()
+    recalls: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the values, and replace "auto" by a device or a search.
@@ -108,6 +110,10 @@ class Scoring:
             raise ArgumentError(
                 "TEST.BREAKDOWN counts all gallery images, TEST.SINGLE_SHOT one of each person: choose one"
             )
+        if self.single_shot and self.recalls:
+            raise ArgumentError("TEST.RECALLS counts all gallery images, TEST.SINGLE_SHOT one of each: choose one")
+        for k in self.recalls:
+            whole_number(k, "recalls (TEST.RECALLS)", 1)
         for group in self.breakdown:
             if group not in GROUPS:
                 raise ArgumentError(explain_choice("breakdown (TEST.BREAKDOWN)", group, GROUPS))
@@ -154,6 +160,7 @@ class Scoring:
                 single_shot=test.SINGLE_SHOT,
                 roc=test.ROC.ENABLED,
                 breakdown=tuple(test.BREAKDOWN),
+                recalls=tuple(test.RECALLS),
             )
         except ValueError as error:
             raise ConfigError(str(error)) from error

@@ -1,5 +1,7 @@
 """Small modules that several networks share."""
 
+from timm.layers import DropPath, to_2tuple, trunc_normal_
+
 from fastreid.layers import any_softmax, pooling
 from fastreid.layers.any_softmax import SOFTMAX_REGISTRY, ArcSoftmax, CircleSoftmax, CosSoftmax, Linear
 from fastreid.layers.attention import NonLocal, SqueezeExcite
@@ -30,6 +32,7 @@ __all__ = [
     "CircleSoftmax",
     "ClipGlobalAvgPool",
     "CosSoftmax",
+    "DropPath",
     "FastGlobalAvgPool",
     "Flatten",
     "GeneralizedMeanPooling",
@@ -44,4 +47,6 @@ __all__ = [
     "any_softmax",
     "get_norm",
     "pooling",
+    "to_2tuple",
+    "trunc_normal_",
 ]

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from fastreid.config import CfgNode, resolve_device, with_values
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpointed import CheckpointedModule, PlainModule
+from fastreid.utils.compiling import compile_module
 from fastreid.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -124,6 +126,15 @@ class ReidModel(CheckpointedModule):
         """Return the parts, by dotted paths, that do not train in an epoch, which counts from 0. Default: none."""
         return ()
 
+    def compile_parts(self, batch_size: int) -> None:
+        """Compile what takes most of the time, for MODEL.COMPILE. Default: parts called `backbone`.
+
+        Args:
+            batch_size: images of a full batch of evaluation.
+        """
+        for part in modules_called("backbone", self):
+            compile_module(part)
+
     def epoch_tasks(self) -> Sequence[EpochTask]:
         """Return work to be done before epochs over the training images. Default: none."""
         return ()
@@ -140,6 +151,11 @@ class PlainModel(PlainModule, ReidModel):
     def rate_parts(self) -> Sequence[RatePart]:
         """Return the parts of the wrapped module that are called `heads`."""
         return [RatePart("SOLVER.HEADS_LR_FACTOR", modules_called("heads", self._wrapped[0]))]
+
+    def compile_parts(self, batch_size: int) -> None:
+        """Compile the parts of the wrapped module that are called `backbone`."""
+        for part in modules_called("backbone", self._wrapped[0]):
+            compile_module(part)
 
 
 def interface_of(model: nn.Module) -> ReidModel:
@@ -219,4 +235,6 @@ def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:
         cfg = with_values(cfg, {"MODEL.HEADS.NUM_CLASSES": num_classes})
     make = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE, key="MODEL.META_ARCHITECTURE")
     model = make(cfg)
-    return model.to(resolve_device(cfg.MODEL.DEVICE))
+    model = model.to(resolve_device(cfg.MODEL.DEVICE))
+    # A convolution whose weights are laid out in this way returns maps that are, too.
+    return model.to(memory_format=torch.channels_last) if cfg.MODEL.CHANNELS_LAST else model

@@ -26,9 +26,11 @@ _PLACES = ("OUTPUT_DIR", "MODEL.WEIGHTS", "DATASETS.ROOT")
 _NOT_OF_WEIGHTS = (
     *("SOLVER", "DATASETS", "DATALOADER", "TEST", "KD", "IMPORTS", "OUTPUT_DIR", "CUDNN_BENCHMARK", "DETERMINISTIC"),
     *("MODEL.DEVICE", "MODEL.SEED", "MODEL.WEIGHTS", "MODEL.FREEZE_LAYERS", "MODEL.LOSSES", "MODEL.HEADS.NUM_CLASSES"),
+    "MODEL.COMPILE",
     *("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.BACKBONE.PRETRAIN", "MODEL.BACKBONE.PRETRAIN_PATH"),
     *(f"INPUT.{name}" for name in ("CROP", "FLIP", "PADDING", "ROTATION", "CJ", "AFFINE", "AUTOAUG", "AUGMIX")),
     *("INPUT.REA", "INPUT.RPT", "INPUT.INTERPOLATION_TEST", "MODEL.BACKBONE.PRETRAIN_MIN_COVERAGE"),
+    *("MODEL.FLOAT32", "MODEL.CHANNELS_LAST"),
 )
 _SHOWN = 4
 
@@ -65,15 +67,33 @@ def load_trained(
         ConfigError: no such file, no config, or one that cannot be used here.
         WeightsError: the checkpoint is damaged or of another model.
     """
+    cfg = trained_config(checkpoint, config=config, key=key)
+    path = str(Path(checkpoint).expanduser())
+    cfg = with_values(cfg, {"MODEL.WEIGHTS": path, "MODEL.DEVICE": resolve_device(device, key="device")})
+    with _naming_user_code(cfg.IMPORTS):
+        return model_for_evaluation(cfg).requires_grad_(False), cfg
+
+
+def trained_config(
+    checkpoint: str | os.PathLike[str], *, config: CfgNode | str | os.PathLike[str] | None = None, key: str = ""
+) -> CfgNode:
+    """Return the config of a checkpoint, as `load_trained` finds it.
+
+    Args:
+        checkpoint: the checkpoint.
+        config: as in `load_trained`.
+        key: config key that names the checkpoint, for error messages.
+
+    Raises:
+        ConfigError: no such file, no config, or one that cannot be used here.
+        WeightsError: the checkpoint is damaged.
+    """
     path = Path(checkpoint).expanduser()
     named = f"{key} {str(path)!r}" if key else str(path)
     if not os.fspath(checkpoint) or not path.is_file():
         is_folder = ", it is a folder: name a file in it, such as model_final.pth" if path.is_dir() else ""
         raise ConfigError(f"{named}: there is no such checkpoint{is_folder}")
-    cfg = _config_of(path, named) if config is None else _given(config)
-    cfg = with_values(cfg, {"MODEL.WEIGHTS": str(path), "MODEL.DEVICE": resolve_device(device, key="device")})
-    with _naming_user_code(cfg.IMPORTS):
-        return model_for_evaluation(cfg).requires_grad_(False), cfg
+    return _config_of(path, named) if config is None else _given(config)
 
 
 def model_for_evaluation(cfg: CfgNode, build: Callable[[CfgNode], nn.Module] | None = None) -> nn.Module:

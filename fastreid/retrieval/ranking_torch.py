@@ -6,7 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CHUNK = 2**24  # distances that are counted together: bounds the temporaries to 17 MiB plus those of near images
+from fastreid.utils.devices import free_memory
+
+# Distances that are counted together. On a CPU this bounds the temporaries to 17 MiB plus those of near images. A GPU
+# waits several times for each chunk, and more fit: at worst, if all images are near, a distance takes 64 bytes.
+_CHUNK = 2**24
+_LARGEST_CHUNK = 2**27
+_BYTES = 64
 
 
 def count_before(
@@ -20,7 +26,7 @@ def count_before(
 ) -> np.ndarray:
     """Count as `ranking_numpy.count_before`, for a tensor on any device; `num_threads` is not used."""
     counts = np.zeros((3, len(positives)), dtype=np.int64)
-    num_rows = max(1, _CHUNK // max(1, distances.shape[1]))
+    num_rows = max(1, _chunk(distances.device) // max(1, distances.shape[1]))
     for first in range(0, len(distances), num_rows):
         start, stop = (int(starts) for starts in positive_starts[[first, min(first + num_rows, len(distances))]])
         low, high = (int(starts) for starts in removed_starts[[first, min(first + num_rows, len(distances))]])
@@ -30,6 +36,13 @@ def count_before(
             gone = _ragged(removed[low:high], removed_starts[first : first + len(rows) + 1], rows.device)
             counts[:, start:stop] = _count_block(rows, right, gone, torch.from_numpy(junk).to(rows.device)).cpu()
     return counts
+
+
+def _chunk(device: torch.device) -> int:
+    """Number of distances that are counted together: on CUDA as many as fit into a quarter of the free memory."""
+    if device.type != "cuda":
+        return _CHUNK
+    return min(_LARGEST_CHUNK, max(_CHUNK, free_memory(device) // 4 // _BYTES))
 
 
 def _ragged(images: np.ndarray, starts: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from fastreid.retrieval.compiled_engine import is_available
 from fastreid.retrieval.descriptors import Rows, check_pair, rows_in_place, rows_on_cpu
 from fastreid.retrieval.distances import MEMORY_BUDGET, Distances, rows_within
 from fastreid.retrieval.metric import check_finite, fit_metric, metric_named, squared_lengths, unit_factors
-from fastreid.utils.devices import usable_device
+from fastreid.utils.devices import free_memory, usable_device
 
 SEGMENT_ROWS = 16_384  # images that are converted and moved to the device together
 CENTRED_ROWS = 4096  # images that are scaled and centred together on a CPU: a copy of all would not fit its cache
@@ -74,6 +74,8 @@ class TorchDistances(Distances):
     ) -> None:
         """Check the descriptors and choose the centre; on CUDA move them to the device if they fit.
 
+        `memory_budget` is that of a CPU: see `budget_on`.
+
         Raises:
             ValueError: as `rank_features`; a device that torch cannot use.
         """
@@ -82,13 +84,14 @@ class TorchDistances(Distances):
         check_pair(self._query, self._gallery)
         self.shape = len(self._query), len(self._gallery)
         self._device = _resolved(device)
-        # Without a compiled kernel, counting needs twice as much memory as the distances.
-        blocks = 1 if self._device.type == "cpu" and is_available() else 3
-        self.rows_at_once = rows_within(memory_budget / blocks, 4 * self.shape[1], max(1, self.shape[0]))
         self._fitted = fit_metric(self._metric, self._query, self._gallery)
         self._centre = on_device(self._fitted.centre, self._device) if self._fitted.is_centred else None
-        if self._device.type == "cuda" and 4 * self._gallery.nbytes < torch.cuda.mem_get_info(self._device)[0]:
+        if self._device.type == "cuda" and 4 * self._gallery.nbytes < free_memory(self._device):
             self._move_once()  # otherwise the gallery is moved for every block of queries
+        # Without a compiled kernel, counting needs twice as much memory as the distances.
+        blocks = 1 if self._device.type == "cpu" and is_available() else 3
+        budget = budget_on(self._device, memory_budget)
+        self.rows_at_once = rows_within(budget / blocks, 4 * self.shape[1], max(1, self.shape[0]))
 
     def _move_once(self) -> None:
         self._gallery = self._read(self._gallery)
@@ -210,6 +213,16 @@ def _resolved(device: str | torch.device) -> torch.device:
     if resolved.type == "cuda" and resolved.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return resolved
+
+
+def budget_on(device: torch.device, memory_budget: float) -> float:
+    """Return the memory in MiB that ranking may use on a device: on a GPU at least a quarter of what is free there.
+
+    Args:
+        device: the device.
+        memory_budget: the budget of the CPU, in MiB, for which many small blocks are as fast as a few large ones.
+    """
+    return memory_budget if device.type != "cuda" else max(memory_budget, free_memory(device) / 4 / 2**20)
 
 
 def build_dist(query: Tensor, gallery: Tensor, metric: str = "cosine") -> np.ndarray:

@@ -43,6 +43,11 @@ class WeightAverage:
         self.updates = 0
         self._averages = {name: value.clone() for name, value in self._values().items()}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the averages, whether they have been made or not."""
+        return sum(value.nbytes for value in self._values().values())
+
     def update(self) -> None:
         """Update the average with the weights after a step."""
         momentum, values = self._momentum_now(), self._values()

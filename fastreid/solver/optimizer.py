@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from fastreid.config import ConfigError, value_of
 from fastreid.modeling import interface_of
 from fastreid.solver.frozen import frozen_parts
 from fastreid.solver.layer_decay import layer_factors
+from fastreid.solver.pairs import usable_as_pair
 from fastreid.utils.registry import Registry, RegistryError
 from fastreid.utils.suggest import explain_choice
 
@@ -121,20 +122,42 @@ def _part_factors(cfg: Any, model: nn.Module) -> dict[int, list[float]]:
     return factors
 
 
-def build_optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: Any, model: nn.Module, contiguous: bool = False) -> torch.optim.Optimizer:
     """Return the optimiser of a config, over the groups of `group_parameters`.
 
     SOLVER.OPT is a name in OPTIMIZER_REGISTRY or a class of torch.optim; SOLVER.OPT_ARGS are its arguments. SGD also
-    takes SOLVER.MOMENTUM and NESTEROV.
+    takes SOLVER.MOMENTUM and NESTEROV. The optimiser can be unpacked into itself and its parameter groups, as the pair
+    that fast-reid returns.
 
     Args:
         cfg: the config.
         model: the bare model.
+        contiguous: must be False: the flat buffers of fast-reid do not work with torch 2.
 
     Raises:
         RegistryError: unknown SOLVER.OPT; the message has near matches.
-        ConfigError: nothing to train, an optimiser that cannot train this model, or an argument that it does not have.
+        ConfigError: nothing to train, an optimiser that cannot train this model, an argument that it does not have, or
+            `contiguous`.
     """
+    if contiguous:
+        raise ConfigError(
+            "build_optimizer(…, contiguous=True): with torch 2 an optimiser over flat buffers changes no weights; "
+            "leave it out, the optimisers of torch are fused without them"
+        )
+    optimizer = _optimizer(cfg, model)
+    optimizer.register_load_state_dict_post_hook(_match_layout)
+    return usable_as_pair(optimizer)
+
+
+def _match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Store loaded tensors in the order of their parameters: fused kernels go through both from the start."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+def _optimizer(cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
     name = cfg.SOLVER.OPT
     if name in OPTIMIZER_REGISTRY:
         return OPTIMIZER_REGISTRY.get(name)(group_parameters(cfg, model), cfg)

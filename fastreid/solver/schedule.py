@@ -12,6 +12,7 @@ import torch
 
 from fastreid.config import ConfigError
 from fastreid.solver.milestones import plateau_epochs, with_shares
+from fastreid.solver.pairs import ScheduleStep, ScheduleSteps
 from fastreid.utils.registry import Registry
 from fastreid.utils.suggest import explain_choice
 
@@ -22,6 +23,7 @@ Curve = Callable[[float, int], float]
 """(base lr, epoch counted from 0) -> lr after warm-up."""
 
 WARMUP_METHODS = ("constant", "linear", "exp")
+_WITH_PLATEAU = ("MultiStepLR", "CosineAnnealingLR", "LinearLR")  # whose curves count epochs from its end
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,15 @@ class LRSchedule:
 
     Its only state is the iteration, so a resumed run has the rates of an uninterrupted one.
 
+    It is also the dict that fast-reid returns: `schedule["warmup_sched"].step()` after each iteration of the warm-up,
+    `schedule["lr_sched"].step()` after each epoch that is neither in the warm-up nor delayed.
+
     Args:
         optimizer: its groups hold their base rates.
         warmup: factor of each iteration.
         curve: rate of each epoch.
         iters_per_epoch: iterations of an epoch.
+        plateau: epochs before the first `schedule["lr_sched"].step()`; 0 for a curve that counts all epochs.
     """
 
     def __init__(
@@ -78,12 +84,14 @@ class LRSchedule:
         warmup: Warmup,
         curve: Curve,
         iters_per_epoch: int,
+        plateau: int = 0,
     ) -> None:
         if iters_per_epoch < 1:
             raise ValueError(f"iters_per_epoch must be at least 1, got {iters_per_epoch}")
         self._optimizer = optimizer
         self._warmup, self._curve = warmup, curve
         self._iters_per_epoch = iters_per_epoch
+        self._steps = ScheduleSteps(self, plateau) if plateau else None
         self._base_lrs = [group["lr"] for group in optimizer.param_groups]
         self.set_iteration(0)
 
@@ -101,6 +109,32 @@ class LRSchedule:
     def warmup_iters(self) -> int:
         """Iterations of the warm-up; 0 if the schedule warms up by epochs."""
         return self._warmup.iterations
+
+    def set_parts(self, iteration: int, epoch: int) -> None:
+        """Set the rate of every parameter group to the warm-up of an iteration times the curve of an epoch."""
+        for group, base_lr in zip(self._optimizer.param_groups, self._base_lrs, strict=True):
+            group["lr"] = self._warmup(iteration) * self._curve(base_lr, epoch)
+
+    def keys(self) -> list[str]:
+        """Return fast-reid's names of the schedulers: by epochs, and of the warm-up if there is one."""
+        return list(self._two_schedulers().counts)
+
+    def __getitem__(self, name: str) -> ScheduleStep:
+        """Return one of fast-reid's schedulers, which steps this schedule.
+
+        Raises:
+            KeyError: neither "lr_sched" nor, with a warm-up, "warmup_sched".
+            ConfigError: SOLVER.SCHED does not count epochs from the end of the warm-up.
+        """
+        return self._two_schedulers()[name]
+
+    def _two_schedulers(self) -> ScheduleSteps:
+        if self._steps is None:
+            raise ConfigError(
+                "this SOLVER.SCHED has no schedulers to step, as it counts all epochs: call set_iteration(iteration) "
+                f"before each iteration, or take one of {', '.join(_WITH_PLATEAU)}"
+            )
+        return self._steps
 
     def peak(self, num_iterations: int) -> tuple[float, int]:
         """Return the highest rate of the first group in a run, and the first iteration (from 0) that has it.
@@ -241,4 +275,10 @@ def build_lr_scheduler(cfg: Any, optimizer: torch.optim.Optimizer, iters_per_epo
     cfg = with_shares(cfg, iters_per_epoch)
     solver = cfg.SOLVER
     warmup = Warmup(solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
-    return LRSchedule(optimizer, warmup=warmup, curve=make(cfg, iters_per_epoch), iters_per_epoch=iters_per_epoch)
+    return LRSchedule(
+        optimizer,
+        warmup=warmup,
+        curve=make(cfg, iters_per_epoch),
+        iters_per_epoch=iters_per_epoch,
+        plateau=plateau_epochs(cfg, iters_per_epoch) if solver.SCHED in _WITH_PLATEAU else 0,
+    )

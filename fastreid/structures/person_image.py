@@ -1,5 +1,6 @@
 """The record of one image of a person, with the labels that a protocol uses."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 JUNK_PERSON = -1
@@ -12,6 +13,8 @@ UNNAMED_PERSON = -2
 class PersonImage:
     """An image of a benchmark.
 
+    It can be unpacked and indexed as fast-reid's tuple (path, person, camera).
+
     Attributes:
         path: path of the image file.
         person: identity, unique within its benchmark, or `JUNK_PERSON` or `UNNAMED_PERSON`.
@@ -23,3 +26,9 @@ class PersonImage:
     person: int
     camera: int
     view: int = 0
+
+    def __iter__(self) -> Iterator[str | int]:
+        return iter((self.path, self.person, self.camera))
+
+    def __getitem__(self, position: int) -> str | int:
+        return (self.path, self.person, self.camera)[position]

@@ -5,23 +5,39 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from fastreid.utils import comm
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
 from fastreid.utils.checkpointed import checkpointed, with_current_names
 from fastreid.utils.env import rng_state, set_rng_state
+from fastreid.utils.file_io import PathManager
 from fastreid.utils.files import atomic_write
-from fastreid.utils.seal import damage_in, is_sealed, save_sealed
-from fastreid.utils.weights import LoadReport, load_weights, own_state_dict
+from fastreid.utils.periodic_checkpointer import PeriodicCheckpointer
+from fastreid.utils.seal import damage_in, is_sealed, plain_values, save_sealed
+from fastreid.utils.weights import (
+    LoadReport,
+    get_missing_parameters_message,
+    get_unexpected_parameters_message,
+    load_weights,
+    own_state_dict,
+)
 
-__all__ = ["Checkpointer", "LoadReport", "WeightsError", "load_weights", "read_checkpoint"]
+__all__ = [
+    "Checkpointer",
+    "LoadReport",
+    "PathManager",
+    "PeriodicCheckpointer",
+    "WeightsError",
+    "get_missing_parameters_message",
+    "get_unexpected_parameters_message",
+    "load_weights",
+    "read_checkpoint",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +63,7 @@ class Checkpointer:
     Args:
         model: the bare model, not its distributed wrapper.
         save_dir: the folder.
+        save_to_disk: whether the main process writes; other processes never do.
         average: a WeightAverage of the model, if there is one. "model" is then the average, which is evaluated, and
             "average" holds the raw weights, from which training continues. "weights" says which of them "model" is.
         config_text: the config of the model in YAML, as `fastreid.modeling.trained.config_text` returns it; "" for
@@ -59,12 +76,13 @@ class Checkpointer:
         model: nn.Module,
         save_dir: str | os.PathLike[str] = "",
         *,
+        save_to_disk: bool = True,
         average: Any = None,
         config_text: str = "",
         **checkpointables: Any,
     ) -> None:
         self.model = model
-        self.save_dir = Path(save_dir)
+        self.save_dir, self.save_to_disk = Path(save_dir), save_to_disk
         self._config = {CONFIG_TEXT: config_text} if config_text else {}
         self._average = average
         self._checkpointables = checkpointables if average is None else {"average": average, **checkpointables}
@@ -95,8 +113,8 @@ class Checkpointer:
             "rng": comm.all_gather(rng_state()),
             **values,
         }
-        if comm.is_main_process():
-            content = _plain(content, where=path.name)
+        if comm.is_main_process() and self.save_to_disk:
+            content = plain_values(content, where=path.name)
             save_sealed(content, path)
             if is_last:
                 self._note(path)
@@ -108,24 +126,62 @@ class Checkpointer:
 
     def copy(self, source: Path, target: Path, **values: Any) -> None:
         """Write a checkpoint under another name, with other ``values``. Main process only."""
-        save_sealed(_plain(read_checkpoint(source) | values, where=target.name), target)
+        save_sealed(plain_values(read_checkpoint(source) | values, where=target.name), target)
 
     def _note(self, path: Path) -> None:
         with atomic_write(self.save_dir / LAST) as file:
             file.write(path.name)
 
-    def load(self, path: str | os.PathLike[str]) -> LoadReport:
+    def load(self, path: str | os.PathLike[str], checkpointables: Iterable[str] | None = None) -> LoadReport:
         """Load the weights of the model from a file, as in fast-reid. See ``load_weights``.
 
         A model in eval mode must be filled completely, except for classifiers; in training mode, its backbone.
 
         Args:
             path: path of the file.
+            checkpointables: names of further parts to restore; None for all those that the file has, and [] for none.
 
         Raises:
-            WeightsError: unreadable file, or one that fills too little of the model.
+            WeightsError: unreadable file, one that fills too little of the model, or a part that is missing in the file
+                or does not fit.
         """
-        return load_weights(self.model, path, to_evaluate=not self.model.training)
+        report = load_weights(self.model, path, to_evaluate=not self.model.training)
+        asked = self._checkpointables if checkpointables is None else list(checkpointables)
+        content = read_checkpoint(path) if asked else {}
+        has = [key for key in asked if isinstance(content, dict) and key in content and key in self._checkpointables]
+        if checkpointables is not None and (absent := [key for key in asked if key not in has]):
+            raise WeightsError(
+                f"{path}, or this Checkpointer, has no {', '.join(absent)}: leave them out of checkpointables"
+            )
+        self._restore({key: self._checkpointables[key].load_state_dict for key in has}, content, path)
+        return report
+
+    def has_checkpoint(self) -> bool:
+        """Return whether there is a checkpoint to resume from; fast-reid's method. See ``last``."""
+        return self.last() is not None
+
+    def get_checkpoint_file(self) -> str:
+        """Return the path of the checkpoint to resume from, "" if there is none; fast-reid's method. See ``last``."""
+        return str(self.last() or "")
+
+    def resume_or_load(self, path: str | os.PathLike[str], *, resume: bool = True) -> dict[str, Any]:
+        """Restore the last checkpoint of ``save_dir``, or else load weights; fast-reid's method for plain loops.
+
+        Args:
+            path: the weights, if there is no checkpoint or `resume` is False; "" for none.
+            resume: whether to resume.
+
+        Returns:
+            The values given to ``save``, such as "epoch"; {} if nothing was resumed.
+
+        Raises:
+            WeightsError: as ``resume`` and ``load``.
+        """
+        if resume and (last := self.last()):
+            return self.resume(last)
+        if os.fspath(path):
+            self.load(path, checkpointables=[])
+        return {}
 
     def last(self) -> Path | None:
         """Return the path of the checkpoint to resume from, or None if there are no checkpoints.
@@ -272,6 +328,12 @@ class Checkpointer:
     def _load(self, content: dict[str, Any], path: str | os.PathLike[str]) -> None:
         parts: dict[str, Callable[[Any], object]] = {"model": checkpointed(self.model).load_checkpoint_state_dict}
         parts |= {key: part.load_state_dict for key, part in self._checkpointables.items()}
+        self._restore(parts, content, path)
+
+    @staticmethod
+    def _restore(
+        parts: Mapping[str, Callable[[Any], object]], content: Mapping[str, Any], path: str | os.PathLike[str]
+    ) -> None:
         for key, load in parts.items():
             try:
                 load(content[key])
@@ -315,27 +377,3 @@ def _position_in(path: Path) -> Position:
     except Exception:  # a damaged file may raise anything
         number = _number_in(path)
         return (-1 if number is None else number), 0
-
-
-def _plain(value: Any, *, where: str) -> Any:
-    """Return ``value`` with plain dicts.
-
-    Raises:
-        TypeError: a value that loading with weights_only would refuse.
-    """
-    if isinstance(value, dict):
-        return {_plain(key, where=where): _plain(item, where=f"{where}/{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        kind = list if isinstance(value, list) else tuple
-        return kind(_plain(item, where=where) for item in value)
-    if isinstance(value, torch.Tensor):
-        return value.detach()
-    if isinstance(value, str):
-        return sys.intern(str(value))  # pickle writes each string once: equal content gives equal bytes
-    # number(value): a NumPy float is a float, but pickles as an object.
-    for number in (bool, int, float):
-        if isinstance(value, number):
-            return number(value)
-    if value is None:
-        return None
-    raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold tensors and plain types only")

@@ -37,6 +37,11 @@ def get_local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", 0)) if get_world_size() > 1 else 0
 
 
+def get_local_size() -> int:
+    """Number of processes of the run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", get_world_size())) if get_world_size() > 1 else 1
+
+
 def is_main_process() -> bool:
     """True in the process that writes files and logs to the terminal."""
     return get_rank() == 0

@@ -60,6 +60,18 @@ def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     return tensor.to(device)
 
 
+def free_memory(device: torch.device | str) -> int:
+    """Return the bytes that PyTorch can still allocate on a CUDA device: those of the card, and those it holds unused.
+
+    Args:
+        device: the device.
+    """
+    import torch
+
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
 class ReadOnce(Generic[Value]):
     """Reads a value of a tensor, and again only after the tensor has changed: each reading waits for a GPU.
 

@@ -19,16 +19,21 @@ _COLOURS = {logging.WARNING: "yellow", logging.ERROR: "red", logging.CRITICAL: "
 
 
 class _TerminalFormatter(logging.Formatter):
-    """Short lines: time and message. Warnings and errors also have their level, in colour where termcolor allows it."""
+    """Short lines: time and message. Warnings and errors also have their level, in colour where termcolor allows it.
 
-    def __init__(self) -> None:
+    Args:
+        color: whether the levels may be coloured.
+    """
+
+    def __init__(self, *, color: bool) -> None:
         super().__init__("[%(asctime)s] %(message)s", _TIME)
+        self._no_color = None if color else True
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
         if record.levelno < logging.WARNING:
             return line
-        level = colored(f"{record.levelname}:", _COLOURS.get(record.levelno))
+        level = colored(f"{record.levelname}:", _COLOURS.get(record.levelno), no_color=self._no_color)
         return line.replace("] ", f"] {level} ", 1)
 
 
@@ -82,32 +87,68 @@ def _write_line(line: str) -> None:
     sys.stdout.flush()
 
 
-def setup_logger(
-    output_dir: str | os.PathLike[str] | None = None, *, rank: int = 0, level: int = logging.INFO
-) -> logging.Logger:
-    """Set the handlers of the logger of the package and return it; a second call replaces them.
+class _FileFormatter(logging.Formatter):
+    """Complete lines, in which the logger of the set-up has another name.
 
-    Rank 0 writes to the terminal and to ``output_dir/log.txt``; other ranks write only to
-    ``output_dir/log.txt.rankN``, and their warnings to the terminal. termcolor colours the levels on terminals; it
-    honours ``NO_COLOR`` and ``FORCE_COLOR``.
+    Args:
+        name: name of the logger.
+        shown: name in the lines of it and of the loggers below it.
     """
-    logger = logging.getLogger(PACKAGE)
+
+    def __init__(self, name: str, shown: str) -> None:
+        super().__init__(_PLAIN, _TIME)
+        self._name, self._shown = name, shown
+
+    def format(self, record: logging.LogRecord) -> str:
+        if self._name == self._shown or f"{record.name}.".partition(f"{self._name}.")[0]:
+            return super().format(record)
+        renamed = logging.makeLogRecord(vars(record))
+        renamed.name = self._shown + record.name[len(self._name) :]
+        return super().format(renamed)
+
+
+def setup_logger(
+    output: str | os.PathLike[str] | None = None,
+    distributed_rank: int = 0,
+    *,
+    color: bool = True,
+    name: str = PACKAGE,
+    abbrev_name: str | None = None,
+    level: int = logging.INFO,
+) -> logging.Logger:
+    """Set the handlers of a logger and return it; a second call replaces them. The arguments are fast-reid's.
+
+    Rank 0 writes to the terminal and to the file; other ranks write only to a file of their own, which ends in
+    ``.rankN``, and their warnings to the terminal. termcolor colours the levels on terminals; it honours ``NO_COLOR``
+    and ``FORCE_COLOR``.
+
+    Args:
+        output: the folder of log.txt, or a file that ends in .txt or .log; None for no file.
+        distributed_rank: number of this process.
+        color: whether levels may be coloured.
+        name: the logger, by default that of the package. Others do not pass their lines on to loggers above them.
+        abbrev_name: name of the logger in the file, instead of `name`.
+        level: least level of lines on the terminal.
+    """
+    logger = logging.getLogger(name)
     _drop_handlers(logger)
     logger.setLevel(logging.DEBUG)  # handlers have levels of their own
-    terminal = _TerminalHandler(level if rank == 0 else logging.WARNING)
-    terminal.setFormatter(_TerminalFormatter())
+    logger.propagate = name == PACKAGE
+    terminal = _TerminalHandler(level if distributed_rank == 0 else logging.WARNING)
+    terminal.setFormatter(_TerminalFormatter(color=color))
     logger.addHandler(terminal)
-    if output_dir is not None:
-        logger.addHandler(_file_handler(Path(output_dir), rank))
+    if output is not None:
+        handler = _file_handler(Path(output), distributed_rank)
+        handler.setFormatter(_FileFormatter(name, name if abbrev_name is None else abbrev_name))
+        logger.addHandler(handler)
     return logger
 
 
-def _file_handler(folder: Path, rank: int) -> logging.Handler:
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "log.txt" if rank == 0 else f"log.txt.rank{rank}"
-    handler = _LogFile(folder / name)
-    handler.setFormatter(logging.Formatter(_PLAIN, _TIME))
-    return handler
+def _file_handler(output: Path, rank: int) -> logging.Handler:
+    is_file = output.suffix in (".txt", ".log") and not output.is_dir()
+    path = output if is_file else output / "log.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _LogFile(path if rank == 0 else path.with_name(f"{path.name}.rank{rank}"))
 
 
 def _drop_handlers(logger: logging.Logger) -> None:

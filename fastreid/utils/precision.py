@@ -1,4 +1,4 @@
-"""Turning autocast off, for results that half precision would change."""
+"""Turning autocast off, for results that half precision would change; the precision of float32 on GPUs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+
+FLOAT32 = ("ieee", "tf32")
+"""How float32 products and convolutions are computed on a GPU: in float32, or with factors of 10 fraction bits."""
 
 _KINDS = ("cpu", "cuda", "mps", "xpu")
 
@@ -18,3 +21,15 @@ def full_precision() -> Iterator[None]:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+def set_float32_precision(precision: str) -> None:
+    """Set how products and convolutions of float32 tensors are computed on CUDA from now on.
+
+    On a CPU they are computed in float32 in any case, and distances of descriptors on every device.
+
+    Args:
+        precision: one of `FLOAT32`.
+    """
+    # Of the two settings that torch has since 2.9, this one sets the other too; parts of torch read either.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from fastreid.utils.errors import UserError
@@ -38,24 +38,31 @@ class Registry:
         self.name = name
         self._objects: dict[str, Any] = {}
 
-    def register(self, obj: Any = None, *, name: str | None = None) -> Any:
+    def register(self, obj: Any = None, *, name: str | None = None, replace: bool = False) -> Any:
         """Register ``obj`` under ``name`` (default: its ``__name__``); also works as a decorator.
 
+        Args:
+            obj: what is registered.
+            name: its name.
+            replace: whether it takes the place of another object of this name.
+
         Raises:
-            RegistryError: the name is taken by another object.
+            RegistryError: the name is taken by another object, or there is none to replace.
         """
         if obj is None:
-            return self._decorator(name)
+            return lambda obj: self.register(obj, name=name, replace=replace)
         key = name or getattr(obj, "__name__", None)
         if not isinstance(key, str):
             raise RegistryError(f"{obj!r} has no __name__: register it in {self.name!r} with name='...'")
-        if self._objects.get(key, obj) is not obj:
-            raise RegistryError(f"{self.name} {key!r} is registered already; register yours under another name")
+        if replace and key not in self._objects:
+            raise RegistryError(f"there is nothing to replace: {explain_choice(self.name, key, self._objects)}")
+        if self._objects.get(key, obj) is not obj and not replace:
+            raise RegistryError(
+                f"{self.name} {key!r} is registered already; register yours under another name, or with replace=True "
+                "if it is to take the place of that one"
+            )
         self._objects[key] = obj
         return obj
-
-    def _decorator(self, name: str | None) -> Callable[[Any], Any]:
-        return lambda obj: self.register(obj, name=name)
 
     def get(self, name: str, *, key: str = "") -> Any:
         """Return the object registered under ``name``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -159,3 +160,29 @@ def _damage_of_archive(path: Path) -> str:
     except Exception as error:  # a damaged directory can make zipfile raise anything
         return f"it is truncated or no checkpoint ({error})"
     return f"{broken} in it is not what was written" if broken else ""
+
+
+def plain_values(value: Any, *, where: str) -> Any:
+    """Return ``value`` with plain dicts.
+
+    Raises:
+        TypeError: a value that loading with weights_only would refuse.
+    """
+    if isinstance(value, dict):
+        return {
+            plain_values(key, where=where): plain_values(item, where=f"{where}/{key}") for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        kind = list if isinstance(value, list) else tuple
+        return kind(plain_values(item, where=where) for item in value)
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, str):
+        return sys.intern(str(value))  # pickle writes each string once: equal content gives equal bytes
+    # number(value): a NumPy float is a float, but pickles as an object.
+    for number in (bool, int, float):
+        if isinstance(value, number):
+            return number(value)
+    if value is None:
+        return None
+    raise TypeError(f"{where} is a {type(value).__name__}; checkpoints hold tensors and plain types only")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -68,6 +69,16 @@ class LoadReport:
 def _first(names: list[str]) -> str:
     more = f", … {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def get_missing_parameters_message(keys: Iterable[str]) -> str:
+    """Return a sentence about parameters of a model that a file lacks; fast-reid's function of this name."""
+    return f"the file lacks parameters of the model: {', '.join(sorted(keys))}"
+
+
+def get_unexpected_parameters_message(keys: Iterable[str]) -> str:
+    """Return a sentence about parameters of a file that a model lacks; fast-reid's function of this name."""
+    return f"the file has parameters that are not of the model: {', '.join(sorted(keys))}"
 
 
 def own_state_dict(model: nn.Module) -> State:

@@ -332,6 +332,7 @@ EFFECTS = [
         "MODEL.LOSSES.CE.EPSILON": 0.1, "MODEL.LOSSES.CE.SCALE": 2.0,
     }),
     (kind, SMALL, {"MODEL.META_ARCHITECTURE": "MGN", "MODEL.DEVICE": "meta"}),
+    (kind, SMALL | {"MODEL.META_ARCHITECTURE": "Distiller"}, {"KD.MODEL_WEIGHTS": ["a"], "KD.MODEL_CONFIG": ["a"]}),
     (evaluated_weights, SMALL, {"MODEL.WEIGHTS": "nowhere.pth"}),
     (layers, SMALL | {"MODEL.BACKBONE.DEPTH": "50x"}, {
         "MODEL.BACKBONE.NAME": "build_resnext_backbone", "MODEL.BACKBONE.WITH_NL": True,
@@ -414,7 +415,7 @@ def test_every_key_is_watched_or_refused():
     assert set(watched) | (REASONS.keys() & KEYS.keys()) == KEYS.keys()
     assert len(watched) == len(set(watched))
     refused = KEYS.keys() & REASONS.keys()
-    assert refused.isdisjoint(watched) and len(refused) == 8  # test_config.py shows that they are refused
+    assert refused.isdisjoint(watched) and len(refused) == 6  # test_config.py shows that they are refused
 
 
 @pytest.mark.parametrize(("observe", "beside", "changes"), EFFECTS, ids=lambda part: getattr(part, "__name__", ""))
@@ -538,6 +539,8 @@ UNREAD = [
             "CLUSTER.K1",
             "PISL.NUM_PARTS",
             "DIFFPERSON.IIR.WORDS",
+            "KD.MODEL_WEIGHTS",
+            "KD.OVERHAUL.SCALE",
         )
     ),
     (

@@ -11,7 +11,8 @@ from fastreid.utils import comm
 
 def config(*words):
     cfg = get_cfg()
-    cfg.merge_from_list(["SOLVER.FIT_BATCH", "True", "SOLVER.IMS_PER_BATCH", "32", *words])
+    sampler = ("DATALOADER.SAMPLER_TRAIN", "BalancedIdentitySampler")
+    cfg.merge_from_list(["SOLVER.FIT_BATCH", "True", "SOLVER.IMS_PER_BATCH", "32", *sampler, *words])
     return cfg
 
 
@@ -25,6 +26,10 @@ def test_it_is_lowered_to_the_people_there_are(caplog):
     assert "SOLVER.IMS_PER_BATCH is 20 instead of 32: 4 images of each of 5 training people" in caplog.text
     assert fitted(8) == fitted(800) == 32
     assert fitted(5, "SOLVER.FIT_BATCH", "False") == 32
+
+
+def test_single_images_fill_any_batch():
+    assert fitted(5, "DATALOADER.SAMPLER_TRAIN", "TrainingSampler") == 32
 
 
 def test_it_divides_over_processes_and_passes(monkeypatch):

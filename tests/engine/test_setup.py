@@ -53,6 +53,8 @@ def test_config_is_written_and_reads_back(tmp_path, capsys):
     default_setup(cfg, parse())
     again = get_cfg()
     again.merge_from_file(str(tmp_path / "run" / "config.yaml"))
+    assert again.MODEL.DEVICE == "auto"  # another machine may have another device
+    again.MODEL.DEVICE = torch.device(cfg.MODEL.DEVICE).type
     assert again == cfg
     text = (tmp_path / "run" / "log.txt").read_text()
     assert torch.__version__ in text and "seed 1111" in text
@@ -85,6 +87,14 @@ def test_cudnn_is_fast_or_deterministic(tmp_path, benchmark):
     default_setup(cfg, parse())
     assert torch.backends.cudnn.benchmark is benchmark
     assert torch.backends.cudnn.deterministic is not benchmark
+
+
+def test_float32_is_computed_as_the_key_says(tmp_path):
+    cfg = cfg_in(tmp_path)
+    for precision in ("tf32", "ieee"):
+        cfg.MODEL.FLOAT32 = precision
+        default_setup(cfg, parse())
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is (precision == "tf32")
 
 
 def test_deterministic_refuses_what_has_no_deterministic_form(tmp_path):

@@ -20,7 +20,9 @@ from fastreid.data.transforms import PersonTransform, Pixels
 from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.methods.dcac.feedback import VIEW
 from fastreid.modeling import META_ARCH_REGISTRY, build_model
+from fastreid.modeling.trained import config_text
 from fastreid.solver import build_gradient_clipper, build_optimizer
+from fastreid.utils.checkpoint import CONFIG_TEXT
 from tests.fake_cuda import CPU, DEVICE, FakeCuda
 from tests.methods.dcac.conftest import SIZE, dcac_cfg, sd_folder
 from tests.methods.diffusion_reid.conftest import assets as text_assets
@@ -72,6 +74,14 @@ def mgn(request: Any) -> Made:
     return cfg, build_model(cfg, num_classes=4), labelled(96, 48)
 
 
+def distiller(request: Any, name: str) -> Made:
+    folder = request.getfixturevalue("tmp_path")
+    cfg = cfg_of("MODEL.LOSSES.NAME", ("CrossEntropyLoss", "TripletLoss"), "MODEL.HEADS.NUM_CLASSES", 4)
+    torch.save({"model": build_model(cfg).state_dict(), CONFIG_TEXT: config_text(cfg)}, folder / "teacher.pth")
+    cfg.merge_from_list(["MODEL.META_ARCHITECTURE", name, "KD.MODEL_WEIGHTS", [str(folder / "teacher.pth")]])
+    return cfg, build_model(cfg), labelled(64, 32)
+
+
 def stage1(request: Any) -> Made:
     cfg = stage1_cfg()
     return cfg, build_model(cfg, num_classes=4), labelled(64, 32)
@@ -118,6 +128,8 @@ CASES: dict[str, Callable[[Any], Made]] = {
     "Baseline": baseline,
     "Baseline, weighted triplets": partial(baseline, keys=("MODEL.LOSSES.TRI.HARD_MINING", False)),
     "MGN": mgn,
+    "Distiller": partial(distiller, name="Distiller"),
+    "DistillerOverhaul": partial(distiller, name="DistillerOverhaul"),
     "SDReIDStage1": stage1,
     "SDReIDStage2, UNet": stage2,
     "SDReIDStage2, MLP": partial(stage2, keys=MLP),

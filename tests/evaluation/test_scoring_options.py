@@ -47,6 +47,7 @@ def test_defaults_of_the_config_are_those_of_the_record():
         (("TEST.ROC.ENABLED", True, "TEST.SINGLE_SHOT", True), {"roc": True, "single_shot": True}),
         (("TEST.ENGINE", "torch", "TEST.SEARCH", "faiss"), {"engine": "torch", "search": "faiss"}),
         (("TEST.BREAKDOWN", ["view", "camera"]), {"breakdown": ("view", "camera")}),
+        (("TEST.RECALLS", [1, 100]), {"recalls": (1, 100)}),
     ],
 )
 def test_keys_become_options_that_change_what_is_computed(keys, expected):
@@ -60,6 +61,8 @@ def test_keys_become_options_that_change_what_is_computed(keys, expected):
         (("TEST.ENGINE", "torc"), "TEST.ENGINE.*did you mean 'torch'"),
         (("TEST.SEARCH", "fais"), "TEST.SEARCH.*did you mean 'faiss'"),
         (("TEST.BREAKDOWN", ["views"]), "TEST.BREAKDOWN.*did you mean 'view'"),
+        (("TEST.RECALLS", [4, 0]), "TEST.RECALLS.*at least 1, got 0"),
+        (("TEST.RECALLS", [1], "TEST.SINGLE_SHOT", True), "TEST.RECALLS.*TEST.SINGLE_SHOT"),
         (("TEST.MEMORY_BUDGET", 0.0), "TEST.MEMORY_BUDGET.*above 0 MiB, got 0"),
         (("TEST.AQE.ENABLED", True, "TEST.AQE.QE_K", 0), "TEST.AQE.*k=0"),
         (("TEST.DBA.ENABLED", True, "TEST.DBA.ALPHA", -1.0), "TEST.DBA.*alpha=-1"),

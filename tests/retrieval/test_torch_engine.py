@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.retrieval import torch_engine
+from fastreid.retrieval import ranking_torch, torch_engine
 from fastreid.retrieval.torch_engine import TorchDistances, build_dist
 from tests.retrieval.test_metric import rows_about, true_distances
 
@@ -76,6 +76,17 @@ def test_counting_without_kernels_leaves_a_third_of_the_budget_to_distances(monk
     for is_available, rows_at_once in ((True, 12), (False, 4)):
         monkeypatch.setattr(torch_engine, "is_available", lambda answer=is_available: answer)
         assert TorchDistances(rows, rows, memory_budget=budget).rows_at_once == rows_at_once
+
+
+def test_ranking_on_a_gpu_uses_a_share_of_its_free_memory(monkeypatch):
+    cuda, cpu, free = torch.device("cuda", 0), torch.device("cpu"), 24 * 2**30
+    for module in (torch_engine, ranking_torch):
+        monkeypatch.setattr(module, "free_memory", lambda device: free)
+    assert torch_engine.budget_on(cuda, 256) == 6 * 1024 and torch_engine.budget_on(cpu, 256) == 256
+    assert torch_engine.budget_on(cuda, 10_000) == 10_000
+    assert ranking_torch._chunk(cuda) == 6 * 2**30 // 64 > ranking_torch._chunk(cpu)
+    free = 2**20
+    assert ranking_torch._chunk(cuda) == ranking_torch._chunk(cpu) and torch_engine.budget_on(cuda, 256) == 256
 
 
 def test_a_block_is_written_where_the_caller_wants_it():

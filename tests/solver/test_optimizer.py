@@ -118,7 +118,7 @@ def test_any_class_of_torch_optim_trains(cfg, name):
     cfg.SOLVER.OPT = name
     model = nn.Linear(2, 2)
     optimizer, before = build_optimizer(cfg, model), model.weight.detach().clone()
-    assert type(optimizer) is getattr(torch.optim, name)
+    assert isinstance(optimizer, getattr(torch.optim, name))
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     assert not torch.equal(model.weight, before)
@@ -181,4 +181,4 @@ def test_muon_says_what_it_steps(cfg):
 def test_rprop_without_decay(cfg):
     cfg.SOLVER.OPT = "Rprop"
     cfg.SOLVER.WEIGHT_DECAY = cfg.SOLVER.WEIGHT_DECAY_NORM = cfg.SOLVER.WEIGHT_DECAY_BIAS = 0.0
-    assert type(build_optimizer(cfg, Model())) is torch.optim.Rprop
+    assert isinstance(build_optimizer(cfg, Model()), torch.optim.Rprop)

@@ -75,7 +75,7 @@ def test_same_config_and_seed_end_with_the_same_bits(name, data_root, stage2_key
     [
         (["SOLVER.ACCUMULATION_STEPS", "2"], "leaves some things to train_net, so .*ACCUMULATION_STEPS=2"),
         (["MODEL.SEED", "-1"], "draws no seed"),
-        (["KD.MODEL_CONFIG", "['a.yml']"], "not supported: KD.MODEL_CONFIG"),
+        (["KD.EMA.ENABLED", "True"], "not supported: KD.EMA.ENABLED"),
     ],
 )
 def test_what_it_leaves_out_is_told(keys, message, tmp_path):

@@ -90,6 +90,7 @@ def test_dry_run_prints_summaries_and_trains_nothing(run, tmp_path, capsys):
     assert "embed" in out and "total" in out  # model
     assert "Toy" in out and "train" in out  # data
     assert "2 epochs of 3 iterations, 6 in all" in out
+    assert "at the same time" in out  # memory
     assert sorted(p.name for p in (tmp_path / "dry").iterdir()) == ["config.yaml", "log.txt"]
 
 

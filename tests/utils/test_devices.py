@@ -2,7 +2,7 @@
 
 import torch
 
-from fastreid.utils.devices import ReadOnce, to_device
+from fastreid.utils.devices import ReadOnce, free_memory, to_device
 from tests.fake_cuda import DEVICE, FakeCuda
 
 
@@ -15,6 +15,13 @@ def test_a_copy_to_a_gpu_is_made_from_pinned_memory():
         assert to_device(moved, "cpu").device.type == "cpu" and len(cuda.waits) == 1
     plain = torch.zeros(2)
     assert to_device(plain, "cpu") is plain
+
+
+def test_memory_that_torch_holds_unused_is_free(monkeypatch):
+    numbers = {"memory_reserved": 7, "memory_allocated": 4, "mem_get_info": (10, 24)}
+    for name, value in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_memory("cuda:1") == 13
 
 
 def test_a_value_is_read_again_after_a_change_only():

@@ -42,7 +42,7 @@ def test_calling_again_does_not_double_the_lines(tmp_path, capsys):
 
 
 def test_other_ranks_keep_to_their_own_file_but_warn(tmp_path, capsys):
-    logger = setup_logger(tmp_path, rank=1)
+    logger = setup_logger(tmp_path, distributed_rank=1)
     logger.info("mine")
     logger.warning("look")
     out = capsys.readouterr().out

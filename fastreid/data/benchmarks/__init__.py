@@ -1,6 +1,7 @@
 """Every benchmark, one row per protocol in `DATASET_REGISTRY`."""
 
 from functools import partial
+from pathlib import Path
 
 from fastreid.data.benchmarks.ag_reid import AG_REID_V1, AG_REID_V2
 from fastreid.data.benchmarks.base import Benchmark, Protocol
@@ -8,6 +9,7 @@ from fastreid.data.benchmarks.cargo import CARGO
 from fastreid.data.benchmarks.cuhk03 import CUHK03
 from fastreid.data.benchmarks.diff_person import load_diff_person
 from fastreid.data.benchmarks.g2aps import G2APS_REID
+from fastreid.data.benchmarks.image_retrieval import RETRIEVAL_SETS
 from fastreid.data.benchmarks.lagper import LAGPER
 from fastreid.data.benchmarks.lists import Listed
 from fastreid.data.benchmarks.market1501 import DUKEMTMC, MARKET1501
@@ -28,9 +30,25 @@ BENCHMARKS = (
 # Registered name -> its benchmark.
 BENCHMARK_OF = {name: benchmark for benchmark in BENCHMARKS for name in benchmark.names()}
 
-for _name, _benchmark in BENCHMARK_OF.items():
-    DATASET_REGISTRY.register(partial(_benchmark.load, _name), name=_name)
+_LOADERS = {name: partial(benchmark.load, name) for name, benchmark in BENCHMARK_OF.items()}
+for _name, _load in _LOADERS.items():
+    DATASET_REGISTRY.register(_load, name=_name)
 # Generated pictures, without a protocol.
 DATASET_REGISTRY.register(load_diff_person, name="DiffPerson")
+# Classes of things instead of people: none of the tables and pictures of people is about them.
+for _set in RETRIEVAL_SETS:
+    DATASET_REGISTRY.register(_set.load, name=_set.name)
 
-__all__ = ["BENCHMARKS", "BENCHMARK_OF", "Benchmark", "Folder", "Listed", "Protocol", "Sizes", "View"]
+
+def home_of(name: str, root: str) -> Path | None:
+    """Return the folder of a benchmark; None for other data sets, and for a name that a user's class has replaced.
+
+    Args:
+        name: the data set.
+        root: folder of all data sets.
+    """
+    own = name in BENCHMARK_OF and DATASET_REGISTRY.get(name) is _LOADERS[name]
+    return BENCHMARK_OF[name].home(root) if own else None
+
+
+__all__ = ["BENCHMARKS", "BENCHMARK_OF", "Benchmark", "Folder", "Listed", "Protocol", "Sizes", "View", "home_of"]

@@ -172,6 +172,19 @@ class ImageDataset:
         """Number of training images, as in fast-reid."""
         return len(self.train)
 
+    def show_train(self) -> None:
+        """Log the numbers of people, images and cameras of the training images; fast-reid's method."""
+        logger.info("%s", self._counts("train"))
+
+    def show_test(self) -> None:
+        """Log the numbers of people, images and cameras of queries and gallery; fast-reid's method."""
+        logger.info("%s; %s", self._counts("query"), self._counts("gallery"))
+
+    def _counts(self, split: str) -> str:
+        images = self._images(split)
+        people, cameras = self.get_num_pids(images), self.get_num_cams(images)
+        return f"{self.name or type(self).__name__}, {split}: {people} people, {len(images)} images, {cameras} cameras"
+
     def check_before_run(self, required_files: str | Iterable[str]) -> None:
         """Check that files or folders exist (fast-reid's data sets call this).
 

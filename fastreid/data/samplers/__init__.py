@@ -1,5 +1,7 @@
 """Orders in which training images are drawn."""
 
+import inspect
+
 from fastreid.data.samplers.groups import (
     BalancedIdentitySampler,
     RandomMultipleGallerySampler,
@@ -20,6 +22,12 @@ SAMPLER_REGISTRY.register(ViewBalancedSampler)
 SAMPLER_REGISTRY.register(ImbalancedDatasetSampler)
 SAMPLER_REGISTRY.register(SetReWeightSampler)
 
+
+def draws_groups(name: str) -> bool:
+    """Whether a `DATALOADER.SAMPLER_TRAIN` draws `DATALOADER.NUM_INSTANCE` images of each person of a batch."""
+    return "num_instances" in inspect.signature(SAMPLER_REGISTRY.get(name, key="DATALOADER.SAMPLER_TRAIN")).parameters
+
+
 __all__ = [
     "SAMPLER_REGISTRY",
     "BalancedIdentitySampler",
@@ -30,4 +38,5 @@ __all__ = [
     "SetReWeightSampler",
     "TrainingSampler",
     "ViewBalancedSampler",
+    "draws_groups",
 ]

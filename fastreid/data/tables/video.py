@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fastreid.data.datasets.bases import DatasetError
+from fastreid.data.pictures import clipped_box
 from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, read_text
 
@@ -62,9 +63,7 @@ class Box:
 
     def clipped(self, width: int, height: int) -> tuple[int, int, int, int] | None:
         """The part inside a frame, in whole pixels: left, top, right, bottom; None if there is none."""
-        left, top = max(0, round(self.left)), max(0, round(self.top))
-        right, bottom = min(width, round(self.right)), min(height, round(self.bottom))
-        return (left, top, right, bottom) if left < right and top < bottom else None
+        return clipped_box((self.left, self.top, self.right, self.bottom), width, height)
 
 
 def read_boxes(file: Path, *, first_frame: int = 0) -> dict[int, list[Box]]:

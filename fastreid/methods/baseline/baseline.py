@@ -26,7 +26,12 @@ class Baseline(ImageModule, ReidModel):
         pixel_std: standard deviation of each channel.
         loss_kwargs: losses and their options, as `loss_options` returns them; None for a subclass whose `losses` does
             not use them.
+
+    Attributes:
+        takes_outputs: outputs of the head that a subclass uses beside those that the losses take.
     """
+
+    takes_outputs: frozenset[str] = frozenset()
 
     @configurable
     def __init__(
@@ -47,7 +52,7 @@ class Baseline(ImageModule, ReidModel):
             require_losses(loss_kwargs)
         self.loss_terms = LossTerms(loss_kwargs, skips_unknown=has_own) if loss_kwargs else None
         if self.loss_terms is not None and not has_own and isinstance(heads, EmbeddingHead):
-            heads.freeze_unused(self.loss_terms.inputs)
+            heads.freeze_unused(self.loss_terms.inputs | self.takes_outputs)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fastreid.modeling.heads import EmbeddingHead, build_heads
 from fastreid.modeling.image_module import ImageModule
 from fastreid.modeling.losses import LossTerms, loss_options, require_losses
 from fastreid.modeling.model import ReidModel
+from fastreid.utils.compiling import compile_module
 
 # Branch -> its stripes, from top to bottom. The descriptor is the three branches, then the stripes, in this order.
 STRIPES = {"b1": (), "b2": ("b21", "b22"), "b3": ("b31", "b32", "b33")}
@@ -110,6 +111,12 @@ class MGN(ImageModule, ReidModel):
             return torch.cat([self._head(name)(maps[name]) for name in HEADS], dim=1)
         targets = batched_inputs["targets"].to(self.device)
         return self.losses({name: self._head(name)(maps[name], targets) for name in HEADS}, targets)
+
+    def compile_parts(self, batch_size: int) -> None:
+        """Compile the stem and the branches."""
+        super().compile_parts(batch_size)
+        for branch in STRIPES:
+            compile_module(self.get_submodule(branch))
 
     def _maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return the map of each head."""

@@ -24,6 +24,7 @@ from fastreid.modeling.image_module import ImageModule
 from fastreid.modeling.losses import LossTerms
 from fastreid.modeling.model import RatePart, ReidModel, Transform
 from fastreid.modeling.prototypes import PrototypeMemory
+from fastreid.utils.compiling import compile_module
 from fastreid.utils.state_dicts import State
 
 
@@ -134,6 +135,12 @@ class DCAC(ImageModule, ReidModel):
         if self.feedback is not None:
             parts.append(RatePart("SOLVER.PROMPT_LR_FACTOR", (self.feedback.condition,)))
         return parts
+
+    def compile_parts(self, batch_size: int) -> None:
+        """Compile the backbone and the UNet."""
+        super().compile_parts(batch_size)
+        if self.feedback is not None:
+            compile_module(self.feedback.denoiser)
 
     def adapt_checkpoint(self, state: State) -> State:
         """Leave out what a model without prototypes or diffusion model does not have."""

@@ -33,6 +33,7 @@ from fastreid.modeling.diffusion.text import TextEncoder
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, ReidModel
 from fastreid.structures import Condition, PersonImage
+from fastreid.utils.compiling import compile_module
 from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 from fastreid.utils.errors import ArgumentError
@@ -137,6 +138,10 @@ class DiffusionReID(ReidModel):
         if self.consistency is not None:
             losses["loss_consistency"] = options.consistency_weight * self._inconsistency(at_words, people)
         return losses
+
+    def compile_parts(self, batch_size: int) -> None:
+        """Compile the UNet."""
+        compile_module(self.denoiser)
 
     def vectors_of(self, people: Tensor) -> Tensor:
         """Return the vectors of the identity words of people, [B, m, D]; only for a model that has words.

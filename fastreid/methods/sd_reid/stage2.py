@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from fastreid.modeling.diffusion.steps import clean_of
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import RatePart, Transform
 from fastreid.structures import Condition, PersonFeatures
+from fastreid.utils.compiling import compile_module
 from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 
@@ -157,6 +159,12 @@ class SDReIDStage2(PersonModel):
     def rate_parts(self) -> Sequence[RatePart]:
         """Return the heads, and the encoder, which trains at MODEL.SDMODEL.ENCODER_LR_FACTOR."""
         return [*super().rate_parts(), RatePart("MODEL.SDMODEL.ENCODER_LR_FACTOR", (self.person,))]
+
+    def compile_parts(self, batch_size: int) -> None:
+        """Compile the backbone, and the denoiser in training and in sampling."""
+        super().compile_parts(batch_size)
+        compile_module(self.denoiser)
+        self.sampler = self.sampler.with_compiled(batch_size * self.num_views * self.num_draws)
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
         """Return the losses in training, and descriptors otherwise.
@@ -303,16 +311,19 @@ class SDReIDStage2(PersonModel):
             return self.latent_whitening.decode(samples)
         return self.person.destandardize(samples) if self.standardized else samples
 
-    def condition(self, id_conditions: Tensor, centre: Tensor, view_token: Tensor) -> Condition:
+    def condition(
+        self, id_conditions: Tensor, centre: Tensor, view_token: Tensor, index: Tensor | None = None
+    ) -> Condition:
         """Return the condition for the denoiser.
 
         Args:
             id_conditions: [B, L-1, D].
             centre: centres [B, D] of the requested views, for the tokens.
             view_token: [B, D], for the control maps.
+            index: which view token each sample has [B], if there are fewer.
         """
         control = drop_control(self.view_decoder(view_token), down=False, up=not self.decoder_control)
-        return Condition(self.condition_learner(id_conditions, centre), control)
+        return Condition(self.condition_learner(id_conditions, centre), replace(control, index=index))
 
     def _drop_some(self, condition: Condition, draws: BatchDraws) -> Condition:
         """Replace the condition of random rows by the null condition, with chance `null_percent`."""
@@ -358,11 +369,12 @@ class SDReIDStage2(PersonModel):
         if not torch.compiler.is_compiling():  # a graph cannot branch on values
             self.check_weights()
         size, repeats = features.identity.shape[0], self.num_views * self.num_draws
-        views = torch.arange(self.num_views, device=self.device).repeat_interleave(self.num_draws)
-        requested = views.repeat(size)
-        centre = self.person.memory(requested)
+        views = torch.arange(self.num_views, device=self.device)
+        requested = views.repeat_interleave(self.num_draws).repeat(size)
+        centres = self.person.memory(views)
         id_conditions = self._conditions(features).repeat_interleave(repeats, dim=0)
-        condition = self.condition(id_conditions, centre, view_token=centre)
+        # All images share the control maps of a view, which take far more memory than the features.
+        condition = self.condition(id_conditions, centres[requested], view_token=centres, index=requested)
         null = NullCondition(
             self.condition_learner.null_like(condition.tokens, learnt=self.null_is_learnt),
             self.null_drops_down,

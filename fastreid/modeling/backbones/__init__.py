@@ -9,6 +9,7 @@ from fastreid.modeling.backbones.interface import SizedBackbone, ViewAwareBackbo
 from fastreid.modeling.backbones.local_weights import with_local_weights
 from fastreid.modeling.backbones.osnet import OSNet, build_osnet_backbone
 from fastreid.modeling.backbones.resnet import ResNet, build_resnet_backbone, build_resnext_backbone
+from fastreid.modeling.backbones.shufflenet import ShuffleNetV2, build_shufflenetv2_backbone
 from fastreid.modeling.backbones.timm_models import TimmBackbone, build_timm_backbone
 from fastreid.modeling.backbones.view_prompt import ViewPromptViT, with_view_prompt
 from fastreid.modeling.backbones.vit import ViT, build_vit_backbone
@@ -25,6 +26,7 @@ _BUILDERS = (
     build_resnet_backbone,
     build_resnext_backbone,
     build_osnet_backbone,
+    build_shufflenetv2_backbone,
     build_vit_backbone,
     build_clip_backbone,
     build_timm_backbone,
@@ -71,6 +73,7 @@ __all__ = [
     "ClipViT",
     "OSNet",
     "ResNet",
+    "ShuffleNetV2",
     "SizedBackbone",
     "TimmBackbone",
     "ViT",
@@ -81,6 +84,7 @@ __all__ = [
     "build_osnet_backbone",
     "build_resnet_backbone",
     "build_resnext_backbone",
+    "build_shufflenetv2_backbone",
     "build_timm_backbone",
     "build_vit_backbone",
     "with_feature_dim",

@@ -209,7 +209,6 @@ FAMILIES = {
     "build_effnet_backbone": Family(
         {f"b{n}": f"efficientnet_b{n}" for n in range(6)}, ("blocks.5",), rename=_efficientnet
     ),
-    "build_shufflenetv2_backbone": Family({}),  # timm has none
 }
 # Keys that recipes of fast-reid set for every backbone, and that its builders of these do not read.
 _SAID = ("WITH_NL",)
@@ -225,8 +224,6 @@ def family_builder(name: str, family: Family) -> Callable[[CfgNode], nn.Module]:
 
     def build(cfg: CfgNode) -> nn.Module:
         keys = cfg.MODEL.BACKBONE
-        if not family.models:
-            raise ConfigError(f"{name} is not part of this library: timm, where other backbones come from, has no such")
         if keys.DEPTH not in family.models:
             choice = explain_choice("MODEL.BACKBONE.DEPTH", keys.DEPTH, family.models)
             raise ConfigError(f"{name}: {choice} (of fast-reid's own, timm lacks: {family.absent})")

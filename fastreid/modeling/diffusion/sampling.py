@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fastreid.modeling.diffusion.compiled import CompiledPrediction
 from fastreid.modeling.diffusion.guidance import Guidance, NullCondition, condition_of
 from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.structures import Condition
@@ -34,6 +37,7 @@ class Sampler:
         down_scale: guidance scale of view control.
         control_fades: encoder control halves per step, 3 maps, 1, none (as released, B1), instead of acting in each.
         micro_batch: most rows per UNet call; 0 is no limit.
+        compiled: calls the denoiser, by compiled code if it can; None calls it directly.
 
     Raises:
         OptionError: a number that is impossible.
@@ -46,6 +50,7 @@ class Sampler:
     down_scale: float = 2.0
     control_fades: bool = False
     micro_batch: int = 0
+    compiled: CompiledPrediction | None = None
 
     def __post_init__(self) -> None:
         if self.micro_batch < 0:
@@ -56,6 +61,17 @@ class Sampler:
     def noise_steps(self) -> int:
         """Noise tensors that a run consumes: the start, and one per step if steps are stochastic."""
         return 1 + self.num_steps * self.schedule.stochastic
+
+    def with_compiled(self, rows: int) -> Sampler:
+        """Return the same sampler with compiled calls of the denoiser.
+
+        Args:
+            rows: rows R of a full batch, each with all branches. `micro_batch` is the size of a call, or without a
+                limit that of a full batch.
+        """
+        full = rows * len(self.guidance.branches)
+        size = min(self.micro_batch, full) if self.micro_batch else full
+        return dataclasses.replace(self, micro_batch=size, compiled=CompiledPrediction(size))
 
     def sample(self, predict: Predict, condition: Condition, null: NullCondition | None, noise: Tensor) -> Tensor:
         """Generate a sample for each of the R rows of a condition.
@@ -94,14 +110,14 @@ class Sampler:
         return Condition(condition.tokens, dataclasses.replace(control, down=faded))
 
     def _predict(self, predict: Predict, rows: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
-        if not self.micro_batch:
-            return predict(rows, timestep, condition).float()
-        size = self.micro_batch
+        if self.compiled is not None:
+            predict = functools.partial(self.compiled, predict)
+        size = self.micro_batch or len(rows)
         parts = [
             predict(rows[start : start + size], timestep, condition.rows(start, start + size))
             for start in range(0, len(rows), size)
         ]
-        return torch.cat(parts).float()
+        return torch.cat(parts).float() if len(parts) > 1 else parts[0].float()
 
 
 class Reverse:
@@ -131,6 +147,9 @@ class Reverse:
             solver.set_begin_index(0)
         if type(solver).__name__ == "EulerDiscreteScheduler":  # a graph cannot branch on values of tensors
             solver.sigmas = solver.sigmas.tolist()
+        for name, value in vars(solver).items():
+            if isinstance(value, np.ndarray):  # a table of times, which a graph cannot read
+                setattr(solver, name, value.tolist())
         return cls(solver, eta)
 
     def copy(self) -> Reverse:

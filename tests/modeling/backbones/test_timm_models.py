@@ -86,7 +86,6 @@ def test_every_row_names_a_model_of_timms():
 @pytest.mark.parametrize(
     ("name", "keys", "message"),
     [
-        ("build_shufflenetv2_backbone", {}, "build_shufflenetv2_backbone is not part of this library: timm"),
         ("build_mobilenetv2_backbone", {"DEPTH": "0.1x"}, r"unknown .*DEPTH '0.1x'.*timm lacks: 0.25x, 0.1x"),
         ("build_regnet_backbone", {"DEPTH": "200y", "WITH_IBN": True}, "as it is, but for the last stride"),
         ("build_timm_backbone", {"TIMM_NAME": "convnext_atoo"}, "none of timm's .* did you mean convnext_atto"),
