@@ -18,6 +18,16 @@ def has_matrix_unit() -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
+def aligned_rows(count: int, dim: int) -> np.ndarray:
+    """Return an array float32 [count, dim], not initialized, that begins at a multiple of 64 bytes.
+
+    Elsewhere the unit takes twice the time, as each row that it reads lies in two lines of the cache.
+    """
+    memory = np.empty(count * dim + 16, dtype=np.float32)
+    first = -memory.ctypes.data % 64 // memory.itemsize
+    return memory[first : first + count * dim].reshape(count, dim)
+
+
 @torch.no_grad()
 def offer_all(
     lists: Any,

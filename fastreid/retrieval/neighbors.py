@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.descriptors import Rows, check_pair, rows_in_place, rows_on_cpu
 from fastreid.retrieval.distances import LOGGED_PAIRS
-from fastreid.retrieval.matrix_search import has_matrix_unit, offer_all
+from fastreid.retrieval.matrix_search import aligned_rows, has_matrix_unit, offer_all
 from fastreid.retrieval.metric import FittedMetric, fit_metric, metric_named
 from fastreid.retrieval.torch_engine import TorchDistances
 from fastreid.utils.counts import thread_count, whole_number
@@ -167,7 +167,8 @@ class _CoarseSearch:
         self._threads, self._options = search.num_threads, compiled_engine.kernel_options(metric)
         self._metric = metric
         self._by_matrix = has_matrix_unit() and self._threads == torch.get_num_threads()  # which it uses
-        self._pairs, lengths, residuals = rounded_pairs(rows, self._factors, metric.centre, self._threads)
+        self._pairs = aligned_rows(len(rows), (rows.shape[1] + 1) // 2)
+        lengths, residuals = rounded_pairs(rows, self._factors, metric.centre, self._pairs, self._threads)
         self._slack = self._error_bound(lengths, residuals, metric.metric.slope)
         self._exact = Queries(rows, self._factors, self._offsets, **self._options, only_pairs=True)
 

@@ -75,8 +75,7 @@ def jaccard_graph(
         search: as `nearest_neighbors`.
         device: as `nearest_neighbors`.
         num_threads: as `nearest_neighbors`.
-        nearest: what `nearest_neighbors` found for the same features and metric, at least `neighbors_needed` of each
-            image; they are not searched again then.
+        nearest: at least `neighbors_needed` neighbours of each image, by the same features and metric, if known.
 
     Returns:
         float32 [N, N], symmetric, columns ascending. An image's distance to itself is stored, 0 or a rounding error

@@ -91,9 +91,7 @@ def consistency_scores(
     if len(whole) <= k:
         raise ArgumentError(f"{len(whole)} images have fewer than {k} neighbours each; lower k (PISL.PSC.KNN)")
 
-    if nearest is not None and (len(nearest.indices) != len(whole) or nearest.indices.shape[1] <= k):
-        got = f"{nearest.indices.shape[1]} of {len(nearest.indices)}"
-        raise ArgumentError(f"scores of {len(whole)} images need {k + 1} neighbours of each, got {got}")
+    _check_nearest(nearest, len(whole), k)
 
     def lists_of(features: Tensor, found: Neighbors | None = None) -> NeighborLists:
         features = features.float().contiguous()
@@ -112,6 +110,12 @@ def consistency_scores(
         return _SCALES[kind](_discrepancy(distances, neighbor_distances(theirs, num_threads)), k)
 
     return torch.stack([scores_of(part) for part in range(parts.shape[1])], dim=1).float().cpu()
+
+
+def _check_nearest(nearest: Neighbors | None, num_images: int, k: int) -> None:
+    if nearest is not None and (len(nearest.indices) != num_images or nearest.indices.shape[1] <= k):
+        got = f"{nearest.indices.shape[1]} of {len(nearest.indices)}"
+        raise ArgumentError(f"scores of {num_images} images need {k + 1} neighbours of each, got {got}")
 
 
 def _share_in_common(ours: Tensor, theirs: Tensor) -> Tensor:

@@ -92,16 +92,15 @@ def products_of_rows(const float[:, ::1] features, const float[::1] centre, cons
 
 def products_in_lists(const float[:, ::1] features, const int32_t[:, ::1] lists, int num_threads):
     """Return the products of all pairs of rows in each list [M, k], float32 [M, k (k - 1) / 2]: the upper triangles."""
-    products = np.empty((lists.shape[0], lists.shape[1] * (lists.shape[1] - 1) // 2), dtype=np.float32)
-    cdef float[:, ::1] out = products
+    cdef float[:, ::1] out = np.empty((lists.shape[0], lists.shape[1] * (lists.shape[1] - 1) // 2), dtype=np.float32)
     cdef int failed = 0
-    if products.size:
+    if out.size:
         with nogil:
             failed = list_products(&features[0, 0], features.shape[1], &lists[0, 0], lists.shape[0], lists.shape[1],
                                    &out[0, 0], num_threads)
     if failed:
         raise MemoryError("not enough memory for the products of a list")
-    return products
+    return np.asarray(out)
 
 
 def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const float[::1] weights,
@@ -186,27 +185,15 @@ cdef class Histogram:
         return np.asarray(self.bins).sum(axis=0), steps.cumsum(), ties
 
 
-cdef object aligned(int64_t rows, int64_t columns):
-    """Return an array float32 [rows, columns], not initialized, at a multiple of 64 bytes.
-
-    Elsewhere matrix units take twice the time, as each of their reads is in two lines of the cache.
-    """
-    memory = np.empty(rows * columns + 16, dtype=np.float32)
-    first = -memory.ctypes.data % 64 // memory.itemsize
-    return memory[first : first + rows * columns].reshape(rows, columns)
-
-
-def rounded_pairs(const float[:, ::1] features, const float[::1] factors, const float[::1] centre, int num_threads):
-    """Return centred rows [N, D] as pairs of bfloat16 in float32 [N, (D + 1) // 2], and lengths of rows and residuals."""
-    cdef int64_t n = features.shape[0], half = (features.shape[1] + 1) // 2
-    pairs_array, lengths_array, residuals_array = aligned(n, half), np.empty(n), np.empty(n)
-    cdef float[:, ::1] pairs = pairs_array
-    cdef double[::1] lengths = lengths_array, residuals = residuals_array
-    if n and half:
+def rounded_pairs(const float[:, ::1] features, const float[::1] factors, const float[::1] centre,
+                  float[:, ::1] pairs, int num_threads):
+    """Write centred rows [N, D] as pairs of bfloat16 [N, (D + 1) // 2]; return lengths of rows and residuals."""
+    cdef double[::1] lengths = np.empty(features.shape[0]), residuals = np.empty(features.shape[0])
+    if pairs.size:
         with nogil:
-            round_rows(&features[0, 0], &factors[0], &centre[0], n, features.shape[1], <uint16_t*>&pairs[0, 0],
-                       &lengths[0], &residuals[0], num_threads)
-    return pairs_array, lengths_array, residuals_array
+            round_rows(&features[0, 0], &factors[0], &centre[0], features.shape[0], features.shape[1],
+                       <uint16_t*>&pairs[0, 0], &lengths[0], &residuals[0], num_threads)
+    return np.asarray(lengths), np.asarray(residuals)
 
 
 cdef class KeyLists:

@@ -96,7 +96,7 @@ def test_scores_are_computed_as_the_keys_say(batch, monkeypatch):
         pseudo_labels, "consistency_scores", lambda *given, **options: seen.update(options) or score(*given, **options)
     )
     model.epoch_tasks()[0]._take(labelling_of(model, batch))
-    assert seen == {"k": 3, "kind": "jaccard", "search": "torch", "device": "cpu"}
+    assert seen == {"k": 3, "kind": "jaccard", "search": "torch", "device": "cpu", "nearest": None}
 
 
 def test_sharded_classifiers_are_not_set_to_centres():
