@@ -155,6 +155,19 @@ class DistillerOverhaul(Distiller):
         losses = [OverhaulLoss(student, other, norm=keys.NORM, num_splits=keys.NORM_SPLIT) for other in networks]
         return parts | {"overhaul": losses, "overhaul_scale": cfg.KD.OVERHAUL.SCALE}
 
+    def compile_parts(self, batch_size: int) -> None:
+        """Compile the backbone of a model that is only evaluated.
+
+        Raises:
+            ConfigError: there are teachers; what `stage_maps` adds to networks is not seen by compiled ones.
+        """
+        if len(self.overhaul):
+            raise ConfigError(
+                "DistillerOverhaul reads maps inside of its networks, which compiled ones do not give: set MODEL.COMPILE "
+                "to False for the training"
+            )
+        super().compile_parts(batch_size)
+
     def adapt_checkpoint(self, state: State) -> State:
         """Leave out the connectors if there are no teachers to compare with."""
         return state if len(self.overhaul) else {k: v for k, v in state.items() if not k.startswith("overhaul.")}

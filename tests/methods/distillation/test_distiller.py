@@ -139,6 +139,11 @@ def test_the_student_is_evaluated_without_its_teacher(keys, tmp_path, caplog):
     torch.testing.assert_close(baseline.eval()(batch()), student(batch()))
 
 
+def test_networks_whose_maps_are_read_are_not_compiled(resnet):
+    with pytest.raises(ConfigError, match="set MODEL.COMPILE to False"):
+        model_of(student_cfg(resnet, *OVERHAUL)).compile_parts(8)
+
+
 def test_without_a_teacher_nothing_is_trained(teacher):
     model = build_model(evaluation_config_of(student_cfg(teacher)))
     with pytest.raises(ConfigError, match="Distiller trains with a teacher, but KD.MODEL_WEIGHTS is empty"):
