@@ -71,8 +71,7 @@ def consistency_scores(
         search: as `nearest_neighbors`.
         device: as `nearest_neighbors`; distances are computed there, too.
         num_threads: as `nearest_neighbors`.
-        nearest: what `nearest_neighbors` found for the global features, more than k of each image; they are not
-            searched again then.
+        nearest: more than k neighbours of each image by the global features, if they are known.
 
     Returns:
         float32 [N, P] on the CPU.
