@@ -163,8 +163,8 @@ class DistillerOverhaul(Distiller):
         """
         if len(self.overhaul):
             raise ConfigError(
-                "DistillerOverhaul reads maps inside of its networks, which compiled ones do not give: set MODEL.COMPILE "
-                "to False for the training"
+                "DistillerOverhaul reads maps inside of its networks, which compiled ones do not give: "
+                "set MODEL.COMPILE to False for the training"
             )
         super().compile_parts(batch_size)
 
