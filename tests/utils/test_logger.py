@@ -9,7 +9,6 @@ import pytest
 
 from fastreid.utils.logger import setup_logger
 
-
 pytestmark = pytest.mark.usefixtures("put_handlers_back")
 
 
