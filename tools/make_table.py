@@ -96,6 +96,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _make(root: Path, pattern: str | None, options: TableOptions) -> Table:
     """Make the table of the images below a folder, and print the pattern."""
+    if not root.is_dir():
+        raise PatternError(f"there is no folder {root.absolute()}")
     found = scan(root.absolute())
     found.log()
     paths = [Path(os.path.relpath(path, found.home)).as_posix() for path in found.images]

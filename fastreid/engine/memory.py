@@ -220,7 +220,7 @@ def _ranking(trainer: DefaultTrainer, test: tuple[int, int] | None) -> Iterator[
     paths = {image.path for dataset in trainer.test_datasets for image in (*dataset.query, *dataset.gallery)}
     yield (
         f"{len(paths):,} descriptors of {test[1]:,} numbers take {sized(4 * test[1] * len(paths))} on the CPU, and "
-        f"their ranking {trainer.cfg.TEST.MEMORY_BUDGET:g} MiB (TEST.MEMORY_BUDGET)."
+        f"their ranking at most {trainer.cfg.TEST.MEMORY_BUDGET:g} MiB (TEST.MEMORY_BUDGET)."
     )
 
 

@@ -74,7 +74,7 @@ def test_options_that_do_not_go_together(tmp_path, capsys, words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--root", "nowhere"], "no images below"),
+        (["--root", "nowhere"], "there is no folder .*nowhere"),
         (["--root", ".", "--test-people", "1"], "above 0 and below 1"),
     ],
 )

@@ -68,7 +68,10 @@ def _flat(paths: Sequence[str]) -> Inferred:
     text = "{person:d}_c{camera:d}*"
     if _fits(text, paths):
         return Inferred(text, "all file names begin with PERSON_cCAMERA, as those of Market-1501")
-    raise PatternError(f"all images are in one folder, and their names are not PERSON_cCAMERA…. {_ask(paths)}")
+    raise PatternError(
+        "all images are in one folder, and their names are not PERSON_cCAMERA…. If folders above it say the person or "
+        f"the camera, name the top one as --root. {_ask(paths, '{person}_*')}"
+    )
 
 
 def _one_level(paths: Sequence[str], people: Sequence[str]) -> Inferred:

@@ -109,6 +109,12 @@ def make_table(paths: Iterable[str], pattern: PathPattern, options: TableOptions
         total = len(images) + len(unmatched)
         shown = ", ".join(unmatched[:_SHOWN])
         raise PatternError(f"the pattern {pattern.text!r} fits {len(images):,} of {total:,} images; not, e.g., {shown}")
+    people, cameras = ({getattr(image, field) for image in images} - {""} for field in ("person", "camera"))
+    if len(cameras) > len(people):
+        notes.append(
+            f"there are more cameras ({len(cameras):,}) than people ({len(people):,}): is one taken for the other in "
+            f"the pattern {pattern.text!r}?"
+        )
     if "split" not in pattern.fields:
         images = _split_people(images, options, notes)
     tested = [image for image in images if image.split != "train"]

@@ -41,7 +41,7 @@ def test_a_pattern_is_inferred(paths, pattern, reason):
     ("paths", "message"),
     [
         (["a/1.jpg", "a/b/1.jpg"], "different numbers of folders above them \\(1 below 1 folders, 1 below 2 folders"),
-        (["1.jpg", "2.jpg"], "all images are in one folder"),
+        (["1.jpg", "2.jpg"], "all images are in one folder.*name the top one as --root"),
         (["a/b/c/1.jpg", "a/b/d/1.jpg"], "3 levels of folders, with 1, 1, 2 names"),
         (["x/a/1.jpg", "y/b/1.jpg", "y/c/1.jpg"], "no name of an inner folder occurs in two outer ones"),
         (["x/a/1.jpg", "y/a/1.jpg", "x/b/1.jpg", "y/b/1.jpg"], "as many names on both levels"),

@@ -77,6 +77,12 @@ def test_one_camera_is_none_because_all_right_images_would_be_removed():
     assert given.columns == ["split"] and "all tested images have one camera" in given.notes[0]
 
 
+def test_more_cameras_than_people_are_doubted():
+    swapped = make_table(PATHS, PathPattern("{person}/{camera}/{name}"), TableOptions())
+    assert "more cameras (10) than people (3): is one taken for the other in the pattern" in swapped.notes[0]
+    assert not make_table(PATHS, PATTERN, TableOptions()).notes
+
+
 def test_splits_that_the_folders_say_are_kept_and_queries_are_drawn_for_test():
     pattern = PathPattern("{split}/{person}_{camera}_*")
     paths = [*(f"train/{p}_{c}_1.jpg" for p in "ab" for c in "xy"), "query/c_x_1.jpg", "bounding_box_test/c_y_1.jpg"]
