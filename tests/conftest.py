@@ -1,5 +1,6 @@
 """Use one thread in each test process, because tensors are tiny and threads would mostly wait for each other."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,6 +19,19 @@ LONG = ("test_faults.py", "test_evaluating.py", "test_quickstart_diffperson.py",
 def pytest_collection_modifyitems(items):
     """Put the tests of long files first; pytest-xdist keeps this order with --no-loadscope-reorder."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+@pytest.fixture
+def put_handlers_back():
+    """The logger of the library without handlers; afterwards as it was before."""
+    logger = logging.getLogger("fastreid")
+    handlers, level = list(logger.handlers), logger.level
+    logger.handlers.clear()
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 @pytest.hookimpl(wrapper=True)

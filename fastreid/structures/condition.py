@@ -65,10 +65,11 @@ def _joined_index(parts: Sequence[ControlMaps]) -> Tensor | None:
     """The index into the joined maps."""
     found, num_maps = [], 0
     for part in parts:
-        if part.index is not None:
-            found.append(part.index + num_maps)
-        num_maps += len(part.down[0])
-    return torch.cat(found) if found else None
+        if part.index is None:
+            return None
+        found.append(part.index + num_maps)
+        num_maps += part.down[0].shape[0]
+    return torch.cat(found)
 
 
 @dataclass(frozen=True)

@@ -72,3 +72,8 @@ def cfg(client, tmp_path, monkeypatch):
     cfg.merge_from_file(str(client / "config.yml"))
     cfg.merge_from_list(["MODEL.WEIGHTS", str(client / "model.pth"), "OUTPUT_DIR", str(tmp_path / "logs")])
     return cfg
+
+
+@pytest.fixture(autouse=True)
+def own_logger(put_handlers_back):
+    """Clients set up the logger, which must not write during later tests."""

@@ -21,6 +21,8 @@ KEYS = {
     "DCAC": _RESNET,
     "ClusterContrast": _RESNET,
     "PISL": _RESNET,
+    "Distiller": _RESNET,
+    "DistillerOverhaul": _RESNET,
     "SDReIDStage1": [],
     "SDReIDStage2": [],
 }

@@ -9,17 +9,7 @@ import pytest
 
 from fastreid.utils.logger import setup_logger
 
-
-@pytest.fixture(autouse=True)
-def put_handlers_back():
-    logger = logging.getLogger("fastreid")
-    handlers, level = list(logger.handlers), logger.level
-    logger.handlers.clear()
-    yield
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("put_handlers_back")
 
 
 def test_terminal_is_short_and_file_is_complete(tmp_path, capsys):

@@ -129,13 +129,12 @@ class SDReIDStage2(PersonModel):
         self.target = TARGETS.get(target)
         self.null_percent, self.null_is_learnt = null_percent, null_is_learnt
         self.null_drops_down, self.null_drops_up = null_drops_down, null_drops_up
-        self.centre_percent, self.decoder_control = centre_percent, decoder_control
-        self.condition_noise = condition_noise
+        self.centre_percent, self.condition_noise = centre_percent, condition_noise
+        self.decoder_control, self.cache = decoder_control, cache
         if not decoder_control:
             view_decoder.up.requires_grad_(False)  # no loss would reach them
         self.num_views, self.num_draws = num_views, num_draws
         self.generated_neck, self.compares_latents = generated_neck, compares_latents
-        self.cache = cache
         self.start_noise, self.generated_losses = start_noise, generated_losses
         self.register_frozen_asset("denoiser")
 
@@ -205,16 +204,11 @@ class SDReIDStage2(PersonModel):
         requested, instance = targets.views, targets.view_tokens
         with torch.autocast(self.device.type, enabled=False):  # else the targets are in half precision
             clean = self.latent.fold(targets.latents - self._mean(id_conditions, requested))
-
         centre = self.person.memory(requested)
         use_centre = draws.uniform(1) < self.centre_percent
-        condition = self.condition(
-            perturb(id_conditions, self.condition_noise, draws),
-            centre,
-            view_token=torch.where(use_centre, centre, instance),
-        )
+        perturbed = perturb(id_conditions, self.condition_noise, draws)
+        condition = self.condition(perturbed, centre, view_token=torch.where(use_centre, centre, instance))
         condition = self._drop_some(condition, draws)
-
         noise, losses = draws.normal(*clean.shape[1:]), {}
         if self.start_noise is not None:
             learnt, losses["loss_start_noise"] = self.start_noise.draw(self._latents(features), noise.flatten(1))
@@ -237,8 +231,7 @@ class SDReIDStage2(PersonModel):
         people, views = batch["targets"].to(self.device), batch["viewids"].to(self.device)
         weights, requested = self.target(people, views, draws.uniform())
         with torch.autocast(self.device.type, enabled=False):
-            latents = weights @ self._latents(features)
-            return DrawnTargets(latents, weights @ features.view.float(), requested)
+            return DrawnTargets(weights @ self._latents(features), weights @ features.view.float(), requested)
 
     def epoch_tasks(self) -> Sequence[EpochTask]:
         """Return the calibration and the memory of targets, as far as there is anything to fit.
@@ -375,11 +368,8 @@ class SDReIDStage2(PersonModel):
         id_conditions = self._conditions(features).repeat_interleave(repeats, dim=0)
         # All images share the control maps of a view, which take far more memory than the features.
         condition = self.condition(id_conditions, centres[requested], view_token=centres, index=requested)
-        null = NullCondition(
-            self.condition_learner.null_like(condition.tokens, learnt=self.null_is_learnt),
-            self.null_drops_down,
-            self.null_drops_up,
-        )
+        tokens = self.condition_learner.null_like(condition.tokens, learnt=self.null_is_learnt)
+        null = NullCondition(tokens, self.null_drops_down, self.null_drops_up)
         noise = to_device(self.noise.draw(batch, repeats, self.sampler.noise_steps), self.device).flatten(1, 2)
         if self.start_noise is not None:
             start = self.latent.fold(self.start_noise(self._latents(features)).repeat_interleave(repeats, dim=0))
@@ -388,9 +378,8 @@ class SDReIDStage2(PersonModel):
         samples = samples + self._mean(id_conditions, requested)
         samples = samples if self.compares_latents else self._decode(samples)
         generated = samples.view(size, self.num_views, self.num_draws, -1).mean(dim=2)
-        if self.compares_latents:
-            return generated
-        return self.person.neck(generated.flatten(0, 1)).view_as(generated) if self.generated_neck else generated
+        has_neck = self.generated_neck and not self.compares_latents
+        return self.person.neck(generated.flatten(0, 1)).view_as(generated) if has_neck else generated
 
     def training_facts(self) -> dict[str, Any]:
         """Return what the assets decide about the training."""

@@ -56,11 +56,16 @@ def batch(size: int = 8) -> dict[str, torch.Tensor]:
     return {"images": images, "targets": torch.arange(size) // 2 % CLASSES}
 
 
-@pytest.fixture(scope="session", autouse=True)
 def small_resnets():
-    """ResNets with fewer blocks under the names of larger ones."""
+    """ResNets with fewer blocks under the names of larger ones, in a `with` block."""
     smaller = {"18x": ResNetSize(BasicBlock, (1, 1, 1, 1)), "34x": ResNetSize(BasicBlock, (2, 1, 1, 1))}
-    with mock.patch.dict(RESNETS, smaller):
+    return mock.patch.dict(RESNETS, smaller)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_small_resnets():
+    """Small ResNets for the tests of a module, and no others."""
+    with small_resnets():
         yield
 
 
@@ -74,7 +79,8 @@ def teacher(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def resnet(tmp_path_factory, small_resnets):
+def resnet(tmp_path_factory):
     """A teacher that is a ResNet."""
     folder = tmp_path_factory.mktemp("resnet")
-    return save_teacher(folder / "teacher.pth", *RESNET[:-1], "34x")
+    with small_resnets():
+        return save_teacher(folder / "teacher.pth", *RESNET[:-1], "34x")
