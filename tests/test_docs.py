@@ -45,6 +45,7 @@ RUN_ELSEWHERE = {
     "benchmarks/gpu.sh": "tests/test_gpu_script.py::test_every_section_runs_on_a_cpu",
     "./run_tests.sh": "tests/test_pipeline.py::test_the_environment_is_installed_once",
     "docs/retrieval.md": "tests/data/benchmarks/test_image_retrieval.py::test_the_commands_of_the_page_run",
+    "docs/attributes.md": "tests/methods/attributes/test_runs.py::test_the_commands_of_the_page_run",
     "docs/distillation.md": "tests/methods/distillation/test_runs.py::test_the_commands_of_the_page_run",
     "docs/your_data.md": "tests/test_your_data.py::test_the_commands_of_the_page_run",
     "docs/follow_a_step.md": "tests/test_follow_a_step.py::test_each_stop_is_called_after_the_one_before",

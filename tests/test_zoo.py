@@ -17,7 +17,8 @@ DOMAINS = [path for path in QUICKSTART if path not in (*AERIAL, *WRITTEN)]
 PUBLISHED = [path for path in RECIPES if path not in QUICKSTART]
 TABLES = [*re.findall(r"^### .+$", TEXTS[PAGE], re.MULTILINE), "## Own images", "## Pre-training"]
 ROWS = [row for heading in TABLES for row in rows(PAGE, heading, 5)]
-ONE_STAGE = ("Baseline", "ClusterContrast", "DCAC", "DiffusionReID", "Distiller", "DistillerOverhaul", "MGN", "PISL")
+ONE_STAGE = ("AttrBaseline", "Baseline", "ClusterContrast", "DCAC", "DiffusionReID", "Distiller", "DistillerOverhaul")
+ONE_STAGE += ("MGN", "PISL")
 FIGURES = r"\d\d\.\d+ / \d\d\.\d+"
 
 

@@ -32,9 +32,9 @@ from fastreid.data import build_datasets, build_feature_loader, build_reid_train
 from fastreid.data.loader import PersonLoader
 from fastreid.engine.amp import amp_dtype, autocast_for
 from fastreid.engine.compiling import compile_model
+from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
-from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
@@ -221,7 +221,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
     """Return the figures of DATASETS.TESTS; random states are restored, so that training does not change."""
     state = rng_state()
     try:
-        return evaluate_protocols(
+        return build_evaluation(cfg).run(
             cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), feature_loader, cfg.OUTPUT_DIR,
             lambda: autocast_for(cfg, cfg.MODEL.DEVICE, enabled=cfg.TEST.AMP.ENABLED),
         )  # fmt: skip

@@ -17,12 +17,13 @@ from fastreid.config import CfgNode, check_ranges, get_cfg, imports_in, resolve_
 from fastreid.data.check import check_first_images, counts_table
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
 from fastreid.engine.amp import store_frozen_assets
+from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
 from fastreid.engine.memory import memory_summary
 from fastreid.engine.report import write_report
 from fastreid.engine.resuming import seed_of_run
 from fastreid.engine.setup import release_output_folder
-from fastreid.engine.summary import model_summary, schedule_summary, valid_queries_table
+from fastreid.engine.summary import model_summary, schedule_summary
 from fastreid.evaluation import check_expected_results, verify_results
 from fastreid.utils.errors import reported_as
 from fastreid.utils.user_code import import_file
@@ -104,7 +105,7 @@ def describe(cfg: CfgNode, trainer: DefaultTrainer) -> None:
     check_first_images(trainer.train_datasets, trainer.test_datasets, load)
     print(model_summary(trainer.bare_model))
     print(f"\n{counts_table(trainer.train_datasets, trainer.test_datasets)}")
-    print(f"\n{valid_queries_table(trainer.test_datasets)}\n")
+    print(f"\n{build_evaluation(trainer.cfg).table(trainer.test_datasets)}\n")
     print(
         schedule_summary(
             trainer.schedule,

@@ -40,8 +40,6 @@ RETIRED: dict[str, Rename] = {
 
 # Keys that projects around fast-reid add to their trees -> a remark for the user.
 ADD_ONS: dict[str, str] = {
-    "MODEL.LOSSES.BCE": "FastAttr's; attributes of people are not part of this version",
-    "TEST.THRES": "FastAttr's; attributes of people are not part of this version",
     "DATASETS.REC_PATH": "FastFace's; record files are not read: unpack them, and name the images in DATASETS.NAMES",
     "MODEL.BACKBONE.DROPOUT": "FastFace's, of a backbone that is not part of this version: see build_timm_backbone",
     "MODEL.HEADS.PFC": "FastFace's; MODEL.HEADS.CLS_LAYER ArcSoftmax and CosSoftmax are over all classes",

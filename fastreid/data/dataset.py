@@ -62,6 +62,7 @@ class PersonDataset(Dataset[Item]):
             raise ArgumentError(f"views of a sample cannot be called {sorted(taken)}: batches have other values there")
         self.images, self.transforms, self.skip_unreadable = images, transforms, skip_unreadable
         self._needs_pixels = not all(isinstance(transform, DrawMirroring) for transform in transforms.values())
+        self._has_attributes = _have_attributes(images)
         self.labels: Sequence[int] = [image.person for image in images] if labels is None else labels
 
     @property
@@ -103,8 +104,10 @@ class PersonDataset(Dataset[Item]):
         image = self.images[index]
         pixels = read_pixels(image.path) if self._needs_pixels else np.empty(0, np.uint8)
         views = {name: self._view(name, pixels, draw) for name in self.transforms}
+        known = {"attributes": torch.tensor(image.attributes, dtype=torch.float32)} if self._has_attributes else {}
         return {
             **views,
+            **known,
             "targets": self.labels[index],
             "camids": image.camera,
             "viewids": int(image.view),
@@ -114,6 +117,12 @@ class PersonDataset(Dataset[Item]):
 
     def _view(self, name: str, pixels: np.ndarray, draw: Draw | None) -> Pixels | Tensor:
         return view_of(pixels, self.transforms[name])
+
+
+def _have_attributes(images: Sequence[PersonImage]) -> bool:
+    """Whether all images have attributes, and the same number of them, so that they can be collated."""
+    counts = {len(image.attributes) for image in images}
+    return len(counts) == 1 and counts != {0}
 
 
 def view_of(pixels: np.ndarray, transform: Transform) -> Pixels | Tensor:

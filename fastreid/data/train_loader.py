@@ -39,7 +39,7 @@ class TrainLoader(PersonLoader):
     """
 
     # Losses need them on the device. A copy in the middle of a forward pass would wait for all that was started.
-    moved = ("targets", "camids", "viewids")
+    moved = ("targets", "camids", "viewids", "attributes")
     dataset: TrainingDataset
     sampler: TrainingDraws
 

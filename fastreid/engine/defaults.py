@@ -23,6 +23,7 @@ from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast, store_frozen_assets
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.epoch_tasks import build_epoch_tasks
+from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.freezing import build_epoch_freeze, build_layer_freeze
 from fastreid.engine.identity import model_identity
 from fastreid.engine.manifest import ALL_TRAINING, ManifestWriter, Names, Splits, names_of, splits_of
@@ -30,21 +31,18 @@ from fastreid.engine.precise_bn import PreciseBN
 from fastreid.engine.resumable import ResumableTrainer
 from fastreid.engine.setup import output_folder, write_config
 from fastreid.engine.sharding import is_sharded, keep_whole, replicated, shard
-from fastreid.engine.summary import valid_queries_table
 from fastreid.engine.trainer_base import HookBase
 from fastreid.engine.training_loader import TrainingLoader
 from fastreid.evaluation import (
     DatasetEvaluator,
     ReidEvaluator,
-    check_protocol,
-    evaluate_protocols,
     inference_on_dataset,
     print_csv_format,
 )
 from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.backbones import with_local_weights
-from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
+from fastreid.modeling.model import RANKING, Transform, evaluation_of, image_transforms_of, needs_labels_of
 from fastreid.modeling.trained import config_text
 from fastreid.retrieval.extraction import BatchLoader
 from fastreid.solver import LRSchedule, build_gradient_clipper, build_lr_scheduler, build_optimizer
@@ -131,7 +129,7 @@ class DefaultTrainer(ResumableTrainer):
         """Check all data sets before training, so that mistakes are not found after hours."""
         if self.loader.images is not None:
             interface_of(self.bare_model).check_data(self.loader.images)
-        self._protocols = [check_protocol(dataset) for dataset in self.test_datasets]
+        self._protocols = build_evaluation(self.cfg).check(self.cfg, self.train_datasets, self.test_datasets)
 
     def train(self) -> Results:  # type: ignore[override]  # fast-reid's signature
         """Train from ``start_epoch`` to the end; evaluate only if the run is finished.
@@ -152,7 +150,7 @@ class DefaultTrainer(ResumableTrainer):
         if self.start_iter and (Path(self.cfg.OUTPUT_DIR) / "config.yaml").exists():
             write_config(self._given_cfg)
         logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
-        logger.info("protocols:\n%s", valid_queries_table(self._protocols))
+        logger.info("protocols:\n%s", build_evaluation(self.cfg).table(self._protocols))
         self._prepare_folder()
         if self.start_iter:
             self._restore_best()
@@ -191,7 +189,7 @@ class DefaultTrainer(ResumableTrainer):
         if cls._overrides("build_evaluator", "build_test_loader"):
             return cls._test_one_by_one(cfg, model)
         datasets = cls.build_test_datasets(cfg) if datasets is None else datasets
-        return evaluate_protocols(
+        return build_evaluation(cfg).run(
             cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, evaluation_autocast(cfg)
         )
 
@@ -345,6 +343,11 @@ class DefaultTrainer(ResumableTrainer):
         cls, cfg: CfgNode, dataset_name: str, output_dir: str | None = None
     ) -> tuple[BatchLoader, DatasetEvaluator]:
         """The loader of a protocol and its evaluator; fast-reid's method."""
+        if evaluation_of(cfg) != RANKING:
+            raise ConfigError(
+                f"{cfg.MODEL.META_ARCHITECTURE} gives no descriptors to rank: a trainer that overrides "
+                "build_test_loader must override build_evaluator, too"
+            )
         data_loader, num_query = cls.build_test_loader(cfg, dataset_name)
         return data_loader, ReidEvaluator(cfg, num_query, output_dir)
 

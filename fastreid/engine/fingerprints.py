@@ -31,14 +31,16 @@ def split_fingerprint(images: Iterable[PersonImage]) -> dict[str, Any]:
 
 
 def data_fingerprint(images: Sequence[PersonImage], labels: Sequence[int]) -> dict[str, Any]:
-    """Counts, and checksums of names, their order, people, cameras, views and content of images.
+    """Counts, and checksums of names, their order, people, cameras, views, known attributes and content of images.
 
     Of the content of a file, its size and three blocks of 4 KiB are read: most images of people are smaller than that.
     """
     names = relative_names(images)
     with ThreadPoolExecutor(_READERS) as pool:
         content = list(pool.map(_probe, (image.path for image in images), chunksize=64))
-    return {
+    known = any(image.attributes for image in images)
+    attributes = {"attributes": _digest_of_pairs(names, [image.attributes for image in images])} if known else {}
+    return attributes | {
         "images": len(images),
         "classes": len({label for label in labels if label >= 0}),
         "names": digest(sorted(names)),

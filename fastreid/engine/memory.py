@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fastreid.config import CfgNode, resolve_device, with_values
 from fastreid.engine.accumulation import split_batch
 from fastreid.engine.amp import amp_dtype
+from fastreid.modeling.model import RANKING, evaluation_of
 from fastreid.utils import comm
 from fastreid.utils.live_bytes import LiveBytes
 
@@ -215,7 +216,7 @@ def _test_batch(trainer: DefaultTrainer, cfg: CfgNode) -> dict[str, Any]:
 
 
 def _ranking(trainer: DefaultTrainer, test: tuple[int, int] | None) -> Iterator[str]:
-    if test is None:
+    if test is None or evaluation_of(trainer.cfg) != RANKING:
         return
     paths = {image.path for dataset in trainer.test_datasets for image in (*dataset.query, *dataset.gallery)}
     yield (

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.setup import write_config
 from fastreid.utils import comm
 
@@ -24,6 +25,9 @@ def write_report(cfg: Any) -> None:
         cfg: the config of the run.
     """
     if not cfg.TEST.REPORT or not comm.is_main_process():
+        return
+    if not build_evaluation(cfg).has_report:
+        logger.info("no %s is written: %s has no ranked lists, which it shows", REPORT, cfg.MODEL.META_ARCHITECTURE)
         return
     folder = Path(cfg.OUTPUT_DIR)
     page = folder / REPORT

@@ -54,6 +54,7 @@ _DATA = {
     "people": "which person a training image shows",
     "cameras": "the cameras of the training images",
     "views": "the views of the training images",
+    "attributes": "the attributes of the people in training images",
     "content": "the content of image files (their names are the same)",
 }
 _SHOWN = 8
@@ -159,7 +160,7 @@ def _data_changes(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) 
         was, now = (f"{part['images']} images of {part['classes']} people" for part in (old, new))
         yield f"the training images changed ({was} before, {now} now)"
         return
-    yield from (f"{words} changed" for key, words in _DATA.items() if old[key] != new[key])
+    yield from (f"{words} changed" for key, words in _DATA.items() if old.get(key) != new.get(key))
 
 
 def _fixed_changes(before: Identity, now: Identity) -> Iterator[str]:

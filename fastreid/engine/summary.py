@@ -67,6 +67,12 @@ def schedule_summary(schedule: LRSchedule, *, max_epoch: int, iters_per_epoch: i
     return f"{head}\n{tabulate(rows, headers=['epoch', 'iteration', 'lr'])}\n{highest}"
 
 
+def attributes_table(datasets: Iterable[ImageDataset]) -> str:
+    """Test images and attributes of each data set, for models that predict attributes."""
+    rows = [(printable(data.name), len(data.query), len(data.attribute_names)) for data in datasets]
+    return counts_as_text(("data set", "test images", "attributes"), rows)
+
+
 def valid_queries_table(datasets: Iterable[ImageDataset | MatchedProtocol]) -> str:
     """Number of queries with a match in each protocol, beside the number that published figures imply."""
     rows = []

@@ -12,8 +12,10 @@ from tabulate import tabulate
 
 from fastreid.config import CfgNode, ConfigError
 from fastreid.config.ranges import FINITE, NAME, NOT_NEGATIVE, shortened
+from fastreid.evaluation.attributes import ATTRIBUTE_FIGURES
 from fastreid.evaluation.roc import ROC_FIGURES
 from fastreid.evaluation.scoring import FIGURES, recall_name
+from fastreid.modeling.model import ATTRIBUTES, evaluation_of
 from fastreid.utils import comm
 from fastreid.utils.errors import UserError
 from fastreid.utils.suggest import explain_choice
@@ -99,6 +101,8 @@ def check_expected_results(cfg: CfgNode, *, to_verify: bool) -> None:
     """
     rows = expected_figures(cfg)
     known = (*FIGURES, *ROC_FIGURES, *map(recall_name, cfg.TEST.RECALLS))
+    if rows and evaluation_of(cfg) == ATTRIBUTES:
+        known = ATTRIBUTE_FIGURES
     for number, row in enumerate(rows, start=1):
         where = f"{KEY}, row {number}"
         if row.figure not in known:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 META_ARCH_REGISTRY = Registry("meta-architecture")
 """Name -> class (cfg) of a model: `model(batch)` gives a dict of losses in training, descriptors [B, D] otherwise."""
 
+RANKING, ATTRIBUTES = "ranking", "attributes"
+"""Kinds of evaluation."""
+
 Transform = Callable[..., Any]
 """A picture as it is read -> its pixels, as the transforms of `fastreid.data` return them."""
 
@@ -63,9 +66,12 @@ class ReidModel(CheckpointedModule):
         needs_labels: whether training needs to know the person of each image. A model that does not need it labels the
             images itself, in an epoch task. It can also train on images without persons, whose labels are -1 until
             the first `EpochPlan`; MODEL.HEADS.NUM_CLASSES is not filled in.
+        evaluation: what the outputs in eval mode are, and so how they are evaluated: `RANKING`, descriptors that rank a
+            gallery; or `ATTRIBUTES`, probabilities [B, A] of the attributes of people.
     """
 
     needs_labels: bool = True
+    evaluation: str = RANKING
 
     @classmethod
     def image_transforms(cls, cfg: CfgNode, *, is_train: bool) -> Mapping[str, Transform]:
@@ -218,6 +224,19 @@ def needs_labels_of(cfg: CfgNode) -> bool:
     """
     model = _model_class(cfg)
     return model is None or model.needs_labels
+
+
+def evaluation_of(cfg: CfgNode) -> str:
+    """Return the `evaluation` of the model class of a config.
+
+    Args:
+        cfg: the config.
+
+    Returns:
+        `RANKING` or `ATTRIBUTES`; the first if MODEL.META_ARCHITECTURE is not a `ReidModel`.
+    """
+    model = _model_class(cfg)
+    return RANKING if model is None else model.evaluation
 
 
 def build_model(cfg: CfgNode, num_classes: int | None = None) -> nn.Module:

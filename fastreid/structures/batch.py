@@ -20,6 +20,8 @@ class Batch(TypedDict, total=False):
             as the next two.
         camids: int64 [B], camera ids.
         viewids: int64 [B], view ids (`View`).
+        attributes: float32 [B, A] of 0 and 1, the attributes of the people; only if those of all images of the data set
+            are known. In training on the device of the model.
         img_paths: paths of the B image files.
         indices: int64 [B], positions of the images in the loader's data set.
         position: int64 [B], positions in the batch of all processes (training only).
@@ -30,6 +32,7 @@ class Batch(TypedDict, total=False):
     targets: Tensor
     camids: Tensor
     viewids: Tensor
+    attributes: Tensor
     img_paths: list[str]
     indices: Tensor
     position: Tensor

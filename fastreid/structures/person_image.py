@@ -20,12 +20,15 @@ class PersonImage:
         person: identity, unique within its benchmark, or `JUNK_PERSON` or `UNNAMED_PERSON`.
         camera: camera id as the *protocol* numbers it; a protocol may number views instead of cameras.
         view: 0 aerial, 1 ground, 2 wearable (`View`).
+        attributes: 1 for each attribute that the person has, else 0, in the order of the data set's `attribute_names`;
+            () if they are not known.
     """
 
     path: str
     person: int
     camera: int
     view: int = 0
+    attributes: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[str | int]:
         return iter((self.path, self.person, self.camera))

@@ -541,6 +541,7 @@ UNREAD = [
             "DIFFPERSON.IIR.WORDS",
             "KD.MODEL_WEIGHTS",
             "KD.OVERHAUL.SCALE",
+            "MODEL.LOSSES.BCE.SCALE",
         )
     ),
     (

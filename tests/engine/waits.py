@@ -82,6 +82,14 @@ def distiller(request: Any, name: str) -> Made:
     return cfg, build_model(cfg), labelled(64, 32)
 
 
+def attributes(request: Any) -> Made:
+    keys = ("MODEL.META_ARCHITECTURE", "AttrBaseline", "MODEL.HEADS.NAME", "AttrHead", "MODEL.HEADS.NUM_CLASSES", 3)
+    cfg = cfg_of(*keys, "MODEL.LOSSES.NAME", ("BinaryCrossEntropyLoss",))
+    model = build_model(cfg)
+    model.take_shares(torch.tensor([0.1, 0.2, 0.3]))
+    return cfg, model, labelled(64, 32) | {"attributes": torch.ones(BATCH, 3)}
+
+
 def stage1(request: Any) -> Made:
     cfg = stage1_cfg()
     return cfg, build_model(cfg, num_classes=4), labelled(64, 32)
@@ -130,6 +138,7 @@ CASES: dict[str, Callable[[Any], Made]] = {
     "MGN": mgn,
     "Distiller": partial(distiller, name="Distiller"),
     "DistillerOverhaul": partial(distiller, name="DistillerOverhaul"),
+    "AttrBaseline": attributes,
     "SDReIDStage1": stage1,
     "SDReIDStage2, UNet": stage2,
     "SDReIDStage2, MLP": partial(stage2, keys=MLP),

@@ -57,6 +57,7 @@ class ImageDataset:
     Attributes:
         unlabelled: why the persons of the training images are not known, as the end of a sentence; "" if they are.
         training_only: what the data set has instead of query and gallery, for messages; "" if it has them.
+        attribute_names: what the values of `PersonImage.attributes` mean; () if the images have none.
         place: the file or folder that a user's own images were read from; "" for other data sets.
         person_names: {id: name} of people who have names in every list.
         camera_names: {id: name} of cameras that have names in every list.
@@ -69,6 +70,7 @@ class ImageDataset:
 
     unlabelled: str = ""
     training_only: str = ""
+    attribute_names: Sequence[str] = ()
     place: str = ""
     person_names: Mapping[int, str] = {}
     camera_names: Mapping[int, str] = {}

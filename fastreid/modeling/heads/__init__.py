@@ -3,6 +3,7 @@
 from torch import nn
 
 from fastreid.config import CfgNode
+from fastreid.modeling.heads.attr_head import AttrHead
 from fastreid.modeling.heads.embedding_head import ClasHead, EmbeddingHead
 from fastreid.modeling.heads.head import Head
 from fastreid.modeling.heads.vector_head import HeadOutput, VectorHead
@@ -13,6 +14,7 @@ REID_HEADS_REGISTRY = Registry("head")
 
 REID_HEADS_REGISTRY.register(EmbeddingHead)
 REID_HEADS_REGISTRY.register(ClasHead)
+REID_HEADS_REGISTRY.register(AttrHead)
 
 
 def build_heads(cfg: CfgNode) -> nn.Module:
@@ -24,4 +26,13 @@ def build_heads(cfg: CfgNode) -> nn.Module:
     return REID_HEADS_REGISTRY.get(cfg.MODEL.HEADS.NAME, key="MODEL.HEADS.NAME")(cfg)
 
 
-__all__ = ["REID_HEADS_REGISTRY", "ClasHead", "EmbeddingHead", "Head", "HeadOutput", "VectorHead", "build_heads"]
+__all__ = [
+    "REID_HEADS_REGISTRY",
+    "AttrHead",
+    "ClasHead",
+    "EmbeddingHead",
+    "Head",
+    "HeadOutput",
+    "VectorHead",
+    "build_heads",
+]
