@@ -21,6 +21,7 @@ KEYS = {
     "DCAC": _RESNET,
     "ClusterContrast": _RESNET,
     "PISL": _RESNET,
+    "AttrBaseline": [*_RESNET, "MODEL.HEADS.NAME", "AttrHead", "MODEL.LOSSES.NAME", ["BinaryCrossEntropyLoss"]],
     "Distiller": _RESNET,
     "DistillerOverhaul": _RESNET,
     "SDReIDStage1": [],
