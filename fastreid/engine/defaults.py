@@ -23,7 +23,7 @@ from fastreid.engine.accumulation import accumulation_steps
 from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast, store_frozen_assets
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.epoch_tasks import build_epoch_tasks
-from fastreid.engine.evaluations import build_evaluation
+from fastreid.engine.evaluations import EVALUATIONS, build_evaluation
 from fastreid.engine.freezing import build_epoch_freeze, build_layer_freeze
 from fastreid.engine.identity import model_identity
 from fastreid.engine.manifest import ALL_TRAINING, ManifestWriter, Names, Splits, names_of, splits_of
@@ -189,7 +189,7 @@ class DefaultTrainer(ResumableTrainer):
         if cls._overrides("build_evaluator", "build_test_loader"):
             return cls._test_one_by_one(cfg, model)
         datasets = cls.build_test_datasets(cfg) if datasets is None else datasets
-        return build_evaluation(cfg).run(
+        return EVALUATIONS[evaluation_of(cfg)].run(
             cfg, model, datasets, cls.build_feature_loader, cfg.OUTPUT_DIR, evaluation_autocast(cfg)
         )
 

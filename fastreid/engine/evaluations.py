@@ -35,7 +35,7 @@ def _check_protocols(cfg: CfgNode, trained: Sequence[Any], tested: Sequence[Any]
     return [check_protocol(dataset) for dataset in tested]
 
 
-_EVALUATIONS = {
+EVALUATIONS = {
     RANKING: Evaluation(_check_protocols, evaluate_protocols, valid_queries_table, has_report=True),
     ATTRIBUTES: Evaluation(check_attributes, evaluate_attributes, attributes_table, has_report=False),
 }
@@ -47,4 +47,4 @@ def build_evaluation(cfg: CfgNode) -> Evaluation:
     Args:
         cfg: the config.
     """
-    return _EVALUATIONS[evaluation_of(cfg)]
+    return EVALUATIONS[evaluation_of(cfg)]
