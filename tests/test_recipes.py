@@ -3,6 +3,7 @@
 import resource
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -56,7 +57,12 @@ def dry_run(recipe: Path, data_root: Path, output: Path, *words: str) -> str:
     keys = [word for word in words if not word.startswith("--overlay=")]
     flags = [word for word in words if word not in keys]
     common = ["DATASETS.ROOT", str(data_root), "OUTPUT_DIR", str(output), "DATASETS.SUBSET.MODE", "none", *FEW_STEPS]
-    return run_tool("tools/train_net.py", "--config-file", str(recipe), "--dry-run", *flags, *common, *keys, cwd=ROOT)
+    command = ["tools/train_net.py", "--config-file", str(recipe), "--dry-run", *flags, *common, *keys]
+    if recipe.parent.name == "quickstart":
+        return run_tool(*command, cwd=ROOT)
+    # The memory is counted in seconds; the quickstarts have a model of each method.
+    with mock.patch("fastreid.engine.memory.memory_summary", return_value="not counted"):
+        return run_tool(*command, cwd=ROOT)
 
 
 def assert_described(said: str, recipe: Path, names: tuple[str, ...] = ()) -> None:
