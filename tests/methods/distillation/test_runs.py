@@ -26,7 +26,7 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, small_resnets):
+def folder(tmp_path_factory, only_small_resnets):
     """A folder in which every command of the page has run, on few people and smaller networks."""
     folder = tmp_path_factory.mktemp("distillation")
     make_domain(folder)
