@@ -95,9 +95,9 @@ def product(data: Protocol, device: torch.device | str = "cpu") -> None:
     wait(torch.device(device))
 
 
-def by_library(data: Protocol, device: torch.device | str = "cpu", memory_budget: float = 256) -> float:
+def by_library(data: Protocol, device: torch.device | str = "cpu") -> float:
     """The library with the matrix product of torch instead of its kernel."""
-    return TorchDistances(*data[:2], memory_budget=memory_budget, device=device).rank(match_labels(*data[2:])).mean_ap
+    return TorchDistances(*data[:2], device=device).rank(match_labels(*data[2:])).mean_ap
 
 
 def by_euclidean(data: Protocol) -> float:
@@ -187,8 +187,7 @@ def ranking(name: str, dim: int, rounds: int) -> list[list[object]]:
 def ranking_on(device: torch.device, name: str, dim: int, rounds: int) -> list[list[object]]:
     """Table rows of one size on a device, by the engine that GPUs use."""
     data = make(SIZES[name], dim)
-    budget = torch.cuda.mem_get_info(device)[0] / 4 / 2**20 if device.type == "cuda" else 256
-    jobs = {"ours": lambda: by_library(data, device, budget), "bare product": lambda: product(data, device)}
+    jobs = {"ours": lambda: by_library(data, device), "bare product": lambda: product(data, device)}
     options = {"baseline": "bare product", "product": "bare product"}
     return _rows(f"{name} {dim}-d, {device}", jobs, rounds, measure=partial(measured_on, device), **options)
 

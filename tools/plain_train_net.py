@@ -30,7 +30,7 @@ from fastreid.config import (
 )
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.loader import PersonLoader
-from fastreid.engine.amp import amp_dtype, autocast_for
+from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
@@ -223,7 +223,7 @@ def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
     try:
         return build_evaluation(cfg).run(
             cfg, model, build_datasets(cfg, cfg.DATASETS.TESTS), feature_loader, cfg.OUTPUT_DIR,
-            lambda: autocast_for(cfg, cfg.MODEL.DEVICE, enabled=cfg.TEST.AMP.ENABLED),
+            evaluation_autocast(cfg),
         )  # fmt: skip
     finally:
         set_rng_state(state)

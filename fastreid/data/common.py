@@ -36,9 +36,7 @@ class CommDataset(Dataset[dict[str, Any]]):
     def __init__(self, img_items: Items, transform: Callable[[Any], Any] | None = None, relabel: bool = True) -> None:
         self.img_items, self.transform, self.relabel = img_items, transform, relabel
         self.pids, self.cams = ({item[column] for item in img_items} for column in (1, 2))
-        self.pid_dict, self.cam_dict = (
-            {who: at for at, who in enumerate(in_order(ids))} for ids in (self.pids, self.cams)
-        )
+        self.pid_dict, self.cam_dict = numbers_of(self.pids), numbers_of(self.cams)
 
     def __len__(self) -> int:
         return len(self.img_items)
@@ -70,6 +68,6 @@ def as_tensor(picture: Any) -> Tensor:
     return torch.from_numpy(np.array(picture).transpose(2, 0, 1).copy())
 
 
-def in_order(ids: Iterable[Hashable]) -> list[Hashable]:
-    """Return different ids, sorted; numbers and names may be mixed."""
-    return sorted(set(ids), key=lambda who: (isinstance(who, str), who))
+def numbers_of(ids: Iterable[Hashable]) -> dict[Hashable, int]:
+    """Return {id: number from 0} of different ids, in sorted order; numbers and names may be mixed."""
+    return {who: at for at, who in enumerate(sorted(set(ids), key=lambda who: (isinstance(who, str), who)))}

@@ -8,7 +8,7 @@ from typing import Any
 from torch.utils.data import Dataset, Sampler
 
 from fastreid.config import CfgNode, ConfigError, get_cfg, with_values
-from fastreid.data.common import in_order
+from fastreid.data.common import numbers_of
 from fastreid.data.loader import PersonLoader
 from fastreid.data.samplers import InferenceSampler, TrainingSampler
 from fastreid.data.samplers.draws import Order, TrainingDraws
@@ -106,7 +106,7 @@ def labels_of(dataset: Any, key: str) -> tuple[list[int], list[int], list[int]]:
 
 def _numbered(ids: Sequence[Hashable]) -> list[int]:
     """Return a number from 0 for each id; equal ids have equal numbers, which follow their sorted order."""
-    numbers = {who: at for at, who in enumerate(in_order(ids))}
+    numbers = numbers_of(ids)
     return [numbers[who] for who in ids]
 
 

@@ -36,8 +36,8 @@ class Labelling:
         cameras: camera of each image, int64 [M].
         num_images: images of the training set, N.
         num_clusters: K.
-        nearest: the neighbours by the clustered columns of the features, in the main process, if `Relabel` was told
-            that they are needed and the clusters are of these features; else None.
+        nearest: the neighbours by the clustered columns of the features, in the main process, if `Relabel` has
+            `num_neighbors` and the clusters are of these features; else None.
     """
 
     indices: Tensor

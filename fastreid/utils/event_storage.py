@@ -12,7 +12,7 @@ from torch import Tensor
 from fastreid.utils.history import HistoryBuffer
 
 # Scalars that depend on the machine, not on the run.
-_TIMES = ("time", "data_time")
+TIMES = ("time", "data_time")
 
 Record = dict[str, Any]
 """A flat line of metrics.json: "iteration" (number done so far), "epoch" (from 0), then numbers."""
@@ -168,7 +168,7 @@ class EventStorage:
 
     def state(self) -> dict[str, list[float]]:
         """Return {scalar: [sum, count]} since the last record, without times, so that a resumed run writes the same."""
-        return {name: [total, self._counts[name]] for name, total in self._sums.items() if name not in _TIMES}
+        return {name: [total, self._counts[name]] for name, total in self._sums.items() if name not in TIMES}
 
     def load_state(self, state: Mapping[str, list[float]]) -> None:
         """Restore what ``state`` returned."""

@@ -11,14 +11,12 @@ from pathlib import Path
 
 import torch
 
-from fastreid.utils.event_storage import EventStorage, get_event_storage
+from fastreid.utils.event_storage import TIMES, EventStorage, get_event_storage
 from fastreid.utils.files import explained_disk_errors
 from fastreid.utils.optional import summary_writer
 from fastreid.utils.timing import format_seconds
 
 logger = logging.getLogger(__name__)
-
-_TIMES = ("time", "data_time")
 
 
 class EventWriter(ABC):
@@ -54,7 +52,7 @@ class CommonMetricPrinter(EventWriter):
             left = histories["time"].median(1000) * (self._max_iter - storage.iter - 1)
             shown.append(f"eta {format_seconds(left)}")
         shown += [f"{name}: {values.median(200):.4g}" for name, values in histories.items() if "loss" in name]
-        shown += [f"{name}: {histories[name].avg(20):.4f} s" for name in _TIMES if name in histories]
+        shown += [f"{name}: {histories[name].avg(20):.4f} s" for name in TIMES if name in histories]
         if "lr" in histories:
             shown.append(f"lr: {histories['lr'].latest():.3g}")
         if torch.cuda.is_available():

@@ -7,9 +7,6 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-FLOAT32 = ("ieee", "tf32")
-"""How float32 products and convolutions are computed on a GPU: in float32, or with factors of 10 fraction bits."""
-
 _KINDS = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -29,7 +26,7 @@ def set_float32_precision(precision: str) -> None:
     On a CPU they are computed in float32 in any case, and distances of descriptors on every device.
 
     Args:
-        precision: one of `FLOAT32`.
+        precision: "ieee", in float32; or "tf32", with factors of 10 fraction bits.
     """
     # Of the two settings that torch has since 2.9, this one sets the other too; parts of torch read either.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"

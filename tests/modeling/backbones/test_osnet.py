@@ -3,20 +3,15 @@
 import pytest
 import torch
 
-from fastreid.config import get_cfg
-from fastreid.modeling.backbones import build_backbone
 from fastreid.modeling.backbones.osnet import OSNETS, OmniScaleBlock
 from fastreid.utils.weights import WeightsError
+from tests.modeling.backbones.builders import built
 
 IMAGES = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 
 
 def osnet(depth="x0_25", **keys):
-    torch.manual_seed(0)
-    cfg = get_cfg()
-    options = {"NAME": "build_osnet_backbone", "DEPTH": depth, **keys}
-    cfg.merge_from_list([word for key, value in options.items() for word in (f"MODEL.BACKBONE.{key}", value)])
-    return build_backbone(cfg)
+    return built(NAME="build_osnet_backbone", DEPTH=depth, **keys)
 
 
 @pytest.mark.parametrize(("depth", "channels"), [("x1_0", 512), ("x0_75", 384), ("x0_5", 256), ("x0_25", 128)])

@@ -4,19 +4,15 @@ import pytest
 import torch
 import torchvision
 
-from fastreid.config import ConfigError, get_cfg
-from fastreid.modeling.backbones import build_backbone
+from fastreid.config import ConfigError
 from fastreid.modeling.backbones.shufflenet import ShuffleBlock
+from tests.modeling.backbones.builders import built
 
 IMAGES = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
 
 
 def shufflenet(depth="0.5x", **keys):
-    torch.manual_seed(0)
-    cfg = get_cfg()
-    options = {"NAME": "build_shufflenetv2_backbone", "DEPTH": depth, **keys}
-    cfg.merge_from_list([word for key, value in options.items() for word in (f"MODEL.BACKBONE.{key}", value)])
-    return build_backbone(cfg)
+    return built(NAME="build_shufflenetv2_backbone", DEPTH=depth, **keys)
 
 
 @pytest.mark.parametrize("depth", ["0.5x", "1.0x", "1.5x", "2.0x"])
