@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -182,20 +183,36 @@ class TensorboardWriter:
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, start_iter: int = 0, written: Sequence[Record] = ()) -> None:
-        SummaryWriter = summary_writer()
         self._folder = Path(folder)
         # Its thread passes errors on to this one; they must not be printed as well.
         self._hook = threading.excepthook
         threading.excepthook = self._of_thread
-        is_used = any(self._folder.glob("events.out.tfevents.*"))
         try:
             with explained_disk_errors(self._folder):
-                self._writer = SummaryWriter(str(folder), purge_step=start_iter if start_iter or is_used else None)
+                self._writer = self._later_writer(start_iter)
         except BaseException:
             threading.excepthook = self._hook
             raise
         for record in written:
             self.write(record)
+
+    def _later_writer(self, start_iter: int) -> Any:
+        """Open a file that TensorBoard reads after those that are there: it reads them in the order of their names.
+
+        A name ends with the second, the process and a count. Within one second, file 10 would come before file 9.
+        """
+        SummaryWriter = summary_writer()
+        before = set(self._folder.glob("events.out.tfevents.*"))
+        purge_step = start_iter if start_iter or before else None
+        writer = SummaryWriter(str(self._folder), purge_step=purge_step)
+        made = set(self._folder.glob("events.out.tfevents.*")) - before
+        if before and made and min(made) < max(before):
+            writer.close()
+            for path in made:
+                path.unlink()
+            time.sleep(1)
+            writer = SummaryWriter(str(self._folder), purge_step=purge_step)
+        return writer
 
     def _of_thread(self, error: Any) -> None:
         is_passed_on = isinstance(error.exc_value, OSError) and type(error.thread).__module__.startswith("tensorboard")

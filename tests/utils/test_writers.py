@@ -2,6 +2,8 @@
 
 import json
 import logging
+import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -129,3 +131,20 @@ def test_tensorboard_of_a_resumed_run_has_everything_once(tmp_path, is_again):
     ]
     assert scalars(tmp_path, "CARGO/mAP") == [(20, 50.0)]
     first.close()
+
+
+def test_tensorboard_of_a_run_that_is_resumed_within_a_second_is_read_in_its_order(tmp_path, monkeypatch):
+    from tensorboard.summary.writer import event_file_writer
+
+    # The name of an event file ends with a count, and 10 is read before 9 of the same second.
+    monkeypatch.setattr(event_file_writer, "_global_uid", SimpleNamespace(get=iter([9, 10, 11]).__next__))
+    while time.time() % 1 > 0.5:
+        time.sleep(0.1)
+    first = TensorboardWriter(tmp_path)
+    for iteration in (10, 20, 30):
+        first.write(TRAINING | {"iteration": iteration})
+    first.close()
+    resumed = TensorboardWriter(tmp_path, start_iter=20, written=[TRAINING])
+    resumed.write(TRAINING | {"iteration": 40})
+    resumed.close()
+    assert [step for step, _ in scalars(tmp_path, "lr")] == [10, 20, 40]
