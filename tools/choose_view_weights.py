@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fastreid.config import CfgNode, ConfigError, check_ranges, get_cfg, user_path
 from fastreid.engine import DefaultTrainer, build_for_evaluation
+from fastreid.engine.amp import evaluation_autocast
 from fastreid.engine.fingerprints import split_fingerprint
 from fastreid.evaluation import MatchedProtocol, check_protocol, score
 from fastreid.evaluation.scoring_options import Scoring
@@ -67,7 +68,8 @@ def _choose(cfg: CfgNode, output: Path) -> None:
     model.fusion = Fusion("weighted", 1.0, fusion[1], cfg.TEST.SDMODEL.LATENT_WEIGHT, (1.0,) * num_views)
     store = FeatureStore()
     images = {image.path: image for p in protocols for image in (*p.query, *p.gallery)}
-    store.extract(model, DefaultTrainer.build_feature_loader(cfg, list(images.values())), flip=cfg.TEST.FLIP.ENABLED)
+    loader = DefaultTrainer.build_feature_loader(cfg, list(images.values()))
+    store.extract(model, loader, evaluation_autocast(cfg), flip=cfg.TEST.FLIP.ENABLED)
     measure = functools.partial(_mean_ap, store, protocols, Scoring.from_config(cfg), model.person.feature_dim)
     weights = choose_view_weights(num_views, measure)
     before = tuple(cfg.TEST.SDMODEL.VIEW_WEIGHTS) or (cfg.TEST.SDMODEL.GENERATED_WEIGHT / num_views,) * num_views

@@ -30,7 +30,7 @@ from fastreid.config import (
 )
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.loader import PersonLoader
-from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast
+from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast, store_frozen_assets
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
@@ -251,6 +251,7 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if eval_only:
         model = model_for_evaluation(cfg)
+        store_frozen_assets(cfg, model, cfg.MODEL.DEVICE, only_to_evaluate=True)
         compile_model(cfg, model, cfg.MODEL.DEVICE)
     else:
         model = train(cfg)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from fastreid.config import CfgNode, check_ranges, get_cfg, imports_in, resolve_device
 from fastreid.data.check import check_first_images, counts_table
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
-from fastreid.engine.amp import store_frozen_assets
 from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
 from fastreid.engine.memory import memory_summary
@@ -87,7 +86,6 @@ def train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, dict[str, float]]
 def evaluate(cfg: CfgNode) -> dict[str, dict[str, float]]:
     """Evaluate MODEL.WEIGHTS on DATASETS.TESTS, and write the report."""
     model = build_for_evaluation(cfg, DefaultTrainer)
-    store_frozen_assets(cfg, model, cfg.MODEL.DEVICE, only_to_evaluate=True)
     tests = functools.cache(lambda: DefaultTrainer.build_test_datasets(cfg))
     with evaluation_manifest(cfg, lambda: splits_of([], tests()), lambda: names_of([], tests())):
         results = DefaultTrainer.test(cfg, model, datasets=tests())

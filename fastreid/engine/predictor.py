@@ -26,7 +26,7 @@ from fastreid.utils.errors import ArgumentError
 
 
 def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTrainer) -> nn.Module:
-    """The model of a config with MODEL.WEIGHTS loaded, in eval mode.
+    """The model of a config with MODEL.WEIGHTS loaded, in eval mode, to be called under `evaluation_autocast`.
 
     Args:
         cfg: the config.
@@ -39,7 +39,9 @@ def build_for_evaluation(cfg: CfgNode, trainer: type[DefaultTrainer] = DefaultTr
     model = model_for_evaluation(
         cfg, lambda built: trainer.build_model(trainer.auto_scale_hyperparams(built, num_classes=1))
     )
-    compile_model(cfg, model, resolve_device(cfg.MODEL.DEVICE))
+    device = resolve_device(cfg.MODEL.DEVICE)
+    store_frozen_assets(cfg, model, device, only_to_evaluate=True)
+    compile_model(cfg, model, device)
     return model
 
 
@@ -64,7 +66,6 @@ class DefaultPredictor:
     def __init__(self, cfg: CfgNode) -> None:
         self.cfg = with_values(cfg, {"MODEL.DEVICE": resolve_device(cfg.MODEL.DEVICE)})
         self.model = build_for_evaluation(self.cfg)
-        store_frozen_assets(self.cfg, self.model, self.cfg.MODEL.DEVICE, only_to_evaluate=True)
         self._autocast = evaluation_autocast(self.cfg)
 
     def __call__(self, image: Any) -> Tensor:
