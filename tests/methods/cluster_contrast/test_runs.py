@@ -72,7 +72,7 @@ def test_two_processes_train_as_one(folder):
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = final(folder, "one"), final(folder, "two")
     for name, value in one.items():
-        torch.testing.assert_close(two[name].float(), value.float(), rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(two[name].float(), value.float(), rtol=1e-3, atol=5e-4, msg=name)
     tables = [(folder / output / "clusters.csv").read_text().splitlines() for output in ("one", "two")]
     assert [{line.rpartition(",")[0] for line in lines} for lines in tables[:1]] == [
         {line.rpartition(",")[0] for line in lines} for lines in tables[1:]
