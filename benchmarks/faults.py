@@ -161,7 +161,10 @@ def stopped(
         try:
             status = lab.train(stage, output, *keys, **fault)
             mend()
-            if is_late() and late < MAX_LATE:  # the training was over before the fault: try an earlier moment
+            # The training was over before the signal, or the killed worker had given its last batch: the fault came
+            # too late to stop anything. Try an earlier moment.
+            had_no_effect = not status and "during" in fault and not lab.what_differs(output, whole or f"whole/{stage}")
+            if (is_late() or had_no_effect) and late < MAX_LATE:
                 late, lab.pace = late + 1, 0.7 * lab.pace
                 continue
             said = lab.said_since(position)

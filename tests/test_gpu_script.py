@@ -63,7 +63,10 @@ FIGURES = {
 @pytest.mark.slow
 def test_every_section_runs_on_a_cpu(tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "datasets", "logs", "pretrained"))
+    copy.mkdir()
+    for name in ("benchmarks", "configs", "fastreid", "tests", "tools"):
+        shutil.copytree(ROOT / name, copy / name)
+    shutil.copy(ROOT / "pyproject.toml", copy)
     done = run(copy, LIMIT="1400")
     assert done.returncode == 0 and "BROKEN" not in done.stdout, done.stdout[-8000:] + done.stderr[-2000:]
     assert FIGURES <= set(re.findall(r"^FIGURE (.*?) = ", done.stdout, re.MULTILINE))
