@@ -71,7 +71,7 @@ SHORTER = {
     "benchmarks/dcac.py": ["--help"],
     "benchmarks/faults.py": ["--help"],
     "benchmarks/labeling.py": ["--sizes", "tiny"],
-    "benchmarks/mutants.py": ["--each", "1", "modeling/losses/focal.py"],
+    "benchmarks/mutants.py": ["--each", "1", "layers/pooling.py"],
     "benchmarks/spinning.py": ["--help"],
     "benchmarks/stored_features.py": ["--help"],
     "benchmarks/predictor.py": ["--boxes", "4", "--rounds", "1"],
