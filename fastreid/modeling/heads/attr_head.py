@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastreid.config import ConfigError, configurable
 from fastreid.layers import get_norm
 from fastreid.modeling.heads.embedding_head import EmbeddingHead
+from fastreid.modeling.heads.head import in_own_type
 
 
 class AttrHead(EmbeddingHead):
@@ -39,4 +39,4 @@ class AttrHead(EmbeddingHead):
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return logits [B, A] of maps [B, feat_dim, h, w]; `targets` are not used."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.bnneck(F.linear(self.embed(features)[1], self.weight))
+            return in_own_type(self.bnneck, self.logits(self.embed(features)[1]))
