@@ -38,7 +38,8 @@ for _name, _load in _LOADERS.items():
 DATASET_REGISTRY.register(load_diff_person, name="DiffPerson")
 # Classes of things instead of people: none of the tables and pictures of people is about them.
 for _set in RETRIEVAL_SETS:
-    DATASET_REGISTRY.register(_set.load, name=_set.name)
+    for _name in filter(None, (_set.name, _set.other_name)):
+        DATASET_REGISTRY.register(_set.load, name=_name)
 # Attributes of people, which are not ranked.
 DATASET_REGISTRY.register(partial(load_pa100k, PA100K, "test"), name=PA100K)
 DATASET_REGISTRY.register(partial(load_pa100k, f"{PA100K}_VAL", "val"), name=f"{PA100K}_VAL")

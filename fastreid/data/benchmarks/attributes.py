@@ -163,8 +163,9 @@ def _market1501_people(content: Mapping[str, Any], split: str, home: Path) -> di
         )
     columns = []
     for field, values in MARKET1501_FIELDS.items():
-        if len(table[field]) != len(people):
-            raise DatasetError(f"{where}: {field} is of {len(table[field])} people, and image_index has {len(people)}")
+        if table[field].shape != (len(people),):
+            shape = " x ".join(map(str, table[field].shape))
+            raise DatasetError(f"{where}: {field} is of {shape} people, and image_index has {len(people)}")
         legal = range(1, 1 + max(value for _, value in values))
         if strange := set(table[field].tolist()) - set(legal):
             raise DatasetError(f"{where}: {field} has the value {min(strange)}; expected {', '.join(map(str, legal))}")

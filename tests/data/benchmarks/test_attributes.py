@@ -143,6 +143,7 @@ def with_field(field, values, split="train"):
         (with_field("age", [1, 5]), "age has the value 5.*; expected 1, 2, 3, 4"),
         (with_field("hat", [0, 1]), "hat has the value 0.*; expected 1, 2"),
         (with_field("hat", [1, 1, 1]), "hat is of 3 people, and image_index has 2"),
+        (with_field("hat", [[1, 2], [1, 2]]), "hat is of 2 x 2 people, and image_index has 2"),
         (without("image_index"), "test: it has another form than the published file"),
         ({"train": market_content()["train"]}, "test: it has another form than the published file"),
         (market_content(train=(2, 8)), "no attributes of 1 people of its train images, for example of 0007_c1s1"),
