@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from fastreid.config import ConfigError, configurable
 from fastreid.layers import get_norm
 from fastreid.modeling.heads.embedding_head import EmbeddingHead
 from fastreid.modeling.heads.head import in_own_type
+
+logger = logging.getLogger(__name__)
 
 
 class AttrHead(EmbeddingHead):
@@ -33,6 +36,10 @@ class AttrHead(EmbeddingHead):
             raise ConfigError("AttrHead needs MODEL.HEADS.NUM_CLASSES, the number of attributes (PA100K: 26), got 0")
         if options["cls_type"] != "Linear":
             raise ConfigError(f"AttrHead needs MODEL.HEADS.CLS_LAYER Linear, got {options['cls_type']}")
+        if options["neck_feat"] != "before" or options["scale"] != 1:
+            logger.warning(
+                "AttrHead reads neither MODEL.HEADS.NECK_FEAT nor MODEL.HEADS.SCALE: what is set does nothing"
+            )
         super().__init__(**options)
         self.bnneck = get_norm(options["norm_type"], num_attributes, on_vectors=True)
 
