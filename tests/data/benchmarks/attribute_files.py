@@ -77,6 +77,8 @@ def write_duke(root: Path, content=None, people=((2, 7), (1, 3)), each: int = 1)
             for n in range(each):
                 Image.new("RGB", (16, 32), (90, 60, 30)).save(home / folder / f"{person:04}_c1_f{n:07}.jpg")
     (home / "attribute").mkdir()
-    content = market_content(*people, fields=DUKEMTMC_FIELDS) if content is None else content
+    if content is None:
+        content = market_content(*people, fields=DUKEMTMC_FIELDS)
+        content["test"]["gender"][0, 0] = 2
     savemat(home / "attribute/duke_attribute.mat", {"duke_attribute": content})
     return home
