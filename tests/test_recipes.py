@@ -15,7 +15,7 @@ from fastreid.generation.plans import PicturePlan
 from fastreid.modeling import build_model
 from fastreid.solver import build_optimizer
 from fastreid.utils.checkpoint import load_weights
-from tests.data.benchmarks.attribute_files import write_market, write_pa100k
+from tests.data.benchmarks.attribute_files import write_duke, write_market, write_pa100k
 from tests.miniature import FEW_STEPS, ROOT, rendered, run_tool
 from tests.recipes import (
     CARGO_STAGE2_FILE,
@@ -108,8 +108,13 @@ ATTRIBUTES = [path for path in RECIPES if path.parent.name == "Attributes"]
 def test_every_recipe_of_attributes_can_be_built(recipe, tmp_path):
     write_pa100k(tmp_path)
     write_market(tmp_path, each=8)
+    write_duke(tmp_path, each=8)
     said = dry_run(recipe, tmp_path, tmp_path / "dry", "MODEL.BACKBONE.PRETRAIN", "False")
-    counts = {"pa100k": ["PA100K", "12", "26"], "market1501_attributes": ["Market1501Attr", "16", "30"]}[recipe.stem]
+    counts = {
+        "pa100k": ["PA100K", "12", "26"],
+        "market1501_attributes": ["Market1501Attr", "16", "30"],
+        "dukemtmc_attributes": ["DukeMTMCAttr", "16", "23"],
+    }[recipe.stem]
     assert "2 epochs of 1 iterations, 2 in all" in said and "23,508,032" in said
     assert counts in [line.split() for line in said.splitlines()]
 

@@ -24,7 +24,7 @@ from fastreid.data.check import (
     unreadable,
     with_distinct_training,
 )
-from fastreid.engine.summary import valid_queries_table
+from fastreid.engine.summary import attributes_table, valid_queries_table
 from fastreid.utils.errors import reported_as
 from fastreid.utils.files import save_picture
 from fastreid.utils.lock import path_lock
@@ -71,7 +71,12 @@ def _check(args: argparse.Namespace) -> int:
     if names[0] in BENCHMARK_OF:
         print(f"{BENCHMARK_OF[names[0]].home(root)}\n")
     datasets = build_datasets(cfg, names)
-    print(f"\n{counts_table(with_distinct_training(datasets), datasets)}\n\n{valid_queries_table(datasets)}\n")
+    print(f"\n{counts_table(with_distinct_training(datasets), datasets)}\n")
+    unranked = [dataset for dataset in datasets if dataset.attribute_names and not dataset.gallery]
+    ranked = [dataset for dataset in datasets if dataset not in unranked]
+    for table, those in ((valid_queries_table, ranked), (attributes_table, unranked)):
+        if those:
+            print(f"{table(those)}\n")
     if note := unlabelled_note(datasets):
         print(f"{note}\n")
     if sums := list_checksums(names, root):

@@ -123,6 +123,9 @@ def check_attributes(cfg: CfgNode, trained: Sequence[Any], tested: Sequence[Any]
         if not images:
             raise ConfigError(f"{data.name} has no images to {'train on' if data in trained else 'test'}")
         _check_images(data.name, images, len(data.attribute_names))
+    for data in tested:
+        if len({image.attributes for image in data.query}) == 1:
+            raise ConfigError(f"{data.name}: all test images have the same attributes, so no accuracy can be computed")
     return tested
 
 

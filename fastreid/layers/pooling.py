@@ -57,19 +57,20 @@ class GeneralizedMeanPooling(nn.Module):
 
     Args:
         norm: p.
+        output_size: height and width of the result, or one number for both.
         eps: values below it count as it, as negative numbers have no roots.
     """
 
     p: float | nn.Parameter
 
-    def __init__(self, norm: float = 3.0, eps: float = 1e-6) -> None:
+    def __init__(self, norm: float = 3.0, output_size: int | tuple[int, int] = 1, eps: float = 1e-6) -> None:
         super().__init__()
-        self.p, self.eps = float(norm), eps
+        self.p, self.output_size, self.eps = float(norm), output_size, eps
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the pooled maps."""
         powers = maps.clamp(min=self.eps).pow(self.p)
-        return F.adaptive_avg_pool2d(powers, 1).pow(1.0 / self.p)
+        return F.adaptive_avg_pool2d(powers, self.output_size).pow(1.0 / self.p)
 
 
 @POOLING_REGISTRY.register
@@ -78,11 +79,12 @@ class GeneralizedMeanPoolingP(GeneralizedMeanPooling):
 
     Args:
         norm: start of p.
+        output_size: as in `GeneralizedMeanPooling`.
         eps: as in `GeneralizedMeanPooling`.
     """
 
-    def __init__(self, norm: float = 3.0, eps: float = 1e-6) -> None:
-        super().__init__(norm, eps)
+    def __init__(self, norm: float = 3.0, output_size: int | tuple[int, int] = 1, eps: float = 1e-6) -> None:
+        super().__init__(norm, output_size, eps)
         del self.p  # a float, which a parameter replaces
         self.p = nn.Parameter(torch.full((1,), float(norm)))
 

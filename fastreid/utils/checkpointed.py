@@ -58,6 +58,11 @@ class CheckpointedModule(nn.Module):
     backbone_prefixes: tuple[str, ...] = ()
     """Beginnings of the names of the backbone. Default: the backbone is everything below a part called `backbone`."""
 
+    @property
+    def evaluates_classes(self) -> bool:
+        """Whether the output in eval mode is of the classifier, so that a checkpoint to be evaluated must have it."""
+        return False
+
     # Names that come from frozen assets; see `register_frozen_asset`.
     _frozen_assets: frozenset[str] = frozenset()
     # Those of them that only training uses.

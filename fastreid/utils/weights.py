@@ -106,7 +106,8 @@ def load_weights(
         path: the file.
         to_train: whether the model will be trained. If it has `required_prefixes`, parts that the file lacks are then
             no cause of a warning.
-        to_evaluate: whether the model will be evaluated; then everything except classifiers must be filled.
+        to_evaluate: whether the model will be evaluated; then everything must be filled, except for classifiers that it
+            does not read (`CheckpointedModule.evaluates_classes`).
         min_coverage: least share, 0 to 1, of the values of the backbone that the file must fill; if no part is called
             backbone, of all values except those of classifiers.
 
@@ -132,13 +133,8 @@ def load_weights(
     for shapes in report.dropped_classifiers:
         logger.info("classifier of another class count left out: %s", shapes)
     _check_required(model, report, required)
-    absent = [name for name in [*report.missing, *report.mismatched] if not name.endswith(_CLASSIFIER_ENDS)]
-    absent += [f"{part}.*" for part in report.absent_parts]
-    if to_evaluate and absent:
-        raise WeightsError(
-            f"{path} is no checkpoint of a trained {type(model).__name__}, it lacks "
-            f"{_first(absent)}: evaluate the model_final.pth or model_best.pth that this config's training wrote"
-        )
+    if to_evaluate:
+        _check_evaluated(model, report)
     if not report.matched:
         raise WeightsError(f"nothing in {path} fits this model ({report}); is it another model's?")
     _check_coverage(model, report, fitting, min_coverage)
@@ -146,6 +142,20 @@ def load_weights(
     warn_of_nonfinite(model, fitting, path)
     model.load_state_dict(fitting, strict=False)
     return report
+
+
+def _check_evaluated(model: nn.Module, report: LoadReport) -> None:
+    """Check that everything that an evaluation reads is filled."""
+    needs_classes = checkpointed(model).evaluates_classes
+    spared = () if needs_classes else _CLASSIFIER_ENDS
+    absent = [name for name in [*report.missing, *report.mismatched] if not name.endswith(spared)]
+    absent += [*(report.dropped_classifiers if needs_classes else ()), *(f"{part}.*" for part in report.absent_parts)]
+    if absent:
+        classes = ", with its number of classes as MODEL.HEADS.NUM_CLASSES" if needs_classes else ""
+        raise WeightsError(
+            f"{report.path} is no checkpoint of a trained {type(model).__name__}, it lacks {_first(absent)}: evaluate "
+            f"the model_final.pth or model_best.pth that this config's training wrote{classes}"
+        )
 
 
 def _check_coverage(model: nn.Module, report: LoadReport, fitting: State, min_coverage: float) -> None:

@@ -26,19 +26,19 @@ def frame():
 class Encoder:
     """As trackers of the family of BoT-SORT embed the boxes of a frame."""
 
-    def __init__(self, config_file, weights_path, device, batch_size=2):
+    def __init__(self, config_file, weights_path, device, batch_size=2, dtype=torch.float32):
         setup_logger(name="fastreid", color=False)
         self.cfg = get_cfg()
         self.cfg.merge_from_file(config_file)
         self.cfg.merge_from_list(["MODEL.WEIGHTS", weights_path, "MODEL.DEVICE", device])
         self.cfg.MODEL.BACKBONE.PRETRAIN = False
         self.cfg.freeze()
-        self.batch_size = batch_size
+        self.batch_size, self.dtype = batch_size, dtype
         self.model = build_model(self.cfg)
         self.model.eval()
         if PathManager.isfile(weights_path):
             Checkpointer(self.model).load(weights_path)
-        self.model = self.model.to(device=device)
+        self.model = self.model.eval().to(device=device).to(dtype)  # BoT-SORT calls half() on a GPU
         self.height, self.width = self.cfg.INPUT.SIZE_TEST
 
     def inference(self, image, detections):
@@ -52,7 +52,7 @@ class Encoder:
             crops.append(torch.as_tensor(crop.astype("float32").transpose(2, 0, 1)))
         features = []
         for start in range(0, len(crops), self.batch_size):
-            patches = torch.stack(crops[start : start + self.batch_size])
+            patches = torch.stack(crops[start : start + self.batch_size]).to(self.dtype)
             untouched = torch.clone(patches)
             pred = self.model(patches)
             assert torch.equal(patches, untouched)  # trackers embed a batch again where a feature is NaN
@@ -67,6 +67,13 @@ def test_a_tracker_embeds_the_boxes_of_a_frame(client, frame):
     assert features.shape == (3, 16) and np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
     assert np.allclose(encoder.inference(frame, BOXES[1:2]), features[1:2], atol=1e-5)
     assert encoder.inference(frame, np.empty((0, 4))) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16, torch.float64])
+def test_a_model_in_another_type(client, frame, dtype):
+    paths = str(client / "config.yml"), str(client / "model.pth"), "cpu"
+    expected = Encoder(*paths).inference(frame, BOXES)
+    assert np.allclose(Encoder(*paths, dtype=dtype).inference(frame, BOXES), expected, atol=0.05)
 
 
 def test_a_checkpoint_of_another_network_is_no_feature_extractor(client, tmp_path):

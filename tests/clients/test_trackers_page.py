@@ -28,10 +28,13 @@ def test_bot_sort_gets_a_feature_for_each_box(folder):
     exec(BOT_SORT, scope)
     encoder = scope["FastReIDInterface"]("config.yml", "model_final.pth", "cpu")
     frame = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
-    features = encoder.inference(frame, np.array([[2.0, 2, 20, 50], [30, 5, 60, 64]]))
+    boxes = np.array([[2.0, 2, 20, 50], [30, 5, 60, 64]])
+    features = encoder.inference(frame, boxes)
     assert features.shape == (2, 16) and features.dtype == np.float32
     assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
-    assert encoder.inference(frame, []).shape == (0, 16)
+    assert encoder.inference(frame, []).shape == encoder.inference(frame, np.empty((0, 6))).shape == (0, 16)
+    detections = np.hstack([boxes, [[0.9, 0], [0.8, 0]]])  # with score and class
+    assert np.array_equal(encoder.inference(frame, detections), features)
 
 
 def test_strong_sort_gets_a_file_of_a_sequence(folder):

@@ -21,6 +21,7 @@ from fastreid.data.images import ImageReadError
 from fastreid.data.own_images import read_folders
 from fastreid.engine.summary import valid_queries_table
 from fastreid.structures import PersonImage
+from tests.data.benchmarks.attribute_files import write_pa100k
 from tests.data.benchmarks.trees import load, touch
 from tests.miniature import ROOT, run_tool
 
@@ -195,3 +196,9 @@ def test_the_tool_fails_where_images_do_and_explains_wrong_names(cargo, tmp_path
         run_tool("tools/check_dataset.py", "CARG", *root, cwd=ROOT)
     with pytest.raises(SystemExit, match="error: LAGPeR: no images in .*there is no LAGPeR in .* which holds CARGO"):
         run_tool("tools/check_dataset.py", "LAGPeR", *root, cwd=ROOT)
+
+
+def test_attributes_are_counted_instead_of_matches(tmp_path):
+    write_pa100k(tmp_path)
+    said = run_tool("tools/check_dataset.py", "PA100K", "DATASETS.ROOT", ".", cwd=tmp_path)
+    assert ["PA100K", "12", "26"] in rows(said) and "with a match" not in said

@@ -146,6 +146,7 @@ def test_images_that_cannot_be_read_are_counted(tmp_path):
         ([dataset("A", [])], [], (), "A has no images to train on"),
         ([dataset("A", [*TRUE, ()])], [], (), r"A: image A/5.jpg has the attributes \(\), expected 3 of 0 and 1"),
         ([], [dataset("B", [(0, 2, 1)])], (), "B: image B/0.jpg has the attributes"),
+        ([], [dataset("B", [(0, 1, 1)] * 3)], (), "B: all test images have the same attributes"),
         ([], [dataset()], ("TEST.RERANK.ENABLED", True), "attributes are not ranked.*TEST.RERANK.ENABLED=True"),
         ([], [dataset()], ("DATASETS.COMBINEALL", True), "DATASETS.COMBINEALL=True"),
     ],

@@ -59,3 +59,13 @@ def test_only_one_exponent_is_learnt_and_it_is_fast_reids_name():
 def test_an_unknown_name_is_explained():
     with pytest.raises(KeyError, match="POOL_LAYER 'GlobalAvgPol'; did you mean 'GlobalAvgPool'"):
         POOLING_REGISTRY.get("GlobalAvgPol")
+
+
+@pytest.mark.parametrize("name", ["GeneralizedMeanPooling", "GeneralizedMeanPoolingP"])
+def test_the_second_argument_is_the_size_as_in_fast_reid(name):
+    maps = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    make = getattr(poolings, name)
+    assert torch.equal(make(3, (1, 1))(maps), make()(maps))
+    parts = make(3, 2)(maps)
+    assert parts.shape == (2, 3, 2, 2)
+    torch.testing.assert_close(parts[:, :, :1, :1], make()(maps[:, :, :2, :2]))

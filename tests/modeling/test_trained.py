@@ -1,5 +1,6 @@
 """A checkpoint alone is enough to build its model; if something is missing or does not fit, the message says what."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from fastreid.config import ConfigError, get_cfg, with_values
 from fastreid.modeling.diffusion.assets import AssetError
+from fastreid.modeling.model import build_model
 from fastreid.modeling.trained import config_text, load_trained
 from fastreid.utils.checkpoint import CONFIG_TEXT, WeightsError, read_checkpoint
 from fastreid.utils.registry import RegistryError
@@ -33,6 +35,33 @@ def test_the_checkpoint_alone_is_enough(run, tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items() if name in state)
     assert cfg.MODEL.WEIGHTS == str(tmp_path / "moved.pth") and cfg.MODEL.DEVICE == "cpu"
     assert cfg.INPUT.SIZE_TEST == [32, 32] and cfg.MODEL.HEADS.NUM_CLASSES == 3
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["MODEL.HEADS.NAME", "ClasHead"],
+        ["MODEL.HEADS.NAME", "AttrHead", "MODEL.META_ARCHITECTURE", "AttrBaseline"]
+        + ["MODEL.LOSSES.NAME", ("BinaryCrossEntropyLoss",)],
+    ],
+)
+def test_a_model_whose_output_is_of_its_classifier_is_not_evaluated_without_it(tmp_path, keys):
+    cfg = get_cfg()
+    sizes = ["MODEL.BACKBONE.DEPTH", "18x", "MODEL.BACKBONE.FEAT_DIM", 512, "MODEL.HEADS.NUM_CLASSES", 5]
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *sizes, *keys])
+    state = build_model(cfg).state_dict()
+    for name, weight, said in (
+        ("whole", state["heads.weight"], ""),
+        ("without", None, r"it lacks heads\.(weight|\*): .*MODEL.HEADS.NUM_CLASSES"),
+        ("other", torch.zeros(7, 512), r"heads.weight: file \[7, 512\], model \[5, 512\]"),
+    ):
+        path, tensors = (
+            tmp_path / f"{name}.pth",
+            {key: tensor for key, tensor in state.items() if key != "heads.weight"},
+        )
+        torch.save({"model": tensors if weight is None else tensors | {"heads.weight": weight}}, path)
+        with pytest.raises(WeightsError, match=said) if said else contextlib.nullcontext():
+            load_trained(path, config=cfg)
 
 
 def test_every_checkpoint_of_a_run_carries_the_same_text(run):

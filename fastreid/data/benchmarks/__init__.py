@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from fastreid.data.benchmarks.ag_reid import AG_REID_V1, AG_REID_V2
-from fastreid.data.benchmarks.attributes import MARKET1501_ATTR, PA100K, load_market1501_attr, load_pa100k
+from fastreid.data.benchmarks.attributes import PA100K, PEOPLE_ATTRIBUTES, load_pa100k
 from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.cargo import CARGO
 from fastreid.data.benchmarks.cuhk03 import CUHK03
@@ -38,11 +38,13 @@ for _name, _load in _LOADERS.items():
 DATASET_REGISTRY.register(load_diff_person, name="DiffPerson")
 # Classes of things instead of people: none of the tables and pictures of people is about them.
 for _set in RETRIEVAL_SETS:
-    DATASET_REGISTRY.register(_set.load, name=_set.name)
+    for _name in filter(None, (_set.name, _set.other_name)):
+        DATASET_REGISTRY.register(_set.load, name=_name)
 # Attributes of people, which are not ranked.
 DATASET_REGISTRY.register(partial(load_pa100k, PA100K, "test"), name=PA100K)
 DATASET_REGISTRY.register(partial(load_pa100k, f"{PA100K}_VAL", "val"), name=f"{PA100K}_VAL")
-DATASET_REGISTRY.register(load_market1501_attr, name=MARKET1501_ATTR)
+for _attributes in PEOPLE_ATTRIBUTES:
+    DATASET_REGISTRY.register(_attributes.load, name=_attributes.name)
 
 
 def home_of(name: str, root: str) -> Path | None:

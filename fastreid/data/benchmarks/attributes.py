@@ -1,4 +1,4 @@
-"""Data sets of person attributes: PA-100K, and the attributes of Market-1501.
+"""Data sets of person attributes: PA-100K, and the attributes of Market-1501 and DukeMTMC-reID.
 
 The images that are tested are the queries of a data set; there is no gallery, as attributes are not ranked.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastreid.data.benchmarks.market1501 import DISTRACTOR, MARKET1501
+from fastreid.data.benchmarks.base import Benchmark
+from fastreid.data.benchmarks.market1501 import DISTRACTOR, DUKEMTMC, MARKET1501
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.scan import log_once
@@ -23,7 +24,7 @@ from fastreid.structures.person_image import UNNAMED_PERSON
 
 logger = logging.getLogger(__name__)
 
-PA100K, MARKET1501_ATTR = "PA100K", "Market1501Attr"
+PA100K = "PA100K"
 NOT_RANKED = "test images with attributes instead of query and gallery"
 _SHOWN = 3
 
@@ -41,11 +42,22 @@ Market-1501-v15.09.15/
   attribute/market_attribute.mat   27 attributes of each person of train and test; it is found in the folder itself, too
   bounding_box_train/          0002_c1s1_000451_03.jpg …
   bounding_box_test/           …"""
-_MARKET1501_FILES = ("attribute/market_attribute.mat", "market_attribute.mat")
-_UP = ("black", "white", "red", "purple", "yellow", "gray", "blue", "green")
-_DOWN = ("black", "white", "pink", "purple", "yellow", "gray", "blue", "green", "brown")
-# Field of the file -> the attributes that it becomes, by name and value.
-MARKET1501_FIELDS: dict[str, tuple[tuple[str, int], ...]] = {
+DUKEMTMC_LAYOUT = """\
+DukeMTMC-reID/
+  attribute/duke_attribute.mat     23 attributes of each person of train and test; it is found in the folder itself, too
+  bounding_box_train/          0002_c1_f0044158.jpg …
+  bounding_box_test/           …"""
+Fields = dict[str, tuple[tuple[str, int], ...]]
+"""Field of a file -> the attributes that it becomes, by name and value."""
+
+
+def _colours(upper: str, lower: str) -> Fields:
+    pairs = [("up", "upper", colour) for colour in upper.split()]
+    pairs += [("down", "lower", colour) for colour in lower.split()]
+    return {f"{field}{colour}": ((f"{where} {colour}", 2),) for field, where, colour in pairs}
+
+
+MARKET1501_FIELDS: Fields = {
     "gender": (("female", 2),),
     "age": (("young", 1), ("teenager", 2), ("adult", 3), ("old", 4)),
     "hair": (("long hair", 2),),
@@ -53,10 +65,105 @@ MARKET1501_FIELDS: dict[str, tuple[tuple[str, int], ...]] = {
     "down": (("short lower clothing", 2),),
     "clothes": (("pants", 2),),
     **{name: ((name, 2),) for name in ("hat", "backpack", "bag", "handbag")},
-    **{f"up{colour}": ((f"upper {colour}", 2),) for colour in _UP},
-    **{f"down{colour}": ((f"lower {colour}", 2),) for colour in _DOWN},
+    **_colours("black white red purple yellow gray blue green", "black white pink purple yellow gray blue green brown"),
 }
-MARKET1501_NAMES = tuple(name for values in MARKET1501_FIELDS.values() for name, _ in values)
+DUKEMTMC_FIELDS: Fields = {
+    "gender": (("female", 2),),
+    "top": (("long upper clothing", 2),),
+    "shoes": (("light shoes", 2),),
+    **{name: ((name, 2),) for name in ("boots", "hat", "backpack", "bag", "handbag")},
+    **_colours("black white red purple gray blue green brown", "black white red gray blue green brown"),
+}
+
+
+@dataclass(frozen=True)
+class PeopleAttributes:
+    """Attributes of the people of a benchmark.
+
+    Lin et al., "Improving person re-identification by attribute and identity learning", Pattern Recognition, 2019.
+
+    Attributes:
+        name: registered name.
+        benchmark: its images; its first protocol has its name.
+        table: name of the file, without .mat, and of what is in it.
+        fields: fields of the file.
+        layout: the expected tree of files.
+    """
+
+    name: str
+    benchmark: Benchmark
+    table: str
+    fields: Fields
+    layout: str
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """What the values of `PersonImage.attributes` mean."""
+        return tuple(name for values in self.fields.values() for name, _ in values)
+
+    def load(self, root: str | Path) -> ImageDataset:
+        """Return the data set; tested are the images of `bounding_box_test` that show one of the test people.
+
+        Args:
+            root: folder of all data sets.
+
+        Raises:
+            DatasetError: the file of attributes is missing or has another form; on access to a split: as for the
+                benchmark, or a person has no attributes.
+        """
+        home, file = self.benchmark.home(root), f"{self.table}.mat"
+        content = _read_mat(self.name, home, (f"attribute/{file}", file), self.layout)
+        images = self.benchmark.load(self.benchmark.name, root)
+
+        def with_attributes(split: str, found: Sequence[PersonImage]) -> list[PersonImage]:
+            known = self._people(content, split, home)
+            people = [image for image in found if image.person != DISTRACTOR]
+            if lacking := [image for image in people if image.person not in known]:
+                raise DatasetError(
+                    f"{self.name}: {file} in {home} has no attributes of {len({i.person for i in lacking}):,} "
+                    f"people of its {split} images, for example of {Path(lacking[0].path).name}"
+                )
+            return [replace(image, attributes=known[image.person]) for image in people]
+
+        dataset = ImageDataset(
+            lambda: with_attributes("train", images.train),
+            lambda: with_attributes("test", images.gallery),
+            [],
+            self.name,
+        )
+        dataset.training_only, dataset.attribute_names = NOT_RANKED, self.attribute_names
+        return dataset
+
+    def _people(self, content: Mapping[str, Any], split: str, home: Path) -> dict[int, tuple[int, ...]]:
+        """{person: attributes} of a split; the order of fields differs between the splits of the published files."""
+        where = f"{self.name}: {self.table}.mat in {home}, {split}"
+        try:
+            table = {field: np.atleast_1d(values) for field, values in content[self.table][split].items()}
+            people = [int(str(number)) for number in table.pop("image_index")]
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            raise DatasetError(f"{where}: it has another form than the published file ({error!r})") from None
+        if different := sorted(table.keys() ^ self.fields.keys()):
+            raise DatasetError(
+                f"{where}: it has {len(table)} attributes, and the published file has {len(self.fields)}; in one of "
+                f"them only: {', '.join(different)}"
+            )
+        columns = []
+        for field, values in self.fields.items():
+            if table[field].shape != (len(people),):
+                shape = " x ".join(map(str, table[field].shape))
+                raise DatasetError(f"{where}: {field} is of {shape} people, and image_index has {len(people)}")
+            legal = range(1, 1 + max(value for _, value in values))
+            if strange := set(table[field].tolist()) - set(legal):
+                expected = ", ".join(map(str, legal))
+                raise DatasetError(f"{where}: {field} has the value {min(strange)}; expected {expected}")
+            columns += [(table[field] == value).astype(int).tolist() for _, value in values]
+        return dict(zip(people, zip(*columns, strict=True), strict=True))
+
+
+PEOPLE_ATTRIBUTES = (
+    PeopleAttributes("Market1501Attr", MARKET1501, "market_attribute", MARKET1501_FIELDS, MARKET1501_LAYOUT),
+    PeopleAttributes("DukeMTMCAttr", DUKEMTMC, "duke_attribute", DUKEMTMC_FIELDS, DUKEMTMC_LAYOUT),
+)
 
 
 def load_pa100k(name: str, tested: str, root: str | Path) -> ImageDataset:
@@ -112,64 +219,6 @@ def _folder_of(name: str, home: Path, files: Sequence[str], split: str) -> Path:
     if difference := Sizes(_PA100K_SIZES[split]).explain(Sizes(len(files))):
         log_once(logger, logging.WARNING, f"{home}, {split}: {difference}")
     return place
-
-
-def load_market1501_attr(root: str | Path) -> ImageDataset:
-    """Return Market-1501 with the attributes of its people.
-
-    Tested are the images of `bounding_box_test` that show one of the test people (Lin et al., "Improving person
-    re-identification by attribute and identity learning", Pattern Recognition, 2019).
-
-    Args:
-        root: folder of all data sets.
-
-    Raises:
-        DatasetError: the file of attributes is missing or has another form; on access to a split: as for Market1501, or
-            a person has no attributes.
-    """
-    name, home = MARKET1501_ATTR, MARKET1501.home(root)
-    content = _read_mat(name, home, _MARKET1501_FILES, MARKET1501_LAYOUT)
-    images = MARKET1501.load("Market1501", root)
-
-    def with_attributes(split: str, found: Sequence[PersonImage]) -> list[PersonImage]:
-        known = _market1501_people(content, split, home)
-        people = [image for image in found if image.person != DISTRACTOR]
-        if lacking := [image for image in people if image.person not in known]:
-            raise DatasetError(
-                f"{name}: market_attribute.mat in {home} has no attributes of {len({i.person for i in lacking}):,} "
-                f"people of its {split} images, for example of {Path(lacking[0].path).name}"
-            )
-        return [replace(image, attributes=known[image.person]) for image in people]
-
-    dataset = ImageDataset(
-        lambda: with_attributes("train", images.train), lambda: with_attributes("test", images.gallery), [], name
-    )
-    dataset.training_only, dataset.attribute_names = NOT_RANKED, MARKET1501_NAMES
-    return dataset
-
-
-def _market1501_people(content: Mapping[str, Any], split: str, home: Path) -> dict[int, tuple[int, ...]]:
-    """{person: attributes} of a split; the order of fields differs between the splits of the published file."""
-    where = f"{MARKET1501_ATTR}: market_attribute.mat in {home}, {split}"
-    try:
-        table = {field: np.atleast_1d(values) for field, values in content["market_attribute"][split].items()}
-        people = [int(str(number)) for number in table.pop("image_index")]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise DatasetError(f"{where}: it has another form than the published file ({error!r})") from None
-    if different := sorted(table.keys() ^ MARKET1501_FIELDS.keys()):
-        raise DatasetError(
-            f"{where}: it has {len(table)} attributes, and the published file has {len(MARKET1501_FIELDS)}; in one of "
-            f"them only: {', '.join(different)}"
-        )
-    columns = []
-    for field, values in MARKET1501_FIELDS.items():
-        if len(table[field]) != len(people):
-            raise DatasetError(f"{where}: {field} is of {len(table[field])} people, and image_index has {len(people)}")
-        legal = range(1, 1 + max(value for _, value in values))
-        if strange := set(table[field].tolist()) - set(legal):
-            raise DatasetError(f"{where}: {field} has the value {min(strange)}; expected {', '.join(map(str, legal))}")
-        columns += [(table[field] == value).astype(int).tolist() for _, value in values]
-    return dict(zip(people, zip(*columns, strict=True), strict=True))
 
 
 def _read_mat(name: str, home: Path, files: Sequence[str], layout: str) -> dict[str, Any]:

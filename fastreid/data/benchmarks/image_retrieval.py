@@ -9,11 +9,14 @@ the Recall@k of the field.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastreid.data.benchmarks.lists import read_lines
+import numpy as np
+
+from fastreid.data.benchmarks.lists import NUMBER, read_lines
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import MissingImages
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
@@ -41,6 +44,7 @@ class RetrievalSet:
         read: folder -> files and classes of "train" and "test", or of "train", "query" and "gallery".
         layout: the expected tree of files, shown if it is missing.
         sizes: split -> published number of images.
+        other_name: a second registered name.
     """
 
     name: str
@@ -48,6 +52,7 @@ class RetrievalSet:
     read: Callable[[Path], Rows]
     layout: str
     sizes: Mapping[str, int] = field(default_factory=dict)
+    other_name: str = ""
 
     def load(self, root: str | Path) -> ImageDataset:
         """Return the data set below `root`; its lists are read on first access.
@@ -83,6 +88,12 @@ class RetrievalSet:
             raise DatasetError(
                 f"{self.name}: {error}. Expected below DATASETS.ROOT or $FASTREID_DATASETS:\n{self.layout}"
             ) from None
+        counts = Counter(path for images in rows.values() for path, _ in images)
+        if repeated := [path for path, count in counts.items() if count > 1]:
+            raise DatasetError(
+                f"{self.name}: the lists in {home} name {len(repeated):,} images more than once, for example "
+                f"{repeated[0].relative_to(home)}: a query would find itself in the gallery"
+            )
         for split, published in self.sizes.items():
             images = rows[split]
             if not images:
@@ -97,18 +108,19 @@ class RetrievalSet:
         return rows
 
 
-def _table(file: Path, columns: int, skip: int = 0) -> list[list[str]]:
+def _table(file: Path, columns: int, header: str = "") -> list[list[str]]:
     """The words of each line of a list file.
 
     Args:
         file: the file.
         columns: number of words in a line.
-        skip: number of lines before the first one.
+        header: first word of the line that names the columns, if there is one among the first two lines.
 
     Raises:
         MissingImages: no such file, or a line with another number of words.
     """
-    rows = [line.split() for line in read_lines(file)[skip:] if line]
+    rows = [line.split() for line in read_lines(file) if line]
+    rows = rows[next((number for number, row in enumerate(rows[:2], 1) if row[0] == header), 0) :]
     if wrong := [row for row in rows if len(row) != columns]:
         raise MissingImages(
             f"{len(wrong):,} of {len(rows):,} lines of {file} do not have {columns} words, for example "
@@ -119,7 +131,7 @@ def _table(file: Path, columns: int, skip: int = 0) -> list[list[str]]:
 
 def _whole(text: str, file: Path) -> int:
     """A number of a list file."""
-    if not text.isascii() or not text.isdigit():
+    if not NUMBER.fullmatch(text):
         raise MissingImages(f"{file} has {text!r} where a whole number is expected")
     return int(text)
 
@@ -145,19 +157,18 @@ def _read_cars(home: Path) -> Rows:
 
     try:
         annotations = loadmat(file, squeeze_me=True)["annotations"]
-        names, labels = annotations["relative_im_path"], annotations["class"]
+        fields = (np.atleast_1d(annotations[name]).tolist() for name in ("relative_im_path", "class"))
+        images = [(home / str(name), int(label)) for name, label in zip(*fields, strict=True)]
     except Exception as error:  # scipy raises many kinds of errors for damaged files
         raise MissingImages(f"{file} is not the file of Cars-196 ({error or type(error).__name__})") from None
-    rows: Rows = {"train": [], "test": []}
-    for name, label in zip(names, labels, strict=True):
-        rows["train" if label <= _CARS_TRAINED else "test"].append((home / str(name), int(label)))
-    return rows
+    trained = [image for image in images if image[1] <= _CARS_TRAINED]
+    return {"train": trained, "test": [image for image in images if image[1] > _CARS_TRAINED]}
 
 
 def _read_products(home: Path) -> Rows:
     rows: Rows = {}
     for split, file in (("train", home / "Ebay_train.txt"), ("test", home / "Ebay_test.txt")):
-        table = _table(file, 4, skip=1)  # the first line names the columns
+        table = _table(file, 4, header="image_id")
         rows[split] = [(home / path, _whole(label, file)) for _, label, _, path in table]
     return rows
 
@@ -167,7 +178,7 @@ def _read_in_shop(home: Path) -> Rows:
     file = next(filter(Path.is_file, lists), lists[0])
     images = next((home / place for place in ("Img", "") if (home / place / "img").is_dir()), home / "Img")
     rows: Rows = {"train": [], "query": [], "gallery": []}
-    for name, item, split in _table(file, 3, skip=2):  # the number of images, and the names of the columns
+    for name, item, split in _table(file, 3, header="image_name"):  # after the number of images
         if split not in rows:
             raise MissingImages(f"{file} has the split {split!r}; expected train, query or gallery")
         rows[split].append((images / name, _whole(item.removeprefix("id_"), file)))
@@ -188,13 +199,14 @@ CUB_200_2011/
     ),
     RetrievalSet(
         "CARS",
-        ("Cars196", "cars196", "CARS_196", "cars"),
+        ("Cars196", "cars196", "Cars_196", "CARS_196", "cars"),
         _read_cars,
         """\
 Cars196/
   cars_annos.mat               the file of all images; classes 1 to 98 are trained on, the others are tested
   car_ims/                     000001.jpg …""",
         {"train": 8_054, "test": 8_131},
+        other_name="Cars196",
     ),
     RetrievalSet(
         "SOP",

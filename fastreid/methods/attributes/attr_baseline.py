@@ -42,6 +42,8 @@ class AttrBaseline(ImageModule, ReidModel):
     # Attributes are the labels; the persons of the images may be unknown.
     needs_labels = False
     evaluation = ATTRIBUTES
+    # The probabilities are those of the classifier.
+    evaluates_classes = True
     shares: Tensor
 
     @configurable

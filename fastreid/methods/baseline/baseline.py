@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, configurable
 from fastreid.modeling.backbones import build_backbone, with_feature_dim
-from fastreid.modeling.heads import EmbeddingHead, build_heads
+from fastreid.modeling.heads import ClasHead, EmbeddingHead, build_heads
 from fastreid.modeling.image_module import ImageModule
 from fastreid.modeling.losses import LossTerms, loss_options, require_losses
 from fastreid.modeling.model import ReidModel
@@ -66,6 +66,11 @@ class Baseline(ImageModule, ReidModel):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "loss_kwargs": loss_options(cfg),
         }
+
+    @property
+    def evaluates_classes(self) -> bool:
+        """Whether the head gives class logits in eval mode."""
+        return isinstance(self.heads, ClasHead)
 
     def forward(self, batched_inputs: Any) -> dict[str, Tensor] | Tensor:
         """Return losses in training, and features otherwise.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fastreid.config import ConfigError, configurable
 from fastreid.layers import get_norm
 from fastreid.modeling.heads.embedding_head import EmbeddingHead
+from fastreid.modeling.heads.head import in_own_type
+
+logger = logging.getLogger(__name__)
 
 
 class AttrHead(EmbeddingHead):
@@ -33,10 +36,14 @@ class AttrHead(EmbeddingHead):
             raise ConfigError("AttrHead needs MODEL.HEADS.NUM_CLASSES, the number of attributes (PA100K: 26), got 0")
         if options["cls_type"] != "Linear":
             raise ConfigError(f"AttrHead needs MODEL.HEADS.CLS_LAYER Linear, got {options['cls_type']}")
+        if options["neck_feat"] != "before" or options["scale"] != 1:
+            logger.warning(
+                "AttrHead reads neither MODEL.HEADS.NECK_FEAT nor MODEL.HEADS.SCALE: what is set does nothing"
+            )
         super().__init__(**options)
         self.bnneck = get_norm(options["norm_type"], num_attributes, on_vectors=True)
 
     def forward(self, features: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return logits [B, A] of maps [B, feat_dim, h, w]; `targets` are not used."""
         with torch.autocast(features.device.type, enabled=False):
-            return self.bnneck(F.linear(self.embed(features)[1], self.weight))
+            return in_own_type(self.bnneck, self.logits(self.embed(features)[1]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, ConfigError, configurable
 from fastreid.layers import POOLING_REGISTRY, SOFTMAX_REGISTRY, get_norm
-from fastreid.modeling.heads.head import Head
+from fastreid.modeling.heads.head import Head, in_own_type
 
 logger = logging.getLogger(__name__)
 
@@ -107,12 +107,12 @@ class EmbeddingHead(Head):
     def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return features [B, feat_dim] before and [B, D] after the neck."""
         pooled = self.pool_layer(features.float())
-        return pooled[..., 0, 0], self.bottleneck(pooled)[..., 0, 0]
+        return pooled[..., 0, 0], in_own_type(self.bottleneck, pooled)[..., 0, 0]
 
     def logits(self, neck: Tensor) -> Tensor:
         """Return inner products [B, C] of neck features and class weights, or cosines if the classifier takes those."""
         if self.cls_layer.takes_cosines:
-            return F.linear(F.normalize(neck), F.normalize(self.weight))
+            return F.linear(F.normalize(neck), F.normalize(self.weight.float()))
         return super().logits(neck)
 
     def classify(self, pooled: Tensor, neck: Tensor, targets: Tensor | None) -> dict[str, Tensor]:

@@ -11,6 +11,11 @@ from fastreid.utils.suggest import explain_choice
 NECK_FEATS = ("before", "after")
 
 
+def in_own_type(layer: nn.Module, features: Tensor) -> Tensor:
+    """Return the result of a layer in float32; one that was converted (`model.half()`) computes in its own type."""
+    return layer(features.to(next(layer.parameters(), features).dtype)).float()
+
+
 class Head(nn.Module):
     """Base class of heads: features -> pooling (of maps) -> `bottleneck` -> inner products with `class_weights`.
 
@@ -42,11 +47,11 @@ class Head(nn.Module):
     def embed(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features before the neck and those after it, in float32."""
         features = features.float()
-        return features, self.bottleneck(features)
+        return features, in_own_type(self.bottleneck, features)
 
     def logits(self, neck: Tensor) -> Tensor:
         """Return the inner products [B, C] of neck features [B, D] and class weights."""
-        return F.linear(neck, self.class_weights)
+        return F.linear(neck, self.class_weights.float())
 
     def freeze_unused(self, used: set[str]) -> None:
         """Freeze the parameters that no loss reaches; distributed training would wait for their gradients.

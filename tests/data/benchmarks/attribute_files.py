@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from fastreid.data.benchmarks.attributes import MARKET1501_FIELDS
+from fastreid.data.benchmarks.attributes import DUKEMTMC_FIELDS, MARKET1501_FIELDS
 
 NAMES = ["Female", *(f"attribute {number}" for number in range(25))]
 COUNTS = {"train": 24, "val": 8, "test": 12}
@@ -40,13 +40,14 @@ def write_pa100k(root: Path, content=None, place: str = "data") -> Path:
     return home
 
 
-def market_content(train=(2, 7), test=(1, 3)) -> dict[str, dict]:
-    """Content of market_attribute.mat: all have the lowest value, but for the age, which counts up with people."""
+def market_content(train=(2, 7), test=(1, 3), fields=MARKET1501_FIELDS) -> dict[str, dict]:
+    """Content of a file of attributes: all have the lowest value, but for the age, which counts up with people."""
     content = {}
     for split, people in (("train", train), ("test", test)):
-        fields = list(MARKET1501_FIELDS) if split == "train" else list(MARKET1501_FIELDS)[::-1]
-        table: dict = {field: np.ones((1, len(people))) for field in fields}
-        table["age"] = np.array([[1.0 + index % 4 for index in range(len(people))]])
+        ordered = list(fields) if split == "train" else list(fields)[::-1]
+        table: dict = {field: np.ones((1, len(people))) for field in ordered}
+        if "age" in fields:
+            table["age"] = np.array([[1.0 + index % 4 for index in range(len(people))]])
         table["image_index"] = np.array([[f"{person:04}" for person in people]], dtype=object)
         content[split] = table
     return content
@@ -64,4 +65,20 @@ def write_market(root: Path, content=None, place: str = "attribute", people=((2,
     (home / place).mkdir(parents=True, exist_ok=True)
     content = market_content(*people) if content is None else content
     savemat(home / place / "market_attribute.mat", {"market_attribute": content})
+    return home
+
+
+def write_duke(root: Path, content=None, people=((2, 7), (1, 3)), each: int = 1) -> Path:
+    """Write the tree of DukeMTMC-reID with attributes."""
+    home = root / "DukeMTMC-reID"
+    for folder, numbers in zip(("bounding_box_train", "bounding_box_test"), people, strict=True):
+        (home / folder).mkdir(parents=True)
+        for person in numbers:
+            for n in range(each):
+                Image.new("RGB", (16, 32), (90, 60, 30)).save(home / folder / f"{person:04}_c1_f{n:07}.jpg")
+    (home / "attribute").mkdir()
+    if content is None:
+        content = market_content(*people, fields=DUKEMTMC_FIELDS)
+        content["test"]["gender"][0, 0] = 2
+    savemat(home / "attribute/duke_attribute.mat", {"duke_attribute": content})
     return home

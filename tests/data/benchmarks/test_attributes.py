@@ -7,7 +7,13 @@ import pytest
 from scipy.io import savemat
 
 from fastreid.config import ConfigError
-from fastreid.data.benchmarks.attributes import MARKET1501_LAYOUT, MARKET1501_NAMES, PA100K_LAYOUT
+from fastreid.data.benchmarks.attributes import (
+    DUKEMTMC_FIELDS,
+    DUKEMTMC_LAYOUT,
+    MARKET1501_LAYOUT,
+    PA100K_LAYOUT,
+    PEOPLE_ATTRIBUTES,
+)
 from fastreid.data.datasets import DatasetError
 from fastreid.evaluation import check_protocol
 from tests.data.benchmarks.attribute_files import (
@@ -15,10 +21,13 @@ from tests.data.benchmarks.attribute_files import (
     NAMES,
     market_content,
     pa100k_content,
+    write_duke,
     write_market,
     write_pa100k,
 )
 from tests.data.benchmarks.trees import labels, load
+
+MARKET1501_NAMES, DUKEMTMC_NAMES = (each.attribute_names for each in PEOPLE_ATTRIBUTES)
 
 
 @pytest.mark.parametrize("place", ["data", "release_data/release_data", "release_data"])
@@ -54,6 +63,23 @@ def test_market1501_is_read_by_the_names_of_fields_and_the_value_of_each(tmp_pat
     assert len(MARKET1501_NAMES) == 30 and dataset.attribute_names == MARKET1501_NAMES
 
 
+def test_dukemtmc_has_the_fields_of_its_own_file(tmp_path):
+    content = market_content(fields=DUKEMTMC_FIELDS)
+    content["test"]["shoes"][0, 0] = content["test"]["upbrown"][0, 1] = content["train"]["boots"][0, 1] = 2
+    write_duke(tmp_path, content)
+    dataset = load("DukeMTMCAttr", tmp_path)
+    named = [
+        [name for name, value in zip(DUKEMTMC_NAMES, image.attributes, strict=True) if value]
+        for image in (*dataset.train, *dataset.query)
+    ]
+    assert named == [[], ["boots"], ["light shoes"], ["upper brown"]]
+    assert labels(dataset.query) == [(1, 0, 1), (3, 0, 1)] and len(dataset.attribute_names) == 23
+    del content["train"]["boots"]
+    write_duke(tmp_path / "other", content)
+    with pytest.raises(DatasetError, match="duke_attribute.mat .* has 22 attributes, and the published file has 23"):
+        _ = load("DukeMTMCAttr", tmp_path / "other").train
+
+
 def test_the_file_may_be_in_the_folder_itself(tmp_path):
     write_market(tmp_path, place=".")
     assert len(load("Market1501Attr", tmp_path).query) == 2
@@ -75,7 +101,8 @@ def test_they_are_not_ranked(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("name", "layout"),
-    [("PA100K", PA100K_LAYOUT), ("PA100K_VAL", PA100K_LAYOUT), ("Market1501Attr", MARKET1501_LAYOUT)],
+    [("PA100K", PA100K_LAYOUT), ("PA100K_VAL", PA100K_LAYOUT), ("Market1501Attr", MARKET1501_LAYOUT)]
+    + [("DukeMTMCAttr", DUKEMTMC_LAYOUT)],
 )
 def test_a_missing_file_is_named_with_the_tree(tmp_path, name, layout):
     with pytest.raises(DatasetError, match=rf"{name}: there is no .*\.mat(.|\n)*{re.escape(layout)}"):
@@ -143,6 +170,7 @@ def with_field(field, values, split="train"):
         (with_field("age", [1, 5]), "age has the value 5.*; expected 1, 2, 3, 4"),
         (with_field("hat", [0, 1]), "hat has the value 0.*; expected 1, 2"),
         (with_field("hat", [1, 1, 1]), "hat is of 3 people, and image_index has 2"),
+        (with_field("hat", [[1, 2], [1, 2]]), "hat is of 2 x 2 people, and image_index has 2"),
         (without("image_index"), "test: it has another form than the published file"),
         ({"train": market_content()["train"]}, "test: it has another form than the published file"),
         (market_content(train=(2, 8)), "no attributes of 1 people of its train images, for example of 0007_c1s1"),

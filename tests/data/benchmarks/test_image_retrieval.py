@@ -145,6 +145,53 @@ def test_another_file_in_the_place_of_the_annotations(tmp_path, content):
         load("CARS", tmp_path)
 
 
+@pytest.mark.parametrize("label", ["AM General", np.zeros((0, 0)), np.arange(2)])
+def test_annotations_of_another_form(tmp_path, label):
+    home, kind = cars(tmp_path), [("relative_im_path", "O"), ("class", "O")]
+    rows = [("car_ims/000001.jpg", 1), ("car_ims/000002.jpg", label), ("car_ims/000003.jpg", 99)]
+    savemat(home / "cars_annos.mat", {"annotations": np.array(rows, dtype=kind)})
+    with pytest.raises(DatasetError, match="cars_annos.mat is not the file of Cars-196"):
+        load("CARS", tmp_path)
+    savemat(home / "cars_annos.mat", {"annotations": np.array(rows[:1], dtype=kind)})
+    with pytest.raises(DatasetError, match="name no test images"):
+        load("CARS", tmp_path)
+
+
+def test_cars_have_a_second_name(tmp_path):
+    cars(tmp_path).rename(tmp_path / "Cars_196")
+    assert labels(load("Cars196", tmp_path).query) == labels(load("CARS", tmp_path).query)
+
+
+def test_lists_without_a_header_lose_no_image(tmp_path):
+    for file, header in (
+        *((products(tmp_path) / f"Ebay_{split}.txt", 1) for split in ("train", "test")),
+        (in_shop(tmp_path) / "Eval/list_eval_partition.txt", 2),
+    ):
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[header:]))
+    dataset = load("SOP", tmp_path)
+    assert (len(dataset.train), len(dataset.query)) == (2, 3)
+    dataset = load("InShop", tmp_path)
+    assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("CUB", "image_class_labels.txt"), ("SOP", "Ebay_test.txt"), ("InShop", "Eval/list_eval_partition.txt")],
+)
+def test_an_image_that_is_listed_twice_is_refused(tmp_path, name, file):
+    path = MAKERS[name](tmp_path) / file
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    with pytest.raises(DatasetError, match=f"{name}: .* name 1 images more than once.*would find itself"):
+        load(name, tmp_path)
+
+
+def test_a_class_that_is_no_number_of_64_bits_is_refused(tmp_path):
+    path = products(tmp_path) / "Ebay_test.txt"
+    path.write_text(path.read_text().replace(" 8 1 ", f" {10**20} 1 "))
+    with pytest.raises(DatasetError, match=f"has '{10**20}' where a whole number is expected"):
+        load("SOP", tmp_path)
+
+
 def test_the_trees_of_the_page_are_those_of_the_messages():
     assert [each.name for each in RETRIEVAL_SETS if f"```\n{each.layout}\n```" not in TEXTS[PAGE]] == []
     numbers = [f"{size:,}" for each in RETRIEVAL_SETS for split, size in each.sizes.items() if split != "train"]

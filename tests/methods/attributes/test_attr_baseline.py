@@ -123,3 +123,11 @@ def test_a_checkpoint_of_other_attributes_is_not_evaluated(tmp_path):
     torch.save({"model": model_of("MODEL.HEADS.NUM_CLASSES", 4).state_dict()}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"lacks .*heads\.bnneck"):
         load_weights(model_of(), tmp_path / "other.pth", to_evaluate=True)
+
+
+@pytest.mark.parametrize("keys", [("MODEL.HEADS.NECK_FEAT", "after"), ("MODEL.HEADS.SCALE", 64)])
+def test_keys_of_other_heads_are_logged(caplog, keys):
+    model_of()
+    assert "AttrHead reads neither" not in caplog.text
+    model_of(*keys)
+    assert "AttrHead reads neither MODEL.HEADS.NECK_FEAT nor MODEL.HEADS.SCALE" in caplog.text

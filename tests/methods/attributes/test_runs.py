@@ -8,11 +8,11 @@ import torch
 from scipy.io import savemat
 
 from fastreid.config import ConfigError, get_cfg
-from fastreid.data.benchmarks.attributes import MARKET1501_LAYOUT, PA100K_LAYOUT
+from fastreid.data.benchmarks.attributes import DUKEMTMC_LAYOUT, MARKET1501_LAYOUT, PA100K_LAYOUT
 from fastreid.engine import DefaultTrainer
 from fastreid.engine.resuming import ResumeError
 from fastreid.utils.checkpoint import read_checkpoint
-from tests.data.benchmarks.attribute_files import pa100k_content, write_market, write_pa100k
+from tests.data.benchmarks.attribute_files import pa100k_content, write_duke, write_market, write_pa100k
 from tests.engine.test_epoch_plans import stopping_at
 from tests.engine.toys import train
 from tests.miniature import ROOT, run_tool
@@ -35,6 +35,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("attributes")
     write_pa100k(folder)
     write_market(folder, each=4)
+    write_duke(folder, each=4)
     (folder / "configs").symlink_to(ROOT / "configs")
     said = []
     for command in "\n".join(blocks(TEXTS[PAGE], "bash")).splitlines():
@@ -44,7 +45,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("layout", [PA100K_LAYOUT, MARKET1501_LAYOUT])
+@pytest.mark.parametrize("layout", [PA100K_LAYOUT, MARKET1501_LAYOUT, DUKEMTMC_LAYOUT])
 def test_the_trees_of_the_page_are_those_of_the_messages(layout):
     assert f"```\n{layout}\n```" in TEXTS[PAGE]
 
@@ -58,6 +59,7 @@ def test_the_commands_of_the_page_run(folder):
     assert trained["images"] == 12 and 0 <= trained["mA"] <= 100 and "mA/Female" in trained
     assert results(folder, "pa100k/validated")["PA100K_VAL"]["images"] == 8
     assert results(folder, "market1501")["Market1501Attr"]["images"] == 8
+    assert results(folder, "dukemtmc")["DukeMTMCAttr"]["images"] == 8
     assert (folder / "logs/attributes/pa100k/model_best.pth").exists()
     assert not (folder / "logs/attributes/pa100k/report.html").exists()
 

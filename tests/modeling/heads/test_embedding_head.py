@@ -85,6 +85,16 @@ def test_autocast_does_not_round():
     assert all(torch.equal(outputs[name], exact[name]) for name in exact)
 
 
+@pytest.mark.parametrize("name", ["EmbeddingHead", "ClasHead", "AttrHead"])
+def test_a_head_in_half_precision_gives_float32(name):
+    head = head_of(NAME=name, WITH_BNNECK=True, EMBEDDING_DIM=4, POOL_LAYER="GeneralizedMeanPoolingP").eval()
+    maps = batch()[0].abs()
+    exact = head(maps)
+    half = head.half()(maps.half())
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, exact, atol=0.01, rtol=0.01)
+
+
 def test_a_classification_head_gives_scaled_logits():
     head, (maps, people) = (
         head_of(NAME="ClasHead", CLS_LAYER="ArcSoftmax", SCALE=4, MARGIN=0.2, WITH_BNNECK=True),
