@@ -140,6 +140,8 @@ def dbscan(features: Tensor, clustering: Clustering) -> np.ndarray:
     """
     from sklearn.cluster import DBSCAN
 
+    if len(features) < clustering.min_samples:
+        return np.full(len(features), -1)
     graph = jaccard_graph(features, max_distance=clustering.eps, **clustering.search_options)
     return DBSCAN(eps=clustering.eps, min_samples=clustering.min_samples, metric="precomputed").fit_predict(graph)
 

@@ -176,6 +176,51 @@ def test_words_and_adapters_change_the_pictures(factory, tmp_path):
     second = pictures_of(cfg)
     changed = [gid for gid in range(3) if first[gid, 0][0] != second[gid, 0][0]]
     assert changed == [0, 2]  # flipping three rows leaves the middle one
+    other = factory("other")  # with the words of the first, and without adapters
+    path = tmp_path / "other/train/model_final.pth"
+    state = torch.load(path, weights_only=True)
+    state["model"] = {name: 0 * value if "lora" in name else value for name, value in state["model"].items()}
+    torch.save(state, path)
+    third = pictures_of(other)
+    assert all(first[key][0] != third[key][0] for key in first)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "changes"),
+    [
+        ("GEN.SEED", "7", lambda row, before: row["seed"] != before["seed"]),
+        ("GEN.FORMAT", "jpg", lambda row, before: row["file"] == before["file"].replace(".png", ".jpg")),
+        ("GEN.SWAP_PROB", "0.0", lambda row, _: not row["swapped"]),
+        ("LPE.TEMPLATE", "<id>: {caption}", lambda row, _: row["prompt"] == f"<id>: {row['caption']}"),
+    ],
+)
+def test_each_key_of_the_writing_has_its_effect(factory, key, value, changes):
+    words = ("DIFFPERSON.GEN.SWAP_PROB", "1.0", "DIFFPERSON.GEN.PER_ID", "1", "DIFFPERSON.GEN.STEPS", "1")
+    before = pictures_of(factory("before", *words))
+    after = pictures_of(factory("after", *words, f"DIFFPERSON.{key}", value))
+    assert all(changes(after[at][1], before[at][1]) for at in before)
+    assert any(after[at] != before[at] for at in before)
+
+
+def test_the_share_of_replaced_clothes_is_that_of_its_key(factory):
+    words = ("DIFFPERSON.GEN.SWAP_PROB", "1.0", "DIFFPERSON.GEN.PER_ID", "5", "DIFFPERSON.GEN.STEPS", "1")
+    clothes = []
+    for limit in ("0.0", "1.0"):
+        rows = pictures_of(factory(f"limit{limit}", *words, "DIFFPERSON.GEN.MAX_IDENTITY_SWAPS", limit))
+        clothes.append(sum(row["swapped"] == "upper" for _, row in rows.values()))
+    assert clothes[0] == 0 < clothes[1]
+
+
+@pytest.mark.parametrize(("merges", "caption_of_all"), [("True", 1), ("False", 2)])
+def test_captions_of_a_person_are_merged_by_their_key(make_cfg, tmp_path, place, merges, caption_of_all):
+    lines = (place / "captions.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"image": str(place / json.loads(line)["image"])} for line in lines]
+    rows[1]["caption"] = rows[1]["caption"].replace("a red top", "a green jacket")
+    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ("DIFFPERSON.LPE.CAPTION_FILE", str(tmp_path / "c.jsonl"), "DIFFPERSON.LPE.MERGE", merges)
+    path = caption(make_cfg("OUTPUT_DIR", str(tmp_path / "f"), *words), Shard())
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({row["caption"] for row in found if row["gid"] == 0}) == caption_of_all
 
 
 def test_a_model_of_each_person(factory, tmp_path):

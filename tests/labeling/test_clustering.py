@@ -160,6 +160,7 @@ def test_copies_of_an_image_are_a_cluster(method):
 @pytest.mark.parametrize("method", ["dbscan", "hdbscan"])
 def test_fewer_images_than_a_cluster_has_are_outliers(method):
     assert find(blobs(1, 3), method=method).tolist() == [-1] * 3
+    assert find(blobs(1, 3)[:0], method=method).tolist() == []
 
 
 def test_camera_aware_clusters_are_of_people_where_cameras_shift_features():

@@ -17,7 +17,7 @@ from torch import Tensor
 from fastreid.config import CfgNode, configurable, with_values
 from fastreid.methods.dcac.build import dcac_parts, diffusion_transform
 from fastreid.methods.dcac.feedback import VIEW, DiffusionFeedback
-from fastreid.methods.dcac.prototypes import RebuildPrototypes
+from fastreid.methods.dcac.prototypes import NeckExtractor, RebuildPrototypes
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.heads import EmbeddingHead
 from fastreid.modeling.image_module import ImageModule
@@ -95,17 +95,18 @@ class DCAC(ImageModule, ReidModel):
         needed = is_train and cfg.MODEL.LOSSES.DIFF.SCALE and not cfg.DCAC.SD.LATENT_CACHE
         return {VIEW: diffusion_transform(cfg)} if needed else {}
 
-    def forward(self, batch: Any) -> dict[str, Tensor] | Tensor:
+    def forward(self, batch: Any, *, after_neck: bool = False) -> dict[str, Tensor] | Tensor:
         """Return losses in training, and retrieval features otherwise.
 
         Args:
             batch: a batch (`images`, in training `targets` and what `DiffusionFeedback` needs) or images, in eval mode.
+            after_neck: in eval mode, return features after the neck, of which prototypes are made, in any case.
         """
         maps = self.backbone(self.preprocess_image(batch))
         with torch.autocast(maps.device.type, enabled=False):
             pooled, neck = self.heads.embed(maps)
             if not self.training:
-                return F.normalize(neck if self.tests_neck else pooled)
+                return F.normalize(neck if self.tests_neck or after_neck else pooled)
             targets = batch["targets"].to(self.device)
             outputs = self.heads.classify(pooled, neck, targets)
             losses = self.loss_terms(outputs, targets)
@@ -126,7 +127,7 @@ class DCAC(ImageModule, ReidModel):
         """Return what is stored or computed from all training images: latents, then prototypes."""
         tasks = [] if self.feedback is None else list(self.feedback.epoch_tasks())
         if self.memory is not None:
-            tasks.append(RebuildPrototypes(self.memory, self, self.reinit_period))
+            tasks.append(RebuildPrototypes(self.memory, NeckExtractor(self), self.reinit_period))
         return tasks
 
     def rate_parts(self) -> Sequence[RatePart]:

@@ -49,7 +49,7 @@ class CameraContrast:
             proxies: the proxies, on the device of the features.
             part: which proxies: 0 for the global feature, then the parts.
         """
-        similar = F.normalize(features.float()) @ proxies.features[part].T / self.temperature  # [B, Q]
+        similar = F.normalize(features.float()) @ proxies.features[part].float().T / self.temperature  # [B, Q]
         own = targets[:, None] == proxies.clusters[None, :]
         positive = own & (cameras[:, None] != proxies.cameras[None, :])
         ranked = similar.detach().masked_fill(own, -torch.inf)

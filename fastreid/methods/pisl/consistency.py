@@ -108,7 +108,10 @@ def consistency_scores(
             return _share_in_common(ours.indices, theirs.indices)
         return _SCALES[kind](_discrepancy(distances, neighbor_distances(theirs, num_threads)), k)
 
-    return torch.stack([scores_of(part) for part in range(parts.shape[1])], dim=1).float().cpu()
+    scores = torch.empty(parts.shape[:2])
+    for part in range(parts.shape[1]):
+        scores[:, part] = scores_of(part)
+    return scores
 
 
 def _check_nearest(nearest: Neighbors | None, num_images: int, k: int) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreid.modeling.diffusion.denoiser import Denoiser
@@ -16,12 +17,12 @@ from fastreid.structures import Condition
 def time_embedding(timesteps: Tensor, dim: int) -> Tensor:
     """Return sinusoids [B, dim] of timesteps [B]: first dim / 2 sines, then as many cosines, as released.
 
-    The frequencies fall from 1 to 1 / 10000, both included.
+    The frequencies fall from 1 to 1 / 10000, both included. The last number is 0 if dim is odd.
     """
     half = dim // 2
     frequencies = torch.exp(torch.arange(half, device=timesteps.device) * (-math.log(10_000) / max(half - 1, 1)))
     angles = timesteps.float()[:, None] * frequencies[None, :]
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, dim - 2 * half))
 
 
 class ThetaDenoiser(Denoiser):

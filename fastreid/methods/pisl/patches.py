@@ -45,7 +45,7 @@ def cut_patches(maps: Tensor, theta: Tensor, padding: str = "zeros") -> Tensor:
         Patches [B, P, C, h, w].
     """
     batch, parts = theta.shape[:2]
-    size = [batch, maps.shape[1], *maps.shape[2:]]
+    size, theta = [batch, maps.shape[1], *maps.shape[2:]], theta.to(maps.dtype)
     cut = [
         F.grid_sample(
             maps,
@@ -66,7 +66,7 @@ def pooled_patches(maps: Tensor, theta: Tensor, padding: str = "zeros") -> Tenso
     """
     height, width = maps.shape[2:]
     pixels = torch.eye(height * width, device=maps.device, dtype=maps.dtype).view(1, -1, height, width)
-    weights = cut_patches(pixels.expand(len(maps), -1, -1, -1), theta.to(maps.dtype), padding).mean(dim=(3, 4))
+    weights = cut_patches(pixels.expand(len(maps), -1, -1, -1), theta, padding).mean(dim=(3, 4))
     return weights @ maps.flatten(2).transpose(1, 2)
 
 

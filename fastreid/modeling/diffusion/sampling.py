@@ -169,5 +169,18 @@ class Reverse:
 
     def step(self, prediction: Tensor, timestep: Tensor | float, sample: Tensor, noise: Tensor) -> Tensor:
         """Return the sample of the step before; `noise` [B, …] is used by stochastic solvers only."""
-        options = {"eta": self._eta, "variance_noise": noise} if self._eta else {}
-        return self._solver.step(prediction, timestep, sample, **options).prev_sample
+        made = self._solver.step(prediction, timestep, sample)
+        return self._with_noise(made, timestep, noise) if self._eta else made.prev_sample
+
+    def _with_noise(self, made: Any, timestep: Tensor | float, noise: Tensor) -> Tensor:
+        """Return the sample of a DDIM step with noise (Song et al. 2021, eq. 12 and 16), from the step without.
+
+        Diffusers takes the root of 1 - abar' - sigma^2. Where abar is nearly 0, rounding can make it negative.
+        """
+        solver, kept = self._solver, self._solver.alphas_cumprod
+        before = int(timestep) - solver.config.num_train_timesteps // solver.num_inference_steps
+        now, then = kept[int(timestep)], kept[before] if before >= 0 else solver.final_alpha_cumprod
+        share = self._eta**2 * (1 - now / then) / (1 - now)  # of the variance 1 - abar' that is new noise
+        clean = then.sqrt() * made.pred_original_sample
+        rest = (1 - share).clamp(min=0).sqrt() * (made.prev_sample - clean)
+        return clean + rest + (share * (1 - then)).sqrt() * noise

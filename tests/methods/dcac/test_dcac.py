@@ -154,6 +154,25 @@ def test_the_feature_before_the_neck(make_dcac, batch):
     torch.testing.assert_close(model(batch), torch.nn.functional.normalize(maps[..., 0, 0]))
 
 
+@pytest.mark.parametrize("tested", ["after", "before"])
+def test_prototypes_are_made_of_features_after_the_neck(make_dcac, batch, tested):
+    model = make_dcac("TEST.NECK_FEAT", tested)
+    model.heads.bottleneck[0].running_mean.normal_(generator=torch.Generator().manual_seed(3))
+
+    class Images:
+        labels = batch["targets"].tolist()
+
+        def features(self, extractor):
+            with torch.no_grad():
+                return torch.arange(8), extractor.eval()(batch)
+
+    model.epoch_tasks()[0].run(Images())
+    maps = model.backbone(model.preprocess_image(batch))
+    features = torch.nn.functional.normalize(model.heads.embed(maps)[1], dim=1)
+    means = torch.nn.functional.normalize(features.view(4, 2, -1).mean(dim=1), dim=1)
+    torch.testing.assert_close(model.memory.class_prototypes[:4], means.detach())
+
+
 def test_prompts_and_prototypes_of_other_people_are_left_out(make_dcac, batch, tmp_path):
     torch.save({"model": make_dcac().checkpoint_state_dict()}, tmp_path / "model.pth")
     report = load_weights(make_dcac(num_classes=CLASSES + 1), tmp_path / "model.pth", to_train=True)

@@ -64,3 +64,9 @@ def test_gradients_reach_features_only():
     features = torch.randn(2, 4, requires_grad=True)
     contrast(features, [0, 1], [0, 1], proxies).backward()
     assert features.grad.any()
+
+
+def test_numbers_of_double_precision():
+    features = torch.randn(2, 4)
+    double = CameraProxies(PROXIES.features.double(), PROXIES.clusters, PROXIES.cameras)
+    assert contrast(features.double(), [0, 1], [0, 1], double) == contrast(features, [0, 1], [0, 1])

@@ -140,6 +140,11 @@ def test_a_gpu_gives_the_same(monkeypatch):
     assert (found - consistency_scores(whole, parts, k=8)).abs().max() < 1e-4
 
 
+def test_without_parts_there_are_no_scores():
+    whole, parts = clusters()
+    assert consistency_scores(whole, parts[:, :0], k=8).shape == (96, 0)
+
+
 # Mistakes
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastreid.config import ConfigError
+from fastreid.methods.pisl.denoiser import time_embedding
 from fastreid.methods.pisl.diffusion import Signal, cosine_betas
 from fastreid.methods.pisl.patches import strips
 from fastreid.modeling import build_model
@@ -26,6 +27,15 @@ def test_cosine_schedule():
     kept = schedule_of().kept_signal(torch.arange(1000), torch.zeros(1))[[0, 100, 250, 500, 750, 900]]
     expected = [0.9999587, 0.9715757, 0.845888, 0.492285, 0.143179, 0.0236161]
     torch.testing.assert_close(kept, torch.tensor(expected), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("dim", [2, 5, 8])
+def test_the_time_embedding_has_sines_then_cosines_in_any_width(dim):
+    times, half = torch.tensor([0, 3, 999]), dim // 2
+    frequencies = torch.logspace(0, -4, half, dtype=torch.float64) if half > 1 else torch.ones(1, dtype=torch.float64)
+    angles = times[:, None] * frequencies
+    expected = torch.cat([angles.sin(), angles.cos(), torch.zeros(3, dim % 2)], dim=1)
+    torch.testing.assert_close(time_embedding(times, dim), expected.float(), rtol=0, atol=1e-4)
 
 
 def test_noise_is_taken_away_again():

@@ -57,3 +57,10 @@ def test_padding_is_what_is_outside_of_the_map():
 def test_rows_do_not_mix():
     maps, theta, order = torch.randn(4, 3, 6, 4), torch.randn(4, 2, 2, 3), torch.tensor([2, 0, 3, 1])
     torch.testing.assert_close(pooled_patches(maps[order], theta[order]), pooled_patches(maps, theta)[order])
+
+
+def test_matrices_have_the_precision_of_the_map():
+    maps, theta = torch.randn(2, 3, 6, 4, dtype=torch.float64), torch.randn(2, 5, 2, 3)
+    patches = cut_patches(maps, theta)
+    assert patches.shape == (2, 5, 3, 6, 4) and patches.dtype == torch.float64
+    torch.testing.assert_close(patches, cut_patches(maps, theta.double()))

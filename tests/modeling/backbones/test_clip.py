@@ -83,7 +83,7 @@ def openai_state(clip, blocks=BLOCKS):
             state[f"{new}.mlp.c_fc.{end}"] = theirs[f"{old}.mlp.fc1.{end}"]
             state[f"{new}.mlp.c_proj.{end}"] = theirs[f"{old}.mlp.fc2.{end}"]
     # Of the text encoder, whose names end as those of the images.
-    state["transformer.resblocks.0.ln_1.weight"] = state["positional_embedding"] = torch.ones(32)
+    state["transformer.resblocks.0.ln_1.weight"], state["positional_embedding"] = torch.ones(32), torch.ones(77, 32)
     state["text_projection"], state["logit_scale"] = torch.ones(32, PROJECTED), torch.ones(())
     return state
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 
 from fastreid.modeling.diffusion import OptionError
-from fastreid.modeling.diffusion.schedule import PREDICTION_TYPES, Schedule
+from fastreid.modeling.diffusion.schedule import COSINE, PREDICTION_TYPES, Schedule
 
 CONFIG = {
     "beta_start": 0.00085,
@@ -152,3 +152,31 @@ def test_the_noise_of_ddim_steps_is_an_option():
     assert not torch.equal(half[0], step("ddim", 0.5, -noise)[0])
     assert not torch.allclose(half[0], full[0])
     assert torch.equal(step("ddpm", 0.0, noise)[0], step("ddpm", 1.0, noise)[0])  # always 1
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+@pytest.mark.parametrize("prediction", PREDICTION_TYPES)
+def test_noisy_steps_are_those_of_diffusers(eta, prediction):
+    options = {"num_timesteps": 1000, "timestep_spacing": "trailing", "cubic": False}
+    reverse = Schedule(CONFIG, solver="ddim", prediction_type=prediction, eta=eta, **options).reverse(10, "cpu")
+    shared = {"clip_sample": False, "timestep_spacing": "trailing", "prediction_type": prediction}
+    theirs = DDIMScheduler.from_config(CONFIG, **shared)
+    theirs.set_timesteps(10)
+    draw = torch.Generator().manual_seed(0)
+    for time in reverse.times:
+        predicted, sample, noise = (torch.randn(2, 3, generator=draw) for _ in range(3))
+        expected = theirs.step(predicted, time, sample, eta=eta, variance_noise=noise).prev_sample
+        torch.testing.assert_close(reverse.step(predicted, time, sample, noise), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "num_steps"), [(dict(COSINE), 5), ({**CONFIG, "rescale_betas_zero_snr": True}, 16), (CONFIG, 5)]
+)
+def test_steps_from_pure_noise_are_finite(config, num_steps):
+    """abar is 2e-9 or 0 at the first time, and 1 - abar' - sigma^2 is rounded below 0."""
+    options = {"num_timesteps": 1000, "timestep_spacing": "trailing", "cubic": False}
+    reverse = Schedule(config, solver="ddpm", prediction_type="sample", **options).reverse(num_steps, "cpu")
+    clean, sample = torch.randn(4, 6), torch.randn(4, 6)
+    for time in reverse.times:
+        sample = reverse.step(clean, time, sample, torch.randn(4, 6))
+    torch.testing.assert_close(sample, clean, rtol=0, atol=0.1)
