@@ -18,6 +18,7 @@ def dcac(tmp_path_factory):
     return scratch, done, scratch.calls()
 
 
+@pytest.mark.slow
 def test_it_renders_two_places_trains_and_writes_one_report(dcac):
     check_report(*dcac, LOGS, runs_of("dcac"), PLACES)
 
@@ -28,9 +29,8 @@ def test_a_second_run_trains_only_what_is_unfinished(dcac):
 
 
 @pytest.mark.parametrize("words", [("dcca",), ("sd_reid", "dcac"), ("../environment",), ("two_places",)])
-def test_an_unknown_mode_lists_the_modes(dcac, words):
-    scratch = dcac[0]
-    scratch.calls()
+def test_an_unknown_mode_lists_the_modes(tmp_path, words):
+    scratch = make_scratch(tmp_path / "copy")
     refused = scratch.script("quickstart.sh", *words, on_tool="fail")
     said = f"quickstart.sh: unknown mode '{' '.join(words)}'; modes: dcac diffperson pisl sd_reid (default: sd_reid)"
     assert refused.returncode == 2 and refused.stderr.strip() == said and scratch.calls() == []

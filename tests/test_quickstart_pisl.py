@@ -28,10 +28,12 @@ def pisl(tmp_path_factory):
     return scratch, done, scratch.calls()
 
 
+@pytest.mark.slow
 def test_labels_in_one_place_none_in_the_other_and_one_report(pisl):
     check_report(*pisl, LOGS, runs_of("pisl"), PLACES)
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_patches(pisl):
     folder = pisl[0].folder / LOGS
     logged = json.loads((folder / "pisl/patches.json").read_text())
