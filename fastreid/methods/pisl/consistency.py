@@ -87,9 +87,6 @@ def consistency_scores(
         shapes = f"{list(whole.shape)} and {list(parts.shape)}"
         raise ArgumentError(f"features must be [N, D] of images and [N, P, E] of their parts, got {shapes}")
     k, device = whole_number(k, "k", 1), usable_device(device)
-    if len(whole) <= k:
-        raise ArgumentError(f"{len(whole)} images have fewer than {k} neighbours each; lower k (PISL.PSC.KNN)")
-
     _check_nearest(nearest, len(whole), k)
 
     def lists_of(features: Tensor, found: Neighbors | None = None) -> NeighborLists:
@@ -115,6 +112,8 @@ def consistency_scores(
 
 
 def _check_nearest(nearest: Neighbors | None, num_images: int, k: int) -> None:
+    if num_images <= k:
+        raise ArgumentError(f"{num_images} images have fewer than {k} neighbours each; lower k (PISL.PSC.KNN)")
     if nearest is not None and (len(nearest.indices) != num_images or nearest.indices.shape[1] <= k):
         got = f"{nearest.indices.shape[1]} of {len(nearest.indices)}"
         raise ArgumentError(f"scores of {num_images} images need {k + 1} neighbours of each, got {got}")

@@ -44,12 +44,7 @@ def load_pretrained(
         WeightsError: no file, tensors that cannot be weights, a required one is missing, or a share below
             `min_coverage`, with which training would silently start from scratch.
     """
-    if not path or not Path(path).expanduser().exists():
-        raise WeightsError(
-            f"MODEL.BACKBONE.PRETRAIN is True but there is no file {path!r} (MODEL.BACKBONE.PRETRAIN_PATH). "
-            "Put the published weights there, or set MODEL.BACKBONE.PRETRAIN False to start from random ones"
-        )
-    file = weights_file(path)
+    file = _existing_file(path)
     own = module.state_dict()
 
     def fitting_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -83,6 +78,15 @@ def load_pretrained(
     module.load_state_dict(fitting, strict=False)
     logger.info("pretrained backbone %s", report)
     return coverage
+
+
+def _existing_file(path: str) -> Path:
+    if not path or not Path(path).expanduser().exists():
+        raise WeightsError(
+            f"MODEL.BACKBONE.PRETRAIN is True but there is no file {path!r} (MODEL.BACKBONE.PRETRAIN_PATH). "
+            "Put the published weights there, or set MODEL.BACKBONE.PRETRAIN False to start from random ones"
+        )
+    return weights_file(path)
 
 
 _PREFIX = re.compile(r"(?:[^.]+\.)*?backbone\.")  # the shortest one
