@@ -17,7 +17,7 @@ from fastreid.config import get_cfg
 from fastreid.config.unsupported import REASONS
 from fastreid.data.benchmarks.diff_person import file_name
 from fastreid.data.datasets import DATASET_REGISTRY
-from fastreid.engine import default_argument_parser
+from fastreid.engine.setup import tool_argument_parser
 from fastreid.modeling import build_model
 from tests.miniature import ADDED, ROOT, Scratch, finished_quickstart, make_scratch
 from tests.pages import MIGRATING, TEXTS, blocks
@@ -181,7 +181,7 @@ def changed_keys(command: str) -> set[str]:
     at = [place for place, word in enumerate(words) if word.endswith("train_net.py")]
     if not at or "--help" in words:
         return set()
-    args = default_argument_parser().parse_args([word for word in words[at[0] + 1 :] if word != "--verify"])
+    args = tool_argument_parser().parse_args([word for word in words[at[0] + 1 :] if word != "--verify"])
     return {*args.overlay, *args.opts[::2]} - {*PLACES}
 
 
@@ -214,7 +214,7 @@ def run_script(scratch: Scratch, name: str, words: list[str]) -> None:
 
 def read_command(words: list[str]):
     """Return the config of arguments of train_net; unknown options, files and keys are errors."""
-    args = default_argument_parser().parse_args(words)
+    args = tool_argument_parser().parse_args(words)
     cfg = merged(*(ROOT / path for path in filter(None, [args.config_file, *args.overlay])))
     cfg.merge_from_list(args.opts)
     return cfg

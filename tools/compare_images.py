@@ -3,8 +3,8 @@
 
 python tools/compare_images.py logs/small/resnet18/model_final.pth a.jpg b.jpg c.jpg
 
-If the folder of the checkpoint has thresholds.json (TEST.ROC.ENABLED), the threshold of --false-matches decides whether
-two images show the same person.
+If the folder of the checkpoint has thresholds.json (TEST.ROC.ENABLED) of an evaluation of this checkpoint, the
+threshold of --false-matches decides whether two images show the same person.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from typing import Any
 
 from fastreid import Predictor
 from fastreid.config import user_path
+from fastreid.engine.evaluating import last_evaluation
 from fastreid.evaluation.results import THRESHOLDS
 from fastreid.evaluation.thresholds import MATCH_RATES, match_rate_choice, rate_label
 from fastreid.retrieval import build_dist
+from fastreid.utils.checkpoint_file import read_checkpoint
 from fastreid.utils.display_text import printable
 from fastreid.utils.errors import UserError, reported_as
+from fastreid.utils.manifest import EVALUATION, read_manifest
 from fastreid.utils.text import TextError, read_text
 
 from tabulate import tabulate
@@ -40,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     rates = [f"{100 * rate:g}" for rate in MATCH_RATES]
     add("--false-matches", choices=rates, default="1", help="rate of the threshold, in percent (default: 1)")
     add("--protocol", help="whose threshold is taken (default: the first one of thresholds.json)")
+    add(
+        "--thresholds",
+        type=user_path,
+        metavar="FILE",
+        help="thresholds of this checkpoint (default: thresholds.json beside it)",
+    )
     return parser
 
 
@@ -52,41 +61,69 @@ def main(argv: list[str] | None = None) -> None:
         metric = predictor.cfg.TEST.METRIC
         features = predictor.embed([args.first, *args.others], normalize=False)
         distances = build_dist(features[:1], features[1:], metric)[0].tolist()
-        threshold, source = _threshold(args.checkpoint.parent / THRESHOLDS, args.protocol, rate)
+        file = args.thresholds or args.checkpoint.parent / THRESHOLDS
+        doubt = "" if args.thresholds else _doubt(args.checkpoint)
+        point = None if doubt else _point(file, args.protocol, rate, is_needed=args.thresholds or args.protocol)
         rows = [
-            [printable(os.fspath(path)), f"{distance:.3f}", *([_verdict(distance, threshold)] if source else [])]
+            [printable(os.fspath(path)), f"{distance:.3f}", *([_verdict(distance, point)] if point else [])]
             for path, distance in zip(args.others, distances, strict=True)
         ]
         headers = [f"compared with {printable(os.fspath(args.first))}", f"{metric} distance", "same person?"]
         print(tabulate(rows, headers=headers[: len(rows[0])], disable_numparse=True, colalign=["left", "right"]))
-        print(f"\n{_explained(threshold, source, rate)}")
+        print(f"\n{_explained(point, rate) if point else doubt or _NOT_KNOWN}")
 
 
-def _verdict(distance: float, threshold: float | None) -> str:
-    return "yes" if threshold is not None and distance <= threshold else "no"
+_NOT_KNOWN = f"No threshold is known: {THRESHOLDS}, which TEST.ROC.ENABLED True writes, is not beside the checkpoint."
 
 
-def _explained(threshold: float | None, source: str, rate: float) -> str:
+def _doubt(checkpoint: Path) -> str:
+    """Return why the thresholds beside a checkpoint may be of another one; "" if there is no reason."""
+    folder, others = checkpoint.parent, ""
+    if not (folder / THRESHOLDS).is_file():
+        return ""
+    iteration, done = read_checkpoint(checkpoint).get("iteration"), last_evaluation(folder)
+    if done and iteration is not None and done.iteration != iteration:
+        others = f"iteration {done.iteration}, and {checkpoint.name} is of iteration {iteration}"
+    evaluated = (read_manifest(folder / EVALUATION) or {}).get("config", {}).get("MODEL", {}).get("WEIGHTS")
+    if evaluated and Path(evaluated).name != checkpoint.name:
+        others = f"{Path(evaluated).name}, which was evaluated in this folder"
+    return others and (
+        f"No threshold is taken: {folder / THRESHOLDS} may be of {others}. Evaluate this checkpoint with train_net.py "
+        f"--eval-only and an OUTPUT_DIR of its own, and give its {THRESHOLDS} with --thresholds."
+    )
+
+
+def _verdict(distance: float, point: dict[str, Any]) -> str:
+    return "yes" if point["threshold"] is not None and distance <= point["threshold"] else "no"
+
+
+def _explained(point: dict[str, Any], rate: float) -> str:
     """Return a sentence about the threshold."""
-    if not source:
-        return f"No threshold is known: {THRESHOLDS}, which TEST.ROC.ENABLED True writes, is not beside the checkpoint."
     pairs = f"{rate_label(rate)} of pairs of two people"
-    if threshold is None:
-        return f"There is no threshold at which at most {pairs} are accepted ({source})."
-    return f"The threshold is {threshold:.3f}: at most {pairs} are nearer ({source})."
+    if point["threshold"] is None:
+        return f"There is no threshold at which at most {pairs} are accepted ({point['source']})."
+    return (
+        f"The threshold is {point['threshold']:.3f}: at most {pairs} are nearer, and {point['true_match_rate']:.0f} % "
+        f"of pairs of one person ({point['source']})."
+    )
 
 
-def _threshold(file: Path, protocol: str | None, rate: float) -> tuple[float | None, str]:
-    """Return the threshold of a false-match rate, and a description of where it is from; "" if there is no file."""
-    if not file.is_file() and protocol is None:
-        return None, ""
+def _point(file: Path, protocol: str | None, rate: float, *, is_needed: object) -> dict[str, Any] | None:
+    """Return the threshold of a false-match rate, its true-match rate and its source; None if there is no file."""
+    if not file.is_file() and not is_needed:
+        return None
     try:
         found: dict[str, Any] = json.loads(read_text(file))
         name = protocol or next(iter(found))
         if name not in found:
             raise ThresholdError(f"{file} has no protocol {name!r}; it has {', '.join(found)}")
         points = {point["choice"]: point for point in found[name]["points"]}
-        return points[match_rate_choice(rate)]["threshold"], f"{printable(name)} of {file}"
+        point = points[match_rate_choice(rate)]
+        return {
+            "threshold": point["threshold"],
+            "true_match_rate": point["true_match_rate"],
+            "source": f"{printable(name)} of {file}",
+        }
     except (OSError, TextError, json.JSONDecodeError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ThresholdError(f"cannot read a threshold from {file} ({error}); evaluate again") from error
 

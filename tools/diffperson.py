@@ -19,7 +19,8 @@ from typing import Any
 
 from fastreid.config import CfgNode, ConfigError, get_cfg
 from fastreid.config.tree import leaves
-from fastreid.engine import default_argument_parser, launch
+from fastreid.engine import launch
+from fastreid.engine.setup import tool_argument_parser
 from fastreid.generation.caption import caption, captions_file
 from fastreid.generation.exporting import export
 from fastreid.generation.filtering import filter_pictures, top_up
@@ -40,7 +41,7 @@ OTHER_STAGES = tuple(f"DIFFPERSON.{group}" for group in ("GEN.", "FILTER.", "EXP
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser: a stage, the options of train_net.py and --shard."""
-    parser = default_argument_parser()
+    parser = tool_argument_parser()
     parser.description = "Write people with a diffusion model, stage by stage."
     parser.add_argument("--shard", default="1/1", metavar="i/n", help="part of the people, as 1/8 (default: all)")
     return parser

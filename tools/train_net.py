@@ -15,13 +15,13 @@ from collections.abc import Sequence
 
 from fastreid.config import CfgNode, check_ranges, get_cfg, imports_in, resolve_device
 from fastreid.data.check import check_first_images, counts_table
-from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup, launch
+from fastreid.engine import DefaultTrainer, build_for_evaluation, default_setup, launch
 from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.manifest import evaluation_manifest, names_of, splits_of
 from fastreid.engine.memory import memory_summary
 from fastreid.engine.report import write_report
 from fastreid.engine.resuming import seed_of_run
-from fastreid.engine.setup import release_output_folder
+from fastreid.engine.setup import release_output_folder, tool_argument_parser
 from fastreid.engine.summary import model_summary, schedule_summary
 from fastreid.evaluation import check_expected_results, verify_results
 from fastreid.utils.errors import reported_as
@@ -34,7 +34,7 @@ logging.getLogger("fastreid.config.notices").addHandler(logging.NullHandler())
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser of the options that all training scripts have, and of --verify."""
-    parser = default_argument_parser()
+    parser = tool_argument_parser()
     parser.add_argument(
         "--verify",
         action="store_true",

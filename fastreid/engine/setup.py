@@ -30,13 +30,46 @@ logger = logging.getLogger(__name__)
 
 
 def default_argument_parser() -> argparse.ArgumentParser:
-    """The parser of fast-reid's options, --dry-run and others."""
+    """The parser of fast-reid's options, and of --resume-anyway.
+
+    The options of `tool_argument_parser` are left out: a program that does not read them would ignore them.
+    """
     parser = argparse.ArgumentParser(
         description="Train or evaluate a re-identification model.",
         epilog="KEY VALUE pairs override the config file: SOLVER.BASE_LR 0.001 MODEL.DEVICE cpu",
     )
     add = parser.add_argument
     add("--config-file", default="", metavar="FILE", help="YAML file of config keys")
+    add(
+        "--resume",
+        action="store_true",
+        help="resume from OUTPUT_DIR/last_checkpoint, if there is one",
+    )
+    add(
+        "--resume-anyway",
+        dest="resume",
+        action="store_const",
+        const=ANYWAY,
+        help="like --resume, but accept that data or config have changed; changes are recorded",
+    )
+    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes on each machine")
+    add("--num-machines", type=int, default=1, metavar="N", help="machines in the run")
+    add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
+    add(
+        "--dist-url",
+        default="auto",
+        metavar="URL",
+        help="tcp://ADDRESS:PORT; auto: a free local port",
+    )
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
+    return parser
+
+
+def tool_argument_parser() -> argparse.ArgumentParser:
+    """The parser of the options that the training tools of this library read."""
+    parser = default_argument_parser()
+    add = parser.add_argument
     add(
         "--overlay",
         action="append",
@@ -52,29 +85,7 @@ def default_argument_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="Python file to import first, with user-defined data sets or models; may be given several times",
     )
-    add(
-        "--resume",
-        action="store_true",
-        help="resume from OUTPUT_DIR/last_checkpoint, if there is one",
-    )
-    add(
-        "--resume-anyway",
-        dest="resume",
-        action="store_const",
-        const=ANYWAY,
-        help="like --resume, but accept that data or config have changed; changes are recorded",
-    )
-    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and stop")
     add("--dry-run", action="store_true", help="build everything, print summaries and stop")
-    add("--num-gpus", type=int, default=1, metavar="N", help="processes on each machine")
-    add("--num-machines", type=int, default=1, metavar="N", help="machines in the run")
-    add("--machine-rank", type=int, default=0, metavar="N", help="number of this machine, from 0")
-    add(
-        "--dist-url",
-        default="auto",
-        metavar="URL",
-        help="tcp://ADDRESS:PORT; auto: a free local port",
-    )
     add(
         "--timeout",
         type=float,
@@ -82,7 +93,6 @@ def default_argument_parser() -> argparse.ArgumentParser:
         metavar="MINUTES",
         help="stop if a process of the run does not respond for this long (default: %(default)g)",
     )
-    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and their values")
     return parser
 
 

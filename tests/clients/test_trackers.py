@@ -121,10 +121,10 @@ def test_a_predictor_takes_a_path_a_picture_a_batch_and_any_size(cfg, client):
     expected = predictor.describe([path])
     picture = Image.open(path)
     for given in (path, str(path), picture, np.asarray(picture)):
-        assert torch.allclose(predictor(given), expected, atol=1e-5)
+        assert torch.allclose(predictor(given), expected, atol=1e-4)  # values up to 27
     images = torch.rand(2, 3, 64, 32) * 255
     both = predictor(images)
-    assert torch.allclose(predictor(images[1]), both[1:], atol=1e-5)
+    assert torch.allclose(predictor(images[1]), both[1:], atol=1e-4)
     assert torch.equal(predictor({"images": images, "camids": torch.zeros(2)}), both)
     assert torch.equal(predictor(images.numpy()), both)
     assert predictor(images[:, :, :48]).shape == (2, 16)  # a convolutional network takes any size

@@ -24,7 +24,7 @@ from fastreid.config.ranges import COUNT, RULES, TEXT
 from fastreid.config.tree import leaves
 from fastreid.config.unread import log_unread
 from fastreid.config.unsupported import REASONS, require_unread
-from fastreid.engine import default_argument_parser
+from fastreid.engine.setup import tool_argument_parser
 from fastreid.methods import models
 from fastreid.modeling import META_ARCH_REGISTRY
 
@@ -132,6 +132,6 @@ def test_the_trainer_imports_a_module_before_it_merges_its_keys(tmp_path):
     spec = importlib.util.spec_from_file_location("train_net", Path(__file__).parents[2] / "tools/train_net.py")
     train_net = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(train_net)
-    args = default_argument_parser().parse_args(["--config-file", str(tmp_path / "toy.yml"), "MODEL.SEED", "5"])
+    args = tool_argument_parser().parse_args(["--config-file", str(tmp_path / "toy.yml"), "MODEL.SEED", "5"])
     cfg = train_net.setup_cfg(args)
     assert (cfg.MODEL.TOY.WIDTH, cfg.MODEL.SEED) == (3, 5)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fastreid.config import ConfigError, get_cfg
-from fastreid.engine import default_argument_parser, default_setup
+from fastreid.engine import default_setup
+from fastreid.engine.setup import tool_argument_parser
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def put_back():
 
 
 def parse(*words):
-    return default_argument_parser().parse_args(words)
+    return tool_argument_parser().parse_args(words)
 
 
 def test_options_and_key_value_pairs():

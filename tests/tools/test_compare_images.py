@@ -6,6 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from fastreid.utils.manifest import EVALUATION, FORMAT, write_manifest
 from tests.miniature import run_tool
 
 
@@ -21,7 +22,7 @@ def run(people, tmp_path):
 
 
 def write_thresholds(folder, threshold):
-    point = {"choice": "false matches <= 1 %", "threshold": threshold}
+    point = {"choice": "false matches <= 1 %", "threshold": threshold, "true_match_rate": 61.7}
     (folder / "thresholds.json").write_text(json.dumps({"Mine": {"points": [point]}}))
 
 
@@ -41,7 +42,10 @@ def test_the_threshold_of_the_run_decides(run):
     write_thresholds(run, 1e-3)
     said = compare(run)
     assert [line.split()[-1] for line in said.splitlines()[2:4]] == ["yes", "no"]
-    assert "The threshold is 0.001: at most 1 % of pairs of two people are nearer (Mine of thresholds.json)" in said
+    assert (
+        "The threshold is 0.001: at most 1 % of pairs of two people are nearer, and 62 % of pairs of one person" in said
+    )
+    assert "(Mine of thresholds.json)" in said
 
 
 def test_no_pair_is_accepted_where_there_is_no_threshold(run):
@@ -68,3 +72,17 @@ def test_a_broken_file_of_thresholds(run):
     (run / "thresholds.json").write_text("{")
     with pytest.raises(SystemExit, match="cannot read a threshold from"):
         compare(run)
+
+
+def test_thresholds_of_another_checkpoint_are_not_taken(run):
+    write_thresholds(run, 1e-3)
+    record = {"iteration": 600, "epoch": 1, "best_metric": None, "best_iteration": None}
+    (run / "last_evaluation.json").write_text(json.dumps(record))
+    said = compare(run)
+    assert "may be of iteration 600, and model_final.pth is of iteration" in said and "same person?" not in said
+    said = compare(run, "--thresholds", "thresholds.json")
+    assert "The threshold is 0.001" in said
+    (run / "last_evaluation.json").unlink()
+    config = {"MODEL": {"WEIGHTS": "logs/model_best.pth"}}
+    write_manifest(run / EVALUATION, {"format": FORMAT, "config": config, "sessions": []})
+    assert "may be of model_best.pth, which was evaluated in this folder" in compare(run)

@@ -217,7 +217,7 @@ def test_translated_keys_are_not_printed_before_the_log_is_set_up(tmp_path):
     script = (
         "import importlib.util, sys; spec = importlib.util.spec_from_file_location('train_net', sys.argv.pop(1)); "
         "tool = importlib.util.module_from_spec(spec); spec.loader.exec_module(tool); "
-        "cfg = tool.setup_cfg(tool.default_argument_parser().parse_args()); print(cfg.SOLVER.MAX_EPOCH)"
+        "cfg = tool.setup_cfg(tool.argument_parser().parse_args()); print(cfg.SOLVER.MAX_EPOCH)"
     )
     command = [sys.executable, "-c", script, str(TOOL), "SOLVER.MAX_ITER", "7"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)

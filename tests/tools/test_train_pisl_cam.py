@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from fastreid.engine import default_argument_parser
+from fastreid.engine.setup import tool_argument_parser
 from tests.miniature import FEW_STEPS, ROOT, rendered, run_tool
 from tests.recipes import leaves, merged
 
@@ -22,7 +22,7 @@ def tool(monkeypatch):
 
 def changed(words):
     """Return the recipe of arguments of train_net.py, and {key: value} of what they change."""
-    args = default_argument_parser().parse_args(words)
+    args = tool_argument_parser().parse_args(words)
     cfg = merged(ROOT / args.config_file)
     before = leaves(cfg)
     cfg.merge_from_list(args.opts)

@@ -53,12 +53,14 @@ def load_pretrained(
     def values_filled(state: dict[str, Tensor]) -> int:
         try:
             return sum(value.numel() for value in fitting_of(adapt(module, state)).values())
-        except WeightsError:  # without a prefix, names of two parts of the file may be the same
-            return 0
+        except WeightsError:
+            if state.keys() == whole.keys():
+                raise
+            return 0  # without a prefix, names of two parts of the file may be the same
 
-    state = state_dict_in(read_checkpoint(file), file)
-    check_kinds(state, file)
-    wrapper, state = without_wrapper(state, values_filled)
+    whole = state_dict_in(read_checkpoint(file), file)
+    check_kinds(whole, file)
+    wrapper, state = without_wrapper(whole, values_filled)
     if wrapper:
         logger.info("%s: %r is dropped from its names", file, wrapper)
     state = adapt(module, state)
