@@ -20,6 +20,7 @@ from fastreid.engine.resuming import ANYWAY, check_resumable, take_options
 from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.engine.trainer_base import progress_of
 from fastreid.engine.training_loader import TrainingLoader
+from fastreid.evaluation.results import set_results_aside
 from fastreid.modeling import interface_of
 from fastreid.modeling.trained import saying_what_it_is
 from fastreid.solver import LRSchedule
@@ -70,12 +71,12 @@ class ResumableTrainer(SimpleTrainer):
         return sha256_of(self.cfg.MODEL.WEIGHTS) if self.cfg.MODEL.WEIGHTS and comm.is_main_process() else None
 
     def _prepare_folder(self) -> None:
-        """Rename the checkpoints of an earlier run in OUTPUT_DIR, so that a new run is not mistaken for it."""
+        """Rename checkpoints and results of an earlier run in OUTPUT_DIR: a new run must not be mistaken for it."""
         if comm.is_main_process() and not self.start_iter:
             (Path(self.cfg.OUTPUT_DIR) / RECORD).unlink(missing_ok=True)
-            if moved := self.checkpointer.set_aside():
+            if moved := [*self.checkpointer.set_aside(), *set_results_aside(self.cfg.OUTPUT_DIR)]:
                 logger.warning(
-                    "checkpoints of an earlier run in %s were renamed to %s", self.cfg.OUTPUT_DIR, ", ".join(moved)
+                    "files of an earlier run in %s were renamed to %s", self.cfg.OUTPUT_DIR, ", ".join(moved)
                 )
         comm.synchronize()
 

@@ -22,6 +22,8 @@ from fastreid.utils.optional import optional
 logger = logging.getLogger(__name__)
 
 THRESHOLDS = "thresholds.json"
+# Files that each evaluation writes, and the page that shows them.
+RESULTS = ("results.json", "results.csv", "intervals.json", "ranked_lists.json", "breakdown.json", "report.html")
 
 Metrics = Mapping[str, float | int]
 
@@ -69,6 +71,12 @@ def _write_or_remove(path: Path, contents: Mapping[str, Any]) -> None:
         write_json(path, contents)
     else:
         path.unlink(missing_ok=True)
+
+
+def set_results_aside(output_dir: str | Path) -> list[str]:
+    """Rename what an earlier evaluation has written to NAME_before; return the new names."""
+    paths = [path for path in (Path(output_dir) / name for name in (*RESULTS, THRESHOLDS)) if path.is_file()]
+    return [path.replace(path.with_stem(f"{path.stem}_before")).name for path in paths]
 
 
 def write_results(output_dir: str | Path, results: Mapping[str, Metrics]) -> None:

@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 
 
+def as_batch(images: Any) -> Mapping[str, Any]:
+    """Return a batch of images [B, 3, H, W]; a batch stays as it is."""
+    return {"images": images} if isinstance(images, Tensor) else images
+
+
 class ImageModule(nn.Module):
     """Holds the mean and standard deviation of pixels, which are not in checkpoints, and normalizes images.
 
@@ -39,5 +44,5 @@ class ImageModule(nn.Module):
         Returns:
             Normalized images [B, 3, H, W].
         """
-        images = batched_inputs if isinstance(batched_inputs, Tensor) else batched_inputs["images"]
+        images = as_batch(batched_inputs)["images"]
         return (images.to(self.device) - self.pixel_mean) / self.pixel_std

@@ -199,8 +199,8 @@ def _merged(text: str, path: str | os.PathLike[str]) -> CfgNode:
         cfg.merge_from_text(text, f"the config in {path}")
     except ConfigError as error:
         raise ConfigError(
-            f"{error}. If code of yours adds the key with add_section, import it first; if it adds the key to a config, "
-            "or if the checkpoint is of a newer version, give that config (Predictor(checkpoint, config=cfg))"
+            f"{error}. If code of yours adds the key with add_section, import it first; if it adds the key to a "
+            "config, or if the checkpoint is of a newer version, give that config (Predictor(checkpoint, config=cfg))"
         ) from error
     return cfg
 

@@ -201,3 +201,14 @@ def test_a_drawn_seed_is_known_to_the_next_session(tmp_path):
     assert seed_of_run(tmp_path) is None
     train(toy_cfg(tmp_path, MODEL__SEED=77, SOLVER__MAX_EPOCH=1))
     assert seed_of_run(tmp_path) == 77
+
+
+def test_results_of_an_earlier_run_are_not_those_of_a_new_one(tmp_path):
+    for name in ("results.json", "thresholds.json", "report.html"):
+        (tmp_path / name).write_text(f"the first {name}")
+    train(toy_cfg(tmp_path, SOLVER__MAX_EPOCH=1, TEST__EVAL_PERIOD=0))
+    assert not (tmp_path / "thresholds.json").exists()
+    assert (tmp_path / "thresholds_before.json").read_text() == "the first thresholds.json"
+    assert (tmp_path / "results_before.json").exists() and (tmp_path / "report_before.html").exists()
+    train(toy_cfg(tmp_path, SOLVER__MAX_EPOCH=2, TEST__EVAL_PERIOD=0), resume=True)
+    assert (tmp_path / "results_before.json").read_text() == "the first results.json"

@@ -11,6 +11,7 @@ from fastreid.config import CfgNode, configurable
 from fastreid.methods.sd_reid.encoder import PersonEncoder
 from fastreid.methods.sd_reid.person_losses import PersonLosses
 from fastreid.methods.sd_reid.person_model import PersonModel
+from fastreid.modeling.image_module import as_batch
 
 
 class SDReIDStage1(PersonModel):
@@ -36,12 +37,13 @@ class SDReIDStage1(PersonModel):
         person = PersonEncoder(cfg)
         return {"person": person, "loss_terms": PersonLosses.from_config(cfg, person)}
 
-    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor] | Tensor:
+    def forward(self, batch: Mapping[str, Any] | Tensor) -> dict[str, Tensor] | Tensor:
         """Return losses in training, and retrieval features otherwise.
 
         Args:
-            batch: `images`, and in training `targets` and `viewids`.
+            batch: `images`, and in training `targets` and `viewids`; or images, in eval mode.
         """
+        batch = as_batch(batch)
         features = self.person(batch["images"])
         if not self.training:
             return self.person.neck(features.identity)
