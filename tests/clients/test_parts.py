@@ -11,6 +11,7 @@ from torch import nn
 from fastreid.evaluation import jaccard_graph
 from fastreid.evaluation.evaluator import ReidEvaluator
 from fastreid.evaluation.reid_evaluation import ReidEvaluator as ReidEvaluatorOfFastReid
+from fastreid.evaluation.rerank import re_ranking
 from fastreid.layers import (
     IBN,
     Non_local,
@@ -27,6 +28,8 @@ from fastreid.layers import (
 from fastreid.modeling.losses import log_accuracy
 from fastreid.modeling.losses.utils import concat_all_gather, cosine_dist, euclidean_dist, normalize
 from fastreid.modeling.meta_arch import META_ARCH_REGISTRY, Distiller
+from fastreid.retrieval.compiled_engine import CompiledDistances
+from fastreid.retrieval.reranking import RerankedDistances
 from fastreid.solver import build as solver
 from fastreid.utils import comm
 from fastreid.utils.collect_env import collect_env_info
@@ -37,6 +40,7 @@ from fastreid.utils.compute_dist import (
     compute_jaccard_distance,
 )
 from fastreid.utils.env import seed_all_rng
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.events import EventStorage
 
 
@@ -131,3 +135,56 @@ def test_modules_of_fast_reid(cfg):
     optimizer, groups = solver.build_optimizer(cfg, model)
     assert optimizer.param_groups and groups is not None
     assert solver.build_lr_scheduler(cfg, optimizer, iters_per_epoch=4)["lr_sched"]
+
+
+def test_reranking_of_distance_matrices():
+    features = torch.cat([seeded(9, 6) + offset for offset in (0, 0.3, 2)]).numpy()
+    query, gallery = features[:7], features[7:]
+    dist = torch.cdist(torch.from_numpy(features), torch.from_numpy(features)).numpy()
+    given = dist[:7, 7:], dist[:7, :7], dist[7:, 7:]
+    kept = [matrix.copy() for matrix in given]
+    for k1, k2, lambda_value in ((20, 6, 0.3), (6, 1, 0.0), (5, 3, 1.0)):
+        plain = CompiledDistances(query, gallery, metric="euclidean")
+        options = {"k1": k1, "k2": k2, "weight": lambda_value, "metric": "euclidean"}
+        expected = RerankedDistances(plain, query, gallery, **options).rows(0, 7)
+        found = re_ranking(*given, k1, k2, lambda_value)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(found, of_the_paper(dist, 7, k1, k2, lambda_value), atol=1e-5)
+    np.testing.assert_array_equal(re_ranking(*given), re_ranking(*given, k1=20, k2=6, lambda_value=0.3))
+    assert found.shape == (7, 20) and found.dtype == np.float32
+    for matrix, before in zip(given, kept, strict=True):
+        np.testing.assert_array_equal(matrix, before)
+
+
+def of_the_paper(dist, num_queries, k1, k2, lambda_value):
+    """Zhong et al. with sets and full matrices; `dist` is that of all images, queries first."""
+    dist = dist.astype(np.float64) ** 2
+    dist /= dist.max(axis=1, keepdims=True)
+    order, encoded = dist.argsort(axis=1, kind="stable"), np.zeros_like(dist)
+
+    def reciprocal(image, k):
+        return {other for other in order[image, : k + 1] if image in order[other, : k + 1]}
+
+    for image in range(len(dist)):
+        members = reciprocal(image, k1)
+        halves = [reciprocal(other, round(k1 / 2)) for other in members]
+        columns = sorted(members.union(*(half for half in halves if 3 * len(half & members) > 2 * len(half))))
+        weights = np.exp(-dist[image, columns])
+        encoded[image, columns] = weights / weights.sum()
+    encoded = np.stack([encoded[row[:k2]].mean(axis=0) for row in order])
+    shared = np.minimum(encoded[:, None], encoded[None]).sum(axis=2)
+    final = (1 - lambda_value) * (1 - shared / (2 - shared)) + lambda_value * dist
+    return final[:num_queries, num_queries:]
+
+
+def test_reranking_refuses_matrices_that_do_not_fit():
+    across, queries, gallery = np.ones((2, 3)), np.ones((2, 2)), np.ones((3, 3))
+    with pytest.raises(ArgumentError, match=r"got \[2, 3\], \[3, 3\] and \[2, 2\]"):
+        re_ranking(across, gallery, queries)
+    with pytest.raises(ValueError, match="0 … 1, got 2"):
+        re_ranking(across, queries, gallery, lambda_value=2)
+    with pytest.raises(ValueError, match="k1"):
+        re_ranking(across, queries, gallery, k1=0)
+    gallery[1, 1] = np.nan
+    with pytest.raises(ValueError, match="nan|NaN|finite"):
+        re_ranking(across, queries, gallery)
