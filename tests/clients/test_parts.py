@@ -149,32 +149,10 @@ def test_reranking_of_distance_matrices():
         expected = RerankedDistances(plain, query, gallery, **options).rows(0, 7)
         found = re_ranking(*given, k1, k2, lambda_value)
         np.testing.assert_allclose(found, expected, atol=1e-5)
-        np.testing.assert_allclose(found, of_the_paper(dist, 7, k1, k2, lambda_value), atol=1e-5)
     np.testing.assert_array_equal(re_ranking(*given), re_ranking(*given, k1=20, k2=6, lambda_value=0.3))
     assert found.shape == (7, 20) and found.dtype == np.float32
     for matrix, before in zip(given, kept, strict=True):
         np.testing.assert_array_equal(matrix, before)
-
-
-def of_the_paper(dist, num_queries, k1, k2, lambda_value):
-    """Zhong et al. with sets and full matrices; `dist` is that of all images, queries first."""
-    dist = dist.astype(np.float64) ** 2
-    dist /= dist.max(axis=1, keepdims=True)
-    order, encoded = dist.argsort(axis=1, kind="stable"), np.zeros_like(dist)
-
-    def reciprocal(image, k):
-        return {other for other in order[image, : k + 1] if image in order[other, : k + 1]}
-
-    for image in range(len(dist)):
-        members = reciprocal(image, k1)
-        halves = [reciprocal(other, round(k1 / 2)) for other in members]
-        columns = sorted(members.union(*(half for half in halves if 3 * len(half & members) > 2 * len(half))))
-        weights = np.exp(-dist[image, columns])
-        encoded[image, columns] = weights / weights.sum()
-    encoded = np.stack([encoded[row[:k2]].mean(axis=0) for row in order])
-    shared = np.minimum(encoded[:, None], encoded[None]).sum(axis=2)
-    final = (1 - lambda_value) * (1 - shared / (2 - shared)) + lambda_value * dist
-    return final[:num_queries, num_queries:]
 
 
 def test_reranking_refuses_matrices_that_do_not_fit():
