@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from fastreid.retrieval.reranking import JaccardRows
+from fastreid.retrieval.jaccard import JaccardRows
 
 MISSING = 1.0
 """Jaccard distance of images without a common neighbour, whose entries are not stored."""

@@ -1,10 +1,11 @@
-"""Products of given pairs of descriptors, and of all pairs in given lists."""
+"""Distances and products of given pairs of descriptors, and of all pairs in given lists."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from fastreid.retrieval import compiled_engine
+from fastreid.retrieval.metric import fit_metric, metric_named, squared_lengths
 
 _NUMBERS = 2**24  # numbers that are copied together without compiled kernels
 
@@ -54,3 +55,37 @@ def products_in_lists(rows: np.ndarray, lists: np.ndarray, num_threads: int) -> 
     parts = np.array_split(lists, max(1, lists.size * rows.shape[1] // _NUMBERS))
     products = [rows[part] @ rows[part].transpose(0, 2, 1) for part in parts]
     return np.concatenate([product[:, first, second] for product in products])
+
+
+def distances_of_pairs(
+    rows: np.ndarray, left: np.ndarray, right: np.ndarray, metric: str, num_threads: int
+) -> np.ndarray:
+    """Return float32 distances of pairs of rows; those of the metric, up to the last bits.
+
+    Args:
+        rows: float32 [N, D].
+        left: rows of the pairs, int32 [M].
+        right: the other rows of the pairs, int32 [M].
+        metric: as `nearest_neighbors`.
+        num_threads: number of threads of the compiled kernel.
+
+    Returns:
+        float32 [M].
+    """
+    fitted = fit_metric(metric_named(metric), rows, rows)
+    rows, factors, offsets = fitted.scales(rows, 0, "image", num_threads)
+    if fitted.metric.normalizes and not fitted.is_centred and _are_usual(factors):
+        lengths = np.sqrt(squared_lengths(rows, num_threads=num_threads))
+        lengths = np.where(lengths > 0, lengths, 1).astype(np.float32)
+        return 1 - products_of_pairs(rows, fitted.centre, left, right, num_threads) / (lengths[left] * lengths[right])
+    centre = fitted.centre
+    if fitted.metric.normalizes:
+        rows, centre = fitted.centred(rows, factors), np.zeros_like(centre)
+    products = products_of_pairs(rows, centre, left, right, num_threads)
+    distances = offsets[left] + offsets[right] + np.float32(fitted.metric.slope) * products
+    return np.maximum(distances, np.float32(fitted.lowest))
+
+
+def _are_usual(factors: np.ndarray) -> bool:
+    """Return whether products of rows with these factors fit float32."""
+    return bool(((factors > 2.0**-50) & (factors < 2.0**50)).all())

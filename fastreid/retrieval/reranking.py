@@ -7,6 +7,7 @@ only if they share a neighbour.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,18 +16,16 @@ import torch
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from fastreid.retrieval import compiled_engine
 from fastreid.retrieval.descriptors import check_pair, rows_on_cpu
-from fastreid.retrieval.distances import Distances
-from fastreid.retrieval.metric import fit_metric, joined_rows, metric_named, squared_lengths
+from fastreid.retrieval.distances import Distances, MatrixDistances
+from fastreid.retrieval.jaccard import JaccardRows
+from fastreid.retrieval.metric import fit_metric, joined_rows, metric_named
 from fastreid.retrieval.neighbors import Neighbors, nearest_neighbors
-from fastreid.retrieval.pairs import products_of_pairs
+from fastreid.retrieval.pairs import distances_of_pairs
 from fastreid.utils.counts import thread_count, whole_number
 from fastreid.utils.devices import usable_device
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.suggest import explain_choice
-
-_BLOCK_ROWS = 1024  # rows whose Jaccard distances are computed together
 
 
 @dataclass(frozen=True)
@@ -182,11 +181,13 @@ class RerankedDistances(Distances):
         Raises:
             ValueError: as `jaccard_graph`; a weight outside of 0 to 1.
         """
-        if not 0 <= weight <= 1:
-            raise ValueError(f"the weight of the plain distance (TEST.RERANK.LAMBDA) must lie in 0 … 1, got {weight}")
+        self._weight = _checked(weight)
         options = _SearchOptions.of(metric, search, device, None)
         encoded, nearest = _encode(joined_rows(query, gallery, metric), k1, k2, "zhong", options)
-        self._plain, self._weight = plain, weight
+        self._combine(plain, encoded, nearest)
+
+    def _combine(self, plain: Distances, encoded: sparse.csr_matrix, nearest: Neighbors) -> None:
+        self._plain = plain
         self.shape, self.rows_at_once = plain.shape, plain.rows_at_once
         num_queries = self.shape[0]
         self._greatest = _farthest(nearest)[:num_queries]
@@ -207,6 +208,36 @@ class RerankedDistances(Distances):
             row += rest  # images without a common neighbour: their Jaccard distance is 1
             row[images] = combined
         return block
+
+
+class RerankedMatrix(RerankedDistances):
+    """`RerankedDistances` of images of which all distances are given, as published code takes them."""
+
+    def __init__(self, everyone: np.ndarray, num_queries: int, *, k1: int, k2: int, weight: float) -> None:
+        """Encode all images.
+
+        Args:
+            everyone: finite distances float32 [N, N], queries first; Zhong et al. take squared Euclidean ones.
+            num_queries: number of queries.
+            k1: as `RerankedDistances`.
+            k2: as `RerankedDistances`.
+            weight: as `RerankedDistances`.
+
+        Raises:
+            ValueError: k1 or k2 below 1, a weight outside of 0 to 1.
+        """
+        self._weight, k1, k2 = _checked(weight), whole_number(k1, "k1", 1), whole_number(k2, "k2", 1)
+        order = np.argsort(everyone, axis=1, kind="stable")[:, : neighbors_needed(k1, k2, "zhong")]
+        ends = np.take_along_axis(everyone, order, axis=1), everyone.max(axis=1, initial=0)
+        nearest = Neighbors(order.astype(np.int32), *ends)
+        encoded = encode_neighbors(nearest, lambda left, right: everyone[left, right], k1, k2, "zhong")
+        self._combine(MatrixDistances(everyone[:num_queries, num_queries:]), encoded, nearest)
+
+
+def _checked(weight: float) -> float:
+    if not 0 <= weight <= 1:
+        raise ValueError(f"the weight of the plain distance (TEST.RERANK.LAMBDA) must lie in 0 … 1, got {weight}")
+    return weight
 
 
 @dataclass(frozen=True)
@@ -237,7 +268,6 @@ def _encode(
     given = rows_on_cpu(features)
     check_pair(given, given)
     rows = fit_metric(metric_named(options.metric), given, given).read(given)
-    num_neighbors = min(len(rows), k1 + chosen.neighbors_beyond_itself)
     needed = min(len(rows), neighbors_needed(k1, k2, definition))
     if nearest is None:
         nearest = nearest_neighbors(rows, needed, with_farthest=chosen.normalizes, **asdict(options))
@@ -248,14 +278,40 @@ def _encode(
         )
     elif chosen.normalizes and nearest.farthest is None:
         raise ArgumentError(f"the definition {definition} needs neighbours that are searched with_farthest=True")
+
+    def between(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        distances = distances_of_pairs(rows, left, right, options.metric, options.num_threads)
+        # |a - b|^2 = 2 - 2 cos
+        return 2 * distances if options.metric == "cosine" and not chosen.normalizes else distances
+
+    return encode_neighbors(nearest, between, k1, k2, definition), nearest
+
+
+def encode_neighbors(
+    nearest: Neighbors,
+    between: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    k1: int,
+    k2: int,
+    definition: str,
+) -> sparse.csr_matrix:
+    """Return the encodings V [N, N] of all images.
+
+    Args:
+        nearest: at least `neighbors_needed` neighbours of each image, with the greatest distances for "zhong".
+        between: returns the distances [M] of pairs of images, int32 [M] and [M].
+        k1: as `jaccard_graph`.
+        k2: as `jaccard_graph`.
+        definition: as `jaccard_graph`.
+    """
+    chosen, num_images = _definition(definition), len(nearest.indices)
+    num_neighbors = min(num_images, k1 + chosen.neighbors_beyond_itself)
     half = _reciprocal(nearest, min(num_neighbors, round(k1 / 2) + 1))
-    members = _expanded(_reciprocal(nearest, num_neighbors), half)
-    encoded = _weighted(members, rows, nearest, chosen, options)
+    encoded = _weighted(_expanded(_reciprocal(nearest, num_neighbors), half), between, nearest, chosen)
     if k2 > 1:
-        k2 = min(k2, len(rows))
+        k2 = min(k2, num_images)
         encoded = (_lists(nearest, k2, 1 / k2) @ encoded).tocsr()  # local query expansion
         encoded.sort_indices()
-    return encoded, nearest
+    return encoded
 
 
 def _lists(nearest: Neighbors, k: int, value: float = 1.0) -> sparse.csr_matrix:
@@ -286,19 +342,16 @@ def _expanded(reciprocal: sparse.csr_matrix, half: sparse.csr_matrix) -> sparse.
 
 def _weighted(
     members: sparse.csr_matrix,
-    rows: np.ndarray,
+    between: Callable[[np.ndarray, np.ndarray], np.ndarray],
     nearest: Neighbors,
     definition: Definition,
-    options: _SearchOptions,
 ) -> sparse.csr_matrix:
     """Return V: exp(-distance) of the members, each row scaled to a sum of one (eq. 7)."""
     counts = np.diff(members.indptr)
     image = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    distances = _distances_of_pairs(rows, image, members.indices.astype(np.int32, copy=False), options)
+    distances = between(image, members.indices.astype(np.int32, copy=False))
     if definition.normalizes:
         distances = distances / _farthest(nearest)[image]
-    elif options.metric == "cosine":
-        distances = 2 * distances  # |a - b|^2 = 2 - 2 cos
     distances[image == members.indices] = 0
     starts, has_any = members.indptr[:-1][counts > 0], counts > 0
     least = np.zeros(len(counts), dtype=np.float32)
@@ -308,90 +361,6 @@ def _weighted(
     sums[has_any] = np.add.reduceat(weights, starts)
     weights = (weights / sums[image]).astype(np.float32)
     return sparse.csr_matrix((weights, members.indices, members.indptr), shape=members.shape)
-
-
-def _distances_of_pairs(rows: np.ndarray, left: np.ndarray, right: np.ndarray, options: _SearchOptions) -> np.ndarray:
-    """Return float32 distances of pairs of rows; those of the metric, up to the last bits."""
-    fitted, threads = fit_metric(metric_named(options.metric), rows, rows), options.num_threads
-    rows, factors, offsets = fitted.scales(rows, 0, "image", threads)
-    if fitted.metric.normalizes and not fitted.is_centred and _are_usual(factors):
-        lengths = np.sqrt(squared_lengths(rows, num_threads=threads))
-        lengths = np.where(lengths > 0, lengths, 1).astype(np.float32)
-        return 1 - products_of_pairs(rows, fitted.centre, left, right, threads) / (lengths[left] * lengths[right])
-    centre = fitted.centre
-    if fitted.metric.normalizes:
-        rows, centre = fitted.centred(rows, factors), np.zeros_like(centre)
-    products = products_of_pairs(rows, centre, left, right, threads)
-    distances = offsets[left] + offsets[right] + np.float32(fitted.metric.slope) * products
-    return np.maximum(distances, np.float32(fitted.lowest))
-
-
-def _are_usual(factors: np.ndarray) -> bool:
-    """Return whether products of rows with these factors fit float32."""
-    return bool(((factors > 2.0**-50) & (factors < 2.0**50)).all())
-
-
-class JaccardRows:
-    """Jaccard distances between the rows of two sparse matrices, computed a few rows at a time.
-
-    Args:
-        rows: encodings [M, N].
-        others: encodings [L, N].
-        num_threads: as `nearest_neighbors`.
-    """
-
-    def __init__(self, rows: sparse.csr_matrix, others: sparse.csr_matrix, num_threads: int | None = None) -> None:
-        self.num_rows = rows.shape[0]
-        by_column = others.tocsc()
-        by_column.sort_indices()
-        self._rows, self._by_column = _arrays(rows), _arrays(by_column)
-        self._num_others = others.shape[0]
-        lengths = np.append(np.diff(by_column.indptr)[rows.indices], 0)
-        touched = np.add.reduceat(lengths, rows.indptr[:-1]) * (np.diff(rows.indptr) > 0)
-        self._room = np.minimum(touched, self._num_others).astype(np.int64)
-        self._num_threads = thread_count(num_threads)
-
-    def between(self, first: int, last: int, max_distance: float) -> sparse.csr_matrix:
-        """Return rows `first` to `last` - 1; distances that are not stored are greater than `max_distance`, or 1."""
-        compute = self._compiled if compiled_engine.is_available() else self._uncompiled
-        parts = [
-            compute(start, min(start + _BLOCK_ROWS, last), max_distance) for start in range(first, last, _BLOCK_ROWS)
-        ]
-        counts, indices, distances = (np.concatenate(part) for part in zip(*parts, strict=True))
-        starts = np.concatenate([[0], counts.cumsum()])
-        return sparse.csr_matrix((distances, indices, starts), shape=(last - first, self._num_others))
-
-    def _compiled(self, first: int, last: int, max_distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        from fastreid.retrieval.rank_cylib.rank_cy import jaccard_rows
-
-        bounds = np.concatenate([[0], self._room[first:last].cumsum()])
-        matrices = *self._rows, *self._by_column
-        sizes = self._num_others, first, last
-        return jaccard_rows(*matrices, *sizes, max_distance, bounds, self._num_threads)
-
-    def _uncompiled(self, first: int, last: int, max_distance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """List every pair of weights and let SciPy add them; used where nothing is compiled."""
-        starts, columns, weights = self._rows
-        column_starts, others, other_weights = self._by_column
-        entries = slice(starts[first], starts[last])
-        row = np.repeat(np.arange(last - first), np.diff(starts[first : last + 1]))
-        lengths = np.diff(column_starts)[columns[entries]]
-        entry = np.repeat(column_starts[columns[entries]] - lengths.cumsum() + lengths, lengths) + np.arange(
-            lengths.sum()
-        )
-        lesser = np.minimum(np.repeat(weights[entries], lengths), other_weights[entry])
-        shape = last - first, self._num_others
-        shared = sparse.coo_matrix((lesser, (np.repeat(row, lengths), others[entry])), shape=shape).tocsr()
-        shared.sort_indices()
-        distances = np.maximum(1 - shared.data / (2 - shared.data), 0).astype(np.float32)
-        kept = distances <= max_distance
-        row = np.repeat(np.arange(last - first), np.diff(shared.indptr))[kept]
-        return np.bincount(row, minlength=last - first), shared.indices[kept], distances[kept]
-
-
-def _arrays(matrix: sparse.csr_matrix | sparse.csc_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return starts, indices and values in the types that the kernels take."""
-    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32, copy=False), matrix.data
 
 
 def _farthest(nearest: Neighbors) -> np.ndarray:

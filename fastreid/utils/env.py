@@ -54,6 +54,15 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def seed_all_rng(seed: int | None = None) -> None:
+    """Seed as `seed_everything` does; the function of fast-reid of this name.
+
+    Args:
+        seed: the seed; None for a random one.
+    """
+    seed_everything(int.from_bytes(os.urandom(4), "little") if seed is None else seed)
+
+
 def make_deterministic() -> None:
     """Make torch use deterministic operations only; others raise an error.
 

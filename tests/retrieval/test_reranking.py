@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastreid.retrieval import compiled_engine, reranking
+from fastreid.retrieval import compiled_engine, jaccard, reranking
 from fastreid.retrieval.compiled_engine import CompiledDistances, distance_rows
 from fastreid.retrieval.distances import MatrixDistances
 from fastreid.retrieval.neighbors import nearest_neighbors
@@ -130,7 +130,7 @@ def test_blocks_of_any_size_give_the_same_bits(engine, monkeypatch):
     assert reranked.rows_at_once == 4
     blocks = [reranked.rows(start, min(start + 4, 15)) for start in range(0, 15, 4)]
     np.testing.assert_array_equal(np.concatenate(blocks), rows)
-    monkeypatch.setattr(reranking, "_BLOCK_ROWS", 7)
+    monkeypatch.setattr(jaccard, "_BLOCK_ROWS", 7)
     again, rows_again, _ = compute()
     np.testing.assert_array_equal(again.toarray(), graph.toarray())
     np.testing.assert_array_equal(rows_again, rows)

@@ -1,5 +1,6 @@
 """Losses, with the names and signatures of fast-reid; those of MODEL.LOSSES.NAME are rows of a table."""
 
+from fastreid.modeling.losses.accuracy import log_accuracy
 from fastreid.modeling.losses.center import CenterLoss
 from fastreid.modeling.losses.cross_entropy import cross_entropy_loss
 from fastreid.modeling.losses.focal import focal_loss
@@ -14,6 +15,7 @@ __all__ = [
     "LossTerms",
     "cross_entropy_loss",
     "focal_loss",
+    "log_accuracy",
     "loss_options",
     "pairwise_circleloss",
     "pairwise_cosface",

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastreid.modeling.losses.utils import cosine_dist, euclidean_dist
 from fastreid.utils import comm
 
 
@@ -31,7 +32,8 @@ def triplet_loss(
             fast-reid, which adds 1e-6 to the sum of exponentials: negatives farther than about 13 lose their weight.
     """
     with torch.autocast(embedding.device.type, enabled=False):  # it would round the products to half precision
-        distances = _distances(embedding.float(), comm.rows_of_all(embedding.float()), norm_feat)
+        compute = cosine_dist if norm_feat else euclidean_dist
+        distances = compute(embedding.float(), comm.rows_of_all(embedding.float()))
     same = targets[:, None] == comm.rows_of_all(targets)[None, :]
     has_negative = ~same.all(dim=1)  # a batch of one person has no triplets
     not_negative = same & has_negative[:, None]  # a row without any is left as it is, so that it has no infinite number
@@ -54,11 +56,3 @@ def _weights(scores: Tensor, mask: Tensor, is_exact: bool) -> Tensor:
     scores = scores * mask  # the maximum is over zeros, too, so that negatives have exp(-distance)
     raw = (scores - scores.amax(dim=1, keepdim=True)).exp() * mask
     return raw / (raw.sum(dim=1, keepdim=True) + 1e-6)
-
-
-def _distances(anchors: Tensor, others: Tensor, norm_feat: bool) -> Tensor:
-    if norm_feat:
-        return 2 - 2 * F.normalize(anchors, dim=1) @ F.normalize(others, dim=1).T
-    squared = anchors.square().sum(dim=1)[:, None] + others.square().sum(dim=1)[None, :] - 2 * anchors @ others.T
-    # The gradient of the root is infinite at zero.
-    return squared.clamp(min=1e-12).sqrt()
