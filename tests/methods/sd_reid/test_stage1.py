@@ -66,6 +66,11 @@ def test_evaluation_gives_the_neck_feature_of_each_image_alone():
     torch.testing.assert_close(whole[3:5], part, rtol=1e-4, atol=1e-5)
 
 
+def test_images_without_a_batch_are_evaluated():
+    model, batch = model_of().eval(), toys.batch()
+    assert torch.equal(model(batch["images"]), model(batch))
+
+
 def test_the_input_is_left_as_it_was():
     model, batch = model_of().eval(), toys.batch()
     before = batch["images"].clone()
