@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
         metric = predictor.cfg.TEST.METRIC
         features = predictor.embed([args.first, *args.others], normalize=False)
         distances = build_dist(features[:1], features[1:], metric)[0].tolist()
-        threshold, source = _threshold(args.checkpoint.parent / THRESHOLDS, args.protocol, rate)
+        file = args.checkpoint.parent / THRESHOLDS
+        threshold, source = _threshold(file, args.protocol, rate, metric)
         rows = [
             [printable(os.fspath(path)), f"{distance:.3f}", *([_verdict(distance, threshold)] if source else [])]
             for path, distance in zip(args.others, distances, strict=True)
@@ -76,7 +78,25 @@ def _explained(threshold: float | None, source: str, rate: float) -> str:
     return f"The threshold is {threshold:.3f}: at most {pairs} are nearer ({source})."
 
 
-def _threshold(file: Path, protocol: str | None, rate: float) -> tuple[float | None, str]:
+def _refuse_other_distances(found: Mapping[str, Any], metric: str, where: str) -> None:
+    """Check that thresholds are of the distances that two images have by themselves.
+
+    Raises:
+        ThresholdError: they are of another metric, or of distances that depend on the gallery.
+    """
+    if found.get("metric", metric) != metric:
+        raise ThresholdError(
+            f"the thresholds of {where} are {found['metric']} distances, and the checkpoint has TEST.METRIC {metric}: "
+            f"evaluate again with TEST.METRIC {metric}"
+        )
+    if changed := found.get("changed_by"):
+        raise ThresholdError(
+            f"the thresholds of {where} are of distances that depend on the whole gallery ({', '.join(changed)}): "
+            "evaluate again without it"
+        )
+
+
+def _threshold(file: Path, protocol: str | None, rate: float, metric: str) -> tuple[float | None, str]:
     """Return the threshold of a false-match rate, and a description of where it is from; "" if there is no file."""
     if not file.is_file() and protocol is None:
         return None, ""
@@ -85,6 +105,7 @@ def _threshold(file: Path, protocol: str | None, rate: float) -> tuple[float | N
         name = protocol or next(iter(found))
         if name not in found:
             raise ThresholdError(f"{file} has no protocol {name!r}; it has {', '.join(found)}")
+        _refuse_other_distances(found[name], metric, f"{name} in {file}")
         points = {point["choice"]: point for point in found[name]["points"]}
         return points[match_rate_choice(rate)]["threshold"], f"{printable(name)} of {file}"
     except (OSError, TextError, json.JSONDecodeError, KeyError, TypeError, AttributeError, StopIteration) as error:
