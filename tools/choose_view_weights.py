@@ -13,7 +13,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from fastreid.config import CfgNode, ConfigError, check_ranges, get_cfg, user_path
+from fastreid.config import CfgNode, ConfigError, check_ranges, get_cfg, imports_in, user_path
 from fastreid.engine import DefaultTrainer, build_for_evaluation
 from fastreid.engine.amp import evaluation_autocast
 from fastreid.engine.fingerprints import split_fingerprint
@@ -27,6 +27,8 @@ from fastreid.utils.errors import reported_as
 from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import path_lock
 from fastreid.utils.manifest import TRAINING, read_manifest
+from fastreid.utils.precision import set_float32_precision
+from fastreid.utils.user_code import import_file
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,12 +45,16 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: that of the process)."""
     with reported_as("choose_view_weights"):
         args = _parser().parse_args(argv)
+        files = list(map(str, (args.config_file, *args.overlay)))
+        for file in imports_in(files, args.options):  # they may add keys
+            import_file(file)
         cfg = get_cfg()
-        for file in (args.config_file, *args.overlay):
-            cfg.merge_from_file(str(file))
+        for file in files:
+            cfg.merge_from_file(file)
         cfg.merge_from_list(args.options)
         check_ranges(cfg)
         cfg.freeze()
+        set_float32_precision(cfg.MODEL.FLOAT32)
         _choose(cfg, args.output)
 
 
@@ -70,6 +76,9 @@ def _choose(cfg: CfgNode, output: Path) -> None:
     images = {image.path: image for p in protocols for image in (*p.query, *p.gallery)}
     loader = DefaultTrainer.build_feature_loader(cfg, list(images.values()))
     store.extract(model, loader, evaluation_autocast(cfg), flip=cfg.TEST.FLIP.ENABLED)
+    protocols = [protocol.without(store.skipped) for protocol in protocols]
+    for protocol in protocols:
+        protocol.check()
     measure = functools.partial(_mean_ap, store, protocols, Scoring.from_config(cfg), model.person.feature_dim)
     weights = choose_view_weights(num_views, measure)
     before = tuple(cfg.TEST.SDMODEL.VIEW_WEIGHTS) or (cfg.TEST.SDMODEL.GENERATED_WEIGHT / num_views,) * num_views

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         distances = build_dist(features[:1], features[1:], metric)[0].tolist()
         file = args.thresholds or args.checkpoint.parent / THRESHOLDS
         doubt = "" if args.thresholds else _doubt(args.checkpoint)
-        point = None if doubt else _point(file, args.protocol, rate, is_needed=args.thresholds or args.protocol)
+        point = None if doubt else _point(file, args.protocol, rate, metric, is_needed=args.thresholds or args.protocol)
         rows = [
             [printable(os.fspath(path)), f"{distance:.3f}", *([_verdict(distance, point)] if point else [])]
             for path, distance in zip(args.others, distances, strict=True)
@@ -108,7 +109,25 @@ def _explained(point: dict[str, Any], rate: float) -> str:
     )
 
 
-def _point(file: Path, protocol: str | None, rate: float, *, is_needed: object) -> dict[str, Any] | None:
+def _refuse_other_distances(found: Mapping[str, Any], metric: str, where: str) -> None:
+    """Check that thresholds are of the distances that two images have by themselves.
+
+    Raises:
+        ThresholdError: they are of another metric, or of distances that depend on the gallery.
+    """
+    if found.get("metric", metric) != metric:
+        raise ThresholdError(
+            f"the thresholds of {where} are {found['metric']} distances, and the checkpoint has TEST.METRIC {metric}: "
+            f"evaluate again with TEST.METRIC {metric}"
+        )
+    if changed := found.get("changed_by"):
+        raise ThresholdError(
+            f"the thresholds of {where} are of distances that depend on the whole gallery ({', '.join(changed)}): "
+            "evaluate again without it"
+        )
+
+
+def _point(file: Path, protocol: str | None, rate: float, metric: str, *, is_needed: object) -> dict[str, Any] | None:
     """Return the threshold of a false-match rate, its true-match rate and its source; None if there is no file."""
     if not file.is_file() and not is_needed:
         return None
@@ -117,6 +136,7 @@ def _point(file: Path, protocol: str | None, rate: float, *, is_needed: object) 
         name = protocol or next(iter(found))
         if name not in found:
             raise ThresholdError(f"{file} has no protocol {name!r}; it has {', '.join(found)}")
+        _refuse_other_distances(found[name], metric, f"{name} in {file}")
         points = {point["choice"]: point for point in found[name]["points"]}
         point = points[match_rate_choice(rate)]
         return {

@@ -54,10 +54,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         refuse_unsupported(cfg)
         query, gallery = read_feature_pair(args.query, args.gallery)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
+        scoring = Scoring.from_config(cfg)
         result = score_features(
-            query.rows, gallery.rows, *ids, Scoring.from_config(cfg),
-            q_viewids=query.viewids, g_viewids=gallery.viewids,
-        )  # fmt: skip
+            query.rows, gallery.rows, *ids, scoring, q_viewids=query.viewids, g_viewids=gallery.viewids
+        )
         roc = result.roc or (roc_curve(result.distances, result.matches) if args.plots else None)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from error
@@ -68,7 +68,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             for by, rows in result.breakdown.items()
         }
     if result.roc:
-        further["thresholds"] = thresholds_of(result.roc)
+        further["thresholds"] = thresholds_of(result.roc, scoring)
     print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
     for by, rows in further.get("breakdown", {}).items():
         print(f"\nby {by}\n{breakdown_table(rows)}")

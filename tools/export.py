@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fastreid.config import CfgNode, ConfigError, user_path
 from fastreid.export import FORMATS, ExportOptions, export_model
-from fastreid.modeling.trained import load_trained
+from fastreid.modeling.trained import load_trained, trained_config
 from fastreid.utils.errors import reported_as
 from fastreid.utils.lock import path_lock
 from fastreid.utils.user_code import import_file
@@ -83,13 +83,9 @@ def _load(checkpoint: Path, options: Sequence[str]) -> tuple[nn.Module, CfgNode]
     for key in options[::2]:
         if not (key.startswith(_KEYS) or key == _ASSETS) or key == "TEST.SDMODEL.MICRO_BATCH":
             raise ConfigError(f"{key} has no effect on an exported file: only {', '.join((*_KEYS, _ASSETS))} have")
-    model, cfg = load_trained(checkpoint)
-    if not options:
-        return model, cfg
-    del model  # before the other one is built
-    cfg = cfg.clone()
+    cfg = trained_config(checkpoint).clone()
     cfg.defrost()
-    cfg.merge_from_list(list(options))
+    cfg.merge_from_list(list(options))  # before the model is built: its assets may be in another folder now
     cfg.freeze()
     return load_trained(checkpoint, config=cfg)
 

@@ -4,7 +4,7 @@
     plain_train_net.py --config-file FILE [--eval-only] KEY VALUE …
 
 The same config and seed give the same bits as train_net.py in one process. It has no support for several processes,
-resuming, averaged weights, accumulation, skipped steps, metrics.json, TensorBoard and the report.
+resuming, averaged weights, accumulation, precise batch norm, skipped steps, metrics.json, TensorBoard and the report.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_op
 from fastreid.solver.frozen import frozen_parts
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import CONFIG_TEXT
-from fastreid.utils.env import rng_state, seed_everything, set_rng_state
+from fastreid.utils.env import make_deterministic, rng_state, seed_everything, set_rng_state
 from fastreid.utils.errors import reported_as
 from fastreid.utils.lock import folder_lock
 from fastreid.utils.logger import setup_logger
@@ -58,7 +58,7 @@ from torch import Tensor, nn
 logger = logging.getLogger("fastreid.tools.plain_train_net")
 
 LOG_PERIOD = 20
-LEFT_OUT = ("SOLVER.EMA.ENABLED", "SOLVER.ACCUMULATION_STEPS")
+LEFT_OUT = ("SOLVER.EMA.ENABLED", "SOLVER.ACCUMULATION_STEPS", "SOLVER.FSDP.ENABLED", "TEST.PRECISE_BN.ENABLED")
 
 
 def read_config(args: argparse.Namespace) -> CfgNode:
@@ -72,7 +72,8 @@ def read_config(args: argparse.Namespace) -> CfgNode:
     expand_paths(cfg)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     refuse_unsupported(cfg)
-    require_defaults(cfg, LEFT_OUT, "plain_train_net leaves some things to train_net")
+    if not args.eval_only:
+        require_defaults(cfg, LEFT_OUT, "plain_train_net leaves some things to train_net")
     if cfg.MODEL.SEED < 0:
         raise ConfigError("plain_train_net draws no seed: set MODEL.SEED to 0 or more")
     return cfg
@@ -107,6 +108,7 @@ def train(cfg: CfgNode) -> nn.Module:
     for epoch in range(cfg.SOLVER.MAX_EPOCH):
         if run_tasks(cfg, model, training_set, tasks, epoch):
             batches = endless(loader)
+        frozen.before_epoch(epoch)
         for iteration in range(epoch * loader.iters_per_epoch, (epoch + 1) * loader.iters_per_epoch):
             schedule.set_iteration(iteration)
             frozen.before_step(iteration)
@@ -140,15 +142,23 @@ def endless(loader: Any) -> Iterator[dict[str, Any]]:
 
 
 class Frozen:
-    """MODEL.FREEZE_LAYERS in the first SOLVER.FREEZE_ITERS iterations: in eval mode, and without gradients."""
+    """MODEL.FREEZE_LAYERS in the first SOLVER.FREEZE_ITERS iterations: in eval mode, and without gradients.
+
+    Parts that the model does not train in an epoch (`ReidModel.frozen_in`) get no gradients either.
+    """
 
     def __init__(self, cfg: CfgNode, model: nn.Module) -> None:
         self.model, self.until = model, cfg.SOLVER.FREEZE_ITERS if cfg.MODEL.FREEZE_LAYERS else 0
         self.modules, self.parameters = frozen_parts(model, list(cfg.MODEL.FREEZE_LAYERS))
+        self.of_epoch: list[nn.Parameter] = []
         if self.until == -1:  # for the whole run; the optimiser then has no state for them
             self.until = math.inf
             for parameter in self.parameters:
                 parameter.requires_grad_(False)
+
+    def before_epoch(self, epoch: int) -> None:
+        """Take the parts that the model does not train in this epoch."""
+        self.of_epoch = frozen_parts(self.model, interface_of(self.model).frozen_in(epoch))[1]
 
     def before_step(self, iteration: int) -> None:
         """Set frozen modules to eval mode, or end the freezing."""
@@ -160,9 +170,8 @@ class Frozen:
 
     def after_backward(self, iteration: int) -> None:
         """Drop the gradients of frozen parameters."""
-        if iteration < self.until:
-            for parameter in self.parameters:
-                parameter.grad = None
+        for parameter in (*self.of_epoch, *(self.parameters if iteration < self.until else ())):
+            parameter.grad = None
 
 
 def run_tasks(
@@ -219,6 +228,9 @@ def save(cfg: CfgNode, model: nn.Module, name: str) -> None:
 
 def evaluate(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
     """Return the figures of DATASETS.TESTS; random states are restored, so that training does not change."""
+    if not cfg.DATASETS.TESTS:
+        logger.warning("DATASETS.TESTS is empty: nothing to evaluate")
+        return {}
     state = rng_state()
     try:
         return build_evaluation(cfg).run(
@@ -249,6 +261,8 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     set_float32_precision(cfg.MODEL.FLOAT32)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
+    if cfg.DETERMINISTIC:
+        make_deterministic()
     if eval_only:
         model = model_for_evaluation(cfg)
         store_frozen_assets(cfg, model, cfg.MODEL.DEVICE, only_to_evaluate=True)

@@ -150,8 +150,12 @@ def memory_summary(trainer: DefaultTrainer) -> str:
         return "The memory of a run is estimated by a dry run in one process."
     cfg, model = trainer.cfg, trainer.bare_model.cpu()
     alone = with_values(cfg, {"DATALOADER.NUM_WORKERS": 0})
-    step = _tried("a training step", lambda: step_peak(model, _training_batch(trainer, alone), _autocast(cfg)))
-    test = _tried("an evaluation", lambda: evaluation_peak(model, _test_batch(trainer, alone), _test_autocast(cfg)))
+    batch = _tried("a training step", lambda: _training_batch(trainer, alone)) or {}
+    images = len(batch.get("images", ()))  # SOLVER.FIT_BATCH may have lowered SOLVER.IMS_PER_BATCH
+    step = _tried("a training step", lambda: step_peak(model, batch, _autocast(cfg))) if batch else None
+    test = None
+    if trainer.test_datasets:
+        test = _tried("an evaluation", lambda: evaluation_peak(model, _test_batch(trainer, alone), _test_autocast(cfg)))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     needs = Needs(
         weights=bytes_of([*model.parameters(), *model.buffers()]),
@@ -161,7 +165,6 @@ def memory_summary(trainer: DefaultTrainer) -> str:
         step=step or StepPeak(0, 0),
         parts=trainer.accumulation_steps,
     )
-    images = cfg.SOLVER.IMS_PER_BATCH // needs.parts
     total, tensors = (None, None) if step is None else (needs.total, step.others)
     tested, tested_tensors = (None, None) if test is None else (needs.weights + test[0], test[0])
     rows: list[tuple[str, int | None, int | None]] = [
@@ -216,6 +219,8 @@ def _test_batch(trainer: DefaultTrainer, cfg: CfgNode) -> dict[str, Any]:
 
 
 def _ranking(trainer: DefaultTrainer, test: tuple[int, int] | None) -> Iterator[str]:
+    if not trainer.test_datasets:
+        yield "DATASETS.TESTS is empty: nothing is evaluated."
     if test is None or evaluation_of(trainer.cfg) != RANKING:
         return
     paths = {image.path for dataset in trainer.test_datasets for image in (*dataset.query, *dataset.gallery)}

@@ -108,7 +108,7 @@ class ReidEvaluator(DatasetEvaluator):
         protocol = MatchedProtocol(name, query, gallery, match_images(query, gallery), {}, {})
         result = score(features[:split], features[split:], query, gallery, self._scoring, matches=protocol.matches)
         assert result is not None  # only if shared
-        outcome = summarize(result, protocol, with_plots=self._with_plots)
+        outcome = summarize(result, protocol, self._scoring, with_plots=self._with_plots)
         if self._output_dir:
             write_outcomes({name: outcome}, Path(self._output_dir))
         return OrderedDict(result.metrics)

@@ -188,18 +188,21 @@ def evaluate_protocols(
         if result and store.skipped:
             result.metrics["missing_images"] = protocol.num_missing
         if result:
-            outcomes[protocol.name] = summarize(result, protocol, with_plots=cfg.TEST.PLOTS)
+            outcomes[protocol.name] = summarize(result, protocol, scoring, with_plots=cfg.TEST.PLOTS)
     if comm.is_main_process():
         write_outcomes(outcomes, Path(output_dir))
     return Results(comm.gather_plain({name: outcome.metrics for name, outcome in outcomes.items()})[0])
 
 
-def summarize(result: ProtocolResult, protocol: MatchedProtocol, *, with_plots: bool = False) -> Outcome:
+def summarize(
+    result: ProtocolResult, protocol: MatchedProtocol, scoring: Scoring, *, with_plots: bool = False
+) -> Outcome:
     """Log what limits the meaning of a protocol's figures, and return the parts of the result that are written.
 
     Args:
         result: result of scoring the protocol.
         protocol: its images.
+        scoring: how it was scored.
         with_plots: whether curves are needed.
     """
     name, num_queries = protocol.name, len(protocol.query)
@@ -222,7 +225,7 @@ def summarize(result: ProtocolResult, protocol: MatchedProtocol, *, with_plots: 
     if "camera" in breakdown:
         breakdown["camera"] = with_camera_names(breakdown["camera"], protocol.camera_names)
     log_breakdown(name, breakdown)
-    thresholds = thresholds_of(result.roc) if result.roc else None
+    thresholds = thresholds_of(result.roc, scoring) if result.roc else None
     if thresholds:
         log_thresholds(name, thresholds)
     curves = None

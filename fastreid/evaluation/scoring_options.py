@@ -179,6 +179,12 @@ class Scoring:
                 raise ArgumentError(f"{key} is {expansion.k}, but there are only {num_images} images")
 
     @property
+    def changes_by_gallery(self) -> tuple[str, ...]:
+        """Keys of the parts that are on and change the distance of two images by the other images."""
+        parts = {"TEST.DBA": self.augmentation, "TEST.AQE": self.expansion, "TEST.RERANK": self.reranking}
+        return tuple(key for key, part in parts.items() if part)
+
+    @property
     def search_options(self) -> dict[str, Any]:
         """Arguments of the neighbour search: on the CPU unless torch is selected."""
         uses_torch = self.search == "torch" or (self.search == "auto" and self.engine == "torch")

@@ -11,6 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 from fastreid.evaluation.roc import RocCurve
+from fastreid.evaluation.scoring_options import Scoring
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +41,29 @@ class OperatingPoint:
     note: str = ""
 
 
-def thresholds_of(roc: RocCurve) -> Thresholds:
-    """Return `right_pairs`, `wrong_pairs` and `points`, a record of each `OperatingPoint`, as plain types for JSON.
+def thresholds_of(roc: RocCurve, scoring: Scoring | None = None) -> Thresholds:
+    """Return the thresholds of a protocol as plain types for JSON.
+
+    `metric` and `changed_by` say which distances they are: those of the metric, or of what expansion or re-ranking has
+    made of them. `right_pairs` and `wrong_pairs` are numbers, and `points` has a record of each `OperatingPoint`.
 
     The points are the greatest thresholds at which the false-match rate is at most 0.1, 1 and 5 %, the one at which the
     greater of the two error rates is least, and the one of the greatest balanced accuracy.
+
+    Args:
+        roc: curve of the pairs.
+        scoring: how their distances were computed; None leaves out what it says.
     """
+    facts: Thresholds = (
+        {} if scoring is None else {"metric": scoring.metric, "changed_by": list(scoring.changes_by_gallery)}
+    )
     equal_errors = int(np.argmin(np.maximum(roc.fpr, 1 - roc.tpr)))
     points = [
         *(_at_most(roc, rate) for rate in MATCH_RATES),
         _point(roc, "equal errors", equal_errors),
         _point(roc, "balanced accuracy", roc.best_point),
     ]
-    return {
+    return facts | {
         "right_pairs": roc.num_right,
         "wrong_pairs": roc.num_wrong,
         "points": [asdict(point) for point in points],

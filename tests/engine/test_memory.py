@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from fastreid.config import with_values
 from fastreid.engine import memory
 from fastreid.engine.memory import (
     Needs,
@@ -123,6 +124,14 @@ def test_the_summary_compares_with_a_card(tmp_path, monkeypatch):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, there=there: (0, there))
         text = memory_summary(ToyTrainer(toy_cfg(tmp_path)))
         assert f"Some card with {answer}" in text and "tensors of 8 and 64 images" in text and "not known" not in text
+
+
+def test_the_images_are_those_of_a_batch_that_was_fitted(tmp_path, caplog):
+    # The toy's loader has batches of 8, as a loader that fits its batches to few people may have.
+    trainer = ToyTrainer(with_values(toy_cfg(tmp_path), {"DATASETS.TESTS": [], "SOLVER.IMS_PER_BATCH": 640}))
+    text = memory_summary(trainer)
+    assert "tensors of 8 and 64 images" in text and "DATASETS.TESTS is empty: nothing is evaluated" in text
+    assert "not known: " not in caplog.text
 
 
 def test_a_model_that_cannot_run_without_values_stops_nothing(tmp_path, monkeypatch, caplog):

@@ -229,9 +229,10 @@ def test_the_tool_prints_thresholds_and_names_of_cameras(data, tmp_path):
     words = ["--query", files[0], "--gallery", files[1], "--output", str(tmp_path / "out.json")]
     keys = ["TEST.ROC.ENABLED", "True", "TEST.BREAKDOWN", "['camera']"]
     said = run_tool("tools/evaluate_features.py", *words, *keys, cwd=tmp_path)
-    result = score_features(*data, Scoring(roc=True, breakdown=("camera",)))
+    scoring = Scoring(roc=True, breakdown=("camera",))
+    result = score_features(*data, scoring)
     found = json.loads((tmp_path / "out.json").read_text())
-    assert found["thresholds"] == thresholds_of(result.roc) and "false matches <= 0.1 %" in said
+    assert found["thresholds"] == thresholds_of(result.roc, scoring) and "false matches <= 0.1 %" in said
     expected = [names[[int(row[side][-1]) for side in ("query", "gallery")]] for row in result.breakdown["camera"]]
     assert [[row["query"], row["gallery"]] for row in found["breakdown"]["camera"]] == [list(row) for row in expected]
     assert "gate 0" in said and "camera 0" not in said

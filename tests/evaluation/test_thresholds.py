@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastreid.evaluation.roc import evaluate_roc, roc_curve
+from fastreid.evaluation.scoring_options import Expansion, Reranking, Scoring
 from fastreid.evaluation.thresholds import log_thresholds, threshold_table, thresholds_of
 from fastreid.retrieval.compiled_engine import CompiledDistances
 from fastreid.retrieval.distances import MatrixDistances
@@ -24,7 +25,7 @@ def curve_of(right, wrong):
 def test_rates_are_those_of_all_pairs():
     query, gallery, *ids = protocol(4, q=60, g=800)
     distances = CompiledDistances(query, gallery)
-    found = thresholds_of(roc_curve(distances, match_labels(*ids)))
+    found = thresholds_of(roc_curve(distances, match_labels(*ids)), Scoring())
     scores, labels = evaluate_roc(distances.rows(0, 60), *ids)
     right, wrong = scores[labels == 0], scores[labels == 1]
     assert (found["right_pairs"], found["wrong_pairs"]) == (len(right), len(wrong))
@@ -41,7 +42,7 @@ def test_rates_are_those_of_all_pairs():
 
 def test_points_of_a_small_example():
     """Right pairs at 0.1, 0.3 and 0.7, wrong ones at 0.2 and, 99 of them, from 0.4 to 0.9."""
-    found = thresholds_of(curve_of([0.1, 0.3, 0.7], [0.2, *np.linspace(0.4, 0.9, 99)]))
+    found = thresholds_of(curve_of([0.1, 0.3, 0.7], [0.2, *np.linspace(0.4, 0.9, 99)]), Scoring())
     shown = [(point["threshold"], point["true_match_rate"], point["false_matches"]) for point in found["points"]]
     third = 100 / 3
     assert shown[0] == (pytest.approx(0.1), pytest.approx(third), 0)
@@ -51,7 +52,7 @@ def test_points_of_a_small_example():
 
 
 def test_there_may_be_no_threshold():
-    found = thresholds_of(curve_of([0.5], [0.1, 0.2, 0.9]))
+    found = thresholds_of(curve_of([0.5], [0.1, 0.2, 0.9]), Scoring())
     first = found["points"][0]
     assert first["threshold"] is None and first["true_match_rate"] == first["false_matches"] == 0
     assert json.loads(json.dumps(found, allow_nan=False)) == found
@@ -60,8 +61,15 @@ def test_there_may_be_no_threshold():
 
 def test_the_table_is_logged(caplog):
     with caplog.at_level(logging.INFO):
-        log_thresholds("TOY", thresholds_of(curve_of([0.1, 0.3], np.linspace(0.2, 0.9, 2000))))
+        log_thresholds("TOY", thresholds_of(curve_of([0.1, 0.3], np.linspace(0.2, 0.9, 2000)), Scoring()))
     assert "TOY: thresholds of the distance that was scored (TEST.METRIC), over 2 right and 2,000 wrong" in caplog.text
     (line,) = [line for line in caplog.text.splitlines() if "false matches <= 0.1 %" in line]
     assert line.split()[-8:] == ["0.1000", "│", "50.00", "│", "0.000", "│", "0", "│"]
     assert "needs" not in caplog.text and "balanced accuracy" in caplog.text
+
+
+def test_they_say_which_distances_they_are_of():
+    curve = curve_of([0.5], [0.9])
+    found = thresholds_of(curve, Scoring(metric="euclidean", expansion=Expansion(k=2), reranking=Reranking(k1=3)))
+    assert found["metric"] == "euclidean" and found["changed_by"] == ["TEST.AQE", "TEST.RERANK"]
+    assert thresholds_of(curve, Scoring())["changed_by"] == []

@@ -68,6 +68,21 @@ def test_a_threshold_that_is_not_there(run, words, message):
         compare(run, *words)
 
 
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"metric": "euclidean"}, "are euclidean distances, and the checkpoint has TEST.METRIC cosine"),
+        ({"metric": "cosine", "changed_by": ["TEST.RERANK"]}, r"depend on the whole gallery \(TEST.RERANK\)"),
+    ],
+)
+def test_thresholds_of_other_distances_are_refused(run, facts, message):
+    write_thresholds(run, 0.5)
+    found = json.loads((run / "thresholds.json").read_text())
+    (run / "thresholds.json").write_text(json.dumps({"Mine": found["Mine"] | facts}))
+    with pytest.raises(SystemExit, match=message):
+        compare(run)
+
+
 def test_a_broken_file_of_thresholds(run):
     (run / "thresholds.json").write_text("{")
     with pytest.raises(SystemExit, match="cannot read a threshold from"):

@@ -1,6 +1,6 @@
 """tools/export.py, and the program of docs/export.md."""
 
-import importlib
+import importlib.util
 import shutil
 
 import numpy as np
@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from fastreid.encoder import Predictor
-from tests.miniature import run_tool
+from fastreid.modeling import build_model
+from fastreid.modeling.trained import config_text
+from fastreid.utils.checkpoint import CONFIG_TEXT
+from tests.miniature import ROOT, run_tool
+from tests.modeling import toys
 from tests.pages import TEXTS, blocks
 
 TOOL = "tools/export.py"
@@ -96,3 +100,17 @@ def test_keys_change_what_is_computed(people, tmp_path):
     program = torch.export.load(tmp_path / "out/model_final.pt2").module()
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images=images), program(images=images.flip(-1)), atol=1e-6, rtol=1e-4)
+
+
+def test_assets_may_be_in_another_folder_than_in_training(tmp_path):
+    cfg = toys.stage2_cfg(toys.write_assets(tmp_path / "there"), "MODEL.HEADS.NUM_CLASSES", 3)
+    content = {"model": build_model(cfg).state_dict(), CONFIG_TEXT: config_text(cfg)}
+    torch.save(content, tmp_path / "model.pth")
+    (tmp_path / "there").rename(tmp_path / "here")
+    spec = importlib.util.spec_from_file_location("export_tool", ROOT / TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    unet, scheduler = (f"MODEL.SDMODEL.{part}_CONFIG.PRETRAINED_PATH" for part in ("UNET", "SCHEDULER"))
+    keys = [unet, str(tmp_path / "here/unet"), scheduler, str(tmp_path / "here/scheduler")]
+    model, _ = tool._load(tmp_path / "model.pth", keys)
+    assert model.state_dict().keys() == content["model"].keys()

@@ -74,6 +74,8 @@ def test_same_config_and_seed_end_with_the_same_bits(name, data_root, stage2_key
     ("keys", "message"),
     [
         (["SOLVER.ACCUMULATION_STEPS", "2"], "leaves some things to train_net, so .*ACCUMULATION_STEPS=2"),
+        (["SOLVER.FSDP.ENABLED", "True"], "FSDP.ENABLED=True"),
+        (["TEST.PRECISE_BN.ENABLED", "True"], "PRECISE_BN.ENABLED=True"),
         (["MODEL.SEED", "-1"], "draws no seed"),
         (["KD.EMA.ENABLED", "True"], "not supported: KD.EMA.ENABLED"),
     ],

@@ -154,6 +154,10 @@ class Reverse:
                 setattr(solver, name, value.tolist())
         return cls(solver, eta)
 
+    def kept_signal(self, time: float) -> float:
+        """Return abar at a time."""
+        return float(self._solver.alphas_cumprod[int(time)])
+
     def copy(self) -> Reverse:
         """Return the same run with a state of its own. Tensors are shared, as steps do not change them."""
         copied = copy.copy(self)

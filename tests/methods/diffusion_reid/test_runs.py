@@ -9,6 +9,7 @@ import torch
 from tests.methods import whole_runs
 from tests.methods.diffusion_reid.conftest import factory_keys
 from tests.methods.whole_runs import STOP, final
+from tests.miniature import run_tool
 
 KEYS = [
     *shlex.split("SOLVER.MAX_EPOCH 3 SOLVER.ITERS_PER_EPOCH 2 SOLVER.CHECKPOINT_PERIOD 1 SOLVER.OPT AdamW"),
@@ -53,6 +54,16 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits(train, tmp_path, place
     # The first of three epochs, and a half rounded to two, train the words; the last one trains the adapters.
     log = (tmp_path / "whole/log.txt").read_text()
     assert "epoch 0: denoiser frozen" in log and "epoch 2: words frozen" in log
+
+
+def test_the_plain_loop_freezes_in_the_same_epochs(place, assets, tmp_path):
+    pivot = ("DIFFPERSON.TUNE.PIVOT", "0.5", "SOLVER.MAX_EPOCH", "2")
+    for tool in ("train_net", "plain_train_net"):
+        keys = (*factory_keys(place, assets), *KEYS, *pivot, "OUTPUT_DIR", str(tmp_path / tool))
+        run_tool(f"tools/{tool}.py", *keys, cwd=tmp_path)
+    plain, theirs = final(tmp_path, "plain_train_net"), final(tmp_path, "train_net")
+    assert plain.keys() == theirs.keys()
+    assert [name for name in plain if not torch.equal(plain[name], theirs[name])] == []
 
 
 def test_one_person(train, tmp_path):

@@ -169,6 +169,27 @@ def test_noisy_steps_are_those_of_diffusers(eta, prediction):
         torch.testing.assert_close(reverse.step(predicted, time, sample, noise), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("solver", ["ddpm", "ddim", "euler"])
+def test_steps_that_begin_after_the_last_time_are_refused(solver):
+    """Stable Diffusion's steps_offset is 1, so that T leading steps would begin at time T."""
+    schedule = make(solver, steps=20, spacing="leading")
+    with pytest.raises(OptionError, match="20 steps begin at time 20, and the last one of the diffusion is 19"):
+        schedule.reverse(20, "cpu")
+    assert max(schedule.reverse(19, "cpu").times) == 19
+
+
+def test_noise_cannot_be_predicted_where_no_signal_is_left():
+    config, options = (
+        {**CONFIG, "rescale_betas_zero_snr": True},
+        {"solver": "ddim", "num_timesteps": 100, "cubic": False},
+    )
+    schedule = Schedule(config, prediction_type="epsilon", timestep_spacing="trailing", **options)
+    with pytest.raises(OptionError, match="begin at time 99, at which the assets keep no signal"):
+        schedule.reverse(5, "cpu")
+    Schedule(config, prediction_type="epsilon", timestep_spacing="leading", **options).reverse(5, "cpu")
+    Schedule(config, prediction_type="v_prediction", timestep_spacing="trailing", **options).reverse(5, "cpu")
+
+
 @pytest.mark.parametrize(
     ("config", "num_steps"), [(dict(COSINE), 5), ({**CONFIG, "rescale_betas_zero_snr": True}, 16), (CONFIG, 5)]
 )
