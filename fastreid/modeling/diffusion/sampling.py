@@ -142,7 +142,11 @@ class Reverse:
 
     @classmethod
     def prepared(cls, solver: Any, num_steps: int, device: torch.device | str, eta: float) -> Reverse:
-        """Set the timesteps of a solver, and return the run before its first step."""
+        """Set the timesteps of a solver, and return the run before its first step.
+
+        Raises:
+            OptionError: the first step is at a time that it cannot begin at.
+        """
         with torch.inference_mode(False):  # a later use may need gradients
             solver.set_timesteps(num_steps, device=device)
         if hasattr(solver, "set_begin_index"):  # else the first step searches its time in the table
@@ -152,11 +156,26 @@ class Reverse:
         for name, value in vars(solver).items():
             if isinstance(value, np.ndarray):  # a table of times, which a graph cannot read
                 setattr(solver, name, value.tolist())
-        return cls(solver, eta)
+        prepared = cls(solver, eta)
+        prepared._check_first_time(num_steps)
+        return prepared
 
-    def kept_signal(self, time: float) -> float:
-        """Return abar at a time."""
-        return float(self._solver.alphas_cumprod[int(time)])
+    def _check_first_time(self, num_steps: int) -> None:
+        """Check that a run begins at a time of the diffusion, from which the clean sample can be computed."""
+        first, config = max(self.times), self._solver.config
+        if first >= config.num_train_timesteps:  # by the steps_offset of the assets
+            raise OptionError(
+                f"{num_steps} steps begin at time {first:g}, and the last one of the diffusion is "
+                f"{config.num_train_timesteps - 1}: take fewer steps, or timestep_spacing trailing",
+                "num_steps",
+                "timestep_spacing",
+            )
+        if config.prediction_type == "epsilon" and self._solver.alphas_cumprod[int(first)] == 0:
+            raise OptionError(
+                f"the steps begin at time {first:g}, at which the assets keep no signal (rescale_betas_zero_snr): a "
+                "clean sample cannot be computed from prediction_type epsilon there; take v_prediction or sample",
+                "prediction_type",
+            )
 
     def copy(self) -> Reverse:
         """Return the same run with a state of its own. Tensors are shared, as steps do not change them."""

@@ -180,24 +180,5 @@ class Schedule:
             )
         key = num_steps, torch.device(device)
         if key not in self._prepared:  # its tables are made once: they cannot be while a graph is traced
-            prepared = Reverse.prepared(self.make_solver(), num_steps, device, self._eta)
-            self._check_first_time(prepared, num_steps)
-            self._prepared[key] = prepared
+            self._prepared[key] = Reverse.prepared(self.make_solver(), num_steps, device, self._eta)
         return self._prepared[key].copy()
-
-    def _check_first_time(self, prepared: Reverse, num_steps: int) -> None:
-        """Check that a run begins at a time of the diffusion, from which the clean sample can be computed."""
-        first = max(prepared.times)
-        if first >= self.num_timesteps:  # by the steps_offset of the assets
-            raise OptionError(
-                f"{num_steps} steps begin at time {first:g}, and the last one of the diffusion is "
-                f"{self.num_timesteps - 1}: take fewer steps, or timestep_spacing trailing",
-                "num_steps",
-                "timestep_spacing",
-            )
-        if self.prediction_type == "epsilon" and prepared.kept_signal(first) == 0:
-            raise OptionError(
-                f"the steps begin at time {first:g}, at which the assets keep no signal (rescale_betas_zero_snr): a "
-                "clean sample cannot be computed from prediction_type epsilon there; take v_prediction or sample",
-                "prediction_type",
-            )
