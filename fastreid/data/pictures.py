@@ -186,7 +186,8 @@ def crops_of(frame: np.ndarray, boxes: Any) -> list[np.ndarray]:
         if part is None:
             raise ArgumentError(
                 f"box {row} is {_shown(box)}, which has no pixel in the frame of {width} x {height}: boxes are "
-                "x1, y1, x2, y2 in pixels, with x1 < x2 and y1 < y2"
+                "x1, y1, x2, y2 in pixels, with x1 < x2 and y1 < y2; of x, y, width, height, x2 is x + width and y2 is "
+                "y + height"
             )
         x1, y1, x2, y2 = part
         crops.append(frame[y1:y2, x1:x2])

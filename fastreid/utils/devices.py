@@ -35,7 +35,8 @@ def usable_device(name: str | torch.device, *, key: str = "device") -> str:
             warnings.simplefilter("ignore")  # torch warns of old names, which are refused below
             device = torch.device(name)
     except RuntimeError:
-        raise ArgumentError(f"{key} {name!r} is no torch device; {_devices_here()}") from None
+        hint = f": do you mean cuda:{name}?" if name.isdecimal() else ""
+        raise ArgumentError(f"{key} {name!r} is no torch device{hint}; {_devices_here()}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(f"{key} is {name!r} but torch sees no CUDA device; {_devices_here()}")
     if not _is_usable(device):

@@ -1,8 +1,10 @@
 """Copies to a device, and values that are read once."""
 
+import pytest
 import torch
 
-from fastreid.utils.devices import ReadOnce, free_memory, to_device
+from fastreid.utils.devices import ReadOnce, free_memory, to_device, usable_device
+from fastreid.utils.errors import ArgumentError
 from tests.fake_cuda import DEVICE, FakeCuda
 
 
@@ -37,3 +39,9 @@ def test_a_value_is_read_again_after_a_change_only():
         assert value(made) == 5
         made.fill_(6)
         assert value(made) == 6
+
+
+@pytest.mark.parametrize("number", [0, "0"])
+def test_a_number_is_no_device(number):
+    with pytest.raises(ArgumentError, match="device '0' is no torch device: do you mean cuda:0"):
+        usable_device(number)

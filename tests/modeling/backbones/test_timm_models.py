@@ -103,7 +103,9 @@ def test_weights_come_from_a_local_file(tmp_path):
     torch.save(stock.state_dict(), tmp_path / "file.pth")
     read = backbone(TIMM_NAME="vit_tiny_patch16_224", PRETRAIN=True, PRETRAIN_PATH=str(tmp_path / "file.pth"))
     assert torch.equal(read.model.blocks[0].attn.qkv.weight, stock.blocks[0].attn.qkv.weight)
-    with pytest.raises(WeightsError, match="PRETRAIN is True but there is no file"):
+    with pytest.raises(WeightsError, match="PRETRAIN is True but there is no file 'nowhere.pth'"):
+        backbone(TIMM_NAME="vit_tiny_patch16_224", PRETRAIN=True, PRETRAIN_PATH="nowhere.pth")
+    with pytest.raises(WeightsError, match="PRETRAIN is True but MODEL.BACKBONE.PRETRAIN_PATH is empty"):
         backbone(TIMM_NAME="vit_tiny_patch16_224", PRETRAIN=True)
 
 
