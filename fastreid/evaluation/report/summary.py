@@ -29,7 +29,7 @@ _NOT_COMPARED = {*SETTINGS.values(), "OUTPUT_DIR"}
 
 def summary_rows(runs: Sequence[Run]) -> list[tuple[str, str, list[str]]]:
     """Return (label, key, value of each run) for `SETTINGS` and for the keys in which the runs differ."""
-    rows = [(label, key, [_shown(_lookup(run.config, key)) for run in runs]) for label, key in SETTINGS.items()]
+    rows = [(label, key, [_setting(run.config, key) for run in runs]) for label, key in SETTINGS.items()]
     rows += [(key, key, [_shown(_lookup(run.config, key)) for run in runs]) for key in _differing_keys(runs)]
     rows.append(("iterations", "metrics.json", [_iterations(run) for run in runs]))
     rows.append(("seconds per iteration", "metrics.json", [_seconds(run) for run in runs]))
@@ -57,6 +57,12 @@ def _lookup(config: Any, key: str) -> Any:
             return None
         config = config[part]
     return config
+
+
+def _setting(config: Any, key: str) -> str:
+    shown = _shown(_lookup(config, key))
+    is_most = key == "SOLVER.IMS_PER_BATCH" and _lookup(config, "SOLVER.FIT_BATCH")
+    return f"at most {shown}" if is_most else shown
 
 
 def _shown(value: Any) -> str:
