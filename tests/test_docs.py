@@ -372,7 +372,7 @@ RARE = {
     r"\.fastreid\.lock",
     r"last_evaluation\.json",
     r"manifest_evaluation\.json",
-    r"model_.*_before\.pth",
+    r".*_before\.(pth|json|csv|html)",
     r"model_final\.(onnx|pt2)",
 }
 

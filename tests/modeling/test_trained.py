@@ -126,7 +126,7 @@ def test_keys_and_names_of_user_code_are_asked_for(run, tmp_path):
     text = read_checkpoint(run / "model_final.pth")[CONFIG_TEXT]
     path = rewritten(run, tmp_path / "a.pth", config_yaml=f"{text}\nMINE: {{SIZE: 3}}")
     with pytest.raises(
-        ConfigError, match=r"unknown key MINE in the config in .*a\.pth.*If code of yours adds the key, im"
+        ConfigError, match=r"unknown key MINE in the config in .*a\.pth.*If code of yours adds the key with add_s"
     ):
         load_trained(path)
     mine = text.replace("META_ARCHITECTURE: Baseline", "META_ARCHITECTURE: Mine")

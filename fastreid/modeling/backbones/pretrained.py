@@ -84,10 +84,13 @@ def load_pretrained(
 
 def _existing_file(path: str) -> Path:
     if not path or not Path(path).expanduser().exists():
-        said = f"there is no file {path!r} (MODEL.BACKBONE.PRETRAIN_PATH). Put the published weights there"
-        if not path:
-            said = "MODEL.BACKBONE.PRETRAIN_PATH is empty. Name a local file of weights (nothing is downloaded)"
-        raise WeightsError(f"MODEL.BACKBONE.PRETRAIN is True but {said}, or set it to False to start from random ones")
+        raise WeightsError(
+            f"MODEL.BACKBONE.PRETRAIN is True but there is no file {path!r} (MODEL.BACKBONE.PRETRAIN_PATH). Put the "
+            "published weights there, or set MODEL.BACKBONE.PRETRAIN False to start from random ones"
+            if path
+            else "MODEL.BACKBONE.PRETRAIN is True but MODEL.BACKBONE.PRETRAIN_PATH is empty. Name a local file of "
+            "weights (nothing is downloaded), or set MODEL.BACKBONE.PRETRAIN False to start from random ones"
+        )
     return weights_file(path)
 
 

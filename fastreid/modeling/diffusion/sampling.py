@@ -147,6 +147,9 @@ class Reverse:
         Raises:
             OptionError: the first step is at a time that it cannot begin at.
         """
+        config = solver.config
+        if num_steps == config.num_train_timesteps and config.timestep_spacing == "leading":
+            solver.register_to_config(steps_offset=0)  # T steps take every time; with an offset they would begin at T
         with torch.inference_mode(False):  # a later use may need gradients
             solver.set_timesteps(num_steps, device=device)
         if hasattr(solver, "set_begin_index"):  # else the first step searches its time in the table

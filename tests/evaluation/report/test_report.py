@@ -5,7 +5,6 @@ import io
 import json
 import re
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from fastreid.evaluation.report import ReportError, make_report
 from fastreid.evaluation.report import failed as failed_module
 from fastreid.evaluation.report import page as page_module
 from fastreid.evaluation.report.runs import read_run
-from fastreid.evaluation.report.summary import summary_rows
 from fastreid.evaluation.report.thumbnails import thumbnail
 from tests.evaluation.report.fake_runs import PROTOCOLS, write_run, write_runs
 
@@ -400,12 +398,3 @@ def rename_people(lists):
     for protocol in lists.values():
         for query in protocol["queries"]:
             query["query"]["person_name"] = "<b1>$x$"
-
-
-def test_a_batch_that_was_fitted_to_the_people_is_not_said_to_be_whole():
-    solver = {"IMS_PER_BATCH": 32, "FIT_BATCH": True}
-    run = SimpleNamespace(config={"SOLVER": solver}, records=[])
-    said = {label: values for label, _, values in summary_rows([run])}
-    assert said["images per batch"] == ["at most 32"]
-    solver["FIT_BATCH"] = False
-    assert {label: values for label, _, values in summary_rows([run])}["images per batch"] == ["32"]

@@ -170,12 +170,12 @@ def test_noisy_steps_are_those_of_diffusers(eta, prediction):
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "ddim", "euler"])
-def test_steps_that_begin_after_the_last_time_are_refused(solver):
+def test_no_step_begins_after_the_last_time(solver):
     """Stable Diffusion's steps_offset is 1, so that T leading steps would begin at time T."""
     schedule = make(solver, steps=20, spacing="leading")
-    with pytest.raises(OptionError, match="20 steps begin at time 20, and the last one of the diffusion is 19"):
-        schedule.reverse(20, "cpu")
+    assert schedule.reverse(20, "cpu").times == list(range(19, -1, -1))
     assert max(schedule.reverse(19, "cpu").times) == 19
+    assert schedule.reverse(10, "cpu").times == list(range(19, 0, -2))
 
 
 def test_noise_cannot_be_predicted_where_no_signal_is_left():
