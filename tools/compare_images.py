@@ -82,9 +82,10 @@ def _doubt(checkpoint: Path) -> str:
     folder, others = checkpoint.parent, ""
     if not (folder / THRESHOLDS).is_file():
         return ""
-    iteration, done = read_checkpoint(checkpoint).get("iteration"), last_evaluation(folder)
-    if done and iteration is not None and done.iteration != iteration:
-        others = f"iteration {done.iteration}, and {checkpoint.name} is of iteration {iteration}"
+    if done := last_evaluation(folder):  # else the checkpoint need not be read again
+        iteration = read_checkpoint(checkpoint).get("iteration")
+        if iteration not in (None, done.iteration):
+            others = f"iteration {done.iteration}, and {checkpoint.name} is of iteration {iteration}"
     evaluated = (read_manifest(folder / EVALUATION) or {}).get("config", {}).get("MODEL", {}).get("WEIGHTS")
     if evaluated and Path(evaluated).name != checkpoint.name:
         others = f"{Path(evaluated).name}, which was evaluated in this folder"

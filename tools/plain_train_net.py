@@ -30,7 +30,8 @@ from fastreid.config import (
 )
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.loader import PersonLoader
-from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast, store_frozen_assets
+from fastreid.engine import build_for_evaluation
+from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
@@ -38,7 +39,7 @@ from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
-from fastreid.modeling.trained import config_text, model_for_evaluation
+from fastreid.modeling.trained import config_text
 from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_optimizer
 from fastreid.solver.frozen import frozen_parts
 from fastreid.structures import PersonImage
@@ -264,9 +265,7 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     if cfg.DETERMINISTIC:
         make_deterministic()
     if eval_only:
-        model = model_for_evaluation(cfg)
-        store_frozen_assets(cfg, model, cfg.MODEL.DEVICE, only_to_evaluate=True)
-        compile_model(cfg, model, cfg.MODEL.DEVICE)
+        model = build_for_evaluation(cfg)
     else:
         model = train(cfg)
     for protocol, figures in evaluate(cfg, model).items():

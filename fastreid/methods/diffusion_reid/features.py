@@ -12,6 +12,7 @@ from fastreid.config import ConfigError, image_size
 from fastreid.methods.diffusion_reid.options import ALL_PEOPLE
 from fastreid.methods.diffusion_reid.words import WordEncoder
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
+from fastreid.modeling.image_module import as_batch
 from fastreid.modeling.trained import load_trained
 from fastreid.utils.precision import full_precision
 
@@ -132,8 +133,7 @@ class PersonExtractor(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """Return features [B, F] of a batch (`images`) or of images in 0..255."""
-        images = batch["images"] if isinstance(batch, dict) else batch
-        images = images.to(next(self.parameters()).device).float()
+        images = as_batch(batch)["images"].to(next(self.parameters()).device).float()
         return torch.cat([part(images) for part in self.parts.values()], dim=1)
 
 

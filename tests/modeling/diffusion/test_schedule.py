@@ -176,6 +176,10 @@ def test_no_step_begins_after_the_last_time(solver):
     assert schedule.reverse(20, "cpu").times == list(range(19, -1, -1))
     assert max(schedule.reverse(19, "cpu").times) == 19
     assert schedule.reverse(10, "cpu").times == list(range(19, 0, -2))
+    options = {"solver": solver, "num_timesteps": 20, "prediction_type": "epsilon", "cubic": False}
+    far = Schedule({**CONFIG, "steps_offset": 5}, timestep_spacing="leading", **options)
+    with pytest.raises(OptionError, match="10 steps begin at time 23, and the last one of the diffusion is 19"):
+        far.reverse(10, "cpu")
 
 
 def test_noise_cannot_be_predicted_where_no_signal_is_left():
