@@ -266,6 +266,12 @@ _C.SOLVER.EMA.WARMUP = True
 # Every process keeps a part of each weight (fully sharded data parallel), for a model that one GPU cannot hold.
 _C.SOLVER.FSDP = CN()
 _C.SOLVER.FSDP.ENABLED = False
+# Format in which the weights of a block are gathered: "auto", that of SOLVER.AMP if training and evaluation (TEST.AMP)
+# both run in it, which halves the traffic; or "fp32". Each process stores its part in float32 in any case.
+_C.SOLVER.FSDP.GATHER_DTYPE = "auto"
+# Add up gradients over the processes after each part of a batch (SOLVER.ACCUMULATION_STEPS). False does it once per
+# update, but each process then keeps whole gradients.
+_C.SOLVER.FSDP.SYNC_EACH_PART = True
 # Parts in which a batch goes through the model, to save memory.
 _C.SOLVER.ACCUMULATION_STEPS = 1
 # Number of steps in a row that may be skipped because a loss or a gradient is not finite; 0 stops at the first.

@@ -7,6 +7,7 @@ optimiser gather what is saved and distribute what is loaded, so that a checkpoi
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import CfgNode, ConfigError
+from fastreid.engine.amp import amp_dtype
 from fastreid.utils import comm
 
 
@@ -27,7 +29,8 @@ def shard(cfg: CfgNode, model: nn.Module, device: torch.device) -> None:
 
     The optimiser must be built afterwards. The model may be on the CPU: its units are moved to the device one after the
     other, so that the whole model need not fit there. Units that are gathered together and freed after use are the
-    blocks that a model of diffusers or transformers declares as such; everything else is one unit.
+    blocks that a model of diffusers or transformers declares as such; everything else is one unit, which is gathered in
+    float32.
 
     Args:
         cfg: the config.
@@ -49,11 +52,39 @@ def shard(cfg: CfgNode, model: nn.Module, device: torch.device) -> None:
         if is_on:
             raise ConfigError(f"{key} works on whole weights, which no process has under SOLVER.FSDP: turn one off")
     mesh = init_device_mesh(device.type, (comm.get_world_size(),))
-    for unit in [*_units(model), model]:
+    policy = _precision_of_blocks(cfg, device)
+    for unit in _units(model):
         _start_as_main(unit, device)
-        fully_shard(unit, mesh=mesh)
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
+    _start_as_main(model, device)
+    fully_shard(model, mesh=mesh)
+    if not cfg.SOLVER.FSDP.SYNC_EACH_PART:
+        # The name that DistributedDataParallel has for it, by which a trainer knows that it can wait.
+        model.no_sync = functools.partial(_without_sync, model)
     model.register_state_dict_post_hook(_gather_state)
     model.register_load_state_dict_pre_hook(_share_state)
+
+
+def _precision_of_blocks(cfg: CfgNode, device: torch.device) -> MixedPrecisionPolicy:
+    """Return the format in which the weights of blocks are gathered; their gradients are added up in float32.
+
+    Blocks must run under autocast of that format, as others expect float32 weights. Autocast would convert the weights
+    of linear and convolutional layers in any case; those of norms are rounded here, too.
+    """
+    dtype = amp_dtype(cfg, device)
+    if cfg.SOLVER.FSDP.GATHER_DTYPE == "fp32" or not cfg.TEST.AMP.ENABLED or dtype is None:
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
+
+@contextlib.contextmanager
+def _without_sync(model: FSDPModule) -> Iterator[None]:
+    """Keep the gradients of the block in this process; the first backward pass after it adds them up."""
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
 
 
 @torch.no_grad()

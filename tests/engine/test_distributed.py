@@ -22,6 +22,8 @@ STEPS = [
     *("DATALOADER.NUM_INSTANCE", 4, "DATALOADER.NUM_WORKERS", 0),
     *("INPUT.REA.ENABLED", True, "DATASETS.TESTS", ("CARGO", "CARGO_AG")),
 ]  # fmt: skip
+MIXED = ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bf16", "TEST.AMP.ENABLED", True]
+SHARDED = {"sharded": "stage2", "mixed sharded": "mixed"}  # and the run of one process
 
 
 class SyncTrainer(DefaultTrainer):
@@ -44,7 +46,13 @@ def runs(assets, data, output):
             toys.stage2_cfg(assets),
             [*CLIPPED, "MODEL.WEIGHTS", f"{output}/first/model_final.pth"],
         ),
+        "mixed": (
+            DefaultTrainer,
+            toys.stage2_cfg(assets),
+            [*CLIPPED, *MIXED, "MODEL.WEIGHTS", f"{output}/first/model_final.pth"],
+        ),
         "sharded": (DefaultTrainer, toys.stage2_cfg(assets), [*CLIPPED, "SOLVER.FSDP.ENABLED", True]),
+        "mixed sharded": (DefaultTrainer, toys.stage2_cfg(assets), [*CLIPPED, *MIXED, "SOLVER.FSDP.ENABLED", True]),
     }
     for name, (trainer, cfg, options) in configs.items():
         cfg.merge_from_list([*STEPS, *options, "DATASETS.ROOT", str(data), "OUTPUT_DIR", f"{output}/{name}"])
@@ -54,12 +62,12 @@ def runs(assets, data, output):
 def train_all(assets, data, output, weights):
     """Stage 2 starts from the same stage 1, `weights`, in any number of processes."""
     for name, trainer, cfg in runs(assets, data, output):
-        if name == ("first" if weights else "sharded"):
+        if name in (("first", "mixed") if weights else SHARDED):
             continue
-        if name in ("stage2", "sharded") and weights:
+        if name in ("stage2", *SHARDED) and weights:
             cfg.MODEL.WEIGHTS = weights
         built = train(trainer, cfg)
-        if name == "sharded":
+        if name in SHARDED:
             go_on(built, trainer, cfg)
             continue  # each process has another part
         for values in (built.bare_model.state_dict(), built.optimizer.state_dict()["state"]):
@@ -126,8 +134,10 @@ def test_weights_and_memory_are_those_of_one_process(folders, name):
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
 
 
-def test_sharded_weights_are_those_of_one_process(folders):
-    alone, two = torch.load(folders[0] / "stage2/model_final.pth"), torch.load(folders[1] / "sharded/model_final.pth")
+@pytest.mark.parametrize("name", SHARDED)
+def test_sharded_weights_are_those_of_one_process(folders, name):
+    alone = torch.load(folders[0] / SHARDED[name] / "model_final.pth")
+    two = torch.load(folders[1] / name / "model_final.pth")
     assert alone["model"].keys() == two["model"].keys()
     for key, value in alone["model"].items():
         assert type(two["model"][key]) is torch.Tensor
@@ -142,6 +152,14 @@ def test_losses_are_those_of_one_process(folders, name):
     for one, other in zip(*losses, strict=True):
         named = {key: value for key, value in one.items() if "loss" in key}
         assert {key: other[key] for key in named} == pytest.approx(named, rel=1e-4)
+
+
+def test_sharded_evaluation_in_mixed_precision(folders):
+    """Its blocks are gathered in bf16, which they compute in, and its figures are those of one process."""
+    alone, two = (json.loads((f / n / "results.json").read_text()) for f, n in zip(folders, ("mixed", "mixed sharded")))
+    assert two.keys() == alone.keys() == {"CARGO", "CARGO_AG"}
+    for protocol, figures in alone.items():
+        assert two[protocol]["mAP"] == pytest.approx(figures["mAP"], abs=2.0)
 
 
 def test_training_moved_the_weights(folders):

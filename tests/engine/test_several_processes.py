@@ -60,6 +60,69 @@ def one_process_runs_a_sharded_model(folder):
     }
 
 
+def blocks_are_gathered_as_autocast_would_convert_them(folder):
+    """In training and without gradients; the part of each process, and gradients, stay float32."""
+    torch.manual_seed(0)
+    plain = Blocks(Block(), Block(), nn.Linear(4, 2))
+    model, inputs = copy.deepcopy(plain), torch.randn(3, 4)
+    seen = []
+    model[0].linear.register_forward_pre_hook(lambda module, _: seen.append(module.weight.dtype))
+    keys = {"SOLVER__FSDP__ENABLED": True, "SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bf16"}
+    shard(toy_cfg(folder, **keys, TEST__AMP__ENABLED=True), model, torch.device("cpu"))
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            same = torch.equal(model(inputs), plain(inputs))
+        for net in (model, plain):
+            net(inputs).float().sum().backward()
+    gaps = [
+        (ours.grad.full_tensor() - whole.grad).abs().max()
+        for ours, whole in zip(model.parameters(), plain.parameters(), strict=True)
+    ]
+    return {
+        "gathered in bf16": seen == [torch.bfloat16, torch.bfloat16],
+        "same outputs": same,
+        "float32 kept": {parameter.dtype for parameter in model.parameters()} == {torch.float32},
+        "gap": torch.stack(gaps).max().item(),
+    }
+
+
+def float32_is_gathered_if_evaluation_needs_it(folder):
+    seen = set()
+    for keys in ({"TEST__AMP__ENABLED": False}, {"TEST__AMP__ENABLED": True, "SOLVER__FSDP__GATHER_DTYPE": "fp32"}):
+        model = Blocks(Block(), nn.Linear(4, 2))
+        model[0].linear.register_forward_pre_hook(lambda module, _: seen.add(module.weight.dtype))
+        amp = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "bf16"}
+        shard(toy_cfg(folder, SOLVER__FSDP__ENABLED=True, **amp, **keys), model, torch.device("cpu"))
+        model(torch.ones(3, 4))
+    return {"float32": seen == {torch.float32}}
+
+
+def sharded_parts_are_added_up_once_or_each_time(folder):
+    """Weights are the same; without SYNC_EACH_PART no gradient of a shard is there before the last part."""
+    early, gaps = {}, []
+    for each in (True, False):
+        model = Classifier()
+        keys = {"SOLVER__FSDP__ENABLED": True, "SOLVER__FSDP__SYNC_EACH_PART": each}
+        shard(toy_cfg(folder, **keys), model, torch.device("cpu"))
+        part, found = next(model.parameters()), []
+        early[each] = found
+        model.register_forward_pre_hook(lambda *_, part=part, found=found: found.append(part.grad is not None))
+
+        def mine():
+            for batch in batches():
+                yield {name: value[comm.get_rank() :: 2] for name, value in batch.items()}
+
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+        SimpleTrainer(model, mine(), optimizer, accumulation_steps=3).train(0, 1, 5)
+        pairs = zip(model.parameters(), trained(1).model.parameters(), strict=True)
+        gaps += [(ours.full_tensor() - whole).abs().max().item() for ours, whole in pairs]
+    return {
+        "gap": max(gaps),
+        "each": early[True] == 5 * [False, True, True],
+        "once": early[False] == 5 * [False, False, False],
+    }
+
+
 def parts_equal_the_whole(folder):
     """Each process has every other image, in three parts; no parameter is unused."""
 
@@ -139,6 +202,9 @@ CHECKS = (
     averages_agree,
     relabelled_runs_agree,
     one_process_runs_a_sharded_model,
+    blocks_are_gathered_as_autocast_would_convert_them,
+    float32_is_gathered_if_evaluation_needs_it,
+    sharded_parts_are_added_up_once_or_each_time,
 )
 
 
