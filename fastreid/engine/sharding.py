@@ -57,10 +57,10 @@ def shard(cfg: CfgNode, model: nn.Module, device: torch.device) -> None:
         _start_as_main(unit, device)
         fully_shard(unit, mesh=mesh, mp_policy=policy)
     _start_as_main(model, device)
-    fully_shard(model, mesh=mesh)
+    whole: Any = fully_shard(model, mesh=mesh)
     if not cfg.SOLVER.FSDP.SYNC_EACH_PART:
         # The name that DistributedDataParallel has for it, by which a trainer knows that it can wait.
-        model.no_sync = functools.partial(_without_sync, model)
+        whole.no_sync = functools.partial(_without_sync, whole)
     model.register_state_dict_post_hook(_gather_state)
     model.register_load_state_dict_pre_hook(_share_state)
 
