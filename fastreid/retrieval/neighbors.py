@@ -27,7 +27,8 @@ FAISS_EFFECT = "TEST.SEARCH auto finds the same neighbours without it (else: pip
 _SEGMENT_ROWS = 8192  # images that are searched together
 _NUM_FAR = 8  # candidates for the farthest image
 _SAMPLE = 256  # images whose coarse lists are tried first
-_MOST_UNSURE = 0.1  # share of incomplete lists in the sample from which on coarse search does not pay
+_MOST_UNSURE = {"bytes": 0.03, "pairs": 0.1, "matrix": 0.1}  # share of incomplete lists above which it does not pay
+_MOST_BYTES = 2**15  # numbers of a row for which sums of products of bytes fit 32 bits
 _BLOCK_BYTES = 64 << 20  # distances that torch holds together
 
 
@@ -118,17 +119,18 @@ def nearest_neighbors(
 
 
 def _search_compiled(search: _Search) -> Neighbors:
-    from fastreid.retrieval.rank_cylib.rank_cy import NeighborLists, Queries, has_coarse
+    from fastreid.retrieval.rank_cylib.rank_cy import NeighborLists, Queries
 
     metric, queries, others = search.fitted()
     rows, *scales = metric.scales(metric.read(queries), 0, "image", search.num_threads)
     is_self = search.gallery is None
     if is_self:
         metric.check_spread(scales[1])
-    if is_self and has_coarse() and 4 * _coarse_length(search.k) <= len(rows):
-        coarse = _CoarseSearch(rows, scales, metric, search)
-        if coarse.is_worthwhile():
-            return coarse.search()
+    for kind in _coarse_kinds(search) if is_self else ():
+        if 4 * _coarse_length(search.k, kind) <= len(rows):
+            coarse = _CoarseSearch(rows, scales, metric, search, kind)
+            if coarse.is_worthwhile():
+                return coarse.search()
     packed = Queries(rows, *scales, **compiled_engine.kernel_options(metric))
     lists = NeighborLists(len(rows), search.k, with_farthest=search.with_farthest, num_threads=search.num_threads)
     greatest = np.zeros(1, np.float32)
@@ -145,98 +147,134 @@ def _search_compiled(search: _Search) -> Neighbors:
     return Neighbors(*lists.read())
 
 
-def _coarse_length(k: int) -> int:
+def _coarse_kinds(search: _Search) -> list[str]:
+    """Return the kinds of rounded numbers that this CPU multiplies fast, the fastest first."""
+    from fastreid.retrieval.rank_cylib.rank_cy import has_coarse
+
+    if has_matrix_unit() and search.num_threads == torch.get_num_threads():  # which it uses
+        return ["matrix", "pairs"]
+    # Few of the farthest images are within the error of bytes.
+    kinds = ["pairs"] if search.with_farthest or search.features.shape[1] > _MOST_BYTES else ["bytes", "pairs"]
+    return [kind for kind in kinds if has_coarse(kind)]
+
+
+def _coarse_length(k: int, kind: str) -> int:
     """Return the length of coarse lists; almost all of them then hold every image that may be among the k nearest."""
-    return 2 * k + 12
+    return 4 * k + 32 if kind == "bytes" else 2 * k + 12
 
 
 class _CoarseSearch:
-    """The same lists, from products of numbers that are rounded to bfloat16.
+    """The same lists, from products of rounded numbers.
 
     A bound on the rounding error says which pairs need an exact distance:
-    |<a, b> - <a', b'>| <= |a| |b - b'| + |b| |a - a'| + |a - a'| |b - b'|, plus the error of a sum in float32. The
-    products come from the library's kernel, or, three times as fast and rounded once more, from the matrix unit of the
-    CPU.
+    |<a, b> - <a', b'>| <= |a| |b - b'| + |b| |a - a'| + |a - a'| |b - b'|, plus the error of a sum in float32.
+
+    Kinds are "pairs" of bfloat16, which the library's kernel multiplies; "bytes", twice as fast and less exact; and
+    "matrix", bfloat16 in the matrix unit of the CPU, three times as fast as pairs, with products that are rounded, too.
     """
 
-    def __init__(self, rows: np.ndarray, scales: list[np.ndarray], metric: FittedMetric, search: _Search) -> None:
-        from fastreid.retrieval.rank_cylib.rank_cy import Queries, rounded_pairs
+    def __init__(
+        self, rows: np.ndarray, scales: list[np.ndarray], metric: FittedMetric, search: _Search, kind: str
+    ) -> None:
+        from fastreid.retrieval.rank_cylib.rank_cy import Queries, rounded_rows
 
         self._rows, self._k, self._with_farthest = rows, search.k, search.with_farthest
         self._factors, self._offsets = scales
         self._threads, self._options = search.num_threads, compiled_engine.kernel_options(metric)
-        self._metric = metric
-        self._by_matrix = has_matrix_unit() and self._threads == torch.get_num_threads()  # which it uses
-        self._pairs = aligned_rows(len(rows), (rows.shape[1] + 1) // 2)
-        lengths, residuals = rounded_pairs(rows, self._factors, metric.centre, self._pairs, self._threads)
-        self._slack = self._error_bound(lengths, residuals, metric.metric.slope)
+        self._metric, self._kind = metric, kind
+        unit = _byte_unit(metric, rows, self._factors) if kind == "bytes" else 0.0
+        together = 4 if kind == "bytes" else 2
+        self._rounded = aligned_rows(len(rows), -(-rows.shape[1] // together))
+        lengths, residuals = rounded_rows(rows, self._factors, metric.centre, unit, self._rounded, self._threads)
+        self._coarse_slope = metric.metric.slope * (unit * unit if kind == "bytes" else 1.0)
+        self._reach = np.inf
+        offsets = np.abs(self._offsets)
+        self._of_rows = lengths, residuals, offsets
+        # The greatest error of each image's coarse distances.
+        self._error = self._error_of(
+            lengths, residuals, lengths.max(initial=0), residuals.max(initial=0), offsets + offsets.max(initial=0)
+        )
         self._exact = Queries(rows, self._factors, self._offsets, **self._options, only_pairs=True)
 
-    def _error_bound(self, lengths: np.ndarray, residuals: np.ndarray, slope: float) -> np.ndarray:
-        """Return twice the greatest error of each image's coarse distances, float64 [N]."""
+    def _error_of(self, length: Any, residual: Any, lengths: Any, residuals: Any, offsets: Any) -> Any:
+        """Return a bound on the error of coarse distances, from what `rounded_rows` returns of both images of pairs."""
         # Both sums are chains of at most D rounded steps: three times that is ample. Numbers below float32's normal
         # ones count as zero. Then the distance itself is rounded.
-        longest, most_lost, unit, dim = lengths.max(), residuals.max(), 2.0**-24, self._rows.shape[1]
-        of_product = (
-            lengths * most_lost + longest * residuals + residuals * most_lost + 3 * dim * unit * lengths * longest
-        )
-        of_product += dim * 2.0**-124 * (1 + lengths + longest)
-        if self._by_matrix:  # half a unit of the last of 8 bits, and a little more for the errors above
-            of_product += 1.01 * 2.0**-8 * (lengths + residuals) * (longest + most_lost)
-        offsets = np.abs(self._offsets)
-        of_sum = 8 * unit * (offsets + offsets.max() + abs(slope) * lengths * longest)
-        return 2 * (abs(slope) * of_product + of_sum)
+        unit, dim, slope = 2.0**-24, self._rows.shape[1], abs(self._metric.metric.slope)
+        most = (length + residual) * (lengths + residuals)  # of a product
+        of_product = length * residuals + lengths * residual + residual * residuals + 3 * dim * unit * most
+        of_product += dim * 2.0**-124 * (1 + length + lengths)
+        if self._kind == "matrix":  # half a unit of the last of 8 bits, and a little more for the errors above
+            of_product += 1.01 * 2.0**-8 * most
+        return slope * of_product + 8 * unit * (offsets + slope * most)
 
     def is_worthwhile(self) -> bool:
-        """Return whether enough lists of a sample are complete; they are not if images are much alike, for instance."""
+        """Return whether enough lists of a sample are complete; they are not if images are much alike, for instance.
+
+        The sample also tells how far lists must reach. Images beyond are then not offered to any list.
+        """
         sample = slice(0, None, max(1, len(self._rows) // _SAMPLE))
-        lists = self._lists(len(self._pairs[sample]))
+        lists = self._lists(len(self._rounded[sample]))
         self._offer(lists, sample, each_pair_once=False)
         distances = lists.read()[1]
-        is_unsure = distances[:, -1] <= distances[:, self._k - 1] + self._slack[sample]
-        return is_unsure.mean() <= _MOST_UNSURE
+        limit = distances[:, self._k - 1] + self._error[sample]
+        self._reach = float(np.float32((limit + 0.1 * self._error[sample]).max()))
+        return (distances[:, -1] <= limit).mean() <= _MOST_UNSURE[self._kind]
 
     def search(self) -> Neighbors:
         """Find the neighbours of all images."""
-        lists = self._lists(len(self._rows), num_far=_NUM_FAR if self._with_farthest else 0)
+        lists = self._lists(len(self._rows), num_far=_NUM_FAR if self._with_farthest else 0, reach=self._reach)
         self._offer(lists, slice(None), each_pair_once=True)
         images, distances, _ = lists.read()
-        limit = distances[:, self._k - 1] + self._slack
-        is_sure, farthest = distances[:, -1] > limit, None
+        is_there, is_first = images >= 0, np.arange(images.shape[1]) < self._k
+        exact = self._exact_of(images, is_there & is_first, np.inf)
+        limit = exact[:, : self._k].max(axis=1).astype(np.float64)  # the k-th nearest is not farther
+        last = np.where(is_there[:, -1], distances[:, -1], self._reach)
+        is_sure, farthest = last > limit + self._error, None
         if self._with_farthest:
             far, far_distances = lists.read_far()
-            far_limit = far_distances[:, 0] - self._slack
+            far_limit = far_distances[:, 0] - 2 * self._error
             is_sure &= far_distances[:, -1] < far_limit
             chosen = (far_distances >= far_limit[:, None]) & is_sure[:, None]
             farthest = self._exact_of(far, chosen, -np.inf).max(axis=1)
-        exact = self._exact_of(images, (distances <= limit[:, None]) & is_sure[:, None], np.inf)
-        order = np.lexsort((images, exact), axis=1)[:, : self._k]
-        found = Neighbors(np.take_along_axis(images, order, 1), np.take_along_axis(exact, order, 1), farthest)
+        others = (distances <= (limit + self._error)[:, None]) & is_sure[:, None] & ~is_first
+        others[others] = self._may_be_nearer(*np.nonzero(others), images, distances, limit)
+        exact = np.minimum(exact, self._exact_of(images, others, np.inf))
+        found = Neighbors(*_nearest_of(images, exact, self._k), farthest)
         self._complete(found, np.flatnonzero(~is_sure))
         return found
+
+    def _may_be_nearer(
+        self, row: np.ndarray, place: np.ndarray, images: np.ndarray, distances: np.ndarray, limit: np.ndarray
+    ) -> np.ndarray:
+        """Return whether entries of lists, at rows and places, may be at most as far as the limit of their row."""
+        near = images[row, place]
+        lengths, residuals, offsets = self._of_rows
+        of_both = lengths[row], residuals[row], lengths[near], residuals[near], offsets[row] + offsets[near]
+        return distances[row, place] <= limit[row] + self._error_of(*of_both)
 
     def _offer(self, lists: Any, part: slice, *, each_pair_once: bool) -> None:
         """Offer all images to the lists of a part of them; with `each_pair_once` the part is all."""
         from fastreid.retrieval.rank_cylib.rank_cy import Queries
 
-        pairs, factors, offsets = self._pairs, self._factors, self._offsets
-        queries = [np.ascontiguousarray(values[part]) for values in (pairs, factors, offsets)]
-        if self._by_matrix:
-            options = {"slope": self._options["slope"], "lowest": self._options["lowest"]}
-            offer_all(lists, queries[0], pairs, queries[2], offsets, **options, each_pair_once=each_pair_once)
+        rounded, factors, offsets = self._rounded, self._factors, self._offsets
+        queries = [np.ascontiguousarray(values[part]) for values in (rounded, factors, offsets)]
+        options = {"slope": self._coarse_slope, "lowest": self._options["lowest"]}
+        if self._kind == "matrix":
+            offer_all(lists, queries[0], rounded, queries[2], offsets, **options, each_pair_once=each_pair_once)
             return
-        packed = Queries(*queries, **self._options, coarse=True)
-        for start in _with_progress(range(0, len(pairs), _SEGMENT_ROWS), len(queries[0]) * len(pairs)):
+        packed = Queries(*queries, **options, coarse=self._kind)
+        for start in _with_progress(range(0, len(rounded), _SEGMENT_ROWS), len(queries[0]) * len(rounded)):
             segment = slice(start, start + _SEGMENT_ROWS)
             packed.offer_to(
-                lists, pairs[segment], factors[segment], offsets[segment], start, each_pair_once=each_pair_once
+                lists, rounded[segment], factors[segment], offsets[segment], start, each_pair_once=each_pair_once
             )
 
-    def _lists(self, num_images: int, num_far: int = 0) -> Any:
+    def _lists(self, num_images: int, num_far: int = 0, reach: float = np.inf) -> Any:
         from fastreid.retrieval.rank_cylib.rank_cy import NeighborLists
 
-        options = {"with_farthest": False, "num_threads": self._threads, "num_far": num_far}
-        return NeighborLists(num_images, _coarse_length(self._k), **options)
+        options = {"with_farthest": False, "num_threads": self._threads, "num_far": num_far, "reach": reach}
+        return NeighborLists(num_images, _coarse_length(self._k, self._kind), **options)
 
     def _exact_of(self, images: np.ndarray, chosen: np.ndarray, missing: float) -> np.ndarray:
         """Return the exact distances of the chosen entries of lists, and `missing` elsewhere."""
@@ -257,6 +295,28 @@ class _CoarseSearch:
             found.indices[part], found.distances[part], farthest = lists.read()
             if found.farthest is not None:
                 found.farthest[part] = farthest
+
+
+def _nearest_of(images: np.ndarray, distances: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the k least distances of each row, least first, and their images, int32; equal ones by lower image."""
+    # One number that has the order of both is sorted several times as fast.
+    bits = (distances + 0.0).view(np.uint32)  # no minus zero
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    keys = np.partition(ordered.astype(np.uint64) << np.uint64(32) | images.astype(np.uint64), k - 1, axis=1)[:, :k]
+    keys.sort(axis=1)
+    ordered = (keys >> np.uint64(32)).astype(np.uint32)
+    bits = np.where(ordered >> 31, ordered & np.uint32((1 << 31) - 1), ~ordered)
+    return keys.astype(np.uint32).view(np.int32), bits.view(np.float32)
+
+
+def _byte_unit(metric: FittedMetric, rows: np.ndarray, factors: np.ndarray) -> float:
+    """Return the unit of bytes for which a sample of rows loses least by rounding and by the limit of 127 units."""
+    sample = slice(0, None, max(1, len(rows) // _SAMPLE))
+    values = metric.centred(rows[sample], factors[sample])
+    most, usual = float(np.abs(values).max(initial=0)), float(np.sqrt(np.square(values, dtype=np.float64).mean()))
+    units = [np.float32(max(min(most, times * usual) / 127, 1e-30)) for times in (3, 4, 5, 7, 10, np.inf)]
+    lost = [np.square(values - unit * np.clip(np.rint(values / unit), -127, 127)).sum() for unit in units]
+    return float(units[int(np.argmin(lost))])  # as the kernel has it
 
 
 def _search_torch(search: _Search) -> Neighbors:

@@ -1,6 +1,8 @@
 """Nearest neighbours against a stable sort of all distances, by every search."""
 
 import sys
+from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -35,37 +37,108 @@ def test_compiled_is_a_stable_sort(seed, n, dim, levels, metric, num_threads, da
     np.testing.assert_array_equal(found.farthest, everyone.max(axis=1))
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    st.integers(0, 10**6), st.integers(100, 400), st.integers(1, 200), st.integers(1, 12),
-    st.sampled_from(["cosine", "euclidean"]),
-    st.sampled_from(["noise", "clusters", "copies", "lengths", "far away", "tiny"]),
-)  # fmt: skip
-def test_coarse_search_finds_the_same(seed, n, dim, k, metric, kind):
-    """Coarse products, if the CPU has them; the error bound must hold for similar images and different lengths."""
+def rows_of(what, seed, n, dim):
     rng = np.random.default_rng(seed)
     rows = features(seed, n, dim)
-    if kind == "clusters":
+    if what == "clusters":
         rows = rows[rng.integers(0, 5, n)] + np.float32(1e-3) * rows
-    elif kind == "copies":
+    elif what == "copies":
         rows = rows[rng.integers(0, n // 3, n)]
-    elif kind == "lengths":
+    elif what == "lengths":
         rows *= np.float32(10.0) ** rng.integers(-4, 4, (n, 1)).astype(np.float32)
-    elif kind == "far away":
+    elif what == "far away":
         rows += np.float32(1000)
-    elif kind == "tiny":
+    elif what == "tiny":
         rows *= np.float32(1e-20)  # squares below the normal numbers of float32
+    elif what == "heavy tails":  # beyond the range of bytes
+        rows = rng.standard_t(2, (n, dim)).astype(np.float32)
+    elif what == "outliers":  # images that are far from all others, beyond the reach of the sample's lists
+        rows[np.arange(n) % 50 != 1] = np.abs(rows[np.arange(n) % 50 != 1])
+    return rows
+
+
+WHAT = ["noise", "clusters", "copies", "lengths", "far away", "tiny", "heavy tails", "outliers"]
+
+
+def kinds_here():
+    """Kinds of coarse products of this CPU; torch has those of a matrix unit on every CPU."""
+    rank_cy = pytest.importorskip("fastreid.retrieval.rank_cylib.rank_cy")
+    return [kind for kind in ("bytes", "pairs") if rank_cy.has_coarse(kind)] + ["matrix"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(200, 500), st.integers(1, 200), st.integers(1, 12),
+    st.sampled_from(["cosine", "euclidean"]), st.sampled_from(WHAT), st.integers(0, 2), st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_coarse_search_finds_the_same(seed, n, dim, k, metric, what, number, with_farthest, tried):
+    """Also where it does not pay; the error bound must hold for similar images and different lengths."""
+    kinds = kinds_here()
+    kind, rows = kinds[number % len(kinds)], rows_of(what, seed, n, dim)
     everyone = distance_rows(rows, rows, metric=metric)
     order = np.argsort(everyone, axis=1, kind="stable")[:, :k]
-    # With the number of torch, the matrix unit of the CPU computes the products, if there is one.
-    threads = [2, torch.get_num_threads()][seed % 2]
-    found = nearest_neighbors(
-        rows, k, metric=metric, search="compiled", num_threads=threads, with_farthest=seed % 3 == 0
-    )
-    if found.farthest is not None:
+
+    class Search(neighbors._CoarseSearch):
+        def is_worthwhile(self):
+            return super().is_worthwhile() or tried  # without a sample lists reach everywhere
+
+    with patch.multiple(neighbors, _coarse_kinds=lambda _: [kind], _CoarseSearch=Search):
+        threads = torch.get_num_threads() if kind == "matrix" else 2
+        found = nearest_neighbors(rows, k, metric=metric, num_threads=threads, with_farthest=with_farthest)
+    if with_farthest:
         np.testing.assert_array_equal(found.farthest, everyone.max(axis=1))
     np.testing.assert_array_equal(found.indices, order)
     assert found.distances.tobytes() == np.take_along_axis(everyone, order, 1).tobytes()
+
+
+@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_no_coarse_distance_has_a_greater_error_than_its_bound(what, metric):
+    for kind in kinds_here():
+        for dim in (1, 2, 3, 7, 130, 1000):
+            rows = rows_of(what, dim, 240, dim)
+            search = neighbors._Search(rows, None, 3, metric, torch.device("cpu"), False, 1)
+            fitted, _, _ = search.fitted()
+            rows, *scales = fitted.scales(fitted.read(rows), 0, "image", 1)
+            coarse = neighbors._CoarseSearch(rows, scales, fitted, search, kind)
+            with patch.object(neighbors, "_coarse_length", lambda *_: 240):
+                lists = coarse._lists(len(rows))
+            coarse._offer(lists, slice(None), each_pair_once=True)
+            images, distances, _ = lists.read()
+            exact = np.take_along_axis(distance_rows(rows, rows, metric=metric).astype(np.float64), images, 1)
+            assert np.isfinite(coarse._error).all()
+            assert (np.abs(distances - exact) <= coarse._error[:, None]).all(), (kind, dim)
+
+
+def test_few_images_are_far_from_the_rows_of_the_sample(monkeypatch):
+    """Their lists end before k images, as nothing is within reach; they are searched exactly."""
+    kind = kinds_here()[0]
+    rows = np.abs(features(0, 2000, 64))
+    rows[1:7] = features(1, 6, 64)  # the sample has every seventh image
+    completed = []
+
+    class Search(neighbors._CoarseSearch):
+        def _complete(self, found, unsure):
+            completed.extend(unsure.tolist())
+            super()._complete(found, unsure)
+
+    monkeypatch.setattr(neighbors, "_coarse_kinds", lambda _: [kind])
+    monkeypatch.setattr(neighbors, "_CoarseSearch", Search)
+    found = nearest_neighbors(rows, 5, num_threads=2)
+    assert {*range(1, 7)} <= {*completed} and len(completed) < 100
+    everyone = distance_rows(rows, rows)
+    np.testing.assert_array_equal(found.indices, np.argsort(everyone, axis=1, kind="stable")[:, :5])
+
+
+def test_bytes_first_where_the_farthest_are_not_asked_for(monkeypatch):
+    rank_cy = pytest.importorskip("fastreid.retrieval.rank_cylib.rank_cy")
+    monkeypatch.setattr(neighbors, "has_matrix_unit", lambda: False)
+    search = neighbors._Search(features(0, 500, 8), None, 3, "cosine", torch.device("cpu"), False, 2)
+    here = [kind for kind in ("bytes", "pairs") if rank_cy.has_coarse(kind)]
+    assert neighbors._coarse_kinds(search) == here
+    without_bytes = [kind for kind in here if kind != "bytes"]
+    assert neighbors._coarse_kinds(replace(search, with_farthest=True)) == without_bytes
+    assert neighbors._coarse_kinds(replace(search, features=np.zeros((500, 40_000), np.float32))) == without_bytes
 
 
 @pytest.mark.parametrize("search", ["compiled", "torch", "faiss"])
@@ -134,9 +207,7 @@ def test_a_gallery_is_spread_if_one_segment_is(search, monkeypatch):
 
 
 def test_coarse_search_is_left_out_where_images_are_much_alike(monkeypatch):
-    rank_cy = pytest.importorskip("fastreid.retrieval.rank_cylib.rank_cy")
-    if not rank_cy.has_coarse():
-        pytest.skip("this CPU has no coarse products")
+    monkeypatch.setattr(neighbors, "_coarse_kinds", lambda _: kinds_here()[:1])
     answers = []
     is_worthwhile = neighbors._CoarseSearch.is_worthwhile
     monkeypatch.setattr(

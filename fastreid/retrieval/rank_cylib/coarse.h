@@ -52,8 +52,8 @@ __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROUND_ROW(r
 
 /* Scales, centres and rounds rows [count x dim] to pairs [count x (dim + 1) / 2]; also computes the length of each row and
  * of its rounding residual. */
-static void round_rows(const float *features, const float *factors, const float *centre, int64_t count, int64_t dim,
-                       uint16_t *pairs, double *lengths, double *residuals, int num_threads) {
+static void round_rows_to_pairs(const float *features, const float *factors, const float *centre, int64_t count,
+                                int64_t dim, uint16_t *pairs, double *lengths, double *residuals, int num_threads) {
     const int64_t width = (dim + 1) / 2 * 2;
     void (*round_row)(const float *, float, const float *, int64_t, uint16_t *, double *) = round_row_portable;
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -98,18 +98,6 @@ product_coarse(const float *queries, const float *gallery, int64_t dim, float *p
     }
 }
 #endif
-
-/* Makes `job` use rounded pairs; returns 0 if the CPU or the compiler lacks the instruction. */
-static int make_coarse(work *job) {
-#ifdef HAS_COARSE
-    if (!strcmp(job->with.name, "avx512") && __builtin_cpu_supports("avx512bf16")) {
-        job->with.product = product_coarse;
-        return 1;
-    }
-#endif
-    (void)job;
-    return 0;
-}
 
 enum { PRODUCT_CHUNK = 512 };
 

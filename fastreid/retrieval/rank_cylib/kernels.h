@@ -77,6 +77,7 @@ typedef struct {
     const float *gallery;         /* features [… x dim], not centred */
     const float *gallery_factors; /* [rows of gallery], or NULL */
     const float *gallery_offsets; /* [rows of gallery] */
+    uint32_t gallery_flip;        /* bits of packed gallery values that are turned over */
 } work;
 
 /* Number of gallery images that fit into half of a typical L2 cache; whole panels. */
@@ -101,6 +102,15 @@ static void pack_gallery(const work *job, const int64_t *rows, int64_t count, fl
         const int64_t left = count - g;
         pack_panel(job->gallery, rows + g, left < GALLERY_PANEL ? left : GALLERY_PANEL, job->dim, job->gallery_factors,
                    job->centre, GALLERY_PANEL, panels + g * job->dim);
+    }
+    if (job->gallery_flip) {
+        const int64_t packed = (count + GALLERY_PANEL - 1) / GALLERY_PANEL * GALLERY_PANEL * job->dim;
+        for (int64_t i = 0; i < packed; i++) {
+            uint32_t bits;
+            memcpy(&bits, panels + i, sizeof bits);
+            bits ^= job->gallery_flip;
+            memcpy(panels + i, &bits, sizeof bits);
+        }
     }
     for (int64_t g = 0; g < count; g++)
         offsets[g] = job->gallery_offsets[rows[g]];

@@ -8,12 +8,14 @@
 
 #include "kernels.h"
 
-/* Lists of `k` keys each, greatest first: a key has the bits of a distance, mapped to an ordered integer, then the index. */
+/* Lists of the `k` least keys: a key has the bits of a distance, mapped to an ordered integer, then the index. A list takes
+ * `room` keys in any order before all but the least are dropped, which costs less than to keep them in order. */
 typedef struct {
-    uint64_t *keys; /* [n x k], each list a heap */
-    float *reach;   /* [n] distance of the last in the list, infinite until it is full: a cheap first test */
-    uint8_t *locks; /* [n] */
-    int64_t k;
+    uint64_t *keys;  /* [n x room] */
+    int64_t *counts; /* [n] keys in each list */
+    float *reach;    /* [n] distance of the k-th key when others were dropped, at first infinite: a cheap first test */
+    uint8_t *locks;  /* [n] */
+    int64_t k, room;
 } key_lists;
 
 typedef struct {
@@ -40,28 +42,44 @@ static float key_distance(uint64_t key) {
     return distance;
 }
 
-/* Replaces the greatest key of a heap. */
-static void replace_greatest(uint64_t *heap, int64_t size, uint64_t key) {
-    int64_t at = 0;
-    for (int64_t child; (child = 2 * at + 1) < size; at = child) {
-        child += child + 1 < size && heap[child + 1] > heap[child];
-        if (heap[child] <= key)
+/* Moves the k least of `count` keys to the front, in any order, and returns the greatest of them; 0 < k <= count. */
+static uint64_t keep_least(uint64_t *keys, int64_t count, int64_t k) {
+    for (int64_t low = 0, high = count - 1; low < high;) {
+        const uint64_t a = keys[low], b = keys[low + (high - low) / 2], c = keys[high];
+        const uint64_t middle = a < b ? (b < c ? b : a < c ? c : a) : (a < c ? a : b < c ? c : b);
+        int64_t i = low, j = high;
+        while (i <= j) {
+            while (keys[i] < middle)
+                i++;
+            while (keys[j] > middle)
+                j--;
+            if (i <= j) {
+                const uint64_t key = keys[i];
+                keys[i++] = keys[j];
+                keys[j--] = key;
+            }
+        }
+        if (k - 1 <= j)
+            high = j;
+        else if (k - 1 >= i)
+            low = i;
+        else
             break;
-        heap[at] = heap[child];
     }
-    heap[at] = key;
+    return keys[k - 1];
 }
 
 static void offer(key_lists *lists, int64_t list, uint64_t key) {
-    uint64_t *heap = lists->keys + list * lists->k;
+    uint64_t *keys = lists->keys + list * lists->room;
 #ifdef _OPENMP
     while (__atomic_test_and_set(lists->locks + list, __ATOMIC_ACQUIRE))
         ;
 #endif
-    if (key < heap[0]) {
-        replace_greatest(heap, lists->k, key);
-        /* Read elsewhere without the lock: an old, greater value only admits a key that is rejected here. */
-        lists->reach[list] = heap[0] == UINT64_MAX ? INFINITY : key_distance(heap[0]);
+    keys[lists->counts[list]++] = key;
+    if (lists->counts[list] == lists->room) {
+        lists->counts[list] = lists->k;
+        /* Read elsewhere without the lock: an old, greater value only admits a key that is dropped later. */
+        lists->reach[list] = key_distance(keep_least(keys, lists->room, lists->k));
     }
 #ifdef _OPENMP
     __atomic_clear(lists->locks + list, __ATOMIC_RELEASE);
@@ -133,7 +151,11 @@ static int compare_keys(const void *a, const void *b) {
 static void read_lists(key_lists *lists, int64_t n, int32_t *indices, float *distances, int num_threads) {
 #pragma omp parallel for schedule(static) num_threads(num_threads)
     for (int64_t list = 0; list < n; list++) {
-        uint64_t *keys = lists->keys + list * lists->k;
+        uint64_t *keys = lists->keys + list * lists->room;
+        if (lists->counts[list] > lists->k)
+            keep_least(keys, lists->counts[list], lists->k);
+        for (int64_t j = lists->counts[list]; j < lists->k; j++)
+            keys[j] = UINT64_MAX;
         qsort(keys, (size_t)lists->k, sizeof *keys, compare_keys);
         for (int64_t j = 0; j < lists->k; j++) {
             indices[list * lists->k + j] = (int32_t)(uint32_t)keys[j];

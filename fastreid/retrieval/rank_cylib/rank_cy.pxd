@@ -67,9 +67,11 @@ cdef extern from "counting.h" nogil:
 cdef extern from "neighbors.h" nogil:
     ctypedef struct key_lists:
         uint64_t* keys
+        int64_t* counts
         float* reach
         uint8_t* locks
         int64_t k
+        int64_t room
     ctypedef struct neighbor_lists:
         key_lists near
         key_lists far
@@ -91,11 +93,13 @@ cdef extern from "neighbors.h" nogil:
                                      int64_t* counts, int num_threads)
 
 cdef extern from "coarse.h" nogil:
-    void round_rows(const float* features, const float* factors, const float* centre, int64_t count, int64_t dim,
-                    uint16_t* pairs, double* lengths, double* residuals, int num_threads)
-    int make_coarse(work* job)
     void take_products(const work* job, const uint16_t* products, int64_t first_query, int64_t num_queries,
                        int64_t first_image, int64_t num_images, row_consumer take, void* context, int num_threads)
+
+cdef extern from "bytes.h" nogil:
+    void round_rows(const float* features, const float* factors, const float* centre, float unit, int64_t count,
+                    int64_t dim, void* rounded, double* lengths, double* residuals, int num_threads)
+    int make_coarse(work* job, int of_bytes)
 
 cdef extern from "histogram.h" nogil:
     ctypedef struct histogram:

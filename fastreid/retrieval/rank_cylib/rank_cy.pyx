@@ -10,11 +10,11 @@ ctypedef fused real:
     double
 
 
-def has_coarse():
-    """Return whether this CPU has the product of `rounded_pairs`."""
+def has_coarse(str kind):
+    """Return whether this CPU has the product of `rounded_rows`, "pairs" of bfloat16 or "bytes"."""
     cdef work job
     job.with_ = kernels_named(NULL)
-    return bool(make_coarse(&job))
+    return bool(make_coarse(&job, kind == "bytes"))
 
 
 def instruction_set(str name=None):
@@ -66,16 +66,13 @@ def squared_lengths(const float[:, ::1] features, const float[::1] factors=None,
 
     With both `factors` [N] and `centre` [D], rows are scaled and centred first.
     """
-    squares_array = np.empty(features.shape[0])
-    cdef double[::1] squares = squares_array
+    cdef double[::1] squares = np.zeros(features.shape[0])
     if features.shape[0] and features.shape[1]:
         with nogil:
             squares_of_centred(&features[0, 0], NULL if factors is None else &factors[0],
                               NULL if centre is None else &centre[0], features.shape[0], features.shape[1],
                               &squares[0], num_threads)
-    else:
-        squares_array[:] = 0
-    return squares_array
+    return np.asarray(squares)
 
 
 def products_of_rows(const float[:, ::1] features, const float[::1] centre, const int32_t[::1] left,
@@ -114,10 +111,9 @@ def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const fl
     """
     cdef sparse rows, others
     cdef int failed
-    counts_array = np.zeros(last - first, dtype=np.int64)
     indices_array = np.empty(bounds[last - first] + 1, dtype=np.int32)
     distances_array = np.empty(bounds[last - first] + 1, dtype=np.float32)
-    cdef int64_t[::1] found = counts_array
+    cdef int64_t[::1] found = np.zeros(last - first, dtype=np.int64)
     cdef int32_t[::1] indices = indices_array
     cdef float[::1] distances = distances_array
     if last > first and columns.shape[0] and column_rows.shape[0]:
@@ -136,7 +132,7 @@ def jaccard_rows(const int64_t[::1] starts, const int32_t[::1] columns, const fl
             memmove(&indices[to], &indices[bounds[row]], count * sizeof(int32_t))
             memmove(&distances[to], &distances[bounds[row]], count * sizeof(float))
             to += count
-    return counts_array, indices_array[:to].copy(), distances_array[:to].copy()
+    return np.asarray(found), indices_array[:to].copy(), distances_array[:to].copy()
 
 
 cdef class Histogram:
@@ -185,14 +181,17 @@ cdef class Histogram:
         return np.asarray(self.bins).sum(axis=0), steps.cumsum(), ties
 
 
-def rounded_pairs(const float[:, ::1] features, const float[::1] factors, const float[::1] centre,
-                  float[:, ::1] pairs, int num_threads):
-    """Write centred rows [N, D] as pairs of bfloat16 [N, (D + 1) // 2]; return lengths of rows and residuals."""
+def rounded_rows(const float[:, ::1] features, const float[::1] factors, const float[::1] centre, float unit,
+                 float[:, ::1] rounded, int num_threads):
+    """Write centred rows [N, D] as multiples of a unit in bytes [N, (D + 3) // 4]; return lengths of rows and residuals.
+
+    With a unit of 0: as pairs of bfloat16 [N, (D + 1) // 2].
+    """
     cdef double[::1] lengths = np.empty(features.shape[0]), residuals = np.empty(features.shape[0])
-    if pairs.size:
+    if rounded.size:
         with nogil:
-            round_rows(&features[0, 0], &factors[0], &centre[0], features.shape[0], features.shape[1],
-                       <uint16_t*>&pairs[0, 0], &lengths[0], &residuals[0], num_threads)
+            round_rows(&features[0, 0], &factors[0], &centre[0], unit, features.shape[0], features.shape[1],
+                       &rounded[0, 0], &lengths[0], &residuals[0], num_threads)
     return np.asarray(lengths), np.asarray(residuals)
 
 
@@ -202,27 +201,28 @@ cdef class KeyLists:
     cdef key_lists lists
     cdef int64_t n
     cdef uint64_t[:, ::1] keys
+    cdef int64_t[::1] counts
     cdef float[::1] reach
     cdef uint8_t[::1] locks
 
-    def __init__(self, int64_t n, int64_t k):
-        self.keys = np.full((n, k), np.iinfo(np.uint64).max, dtype=np.uint64)
-        self.reach = np.full(n, np.inf, dtype=np.float32)
+    def __init__(self, int64_t n, int64_t k, float reach=np.inf):
+        self.n, self.lists.k, self.lists.room = n, k, k + min(k, 128)
+        self.keys = np.empty((n, self.lists.room), dtype=np.uint64)
+        self.counts = np.zeros(n, dtype=np.int64)
+        self.reach = np.full(n, reach, dtype=np.float32)
         self.locks = np.zeros(n, dtype=np.uint8)
-        self.n, self.lists.k = n, k
         if n and k:
-            self.lists.keys, self.lists.reach, self.lists.locks = &self.keys[0, 0], &self.reach[0], &self.locks[0]
+            self.lists.keys, self.lists.counts = &self.keys[0, 0], &self.counts[0]
+            self.lists.reach, self.lists.locks = &self.reach[0], &self.locks[0]
 
     def read(self, int num_threads):
         """Return images int32 [n, k] and distances float32 [n, k], least first."""
-        indices_array = np.empty((self.n, self.lists.k), dtype=np.int32)
-        distances_array = np.empty((self.n, self.lists.k), dtype=np.float32)
-        cdef int32_t[:, ::1] indices = indices_array
-        cdef float[:, ::1] distances = distances_array
+        cdef int32_t[:, ::1] indices = np.empty((self.n, self.lists.k), dtype=np.int32)
+        cdef float[:, ::1] distances = np.empty((self.n, self.lists.k), dtype=np.float32)
         if self.n and self.lists.k:
             with nogil:
                 read_lists(&self.lists, self.n, &indices[0, 0], &distances[0, 0], num_threads)
-        return indices_array, distances_array
+        return np.asarray(indices), np.asarray(distances)
 
 
 cdef class NeighborLists:
@@ -234,8 +234,9 @@ cdef class NeighborLists:
     cdef float[:, ::1] farthest
     cdef int num_threads
 
-    def __init__(self, int64_t n, int64_t k, *, bint with_farthest, int num_threads, int64_t num_far=0):
-        self.near, self.far, self.num_threads = KeyLists(n, k), KeyLists(n, num_far), num_threads
+    def __init__(self, int64_t n, int64_t k, *, bint with_farthest, int num_threads, int64_t num_far=0,
+                 float reach=np.inf):
+        self.near, self.far, self.num_threads = KeyLists(n, k, reach), KeyLists(n, num_far), num_threads
         self.lists.near, self.lists.far = self.near.lists, self.far.lists
         self.lists.n, self.lists.farthest = n, NULL
         if with_farthest and n:
@@ -278,11 +279,11 @@ cdef class Queries:
     cdef bint is_coarse
 
     def __init__(self, const float[:, ::1] features, const float[::1] factors, const float[::1] offsets, *,
-                 const float[::1] centre=None, float slope, float lowest, str instructions=None, bint coarse=False,
+                 const float[::1] centre=None, float slope, float lowest, str instructions=None, str coarse="",
                  bint only_pairs=False):
         """Pack the queries; with `only_pairs` nothing is packed and only `pairs` may be called.
 
-        With `coarse`, features are `rounded_pairs`; a ValueError is raised if the CPU has no product of them.
+        `coarse` is "pairs" or "bytes" for `rounded_rows`; a ValueError is raised if the CPU has no product of them.
         """
         cdef bytes wanted = b"" if instructions is None else instructions.encode()
         cdef Py_ssize_t num = features.shape[0], dim = features.shape[1], panels = -(-num // QUERY_PANEL), p
@@ -299,9 +300,9 @@ cdef class Queries:
         self.job.with_ = kernels_named(NULL if instructions is None else <const char*>wanted)
         if self.job.with_.name == NULL:
             raise ValueError(f"this CPU has no instruction set {instructions!r}")
-        if coarse and not make_coarse(&self.job):
-            raise ValueError("this CPU has no product of bfloat16 numbers")
-        self.is_coarse = coarse
+        if coarse and not make_coarse(&self.job, coarse == "bytes"):
+            raise ValueError(f"this CPU has no product of rounded {coarse}")
+        self.is_coarse = bool(coarse)
         self.job.dim, self.job.slope, self.job.lowest = dim, slope, lowest
         self.job.queries, self.job.query_offsets = &self.packed[0], &offsets[0]
         self.job.num_queries = 0 if only_pairs else num
@@ -310,15 +311,14 @@ cdef class Queries:
               const int64_t[::1] query_of, const int64_t[::1] image_of, int num_threads):
         """Return the distances of pairs (query row, gallery row), float32."""
         cdef work job = self.job
-        out_array = np.empty(query_of.shape[0], dtype=np.float32)
-        cdef float[::1] out = out_array
+        cdef float[::1] out = np.empty(query_of.shape[0], dtype=np.float32)
         if query_of.shape[0]:
             job.centre = &self.centre[0]
             job.gallery, job.gallery_factors, job.gallery_offsets = &gallery[0, 0], &factors[0], &offsets[0]
             with nogil:
                 pair_distances(&job, &self.features[0, 0], &self.factors[0], &query_of[0], &image_of[0],
                                query_of.shape[0], &out[0], num_threads)
-        return out_array
+        return np.asarray(out)
 
     def count(self, const float[:, ::1] gallery, const float[::1] factors, const float[::1] offsets,
               const int64_t[::1] rows, int64_t base, const float[::1] thresholds, const int64_t[::1] positions,
