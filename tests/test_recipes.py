@@ -77,6 +77,7 @@ def assert_described(said: str, recipe: Path, names: tuple[str, ...] = ()) -> No
     assert (train[2], train[4]) == ("64", "8")  # images, people
     tests = names if recipe.parent.name in ("small", "retrieval") else cfg.DATASETS.TESTS
     assert [name for name in tests if f"{name} " not in said] == []
+    assert "is not known:" not in said and ("not counted" in said or "at the same time" in said)
 
 
 # Parameters of backbones: ViT-B/16 at 256 x 128, with the view prompt and without; ResNet-50, without and with five

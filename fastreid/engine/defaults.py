@@ -113,17 +113,20 @@ class DefaultTrainer(ResumableTrainer):
             interface_of(self.bare_model).epoch_tasks(),
             self.bare_model,
             self.loader,
-            self._batches_of,
+            self.batches_of,
             self.average,
             self.cfg.OUTPUT_DIR,
         )
         self.register_hooks([self.epoch_tasks, *self.build_hooks()])
 
-    def _batches_of(self, images: Sequence[Any], transforms: Mapping[str, Transform] | None) -> BatchLoader:
-        """Batches over images in order, for epoch tasks."""
+    def batches_of(
+        self, images: Sequence[Any], transforms: Mapping[str, Transform] | None, cfg: CfgNode | None = None
+    ) -> BatchLoader:
+        """Batches over images in order, for epoch tasks; by default with the config of the run."""
+        cfg = cfg or self.cfg
         if transforms is None:
-            return self.build_feature_loader(self.cfg, images)
-        return build_feature_loader(self.cfg, images, transforms)
+            return self.build_feature_loader(cfg, images)
+        return build_feature_loader(cfg, images, transforms)
 
     def _check_data(self) -> None:
         """Check all data sets before training, so that mistakes are not found after hours."""

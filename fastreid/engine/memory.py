@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -22,7 +23,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from fastreid.config import CfgNode, resolve_device, with_values
 from fastreid.engine.accumulation import split_batch
 from fastreid.engine.amp import amp_dtype
-from fastreid.modeling.model import RANKING, evaluation_of
+from fastreid.engine.training_loader import LoaderTrainingSet
+from fastreid.modeling.model import RANKING, evaluation_of, interface_of
 from fastreid.utils import comm
 from fastreid.utils.live_bytes import LiveBytes
 
@@ -152,7 +154,7 @@ def memory_summary(trainer: DefaultTrainer) -> str:
     alone = with_values(cfg, {"DATALOADER.NUM_WORKERS": 0})
     batch = _tried("a training step", lambda: _training_batch(trainer, alone)) or {}
     images = len(batch.get("images", ()))  # SOLVER.FIT_BATCH may have lowered SOLVER.IMS_PER_BATCH
-    step = _tried("a training step", lambda: step_peak(model, batch, _autocast(cfg))) if batch else None
+    step = _tried("a training step", lambda: _training_peak(trainer, alone, model, batch)) if batch else None
     test = None
     if trainer.test_datasets:
         test = _tried("an evaluation", lambda: evaluation_peak(model, _test_batch(trainer, alone), _test_autocast(cfg)))
@@ -167,16 +169,19 @@ def memory_summary(trainer: DefaultTrainer) -> str:
     )
     total, tensors = (None, None) if step is None else (needs.total, step.others)
     tested, tested_tensors = (None, None) if test is None else (needs.weights + test[0], test[0])
+    tested_too = f"and {cfg.TEST.IMS_PER_BATCH} " if trainer.test_datasets else ""
     rows: list[tuple[str, int | None, int | None]] = [
         ("parameters and buffers", needs.weights, needs.weights),
         ("state of the optimiser", needs.optimizer, 0),
         ("averaged weights", needs.average, 0),
         ("gradients", needs.gradients, 0),
-        (f"tensors of {images} and {cfg.TEST.IMS_PER_BATCH} images", tensors, tested_tensors),
+        (f"tensors of {images} {tested_too}images", tensors, tested_tensors),
         ("at the same time", total, tested),
     ]
-    shown = [(name, *map(sized, numbers)) for name, *numbers in rows]
-    table = tabulate(shown, ["memory", "training step", "evaluation"], colalign=("left", "right", "right"))
+    columns = 3 if trainer.test_datasets else 2
+    shown = [(name, *map(sized, numbers))[:columns] for name, *numbers in rows]
+    headers, places = ["memory", "training step", "evaluation"], ("left", "right", "right")
+    table = tabulate(shown, headers[:columns], colalign=places[:columns])
     return "\n".join([table, *_ranking(trainer, test), *_card(cfg, total)])
 
 
@@ -197,6 +202,23 @@ def _autocast(cfg: CfgNode, *, enabled: bool | None = None) -> Autocast:
 
 def _test_autocast(cfg: CfgNode) -> Autocast:
     return _autocast(cfg, enabled=cfg.TEST.AMP.ENABLED)
+
+
+def _training_peak(trainer: DefaultTrainer, cfg: CfgNode, model: nn.Module, batch: dict[str, Any]) -> StepPeak:
+    """What a step needs after the epoch tasks, whose results are made up."""
+    autocast = _autocast(cfg)
+
+    def shape_of(compute: Callable[[Mapping[str, Any]], Tensor], batches: Iterable[Mapping[str, Any]]) -> Sequence[int]:
+        # Computed, of two images, as parts of tasks need values: an image's noise follows from its position.
+        few = {name: value[:2] for name, value in next(iter(batches)).items()}
+        with torch.no_grad(), autocast():
+            return compute(few).shape
+
+    if tasks := interface_of(model.eval()).epoch_tasks():
+        known = LoaderTrainingSet(trainer.loader, partial(trainer.batches_of, cfg=cfg))
+        for task in tasks:
+            task.rehearse(known, shape_of)
+    return step_peak(model, batch, autocast)
 
 
 def _training_batch(trainer: DefaultTrainer, cfg: CfgNode) -> dict[str, Any]:

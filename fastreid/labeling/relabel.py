@@ -17,7 +17,7 @@ from fastreid.labeling.clustering import Clustering, count_of
 from fastreid.labeling.export import export_clusters
 from fastreid.labeling.purity import purity_of
 from fastreid.labeling.quality import Needs, suspicious, unusable
-from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
+from fastreid.modeling.epoch_task import EpochPlan, EpochTask, ShapeOf, TrainingSet
 from fastreid.retrieval.neighbors import Neighbors
 from fastreid.utils import comm
 from fastreid.utils.precision import full_precision
@@ -115,6 +115,15 @@ class Relabel(EpochTask):
         plan = torch.full((len(training_set.images),), -1)
         plan[indices] = labels
         return EpochPlan(plan.tolist())
+
+    def rehearse(self, training_set: TrainingSet, shape_of: ShapeOf) -> None:
+        """Give the model clusters of random features, as many as if each had 16 images."""
+        images = training_set.images
+        num_clusters = min(max(len(images) // 16, 2), self._needs.max_clusters)
+        indices = torch.arange(min(4 * num_clusters, len(images)))
+        features = torch.rand(len(indices), shape_of(self._extractor, training_set.batches(images))[1])
+        cameras = torch.tensor([images[index].camera for index in indices.tolist()])
+        self._take(Labelling(indices, features, indices % num_clusters, cameras, len(images), num_clusters))
 
     def _clusters(
         self, training_set: TrainingSet, indices: Tensor, features: Tensor, num_neighbors: int = 0

@@ -71,6 +71,10 @@ class EpochPlan:
         return self.labels is None and self.order is None
 
 
+ShapeOf = Callable[[Callable[[Mapping[str, Any]], Tensor], Iterable[Mapping[str, Any]]], Sequence[int]]
+"""A function that tells the shape of what another one computes from the first of some batches."""
+
+
 class EpochTask(ABC):
     """Work that is done before some epochs, over the training images in a fixed order.
 
@@ -98,6 +102,17 @@ class EpochTask(ABC):
         communicate with the others then. The model is in eval mode, without gradients, under the autocast of training.
         What the task writes must be in the buffers of the model or in `state_dict`: both are copied from the main
         process to the others.
+        """
+
+    def rehearse(self, training_set: TrainingSet, shape_of: ShapeOf) -> None:  # noqa: B027 - optional
+        """Give the model made-up results of the right sizes, for a dry run that counts the memory of a step.
+
+        Nothing is written, and the model is not used afterwards. Default: nothing, for tasks without which a step can
+        be computed.
+
+        Args:
+            training_set: the training images.
+            shape_of: returns the shape of what a function computes from the first of some batches.
         """
 
     def after_training(self, training_set: TrainingSet, folder: Path) -> None:  # noqa: B027 - optional

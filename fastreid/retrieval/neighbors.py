@@ -238,7 +238,8 @@ class _CoarseSearch:
             chosen = (far_distances >= far_limit[:, None]) & is_sure[:, None]
             farthest = self._exact_of(far, chosen, -np.inf).max(axis=1)
         others = (distances <= (limit + self._error)[:, None]) & is_sure[:, None] & ~is_first
-        others[others] = self._may_be_nearer(*np.nonzero(others), images, distances, limit)
+        row, place = np.nonzero(others)
+        others[row, place] = self._may_be_nearer(row, place, images, distances, limit)
         exact = np.minimum(exact, self._exact_of(images, others, np.inf))
         found = Neighbors(*_nearest_of(images, exact, self._k), farthest)
         self._complete(found, np.flatnonzero(~is_sure))

@@ -156,7 +156,8 @@ def test_losses_are_those_of_one_process(folders, name):
 
 def test_sharded_evaluation_in_mixed_precision(folders):
     """Its blocks are gathered in bf16, which they compute in, and its figures are those of one process."""
-    alone, two = (json.loads((f / n / "results.json").read_text()) for f, n in zip(folders, ("mixed", "mixed sharded")))
+    files = folders[0] / "mixed/results.json", folders[1] / "mixed sharded/results.json"
+    alone, two = (json.loads(file.read_text()) for file in files)
     assert two.keys() == alone.keys() == {"CARGO", "CARGO_AG"}
     for protocol, figures in alone.items():
         assert two[protocol]["mAP"] == pytest.approx(figures["mAP"], abs=2.0)

@@ -17,6 +17,7 @@ from fastreid.engine.memory import (
     optimizer_bytes,
     step_peak,
 )
+from fastreid.modeling.epoch_task import EpochTask
 from fastreid.solver.ema import WeightAverage
 from fastreid.utils.live_bytes import LiveBytes
 from tests.engine.toys import ToyModel, ToyTrainer, toy_cfg
@@ -130,7 +131,8 @@ def test_the_images_are_those_of_a_batch_that_was_fitted(tmp_path, caplog):
     # The toy's loader has batches of 8, as a loader that fits its batches to few people may have.
     trainer = ToyTrainer(with_values(toy_cfg(tmp_path), {"DATASETS.TESTS": [], "SOLVER.IMS_PER_BATCH": 640}))
     text = memory_summary(trainer)
-    assert "tensors of 8 and 64 images" in text and "DATASETS.TESTS is empty: nothing is evaluated" in text
+    assert "tensors of 8 images" in text and "DATASETS.TESTS is empty: nothing is evaluated" in text
+    assert "evaluation " not in text and "not known" not in text
     assert "not known: " not in caplog.text
 
 
@@ -143,3 +145,35 @@ def test_a_model_that_cannot_run_without_values_stops_nothing(tmp_path, monkeypa
     assert [line.partition(" is not known: ")[0] for line in said] == [
         "the memory of a training step", "the memory of an evaluation"
     ]  # fmt: skip
+
+
+class Prepare(EpochTask):
+    """Without it the step cannot be computed."""
+
+    def __init__(self, model):
+        self.model, self.shape = model, None
+
+    def is_due(self, epoch):
+        return True
+
+    def run(self, training_set):
+        raise AssertionError("a dry run computes nothing")
+
+    def rehearse(self, training_set, shape_of):
+        self.shape = shape_of(lambda batch: batch["images"].flatten(1), training_set.batches(training_set.images))
+        self.model.rows = torch.zeros(len(training_set.images), self.shape[1])
+
+
+def test_results_of_epoch_tasks_are_made_up(tmp_path, monkeypatch, caplog):
+    trainer = ToyTrainer(with_values(toy_cfg(tmp_path), {"DATASETS.TESTS": []}))
+    task, forward = Prepare(trainer.bare_model), trainer.bare_model.forward
+
+    def needing_rows(batch):
+        losses = forward(batch)
+        return {name: loss + trainer.bare_model.rows.sum() for name, loss in losses.items()}
+
+    monkeypatch.setattr(trainer.bare_model, "epoch_tasks", lambda: [task], raising=False)
+    monkeypatch.setattr(trainer.bare_model, "forward", needing_rows)
+    monkeypatch.setattr(memory, "interface_of", lambda model: model)
+    assert "not known" not in memory_summary(trainer) and "not known" not in caplog.text
+    assert task.shape[0] == 2  # images that were computed

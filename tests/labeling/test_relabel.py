@@ -187,3 +187,20 @@ def test_the_export_is_of_new_clusters_and_can_be_turned_off(tmp_path):
     relabel()[0].after_training(Images(TWO), tmp_path)
     rows = (tmp_path / "clusters.csv").read_text().splitlines()
     assert rows[1] == "0.jpg,0,0.000000" and rows[-1] == "11.jpg,-1,"
+
+
+@pytest.mark.parametrize(("size", "most", "count"), [(12, 5, 2), (320, 50, 20), (320, 5, 5)])
+def test_a_dry_run_has_clusters_of_sixteen_images(size, most, count):
+    task, taken = relabel(max_clusters=most)
+
+    class Known:
+        images = [PersonImage(f"{i}.jpg", -1, i % 3) for i in range(size)]
+
+        def batches(self, images):
+            return images
+
+    task.rehearse(Known(), lambda extractor, batches: (2, 41))
+    (labelling,) = taken
+    assert labelling.num_clusters == count and labelling.num_images == size
+    assert sorted(labelling.labels.unique().tolist()) == list(range(count))
+    assert labelling.features.shape == (len(labelling.indices), 41) == (len(labelling.cameras), 41)

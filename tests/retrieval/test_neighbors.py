@@ -113,8 +113,8 @@ def test_no_coarse_distance_has_a_greater_error_than_its_bound(what, metric):
 def test_few_images_are_far_from_the_rows_of_the_sample(monkeypatch):
     """Their lists end before k images, as nothing is within reach; they are searched exactly."""
     kind = kinds_here()[0]
-    rows = np.abs(features(0, 2000, 64))
-    rows[1:7] = features(1, 6, 64)  # the sample has every seventh image
+    rows = features(0, 100, 256).repeat(20, 0) + np.float32(0.5) * features(1, 2000, 256)
+    rows[1:7] = features(2, 6, 256)  # the sample has every seventh image
     completed = []
 
     class Search(neighbors._CoarseSearch):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
+from fastreid.modeling.epoch_task import EpochPlan, EpochTask, ShapeOf, TrainingSet
 from fastreid.utils.devices import to_device
 from fastreid.utils.errors import ArgumentError
 
@@ -45,6 +45,11 @@ class TargetMemory:
     def __init__(self, num_views: int) -> None:
         self._num_views = num_views
         self._rows: dict[str, Tensor] = {}
+        self._made_up: int | None = None
+
+    def make_up(self, dim: int) -> None:
+        """Let all targets be zeros of a dimension, for a dry run."""
+        self._made_up = dim
 
     def fit(self, vectors: Tensor, people: Tensor, views: Tensor, known: Tensor) -> None:
         """Take the vectors of all training images.
@@ -83,6 +88,9 @@ class TargetMemory:
         Raises:
             ArgumentError: `fit` was not called, or an image was not among those of `fit`.
         """
+        if self._made_up is not None:
+            zeros = torch.zeros(len(indices), self._made_up, device=device)
+            return DrawnTargets(zeros, zeros.clone(), torch.zeros(len(indices), dtype=torch.int64, device=device))
         if not self._rows:
             raise ArgumentError("the memory of targets is empty: it is filled before the first epoch of a training")
         rows, indices = self._rows, indices.cpu()
@@ -140,6 +148,11 @@ class FillTargetMemory(EpochTask):
         views = torch.tensor([int(image.view) for image in training_set.images])
         self._memory.fit(vectors, torch.tensor(list(training_set.labels)), views, known)
         return None
+
+    def rehearse(self, training_set: TrainingSet, shape_of: ShapeOf) -> None:
+        """Let the memory draw zeros."""
+        batches = training_set.batches(training_set.images)
+        self._memory.make_up(shape_of(lambda batch: self._describe(batch)[0], batches)[1])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the memory."""

@@ -161,3 +161,17 @@ def test_mirroring_is_drawn_as_for_images():
         torch.manual_seed(seed)
         assert bool(DrawMirroring(0.5)()) == mirrored
     assert not DrawMirroring(None)()
+
+
+def test_a_dry_run_reads_zeros_and_writes_nothing(tmp_path, training_set):
+    cache = FeatureCache(str(tmp_path / "cache"))
+    FillFeatureCache(cache, Encoder()).rehearse(
+        training_set, lambda compute, batches: compute(next(iter(batches))).shape
+    )
+    found = cache.features(torch.tensor([4, 0, 0]), torch.tensor([False, True, False]))
+    real = fill(tmp_path / "real", training_set).features(torch.tensor([4, 0, 0]), torch.tensor([False, True, False]))
+    for made_up, stored in zip(
+        (found.identity, found.view, found.id_conditions), (real.identity, real.view, real.id_conditions), strict=True
+    ):
+        assert made_up.shape == stored.shape and not made_up.any()
+    assert not (tmp_path / "cache").exists()

@@ -90,3 +90,18 @@ def test_the_task_fills_the_memory_once_and_a_resumed_run_has_the_same():
     for restored in (memory, other):
         drawn, expected = restored.draw(indices, chance), filled().draw(indices, chance)
         assert torch.equal(drawn.latents, expected.latents) and torch.equal(drawn.views, expected.views)
+
+
+def test_a_dry_run_draws_zeros():
+    memory, images = TargetMemory(num_views=2), torch.zeros(2, 3)
+    task = FillTargetMemory(memory, lambda batch: (batch["images"], batch["images"]))
+
+    class Known:
+        images = ()
+
+        def batches(self, chosen):
+            return [{"images": images}]
+
+    task.rehearse(Known(), lambda compute, batches: compute(batches[0]).shape)
+    drawn = memory.draw(torch.tensor([7, 0, 7, 7]), torch.zeros(4))
+    assert drawn.latents.shape == drawn.view_tokens.shape == (4, 3) and drawn.views.tolist() == [0] * 4
