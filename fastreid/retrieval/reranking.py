@@ -7,6 +7,8 @@ only if they share a neighbour.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -26,6 +28,8 @@ from fastreid.utils.counts import thread_count, whole_number
 from fastreid.utils.devices import usable_device
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.suggest import explain_choice
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,16 @@ def jaccard_rows(
 def neighbors_needed(k1: int, k2: int, definition: str = "spcl") -> int:
     """Return how many neighbours of each image Jaccard distances need, if there are as many images."""
     return max(k1 + _definition(definition).neighbors_beyond_itself, k2)
+
+
+@functools.cache  # says it once
+def _tell_of_few(num_images: int, k1: int, k2: int, needed: int) -> None:
+    if needed > num_images:
+        logger.warning(
+            "k1 = %d and k2 = %d (K1 and K2 of TEST.RERANK or CLUSTER) ask for %d neighbours of each image, itself "
+            "included, but there are %d images: all of them are taken",
+            k1, k2, needed, num_images,
+        )  # fmt: skip
 
 
 def _definition(name: str) -> Definition:
@@ -227,7 +241,8 @@ class RerankedMatrix(RerankedDistances):
             ValueError: k1 or k2 below 1, a weight outside of 0 to 1.
         """
         self._weight, k1, k2 = _checked(weight), whole_number(k1, "k1", 1), whole_number(k2, "k2", 1)
-        order = np.argsort(everyone, axis=1, kind="stable")[:, : neighbors_needed(k1, k2, "zhong")]
+        _tell_of_few(len(everyone), k1, k2, needed := neighbors_needed(k1, k2, "zhong"))
+        order = np.argsort(everyone, axis=1, kind="stable")[:, :needed]
         ends = np.take_along_axis(everyone, order, axis=1), everyone.max(axis=1, initial=0)
         nearest = Neighbors(order.astype(np.int32), *ends)
         encoded = encode_neighbors(nearest, lambda left, right: everyone[left, right], k1, k2, "zhong")
@@ -268,7 +283,8 @@ def _encode(
     given = rows_on_cpu(features)
     check_pair(given, given)
     rows = fit_metric(metric_named(options.metric), given, given).read(given)
-    needed = min(len(rows), neighbors_needed(k1, k2, definition))
+    _tell_of_few(len(rows), k1, k2, needed := neighbors_needed(k1, k2, definition))
+    needed = min(len(rows), needed)
     if nearest is None:
         nearest = nearest_neighbors(rows, needed, with_farthest=chosen.normalizes, **asdict(options))
     elif len(nearest.indices) != len(rows) or nearest.indices.shape[1] < needed:

@@ -167,9 +167,16 @@ def test_wrong_arguments_are_named():
         jaccard_graph(features)
 
 
-def test_more_neighbours_than_images_are_all_images():
+def test_more_neighbours_than_images_are_all_images(caplog):
     features = people(2, 6)
-    assert reranking.jaccard_graph(features, k1=30, k2=10, max_distance=1).shape == (6, 6)
+    reranking._tell_of_few.cache_clear()
+    for _ in range(2):
+        assert reranking.jaccard_graph(features, k1=30, k2=10, max_distance=1).shape == (6, 6)
+    distances = np.abs(features @ features.T)
+    reranking.RerankedMatrix(distances, 2, k1=4, k2=9, weight=0.3)
+    reranking.RerankedMatrix(distances, 2, k1=5, k2=6, weight=0.3)  # as many as there are
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and "k1 = 30" in said[0] and "there are 6 images" in said[0] and "ask for 9" in said[1]
 
 
 def test_a_few_long_descriptors_leave_the_cosine_graph_as_it_is(engine):
