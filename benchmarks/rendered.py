@@ -2,11 +2,12 @@
 """Measures SD-ReID on the rendered benchmark: every variant of stage 2 against stage 1, over several seeds.
 
     python benchmarks/rendered.py [--seeds 1 2 3] [--root datasets/quickstart] [--output logs/rendered]
-        [--rows ROW …] [--stage1 KEY VALUE …]
+        [--rows ROW …] [--stage1 KEY VALUE …] [--on csv:FILE]
 
 Trains the quickstart's two stages with `tools/train_net.py` for every seed, then the variants in ROWS on
 the same stage 1, and prints (and writes to OUTPUT/results.md) two tables: mAP / Rank-1 per protocol as mean ± standard
-deviation over the seeds, and the gain over stage 1, paired by seed. What is finished is not run again.
+deviation over the seeds, and the gain over stage 1, paired by seed. With --on the checkpoints are also evaluated on
+another data set, in two more tables. What is finished is not run again.
 """
 
 import argparse
@@ -142,20 +143,55 @@ def train_net(config: str, output: Path, *arguments: str) -> None:
     subprocess.run([*command, *keys], cwd=ROOT, check=True)
 
 
-def run(name: str, seed: int, root: str, output: Path, stage1: Sequence[str]) -> dict[str, dict]:
-    """Train or evaluate one row with one seed and return {protocol: figures}; `stage1` are keys of every stage 1."""
-    home = output / f"seed{seed}"
-    base = ("MODEL.SEED", str(seed), "DATASETS.ROOT", root)
-    row = ROWS.get(name, Row(is_stage1=True))
-    folder = home / ("stage1" if name == STAGE1 else folder_of(name))
-    if row.is_stage1:
-        train_net("configs/quickstart/stage1.yml", folder, *base, *stage1, *row.arguments)
-    else:
-        start = row.evaluates or row.starts_from
-        flags = ("--eval-only",) if row.evaluates else ()
-        weights = ("MODEL.WEIGHTS", str(home / ("stage1" if start == STAGE1 else folder_of(start)) / "model_final.pth"))
-        cache = ("MODEL.SDMODEL.FEATURE_CACHE", str(home / "features"))
-        train_net("configs/quickstart/stage2_unet.yml", folder, *flags, *base, *weights, *cache, *row.arguments)
+@dataclass(frozen=True)
+class Runs:
+    """The runs of one seed.
+
+    Args:
+        seed: the seed.
+        root: folder of the data sets.
+        output: folder of all seeds.
+        stage1: further keys of every stage 1.
+    """
+
+    seed: int
+    root: str
+    output: Path
+    stage1: Sequence[str] = ()
+
+    def folder(self, name: str) -> Path:
+        """Folder of a row."""
+        return self.output / f"seed{self.seed}" / ("stage1" if name == STAGE1 else folder_of(name))
+
+    def result(self, name: str) -> dict[str, dict]:
+        """Train or evaluate one row and return {protocol: figures}."""
+        row, folder = ROWS.get(name, Row(is_stage1=True)), self.folder(name)
+        if row.is_stage1:
+            self._run(folder, "stage1", *self.stage1, *row.arguments)
+        else:
+            flags = ("--eval-only",) if row.evaluates else ()
+            cache = ("MODEL.SDMODEL.FEATURE_CACHE", str(folder.parent / "features"))
+            start = self._weights(row.evaluates or row.starts_from)
+            self._run(folder, "stage2_unet", *flags, *start, *cache, *row.arguments)
+        return _results(folder)
+
+    def result_on(self, name: str, dataset: str) -> dict[str, dict]:
+        """Evaluate the checkpoint of a row, which is trained, on another data set."""
+        row, folder = ROWS.get(name, Row(is_stage1=True)), self.folder(name) / folder_of(dataset)
+        config = "stage1" if row.is_stage1 else "stage2_unet"
+        keys = (*self._weights(row.evaluates or name), "DATASETS.TESTS", str([dataset]), *row.arguments)
+        self._run(folder, config, "--eval-only", *keys)
+        return _results(folder)
+
+    def _weights(self, name: str) -> tuple[str, str]:
+        return "MODEL.WEIGHTS", str(self.folder(name) / "model_final.pth")
+
+    def _run(self, folder: Path, config: str, *words: str) -> None:
+        base = ("MODEL.SEED", str(self.seed), "DATASETS.ROOT", self.root)
+        train_net(f"configs/quickstart/{config}.yml", folder, *base, *words)
+
+
+def _results(folder: Path) -> dict[str, dict]:
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
@@ -190,15 +226,21 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("logs/rendered"))
     parser.add_argument("--rows", nargs="+", metavar="ROW", default=list(ROWS), help="rows beside stage 1")
     parser.add_argument("--stage1", nargs="+", metavar="KEY VALUE", default=[], help="further keys of stage 1")
+    parser.add_argument("--on", metavar="DATASET", help="also evaluate on this data set, such as csv:people.csv")
     args = parser.parse_args()
     if unknown := set(args.rows) - set(ROWS):
         parser.error(f"no row is called {', '.join(sorted(unknown))}; rows are: {'; '.join(ROWS)}")
     root, output = str(Path(args.root).resolve()), args.output.resolve()
-    rows = {}
+    runs = [Runs(seed, root, output, args.stage1) for seed in args.seeds]
+    rows, others, text = {}, {}, ""
     for name in (STAGE1, *args.rows):
-        rows[name] = [run(name, seed, root, output, args.stage1) for seed in args.seeds]
-        (output / "results.md").write_text(tables(rows), encoding="utf-8")  # the results so far
-    print(tables(rows))
+        rows[name] = [each.result(name) for each in runs]
+        text = tables(rows)
+        if args.on:
+            others[name] = [each.result_on(name, args.on) for each in runs]
+            text += f"\n{tables(others, {protocol: protocol for protocol in others[name][0]})}"
+        (output / "results.md").write_text(text, encoding="utf-8")  # the results so far
+    print(text)
 
 
 if __name__ == "__main__":

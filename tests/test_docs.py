@@ -70,12 +70,14 @@ SHORTER = {
     "benchmarks/domains.py": ["--help"],
     "benchmarks/dcac.py": ["--help"],
     "benchmarks/faults.py": ["--help"],
+    "benchmarks/generation.py": ["--help"],
     "benchmarks/labeling.py": ["--sizes", "tiny"],
     "benchmarks/mutants.py": ["--each", "1", "layers/pooling.py"],
     "benchmarks/spinning.py": ["--help"],
     "benchmarks/stored_features.py": ["--help"],
     "benchmarks/predictor.py": ["--boxes", "4", "--rounds", "1"],
     "benchmarks/image_loading.py": ["--images", "64", "--rounds", "1"],
+    "benchmarks/written.py": ["--help"],
     "benchmarks/train_loop.py": ["--models", "stage1", "--rounds", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }
 FORKING = tuple(
