@@ -103,6 +103,8 @@ class FakeCuda:
         """Return a copy of a tensor of the CPU in pinned memory."""
         if tensor.device != CPU:
             raise RuntimeError(f"cannot pin a tensor on {tensor.device}")
+        if any(not stride and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+            raise RuntimeError("unsupported operation: more than one element refers to a single memory location")
         copy = self.tensor(tensor, CPU)
         self._pinned.add(id(copy))
         self._kept.append(copy)

@@ -80,7 +80,7 @@ class EpochTasks(HookBase):
         if task.in_all_processes:  # which must compute the same features: running statistics differ between them
             comm.copy_from_main(self._model.buffers())
         self.trainer.model.eval()
-        with whole_weights(self._model), torch.no_grad(), self.trainer.autocast():
+        with whole_weights(self._model, task.reads), torch.no_grad(), self.trainer.autocast():
             yield comm.is_main_process() or task.in_all_processes
         self.trainer.model.train()
 

@@ -24,6 +24,7 @@ import torch.multiprocessing as mp
 
 from fastreid.config import ConfigError, resolve_device
 from fastreid.engine.stopping import Interrupted
+from fastreid.utils import comm
 from fastreid.utils.console import make_writable
 from fastreid.utils.errors import UserError, log_destructor_errors, sentence_of
 
@@ -317,7 +318,9 @@ def _in_group(
         world_size=-1 if world_size is None else world_size,
         rank=-1 if rank is None else rank,
         timeout=timedelta(minutes=timeout_minutes),
+        device_id=torch.device("cuda", local_rank) if on_cuda else None,
     )
+    comm.use_timeout(timedelta(minutes=timeout_minutes))
     try:
         value = main(*args)
     except RuntimeError as error:

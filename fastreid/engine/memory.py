@@ -182,7 +182,8 @@ def memory_summary(trainer: DefaultTrainer) -> str:
     shown = [(name, *map(sized, numbers))[:columns] for name, *numbers in rows]
     headers, places = ["memory", "training step", "evaluation"], ("left", "right", "right")
     table = tabulate(shown, headers[:columns], colalign=places[:columns])
-    return "\n".join([table, *_ranking(trainer, test), *_card(cfg, total)])
+    during = None if test is None else needs.weights + needs.optimizer + needs.average + test[0]
+    return "\n".join([table, *_ranking(trainer, test), *_card(cfg, total, during)])
 
 
 def _tried(what: str, run: Callable[[], Value]) -> Value | None:
@@ -252,12 +253,20 @@ def _ranking(trainer: DefaultTrainer, test: tuple[int, int] | None) -> Iterator[
     )
 
 
-def _card(cfg: CfgNode, needed: int | None) -> Iterator[str]:
+def _card(cfg: CfgNode, step: int | None, during: int | None) -> Iterator[str]:
+    """Whether the card has the memory of a step, and of an evaluation during a training."""
     device = resolve_device(cfg.MODEL.DEVICE)
-    if needed is None or not device.startswith("cuda"):
+    if step is None or not device.startswith("cuda"):
         return
     there = torch.cuda.mem_get_info(device)[1]
-    answer = "has enough" if needed + _CONTEXT <= there else "has too little: raise SOLVER.ACCUMULATION_STEPS"
+    answer = "has enough"
+    if step + _CONTEXT > there:
+        answer = "has too little: raise SOLVER.ACCUMULATION_STEPS"
+    elif during is not None and during + _CONTEXT > there:
+        answer = (
+            f"has too little for an evaluation during a training, {sized(during)}: lower TEST.IMS_PER_BATCH or "
+            "TEST.SDMODEL.MICRO_BATCH"
+        )
     yield f"{torch.cuda.get_device_name(device)} with {sized(there)} {answer}."
 
 

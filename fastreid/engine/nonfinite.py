@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import torch
@@ -47,8 +48,10 @@ class BufferBackup:
             else:
                 copies.append(copy)
                 buffers.append(buffer.detach())
-        if copies:  # in one call: a network has hundreds of them, and each copy would be a kernel
-            torch._foreach_copy_(copies, buffers)
+        # In one call for each type: a network has hundreds of them, and each copy would be a kernel.
+        for dtype in {copy.dtype for copy in copies}:
+            chosen = [copy.dtype == dtype for copy in copies]
+            torch._foreach_copy_([*compress(copies, chosen)], [*compress(buffers, chosen)])
 
     def changed(self) -> list[str]:
         """Names of the buffers that have changed since ``remember``."""

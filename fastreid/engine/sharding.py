@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -102,12 +102,19 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def whole_weights(model: nn.Module) -> Iterator[None]:
+def whole_weights(model: nn.Module, parts: Sequence[nn.Module] | None = None) -> Iterator[None]:
     """Gather the weights of a sharded model for the block, in which a process may run the model by itself.
 
     Every process must enter the block and leave it.
+
+    Args:
+        model: the model.
+        parts: the parts that run, None for all.
     """
     units = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    if parts is not None:
+        inside = {module for part in parts for module in part.modules()}
+        units = [unit for unit in units if unit is model or unit in inside]
     for unit in units:
         unit.set_reshard_after_forward(False, recurse=False)
         unit.unshard()

@@ -110,7 +110,7 @@ class SimpleTrainer(TrainerBase):
         self.storage.put_scalars(**scalars, data_time=data_time)
         if self.clip_gradients is not None:
             self.clip_gradients(self._parameters(), norm)
-        self.scaler.step(self.optimizer)
+        (self.scaler.step(self.optimizer) if overflowed else self.optimizer.step())  # the scaler waits for the GPU
         self.scaler.update()
         self.took_step = not overflowed
         self.optimizer.zero_grad(set_to_none=True)

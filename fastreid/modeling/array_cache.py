@@ -176,6 +176,7 @@ class FillCache(EpochTask):
         batches: Callable[[TrainingSet], Iterable[Mapping[str, Any]]] = lambda known: known.batches(known.images),
     ) -> None:
         self._cache, self._frozen, self._encode, self._batches = cache, frozen, encode, batches
+        self.reads = (frozen,)
 
     @property
     def name(self) -> str:

@@ -85,6 +85,10 @@ class EpochTask(ABC):
     in_all_processes = False
     """Whether all processes call `run`, which may then share the work; all must come to the same result."""
 
+    reads: Sequence[nn.Module] | None = None
+    """The parts of the model that it calls, None for all: no other weights are gathered for it if they are divided
+    among processes (SOLVER.FSDP)."""
+
     @property
     def name(self) -> str:
         """The key of the state in checkpoints; no two tasks of a model may share it. Default: the class name."""
@@ -132,3 +136,9 @@ class EpochTask(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - optional
         """Restore what `state_dict` returned. Default: nothing to restore."""
+
+
+def reading(task: EpochTask, *parts: nn.Module) -> EpochTask:
+    """Return the task, which calls these parts of the model only."""
+    task.reads = parts
+    return task

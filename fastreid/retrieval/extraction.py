@@ -86,10 +86,14 @@ class FeatureStore:
         start = time.perf_counter()
         paths: list[str] = []
         blocks: list[Tensor] = []
+        pending: list[tuple[Tensor, Sequence[str]]] = []
         with evaluation_mode(model), torch.inference_mode():
             for batch in progress(loader, len(loader), "extracting features"):
-                blocks.append(embed_batch(model, batch, autocast, flip=flip))
+                # A GPU computes this batch while the rows of the one before are copied and checked.
+                pending.append((_embed(model, batch, autocast, flip), batch["img_paths"]))
+                blocks += [_on_cpu(*pending.pop(0))] if len(pending) > 1 else []
                 paths += batch["img_paths"]
+            blocks += [_on_cpu(*last) for last in pending]
         skipped = loader.skipped if isinstance(loader, SkippingLoader) else {}
         shares = comm.gather_plain([paths, skipped])
         own = torch.cat(blocks) if blocks else torch.empty(0, 0)
@@ -159,21 +163,26 @@ def embed_batch(
     Raises:
         ValueError: the model's output is not [B, D] or not finite; the message names the image.
     """
-    rows = _embed(model, batch, autocast)
-    return (rows + _embed(model, mirrored(batch), autocast)) / 2 if flip else rows
+    return _on_cpu(_embed(model, batch, autocast, flip), batch["img_paths"])
 
 
-def _embed(model: nn.Module, batch: Mapping[str, Any], autocast: Callable[[], AbstractContextManager[Any]]) -> Tensor:
-    with autocast():
-        output = model(batch)
-    return _checked_rows(output, batch["img_paths"])
+def _embed(
+    model: nn.Module, batch: Mapping[str, Any], autocast: Callable[[], AbstractContextManager[Any]], flip: bool
+) -> Tensor:
+    """The descriptors on the device of the model, float32; nothing is waited for."""
+    found = []
+    for images in (batch, mirrored(batch)) if flip else (batch,):
+        with autocast():
+            output = model(images)
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(batch["img_paths"]):
+            got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(f"the model must give descriptors [{len(batch['img_paths'])}, D] in eval mode, got {got}")
+        found.append(output.detach().float())
+    return (found[0] + found[1]) / 2 if flip else found[0]
 
 
-def _checked_rows(output: Any, paths: Sequence[str]) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(paths):
-        got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(f"the model must give descriptors [{len(paths)}, D] in eval mode, got {got}")
-    rows = output.detach().float().cpu()
+def _on_cpu(rows: Tensor, paths: Sequence[str]) -> Tensor:
+    rows = rows.cpu()
     finite = rows.isfinite().all(dim=1)
     if not finite.all():
         path = paths[int((~finite).nonzero()[0, 0])]

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -193,6 +194,11 @@ def shared_random_seed() -> int:
     return int(seed)
 
 
+def use_timeout(timeout: timedelta) -> None:
+    """Set how long a process waits for the others in a group that is made later on; the default group has its own."""
+    _CPU_GROUP["timeout"] = timeout
+
+
 def _cpu_group() -> dist.ProcessGroup | None:
     """The group of all processes for tensors on the CPU; None if the default group is one.
 
@@ -202,5 +208,5 @@ def _cpu_group() -> dist.ProcessGroup | None:
     if dist.get_backend() != "nccl":
         return None
     if _CPU_GROUP.get("of") is not default:
-        _CPU_GROUP.update(of=default, group=dist.new_group(backend="gloo"))
+        _CPU_GROUP.update(of=default, group=dist.new_group(backend="gloo", timeout=_CPU_GROUP.get("timeout")))
     return _CPU_GROUP["group"]

@@ -57,7 +57,8 @@ def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     import torch
 
     if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
+        # A tensor that has rows twice (`expand`) cannot be pinned as it is.
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 

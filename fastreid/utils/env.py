@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import platform
 import random
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+logger = logging.getLogger(__name__)
 
 _PACKAGES = (
     "fastreid", "numpy", "scipy", "torchvision", "timm", "diffusers", "peft", "transformers", "safetensors", "pillow",
@@ -95,3 +98,9 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
+    elif state["cuda"]:
+        logger.warning(
+            "the checkpoint has the random states of %d GPUs, and torch sees %d here: those of GPUs start afresh, and "
+            "the run differs from one that was not stopped",
+            len(state["cuda"]), torch.cuda.device_count(),
+        )  # fmt: skip

@@ -45,7 +45,9 @@ _SHARED = (
     "mount -o remount,size=8G /dev/shm), or set DATALOADER.NUM_WORKERS to 0"
 )
 # What torch and the libraries of CUDA say if they get no memory.
-_NO_GPU_MEMORY = re.compile(r"CUDA (?:error: )?out of memory|CU(?:BLAS|DNN|SOLVER)_STATUS_ALLOC_FAILED")
+_NO_GPU_MEMORY = re.compile(
+    r"CUDA (?:error: )?out of memory|Cuda failure[^\n]*out of memory|CU(?:BLAS|DNN|SOLVER)_STATUS_ALLOC_FAILED"
+)
 # A torch write that ends early has no errno: its archive writer notices the position only.
 _CUT_OFF = re.compile(r"unexpected pos \d+ vs|PytorchStreamWriter failed writing")
 _IN_WORKER = re.compile(r"^\w*(?:Error|Exception): \[Errno (\d+)\] ([^:\n]*)(?:: '(.*)')?\s*$", re.MULTILINE)

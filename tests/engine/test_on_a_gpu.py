@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 
+from fastreid.data.train_loader import TrainLoader
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.solver import build_gradient_clipper, build_optimizer
@@ -56,7 +57,7 @@ def with_pixels(batch):
 
 def on_device(batch):
     """What a loader of training brings to the device."""
-    moved = {name: batch[name].to(DEVICE) for name in ("images", "targets", "viewids", "camids")}
+    moved = {name: batch[name].to(DEVICE) for name in ("images", *TrainLoader.moved) if name in batch}
     rows = torch.arange(len(batch["images"]))
     views = {name: value.to(DEVICE) for name, value in batch.items() if torch.is_tensor(value) and value.ndim == 4}
     return batch | views | moved | {"position": rows, "batch_size": torch.full_like(rows, len(rows))}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.engine import SimpleTrainer, launch
@@ -38,6 +39,16 @@ class Block(nn.Module):
 
 class Blocks(nn.Sequential):
     _no_split_modules = ("Block",)
+
+
+def weights_of_other_parts_stay_divided(folder):
+    """While an epoch task that calls one block runs."""
+    model = Blocks(Block(), Block(), nn.Linear(4, 2))
+    shard(toy_cfg(folder, SOLVER__FSDP__ENABLED=True), model, torch.device("cpu"))
+    with whole_weights(model, (model[0],)):
+        whole = [isinstance(layer.weight, DTensor) for layer in (model[0].linear, model[1].linear, model[2])]
+    again = model(torch.ones(3, 4)).shape == (3, 2)
+    return {"one block": whole == [False, True, False], "runs": again}
 
 
 def one_process_runs_a_sharded_model(folder):
@@ -202,6 +213,7 @@ CHECKS = (
     averages_agree,
     relabelled_runs_agree,
     one_process_runs_a_sharded_model,
+    weights_of_other_parts_stay_divided,
     blocks_are_gathered_as_autocast_would_convert_them,
     float32_is_gathered_if_evaluation_needs_it,
     sharded_parts_are_added_up_once_or_each_time,

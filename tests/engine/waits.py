@@ -144,6 +144,7 @@ CASES: dict[str, Callable[[Any], Made]] = {
     "SDReIDStage2, MLP": partial(stage2, keys=MLP),
     "SDReIDStage2, transformer": partial(stage2, keys=TRANSFORMER),
     "SDReIDStage2, targets of all": partial(stage2, keys=(*MLP, *WHITE, *OF_ALL)),
+    "SDReIDStage2, the encoder trains": partial(stage2, keys=(*MLP, *TRAINED_ENCODER)),
     "DCAC": dcac,
     "DCAC, prompts by prototypes": partial(
         dcac, keys=("DCAC.COND.SOURCE", "fc+pcl", "MODEL.LOSSES.PCL.UPDATE", "all", "DCAC.COND.BOTTLENECK", "net")

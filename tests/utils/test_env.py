@@ -41,3 +41,8 @@ def test_versions_and_devices_are_plain():
     found = versions()
     assert found["torch"] == str(torch.__version__) and found["fastreid"] and type(found["torch"]) is str
     assert dict(devices())["torch threads"] == str(torch.get_num_threads())
+
+
+def test_states_of_gpus_that_are_not_here_are_told(caplog):
+    set_rng_state(rng_state() | {"cuda": [torch.get_rng_state()] * 40})
+    assert "random states of 40 GPUs" in caplog.text

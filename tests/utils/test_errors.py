@@ -66,6 +66,7 @@ def test_what_the_system_refuses(number, said):
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "the memory of the GPU is full: lower SOLVER"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "TEST.SDMODEL.MICRO_BATCH, TEST.IMS_PER_BATCH"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "the memory of the GPU is full"),
+        (RuntimeError("NCCL error: Cuda failure 2 'out of memory'"), "the memory of the GPU is full"),
         (
             RuntimeError("CUDA error: out of memory\nCUDA kernel errors"),
             "raise SOLVER.ACCUMULATION_STEPS or set",

@@ -30,7 +30,7 @@ from fastreid.methods.sd_reid.whitening import ConditionWhitening, LatentWhiteni
 from fastreid.modeling.diffusion import Denoiser, Latent, NoiseSource, Sampler, Schedule
 from fastreid.modeling.diffusion.guidance import NullCondition, drop_control, keep_control
 from fastreid.modeling.diffusion.steps import clean_of
-from fastreid.modeling.epoch_task import EpochTask
+from fastreid.modeling.epoch_task import EpochTask, reading
 from fastreid.modeling.model import RatePart, Transform
 from fastreid.structures import Condition, PersonFeatures
 from fastreid.utils.compiling import compile_module
@@ -244,7 +244,7 @@ class SDReIDStage2(PersonModel):
             tasks.append(Calibration(self.calibrate, every_epoch=trains))
         if self.memory is not None:
             tasks.append(FillTargetMemory(self.memory, self._describe, every_epoch=trains))
-        return tasks
+        return [reading(task, self.person) for task in tasks]
 
     def _fitted(self) -> bool:
         return not (self.whitening is None and self.linear_mean is None and self.latent_whitening is None)
