@@ -21,6 +21,7 @@ from fastreid.retrieval import build_dist
 from fastreid.utils.checkpoint import load_weights
 from fastreid.utils.display_text import printable
 from fastreid.utils.errors import reported_as
+from fastreid.utils.precision import set_float32_precision
 
 import numpy as np
 import torch
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg = get_cfg()
         cfg.merge_from_file(str(args.config_file))
         cfg.merge_from_list(args.opts)
+        set_float32_precision(cfg.MODEL.FLOAT32)
         predictor = Predictor(args.checkpoint, config=cfg)
         report = load_weights(predictor.model, args.checkpoint, to_evaluate=True)
         rows = [

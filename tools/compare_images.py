@@ -26,6 +26,7 @@ from fastreid.utils.checkpoint_file import read_checkpoint
 from fastreid.utils.display_text import printable
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.manifest import EVALUATION, read_manifest
+from fastreid.utils.precision import set_float32_precision
 from fastreid.utils.text import TextError, read_text
 
 from tabulate import tabulate
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         args = _parser().parse_args(argv)
         rate = float(args.false_matches) / 100
         predictor = Predictor(args.checkpoint)
+        set_float32_precision(predictor.cfg.MODEL.FLOAT32)  # as for the thresholds
         metric = predictor.cfg.TEST.METRIC
         features = predictor.embed([args.first, *args.others], normalize=False)
         distances = build_dist(features[:1], features[1:], metric)[0].tolist()

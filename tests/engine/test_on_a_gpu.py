@@ -1,4 +1,4 @@
-"""Models on a GPU: the CPU's numbers, one wait in a step, overflow in fp16, and compiled sampling.
+"""Models on a GPU: the CPU's numbers, one wait in a step, overflow in fp16, compiled sampling, and nccl.
 
 Without a GPU the same code runs on the CPU, among the slow tests.
 """
@@ -9,11 +9,14 @@ import warnings
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from fastreid.data.train_loader import TrainLoader
 from fastreid.engine.compiling import compile_model
+from fastreid.engine.sharding import keep_whole, shard
 from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.solver import build_gradient_clipper, build_optimizer
+from fastreid.utils import comm
 from fastreid.utils.env import rng_state, set_rng_state
 from tests.engine.waits import (
     BATCH,
@@ -172,3 +175,47 @@ def test_compiled_samples_are_those_of_the_same_model(request):
         expected = model.to(DEVICE).eval()(batch).cpu()
         for _ in range(3):  # a graph is recorded in the second call
             assert_close(compiled(batch), expected, 1e-4)
+
+
+@pytest.fixture
+def group(tmp_path, monkeypatch):
+    """A group of one process (nccl on a GPU), in which the ways of several processes are taken."""
+    options = {"store": dist.FileStore(str(tmp_path / "store"), 1), "rank": 0, "world_size": 1}
+    dist.init_process_group("nccl" if HAS_GPU else "gloo", **options)
+    monkeypatch.setattr(comm, "is_distributed", lambda: True)
+    yield
+    dist.destroy_process_group()
+
+
+def test_every_message_passes_through_the_device(group):
+    rows = torch.arange(6.0).view(3, 2)
+    comm.synchronize()
+    assert comm.all_gather({"a": [1]}) == [{"a": [1]}] and comm.broadcast((1, "x")) == (1, "x")
+    assert comm.gather_plain({"a": "é"}) == [{"a": "é"}]
+    assert torch.equal(comm.gather_rows(rows)[0], rows) and torch.equal(comm.gather_rows(rows.long())[0], rows.long())
+    given = torch.ones(2, 3, device=DEVICE, requires_grad=True)
+    comm.rows_of_all(given).sum().backward()
+    assert torch.equal(given.grad.cpu(), torch.ones(2, 3))
+    flags = torch.tensor([True, False], device=DEVICE)
+    comm.copy_from_main([flags])
+    assert flags.tolist() == [True, False] and 0 <= comm.shared_random_seed() < 2**31
+    assert comm.all_reduce_sum(torch.ones(2, device=DEVICE)).tolist() == [1, 1]
+
+
+def test_divided_weights_are_trained_evaluated_and_saved(group, request):
+    amp = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bf16", "TEST.AMP.ENABLED", True)
+    cfg, model, batch = stage2(request, ("SOLVER.FSDP.ENABLED", True, *amp))
+    batch = on_device(with_pixels(batch))
+    shard(cfg, model, DEVICE)
+    trainer = trainer_of(cfg, model.train(), batch, autocast=lambda: torch.autocast(DEVICE.type, torch.bfloat16))
+    keep_whole(trainer.optimizer)
+    for _ in range(2):
+        trainer.run_step()
+        with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
+            assert model.eval()(batch).isfinite().all()
+        model.train()
+    assert trainer.took_step and trainer.nonfinite_steps == 0
+    state, moments = model.state_dict(), trainer.optimizer.state_dict()
+    model.load_state_dict(state)
+    trainer.optimizer.load_state_dict(moments)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
