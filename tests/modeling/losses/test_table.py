@@ -122,8 +122,10 @@ def test_centres_move_by_the_papers_rule_and_not_by_the_optimiser():
     before = loss.class_centres.clone()
     loss.eval()(features, people)
     assert torch.equal(loss.class_centres, before)
-    with pytest.raises(ValueError, match="ALPHA must be in 0…1, got 2"):
-        CenterLoss(3, 2, alpha=2)
+    assert [CenterLoss(3, 2, alpha).alpha for alpha in (0, 1)] == [0, 1]
+    for alpha in (2, -0.1):
+        with pytest.raises(ValueError, match=f"ALPHA must be in 0…1, got {alpha}"):
+            CenterLoss(3, 2, alpha)
 
 
 def test_centres_are_of_the_size_of_what_the_loss_sees():
