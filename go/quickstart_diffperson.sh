@@ -30,6 +30,11 @@ done
 step "pre-training a backbone on the written people"
 data="$logs" train diffperson_pretrain
 python tools/convert_checkpoint.py --overwrite --backbone "$logs/diffperson_pretrain/model_final.pth" "$logs/backbone.pth"
+step "evaluating the model that was trained on the written people alone"
+python tools/train_net.py --config-file configs/quickstart/diffperson_pretrain.yml --eval-only DATASETS.ROOT "$data" \
+  DATASETS.TESTS "['Market1501', 'MSMT17']" MODEL.WEIGHTS "$logs/diffperson_pretrain/model_final.pth" OUTPUT_DIR "$logs/alone"
+python tools/diffperson.py export --config-file configs/quickstart/diffperson.yml DATASETS.ROOT "$data" \
+  DIFFPERSON.CARD.RESULTS "$logs/alone/results.json"
 step "comparing it with a random backbone"
 python tools/transfer.py --backbones "random=random" "written=$logs/backbone.pth" --seeds 1 --ratios 0.3 \
   --settings supervised generalization --source Market1501 --target MSMT17 --output "$logs/transfer" \

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastreid.config import CfgNode, resolve_device
+from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.benchmarks.diff_person import META, NAME
 from fastreid.data.build import datasets_root
 from fastreid.data.images import read_pixels
@@ -38,6 +38,7 @@ from fastreid.generation.quality import (
 from fastreid.generation.shards import Shard
 from fastreid.methods.diffusion_reid.grammar import Grammar
 from fastreid.utils.files import atomic_write
+from fastreid.utils.text import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def _figures(cfg: CfgNode, root: Path) -> dict[str, Any]:
     written = [row for row in Journal(root / PICTURES).rows() if (row["gid"], row["number"]) in kept]
     chosen = spread_evenly(written, cfg.DIFFPERSON.CARD.PICTURES)
     found |= _by_features(cfg, root, chosen)
-    return found | _by_inception(cfg, root, chosen)
+    return found | _by_inception(cfg, root, chosen) | _by_training(cfg)
 
 
 def _by_features(cfg: CfgNode, root: Path, rows: Sequence[Row]) -> dict[str, Any]:
@@ -143,6 +144,26 @@ def _by_inception(cfg: CfgNode, root: Path, rows: Sequence[Row]) -> dict[str, An
     real = _inception_features(network, [path for path, _ in _real_images(cfg)])
     found = {"FID": frechet_distance(real, written), "KID": kernel_distance(real, written)}
     return {name: round(value, 5) for name, value in found.items() if value is not None}
+
+
+def _by_training(cfg: CfgNode) -> dict[str, Any]:
+    """Return the figures of a model that was trained on the pictures alone, if there is one."""
+    path = cfg.DIFFPERSON.CARD.RESULTS
+    if not path:
+        return {}
+    try:
+        results = json.loads(read_text(path))
+        figures = {
+            f"{name} on {protocol}": float(values[name])
+            for protocol, values in results.items()
+            for name in ("mAP", "Rank-1")
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"DIFFPERSON.CARD.RESULTS {path!r} is no results.json of an evaluation ({type(error).__name__}: {error}): "
+            "train a model on DiffPerson, evaluate it, and name the file in its OUTPUT_DIR"
+        ) from error
+    return {"re-ID model trained on the written pictures alone (%)": _rounded(figures)}
 
 
 def _inception_features(network: Any, paths: Sequence[str]) -> Tensor:
