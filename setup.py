@@ -21,7 +21,7 @@ EXTENSIONS = [
     (
         "fastreid/retrieval/rank_cylib",
         "rank_cy",
-        ["products", "kernels", "counting", "neighbors", "coarse", "histogram"],
+        ["products", "kernels", "counting", "neighbors", "coarse", "bytes", "histogram"],
     ),
     ("fastreid/data/resize_cylib", "resize_cy", ["resize"]),
 ]

@@ -152,7 +152,7 @@ def _coarse_kinds(search: _Search) -> list[str]:
     from fastreid.retrieval.rank_cylib.rank_cy import has_coarse
 
     if has_matrix_unit() and search.num_threads == torch.get_num_threads():  # which it uses
-        return ["matrix", "pairs"]
+        return ["matrix", *(["pairs"] if has_coarse("pairs") else [])]
     # Few of the farthest images are within the error of bytes.
     kinds = ["pairs"] if search.with_farthest or search.features.shape[1] > _MOST_BYTES else ["bytes", "pairs"]
     return [kind for kind in kinds if has_coarse(kind)]
@@ -213,7 +213,7 @@ class _CoarseSearch:
 
         The sample also tells how far lists must reach. Images beyond are then not offered to any list.
         """
-        sample = slice(0, None, max(1, len(self._rows) // _SAMPLE))
+        sample = _sample(len(self._rows))
         lists = self._lists(len(self._rounded[sample]))
         self._offer(lists, sample, each_pair_once=False)
         distances = lists.read()[1]
@@ -237,6 +237,7 @@ class _CoarseSearch:
             is_sure &= far_distances[:, -1] < far_limit
             chosen = (far_distances >= far_limit[:, None]) & is_sure[:, None]
             farthest = self._exact_of(far, chosen, -np.inf).max(axis=1)
+        del lists  # more memory than all that follows
         others = (distances <= (limit + self._error)[:, None]) & is_sure[:, None] & ~is_first
         row, place = np.nonzero(others)
         others[row, place] = self._may_be_nearer(row, place, images, distances, limit)
@@ -254,7 +255,7 @@ class _CoarseSearch:
         of_both = lengths[row], residuals[row], lengths[near], residuals[near], offsets[row] + offsets[near]
         return distances[row, place] <= limit[row] + self._error_of(*of_both)
 
-    def _offer(self, lists: Any, part: slice, *, each_pair_once: bool) -> None:
+    def _offer(self, lists: Any, part: slice | np.ndarray, *, each_pair_once: bool) -> None:
         """Offer all images to the lists of a part of them; with `each_pair_once` the part is all."""
         from fastreid.retrieval.rank_cylib.rank_cy import Queries
 
@@ -310,13 +311,22 @@ def _nearest_of(images: np.ndarray, distances: np.ndarray, k: int) -> tuple[np.n
     return keys.astype(np.uint32).view(np.int32), bits.view(np.float32)
 
 
+def _sample(num_images: int) -> np.ndarray:
+    """Return some images: not every n-th one, as an order of the images may have such a period."""
+    return np.sort(np.random.default_rng(0).choice(num_images, min(_SAMPLE, num_images), replace=False))
+
+
 def _byte_unit(metric: FittedMetric, rows: np.ndarray, factors: np.ndarray) -> float:
-    """Return the unit of bytes for which a sample of rows loses least by rounding and by the limit of 127 units."""
-    sample = slice(0, None, max(1, len(rows) // _SAMPLE))
+    """Return the unit of bytes for which a sample of rows loses least by rounding and by the limit of 127 units.
+
+    Its square, which is a factor of distances, is a normal number of float32 in any case.
+    """
+    sample = _sample(len(rows))
     values = metric.centred(rows[sample], factors[sample])
     most, usual = float(np.abs(values).max(initial=0)), float(np.sqrt(np.square(values, dtype=np.float64).mean()))
-    units = [np.float32(max(min(most, times * usual) / 127, 1e-30)) for times in (3, 4, 5, 7, 10, np.inf)]
-    lost = [np.square(values - unit * np.clip(np.rint(values / unit), -127, 127)).sum() for unit in units]
+    units = [np.float32(max(min(most, times * usual) / 127, 2.0**-60)) for times in (3, 4, 5, 7, 10, np.inf)]
+    rounded = [unit * np.clip(np.rint(values / unit), -127, 127) for unit in units]
+    lost = [np.square(values - near, dtype=np.float64).sum() for near in rounded]
     return float(units[int(np.argmin(lost))])  # as the kernel has it
 
 

@@ -110,11 +110,8 @@ def test_no_coarse_distance_has_a_greater_error_than_its_bound(what, metric):
             assert (np.abs(distances - exact) <= coarse._error[:, None]).all(), (kind, dim)
 
 
-def test_few_images_are_far_from_the_rows_of_the_sample(monkeypatch):
-    """Their lists end before k images, as nothing is within reach; they are searched exactly."""
-    kind = kinds_here()[0]
-    rows = features(0, 100, 256).repeat(20, 0) + np.float32(0.5) * features(1, 2000, 256)
-    rows[1:7] = features(2, 6, 256)  # the sample has every seventh image
+def recorded(monkeypatch):
+    """Images whose lists are searched exactly, as they may be incomplete."""
     completed = []
 
     class Search(neighbors._CoarseSearch):
@@ -122,12 +119,50 @@ def test_few_images_are_far_from_the_rows_of_the_sample(monkeypatch):
             completed.extend(unsure.tolist())
             super()._complete(found, unsure)
 
-    monkeypatch.setattr(neighbors, "_coarse_kinds", lambda _: [kind])
     monkeypatch.setattr(neighbors, "_CoarseSearch", Search)
+    return completed
+
+
+def test_few_images_are_far_from_the_rows_of_the_sample(monkeypatch):
+    """Their lists end before k images, as nothing is within reach; they are searched exactly."""
+    kind = kinds_here()[0]
+    rows = features(0, 100, 256).repeat(20, 0) + np.float32(0.5) * features(1, 2000, 256)
+    outliers = np.setdiff1d(np.arange(2000), neighbors._sample(2000))[::300]
+    rows[outliers] = features(2, len(outliers), 256)
+    monkeypatch.setattr(neighbors, "_coarse_kinds", lambda _: [kind])
+    completed = recorded(monkeypatch)
     found = nearest_neighbors(rows, 5, num_threads=2)
-    assert {*range(1, 7)} <= {*completed} and len(completed) < 100
+    assert {*outliers} <= {*completed} and len(completed) < 100
     everyone = distance_rows(rows, rows)
     np.testing.assert_array_equal(found.indices, np.argsort(everyone, axis=1, kind="stable")[:, :5])
+
+
+def test_an_order_with_a_period_does_not_mislead_the_sample(monkeypatch):
+    """Every seventh image is of a few people, and the others have no near images."""
+    monkeypatch.setattr(neighbors, "_coarse_kinds", lambda _: kinds_here()[:1])
+    completed = recorded(monkeypatch)
+    rows = features(0, 2000, 256)
+    rows[::7] = features(1, 5, 256)[np.arange(286) % 5] + np.float32(0.3) * rows[::7]
+    found = nearest_neighbors(rows, 5, num_threads=2)
+    assert len(completed) < 400
+    np.testing.assert_array_equal(found.indices, np.argsort(distance_rows(rows, rows), axis=1, kind="stable")[:, :5])
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-19, 5e17])
+def test_numbers_near_the_ends_of_float32(scale, recwarn):
+    """Also where denormal numbers count as zero, as some programs set it for the process."""
+    rows = rows_of("heavy tails" if scale < 1 else "noise", 1, 600, 32) * np.float32(scale)
+    expected = np.argsort(distance_rows(rows, rows, metric="euclidean"), axis=1, kind="stable")[:, :3]
+    for kind in kinds_here():
+        torch.set_flush_denormal(True)
+        try:
+            with patch.object(neighbors, "_coarse_kinds", lambda _, kind=kind: [kind]):
+                found = nearest_neighbors(rows, 3, metric="euclidean", num_threads=torch.get_num_threads())
+        finally:
+            torch.set_flush_denormal(False)
+        if scale != 1e-19:  # there distances themselves are denormal
+            np.testing.assert_array_equal(found.indices, expected)
+    assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
 
 
 def test_bytes_first_where_the_farthest_are_not_asked_for(monkeypatch):

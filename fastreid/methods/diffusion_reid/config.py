@@ -126,7 +126,7 @@ _CARD = {
     "CARD.TIMM_WEIGHTS": Key("", TEXT, is_path=True),
     # Weights of the Inception network of torchmetrics, for FID and KID; "" leaves them out.
     "CARD.INCEPTION": Key("", TEXT, is_path=True),
-    # results.json of a model that was trained on the exported pictures alone; run `export` again to have it in the card.
+    # results.json of a model that was trained on the exported pictures alone, for the card; run `export` again.
     "CARD.RESULTS": Key("", TEXT, is_path=True),
     # Most pictures that the figures are computed from, spread evenly over the people.
     "CARD.PICTURES": Key(20000, COUNT),

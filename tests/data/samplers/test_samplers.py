@@ -16,8 +16,10 @@ from fastreid.data.samplers import (
     TrainingSampler,
     ViewBalancedSampler,
     inference,
+    uniform,
 )
 from fastreid.data.samplers.draws import TrainingDraws
+from fastreid.data.samplers.fixed import FixedOrder
 
 PEOPLE = [0] * 5 + [1] * 2 + [2] * 9 + [3] * 4
 
@@ -216,3 +218,25 @@ def test_every_image_is_evaluated_once_in_order(monkeypatch, world_size):
     assert [index for share in shares for index in share] == list(range(7))
     with pytest.raises(ValueError, match="size=0"):
         InferenceSampler(0)
+
+
+def test_one_image_is_evaluated():
+    assert list(InferenceSampler(1)) == [0]
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_without_a_batch_processes_take_images_in_turn(monkeypatch, rank):
+    monkeypatch.setattr(uniform.comm, "get_rank", lambda: rank)
+    monkeypatch.setattr(uniform.comm, "get_world_size", lambda: 3)
+    sampler = TrainingSampler(20, seed=3)
+    assert list(islice(iter(sampler), 20)) == list(islice(sampler.stream(), 60))[rank::3]
+
+
+def test_an_order_has_groups_of_one_image_by_default():
+    order = FixedOrder([4, 2, 3], batch_size=2)
+    assert order.group_size == 1 and list(islice(iter(order), 4)) == [4, 2, 3, 4]
+
+
+def test_no_images_are_fewer_than_one():
+    with pytest.raises(ConfigError, match="0 training images are fewer than one batch of 1;"):
+        TrainingSampler(0, seed=0)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from fastreid.modeling.losses import cross_entropy_loss, pairwise_circleloss, pairwise_cosface, triplet_loss
+from fastreid.modeling.losses.triplet import _weights
+from fastreid.modeling.losses.utils import cosine_dist
 
 
 def test_cross_entropy_of_equal_logits_is_log_of_the_class_count():
@@ -177,3 +179,15 @@ def test_pairwise_losses_bring_people_together_and_stay_float32(loss):
         optimizer.step()
     assert loss(embedding, people, 0.25, 32.0).item() < 0.1 * first
     assert loss(embedding.bfloat16(), people, 0.25, 32.0).dtype == torch.float32
+
+
+def test_cosine_distances_are_squared_distances_of_unit_vectors():
+    x, y = torch.tensor([[3.0, 0.0], [0.0, 0.5]]), torch.tensor([[1.0, 0.0], [-2.0, 0.0], [1.0, 1.0]])
+    diagonal = 2 - math.sqrt(2)
+    torch.testing.assert_close(cosine_dist(x, y), torch.tensor([[0.0, 4.0, diagonal], [2.0, 2.0, diagonal]]))
+
+
+def test_weights_of_an_anchor_do_not_depend_on_the_distances_of_others():
+    scores = torch.tensor([[5.0, 4.0], [300.0, 299.0]])
+    weights = _weights(scores, torch.ones(2, 2, dtype=torch.bool), is_exact=False)
+    torch.testing.assert_close(weights, scores.softmax(dim=1), rtol=1e-4, atol=0)
