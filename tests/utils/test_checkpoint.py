@@ -264,3 +264,24 @@ def test_a_model_may_choose_what_it_keeps(tmp_path):
     make(tmp_path, model=other)[0].resume(path)
     assert torch.equal(other.weight, weight)
     assert torch.equal(other.bias, content["model"]["bias"])
+
+
+def test_a_part_that_the_file_lacks_is_restored_only_if_it_is_asked_for(tmp_path):
+    first, optimizer = make(tmp_path)
+    step(first, optimizer)
+    torch.save({"model": first.model.state_dict()}, tmp_path / "bare.pth")
+    whole = first.save("model_0000", epoch=0)
+    second, later = make(tmp_path, seed=9)
+    second.load(tmp_path / "bare.pth")
+    assert torch.equal(second.model.weight, first.model.weight) and not later.state
+    second.load(whole)
+    assert len(later.state) == 2
+    with pytest.raises(WeightsError, match="has no optimizer: leave them out"):
+        second.load(tmp_path / "bare.pth", checkpointables=["optimizer"])
+
+
+def test_nothing_is_tidied_before_a_run_was_resumed(tmp_path):
+    saved(tmp_path, 0, 1, 2)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    make(tmp_path)[0].tidy(1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

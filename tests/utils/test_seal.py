@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import zlib
 
 import pytest
 import torch
@@ -19,6 +20,12 @@ CONTENT = {"model": {"weight": torch.arange(6.0)}, "epoch": 3, "name": "é"}
 def path(tmp_path):
     save_sealed(CONTENT, tmp_path / "x.pth")
     return tmp_path / "x.pth"
+
+
+def test_the_file_ends_with_the_checksum_of_all_bytes_before(path):
+    """In this form, so that any version reads the files of the others."""
+    before, digits = path.read_bytes()[:-8], path.read_bytes()[-8:]
+    assert before.endswith(b"fastreid crc-32 ") and digits == f"{zlib.crc32(before):08x}".encode()
 
 
 @pytest.mark.parametrize("mmap", [False, True])

@@ -217,3 +217,22 @@ def test_tensors_of_a_kind_that_no_weights_are_of_are_refused(tmp_path, change, 
     torch.save({"model": state}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match=f"backbone.weight in .*a.pth is a {kind} tensor"):
         load_weights(Person(), tmp_path / "a.pth")
+
+
+class ByClasses(Stage1):
+    evaluates_classes = True
+
+
+@pytest.mark.parametrize("target", [Stage1(), ByClasses()], ids=lambda model: type(model).__name__)
+def test_an_incomplete_checkpoint_is_not_evaluated(tmp_path, target):
+    """Classifiers are needed only by models that are evaluated by their classes, and only then the key is named."""
+    whole, key = Stage1().state_dict(), ", with its number of classes as MODEL.HEADS.NUM_CLASSES"
+    path = saved(tmp_path, {"model": {name: value for name, value in whole.items() if "classifier" not in name}})
+    if target.evaluates_classes:
+        with pytest.raises(WeightsError, match=f"lacks person.*classifier.* this config's training wrote{key}$"):
+            load_weights(target, path, to_evaluate=True)
+        return
+    load_weights(target, path, to_evaluate=True)
+    path = saved(tmp_path, {"model": {name: value for name, value in whole.items() if "bias" not in name}})
+    with pytest.raises(WeightsError, match="lacks person.backbone.bias: .* this config's training wrote$"):
+        load_weights(target, path, to_evaluate=True)
