@@ -143,3 +143,10 @@ class _Context:
 
     def __exit__(self, *error):
         self.file.close()
+
+
+def test_a_file_is_known_by_the_mark_at_its_end_if_the_record_before_it_is_damaged(path):
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x05\x06")] ^= 1
+    path.write_bytes(content)
+    assert is_sealed(path) and "checksum differs" in damage_in(path)
