@@ -49,7 +49,8 @@ class TrainingSampler(EndlessSampler):
     def __iter__(self) -> Iterator[int]:
         if self.group_size:
             return super().__iter__()
-        return islice(self.stream(), comm.get_rank(), None, comm.get_world_size())
+        world_size = comm.get_world_size()
+        return islice(self.stream(), self._skipped * world_size + comm.get_rank(), None, world_size)
 
     def stream(self) -> Iterator[int]:
         """The indices from the beginning of the order."""

@@ -228,8 +228,12 @@ def test_one_image_is_evaluated():
 def test_without_a_batch_processes_take_images_in_turn(monkeypatch, rank):
     monkeypatch.setattr(uniform.comm, "get_rank", lambda: rank)
     monkeypatch.setattr(uniform.comm, "get_world_size", lambda: 3)
-    sampler = TrainingSampler(20, seed=3)
-    assert list(islice(iter(sampler), 20)) == list(islice(sampler.stream(), 60))[rank::3]
+    whole, later = TrainingSampler(20, seed=3), TrainingSampler(20, seed=3)
+    drawn = list(islice(whole.stream(), 60))[rank::3]
+    assert list(islice(iter(whole), 20)) == drawn
+    later.batch_size = 2  # as the loader sets it, of one process
+    later.fast_forward(4)
+    assert list(islice(iter(later), 5)) == drawn[8:13]
 
 
 def test_an_order_has_groups_of_one_image_by_default():
