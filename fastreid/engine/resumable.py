@@ -17,6 +17,7 @@ from fastreid.engine.evaluating import RECORD, last_evaluation, restore_best
 from fastreid.engine.identity import Identity, training_identity
 from fastreid.engine.nonfinite import DivergenceError
 from fastreid.engine.resuming import ANYWAY, check_resumable, take_options
+from fastreid.engine.sharding import is_sharded
 from fastreid.engine.train_loop import SimpleTrainer
 from fastreid.engine.trainer_base import progress_of
 from fastreid.engine.training_loader import TrainingLoader
@@ -91,7 +92,8 @@ class ResumableTrainer(SimpleTrainer):
         return self.identity
 
     def _resume(self, path: os.PathLike[str], *, anyway: bool = False) -> None:
-        content = read_checkpoint(path)
+        # Processes that share a model read their parts of the file, and the main one compares the checksum.
+        content = read_checkpoint(path, lazily=is_sharded(self.checkpointer.model) and not comm.is_main_process())
         changed = check_resumable(path, content, self._identify(), self.optimizer, anyway=anyway)
         self.changed_at_resume = changed
         asked = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
