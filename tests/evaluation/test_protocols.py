@@ -9,6 +9,7 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from fastreid.config import ConfigError, with_values
 from fastreid.evaluation import check_protocol, evaluate_protocols
 from fastreid.retrieval import matches
 from fastreid.retrieval.matches import NoValidQueryError
@@ -115,6 +116,23 @@ def test_queries_that_are_not_counted_are_logged(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         evaluate_protocols(CFG, CountingModel(), [data], build_loader, tmp_path)
     assert "TOY: 1 of 7 queries have no match under another camera" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        evaluate_protocols(CFG, CountingModel(), two_protocols()[:1], build_loader, tmp_path)
+    assert "have no match under another camera" not in caplog.text
+
+
+@pytest.mark.parametrize(("roc", "plots"), [(True, False), (False, True), (False, False)])
+def test_a_protocol_without_wrong_pairs_is_refused_where_they_are_needed(tmp_path, roc, plots):
+    images = [PersonImage(f"{camera}_{i}.jpg", 0, camera) for camera in (0, 1) for i in range(3)]
+    data, model = SimpleNamespace(name="ONE", query=images[:3], gallery=images[3:]), CountingModel()
+    cfg = with_values(CFG, {"TEST.ROC.ENABLED": roc, "TEST.PLOTS": plots})
+    if roc or plots:
+        with pytest.raises(ConfigError, match="ONE: TEST.ROC and TEST.PLOTS need pairs of two people"):
+            evaluate_protocols(cfg, model, [data], build_loader, tmp_path)
+        assert not model.seen
+    else:
+        assert evaluate_protocols(cfg, model, [data], build_loader, tmp_path)["ONE"]["valid_queries"] == 3
 
 
 @pytest.mark.parametrize("side", ["query", "gallery"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fastreid.evaluation import scoring
 from fastreid.evaluation.scoring import score
 from fastreid.evaluation.scoring_options import Scoring
 from fastreid.retrieval import torch_engine
@@ -74,3 +75,20 @@ def test_errors_say_what_is_wrong():
     broken[2, 1] = float("nan")
     with pytest.raises(ValueError, match="gallery image g2 is not finite"):
         score(good, broken, QUERY, GALLERY)
+
+
+def test_single_shots_of_queries_that_have_one_match():
+    """The right image of the first query is drawn and nearest; that of the second is behind those of two people."""
+    query = [PersonImage("q0", 0, 0), PersonImage("q1", 1, 0)]
+    gallery = [PersonImage(f"g{person}", person, 1) for person in range(4)]
+    near = torch.tensor([[1.0, 0.5, 0.2, 0.1], [0.9, 0.3, 0.8, 0.2]])  # products with unit vectors
+    result = score(near, torch.eye(4), query, gallery, Scoring(single_shot=True))
+    assert result.cmc[:4].tolist() == [0.5, 0.5, 1.0, 1.0]
+
+
+def test_features_are_scored_by_this_process_alone(monkeypatch):
+    monkeypatch.setattr(scoring.comm, "get_world_size", lambda: 2)
+    people = [image.person for image in QUERY], [image.person for image in GALLERY]
+    found = scoring.score_features(EYE[[0, 1, 2]], EYE[[1, 0, 1, 0]], *people, [0] * 3, [1] * 4)
+    monkeypatch.undo()
+    assert found.metrics == score(EYE[[0, 1, 2]], EYE[[1, 0, 1, 0]], QUERY, GALLERY).metrics

@@ -77,6 +77,11 @@ def test_queries_that_are_not_valid_do_not_count_and_one_alone_does_not_vary():
     assert bootstrap_intervals(data) == {"Rank-1": (0.0, 0.0), "mAP": (25.0, 25.0), "mINP": (12.5, 12.5)}
 
 
+def test_one_sample_is_an_interval_of_one_value():
+    low, high = bootstrap_intervals(ranking([0.2, 0.4, 0.9]), num_samples=1)["mAP"]
+    assert low == high
+
+
 @pytest.mark.parametrize("options", [{"level": 0}, {"level": 1}, {"num_samples": 0}])
 def test_wrong_arguments(options):
     with pytest.raises(ValueError, match="level must lie between"):
