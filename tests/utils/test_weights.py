@@ -10,7 +10,7 @@ from torch import nn
 from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.checkpoint_file import WeightsError
 from fastreid.utils.checkpointed import CheckpointedModule
-from fastreid.utils.weights import load_weights
+from fastreid.utils.weights import _first, load_weights
 
 
 class Person(nn.Module):
@@ -236,3 +236,8 @@ def test_an_incomplete_checkpoint_is_not_evaluated(tmp_path, target):
     path = saved(tmp_path, {"model": {name: value for name, value in whole.items() if "bias" not in name}})
     with pytest.raises(WeightsError, match="lacks person.backbone.bias: .* this config's training wrote$"):
         load_weights(target, path, to_evaluate=True)
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, "0"), (5, "0, 1, 2, 3, 4"), (7, "0, 1, 2, 3, 4, … 2 more")])
+def test_the_first_names_and_how_many_more_there_are(count, shown):
+    assert _first([str(number) for number in range(count)]) == shown

@@ -18,6 +18,7 @@ from fastreid.data.samplers import (
     inference,
     uniform,
 )
+from fastreid.data.samplers.base import EndlessSampler
 from fastreid.data.samplers.draws import TrainingDraws
 from fastreid.data.samplers.fixed import FixedOrder
 
@@ -195,6 +196,7 @@ def test_sets_have_their_shares():
     ("options", "said"),
     [
         ({"set_weight": []}, "for each of the 2 training sets, got \\[\\]"),
+        ({"set_weight": [1, 1, 1]}, "for each of the 2 training sets, got \\[1, 1, 1\\]"),
         ({"set_weight": [1, 0]}, "positive whole number"),
         ({"set_weight": [1, 1.5]}, "positive whole number"),
         ({"set_weight": [2, 1]}, "2 people to a batch .* multiple of 3"),
@@ -239,6 +241,15 @@ def test_without_a_batch_processes_take_images_in_turn(monkeypatch, rank):
 def test_an_order_has_groups_of_one_image_by_default():
     order = FixedOrder([4, 2, 3], batch_size=2)
     assert order.group_size == 1 and list(islice(iter(order), 4)) == [4, 2, 3, 4]
+
+
+def test_an_order_of_a_user_has_groups_of_one_image_by_default():
+    class Order(EndlessSampler):
+        def stream(self):
+            return iter([2, 0, 1])
+
+    order = Order(2)
+    assert (order.batch_size, order.group_size, list(order)) == (2, 1, [2, 0, 1])
 
 
 def test_no_images_are_fewer_than_one():
