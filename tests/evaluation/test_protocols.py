@@ -6,6 +6,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
@@ -120,6 +121,21 @@ def test_queries_that_are_not_counted_are_logged(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         evaluate_protocols(CFG, CountingModel(), two_protocols()[:1], build_loader, tmp_path)
     assert "have no match under another camera" not in caplog.text
+
+
+def test_figures_that_depend_on_the_order_of_equal_distances_are_logged(tmp_path, caplog):
+    query, gallery = [PersonImage("q.jpg", 0, 0)], [PersonImage("a.jpg", 0, 1), PersonImage("b.jpg", 1, 1)]
+
+    class Same(CountingModel):
+        def forward(self, batch):
+            return torch.ones(len(batch["img_paths"]), 4)
+
+    evaluate_protocols(
+        CFG, Same(), [SimpleNamespace(name="TIED", query=query, gallery=gallery)], build_loader, tmp_path
+    )
+    assert (
+        "TIED: many distances are equal; another order among them could give an mAP from 50.00 to 100.00" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(("roc", "plots"), [(True, False), (False, True), (False, False)])

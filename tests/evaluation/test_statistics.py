@@ -77,6 +77,12 @@ def test_queries_that_are_not_valid_do_not_count_and_one_alone_does_not_vary():
     assert bootstrap_intervals(data) == {"Rank-1": (0.0, 0.0), "mAP": (25.0, 25.0), "mINP": (12.5, 12.5)}
 
 
+def test_a_thousand_samples_are_drawn_by_default():
+    data = ranking(list(np.random.default_rng(0).random(200)))  # so many that every sample has another mean
+    assert bootstrap_intervals(data) == bootstrap_intervals(data, level=0.95, num_samples=1000, seed=0)
+    assert bootstrap_intervals(data) != bootstrap_intervals(data, num_samples=1001)
+
+
 def test_one_sample_is_an_interval_of_one_value():
     low, high = bootstrap_intervals(ranking([0.2, 0.4, 0.9]), num_samples=1)["mAP"]
     assert low == high
