@@ -35,8 +35,8 @@ from typing import Any, NamedTuple
 
 from fastreid.config import CfgNode, get_cfg, resolve_device
 from fastreid.engine import DefaultTrainer, HookBase
+from fastreid.engine.setup import set_backends
 from fastreid.rendering import render_benchmark
-from fastreid.utils.precision import set_float32_precision
 
 import torch
 from tabulate import tabulate
@@ -188,9 +188,7 @@ def measure(name: str, root: Path, num_rounds: int, block: int, keys: list[Any])
         cfg = config(name, root, output, keys)
         device = torch.device(resolve_device(cfg.MODEL.DEVICE))
         restart_peak(device)
-        set_float32_precision(cfg.MODEL.FLOAT32)  # these three as train_net.py does
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
+        set_backends(cfg)  # as train_net.py does
         trainer = DefaultTrainer(cfg)
         loading = loading_seconds(trainer.data_loader)
         turns = TakingTurns(num_rounds, block)

@@ -35,6 +35,7 @@ from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
+from fastreid.engine.setup import set_backends
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.modeling import build_model, interface_of
 from fastreid.modeling.epoch_task import EpochTask
@@ -44,11 +45,10 @@ from fastreid.solver import build_gradient_clipper, build_lr_scheduler, build_op
 from fastreid.solver.frozen import frozen_parts
 from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import CONFIG_TEXT
-from fastreid.utils.env import make_deterministic, rng_state, seed_everything, set_rng_state
+from fastreid.utils.env import rng_state, seed_everything, set_rng_state
 from fastreid.utils.errors import reported_as
 from fastreid.utils.lock import folder_lock
 from fastreid.utils.logger import setup_logger
-from fastreid.utils.precision import set_float32_precision
 from fastreid.utils.seal import save_sealed
 from fastreid.utils.user_code import import_file
 from fastreid.utils.weights import load_weights, own_state_dict
@@ -259,11 +259,7 @@ def run(cfg: CfgNode, *, eval_only: bool) -> None:
     """Set up log and seeds, train unless ``eval_only``, and evaluate."""
     setup_logger(cfg.OUTPUT_DIR)
     seed_everything(cfg.MODEL.SEED)
-    set_float32_precision(cfg.MODEL.FLOAT32)
-    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
-    if cfg.DETERMINISTIC:
-        make_deterministic()
+    set_backends(cfg)
     if eval_only:
         model = build_for_evaluation(cfg)
     else:

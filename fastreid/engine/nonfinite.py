@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from fastreid.solver.ema import alike
 from fastreid.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -40,18 +40,17 @@ class BufferBackup:
 
     def remember(self) -> None:
         """Copy all buffers."""
-        copies, buffers = [], []
-        for name, buffer in self._model.named_buffers():
+        buffers = {name: buffer.detach() for name, buffer in self._model.named_buffers()}
+        known = []
+        for name, buffer in buffers.items():
             copy = self._copies.get(name)
             if copy is None or copy.shape != buffer.shape or copy.device != buffer.device:
-                self._copies[name] = buffer.detach().clone()
+                self._copies[name] = buffer.clone()
             else:
-                copies.append(copy)
-                buffers.append(buffer.detach())
+                known.append(name)
         # In one call for each type: a network has hundreds of them, and each copy would be a kernel.
-        for dtype in {copy.dtype for copy in copies}:
-            chosen = [copy.dtype == dtype for copy in copies]
-            torch._foreach_copy_([*compress(copies, chosen)], [*compress(buffers, chosen)])
+        for group in alike(self._copies, known):
+            torch._foreach_copy_([self._copies[name] for name in group], [buffers[name] for name in group])
 
     def changed(self) -> list[str]:
         """Names of the buffers that have changed since ``remember``."""

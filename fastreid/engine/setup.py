@@ -211,6 +211,11 @@ def _set_up(cfg: CfgNode, args: argparse.Namespace, folder: str | None) -> None:
     seed = cfg.MODEL.SEED if cfg.MODEL.SEED >= 0 else comm.broadcast(int(torch.seed() % 2**31))
     logger.info("seed %d", seed)
     seed_everything(seed + rank)
+    set_backends(cfg)
+
+
+def set_backends(cfg: CfgNode) -> None:
+    """Set the precision of float32 products and the determinism of this process, as the config says."""
     set_float32_precision(cfg.MODEL.FLOAT32)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class WeightAverage:
         self.updates += 1
         decimals = [name for name, value in values.items() if value.is_floating_point()]
         average = get_ema_multi_avg_fn(momentum)
-        for group in _alike(values, decimals):
+        for group in alike(values, decimals):
             average([self._averages[name] for name in group], [values[name] for name in group], None)
         for name in values.keys() - set(decimals):
             self._averages[name].copy_(values[name])
@@ -123,8 +123,13 @@ def build_weight_average(cfg: Any, model: nn.Module) -> WeightAverage | None:
     return WeightAverage(model, momentum=keys.MOMENTUM, warmup=keys.WARMUP) if keys.ENABLED else None
 
 
-def _alike(values: State, names: Iterable[str]) -> list[list[str]]:
-    """Return groups of names of tensors that one kernel can process."""
+def alike(values: Mapping[str, Tensor], names: Iterable[str]) -> list[list[str]]:
+    """Return groups of names of tensors that one kernel can process: those of a device and a type.
+
+    Args:
+        values: tensors by name.
+        names: names of some of them.
+    """
     groups: dict[tuple[torch.device, torch.dtype], list[str]] = {}
     for name in names:
         groups.setdefault((values[name].device, values[name].dtype), []).append(name)

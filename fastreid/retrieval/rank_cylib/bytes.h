@@ -8,9 +8,11 @@
 #include "coarse.h"
 
 /* Scales, centres and rounds `count` numbers, at most LANES, to whole multiples of a unit, -127 … 127; adds as
- * `round_some`. */
-static inline void round_some_to_bytes(const float *row, float factor, const float *centre, float unit, float per_unit,
-                                       int64_t count, uint8_t *rounded, double *lengths, double *residuals) {
+ * `round_some_to_pairs`. */
+static inline void round_some_to_bytes(const float *row, float factor, const float *centre, float unit, int64_t count,
+                                       void *to, double *lengths, double *residuals) {
+    const float per_unit = 1.0f / unit;
+    uint8_t *rounded = to;
     const float whole = 12582912.0f; /* 1.5 * 2^23: a sum has no fraction, and its last bits are the whole number */
     float values[LANES] = {0}, sums[LANES];
     uint32_t bits[LANES];
@@ -30,42 +32,27 @@ static inline void round_some_to_bytes(const float *row, float factor, const flo
     }
 }
 
-#define DEFINE_ROUND_TO_BYTES(name)                                                                                    \
-    static void name(const float *row, float factor, const float *centre, float unit, int64_t dim, uint8_t *rounded,   \
-                     double *squares) {                                                                                \
-        double lengths[LANES] = {0}, residuals[LANES] = {0};                                                           \
-        const float per_unit = 1.0f / unit;                                                                            \
-        int64_t k = 0;                                                                                                 \
-        for (; k + LANES <= dim; k += LANES)                                                                           \
-            round_some_to_bytes(row + k, factor, centre + k, unit, per_unit, LANES, rounded + k, lengths, residuals);  \
-        round_some_to_bytes(row + k, factor, centre + k, unit, per_unit, dim - k, rounded + k, lengths, residuals);    \
-        squares[0] = squares[1] = 0;                                                                                   \
-        for (int lane = 0; lane < LANES; lane++) {                                                                     \
-            squares[0] += lengths[lane];                                                                               \
-            squares[1] += residuals[lane];                                                                             \
-        }                                                                                                              \
-    }
-DEFINE_ROUND_TO_BYTES(round_to_bytes_portable)
+DEFINE_ROUND_ROW(round_to_bytes_portable, round_some_to_bytes, 1)
 #if defined(__GNUC__) && defined(__x86_64__)
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROUND_TO_BYTES(round_to_bytes_avx512)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl")))
+DEFINE_ROUND_ROW(round_to_bytes_avx512, round_some_to_bytes, 1)
 #endif
 
-/* Scales, centres and rounds rows [count x dim] to bytes [count x dim rounded up to a multiple of four]; also computes
- * the length of each row and of its rounding residual. */
-static void round_rows_to_bytes(const float *features, const float *factors, const float *centre, float unit,
-                                int64_t count, int64_t dim, uint8_t *bytes, double *lengths, double *residuals,
-                                int num_threads) {
-    const int64_t width = (dim + 3) / 4 * 4;
-    void (*round_row)(const float *, float, const float *, float, int64_t, uint8_t *, double *) = round_to_bytes_portable;
+/* Scales, centres and rounds rows [count x dim] to bytes, or with a unit of 0 to pairs of bfloat16; rows are filled up with
+ * zeros to whole floats. Also computes the length of each row and of its rounding residual. */
+static void round_rows(const float *features, const float *factors, const float *centre, float unit, int64_t count,
+                       int64_t dim, uint8_t *rounded, double *lengths, double *residuals, int num_threads) {
+    const int64_t length = unit > 0 ? dim : 2 * dim, width = (length + 3) / 4 * 4;
+    row_rounder round_row = unit > 0 ? round_to_bytes_portable : round_to_pairs_portable;
 #if defined(__GNUC__) && defined(__x86_64__)
     if (!strcmp(kernels_named(NULL).name, "avx512"))
-        round_row = round_to_bytes_avx512;
+        round_row = unit > 0 ? round_to_bytes_avx512 : round_to_pairs_avx512;
 #endif
 #pragma omp parallel for schedule(static) num_threads(num_threads)
     for (int64_t r = 0; r < count; r++) {
         double squares[2];
-        memset(bytes + r * width + dim, 0, (size_t)(width - dim));
-        round_row(features + r * dim, factors[r], centre, unit, dim, bytes + r * width, squares);
+        memset(rounded + r * width + length, 0, (size_t)(width - length));
+        round_row(features + r * dim, factors[r], centre, unit, dim, rounded + r * width, squares);
         lengths[r] = sqrt(squares[0]);
         residuals[r] = sqrt(squares[1]);
     }
@@ -111,15 +98,6 @@ product_bytes(const float *queries, const float *gallery, int64_t dim, float *pr
     }
 }
 #endif
-
-/* Rounds rows to bytes, or with a unit of 0 to pairs of bfloat16. */
-static void round_rows(const float *features, const float *factors, const float *centre, float unit, int64_t count,
-                       int64_t dim, void *rounded, double *lengths, double *residuals, int num_threads) {
-    if (unit > 0)
-        round_rows_to_bytes(features, factors, centre, unit, count, dim, rounded, lengths, residuals, num_threads);
-    else
-        round_rows_to_pairs(features, factors, centre, count, dim, rounded, lengths, residuals, num_threads);
-}
 
 /* Makes `job` use rows of bytes or of pairs; returns 0 if the CPU or the compiler lacks the instruction. */
 static int make_coarse(work *job, int of_bytes) {

@@ -10,10 +10,12 @@
 /* Scales, centres and rounds `count` numbers, at most LANES; adds their squares, and those of what rounding took off, to
  * LANES sums each. Simple loops, which compilers vectorize. */
 enum { LANES = 16 };
-static inline void round_some(const float *row, float factor, const float *centre, int64_t count, uint16_t *rounded,
-                              double *lengths, double *residuals) {
+static inline void round_some_to_pairs(const float *row, float factor, const float *centre, float unit, int64_t count,
+                                       void *to, double *lengths, double *residuals) {
     float values[LANES] = {0}, kept[LANES];
+    uint16_t *rounded = to;
     uint32_t bits[LANES];
+    (void)unit;
     for (int64_t i = 0; i < count; i++)
         values[i] = centred(row[i], factor, centre[i]);
     memcpy(bits, values, sizeof bits);
@@ -30,46 +32,29 @@ static inline void round_some(const float *row, float factor, const float *centr
     }
 }
 
-/* Rounds a row; `squares` receives the squared length of the row and that of its rounding residual. */
-#define DEFINE_ROUND_ROW(name)                                                                                         \
-    static void name(const float *row, float factor, const float *centre, int64_t dim, uint16_t *rounded,              \
+/* Rounds a row to numbers of `size` bytes, LANES at a time by `some`; `squares` receives the squared length of the row and
+ * that of its rounding residual. */
+typedef void (*row_rounder)(const float *row, float factor, const float *centre, float unit, int64_t dim, uint8_t *rounded,
+                            double *squares);
+#define DEFINE_ROUND_ROW(name, some, size)                                                                             \
+    static void name(const float *row, float factor, const float *centre, float unit, int64_t dim, uint8_t *rounded,   \
                      double *squares) {                                                                                \
         double lengths[LANES] = {0}, residuals[LANES] = {0};                                                           \
         int64_t k = 0;                                                                                                 \
         for (; k + LANES <= dim; k += LANES)                                                                           \
-            round_some(row + k, factor, centre + k, LANES, rounded + k, lengths, residuals);                           \
-        round_some(row + k, factor, centre + k, dim - k, rounded + k, lengths, residuals);                             \
+            some(row + k, factor, centre + k, unit, LANES, rounded + size * k, lengths, residuals);                    \
+        some(row + k, factor, centre + k, unit, dim - k, rounded + size * k, lengths, residuals);                      \
         squares[0] = squares[1] = 0;                                                                                   \
         for (int lane = 0; lane < LANES; lane++) {                                                                     \
             squares[0] += lengths[lane];                                                                               \
             squares[1] += residuals[lane];                                                                             \
         }                                                                                                              \
     }
-DEFINE_ROUND_ROW(round_row_portable)
+DEFINE_ROUND_ROW(round_to_pairs_portable, round_some_to_pairs, 2)
 #if defined(__GNUC__) && defined(__x86_64__)
-__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl"))) DEFINE_ROUND_ROW(round_row_avx512)
+__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl")))
+DEFINE_ROUND_ROW(round_to_pairs_avx512, round_some_to_pairs, 2)
 #endif
-
-/* Scales, centres and rounds rows [count x dim] to pairs [count x (dim + 1) / 2]; also computes the length of each row and
- * of its rounding residual. */
-static void round_rows_to_pairs(const float *features, const float *factors, const float *centre, int64_t count,
-                                int64_t dim, uint16_t *pairs, double *lengths, double *residuals, int num_threads) {
-    const int64_t width = (dim + 1) / 2 * 2;
-    void (*round_row)(const float *, float, const float *, int64_t, uint16_t *, double *) = round_row_portable;
-#if defined(__GNUC__) && defined(__x86_64__)
-    if (!strcmp(kernels_named(NULL).name, "avx512"))
-        round_row = round_row_avx512;
-#endif
-#pragma omp parallel for schedule(static) num_threads(num_threads)
-    for (int64_t r = 0; r < count; r++) {
-        double squares[2];
-        if (width > dim)
-            pairs[r * width + dim] = 0;
-        round_row(features + r * dim, factors[r], centre, dim, pairs + r * width, squares);
-        lengths[r] = sqrt(squares[0]);
-        residuals[r] = sqrt(squares[1]);
-    }
-}
 
 /* Older compilers lack the instruction and the test for it. */
 #if defined(__x86_64__) && ((defined(__clang__) && __clang_major__ >= 17) || (!defined(__clang__) && __GNUC__ >= 10))

@@ -98,7 +98,7 @@ cdef extern from "coarse.h" nogil:
 
 cdef extern from "bytes.h" nogil:
     void round_rows(const float* features, const float* factors, const float* centre, float unit, int64_t count,
-                    int64_t dim, void* rounded, double* lengths, double* residuals, int num_threads)
+                    int64_t dim, uint8_t* rounded, double* lengths, double* residuals, int num_threads)
     int make_coarse(work* job, int of_bytes)
 
 cdef extern from "histogram.h" nogil:

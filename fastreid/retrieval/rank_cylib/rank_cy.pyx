@@ -191,7 +191,7 @@ def rounded_rows(const float[:, ::1] features, const float[::1] factors, const f
     if rounded.size:
         with nogil:
             round_rows(&features[0, 0], &factors[0], &centre[0], unit, features.shape[0], features.shape[1],
-                       &rounded[0, 0], &lengths[0], &residuals[0], num_threads)
+                       <uint8_t*>&rounded[0, 0], &lengths[0], &residuals[0], num_threads)
     return np.asarray(lengths), np.asarray(residuals)
 
 
