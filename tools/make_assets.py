@@ -82,6 +82,8 @@ SD15_UNET = dict(SD1_UNET)
 
 _UNETS = {"tiny": TINY_UNET, "small": SMALL_UNET, "sd15": SD15_UNET}
 _VAES = {"tiny": TINY_VAE, "small": SMALL_VAE, "sd15": SD1_VAE}
+# The velocity, as Stable Diffusion 2.1 predicts it, is learnt in fewer steps than the noise.
+_PREDICTIONS = {"tiny": "epsilon", "small": "v_prediction", "sd15": "epsilon"}
 _SMALL_TEXT = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": MAX_TOKENS}
 _TEXTS = {
     "tiny": {"hidden_size": 192, "intermediate_size": 384, "projection_dim": 192, **_SMALL_TEXT},
@@ -101,14 +103,17 @@ def _words() -> list[str]:
 def _request(size: str, seed: int, text: bool = False) -> dict[str, object]:
     """The arguments that decide the assets, in the types of JSON."""
     request: dict[str, object] = {"size": size, "seed": seed, "unet": _UNETS[size]}
+    if _PREDICTIONS[size] != "epsilon":
+        request["predicts"] = _PREDICTIONS[size]
     if text:
         request |= {"text": _TEXTS[size], "words": zlib.crc32(" ".join(_words()).encode())}
     return json.loads(json.dumps(request))
 
 
-def _scheduler() -> Any:
+def _scheduler(prediction_type: str) -> Any:
     """A scheduler with the betas of Stable Diffusion 1.5, without clipping, as features are not pixels."""
     return PNDMScheduler(
+        prediction_type=prediction_type,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -149,7 +154,7 @@ def _write_assets(size: str, draft: Path, seed: int, text: bool) -> None:
     unet.save_pretrained(draft / "unet")
     vae: Any = AutoencoderKL(**_VAES[size])
     vae.save_pretrained(draft / "vae")
-    _scheduler().save_pretrained(draft / "scheduler")
+    _scheduler(_PREDICTIONS[size]).save_pretrained(draft / "scheduler")
     if size == "sd15":
         vit = timm.create_model("vit_base_patch16_224", pretrained=False)
         save_sealed(vit.state_dict(), draft / "vit_base_p16_224.pth")

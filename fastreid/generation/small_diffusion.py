@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fastreid.generation.captioned import CaptionedPictures
 from fastreid.generation.simple_start import silence_residuals, start_as_mean_colours
 from fastreid.modeling.diffusion.assets import PIPELINE, AssetError
+from fastreid.modeling.diffusion.schedule import Schedule
 from fastreid.utils.progress import progress
 
 _WARMUP_STEPS = 40
@@ -53,7 +54,7 @@ class TrainingPlan:
     batch: int = 32
     vae_batch: int = 16
     text_batch: int = 64
-    rate: float = 1e-3
+    rate: float = 2e-3
     vae_rate: float = 2e-3
     text_rate: float = 2e-3
     seed: int = 0
@@ -129,10 +130,11 @@ def train_text_encoder(pipeline: Any, data: CaptionedPictures, plan: TrainingPla
 
 
 def train_denoiser(pipeline: Any, data: CaptionedPictures, plan: TrainingPlan, prefix: str) -> list[float]:
-    """Train the UNet to predict the noise; it ends with the averages of its weights over the steps.
+    """Train the UNet to predict what its scheduler says; it ends with the averages of its weights over the steps.
 
-    A tenth of the captions is left empty, for guidance. The errors of noisy latents, in which the colours of large
-    areas are decided, have up to eight times the weight of the others.
+    A tenth of the captions is left empty, for guidance. Errors are weighted as those of the velocity (Salimans and Ho,
+    ICLR 2022, appendix D), as the colours of large areas are decided in noisy latents; for a UNet that predicts
+    something else the largest weight is eight times the smallest.
 
     Args:
         pipeline: a `diffusers.StableDiffusionPipeline` with a trained autoencoder and text encoder.
@@ -147,8 +149,10 @@ def train_denoiser(pipeline: Any, data: CaptionedPictures, plan: TrainingPlan, p
     texts = _states(pipeline.text_encoder, _tokens(pipeline.tokenizer, data.captions, prefix))
     (nothing,) = _states(pipeline.text_encoder, tokenise(pipeline.tokenizer, [""]))
     moments = [_moments(pipeline.vae, data.pictures), _moments(pipeline.vae, data.pictures.flip(3))]
-    alphas = pipeline.scheduler.alphas_cumprod
-    weights = (1 / alphas).clamp(max=_LARGEST_WEIGHT)
+    schedule = _schedule(pipeline.scheduler.config)
+    kept = schedule.kept_signal(torch.arange(schedule.num_timesteps), torch.empty(1))
+    scales = {"epsilon": kept, "sample": 1 - kept, "v_prediction": torch.ones_like(kept)}
+    weights = (1 / scales[schedule.prediction_type]).clamp(max=_LARGEST_WEIGHT)
     unet = pipeline.unet.train()
     silence_residuals(unet)
     average: Any = EMAModel(unet.parameters(), decay=_EMA_DECAY)
@@ -159,11 +163,11 @@ def train_denoiser(pipeline: Any, data: CaptionedPictures, plan: TrainingPlan, p
         clean = mean + deviation * torch.randn(mean.shape, generator=generator)
         clean = clean * pipeline.vae.config.scaling_factor
         noise = torch.randn(clean.shape, generator=generator)
-        times = torch.randint(len(alphas), (size,), generator=generator)
-        noisy = pipeline.scheduler.add_noise(clean, noise, times)
+        times = torch.randint(len(weights), (size,), generator=generator)
+        noisy = schedule.add_noise(clean, noise, times)
         empty = torch.rand(size, 1, 1, generator=generator) < _EMPTY_CAPTIONS
         text = torch.where(empty, nothing, texts[chosen])
-        error = (unet(noisy, times, text).sample - noise).square().mean(dim=(1, 2, 3))
+        error = (unet(noisy, times, text).sample - schedule.target(clean, noise, times)).square().mean(dim=(1, 2, 3))
         return (weights[times] * error).mean() / weights.mean()
 
     def update_average() -> None:
@@ -174,6 +178,12 @@ def train_denoiser(pipeline: Any, data: CaptionedPictures, plan: TrainingPlan, p
     average.copy_to(unet.parameters())
     unet.eval()
     return losses
+
+
+def _schedule(config: Any) -> Schedule:
+    """The noise schedule of a scheduler of diffusers."""
+    how: dict[str, Any] = {"num_timesteps": config.num_train_timesteps, "prediction_type": config.prediction_type}
+    return Schedule(dict(config), solver="ddim", timestep_spacing="leading", cubic=False, **how)
 
 
 def _tokens(tokenizer: Any, captions: Sequence[str], prefix: str) -> Tensor:

@@ -110,8 +110,15 @@ def _merges(words: list[str]) -> list[tuple[str, str]]:
 
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix=_END_OF_WORD))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # Pairs that are equally frequent are merged in the order of their ids; those of last letters are random if they are
+    # not given.
+    last = sorted({word[-1] + _END_OF_WORD for word in words})
     trainer = trainers.BpeTrainer(
-        vocab_size=CLIP_VOCABULARY, min_frequency=1, end_of_word_suffix=_END_OF_WORD, show_progress=False
+        vocab_size=CLIP_VOCABULARY,
+        min_frequency=1,
+        special_tokens=last,
+        end_of_word_suffix=_END_OF_WORD,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(words, trainer)
     return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]

@@ -75,6 +75,14 @@ def test_a_vocabulary_of_the_published_size_ends_with_the_published_tokens(tmp_p
         write_tokenizer(["navy"], tmp_path, 100)
 
 
+def test_the_same_words_give_the_same_tokenizer(tmp_path):
+    words = [first + last for first in "abcdefgh" for last in "ijklmnop"]  # many pairs are equally frequent
+    for number in range(4):
+        write_tokenizer(words, tmp_path / str(number))
+    for name in ("vocab.json", "merges.txt"):
+        assert len({(tmp_path / str(number) / name).read_bytes() for number in range(4)}) == 1
+
+
 def test_without_text_nothing_changes(tmp_path, capsys, with_text):
     plain = tmp_path / "plain"
     assert "wrote" in make(capsys, "--output", plain)

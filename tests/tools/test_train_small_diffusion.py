@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from fastreid.config import ConfigError
 from fastreid.generation.captioned import CaptionedPictures, CaptionFileError, load_pictures
 from fastreid.generation.colour_check import ColourCheck, colours_of
-from fastreid.generation.small_diffusion import TrainingPlan, load_pipeline, train_autoencoder, train_text_encoder
+from fastreid.generation.small_diffusion import (
+    TrainingPlan,
+    load_pipeline,
+    tokenise,
+    train_autoencoder,
+    train_denoiser,
+    train_text_encoder,
+)
 from fastreid.methods.diffusion_reid.captions import read_captions
 from fastreid.rendering.people import CLOTHES
 
@@ -91,6 +98,26 @@ def test_the_losses_fall(places):
         assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     latents = pipeline.vae.encode(data.pictures.float() / 127.5 - 1).latent_dist.mean
     assert (latents * pipeline.vae.config.scaling_factor).std() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
+def test_the_denoiser_learns_what_its_scheduler_says(places, predicts):
+    """One picture is learnt: the prediction of the clean latents comes near to it."""
+    pipeline = load_pipeline(places / "assets")
+    pipeline.scheduler.register_to_config(prediction_type=predicts)
+    data = load_pictures(read_captions(places / "captions.jsonl"), 64, 32)
+    one = CaptionedPictures(data.pictures[:1], data.captions[:1])
+    train_autoencoder(pipeline.vae, data.pictures, TrainingPlan(vae_steps=4, vae_batch=4))
+    train_denoiser(pipeline, one, TrainingPlan(steps=80, batch=1), "a person")
+    factor = pipeline.vae.config.scaling_factor
+    clean = factor * pipeline.vae.encode(one.pictures.float() / 127.5 - 1).latent_dist.mean
+    forward = DDPMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    noise, times = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    tokens = tokenise(pipeline.tokenizer, [f"a person, {one.captions[0]}"])
+    noisy = forward.add_noise(clean, noise, times)
+    output = pipeline.unet(noisy, times, pipeline.text_encoder(tokens)[0]).sample
+    predicted = forward.step(output, 500, noisy).pred_original_sample
+    assert (predicted - clean).square().mean() < 0.3 * clean.square().mean()
 
 
 def test_colours_are_those_of_the_first_two_slots():
