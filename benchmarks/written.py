@@ -18,9 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastreid.evaluation.gains import mean_and_spread
+from fastreid.generation.captioned import CaptionedPictures, load_pictures
+from fastreid.generation.colour_check import ColourCheck
+from fastreid.methods.diffusion_reid.captions import read_captions
+from fastreid.rendering.people import CLOTHES
 from rendered import ROOT, folder_of, tables, train_net
 
+import torch
+from PIL import Image
 from tabulate import tabulate
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 DATA = ROOT / "datasets/quickstart_diffperson"
 RANDOM, ALL = "random weights", "written pictures"
@@ -28,6 +35,7 @@ RENDERED = "the rendered images that the generator learnt from"
 # The first is trained and tested in the new place, the second is trained where the pictures come from.
 SETTINGS = {"supervised": "all images of the new place", "generalization": "direct transfer"}
 PLACES = {"Market1501": "alone: mAP where they were learnt", "MSMT17": "alone: mAP in the new place"}
+PARTS = ("upper", "lower")
 FACTS = {
     "same person": ("cosine of a written picture and a real image", "same person"),
     "other person": ("cosine of a written picture and a real image", "other person"),
@@ -60,6 +68,7 @@ ROWS = {
         ("DIFFPERSON.DI.ENABLED", "False"), ("caption", "train", "generate", "filter", "export")
     ),
     "written pictures, no filter": Row(("DIFFPERSON.FILTER.NAMES", "[]"), ("filter", "export"), ALL),
+    "written pictures, filtered by thresholds": Row(("DIFFPERSON.FILTER.MODE", "threshold"), ("filter", "export"), ALL),
 }
 
 
@@ -125,13 +134,37 @@ def alone(folder: Path) -> dict[str, dict]:
     return json.loads((folder / "alone/results.json").read_text(encoding="utf-8"))
 
 
-def facts(name: str, folders: Sequence[Path]) -> list[str]:
-    """Return a row of the table of pictures: what the data cards of its seeds say, and `alone`."""
+class Clothes:
+    """Whether written pictures show the colours of their person's clothes, by the captions of the rendered images."""
+
+    def __init__(self) -> None:
+        everything = read_captions(DATA / "captions.jsonl")
+        captions = {path: caption for path, caption in everything.items() if "bounding_box_train" in path}
+        self._of_person = {int(Path(path).name[:4]): caption for path, caption in captions.items()}
+        self._rendered = load_pictures(captions, 64, 32)
+        self._check = ColourCheck(self._rendered, tuple(CLOTHES))
+
+    def shares(self, name: str, folder: Path) -> list[float]:
+        """Return the shares in percent, of upper and of lower clothes; pictures with other clothes are left out."""
+        data = self._rendered
+        if name in ROWS:
+            lines = (folder / "DiffPerson/meta.jsonl").read_text(encoding="utf-8").splitlines()
+            rows = [row for row in map(json.loads, lines) if row["swapped"] not in PARTS]
+            images = folder / "DiffPerson/images"
+            pictures = [pil_to_tensor(Image.open(images / row["file"]).convert("RGB")) for row in rows]
+            data = CaptionedPictures(torch.stack(pictures), [self._of_person[int(row["person"])] for row in rows])
+        found = self._check.share_right(data)
+        return [100 * found[part] for part in PARTS]
+
+
+def facts(name: str, folders: Sequence[Path], clothes: Clothes) -> list[str]:
+    """Return a row of the table of pictures: what the data cards of its seeds say, colours, and `alone`."""
     files = [folder / "DiffPerson/figures.json" for folder in folders] if name in ROWS else []
     cards = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     written = [mean_and_spread([100 * card["keep rate"]["kept"] for card in cards])]
     for a, b in FACTS.values():
         written.append(f"{sum(card[a][b] for card in cards) / len(cards):.2f}" if cards else "–")
+    written += map(mean_and_spread, zip(*(clothes.shares(name, folder) for folder in folders), strict=True))
     figures = [alone(folder) for folder in folders]
     return [name, *written, *(mean_and_spread([one[place]["mAP"] for one in figures]) for place in PLACES)]
 
@@ -151,8 +184,9 @@ def main() -> None:
         name: [run(name, seed, folder) for seed, folder in zip(args.seeds, of_row, strict=True)]
         for name, of_row in folders.items()
     }
-    pictures = [facts(name, of_row) for name, of_row in folders.items() if name != RANDOM]
-    headers = ["pictures", "kept (%)", *FACTS, *PLACES.values()]
+    clothes = Clothes()
+    pictures = [facts(name, of_row, clothes) for name, of_row in folders.items() if name != RANDOM]
+    headers = ["pictures", "kept (%)", *FACTS, *(f"{part} clothes right (%)" for part in PARTS), *PLACES.values()]
     text = tables(rows, SETTINGS, "gain over random weights")
     text += f"\n{tabulate(pictures, headers, 'github', disable_numparse=True)}\n"
     (output / "results.md").write_text(text, encoding="utf-8")
