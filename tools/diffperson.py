@@ -20,6 +20,7 @@ from typing import Any
 from fastreid.config import CfgNode, ConfigError, get_cfg
 from fastreid.config.tree import leaves
 from fastreid.engine import launch
+from fastreid.engine.identity import training_identity
 from fastreid.engine.setup import tool_argument_parser
 from fastreid.generation.caption import caption, captions_file
 from fastreid.generation.exporting import export
@@ -27,6 +28,8 @@ from fastreid.generation.filtering import filter_pictures, top_up
 from fastreid.generation.people import enough_images, people_of
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import REFERENCE, WEIGHTS, draw_samples, generate, train_folder, write_reference
+from fastreid.generation.write import SHEET
+from fastreid.utils.checkpoint import read_checkpoint
 from fastreid.utils.env import seed_everything
 from fastreid.utils.errors import reported_as
 from fastreid.utils.logger import setup_logger
@@ -56,17 +59,31 @@ def train(args: argparse.Namespace, cfg: CfgNode) -> None:
     if cfg.DIFFPERSON.GRANULARITY == "shared":
         if args.shard.count > 1:
             raise ConfigError("one model of all people is not trained in shards: use --num-gpus, or torchrun")
-        _train(args, cfg, {**keys, "OUTPUT_DIR": str(train_folder(cfg))})
+        _train(_training_arguments(args, {**keys, "OUTPUT_DIR": str(train_folder(cfg))}), cfg)
         if _is_first(args) and not args.dry_run:
             draw_samples(cfg, train_folder(cfg))
         return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("models of one person each are not trained by torchrun: use --shard i/n, or --num-gpus")
     people, _ = enough_images(people_of(cfg), cfg.DIFFPERSON.MIN_IMAGES)
     for who in args.shard.of(people):
         folder = train_folder(cfg, who.gid)
-        if not (folder / WEIGHTS).is_file():
-            _train(args, cfg, {**keys, "DIFFPERSON.PERSON": who.gid, "OUTPUT_DIR": str(folder)})
-            if not args.dry_run:
-                draw_samples(cfg, folder, who.gid)
+        own = _training_arguments(args, {**keys, "DIFFPERSON.PERSON": who.gid, "OUTPUT_DIR": str(folder)})
+        is_trained = _is_trained(folder, own)
+        if not is_trained:
+            _train(own, cfg)
+        if not (args.dry_run or (is_trained and (folder / SHEET).is_file())):
+            draw_samples(cfg, folder, who.gid)
+
+
+def _is_trained(folder: Path, own: argparse.Namespace) -> bool:
+    """Whether a training with the same config has ended; of another config the training itself says what to do."""
+    if not (folder / WEIGHTS).is_file():
+        return False
+    identity = read_checkpoint(folder / WEIGHTS, lazily=True).get("identity")
+    return (
+        isinstance(identity, dict) and identity.get("config") == training_identity(setup_cfg(own), None, None)["config"]
+    )
 
 
 def _is_first(args: argparse.Namespace) -> bool:
@@ -74,8 +91,8 @@ def _is_first(args: argparse.Namespace) -> bool:
     return args.machine_rank == 0 and os.environ.get("RANK", "0") == "0"
 
 
-def _train(args: argparse.Namespace, cfg: CfgNode, values: dict[str, Any]) -> None:
-    """Run one training as train_net.py does; it resumes from its last checkpoint.
+def _training_arguments(args: argparse.Namespace, values: dict[str, Any]) -> argparse.Namespace:
+    """Return the arguments of one training by train_net.py; it resumes from its last checkpoint.
 
     Keys of other stages have their defaults in it, so that a change of them does not stop it from being resumed.
     """
@@ -83,8 +100,13 @@ def _train(args: argparse.Namespace, cfg: CfgNode, values: dict[str, Any]) -> No
     options = [word for key, value in (defaults | values).items() for word in (key, repr(value))]
     own = argparse.Namespace(**{**vars(args), "opts": [*args.opts, *options], "resume": args.resume or True})
     own.verify = False
-    machines = (args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
-    launch(train_main, *machines, args=(own,), device=cfg.MODEL.DEVICE, timeout_minutes=args.timeout)
+    return own
+
+
+def _train(own: argparse.Namespace, cfg: CfgNode) -> None:
+    """Run one training as train_net.py does."""
+    machines = (own.num_gpus, own.num_machines, own.machine_rank, own.dist_url)
+    launch(train_main, *machines, args=(own,), device=cfg.MODEL.DEVICE, timeout_minutes=own.timeout)
 
 
 STAGES: dict[str, Callable[[argparse.Namespace, CfgNode], Any]] = {

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from fastreid.config import CfgNode, user_path
 from fastreid.data import build_datasets
+from fastreid.data.build import training_images
 from fastreid.engine.finished import FINISHED, OTHER_WEIGHTS, state_of
 from fastreid.engine.identity import flatten
 from fastreid.engine.transfer import RANDOM, SETTINGS, Comparison, TransferRun, refuse_own_keys, shared_keys
@@ -141,6 +142,10 @@ def plan(args: argparse.Namespace, pairs: Sequence[str]) -> list[Planned]:
         dict(args.backbones), args.settings, args.target, args.source, args.ratios, args.seeds, args.output
     )
     refuse_own_keys(pairs)
+    if args.num_gpus < 1:
+        raise UserError(f"--num-gpus is the number of processes of each run, 1 or more, got {args.num_gpus}")
+    if args.output.exists() and not args.output.is_dir():
+        raise UserError(f"--output {args.output} is a file: name a folder")
     for name, path in args.backbones:
         if path not in RANDOM and not Path(path).exists():
             raise UserError(f"there is no file {path} of the backbone {name}; {name}=random is random initialisation")
@@ -174,8 +179,13 @@ def check(planned: Sequence[Planned]) -> None:
         UserError: one of them is missing or does not fit.
     """
     for cfg in {tuple(one.cfg.DATASETS.NAMES): one.cfg for one in planned}.values():
-        for dataset in build_datasets(cfg, [*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS]):
-            _ = dataset.train, dataset.query, dataset.gallery  # each list is read on first access
+        names = [*cfg.DATASETS.NAMES, *cfg.DATASETS.TESTS]
+        for name, dataset in zip(names, build_datasets(cfg, names), strict=True):
+            _ = dataset.train, dataset.gallery  # each list is read on first access
+            if name in cfg.DATASETS.TESTS and not dataset.query:
+                raise UserError(f"--target {name} has no query images: nothing can be tested on it")
+    for cfg in {(*one.cfg.DATASETS.NAMES, one.run.setting, one.run.ratio): one.cfg for one in planned}.values():
+        training_images(cfg)  # a subset may be empty
     for cfg in {one.run.backbone: one.cfg for one in planned if one.cfg.MODEL.BACKBONE.PRETRAIN}.values():
         build_backbone(cfg)
     for one in planned:

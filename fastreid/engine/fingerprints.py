@@ -11,6 +11,7 @@ from typing import Any
 from fastreid.data.images import open_image
 from fastreid.structures import PersonImage
 from fastreid.structures.names import relative_names
+from fastreid.utils.manifest import digest
 
 _BLOCK = 4096
 _READERS = 8
@@ -50,11 +51,6 @@ def data_fingerprint(images: Sequence[PersonImage], labels: Sequence[int]) -> di
         "views": _digest_of_pairs(names, [int(image.view) for image in images]),
         "content": _digest_of_pairs(names, content),
     }
-
-
-def digest(lines: Iterable[str]) -> str:
-    """SHA-256 of lines of text."""
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _digest_of_pairs(names: Sequence[str], values: Sequence[object]) -> str:

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from fastreid.config import CfgNode
-from fastreid.engine.fingerprints import data_fingerprint, digest
+from fastreid.engine.fingerprints import data_fingerprint
 from fastreid.modeling import interface_of
 from fastreid.structures import PersonImage
+from fastreid.utils.manifest import digest
 from fastreid.utils.weights import own_state_dict
 
 Identity = dict[str, Any]

@@ -5,6 +5,7 @@ The settings are those in which pre-training for person re-identification is mea
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,12 +128,19 @@ class Comparison:
         for name in self.backbones:
             if not _FOLDER_NAME.fullmatch(name):
                 raise ConfigError(f"--backbones: the name {name!r} must be letters, digits, and _ . + - within")
+        if len({name.lower() for name in self.backbones}) < len(self.backbones):
+            raise ConfigError(f"--backbones: {', '.join(self.backbones)} differ in case only, and folders may not")
+        files = ["random" if path in RANDOM else os.path.realpath(path) for path in self.backbones.values()]
+        if len(set(files)) < len(files):
+            raise ConfigError(f"--backbones: two of {', '.join(self.backbones)} are the same weights")
         for name in self.settings:
             if name not in SETTINGS:
                 raise ConfigError(explain_choice("setting", name, SETTINGS))
         needing = [name for name in self.settings if SETTINGS[name].needs_source]
         if needing and not self.sources:
             raise ConfigError(f"{' and '.join(needing)} train on another data set first: name it with --source")
+        if len(set(self.sources)) < len(self.sources):
+            raise ConfigError(f"--source has the same data set twice: {' '.join(self.sources)}")
         if self.target in self.sources:
             raise ConfigError(f"--source has the target {self.target}, which must not be trained on with labels")
         if wrong := [ratio for ratio in self.ratios if not 0 < ratio <= 1]:

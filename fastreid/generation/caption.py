@@ -13,12 +13,13 @@ from typing import Any
 from fastreid.config import CfgNode, ConfigError
 from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.captioners import CAPTIONER_REGISTRY
-from fastreid.generation.people import Identity, people_of
+from fastreid.generation.people import Identity, digest_of, people_of
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
 from fastreid.methods.diffusion_reid.grammar import Grammar
 from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.lock import path_lock
+from fastreid.utils.manifest import sha256_of
 from fastreid.utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ def captions_file(cfg: CfgNode) -> Path:
 
 def caption(cfg: CfgNode, shard: Shard) -> Path | None:
     """Caption the training images of a shard; the last shard that ends writes the file of all captions.
+
+    Images are captioned once. The grammar and DIFFPERSON.LPE.MERGE may change: the file is then written anew from the
+    captions that are there, with a warning.
 
     Args:
         cfg: the config.
@@ -81,14 +85,18 @@ def caption(cfg: CfgNode, shard: Shard) -> Path | None:
 
 def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
     keys = cfg.DIFFPERSON.LPE
+    own: dict[str, Any] = {}
+    if keys.CAPTIONER == "file":
+        own = {"content of the caption file": sha256_of(keys.CAPTION_FILE)}
+    elif keys.CAPTIONER != "none":
+        own = {"model": keys.MODEL, "prefix": keys.PREFIX, "most tokens": keys.MAX_TOKENS}
     return {
         "captioner": keys.CAPTIONER,
-        "caption file": os.path.realpath(keys.CAPTION_FILE) if keys.CAPTIONER == "file" else "",
-        "model": keys.MODEL,
-        "prefix": keys.PREFIX,
+        **own,
         "data sets": list(cfg.DATASETS.NAMES),
         "people": len(people),
         "images": sum(len(who.images) for who in people),
+        "names of people and images": digest_of(people),
     }
 
 
@@ -101,8 +109,12 @@ def _finish(cfg: CfgNode, stage: StageFolder, people: Sequence[Identity]) -> Pat
     grammar = Grammar.read(cfg.DIFFPERSON.GRAMMAR)
     merged = list(_merged(rows, grammar, is_merged=cfg.DIFFPERSON.LPE.MERGE))
     path = stage.folder / RESULT
-    with path_lock(path, wait=True), atomic_write(path) as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in merged)
+    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in merged)
+    with path_lock(path, wait=True):
+        if path.is_file() and path.read_text(encoding="utf-8") != content:
+            logger.warning("%s is written anew: the grammar or DIFFPERSON.LPE.MERGE is another one now", path)
+        with atomic_write(path) as file:
+            file.write(content)
     summary = _summary(merged, grammar)
     stage.write_json("summary.json", summary)
     _draw_sheet(stage.folder / SHEET, merged, grammar)

@@ -21,6 +21,7 @@ CAPTIONER_REGISTRY = Registry("captioner")
 """DIFFPERSON.LPE.CAPTIONER -> function (cfg) -> `Captioner`."""
 
 _MODEL = "DIFFPERSON.LPE.MODEL"
+_QUESTION = "Describe the person and the clothes in one sentence that begins with: {}"
 
 
 def _read_rgb(path: str) -> Image.Image:
@@ -95,10 +96,12 @@ def blip2(cfg: CfgNode) -> Captioner:
 
 
 def image_to_text(cfg: CfgNode) -> Captioner:
-    """Return another image-to-text model of transformers, such as GIT or a vision-language model.
+    """Return another image-to-text model of transformers, such as GIT or a vision-language model (LLaVA).
+
+    A model with a template of chats is asked for a sentence that begins with DIFFPERSON.LPE.PREFIX.
 
     Raises:
-        ConfigError: DIFFPERSON.LPE.MODEL cannot be read.
+        ConfigError: DIFFPERSON.LPE.MODEL cannot be read; later, if it cannot caption pictures.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -110,12 +113,27 @@ def image_to_text(cfg: CfgNode) -> Captioner:
     )
     model = model.to(device).eval()
 
+    question: dict[str, Any] = {}
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": _QUESTION.format(keys.PREFIX)}]
+        ask = functools.partial(processor.apply_chat_template, add_generation_prompt=True)
+        question = {"text": _loaded(lambda: ask([{"role": "user", "content": content}]), folder), "padding": True}
+        processor.tokenizer.padding_side = "left"  # the answer follows the last token of each row
+
     @torch.no_grad()
     def captions(paths: Sequence[str]) -> list[str]:
         pictures = [_read_rgb(path) for path in paths]
-        inputs = processor(images=pictures, return_tensors="pt").to(device)
-        tokens = model.generate(**inputs, max_new_tokens=keys.MAX_TOKENS, do_sample=False)
-        return [_without(text, keys.PREFIX) for text in processor.batch_decode(tokens, skip_special_tokens=True)]
+        asked = question and {**question, "text": [question["text"]] * len(pictures)}
+        try:
+            inputs = processor(images=pictures, return_tensors="pt", **asked).to(device)
+            tokens = model.generate(**inputs, max_new_tokens=keys.MAX_TOKENS, do_sample=False)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise ConfigError(
+                f"{_MODEL} {folder!r} ({type(model).__name__}) cannot caption pictures: {error}. Take a model that "
+                "captions pictures, or that has a template of chats, or caption by other means and take CAPTIONER file"
+            ) from error
+        answers = tokens[:, inputs["input_ids"].shape[1] :] if question else tokens
+        return [_without(text, keys.PREFIX) for text in processor.batch_decode(answers, skip_special_tokens=True)]
 
     return captions
 

@@ -110,6 +110,7 @@ def collect_card(
     sheets: Mapping[str, str | os.PathLike[str]] | None = None,
     licences: Mapping[str, str] | None = None,
     root: str | os.PathLike[str] = "",
+    exclude_sources: Sequence[str] = (),
 ) -> Card:
     """The card of a finished export; command, commit and date are those of this process.
 
@@ -121,6 +122,7 @@ def collect_card(
         sheets: title -> a picture, of kept and dropped pictures.
         licences: name of a source -> its licence, in front of what the library knows.
         root: folder of the source data sets (`DATASETS.ROOT`), to know rendered ones.
+        exclude_sources: data sets whose people were left out; nothing of them is counted.
 
     Raises:
         ExportError: nothing has been exported, or meta.jsonl is damaged.
@@ -128,8 +130,7 @@ def collect_card(
     """
     folder = Path(folder)
     exported = _exported(folder / NAME / META)
-    judged = Journal(folder / FILTER).rows()
-    written = Journal(folder / PICTURES).rows()
+    written, judged = rows_without(folder, exclude_sources)
     pictures = Counter(row["source"] for row in exported)
     people = Counter(source for source, _ in {(row["source"], row["gid"]) for row in exported})
     given = licences or {}
@@ -151,6 +152,21 @@ def collect_card(
         sheets=sheets or {},
         made=_made(),
     )
+
+
+def rows_without(folder: str | os.PathLike[str], exclude_sources: Sequence[str]) -> tuple[list[Row], list[Row]]:
+    """Return the rows of the stages `generate` and `filter`, without those of some data sets.
+
+    Args:
+        folder: the output folder of the stages.
+        exclude_sources: names of data sets.
+
+    Raises:
+        JournalError: a manifest is damaged.
+    """
+    written = [row for row in Journal(Path(folder) / PICTURES).rows() if row["source"] not in exclude_sources]
+    people = {row["gid"] for row in written}
+    return written, [row for row in Journal(Path(folder) / FILTER).rows() if row["gid"] in people]
 
 
 def _exported(path: Path) -> list[Row]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from fastreid.data.benchmarks.diff_person import META, NAME
 from fastreid.data.build import datasets_root
 from fastreid.data.images import read_pixels
 from fastreid.data.picture_grid import spread_evenly
-from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, write_card
+from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, rows_without, write_card
 from fastreid.generation.embedding import Embedder, neutral_model
 from fastreid.generation.export import SHEET, ExportSummary, export_pictures
 from fastreid.generation.export_plan import FILTER, PICTURES, ExportOptions
+from fastreid.generation.filters.sheet import filter_sheet
 from fastreid.generation.filters.stage import SHEET as FILTER_SHEET
-from fastreid.generation.journal import Journal, Row
+from fastreid.generation.journal import Row
 from fastreid.generation.people import people_of
 from fastreid.generation.quality import (
     SimilarityGap,
@@ -37,7 +39,7 @@ from fastreid.generation.quality import (
 )
 from fastreid.generation.shards import Shard
 from fastreid.methods.diffusion_reid.grammar import Grammar
-from fastreid.utils.files import atomic_write
+from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.text import read_text
 
 logger = logging.getLogger(__name__)
@@ -64,48 +66,60 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
     root = Path(cfg.OUTPUT_DIR)
     summary = export_pictures(root, ExportOptions.from_config(cfg), shard)
     if summary.complete:
-        place = root / NAME
-        figures = _figures(cfg, root)
+        place, excluded = root / NAME, cfg.DATASETS.EXCLUDE_SOURCES
+        written, judged = rows_without(root, excluded)
+        figures = _figures(cfg, root, written, judged)
         with atomic_write(place / FIGURES) as file:
             json.dump(figures, file, indent=1)
-        card = collect_card(
-            root,
-            models=_models(cfg),
-            settings=_settings(cfg),
-            figures=figures,
-            sheets={"Exported pictures": place / SHEET, "Kept and dropped pictures": root / FILTER / FILTER_SHEET},
-            root=datasets_root(cfg),
-        )
-        write_card(card, place)
+        with tempfile.TemporaryDirectory() as folder:
+            sheet = root / FILTER / FILTER_SHEET
+            if excluded:  # the sheet of the filter shows their people, too
+                sheet = Path(folder) / FILTER_SHEET
+                files = {(row["gid"], row["number"]): root / PICTURES / row["file"] for row in written}
+                save_picture(filter_sheet(judged, files), sheet, quality=85)
+            card = collect_card(
+                root,
+                models=_models(cfg),
+                settings=_settings(cfg),
+                figures=figures,
+                sheets={"Exported pictures": place / SHEET, "Kept and dropped pictures": sheet},
+                root=datasets_root(cfg),
+                exclude_sources=excluded,
+            )
+            write_card(card, place)
         logger.info("the data card is %s", place / "card.html")
     return summary
 
 
-def _figures(cfg: CfgNode, root: Path) -> dict[str, Any]:
-    """Return what is known of diversity and consistency."""
+def _figures(cfg: CfgNode, root: Path, written: Sequence[Row], judged: Sequence[Row]) -> dict[str, Any]:
+    """Return what is known of diversity and consistency: of the exported pictures, and of real images of their people.
+
+    The keep rate is that of all people of the exported data sets.
+    """
     rows = [json.loads(line) for line in (root / NAME / META).read_text(encoding="utf-8").splitlines()]
     grammar = Grammar.read(cfg.DIFFPERSON.GRAMMAR)
     found: dict[str, Any] = {
         "entropy of attributes (bits)": _rounded(
             attribute_entropy([grammar.attributes(row["caption"]) for row in rows])
         ),
-        "keep rate": _rounded(keep_rates(Journal(root / FILTER).rows())),
+        "keep rate": _rounded(keep_rates(judged)),
     }
-    kept = {(row["gid"], row["number"]) for row in Journal(root / FILTER).rows() if row["kept"]}
-    written = [row for row in Journal(root / PICTURES).rows() if (row["gid"], row["number"]) in kept]
-    chosen = spread_evenly(written, cfg.DIFFPERSON.CARD.PICTURES)
-    found |= _by_features(cfg, root, chosen)
-    return found | _by_inception(cfg, root, chosen) | _by_training(cfg)
+    exported = {(row["stage_gid"], row["number"]) for row in rows}
+    kept = [row for row in written if (row["gid"], row["number"]) in exported]
+    chosen = spread_evenly(kept, cfg.DIFFPERSON.CARD.PICTURES)
+    real = _real_images(cfg, {gid for gid, _ in exported})
+    found |= _by_features(cfg, root, chosen, real)
+    return found | _by_inception(cfg, root, chosen, real) | _by_training(cfg)
 
 
-def _by_features(cfg: CfgNode, root: Path, rows: Sequence[Row]) -> dict[str, Any]:
+def _by_features(cfg: CfgNode, root: Path, rows: Sequence[Row], real: Sequence[tuple[str, int]]) -> dict[str, Any]:
     """Return the figures that need a network that took no part."""
     device = resolve_device(cfg.MODEL.DEVICE)
     load = neutral_model(cfg, (256, 128), device)
     if load is None:
         logger.warning("DIFFPERSON.CARD names no network that took no part: the card has no figures of similarity")
         return {}
-    embed, real = Embedder({_NEUTRAL: load}), _real_images(cfg)
+    embed = Embedder({_NEUTRAL: load})
     features = embed([str(root / PICTURES / row["file"]) for row in rows], _NEUTRAL)
     people = torch.tensor([row["gid"] for row in rows])
     of_real = embed([path for path, _ in real], _NEUTRAL)
@@ -130,18 +144,20 @@ def _gap(gap: SimilarityGap) -> dict[str, float]:
     return {"same person": gap.same, "other person": gap.other, "gap": gap.gap}
 
 
-def _real_images(cfg: CfgNode) -> list[tuple[str, int]]:
-    pairs = [(image.path, who.gid) for who in people_of(cfg) for image in who.images]
+def _real_images(cfg: CfgNode, people: Set[int]) -> list[tuple[str, int]]:
+    pairs = [(image.path, who.gid) for who in people_of(cfg) if who.gid in people for image in who.images]
     return spread_evenly(pairs, cfg.DIFFPERSON.CARD.PICTURES)
 
 
-def _by_inception(cfg: CfgNode, root: Path, rows: Sequence[Row]) -> dict[str, Any]:
+def _by_inception(
+    cfg: CfgNode, root: Path, rows: Sequence[Row], real_images: Sequence[tuple[str, int]]
+) -> dict[str, Any]:
     """Return FID and KID, if Inception's weights are given."""
     weights = cfg.DIFFPERSON.CARD.INCEPTION
     if not weights or (network := inception(weights)) is None:
         return {}
     written = _inception_features(network, [str(root / PICTURES / row["file"]) for row in rows])
-    real = _inception_features(network, [path for path, _ in _real_images(cfg)])
+    real = _inception_features(network, [path for path, _ in real_images])
     found = {"FID": frechet_distance(real, written), "KID": kernel_distance(real, written)}
     return {name: round(value, 5) for name, value in found.items() if value is not None}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from fastreid.generation.filters.build import build_filters, build_rounds, model
 from fastreid.generation.filters.sources import RealImages
 from fastreid.generation.filters.stage import FilterStage
 from fastreid.generation.filters.summary import FilterSummary
+from fastreid.generation.journal import Journal
 from fastreid.generation.people import people_of
 from fastreid.generation.shards import Shard
-from fastreid.generation.stages import generate
+from fastreid.generation.stages import PICTURES, generate
 from fastreid.structures import PersonImage
 from fastreid.utils.manifest import sha256_of
 
@@ -73,7 +76,11 @@ def top_up(cfg: CfgNode, shard: Shard) -> FilterSummary:
         ConfigError: as `generate`.
         FilterError: as `filter_pictures`.
     """
-    summary, per_round = filter_pictures(cfg, shard), cfg.DIFFPERSON.GEN.PER_ID
+    per_round = cfg.DIFFPERSON.GEN.PER_ID
+    # A round that an earlier start left unfinished comes first: what is kept depends on how many there are.
+    for count, people in _unfinished_rounds(cfg, per_round).items():
+        generate(cfg, shard, per_person=count, only=people)
+    summary = filter_pictures(cfg, shard)
     for done in range(1, cfg.DIFFPERSON.FILTER.MAX_ROUNDS):
         short = list(summary.short)
         if not short:
@@ -83,6 +90,16 @@ def top_up(cfg: CfgNode, shard: Shard) -> FilterSummary:
         generate(cfg, shard, per_person=per_round * (done + 1), only=short)
         summary = filter_pictures(cfg, shard)
     return summary
+
+
+def _unfinished_rounds(cfg: CfgNode, per_round: int) -> dict[int, list[int]]:
+    """Return number of pictures at the end of a later round -> people who have a part of this round."""
+    counts = Counter(row["gid"] for row in Journal(Path(cfg.OUTPUT_DIR) / PICTURES).rows())
+    found: dict[int, list[int]] = {}
+    for gid, count in counts.items():
+        if count > per_round and count % per_round:
+            found.setdefault(math.ceil(count / per_round) * per_round, []).append(gid)
+    return found
 
 
 def real_images(cfg: CfgNode) -> dict[str, RealImages]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from fastreid.config import CfgNode
 from fastreid.data.build import training_images
 from fastreid.structures import PersonImage
+from fastreid.utils.manifest import digest
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,18 @@ def people_of(cfg: CfgNode) -> list[Identity]:
         images[label].append(image)
         origin.setdefault(label, (dataset.name, str(names.get(image.person, image.person))))
     return [Identity(gid, *origin[gid], tuple(images[gid])) for gid in sorted(images)]
+
+
+def digest_of(people: Sequence[Identity]) -> str:
+    """Return a checksum of the data sets, names and image files of people, wherever the images are.
+
+    Args:
+        people: the people, in their order.
+    """
+    lines = (
+        "\0".join([who.source, who.person, *(os.path.basename(image.path) for image in who.images)]) for who in people
+    )
+    return digest(lines)
 
 
 def enough_images(people: Sequence[Identity], least: int) -> tuple[list[Identity], list[Identity]]:

@@ -37,7 +37,8 @@ class StageFolder:
             settings: names with plain values.
 
         Raises:
-            ConfigError: an earlier start had other settings, and has written something; the message lists them.
+            ConfigError: an earlier start had other settings, and has written something; the message lists them. Or the
+                folder has files that no earlier start has written.
         """
         path = self.folder / SETTINGS
         given = json.loads(json.dumps(dict(settings)))
@@ -46,8 +47,16 @@ class StageFolder:
                 before = _read(path)
                 if before == given:
                     return
-                if self.journal.rows():
-                    raise ConfigError(_difference(self.folder, before, given))
+                if self.journal.rows() and (changes := _changes(before, given)):
+                    raise ConfigError(
+                        f"{self.folder} was written with other settings: {'; '.join(changes)}. Nothing was changed: "
+                        "set them back, name another OUTPUT_DIR, or delete the folder"
+                    )
+            elif foreign := sorted(entry.name for entry in self.folder.iterdir() if not _is_passing(entry)):
+                raise ConfigError(
+                    f"{self.folder} has files that this stage did not write ({', '.join(foreign[:3])}, …): name "
+                    "another folder, or move them away"
+                )
             with atomic_write(path) as file:
                 json.dump(given, file, indent=1)
 
@@ -60,6 +69,11 @@ class StageFolder:
         return path
 
 
+def _is_passing(entry: Path) -> bool:
+    """Whether it is a file that processes leave beside others: a lock, or a file that was not finished."""
+    return entry.name.startswith(".") or entry.suffix in (".lock", ".tmp")
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_text(path))
@@ -70,13 +84,10 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _difference(folder: Path, before: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    changes = [
-        f"{name} was {before.get(name)!r:.80}, not {given.get(name)!r:.80}"
-        for name in sorted({*before, *given})
-        if before.get(name) != given.get(name)
+def _changes(before: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """The differences; settings that only one version of the library knows are none."""
+    return [
+        f"{name} was {before[name]!r:.80}, not {given[name]!r:.80}"
+        for name in sorted(before.keys() & given.keys())
+        if before[name] != given[name]
     ]
-    return (
-        f"{folder} was written with other settings: {'; '.join(changes)}. Nothing was changed: set them back, name "
-        "another OUTPUT_DIR, or delete the folder"
-    )

@@ -7,7 +7,8 @@ import itertools
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fastreid.config import CfgNode, ConfigError, image_size, resolve_device, wi
 from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.caption import captions_file
 from fastreid.generation.painter import Painter
-from fastreid.generation.people import Identity, enough_images, people_of
+from fastreid.generation.people import Identity, digest_of, enough_images, people_of
 from fastreid.generation.plans import PicturePlan, Swaps, plan_of, reference_plans
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
@@ -30,7 +31,8 @@ from fastreid.modeling.diffusion import Schedule, option_keys
 from fastreid.modeling.model import build_model, evaluation_config_of
 from fastreid.utils.checkpoint import load_weights
 from fastreid.utils.files import save_picture
-from fastreid.utils.manifest import sha256_of
+from fastreid.utils.manifest import digest, sha256_of
+from fastreid.utils.seal import checksum_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +65,8 @@ def write_reference(cfg: CfgNode, shard: Shard) -> Path | None:
     settings = {**_common_settings(cfg), "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
     stage.begin(settings)
     own = shard.of(plans)
-    done = {row["number"] for row in stage.journal.rows()}
     pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
-    if missing := [plan for plan in own if plan.number not in done]:
+    if missing := pictures.missing(own):
         parts = frozen_parts(cfg)
         painter = _painter(cfg, parts["text"], parts["autoencoder"].vae, parts["denoiser"].unet, None)
         with stage.journal.writer(shard.name) as writer:
@@ -112,7 +113,7 @@ def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only:
     pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
     count = 0
     with stage.journal.writer(shard.name) as writer:
-        for painter, missing in _jobs(cfg, len(everyone), chosen, plans, stage):
+        for painter, missing in _jobs(cfg, len(everyone), chosen, plans, pictures):
             count += pictures.write(painter, missing, writer, keys.GEN.BATCH)
     rows = stage.journal.rows()
     sheet = pictures.draw_sheet(rows, f"{len(rows)} pictures of {len({row['gid'] for row in rows})} people")
@@ -159,18 +160,33 @@ def _plans(cfg: CfgNode, people: Sequence[Identity], count: int) -> dict[int, li
 
 
 def _jobs(
-    cfg: CfgNode, num_people: int, people: Sequence[Identity], plans: dict[int, list[PicturePlan]], stage: StageFolder
+    cfg: CfgNode,
+    num_people: int,
+    people: Sequence[Identity],
+    plans: dict[int, list[PicturePlan]],
+    pictures: PictureFolder,
 ) -> Iterator[tuple[Painter, list[PicturePlan]]]:
-    """Yield painters with the plans that have no row yet."""
-    done = {(row["gid"], row["number"]) for row in stage.journal.rows()}
-    missing = {who.gid: [plan for plan in plans[who.gid] if plan.key not in done] for who in people}
-    missing = {gid: of_person for gid, of_person in missing.items() if of_person}
+    """Yield painters with the plans of the pictures that are not there."""
     if cfg.DIFFPERSON.GRANULARITY == "shared":
-        if missing:
-            yield _trained_painter(cfg, num_people), list(itertools.chain(*missing.values()))
+        if missing := pictures.missing(list(itertools.chain.from_iterable(plans[who.gid] for who in people))):
+            yield _trained_painter(cfg, num_people), missing
         return
-    for gid, of_person in missing.items():
-        yield _trained_painter(cfg, num_people, gid), of_person
+    used = {row["gid"]: row["checkpoint"] for row in pictures.rows if "checkpoint" in row}
+    for who in people:
+        missing = pictures.missing(plans[who.gid])
+        weights = train_folder(cfg, who.gid) / WEIGHTS
+        if not missing and not weights.is_file():
+            continue
+        checkpoint = checksum_of(checkpoint_of(cfg, who.gid))
+        if used.get(who.gid, checkpoint) != checkpoint:
+            raise ConfigError(
+                f"pictures of person {who.gid} in {pictures.stage.folder} were written by another model than {weights} "
+                "is now. Nothing was changed: put the model back, name another OUTPUT_DIR, or delete the folder"
+            )
+        if missing:
+            facts = {"checkpoint": checkpoint}
+            of_person = [replace(plan, facts={**plan.facts, **facts}) for plan in missing]
+            yield _trained_painter(cfg, num_people, who.gid), of_person
 
 
 def train_folder(cfg: CfgNode, gid: int | None = None) -> Path:
@@ -252,6 +268,9 @@ def _common_settings(cfg: CfgNode) -> dict[str, Any]:
 def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
     keys = cfg.DIFFPERSON
     trained = sha256_of(checkpoint_of(cfg)) if keys.GRANULARITY == "shared" else "one for each person"
+    captions: Iterable[str] = []
+    if keys.LPE.CAPTIONER != "none":
+        captions = (f"{row['gid']} {row['caption']}" for row in read_rows(captions_file(cfg)))
     return {
         **_common_settings(cfg),
         "checkpoint": trained,
@@ -259,6 +278,9 @@ def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
         "template": keys.LPE.TEMPLATE,
         "swaps": keys.GEN.SWAP_PROB,
         "swaps of the person": keys.GEN.MAX_IDENTITY_SWAPS,
+        "identity words": keys.IIR.MODE,
+        "captions": digest(captions),
         "data sets": list(cfg.DATASETS.NAMES),
         "people": len(people),
+        "names of people and images": digest_of(people),
     }

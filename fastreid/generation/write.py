@@ -24,7 +24,10 @@ _JPEG = {"quality": 95}
 
 
 class PictureFolder:
-    """Writes pictures into the folder of a stage. Pictures that have a row are not written again.
+    """Writes pictures into the folder of a stage.
+
+    Attributes:
+        rows: the rows of the manifest at the start.
 
     Args:
         stage: the folder.
@@ -34,11 +37,26 @@ class PictureFolder:
 
     def __init__(self, stage: StageFolder, extension: str, facts: dict[str, Any]) -> None:
         self.stage, self._extension, self._facts = stage, extension, facts
+        self.rows = stage.journal.rows()
+        self._listed = {(row["gid"], row["number"]) for row in self.rows}
 
     def file_of(self, plan: PicturePlan) -> str:
         """Return the path of a picture below the folder."""
         name = f"{plan.number:04d}.{self._extension}"
         return name if plan.gid < 0 else f"{plan.gid:05d}/{name}"
+
+    def missing(self, plans: Sequence[PicturePlan]) -> list[PicturePlan]:
+        """Return the plans of the pictures that have no row, or whose file is gone.
+
+        Args:
+            plans: what should be there.
+        """
+        gone = {plan.key for plan in plans if not (self.stage.folder / self.file_of(plan)).exists()} & self._listed
+        if gone:
+            logger.warning(
+                "%s: %d pictures of the manifest are gone; they are written again", self.stage.folder, len(gone)
+            )
+        return [plan for plan in plans if plan.key in gone or plan.key not in self._listed]
 
     def write(self, painter: Painter, plans: Sequence[PicturePlan], writer: JournalWriter, batch_size: int) -> int:
         """Write pictures, and a row for each when it is complete.
@@ -64,7 +82,7 @@ class PictureFolder:
         for plan, picture in zip(plans, painter.paint(plans), strict=True):
             path = self.stage.folder / self.file_of(plan)
             save_picture(picture, path, **(_JPEG if self._extension == "jpg" else {}))
-        writer.add(*map(self._row, plans))
+        writer.add(*(self._row(plan) for plan in plans if plan.key not in self._listed))
 
     def _row(self, plan: PicturePlan) -> dict[str, Any]:
         known = {"gid": plan.gid, "number": plan.number, "file": self.file_of(plan), "prompt": plan.prompt}

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ def sha256_of(path: str | os.PathLike[str]) -> str | None:
         while block := file.read(2**20):
             checksum.update(block)
     return checksum.hexdigest()
+
+
+def digest(lines: Iterable[str]) -> str:
+    """SHA-256 of lines of text."""
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def code_version() -> dict[str, Any]:

@@ -141,11 +141,26 @@ def _tail(path: Path, length: int) -> bytes:
 
 def ends_with_its_checksum(path: Path) -> bool:
     """Whether a file ends with the `checksum_text` of all bytes before it."""
-    checksum, left = 0, path.stat().st_size - _DIGITS
     with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(_BLOCK, left))):
-            checksum, left = zlib.crc32(block, checksum), left - len(block)
+        checksum = _checksum(file, path.stat().st_size - _DIGITS)
         return file.read() == checksum_text(checksum)
+
+
+def checksum_of(path: str | os.PathLike[str]) -> str:
+    """Return the CRC-32 that a file of `save_sealed` ends with; other files are read to compute it."""
+    path = Path(path)
+    if is_sealed(path):
+        return _tail(path, _DIGITS).decode(errors="replace")
+    with path.open("rb") as file:
+        return checksum_text(_checksum(file, path.stat().st_size)).decode()
+
+
+def _checksum(file: IO[bytes], left: int) -> int:
+    """The CRC-32 of the next bytes of a file."""
+    checksum = 0
+    while left > 0 and (block := file.read(min(_BLOCK, left))):
+        checksum, left = zlib.crc32(block, checksum), left - len(block)
+    return checksum
 
 
 def _damage_of_archive(path: Path) -> str:

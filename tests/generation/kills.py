@@ -14,11 +14,20 @@ import torch
 from fastreid.config import get_cfg
 from fastreid.generation.caption import caption
 from fastreid.generation.exporting import export
-from fastreid.generation.filtering import filter_pictures
+from fastreid.generation.filtering import filter_pictures, top_up
+from fastreid.generation.filters.base import FILTER_REGISTRY
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import generate, write_reference
+from tests.generation.filters.toys import SharperHalf
+from tests.miniature import ROOT
 
+sys.path.insert(0, str(ROOT / "tools"))
+import diffperson
+
+FILTER_REGISTRY.register(SharperHalf, name="sharper_half")
 STAGES = {
+    "train": lambda cfg, shard: diffperson.run(["train", *sys.argv[5:]]),
+    "top-up": top_up,
     "caption": caption,
     "reference": write_reference,
     "generate": generate,

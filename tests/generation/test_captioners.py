@@ -1,5 +1,7 @@
 """Captioners: BLIP-2 and other models of transformers, with random weights and the real loading code."""
 
+import copy
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,6 +90,59 @@ def blip_folder(tmp_path_factory, tokenizer):
     BlipForConditionalGeneration(config).save_pretrained(folder)
     BlipProcessor(BlipImageProcessor(size={"height": 32, "width": 32}), tokenizer).save_pretrained(folder)
     return folder
+
+
+_TEMPLATE = (
+    "{% for m in messages %}{% for c in m.content %}{{ '<image> ' if c.type == 'image' else c.text }}"
+    "{% endfor %}{% endfor %}"
+)
+
+
+def llava(folder, tokenizer, template):
+    """Write a tiny vision-language model, with a template of chats or without."""
+    import torch
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    torch.manual_seed(0)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    text = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        pad_token_id=0, eos_token_id=1, bos_token_id=1,
+    )  # fmt: skip
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(**VISION, patch_size=16).to_dict(),
+        text_config=text.to_dict(),
+        image_token_index=3,
+        vision_feature_layer=-1,
+        image_seq_length=4,
+    )
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    LlavaProcessor(
+        CLIPImageProcessor(size=size, crop_size=size), tokenizer, patch_size=16,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=template,
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def test_a_vision_language_model_is_asked_and_its_answer_is_the_caption(tmp_path, tokenizer, pictures):
+    llava(tmp_path / "llava", tokenizer, _TEMPLATE)
+    together = captioner("image-to-text", tmp_path / "llava")(pictures)
+    alone = [captioner("image-to-text", tmp_path / "llava")([path])[0] for path in pictures]
+    assert together == alone and all(len(text.split()) <= 5 for text in together)
+
+
+def test_a_model_that_needs_a_text_is_named(tmp_path, tokenizer, pictures):
+    llava(tmp_path / "llava", tokenizer, None)
+    with pytest.raises(ConfigError, match=r"llava' \(LlavaForConditionalGeneration\) cannot caption pictures: "):
+        captioner("image-to-text", tmp_path / "llava")(pictures)
 
 
 @pytest.fixture

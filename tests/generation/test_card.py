@@ -119,6 +119,9 @@ def test_a_card_of_an_export(tmp_path):
         "generated pictures": 20, "kept pictures": 15, "exported pictures": 11,
         "exported people": 3,
     }  # fmt: skip
+    clean = collect_card(folder, models=[], settings={}, exclude_sources=["CUHK03"])
+    assert clean.sources == [Source("MSMT17", 2, 8, UNKNOWN_LICENCE), Source("Market1501", 1, 3, UNKNOWN_LICENCE)]
+    assert clean.counts["generated pictures"] == 16 and clean.drops == {"blur": 2, "confidence": 2, "near_copy": 1}
     assert card.made.keys() == {"command", "version", "commit", "date"}
     write_card(card, folder / "DiffPerson")
     assert (folder / "DiffPerson/card.html").is_file()

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from fastreid.config import ConfigError, get_cfg
-from fastreid.generation.exporting import _by_training
+from fastreid.generation import exporting
+from fastreid.generation.card import rows_without
+from fastreid.generation.export import export_pictures
+from fastreid.generation.export_plan import ExportOptions
+from fastreid.generation.exporting import _by_training, _figures
+from fastreid.generation.people import Identity
+from fastreid.structures import PersonImage
+from tests.generation.stages import SOURCES, write_stages
+from tests.miniature import ROOT
 
 
 def config(path):
@@ -31,3 +39,23 @@ def test_another_file_is_refused(content, tmp_path):
         path.write_text(content)
     with pytest.raises(ConfigError, match="DIFFPERSON.CARD.RESULTS .* is no results.json of an evaluation"):
         _by_training(config(path))
+
+
+def test_people_of_excluded_sources_are_in_no_figure(tmp_path, monkeypatch):
+    folder = write_stages(tmp_path / "run")
+    export_pictures(folder, ExportOptions(exclude_sources=("CUHK03",)))
+    people = [
+        Identity(gid, source, str(gid), (PersonImage(path=f"{gid}.png", person=gid, camera=0),))
+        for gid, source in enumerate(SOURCES)
+    ]
+    seen = {}
+    monkeypatch.setattr(exporting, "people_of", lambda cfg: people)
+    monkeypatch.setattr(
+        exporting, "_by_features", lambda cfg, root, rows, real: seen.update(rows=rows, real=real) or {}
+    )
+    cfg = get_cfg()
+    cfg.DIFFPERSON.GRAMMAR = str(ROOT / "configs/grammars/rendered.yml")
+    figures = _figures(cfg, folder, *rows_without(folder, ["CUHK03"]))
+    # Person 3 is of CUHK03, and no picture of person 2 is kept.
+    assert {row["gid"] for row in seen["rows"]} == {gid for _, gid in seen["real"]} == {0, 1, 4}
+    assert len(seen["rows"]) == 11 and figures["keep rate"]["kept"] == round(11 / 16, 4)

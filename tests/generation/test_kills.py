@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
+from fastreid.utils.checkpoint import read_checkpoint
 from tests.methods.diffusion_reid.conftest import factory_keys
 from tests.miniature import ROOT
 
@@ -49,16 +50,42 @@ def test_killed_stages_end_with_the_same_files(make_cfg, place, assets, tmp_path
         torch.save({"model": state}, tmp_path / name / "train/model_final.pth")
     shutil.copy(tmp_path / "whole/train/model_final.pth", tmp_path / "killed/train/model_final.pth")
     killed = 0
-    longest = {"caption": 0.1, "reference": 1.5, "generate": 2.0, "filter": 0.3, "export": 0.5}
+    keys = [*keys, *KEYS[:-4], "DIFFPERSON.FILTER.NAMES", "['sharper_half']"]
+    keys += ["DIFFPERSON.FILTER.MIN_KEEP", "7", "DIFFPERSON.FILTER.MAX_ROUNDS", "3"]
+    longest = {"caption": 0.1, "reference": 1.5, "generate": 2.0, "filter": 0.3, "top-up": 3.0, "export": 0.5}
     for stage, seconds in longest.items():
         for name, kills in (("whole", 0), ("killed", 10)):
-            done = run(stage, kills, seconds, [*keys, *KEYS, "OUTPUT_DIR", str(tmp_path / name)])
+            done = run(stage, kills, seconds, [*keys, "OUTPUT_DIR", str(tmp_path / name)])
             assert done.returncode == 0, done.stdout + done.stderr
         killed += int(done.stdout.split("killed ")[-1])
-        folder = {"generate": "pictures", "caption": "captions", "export": "DiffPerson"}.get(stage, stage)
-        found, expected = (files(tmp_path / name / folder) for name in ("killed", "whole"))
-        assert found == expected and expected
-    assert killed > 20  # else they ended before they were killed
+        own = {"caption": ["captions"], "generate": ["pictures"], "top-up": ["pictures", "filter"]}
+        for folder in own.get(stage, ["DiffPerson" if stage == "export" else stage]):
+            found, expected = (files(tmp_path / name / folder) for name in ("killed", "whole"))
+            assert found == expected and expected
+    rows = (tmp_path / "whole/pictures/manifest-1of1.jsonl").read_text().splitlines()
+    assert len(rows) == 3 * 15  # three people, in three rounds of five pictures
+    assert killed > 25  # else they ended before they were killed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("granularity", ["shared", "per_id"])
+def test_a_killed_training_ends_with_the_same_weights(place, assets, tmp_path, granularity):
+    keys = [
+        *factory_keys(place, assets), "DIFFPERSON.GRANULARITY", granularity, "DIFFPERSON.LPE.CAPTIONER", "none",
+        "SOLVER.MAX_EPOCH", "3", "SOLVER.ITERS_PER_EPOCH", "2", "SOLVER.CHECKPOINT_PERIOD", "1",
+        "SOLVER.WARMUP_ITERS", "0", "SOLVER.IMS_PER_BATCH", "2", "DIFFPERSON.GEN.STEPS", "1",
+    ]  # fmt: skip
+    for name, kills in (("whole", 0), ("killed", 10)):
+        done = run("train", kills, 2.5, [*keys, "OUTPUT_DIR", str(tmp_path / name)])
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert int(done.stdout.split("killed ")[-1]) > 3
+    paths = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("model_final.pth"))
+    assert len(paths) == (3 if granularity == "per_id" else 1)
+    for path in paths:
+        whole, killed = (read_checkpoint(tmp_path / name / path)["model"] for name in ("whole", "killed"))
+        assert whole.keys() == killed.keys() and all(torch.equal(whole[key], killed[key]) for key in whole)
+        sheets = [(tmp_path / name / path.parent / "sheet.jpg").read_bytes() for name in ("whole", "killed")]
+        assert sheets[0] == sheets[1]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +11,23 @@ from PIL import Image
 
 from fastreid.config import ConfigError
 from fastreid.generation.caption import caption
+from fastreid.generation.filtering import filter_pictures, top_up
+from fastreid.generation.filters.base import FILTER_REGISTRY
+from fastreid.generation.journal import Journal
 from fastreid.generation.painter import Painter
 from fastreid.generation.people import people_of
 from fastreid.generation.plans import PicturePlan
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import generate, write_reference
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
+from tests.generation.filters.toys import SharperHalf
 
 GEN = ("DIFFPERSON.GEN.STEPS", "2", "DIFFPERSON.GEN.PER_ID", "3", "DIFFPERSON.GEN.BATCH", "2")
 
 
-def checkpoint(cfg, folder):
+def checkpoint(cfg, folder, seed=4):
     """Write a checkpoint of a generator whose adapters and words differ from those at the start."""
-    torch.manual_seed(4)
+    torch.manual_seed(seed)
     model = DiffusionReID(cfg)
     state = {name: value + 0.1 * torch.randn_like(value) for name, value in model.checkpoint_state_dict().items()}
     folder.mkdir(parents=True)
@@ -53,8 +58,6 @@ def pictures(cfg):
 
 
 def _manifests(folder):
-    from pathlib import Path
-
     return sorted(Path(folder).glob("manifest-*.jsonl"))
 
 
@@ -156,6 +159,81 @@ def test_other_settings_are_refused_and_nothing_is_changed(factory):
     assert pictures(cfg) == before
 
 
+def captions_file(place, folder, **changes):
+    """Write the captions of the three people with other words, and return the file."""
+    lines = (place / "captions.jsonl").read_text().splitlines()
+    rows = [json.loads(line) | {"image": str(place / json.loads(line)["image"])} for line in lines]
+    for before, after in changes.items():
+        rows[1]["caption"] = rows[1]["caption"].replace(before.replace("_", " "), after)
+    (folder / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(folder / "c.jsonl")
+
+
+def test_other_captions_are_told_and_never_mixed(factory, tmp_path, place, caplog):
+    file = captions_file(place, tmp_path, a_red_top="a green jacket")
+    words = ("DIFFPERSON.LPE.CAPTION_FILE", file)
+    cfg = factory("one", *words)
+    generate(cfg, Shard(), per_person=1)
+    before = (tmp_path / "one/captions/captions.jsonl").read_bytes()
+    other = factory("one", *words, "DIFFPERSON.LPE.MERGE", "False")  # captions again, by another rule
+    assert "captions.jsonl is written anew: the grammar or DIFFPERSON.LPE.MERGE is another one now" in caplog.text
+    assert (tmp_path / "one/captions/captions.jsonl").read_bytes() != before
+    with pytest.raises(ConfigError, match="with other settings: captions was .*Nothing was changed"):
+        generate(other, Shard())
+    captions_file(place, tmp_path, a_red_top="a white top")
+    with pytest.raises(ConfigError, match="with other settings: content of the caption file was .*Nothing was changed"):
+        caption(other, Shard())
+
+
+def test_other_people_of_the_same_number_are_refused(factory, tmp_path, place):
+    shutil.copytree(place, tmp_path / "copy")
+    table = tmp_path / "copy/people.csv"
+    names = ("DATASETS.NAMES", f"['csv:{table}']", "DIFFPERSON.LPE.CAPTION_FILE", str(tmp_path / "copy/captions.jsonl"))
+    cfg = factory("factory", *names)
+    generate(cfg, Shard())
+    table.write_text(table.read_text().replace(",p1,", ",q1,"))
+    for stage in (caption, generate):
+        with pytest.raises(ConfigError, match="with other settings: names of people and images was"):
+            stage(cfg, Shard())
+
+
+def test_a_round_that_was_stopped_ends_before_it_is_judged(factory, monkeypatch):
+    monkeypatch.setitem(FILTER_REGISTRY._objects, "sharper_half", SharperHalf)
+    words = ["DIFFPERSON.GEN.PER_ID", "6", "DIFFPERSON.FILTER.NAMES", "['sharper_half']"]
+    words += ["DIFFPERSON.FILTER.MIN_KEEP", "6", "DIFFPERSON.FILTER.MAX_ROUNDS", "3"]
+
+    def topped_up(name, count):
+        cfg = factory(name, *words)
+        generate(cfg, Shard())
+        filter_pictures(cfg, Shard())
+        generate(cfg, Shard(), per_person=count)  # as far as a killed top-up came
+        top_up(cfg, Shard())
+        return [(row["gid"], row["number"], row["kept"]) for row in Journal(Path(cfg.OUTPUT_DIR) / "filter").rows()]
+
+    whole = topped_up("whole", 6)
+    assert len(whole) == 3 * 12 and all(topped_up(f"part{count}", count) == whole for count in range(7, 12))
+
+
+def test_pictures_that_are_gone_are_written_again(factory, caplog):
+    cfg = factory()
+    generate(cfg, Shard())
+    before = pictures(cfg)
+    folder = Path(cfg.OUTPUT_DIR) / "pictures"
+    (folder / "00001/0002.png").unlink()
+    assert generate(cfg, Shard()) == 1
+    assert "1 pictures of the manifest are gone; they are written again" in caplog.text
+    assert pictures(cfg) == before
+    assert sum(len(path.read_text().splitlines()) for path in _manifests(folder)) == 9
+
+
+def test_a_reference_set_of_the_user_is_not_overwritten(make_cfg, place):
+    before = {path.name: path.read_bytes() for path in (place / "reference").iterdir()}
+    with pytest.raises(ConfigError, match=r"reference has files that this stage did not write \(0.png, 1.png"):
+        write_reference(make_cfg(), Shard())
+    after = {path.name: path.read_bytes() for path in (place / "reference").iterdir() if path.suffix != ".lock"}
+    assert after == before
+
+
 def test_more_pictures_continue_the_numbers(factory):
     cfg = factory()
     generate(cfg, Shard())
@@ -213,11 +291,8 @@ def test_the_share_of_replaced_clothes_is_that_of_its_key(factory):
 
 @pytest.mark.parametrize(("merges", "caption_of_all"), [("True", 1), ("False", 2)])
 def test_captions_of_a_person_are_merged_by_their_key(make_cfg, tmp_path, place, merges, caption_of_all):
-    lines = (place / "captions.jsonl").read_text().splitlines()
-    rows = [json.loads(line) | {"image": str(place / json.loads(line)["image"])} for line in lines]
-    rows[1]["caption"] = rows[1]["caption"].replace("a red top", "a green jacket")
-    (tmp_path / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    words = ("DIFFPERSON.LPE.CAPTION_FILE", str(tmp_path / "c.jsonl"), "DIFFPERSON.LPE.MERGE", merges)
+    file = captions_file(place, tmp_path, a_red_top="a green jacket")
+    words = ("DIFFPERSON.LPE.CAPTION_FILE", file, "DIFFPERSON.LPE.MERGE", merges)
     path = caption(make_cfg("OUTPUT_DIR", str(tmp_path / "f"), *words), Shard())
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert len({row["caption"] for row in found if row["gid"] == 0}) == caption_of_all
@@ -232,8 +307,18 @@ def test_a_model_of_each_person(factory, tmp_path):
         one = cfg.clone()
         one.defrost()
         one.DIFFPERSON.PERSON = gid
-        checkpoint(one, tmp_path / f"each/train/{gid:05d}")
-    assert generate(cfg, Shard()) == 9
+        checkpoint(one, tmp_path / f"each/train/{gid:05d}", seed=gid)
+    assert generate(cfg, Shard(), per_person=2) == 6
+    rows = pictures(cfg)
+    assert len({row["checkpoint"] for _, row in rows.values()}) == 3
+    shutil.copy(tmp_path / "each/train/00001/model_final.pth", tmp_path / "each/train/00002/model_final.pth")
+    with pytest.raises(
+        ConfigError, match=r"of person 2 in .* written by another model than .*00002/model_final.pth is"
+    ):
+        generate(cfg, Shard())
+    assert {key: row for key, row in pictures(cfg).items() if key[0] == 2} == {
+        key: row for key, row in rows.items() if key[0] == 2
+    }
 
 
 def test_people_with_few_images_are_left_out_with_a_sentence(factory, caplog):

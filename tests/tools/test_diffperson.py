@@ -2,7 +2,10 @@
 
 import pytest
 
+from tests.methods.diffusion_reid import conftest as of_generator
 from tests.miniature import run_tool
+
+assets, place, factory_keys = of_generator.assets, of_generator.place, of_generator.factory_keys
 
 
 @pytest.mark.parametrize(
@@ -21,6 +24,39 @@ def test_words_that_cannot_be_meant(tmp_path, words, said):
     with pytest.raises(SystemExit, match=said):
         run_tool("tools/diffperson.py", *words, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_each_person_is_trained_once(place, assets, tmp_path, capsys):
+    keys = [
+        *factory_keys(place, assets), "DIFFPERSON.GRANULARITY", "per_id", "OUTPUT_DIR", str(tmp_path / "out"),
+        "SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "1", "DIFFPERSON.GEN.STEPS", "1", "SOLVER.WARMUP_ITERS", "0",
+        "SOLVER.IMS_PER_BATCH", "2",
+    ]  # fmt: skip
+
+    def train(*words):
+        run_tool("tools/diffperson.py", "train", *keys, *words, cwd=tmp_path)
+        folders = [tmp_path / f"out/train/{gid:05d}" for gid in range(3)]
+        assert all((folder / "sheet.jpg").is_file() for folder in folders)
+        return [(folder / "model_final.pth").read_bytes() for folder in folders]
+
+    run_tool("tools/diffperson.py", "caption", *keys, cwd=tmp_path)
+    first = train()
+    assert len({*first}) == 3
+    (tmp_path / "out/train/00001/sheet.jpg").unlink()  # as after a kill before it was drawn
+    capsys.readouterr()
+    assert train("DIFFPERSON.GEN.GUIDANCE", "2.0") == first
+    assert "iterations in" not in capsys.readouterr().out  # nothing was trained again
+    with pytest.raises(
+        SystemExit, match=r"00000/model_final.pth is of a run that trains on something else: SOLVER.BASE"
+    ):
+        train("SOLVER.BASE_LR", "0.5")
+
+
+def test_models_of_one_person_are_not_trained_by_torchrun(place, assets, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    keys = [*factory_keys(place, assets), "DIFFPERSON.GRANULARITY", "per_id", "DIFFPERSON.LPE.CAPTIONER", "none"]
+    with pytest.raises(SystemExit, match="not trained by torchrun: use --shard i/n, or --num-gpus"):
+        run_tool("tools/diffperson.py", "train", *keys, "OUTPUT_DIR", str(tmp_path), cwd=tmp_path)
 
 
 @pytest.mark.parametrize("words", [[], ["tran"]])

@@ -230,10 +230,19 @@ def test_another_comparison_in_the_same_folder_is_refused(tool, in_process, plac
         ({"DATASETS.ROOT": "DATASETS.ROOTS"}, "DATASETS.ROOTS"),
         ({"DATASETS.ROOT": "DATASETS.TESTS"}, "DATASETS.TESTS is set by the comparison itself"),
         ({"own=own.pth": "own=whole.png"}, "there is no file whole.png"),
+        ({"fresh=random": "OWN=random"}, "OWN, own differ in case only"),
+        ({"own=own.pth": "own=none"}, "two of fresh, own are the same weights"),
+        ({TARGET: "csv:untested.csv"}, "--target csv:untested.csv has no query images: nothing can be tested on it"),
+        ({"supervised": "small_scale", "0.5": "0.001"}, "DATASETS.SUBSET"),
+        ({"1": "1 --num-gpus 0"}, "--num-gpus is the number of processes of each run, 1 or more, got 0"),
+        ({"wrong": "own.pth"}, "--output own.pth is a file: name a folder"),
+        ({"--source": "--source csv:source.csv"}, "--source has the same data set twice"),
     ],
 )
 def test_what_is_wrong_is_found_before_the_first_run(tool, in_process, change, said):
-    words = [change.get(word, word) for word in command("supervised", output="wrong")]
+    table = Path("target.csv").read_text().splitlines()
+    Path("untested.csv").write_text("\n".join(line for line in table if not line.endswith(("query", "gallery"))))
+    words = " ".join(change.get(word, word) for word in command("supervised", output="wrong")).split()
     with pytest.raises((SystemExit, KeyError), match=said):
         tool.main(words)
     assert in_process == [] and not Path("wrong").exists()

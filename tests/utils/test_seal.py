@@ -11,7 +11,7 @@ import torch
 from fastreid.utils.checkpoint import Checkpointer
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint
 from fastreid.utils.files import DiskError
-from fastreid.utils.seal import damage_in, is_sealed, save_sealed
+from fastreid.utils.seal import checksum_of, damage_in, is_sealed, save_sealed
 
 CONTENT = {"model": {"weight": torch.arange(6.0)}, "epoch": 3, "name": "é"}
 
@@ -26,6 +26,12 @@ def test_the_file_ends_with_the_checksum_of_all_bytes_before(path):
     """In this form, so that any version reads the files of the others."""
     before, digits = path.read_bytes()[:-8], path.read_bytes()[-8:]
     assert before.endswith(b"fastreid crc-32 ") and digits == f"{zlib.crc32(before):08x}".encode()
+
+
+def test_the_checksum_is_read_from_the_end_or_computed(path, tmp_path):
+    assert checksum_of(path) == path.read_bytes()[-8:].decode()
+    torch.save(CONTENT, tmp_path / "plain.pth")
+    assert checksum_of(tmp_path / "plain.pth") == f"{zlib.crc32((tmp_path / 'plain.pth').read_bytes()):08x}"
 
 
 @pytest.mark.parametrize("mmap", [False, True])

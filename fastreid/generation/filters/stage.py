@@ -135,8 +135,11 @@ class FilterStage:
         return self._pictures.folder / row["file"]
 
     def _read(self, row: Row) -> np.ndarray | None:
+        path = self._file(row)
+        if not path.exists():
+            raise FilterError(f"{path} is gone: run the stage generate again, which writes it again")
         try:
-            return read_pixels(str(self._file(row)))
+            return read_pixels(str(path))
         except ImageAccessError:
             raise
         except ImageReadError as error:

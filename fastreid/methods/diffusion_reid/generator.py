@@ -37,6 +37,7 @@ from fastreid.utils.compiling import compile_module
 from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 from fastreid.utils.errors import ArgumentError
+from fastreid.utils.manifest import digest
 
 
 class DiffusionReID(ReidModel):
@@ -250,6 +251,9 @@ class DiffusionReID(ReidModel):
             "the prediction type of the diffusion": self.schedule.prediction_type,
             "the schedule of betas of the diffusion": self.schedule.betas,
         }
+        if self._captions is not None:
+            lines = sorted(f"{os.path.basename(path)}\0{text}" for path, text in self._captions.items())
+            facts["the checksum of the captions"] = digest(lines)
         if self.reference is not None:
             facts["the prompts of the reference set"] = "\n".join(self.reference.prompts)
         return facts

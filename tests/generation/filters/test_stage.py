@@ -67,10 +67,17 @@ def test_a_damaged_picture_is_logged_and_nothing_is_lost(written, folder, caplog
 
 def test_a_person_whose_pictures_are_all_damaged(written, folder):
     for path in (folder / "pictures/00001").iterdir():
-        path.unlink()
+        path.write_bytes(b"no picture")
     stage(folder, written[1]).run(ROUNDS)
     assert {row["reason"] for row in rows_of(folder) if row["gid"] == 1} == {"unreadable"}
     assert [row for row in rows_of(folder) if row["gid"] != 1] == [row for row in written[2] if row["gid"] != 1]
+
+
+def test_a_picture_that_is_gone_stops_the_stage(written, folder):
+    (folder / "pictures/00002/0004.png").unlink()
+    with pytest.raises(FilterError, match=r"00002/0004.png is gone: run the stage generate again"):
+        stage(folder, written[1]).run(ROUNDS)
+    assert {row["gid"] for row in rows_of(folder)} == {0, 1}  # those before it are kept
 
 
 def test_finished_people_are_skipped(written, folder):

@@ -9,8 +9,11 @@ from PIL import Image
 
 from fastreid.data.images import read_pixels
 from fastreid.generation.filters import FilterStage, RealImages, Rounds
+from fastreid.generation.filters.base import PictureFilter, Verdict
 from fastreid.generation.filters.near_copy import NearCopyFilter
+from fastreid.generation.filters.pixels import sharpness
 from fastreid.generation.filters.reid import ReidFilter
+from fastreid.generation.filters.reid_scores import kept_count, ranks
 from fastreid.generation.journal import Journal
 from fastreid.structures import PersonImage
 
@@ -66,3 +69,19 @@ def stage(folder, images, filters=None, **options):
 
 def rows_of(folder):
     return Journal(folder / "filter").rows()
+
+
+class SharperHalf(PictureFilter):
+    """Keeps the sharper half of a person's pictures: what it keeps depends on how many there are."""
+
+    @classmethod
+    def from_config(cls, keys):
+        return cls()
+
+    def settings(self):
+        return {}
+
+    def judge(self, person, kept, thresholds):
+        rank = ranks(torch.tensor(sharpness(person.pixels)), torch.tensor(person.numbers))
+        least = kept_count(0.5, len(rank))
+        return [Verdict("sharper_half" if place > least else "") for place in rank.tolist()]
