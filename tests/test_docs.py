@@ -59,25 +59,19 @@ RUN_ELSEWHERE = {
     "--num-machines 2": "tests/engine/test_launch.py::test_impossible_requests",
 }
 
+LONG = ("dcac", "domains", "faults", "few_steps", "generation", "rendered", "spinning", "stored_features", "written")
 SHORTER = {
+    **{f"benchmarks/{name}.py": ["--help"] for name in LONG},
     "tools/train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "tools/plain_train_net.py": ["SOLVER.MAX_EPOCH", "1"],
     "tools/check_checkpoint.py": ["--people", "3"],
     "benchmarks/sampling.py": ["--assets", "pretrained/random-tiny", "--batch", "2", "--rounds", "1"],
     "benchmarks/generators.py": ["--assets", "nowhere", "--batch", "1", "--rounds", "1"],
-    "benchmarks/rendered.py": ["--help"],
     "benchmarks/evaluation.py": ["--sizes", "tiny", "--dims", "16"],
-    "benchmarks/domains.py": ["--help"],
-    "benchmarks/dcac.py": ["--help"],
-    "benchmarks/faults.py": ["--help"],
-    "benchmarks/generation.py": ["--help"],
     "benchmarks/labeling.py": ["--sizes", "tiny"],
     "benchmarks/mutants.py": ["--each", "1", "layers/pooling.py"],
-    "benchmarks/spinning.py": ["--help"],
-    "benchmarks/stored_features.py": ["--help"],
     "benchmarks/predictor.py": ["--boxes", "4", "--rounds", "1"],
     "benchmarks/image_loading.py": ["--images", "64", "--rounds", "1"],
-    "benchmarks/written.py": ["--help"],
     "benchmarks/train_loop.py": ["--models", "stage1", "--rounds", "2", "SOLVER.IMS_PER_BATCH", "16"],
 }
 FORKING = tuple(
