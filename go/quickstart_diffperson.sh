@@ -15,7 +15,7 @@ render Market1501 77 1200 2 2 --root "$data/drawing" --captions "$data/drawing/c
   --lookalike-group 1 --palette-size 12 --resolution 0.5
 step "training a small Stable Diffusion on them, which stands for published weights"
 python tools/make_assets.py --size small --text
-python tools/train_small_diffusion.py --captions "$data/drawing/captions.jsonl" --steps 700 --text-steps 600 --vae-steps 200
+python tools/train_small_diffusion.py --captions "$data/drawing/captions.jsonl"
 step "rendering the people that are written, and another place"
 render Market1501 5 80 60 10 --root "$data" --captions "$data/captions.jsonl" "${easy[@]}"
 render MSMT17 6 80 60 10 --root "$data"

@@ -48,9 +48,9 @@ class TrainingPlan:
         seed: seed of batches, noise and timesteps.
     """
 
-    steps: int = 600
-    vae_steps: int = 250
-    text_steps: int = 700
+    steps: int = 700
+    vae_steps: int = 200
+    text_steps: int = 600
     batch: int = 32
     vae_batch: int = 16
     text_batch: int = 64
