@@ -43,6 +43,7 @@ from fastreid.rendering.people import CLOTHES  # noqa: E402
 from fastreid.utils.errors import UserError, reported_as  # noqa: E402
 from fastreid.utils.files import explained_disk_errors, save_picture, sync_folder  # noqa: E402
 from fastreid.utils.lock import path_lock  # noqa: E402
+from fastreid.utils.manifest import digest, sha256_of  # noqa: E402
 from fastreid.utils.text import read_text  # noqa: E402
 
 SUMMARY = "summary.json"
@@ -89,10 +90,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _train_if_absent(captions: Path, assets: Path, output: Path, plan: TrainingPlan) -> None:
-    request = json.loads(json.dumps({"captions": str(captions), "assets": str(assets), **asdict(plan)}))
+    contents = {"captions": sha256_of(captions), "assets": digest(str(sha256_of(file)) for file in _files(assets))}
+    names = {"captions": str(captions), "assets": str(assets)}
+    request = json.loads(json.dumps({**names, **asdict(plan), "checksums": contents}))
     if output.exists():
         if _noted(output / SUMMARY).get("request") != request:
-            raise UserError(f"{output} holds something else than these arguments give; delete it or change --output")
+            raise UserError(
+                f"{output} holds something else than these arguments and files give; delete it or change --output"
+            )
         print(f"{output} exists, nothing to do (delete it to train it again)")
         return
     draft = output.with_name(f".{output.name}.draft")
@@ -108,6 +113,10 @@ def _train_if_absent(captions: Path, assets: Path, output: Path, plan: TrainingP
         shutil.rmtree(draft, ignore_errors=True)
         raise
     print(_sentence(output, summary))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _noted(file: Path) -> dict[str, Any]:

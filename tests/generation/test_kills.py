@@ -76,7 +76,7 @@ def test_a_killed_training_ends_with_the_same_weights(place, assets, tmp_path, g
         "SOLVER.WARMUP_ITERS", "0", "SOLVER.IMS_PER_BATCH", "2", "DIFFPERSON.GEN.STEPS", "1",
     ]  # fmt: skip
     for name, kills in (("whole", 0), ("killed", 10)):
-        done = run("train", kills, 2.5, [*keys, "OUTPUT_DIR", str(tmp_path / name)])
+        done = run("train", kills, 1.6, [*keys, "OUTPUT_DIR", str(tmp_path / name)])
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert int(done.stdout.split("killed ")[-1]) > 3
     paths = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("model_final.pth"))

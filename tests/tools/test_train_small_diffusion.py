@@ -64,8 +64,17 @@ def test_it_writes_a_pipeline_a_summary_and_a_sheet(places, tmp_path, capsys):
     assert after.vae.config.scaling_factor != before.vae.config.scaling_factor
     train(places, tmp_path / "trained")
     assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="something else than these arguments give"):
+    refused = pytest.raises(SystemExit, match="something else than these arguments and files give")
+    with refused:
         train(places, tmp_path / "trained", "--seed", "1")
+    file = places / "captions.jsonl"
+    before = file.read_text()
+    try:
+        file.write_text(before.replace("trousers", "shorts"))
+        with refused:
+            train(places, tmp_path / "trained")
+    finally:
+        file.write_text(before)
 
 
 def test_the_seed_decides_the_weights(places, tmp_path):
