@@ -24,4 +24,4 @@ def test_products_in_lists_are_those_of_their_pairs(monkeypatch, dim, k, is_comp
     assert found.dtype == np.float32 and found.shape == expected.shape
     if is_compiled and compiled_engine.is_available():
         assert found.tobytes() == expected.tobytes()
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5 + 1e-7 * dim)  # sums of `dim` products, in another order
