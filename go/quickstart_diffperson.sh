@@ -36,7 +36,7 @@ python tools/train_net.py --config-file configs/quickstart/diffperson_pretrain.y
 python tools/diffperson.py export --config-file configs/quickstart/diffperson.yml DATASETS.ROOT "$data" \
   DIFFPERSON.CARD.RESULTS "$logs/alone/results.json"
 step "comparing it with a random backbone"
-python tools/transfer.py --backbones "random=random" "written=$logs/backbone.pth" --seeds 1 --ratios 0.3 \
+python tools/transfer.py --backbones "random=random" "written=$logs/backbone.pth" --seeds 1 --ratios 0.5 \
   --settings supervised small_scale few_shot generalization --source Market1501 --target MSMT17 --output "$logs/transfer" \
   --config-file configs/quickstart/diffperson_transfer.yml DATASETS.ROOT "$data"
 step "writing the report"

@@ -32,7 +32,7 @@ def test_people_are_learnt_written_and_trained_on(quickstart):
     alone = figures["re-ID model trained on the written pictures alone (%)"]
     assert alone.keys() == {f"{name} on {place}" for name in ("mAP", "Rank-1") for place in ("Market1501", "MSMT17")}
     table = (folder / "transfer/results.md").read_text()
-    assert all(setting in table for setting in ("supervised", "small_scale 30 %", "few_shot 30 %", "generalization"))
+    assert all(setting in table for setting in ("supervised", "small_scale 50 %", "few_shot 50 %", "generalization"))
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "random" in page and "written" in page
     assert done.stdout.splitlines()[-1].endswith(f"open {LOGS}/report.html")
