@@ -64,7 +64,7 @@ def test_killed_stages_end_with_the_same_files(make_cfg, place, assets, tmp_path
             assert found == expected and expected
     rows = (tmp_path / "whole/pictures/manifest-1of1.jsonl").read_text().splitlines()
     assert len(rows) > 3 * 5  # more than one round
-    assert killed > 25  # else they ended before they were killed
+    assert killed > 20  # else they ended before they were killed
 
 
 @pytest.mark.slow
