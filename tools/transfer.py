@@ -184,7 +184,8 @@ def check(planned: Sequence[Planned]) -> None:
             _ = dataset.train, dataset.gallery  # each list is read on first access
             if name in cfg.DATASETS.TESTS and not dataset.query:
                 raise UserError(f"--target {name} has no query images: nothing can be tested on it")
-    for cfg in {(*one.cfg.DATASETS.NAMES, one.run.setting, one.run.ratio): one.cfg for one in planned}.values():
+    subsets = {(*one.cfg.DATASETS.NAMES, one.cfg.DATASETS.SUBSET.MODE, one.run.ratio): one.cfg for one in planned}
+    for cfg in subsets.values():
         training_images(cfg)  # a subset may be empty
     for cfg in {one.run.backbone: one.cfg for one in planned if one.cfg.MODEL.BACKBONE.PRETRAIN}.values():
         build_backbone(cfg)

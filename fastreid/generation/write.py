@@ -51,7 +51,8 @@ class PictureFolder:
         Args:
             plans: what should be there.
         """
-        gone = {plan.key for plan in plans if not (self.stage.folder / self.file_of(plan)).exists()} & self._listed
+        listed = [plan for plan in plans if plan.key in self._listed]
+        gone = {plan.key for plan in listed if not (self.stage.folder / self.file_of(plan)).exists()}
         if gone:
             logger.warning(
                 "%s: %d pictures of the manifest are gone; they are written again", self.stage.folder, len(gone)

@@ -308,7 +308,7 @@ def test_a_model_of_each_person(factory, tmp_path):
         one.defrost()
         one.DIFFPERSON.PERSON = gid
         checkpoint(one, tmp_path / f"each/train/{gid:05d}", seed=gid)
-    assert generate(cfg, Shard(), per_person=2) == 6
+    assert generate(cfg, Shard()) == 9
     rows = pictures(cfg)
     assert len({row["checkpoint"] for _, row in rows.values()}) == 3
     shutil.copy(tmp_path / "each/train/00001/model_final.pth", tmp_path / "each/train/00002/model_final.pth")
