@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fastreid.data.dataset import PersonDataset, collate, with_floats
-from fastreid.data.workers import explained, signals_blocked
+from fastreid.data.workers import explained, starting_workers
 from fastreid.utils.devices import to_device
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class PersonLoader(DataLoader[Any]):
         self.skipped: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # finished batches
-        with signals_blocked() if self.num_workers else contextlib.nullcontext():
+        with starting_workers() if self.num_workers else contextlib.nullcontext():
             batches = super().__iter__()  # now, not with the first batch: it draws a seed
         return self._finished(explained(batches) if self.num_workers else batches)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import multiprocessing.util
 import os
 import re
 import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
+from weakref import WeakSet
 
 from fastreid.utils import comm
 from fastreid.utils.errors import EXPLANATIONS, UserError
@@ -17,6 +21,7 @@ from fastreid.utils.errors import EXPLANATIONS, UserError
 Batch = TypeVar("Batch")
 
 _SECONDS_TO_WAIT = 2.0
+_SECONDS_TO_END = 5.0
 _MOST_WORKERS = 8
 _FEWER = "lower DATALOADER.NUM_WORKERS"
 _GO_ON = "then go on with --resume"
@@ -74,9 +79,45 @@ def number_of_workers(given: int) -> int:
     return min(_MOST_WORKERS, max(0, cores // comm.get_world_size() - 1))
 
 
+_started: WeakSet[BaseProcess] = WeakSet()
+_at_exit: multiprocessing.util.Finalize | None = None
+
+
 @contextlib.contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Block SIGTERM and Ctrl-C in this thread, and in processes that it starts until they set their own handlers."""
+def starting_workers() -> Iterator[None]:
+    """Around the start of data workers.
+
+    SIGTERM and Ctrl-C are blocked in this thread, and in the workers until they set their own handlers. The workers end
+    with this process: multiprocessing sends them SIGTERM and waits for them, but a worker that hung in ``os.fork``, as
+    Python's locks can make it, has SIGTERM still blocked. It is killed.
+    """
+    global _at_exit
+    before = set(multiprocessing.active_children())
+    if _at_exit is None or not _at_exit.still_active():  # a forked process has none
+        _at_exit = multiprocessing.util.Finalize(None, _end_workers, exitpriority=0)
+    try:
+        with _signals_blocked():
+            yield
+    finally:
+        _started.update(child for child in multiprocessing.active_children() if child not in before)
+
+
+def _end_workers() -> None:
+    workers = [child for child in multiprocessing.active_children() if child in _started]
+    for worker in workers:
+        worker.terminate()
+    end = time.monotonic() + _SECONDS_TO_END
+    for worker in workers:
+        worker.join(max(0.0, end - time.monotonic()))
+    if hanging := [worker for worker in workers if worker.is_alive()]:
+        if hasattr(signal, "SIGCHLD"):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise an error
+        for worker in hanging:
+            worker.kill()
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

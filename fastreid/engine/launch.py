@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import multiprocessing
 import os
 import pickle
 import re
@@ -295,10 +294,6 @@ def _worker(
         logger.debug("stopped by", exc_info=True)
         log_destructor_errors()
         raise RankError(sentence) from error  # the launcher gets it as text only
-    finally:
-        # A data worker that hangs ignores SIGTERM, and this process would wait for it without end.
-        for child in multiprocessing.active_children():
-            child.kill()
 
 
 def _in_group(

@@ -20,7 +20,7 @@ from fastreid.data.workers import (
     explained,
     leave_signals_to_parent,
     number_of_workers,
-    signals_blocked,
+    starting_workers,
 )
 from fastreid.utils import comm
 
@@ -149,7 +149,7 @@ def serve(ready):
 def test_a_worker_is_ended_by_its_parent_only():
     reader, writer = os.pipe()
     worker = multiprocessing.get_context("fork").Process(target=serve, args=(writer,), daemon=True)
-    with signals_blocked():
+    with starting_workers():
         worker.start()
         subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # before it could decide
     os.read(reader, 1)
@@ -160,6 +160,46 @@ def test_a_worker_is_ended_by_its_parent_only():
     worker.terminate()
     worker.join(5)
     assert worker.exitcode == 0
+
+
+# SIGTERM stays blocked in a worker that hangs in os.fork; here it hangs a little later. torch watches the worker.
+LEAVES_A_HANGING_WORKER = """
+import os, sys, time
+from torch.utils.data import DataLoader
+from fastreid.data.workers import starting_workers
+from fastreid.engine import launch
+
+kept = []
+
+def hang(worker):
+    os.write(int(os.environ["READY"]), b"1")
+    time.sleep(600)
+
+def main():
+    reader, writer = os.pipe()
+    os.environ["READY"] = str(writer)
+    with starting_workers():
+        kept.append(iter(DataLoader(range(4), num_workers=3, worker_init_fn=hang, multiprocessing_context="fork")))
+    assert all(os.read(reader, 1) for _ in range(3))
+    if len(sys.argv) > 2:
+        raise ValueError("the run failed")
+
+if __name__ == "__main__":
+    launch(main, int(sys.argv[1]), device="cpu")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="the system cannot block signals")
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("fails", [(), ("fails",)])
+def test_a_worker_that_hangs_does_not_keep_a_run_from_ending(tmp_path, processes, fails):
+    (tmp_path / "leaves.py").write_text(LEAVES_A_HANGING_WORKER)
+    command = [sys.executable, str(tmp_path / "leaves.py"), str(processes), *fails]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
+    assert "killed by signal" not in done.stderr
+    assert (done.returncode, "the run failed" in done.stderr) == ((1, True) if fails else (0, False))
+    assert fails or "Traceback" not in done.stderr
 
 
 def test_a_death_that_is_noticed_while_a_thread_starts_is_explained():
