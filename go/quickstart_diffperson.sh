@@ -37,8 +37,9 @@ python tools/diffperson.py export --config-file configs/quickstart/diffperson.ym
   DIFFPERSON.CARD.RESULTS "$logs/alone/results.json"
 step "comparing it with a random backbone"
 python tools/transfer.py --backbones "random=random" "written=$logs/backbone.pth" --seeds 1 --ratios 0.5 \
-  --settings supervised small_scale few_shot generalization --source Market1501 --target MSMT17 --output "$logs/transfer" \
-  --config-file configs/quickstart/diffperson_transfer.yml DATASETS.ROOT "$data"
+  --settings supervised small_scale few_shot unsupervised adaptation generalization --source Market1501 --target MSMT17 \
+  --config-file configs/quickstart/diffperson_transfer.yml --output "$logs/transfer" \
+  --unsupervised-config-file configs/quickstart/diffperson_unsupervised.yml DATASETS.ROOT "$data"
 step "writing the report"
 python tools/make_report.py --run "random=$logs/transfer/supervised/random/seed1" \
   --run "written=$logs/transfer/supervised/written/seed1" --output "$logs/report.html"

@@ -11,6 +11,8 @@ LOGS = "logs/quickstart_diffperson"
 # The last one again, with the figures of a model that was trained on the pictures.
 STAGES = ["caption", "reference", "train", "generate", "filter", "export", "export"]
 
+SETTINGS = ("supervised", "small_scale 50 %", "few_shot 50 %", "unsupervised", "adaptation", "generalization")
+
 
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory):
@@ -32,7 +34,7 @@ def test_people_are_learnt_written_and_trained_on(quickstart):
     alone = figures["re-ID model trained on the written pictures alone (%)"]
     assert alone.keys() == {f"{name} on {place}" for name in ("mAP", "Rank-1") for place in ("Market1501", "MSMT17")}
     table = (folder / "transfer/results.md").read_text()
-    assert all(setting in table for setting in ("supervised", "small_scale 50 %", "few_shot 50 %", "generalization"))
+    assert all(setting in table for setting in SETTINGS)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "random" in page and "written" in page
     assert done.stdout.splitlines()[-1].endswith(f"open {LOGS}/report.html")
