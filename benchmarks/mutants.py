@@ -181,6 +181,9 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=12, help="changes per module; 0 tries all")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     args = parser.parse_args()
+    for name in args.modules:
+        if not list((ROOT / "fastreid").glob(name)):
+            parser.error(f"there is no module fastreid/{name}")
     with tempfile.TemporaryDirectory() as folder:
         root = copy_of_repository(Path(folder))
         import_heavy_packages(root)
