@@ -12,6 +12,7 @@ from PIL import Image
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.build import datasets_root
 from fastreid.methods.diffusion_reid.captions import captions_of, read_captions
+from fastreid.utils.optional import hide_loading_bars
 from fastreid.utils.registry import Registry
 
 Captioner = Callable[[Sequence[str]], list[str]]
@@ -59,6 +60,7 @@ def _folder(cfg: CfgNode) -> str:
 
 
 def _loaded(load: Callable[[], Any], folder: str) -> Any:
+    hide_loading_bars()
     try:
         return load()
     except Exception as error:  # transformers may raise any error for missing or damaged files

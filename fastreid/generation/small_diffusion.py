@@ -19,6 +19,7 @@ from fastreid.generation.captioned import CaptionedPictures
 from fastreid.generation.simple_start import silence_residuals, start_as_mean_colours
 from fastreid.modeling.diffusion.assets import PIPELINE, AssetError
 from fastreid.modeling.diffusion.schedule import Schedule
+from fastreid.utils.optional import hide_loading_bars
 from fastreid.utils.progress import progress
 
 _WARMUP_STEPS = 40
@@ -274,6 +275,7 @@ def load_pipeline(folder: Path) -> Any:
     """
     if not (folder / PIPELINE).is_file():
         raise AssetError(f"{folder} has no {PIPELINE}: name a Stable Diffusion with a text encoder")
+    hide_loading_bars()
     pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, local_files_only=True)
     for part in (pipeline.vae, pipeline.unet):
         part.to(memory_format=torch.channels_last)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastreid.utils.files import atomic_write
+from fastreid.utils.optional import hide_loading_bars
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 MAX_TOKENS = 77
@@ -138,6 +139,7 @@ def write_text_parts(words: Iterable[str], folder: Path, shape: Mapping[str, Any
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
+    hide_loading_bars()
     count = write_tokenizer(words, folder / "tokenizer", vocabulary)
     special: dict[str, Any] = {"bos_token_id": count - 2, "eos_token_id": count - 1, "pad_token_id": count - 1}
     encoder: Any = CLIPTextModel(CLIPTextConfig(vocab_size=count, **special, **shape))

@@ -73,3 +73,11 @@ def shield_diffusers() -> None:
 
     if hasattr(import_utils, "_peft_available"):
         import_utils._peft_available = False
+
+
+def hide_loading_bars() -> None:
+    """Let transformers and diffusers load and save without progress bars unless stderr is a terminal."""
+    if sys.stderr.isatty():
+        return
+    for package in ("transformers", "diffusers"):
+        importlib.import_module(f"{package}.utils.logging").disable_progress_bar()

@@ -98,3 +98,18 @@ def test_evaluation_and_report_go_on_without_matplotlib(tmp_path):
     )
     assert done.returncode == 0 and "100.00" in done.stdout, done.stderr[-2000:]
     assert "no plots are drawn" in done.stderr
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_packages_show_loading_bars_on_a_terminal_only(is_terminal):
+    code = f"""
+        import sys
+        from diffusers.utils import logging as of_diffusers
+        from transformers.utils import logging as of_transformers
+        from fastreid.utils.optional import hide_loading_bars
+        sys.stderr.isatty = lambda: {is_terminal}
+        hide_loading_bars()
+        print([module.is_progress_bar_enabled() for module in (of_diffusers, of_transformers)])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == f"{[is_terminal] * 2}\n", done.stderr

@@ -14,6 +14,7 @@ from fastreid.methods.diffusion_reid.words import WordEncoder
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
 from fastreid.modeling.image_module import as_batch
 from fastreid.modeling.trained import load_trained
+from fastreid.utils.optional import hide_loading_bars
 from fastreid.utils.precision import full_precision
 
 _REID, _CLIP = "DIFFPERSON.IIR.REID", "DIFFPERSON.IIR.CLIP"
@@ -77,6 +78,7 @@ class ClipFeatures(nn.Module):
         """
         from transformers import CLIPVisionModel
 
+        hide_loading_bars()
         try:
             return cls(CLIPVisionModel.from_pretrained(folder, local_files_only=True))
         except Exception as error:  # transformers may raise any error for missing or damaged files

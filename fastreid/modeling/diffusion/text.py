@@ -16,6 +16,7 @@ from fastreid.modeling.diffusion.assets import AssetError, asset_folder, shown
 from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.utils.devices import to_device
 from fastreid.utils.errors import sentence_of
+from fastreid.utils.optional import hide_loading_bars
 
 IDENTITY_WORD = "<id>"
 """The word of a prompt that stands for a person."""
@@ -91,9 +92,8 @@ class TextEncoder(nn.Module):
             OptionError: as the constructor.
         """
         from transformers import CLIPTextModel, CLIPTokenizer
-        from transformers.utils import logging as of_transformers
 
-        of_transformers.disable_progress_bar()
+        hide_loading_bars()
         named = shown(folder, key)
         words = asset_folder(folder, "tokenizer", "tokenizer_config.json", key=key, advice=_ADVICE)
         weights = asset_folder(folder, "text_encoder", "config.json", key=key, advice=_ADVICE)
