@@ -8,7 +8,6 @@ import os
 import runpy
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,7 +130,7 @@ def run_tool(name: str, *words: str, cwd: Path) -> str:
     Raises:
         SystemExit: with the error message of the tool.
     """
-    logger, terminate, said = logging.getLogger("fastreid"), signal.getsignal(signal.SIGTERM), io.StringIO()
+    logger, said = logging.getLogger("fastreid"), io.StringIO()
     handlers, level = list(logger.handlers), logger.level
     try:
         with (
@@ -142,7 +141,6 @@ def run_tool(name: str, *words: str, cwd: Path) -> str:
         ):
             runpy.run_path(str(ROOT / name), run_name="__main__")
     finally:
-        signal.signal(signal.SIGTERM, terminate)
         for handler in set(logger.handlers) - set(handlers):
             handler.close()
         logger.handlers[:] = handlers

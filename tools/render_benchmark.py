@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
-import sys
 from dataclasses import fields
 from typing import Any
 
@@ -50,10 +48,6 @@ def _sheet_people(request: RenderRequest) -> list[int]:
     return [pid for pid in people if pid <= request.train_ids]
 
 
-def _terminate(*_: object) -> None:
-    sys.exit("render_benchmark: terminated; no incomplete files are left")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the command line `argv` (default: that of the process)."""
     with reported_as("render_benchmark"):
@@ -62,7 +56,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def _render(args: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    signal.signal(signal.SIGTERM, _terminate)
     sheet, captions = args.pop("contact_sheet"), args.pop("captions")
     knobs = {field.name: args.pop(field.name) for field in fields(RenderConfig)}
     try:

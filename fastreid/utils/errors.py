@@ -6,8 +6,11 @@ import contextlib
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from fastreid.utils.console import close_quietly, make_writable, reader_is_gone
 from fastreid.utils.system_errors import system_error_sentence
@@ -31,6 +34,14 @@ class Cancelled(SystemExit, KeyboardInterrupt):
     """Ctrl-C as an exit without a traceback; callers of a tool can catch it as a KeyboardInterrupt."""
 
 
+class _Signalled(KeyboardInterrupt):
+    """A signal that asks the process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def sentence_of(error: BaseException) -> str | None:
     """Return a sentence about an error for the user; None for a fault of the library.
 
@@ -50,20 +61,24 @@ def reported_as(tool: str) -> Iterator[None]:
     """End the process with ``TOOL: error: SENTENCE`` and status 1 for errors of a user, a disk or a machine.
 
     The traceback is logged at level DEBUG, and printed if the environment variable FASTREID_DEBUG is set. The status is
-    130 after Ctrl-C, and 141 without a message if the output has no reader any more (``| head``). Other exceptions are
-    faults of the library and keep their traceback. In the block, output accepts any text in any encoding.
+    130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP, which end the block as Ctrl-C does, so that it cleans up,
+    and 141 without a message if the output has no reader any more (``| head``). Other exceptions are faults of the
+    library and keep their traceback. In the block, output accepts any text in any encoding.
 
     Args:
         tool: name of the tool.
     """
     make_writable()
     try:
-        yield
-        sys.stdout.flush()
-    except KeyboardInterrupt:
+        with _signals_as_interrupts():
+            yield
+            sys.stdout.flush()
+    except KeyboardInterrupt as error:
         _log_traceback()
-        print(f"{tool}: interrupted", file=sys.stderr)
-        raise Cancelled(130) from None
+        number = error.number if isinstance(error, _Signalled) else signal.SIGINT
+        how = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+        print(f"{tool}: {how}", file=sys.stderr)
+        raise Cancelled(128 + number) from None
     except Exception as error:
         _log_traceback()
         if isinstance(error, BrokenPipeError) and reader_is_gone():
@@ -74,6 +89,31 @@ def reported_as(tool: str) -> Iterator[None]:
         close_quietly(if_broken=True)
         log_destructor_errors()
         raise SystemExit(f"{tool}: error: {sentence}") from error
+
+
+@contextlib.contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """In the block, SIGTERM and SIGHUP raise an error in the main thread, unless they are handled or ignored."""
+    is_main = threading.current_thread() is threading.main_thread()
+    names = ("SIGTERM", "SIGHUP") if is_main else ()
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    process = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() == process:
+            raise _Signalled(number)
+        signal.signal(number, signal.SIG_DFL)  # a worker that was forked in the block
+        os.kill(os.getpid(), number)
+
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            if signal.getsignal(number) is stop:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def log_destructor_errors() -> None:

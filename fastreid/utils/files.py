@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,13 +37,47 @@ class IsAFolderError(UserError, IsADirectoryError):
         return str(self.args[1])
 
 
+class OutputError(UserError, ValueError):
+    """A path that a command must not write to: it is an input of the command, or no regular file."""
+
+
+def check_output(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
+    """Check that a file may be written, before the work that leads to it.
+
+    Args:
+        output: the file that will be written.
+        inputs: files that the same command reads; those that do not exist are skipped.
+
+    Raises:
+        OutputError: ``output`` is a device or a pipe, or one of the inputs, also by another name or a link.
+    """
+    if not os.path.lexists(output):
+        return
+    if _is_special(output):
+        raise OutputError(f"{os.fspath(output)} is a device, a pipe or a socket, and not a file: name a file")
+    for path in inputs:
+        if os.path.exists(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise OutputError(
+                f"{os.fspath(output)} would be overwritten, but this command also reads it: name another file"
+            )
+
+
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is neither a file nor a folder; /dev/stdout is not either, even if it leads to a file."""
+    place = os.path.abspath(path)
+    return place.startswith(("/dev/std", "/dev/fd/", "/proc/")) or (
+        os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+    )
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, advice: str = _ADVICE) -> Iterator[IO[Any]]:
     """Yield a file that replaces ``path`` when the block ends without an error.
 
     The content is written to a temporary file in the same folder (created if it does not exist), flushed to disk and
     renamed to ``path``; then the folder is flushed, so that the new name is on the disk too. On any error, Ctrl-C
-    included, the temporary file is removed and ``path`` stays unchanged. Text is UTF-8.
+    included, the temporary file is removed and ``path`` stays unchanged. A symbolic link stays one: the file that it
+    leads to is replaced. Text is UTF-8.
 
     Args:
         path: the file.
@@ -53,11 +87,13 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w", *, advice: str =
     Raises:
         DiskError: the disk is full, broken or read-only.
         IsAFolderError: ``path`` is a folder; nothing is written.
+        OutputError: ``path`` is a device, a pipe or a socket.
         ValueError: ``mode`` is neither ``"w"`` nor ``"wb"``.
     """
     if mode not in ("w", "wb"):
         raise ValueError(f"atomic_write mode must be 'w' or 'wb', got {mode!r}")
-    target = Path(path)
+    check_output(path)
+    target = Path(os.path.realpath(path) if os.path.islink(path) else path)
     if target.is_dir():
         sentence = f"{target} is a folder, but a file should be written there: name a file, or move the folder away"
         raise IsAFolderError(errno.EISDIR, sentence)
@@ -157,17 +193,19 @@ def save_picture(picture: Any, path: str | os.PathLike[str], **options: Any) -> 
         picture.save(file, format=kind, **options)
 
 
-def remove_leftovers(folder: str | os.PathLike[str], *, older_than: float = 0) -> list[str]:
+def remove_leftovers(folder: str | os.PathLike[str], *, older_than: float = 0, of: str = "") -> list[str]:
     """Delete the temporary files that a process killed in ``atomic_write`` has left; return their names.
 
     Args:
         folder: the folder; it need not exist.
         older_than: age in seconds of the files that are deleted. 0, for all, is only safe if no other process writes to
             the folder at the same time.
+        of: the name of the file that they should have become; "" for any.
     """
     removed, latest = [], time.time() - older_than
     for path in Path(folder).glob(".*.tmp"):
-        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+        found = _LEFTOVER.fullmatch(path.name)
+        if found and found[1] == (of or found[1]) and path.is_file() and not path.is_symlink():
             with contextlib.suppress(FileNotFoundError):  # another process was faster
                 if not older_than or path.stat().st_mtime < latest:
                     path.unlink()

@@ -23,6 +23,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fastreid.utils.errors import UserError, sentence_of
+from fastreid.utils.files import check_output, remove_leftovers
 
 try:
     import fcntl
@@ -90,7 +91,11 @@ def path_lock(*targets: str | os.PathLike[str] | None, wait: bool = False) -> It
     Raises:
         InUseError: another process has a lock.
         NotWritableError: a folder cannot be created or written to.
+        OutputError: a target is a device, a pipe or a socket.
     """
+    for target in targets:
+        if target:
+            check_output(os.path.expanduser(target))
     with contextlib.ExitStack() as held:
         # In sorted order, so that two processes cannot wait for each other.
         for target in sorted({os.path.realpath(os.path.expanduser(target)) for target in targets if target}):
@@ -100,7 +105,8 @@ def path_lock(*targets: str | os.PathLike[str] | None, wait: bool = False) -> It
                 _acquire(whole, path.parent, wait=wait)
                 held.callback(_release, whole)
             lock = _lock_of_file(path)
-            _acquire(lock, path, wait=wait)
+            if _acquire(lock, path, wait=wait):
+                remove_leftovers(path.parent, of=path.name)
             held.callback(_release, lock)
         yield
 
@@ -124,18 +130,19 @@ def release(folder: str | os.PathLike[str]) -> None:
     _release(_lock_of_folder(Path(folder).expanduser()))
 
 
-def _acquire(path: Path, what: Path, *, wait: bool) -> None:
+def _acquire(path: Path, what: Path, *, wait: bool) -> bool:
+    """Lock a file; return whether this process did not have it before."""
     _make_folder(path.parent)
     key, is_logged = os.path.realpath(path), False
     while True:
         with _guard:
             if key in _held:
                 _held[key].count += 1
-                return
+                return False
             descriptor = _try(path, what)
             if descriptor is not None:
                 _held[key] = _Held(path, descriptor)
-                return
+                return descriptor >= 0
         if not wait:
             raise InUseError(f"{_sentence(what, path)}. Wait until it has ended, stop it, or name another place")
         if not is_logged:

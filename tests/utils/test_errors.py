@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -221,3 +222,47 @@ def test_ctrl_c_leaves_no_traceback():
         "from fastreid.utils.errors import reported_as\nwith reported_as('tool'):\n    raise KeyboardInterrupt"
     )
     assert (done.returncode, done.stderr) == (130, "tool: interrupted\n")
+
+
+STOPPED = """
+import os, signal, sys, time
+from fastreid.utils.errors import reported_as
+from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import path_lock
+
+with reported_as("tool"), path_lock("new.txt"), atomic_write("new.txt") as file:
+    reader, writer = os.pipe()
+    worker = os.fork()
+    if not worker:
+        os.write(writer, b"1")
+        time.sleep(60)
+    os.read(reader, 1)
+    os.kill(worker, getattr(signal, sys.argv[1]))
+    print(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_tool_as_ctrl_c_does_and_its_workers_at_once(tmp_path, name):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command, pipe = [sys.executable, "-c", STOPPED, name], subprocess.PIPE
+    number = getattr(signal, name)
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=env) as tool:
+        said = tool.stdout.readline().strip()
+        tool.send_signal(number)
+        _, error = tool.communicate(timeout=60)
+    assert said == str(-number)
+    assert (tool.returncode, error) == (128 + number, f"tool: stopped by {name}\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, print])
+def test_a_handler_of_the_user_stays(handler):
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with reported_as("tool"):
+            assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,12 +2,14 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
 
 from fastreid.utils.checkpoint import Checkpointer
-from fastreid.utils.files import IsAFolderError, atomic_write
+from fastreid.utils.files import IsAFolderError, OutputError, atomic_write, check_output
+from fastreid.utils.lock import path_lock
 
 
 def test_writes_text_and_bytes_and_makes_the_folder(tmp_path):
@@ -72,3 +74,45 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path):
     (tmp_path / "model_best.pth").mkdir()
     with pytest.raises(IsAFolderError, match="model_best.pth is a folder"):
         Checkpointer(torch.nn.Linear(1, 1), tmp_path).save("model_best", is_last=False)
+
+
+def test_a_link_stays_one_and_its_file_is_written(tmp_path):
+    (tmp_path / "far").mkdir()
+    for name in ("there.txt", "not yet.txt"):
+        link = tmp_path / f"link to {name}"
+        link.symlink_to(Path("far", name))
+        with atomic_write(link) as file:
+            file.write("new")
+        assert link.is_symlink() and (tmp_path / "far" / name).read_text() == "new"
+    assert {path.name for path in (tmp_path / "far").iterdir()} == {"there.txt", "not yet.txt"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX names")
+def test_what_is_no_file_is_refused_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, "/dev/null", "/dev/stdout", "/proc/self/fd/1"):
+        with pytest.raises(OutputError, match=f"^{path} is a device, a pipe or a socket"), atomic_write(path):
+            pass
+        with pytest.raises(OutputError, match="name a file"), path_lock(path):
+            pass
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_an_input_is_not_written_to(tmp_path):
+    read, other, link = (tmp_path / name for name in ("read.npz", "other.npz", "link.npz"))
+    read.write_text("rows")
+    link.symlink_to(read)
+    for output in (read, link, tmp_path / "x" / ".." / "read.npz"):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        with pytest.raises(OutputError, match="would be overwritten, but this command also reads it"):
+            check_output(output, [tmp_path / "missing", read])
+    check_output(other, [read])
+
+
+def test_the_next_one_removes_what_a_killed_process_left(tmp_path):
+    for name in (".a.txt.abcdefgh.tmp", ".a.txt.bcdefghi.tmp", ".b.txt.abcdefgh.tmp"):
+        (tmp_path / name).write_text("half")
+    with path_lock(tmp_path / "a.txt"), atomic_write(tmp_path / "a.txt"), path_lock(tmp_path / "a.txt"):
+        assert len(list(tmp_path.glob(".a.txt.*.tmp"))) == 1  # the new one
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.txt.abcdefgh.tmp", "a.txt"]
