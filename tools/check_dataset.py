@@ -19,6 +19,7 @@ from fastreid.data.check import (
     contact_sheet,
     counts_table,
     list_checksums,
+    paths_of,
     protocols_named,
     unlabelled_note,
     unreadable,
@@ -26,7 +27,7 @@ from fastreid.data.check import (
 )
 from fastreid.engine.summary import attributes_table, valid_queries_table
 from fastreid.utils.errors import reported_as
-from fastreid.utils.files import save_picture
+from fastreid.utils.files import check_output, save_picture
 from fastreid.utils.lock import path_lock
 from fastreid.utils.user_code import import_file
 
@@ -92,6 +93,7 @@ def _check(args: argparse.Namespace) -> int:
         args.contact_sheet
         or Path("logs/check_dataset") / f"{''.join(c if c.isalnum() else '_' for c in args.name)}.jpg"
     )
+    check_output(sheet, paths_of(datasets))
     sheet.parent.mkdir(parents=True, exist_ok=True)
     with path_lock(sheet, wait=True):
         save_picture(contact_sheet(datasets[0]), sheet, quality=90)

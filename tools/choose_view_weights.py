@@ -24,7 +24,7 @@ from fastreid.methods.sd_reid.stage2 import SDReIDStage2
 from fastreid.methods.sd_reid.view_weights import Weights, choose_view_weights, reweighted
 from fastreid.retrieval.extraction import FeatureStore
 from fastreid.utils.errors import reported_as
-from fastreid.utils.files import atomic_write
+from fastreid.utils.files import atomic_write, check_output
 from fastreid.utils.lock import path_lock
 from fastreid.utils.manifest import TRAINING, read_manifest
 from fastreid.utils.precision import set_float32_precision
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg.merge_from_list(args.options)
         check_ranges(cfg)
         cfg.freeze()
+        check_output(args.output, (*files, user_path(cfg.MODEL.WEIGHTS)))
         set_float32_precision(cfg.MODEL.FLOAT32)
         _choose(cfg, args.output)
 

@@ -12,7 +12,7 @@ Stable Diffusion 1 need no trust.
 from __future__ import annotations
 
 import argparse
-import tempfile
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from fastreid.modeling.diffusion.single_file import convert_single_file
 from fastreid.utils.checkpoint import CONFIG_TEXT
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.errors import UserError, reported_as
-from fastreid.utils.files import explained_disk_errors
+from fastreid.utils.files import check_output, explained_disk_errors, sync_folder
 from fastreid.utils.lock import path_lock
 from fastreid.utils.seal import save_sealed
 from fastreid.utils.state_dicts import check_sizes
 
 import torch
+
+PARTS = ("unet", "vae", "scheduler")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,19 +85,50 @@ def _config_in(content: Any) -> dict[str, str]:
 def write_folders(state: dict[str, torch.Tensor], folder: Path) -> None:
     """Write the folders of a Stable Diffusion; `folder` is complete or unchanged.
 
+    If the process is killed between two renames, the next call puts the earlier folder back before it writes.
+
     Args:
         state: names with tensors.
         folder: the folder to write or replace.
+
+    Raises:
+        UserError: `folder` holds something else than such folders.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with path_lock(folder), tempfile.TemporaryDirectory(dir=folder.parent) as place:
-        draft = Path(place) / "draft"
-        with explained_disk_errors(folder):
-            convert_single_file(state, draft)
-            if folder.exists():
-                folder.rename(Path(place) / "old")
-            draft.rename(folder)
-    print(f"{folder}: unet, vae and scheduler")
+    draft, before = (folder.with_name(f".{folder.name}.{what}") for what in ("draft", "before"))
+    with path_lock(folder):
+        if before.exists() and not folder.exists():
+            before.rename(folder)
+        _refuse_others(folder)
+        _remove(draft, before)
+        try:
+            with explained_disk_errors(folder):
+                convert_single_file(state, draft)
+                if folder.exists():
+                    folder.rename(before)
+                draft.rename(folder)
+                sync_folder(folder.parent)
+        finally:
+            if before.exists() and not folder.exists():
+                before.rename(folder)
+            _remove(draft, before)
+    print(f"{folder}: {', '.join(PARTS)}")
+
+
+def _refuse_others(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a folder")
+    others = sorted({path.name for path in folder.iterdir()} - set(PARTS)) if folder.exists() else []
+    if others:
+        raise UserError(
+            f"{folder} also holds {', '.join(others[:4])}, which would be lost: name a folder that has only "
+            f"{', '.join(PARTS)}, or a new one"
+        )
+
+
+def _remove(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -106,6 +139,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError("--backbone and --stable-diffusion exclude each other")
         if args.new.exists() and not args.overwrite:
             raise UserError(f"{args.new} exists; name another file, or add --overwrite")
+        check_output(args.new, [args.old])
         state, config = convert(args.old, trust=args.trust)
         if args.stable_diffusion:
             write_folders(state, args.new)

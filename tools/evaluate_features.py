@@ -19,6 +19,7 @@ from fastreid.evaluation.scoring import score_features
 from fastreid.evaluation.scoring_options import Scoring
 from fastreid.evaluation.thresholds import threshold_table, thresholds_of
 from fastreid.utils.errors import UserError, reported_as
+from fastreid.utils.files import check_output
 from fastreid.utils.lock import path_lock
 from fastreid.utils.optional import optional
 
@@ -49,6 +50,9 @@ def main(argv: list[str] | None = None) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     cfg = get_cfg()
+    if args.output:
+        read = (args.query, args.gallery)
+        check_output(args.output, (*read, *(path.with_suffix(".csv") for path in read)))
     try:
         cfg.merge_from_list(_scoring_keys(args.options))
         refuse_unsupported(cfg)

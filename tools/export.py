@@ -17,6 +17,7 @@ from fastreid.config import CfgNode, ConfigError, user_path
 from fastreid.export import FORMATS, ExportOptions, export_model
 from fastreid.modeling.trained import load_trained, trained_config
 from fastreid.utils.errors import reported_as
+from fastreid.utils.files import check_output
 from fastreid.utils.lock import path_lock
 from fastreid.utils.user_code import import_file
 
@@ -69,6 +70,7 @@ def _export(args: argparse.Namespace) -> None:
     chosen = FORMATS[options.format]
     output = args.output or args.checkpoint.with_suffix(chosen.suffix)
     options.check_name(output)
+    check_output(output, [args.checkpoint])
     chosen.require_packages()
     for file in args.imports:
         import_file(file)

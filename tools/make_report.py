@@ -46,6 +46,9 @@ def _files(args: argparse.Namespace, folders: dict[str, Path]) -> tuple[Path, Pa
     results = args.results or output.with_suffix(".json")
     if os.path.abspath(output) == os.path.abspath(results):
         raise ReportError(f"the page and the figures cannot both be written to {output}; give another --results")
+    for path, suffixes in ((output, (".html", ".htm")), (results, (".json",))):
+        if path.suffix.lower() not in suffixes:
+            raise ReportError(f"{path}: the page is an .html file, and the figures are a .json file")
     return output, results
 
 

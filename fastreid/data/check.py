@@ -136,9 +136,14 @@ def check_first_images(
             raise type(error)(f"{dataset.name}, first image of {split}: {error}", error.reason) from error
 
 
+def paths_of(datasets: Iterable[ImageDataset]) -> list[str]:
+    """The paths of all images, sorted."""
+    return sorted({image.path for dataset in datasets for split in SPLITS for image in getattr(dataset, split)})
+
+
 def unreadable(datasets: Iterable[ImageDataset], num_threads: int = 4) -> list[str]:
     """Decode every image, and return a sentence for each that cannot be decoded."""
-    paths = sorted({image.path for dataset in datasets for split in SPLITS for image in getattr(dataset, split)})
+    paths = paths_of(datasets)
 
     def problem(path: str) -> str | None:
         try:

@@ -3,6 +3,7 @@
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import tools.convert_checkpoint as tool
 from fastreid.config import get_cfg
 from fastreid.modeling import build_model
 from fastreid.utils.checkpoint import read_checkpoint
+from fastreid.utils.errors import UserError
 from tests.miniature import run_tool
 
 
@@ -181,6 +183,60 @@ def test_a_stable_diffusion_of_one_file_becomes_folders(tmp_path, monkeypatch):
         tool.main(words)
     tool.main([*words, "--overwrite"])
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("v1.ckpt", "sd")] == []
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """A folder with an earlier Stable Diffusion, and what writes the next one; its conversion is replaced."""
+
+    def write(state, folder):
+        (folder / "unet").mkdir(parents=True)
+        (folder / "unet/new").touch()
+        if "stop" in state:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool, "convert_single_file", write)
+    (tmp_path / "sd/unet").mkdir(parents=True)
+    (tmp_path / "sd/unet/earlier").touch()
+    return tmp_path / "sd"
+
+
+def contents(folder):
+    return sorted(path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*") if path.is_file())
+
+
+def test_folders_of_a_user_are_not_replaced(folders):
+    (folders / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"sd also holds notes.txt, which would be lost"):
+        tool.write_folders({}, folders)
+    assert contents(folders) == ["sd/notes.txt", "sd/unet/earlier"]
+
+
+def test_the_earlier_folders_stay_after_an_interruption_at_any_moment(folders, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        tool.write_folders({"stop": True}, folders)
+    assert contents(folders) == ["sd/unet/earlier"]
+    rename = Path.rename
+
+    def stop_between(path, target):
+        if path.name == ".sd.draft":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stop_between)
+        with pytest.raises(KeyboardInterrupt):
+            tool.write_folders({}, folders)
+    assert contents(folders) == ["sd/unet/earlier"]
+
+
+def test_a_kill_between_two_renames_is_made_good(folders):
+    folders.rename(folders.with_name(".sd.before"))
+    with pytest.raises(KeyboardInterrupt):
+        tool.write_folders({"stop": True}, folders)
+    assert contents(folders) == ["sd/unet/earlier"]
+    tool.write_folders({}, folders)
+    assert contents(folders) == ["sd/unet/new"]
 
 
 def test_another_file_is_no_stable_diffusion(tmp_path):

@@ -12,7 +12,7 @@ from fastreid.evaluation.report.runs import ReportError, check_comparable, read_
 from fastreid.evaluation.report.table import text_table
 from fastreid.evaluation.results import write_json
 from fastreid.utils.display_text import printable
-from fastreid.utils.files import atomic_write
+from fastreid.utils.files import atomic_write, check_output
 from fastreid.utils.lock import path_lock
 
 
@@ -30,9 +30,12 @@ def make_report(folders: Mapping[str, str | Path], output: str | Path, results: 
     Raises:
         ReportError: no run is given; a file is missing or broken; or the runs were evaluated on different data.
         InUseError: another process writes the page or the figures.
+        OutputError: the page or the figures would replace another file of a run.
     """
     if not folders:
         raise ReportError("a report needs at least one run")
+    for path in filter(None, (output, results)):
+        check_output(path, _files_of(folders))
     runs = [read_run(name, folder) for name, folder in folders.items()]
     try:
         check_comparable(runs)
@@ -47,6 +50,12 @@ def make_report(folders: Mapping[str, str | Path], output: str | Path, results: 
             write_json(results, {run.name: run.results for run in runs})
         file.write(printable(page))
     return table
+
+
+def _files_of(folders: Mapping[str, str | Path]) -> list[Path]:
+    """The files of the runs, but for earlier reports."""
+    files = [path for folder in folders.values() for path in Path(folder).glob("*") if path.is_file()]
+    return [path for path in files if path.name not in ("report.html", "report.json")]
 
 
 def _in_words(error: Exception) -> str:
