@@ -24,6 +24,7 @@ from fastreid.engine.amp import evaluation_autocast, store_frozen_assets
 from fastreid.modeling.model import image_transforms_of
 from fastreid.modeling.trained import load_trained
 from fastreid.retrieval.extraction import embed_batch
+from fastreid.utils.counts import whole_number, yes_or_no
 from fastreid.utils.errors import ArgumentError
 
 _MOST_THREADS = 8  # that read and resize images
@@ -100,14 +101,13 @@ class Predictor:
             ImageReadError: a file is missing or not an image.
             FeatureError: a feature is NaN or infinite.
         """
-        if batch_size is not None and batch_size < 1:
-            raise ArgumentError(f"batch_size must be at least 1, got {batch_size}")
+        size = self.cfg.TEST.IMS_PER_BATCH if batch_size is None else whole_number(batch_size, "batch_size", 1)
+        bgr, normalize = yes_or_no(bgr, "bgr"), yes_or_no(normalize, "normalize")
         sources = sources_of(images, bgr=bgr) if boxes is None else _crops(images, boxes, bgr=bgr)
         flip = self.cfg.TEST.FLIP.ENABLED
         with torch.inference_mode():
             blocks = [
-                embed_batch(self.model, batch, self._autocast, flip=flip)
-                for batch in self._batches(sources, batch_size or self.cfg.TEST.IMS_PER_BATCH)
+                embed_batch(self.model, batch, self._autocast, flip=flip) for batch in self._batches(sources, size)
             ]
         if not blocks:
             return torch.empty(0, self.dim)

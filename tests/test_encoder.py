@@ -149,6 +149,18 @@ def test_what_cannot_be_embedded_is_named(predictor, pictures, tmp_path):
         predictor.embed([pictures[0], np.full((4, 4, 3), 0.5)])
     with pytest.raises(ArgumentError, match="batch_size must be at least 1, got 0"):
         predictor.embed(pictures, batch_size=0)
+    with pytest.raises(ArgumentError, match="batch_size must be a whole number"):
+        predictor.embed(pictures, batch_size=2.0)
+    for name in ("bgr", "normalize"):
+        with pytest.raises(ArgumentError, match=f"{name} must be True or False, got 'False'"):
+            predictor.embed(pictures, **{name: "False"})
+
+
+def test_what_is_no_path_is_no_checkpoint(checkpoint):
+    with pytest.raises(ConfigError, match="a checkpoint is the path of a file, got None"):
+        Predictor(None)
+    with pytest.raises(ConfigError, match=r"config is a config or the path of a YAML file, got 3 \(int\)"):
+        Predictor(checkpoint, config=3)
 
 
 def test_a_feature_that_is_not_finite_names_its_picture(checkpoint):

@@ -10,7 +10,7 @@ import argparse
 import logging
 from typing import Any
 
-from fastreid.config import ConfigError, get_cfg, refuse_unsupported, user_path
+from fastreid.config import CfgNode, ConfigError, get_cfg, refuse_unsupported, user_path
 from fastreid.evaluation.breakdown import breakdown_table, with_camera_names
 from fastreid.evaluation.feature_files import read_feature_pair
 from fastreid.evaluation.results import write_json
@@ -24,6 +24,9 @@ from fastreid.utils.lock import path_lock
 from fastreid.utils.optional import optional
 
 from tabulate import tabulate
+
+_PARTS = "DBA AQE RERANK ROC METRIC ENGINE SEARCH MEMORY_BUDGET SINGLE_SHOT BREAKDOWN RECALLS"
+_KEYS = ("MODEL.DEVICE.", *(f"TEST.{part}." for part in _PARTS.split()))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +59,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     try:
         cfg.merge_from_list(_scoring_keys(args.options))
         refuse_unsupported(cfg)
+        _refuse_unread(cfg, args.options)
         query, gallery = read_feature_pair(args.query, args.gallery)
         ids = query.pids, gallery.pids, query.camids, gallery.camids
         scoring = Scoring.from_config(cfg)
@@ -94,13 +98,27 @@ def _scoring_keys(options: list[str]) -> list[str]:
         ConfigError: a key that scoring does not read.
     """
     for key in options[::2]:
-        if not key.startswith("TEST.") and key != "MODEL.DEVICE":
-            raise ConfigError(f"{key} has no effect on scoring: only TEST keys and MODEL.DEVICE have")
         if key == "TEST.FLIP.ENABLED":
             raise ConfigError("TEST.FLIP.ENABLED: there are no images to mirror, only descriptors")
         if key == "TEST.PLOTS":
             raise ConfigError("TEST.PLOTS: use --plots FOLDER instead")
+        if not f"{key}.".startswith(_KEYS):
+            names = ", ".join(name.rstrip(".") for name in _KEYS)
+            raise ConfigError(f"{key} has no effect on scoring: only {names} have")
     return options
+
+
+def _refuse_unread(cfg: CfgNode, options: list[str]) -> None:
+    """Check that the parts whose keys are given are on.
+
+    Raises:
+        ConfigError: one of them is off.
+    """
+    for key in options[::2]:
+        part = key.split(".")[1]
+        is_on = part not in ("DBA", "AQE", "RERANK") or cfg.TEST[part].ENABLED
+        if not (is_on or key.endswith(".ENABLED")):
+            raise ConfigError(f"{key} has no effect without TEST.{part}.ENABLED True")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.loader import PersonLoader
 from fastreid.data.orders import order_maker, order_of, order_without_labels
 from fastreid.data.own_images import load_own_images
+from fastreid.data.own_rows import refuse_shared_files
 from fastreid.data.samplers import InferenceSampler
 from fastreid.data.samplers.draws import Order
 from fastreid.data.scan import log_once
@@ -272,6 +273,7 @@ def _check_sources(sources: Sequence[ImageDataset]) -> None:
                 f"DATASETS.NAMES has {named[home]} and {dataset.name}, which train on the same people; name one of them"
             )
         named[home] = dataset.name
+    refuse_shared_files(sources)
     for dataset in sources:
         if not dataset.train and not dataset.combineall:
             raise DatasetError(f"{dataset.name} has no training images")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastreid.config import ConfigError
 from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.data.scan import log_once
@@ -79,6 +82,8 @@ def _warn_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_ca
     query, gallery = splits["query"], splits["gallery"]
     if not has_cameras and (query or gallery):
         _warn(f"{place} has no cameras: the same-camera rule is off, gallery images of the query's own camera count")
+    if not has_cameras and (shared := _files_of(query) & _files_of(gallery)):
+        _warn(f"{place}: {len(shared)} images are both in query and in gallery: each finds itself, figures will flatter")
     if bool(query) != bool(gallery):
         there, absent = ("query", "gallery") if query else ("gallery", "query")
         _warn(f"{place} has {there} images and no {absent} images: it cannot be evaluated")
@@ -87,6 +92,40 @@ def _warn_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_ca
     trained = {image.person for image in splits["train"]}
     if both := (trained & {image.person for image in (*query, *gallery)}) - {JUNK_PERSON}:
         _warn(f"{place}: {len(both)} people are both trained on and tested: figures will flatter")
+
+
+def _files_of(images: list[PersonImage]) -> set[Hashable]:
+    return {file_identity(image.path) for image in images}
+
+
+def file_identity(path: str | os.PathLike[str]) -> Hashable:
+    """What two paths of one file have in common, also if one is a link."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.path.normpath(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def refuse_shared_files(sources: Sequence[ImageDataset]) -> None:
+    """Check that no training image belongs to two data sets, if one of them has own images, which may be anywhere.
+
+    Raises:
+        ConfigError: an image does.
+    """
+    if len(sources) < 2 or not any(getattr(dataset, "place", "") for dataset in sources):
+        return
+    folder_of = functools.lru_cache(None)(os.path.realpath)
+    seen: dict[tuple[str, str], str] = {}
+    for dataset in sources:
+        paths = (image.path for image in dataset.train)
+        files = {(folder_of(os.path.dirname(path)), os.path.basename(path)) for path in paths}
+        if both := sorted(files & seen.keys()):
+            raise ConfigError(
+                f"DATASETS.NAMES: {len(both)} training images of {dataset.name} are also in {seen[both[0]]}, such as "
+                f"{os.path.join(*both[0])}: each person would be two classes; name one of the two"
+            )
+        seen.update(dict.fromkeys(files, dataset.name))
 
 
 def _warn_of_similar(place: Path, what: str, numbers: dict[str, int]) -> None:

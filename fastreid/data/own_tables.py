@@ -13,7 +13,7 @@ from pathlib import Path
 from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.formats import image_suffixes
-from fastreid.data.own_rows import Row, dataset_of
+from fastreid.data.own_rows import Row, dataset_of, file_identity
 from fastreid.data.scan import log_once
 from fastreid.data.shards import is_in_shard
 from fastreid.structures import View
@@ -172,7 +172,7 @@ def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
         if _BELOW.fullmatch(person) and person != NO_PERSON:
             note("person is below -1", line, person)
         # Over query and gallery together: an image in both would find itself.
-        key = (os.path.normpath(path), split == "train")
+        key = os.path.normpath(path) if split == "train" else file_identity(path)
         if key in seen:
             note("the same image again", line, f"{row['path']} (line {seen[key]})")
         seen.setdefault(key, line)

@@ -138,6 +138,8 @@ def score_features(
         ValueError: as `score`.
         NoValidQueryError: no query has a match.
     """
+    if (q_viewids is None) != (g_viewids is None):
+        raise ArgumentError("view ids are given for queries and gallery, or for neither: one of the two is None")
     views = None if q_viewids is None or g_viewids is None else (np.asarray(q_viewids), np.asarray(g_viewids))
     scoring = scoring or Scoring()
     if "view" in scoring.breakdown and views is None:

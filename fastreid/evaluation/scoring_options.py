@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -17,7 +18,7 @@ from fastreid.retrieval.neighbors import FAISS_EFFECT, SEARCHES
 from fastreid.retrieval.query_expansion import aqe, expand
 from fastreid.retrieval.reranking import RerankedDistances
 from fastreid.retrieval.torch_engine import TorchDistances
-from fastreid.utils.counts import whole_number
+from fastreid.utils.counts import whole_number, yes_or_no
 from fastreid.utils.devices import usable_device
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import optional
@@ -26,6 +27,7 @@ from fastreid.utils.suggest import explain_choice
 ENGINES = ("auto", "compiled", "torch")
 GROUPS = ("view", "camera")
 REPORTED_RANKS = (1, 5, 10)
+_MOST_RANKS = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,16 @@ class Reranking:
     k1: int = 20
     k2: int = 6
     weight: float = 0.3
+
+
+# Names of options, their types, and how a message calls them.
+_TYPES: tuple[tuple[str, Any, str], ...] = (
+    *((name, str, "a text") for name in ("metric", "engine", "search")),
+    *((name, tuple | list, "a tuple") for name in ("breakdown", "recalls")),
+    *((name, Expansion | None, "an Expansion or None") for name in ("augmentation", "expansion")),
+    ("reranking", Reranking | None, "a Reranking or None"),
+    ("memory_budget", Real, "a number of MiB"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +111,10 @@ class Scoring:
         Raises:
             ArgumentError: a value that is not valid; the message names its key.
         """
+        self._check_types()
         metric_named(self.metric)
         self._check_engines()
-        whole_number(self.max_rank, "max_rank", max(REPORTED_RANKS))
+        whole_number(self.max_rank, "max_rank", max(REPORTED_RANKS), _MOST_RANKS)
         if not self.memory_budget > 0:
             raise ArgumentError(f"the memory budget (TEST.MEMORY_BUDGET) must be above 0 MiB, got {self.memory_budget}")
         if self.search == "faiss" and optional("faiss", FAISS_EFFECT) is None:
@@ -119,6 +132,14 @@ class Scoring:
                 raise ArgumentError(explain_choice("breakdown (TEST.BREAKDOWN)", group, GROUPS))
         object.__setattr__(self, "device", usable_device(self.device, key="device (MODEL.DEVICE)"))
         self._check_neighbours()
+
+    def _check_types(self) -> None:
+        for name in ("single_shot", "roc"):
+            yes_or_no(getattr(self, name), name)
+        for name, kind, wanted in _TYPES:
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ArgumentError(f"{name} must be {wanted}, got {value!r:.60} ({type(value).__name__})")
 
     def _check_engines(self) -> None:
         if self.engine not in ENGINES:

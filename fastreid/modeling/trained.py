@@ -88,6 +88,8 @@ def trained_config(
         ConfigError: no such file, no config, or one that cannot be used here.
         WeightsError: the checkpoint is damaged.
     """
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise ConfigError(f"a checkpoint is the path of a file, got {checkpoint!r:.60} ({type(checkpoint).__name__})")
     path = Path(checkpoint).expanduser()
     named = f"{key} {str(path)!r}" if key else str(path)
     if not os.fspath(checkpoint) or not path.is_file():
@@ -182,6 +184,10 @@ def _config_of(path: Path, named: str) -> CfgNode:
 def _given(config: CfgNode | str | os.PathLike[str]) -> CfgNode:
     if isinstance(config, CfgNode):
         return config
+    if not isinstance(config, str | os.PathLike):
+        raise ConfigError(
+            f"config is a config or the path of a YAML file, got {config!r:.60} ({type(config).__name__})"
+        )
     cfg = get_cfg()
     cfg.merge_from_file(os.fspath(config))
     return cfg

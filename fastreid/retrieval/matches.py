@@ -196,6 +196,12 @@ def _starts(query_of_entry: np.ndarray, num_queries: int) -> np.ndarray:
 
 
 def _paired_ids(side: str, pids: ArrayLike, camids: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    for what, given in (("person", pids), ("camera", camids)):
+        if isinstance(given, np.ma.MaskedArray) and (masked := np.ma.getmaskarray(given)).any():
+            raise ArgumentError(
+                f"{side} {what} ids are masked ({masked.sum()} of {masked.size}): leave these images out, or give junk "
+                f"the person {JUNK_PERSON}"
+            )
     people, cameras = np.asarray(pids), np.asarray(camids)
     for what, ids in (("person", people), ("camera", cameras)):
         if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):

@@ -17,6 +17,9 @@ from fastreid.retrieval.neighbors import nearest_neighbors
 from fastreid.utils.counts import whole_number
 from fastreid.utils.errors import ArgumentError
 
+# Numbers below have fewer digits in float32, and those of a mean are smaller than those of its rows.
+_SHORTEST = 2.0**-115
+
 
 def aqe(
     query: ArrayLike,
@@ -76,17 +79,21 @@ def _float32(features: ArrayLike, side: str) -> np.ndarray:
     """Return descriptors in float32.
 
     Raises:
-        ArgumentError: names a descriptor that rounding turns into zeros.
+        ArgumentError: names a descriptor whose digits rounding loses.
     """
     rows = rows_on_cpu(features)
     rounded = as_float32(rows)
-    if exceeds_float32(rows) and rounded.ndim == 2:
-        zeros = np.flatnonzero(~rounded.any(axis=1))
-        if (lost := zeros[np.asarray(rows)[zeros].any(axis=1)]).size:
-            raise ArgumentError(
-                f"the descriptor of {side} {lost[0]} is so short that float32 has no room for it ({lost.size} of "
-                f"{len(rows)} are): multiply all descriptors by one number"
-            )
+    if exceeds_float32(rows) and rounded.ndim == 2 and rounded.size:
+        largest = np.abs(rounded).max(axis=1)
+        short, long = np.flatnonzero(largest < _SHORTEST), np.flatnonzero(np.isinf(largest))
+        short = short[np.asarray(rows)[short].any(axis=1)]  # zeros stay zeros
+        long = long[np.isfinite(np.asarray(rows)[long]).all(axis=1)]
+        for lost, how in ((short, "short"), (long, "long")):
+            if lost.size:
+                raise ArgumentError(
+                    f"the descriptor of {side} {lost[0]} is so {how} that float32 has no room for it ({lost.size} of "
+                    f"{len(rows)} are): multiply all descriptors by one number"
+                )
     return rounded
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastreid.utils.errors import ArgumentError
@@ -37,6 +38,21 @@ def whole_number(value: Any, name: str, low: int | None = None, high: int | None
         allowed = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ArgumentError(f"{name} must be {allowed}, got {number}")
     return number
+
+
+def yes_or_no(value: Any, name: str) -> bool:
+    """Return the value if it is true or false, of Python or NumPy.
+
+    Args:
+        value: the value.
+        name: name of the argument, for the error.
+
+    Raises:
+        ArgumentError: another type, such as the text "False".
+    """
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ArgumentError(f"{name} must be True or False, got {value!r:.60} ({type(value).__name__})")
 
 
 def thread_count(value: Any, name: str = "num_threads") -> int:

@@ -43,7 +43,7 @@ def import_file(path: str) -> None:
         sys.path.append(str(file.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserCodeError(
             f"importing {file} failed, {_where(error, file)}: {type(error).__name__}: {error}"
@@ -51,7 +51,7 @@ def import_file(path: str) -> None:
     logger.info("imported %s", file)
 
 
-def _where(error: Exception, file: Path) -> str:
+def _where(error: BaseException, file: Path) -> str:
     """The line of the file that was executed last."""
     line, trace = getattr(error, "lineno", None), error.__traceback__
     while trace is not None:

@@ -229,6 +229,24 @@ def test_the_same_place_by_two_names_is_trained_on_once(tmp_path):
         build_reid_train_loader(cfg)
 
 
+def test_files_of_two_data_sets_are_trained_on_once(tmp_path):
+    touch(tmp_path / "m", "ann/1.jpg", "bob/1.jpg")
+    (tmp_path / "link").symlink_to("m")
+    root = table(tmp_path, "path,person", "link/ann/1.jpg,7", "link/bob/1.jpg,8")
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATASETS.NAMES", "('folder:m', 'csv:people.csv')", "DATASETS.ROOT", str(root)])
+    with pytest.raises(ConfigError, match="2 training images of csv:people.csv are also in folder:m, such as .*ann/1.jpg"):
+        build_reid_train_loader(cfg)
+
+
+def test_a_link_to_a_query_is_no_gallery_image(tmp_path):
+    root = table(tmp_path, "path,person,split", "img/a.jpg,1,query", "img/link.jpg,1,gallery")
+    (root / "img/link.jpg").unlink(missing_ok=True)
+    (root / "img/link.jpg").symlink_to("a.jpg")
+    with pytest.raises(DatasetError, match=r"the same image again .1 rows.: line 3: 'img/link.jpg .line 2."):
+        read("csv:people.csv", root)
+
+
 # Text
 
 
@@ -319,11 +337,12 @@ def test_half_a_protocol_is_told(tmp_path, caplog, there, absent):
     assert f"has {there} images and no {absent} images: it cannot be evaluated" in caplog.text
 
 
-def test_splits_may_be_links_to_the_same_folder(tmp_path):
+def test_splits_may_be_links_to_the_same_folder(tmp_path, caplog):
     touch(tmp_path / "m", "gallery/ann/1.jpg")
     (tmp_path / "m/query").symlink_to("gallery")
     dataset = read("folder:m", tmp_path)
     assert len(dataset.query) == len(dataset.gallery) == 1
+    assert "1 images are both in query and in gallery: each finds itself" in caplog.text
 
 
 def test_names_that_are_not_utf_8(tmp_path):

@@ -100,6 +100,12 @@ def test_the_tool_answers_in_a_sentence(data, tmp_path):
         (["SOLVER.BASE_LR", "1.0"], "SOLVER.BASE_LR has no effect on scoring"),
         (["TEST.PLOTS", "True"], "--plots FOLDER"),
         (["TEST.RERANK.K1"], "TEST.RERANK.K1"),
+        (["TEST.RERANK.K1", "9"], "TEST.RERANK.K1 has no effect without TEST.RERANK.ENABLED True"),
+        (
+            ["TEST.EXPECTED_RESULTS", "[]"],
+            "TEST.EXPECTED_RESULTS has no effect on scoring: only MODEL.DEVICE, TEST.DBA",
+        ),
+        (["TEST.AMP.ENABLED", "True"], "TEST.AMP.ENABLED has no effect"),
     ],
 )
 def test_the_tool_ignores_no_key(data, keys, said, tmp_path):

@@ -69,7 +69,7 @@ def test_errors_say_what_is_wrong():
         score(good[:2], EYE, QUERY, GALLERY)
     with pytest.raises(ValueError, match=r"\[Q, D\] and \[G, D\]"):
         score(good[:, :2], EYE, QUERY, GALLERY)
-    with pytest.raises(ValueError, match="max_rank must be at least 10"):
+    with pytest.raises(ValueError, match="max_rank must be from 10 to"):
         score(good, EYE, QUERY, GALLERY, Scoring(max_rank=5))
     broken = EYE.clone()
     broken[2, 1] = float("nan")

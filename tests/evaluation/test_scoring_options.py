@@ -74,6 +74,31 @@ def test_invalid_keys_raise_before_any_work(keys, said):
         from_keys(*keys)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"recalls": 5}, r"recalls must be a tuple, got 5 \(int\)"),
+        ({"breakdown": "view"}, "breakdown must be a tuple, got 'view'"),
+        ({"memory_budget": "256"}, "memory_budget must be a number of MiB, got '256'"),
+        ({"metric": ["cosine"]}, "metric must be a text"),
+        ({"reranking": True}, "reranking must be a Reranking or None, got True"),
+        ({"expansion": Reranking()}, "expansion must be an Expansion or None"),
+        ({"single_shot": "False"}, "single_shot must be True or False, got 'False'"),
+        ({"roc": "False"}, "roc must be True or False"),
+        ({"max_rank": 10**12}, "max_rank must be from 10 to 10000000"),
+    ],
+)
+def test_a_value_of_another_type_is_named(options, said):
+    with pytest.raises(ArgumentError, match=said):
+        Scoring(**options)
+
+
+def test_views_of_one_side_are_refused():
+    ids = [1, 2], [1, 2], [0, 0], [1, 1]
+    with pytest.raises(ArgumentError, match="view ids are given for queries and gallery, or for neither"):
+        score_features(np.eye(2), np.eye(2), *ids, q_viewids=[0, 1])
+
+
 def test_compiled_needs_the_extension(monkeypatch):
     monkeypatch.setattr(compiled_engine, "is_available", lambda: False)
     with pytest.raises(ValueError, match="TEST.ENGINE is compiled, but the extension is not built"):

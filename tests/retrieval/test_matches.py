@@ -59,3 +59,11 @@ def test_other_numbers_of_descriptors_are_refused():
     for sizes in ((5, 7), (4, 6)):
         with pytest.raises(ArgumentError, match=f"{sizes[0]} query and {sizes[1]} gallery descriptors, but ids of 4"):
             matches.check_sizes(*sizes)
+
+
+@pytest.mark.parametrize(("place", "said"), [(0, "query person"), (1, "gallery person"), (3, "gallery camera")])
+def test_masked_ids_are_refused(place, said):
+    ids = [np.ma.array(part, mask=[number == place] + [False] * (len(part) - 1)) for number, part in enumerate(LABELS)]
+    with pytest.raises(ArgumentError, match=rf"{said} ids are masked \(1 of "):
+        match_labels(*ids)
+    match_labels(*(np.ma.array(part, mask=False) for part in LABELS))

@@ -68,3 +68,16 @@ def test_descriptors_that_float32_rounds_to_zeros_are_named():
         expand(short, 3, 3.0)
     zero = np.where(np.arange(12)[:, None] == 5, 0.0, rows)
     assert np.isfinite(expand(zero, 3, 3.0)).all()
+
+
+@pytest.mark.parametrize(("scale", "how"), [(1e-40, "short"), (1e-36, "short"), (1e39, "long"), (1e300, "long")])
+def test_a_scale_at_which_float32_loses_digits_is_refused(scale, how):
+    rows = np.random.default_rng(0).standard_normal((12, 4))
+    with pytest.raises(ValueError, match=rf"of image 0 is so {how} that float32 has no room for it \(12 of 12 are\)"):
+        expand(rows * scale, 3, 3.0)
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])
+def test_other_scales_change_nothing_but_the_scale(scale):
+    rows = np.random.default_rng(0).standard_normal((12, 4))
+    np.testing.assert_array_equal(expand(rows * scale, 3, 3.0), expand(rows, 3, 3.0) * np.float32(scale))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastreid.utils.counts import thread_count, whole_number
+from fastreid.utils.counts import thread_count, whole_number, yes_or_no
 from fastreid.utils.errors import ArgumentError
 
 
@@ -30,3 +30,10 @@ def test_threads():
     for wrong in (-1, 4097, 2**31, 2**64, 1.0, "2", True):
         with pytest.raises(ArgumentError, match="num_threads"):
             thread_count(wrong)
+
+
+def test_yes_and_no_are_no_text():
+    assert yes_or_no(np.bool_(True), "roc") is True and yes_or_no(False, "roc") is False
+    for value in ("False", 1, None):
+        with pytest.raises(ArgumentError, match="roc must be True or False, got "):
+            yes_or_no(value, "roc")

@@ -126,6 +126,7 @@ def test_combining_keeps_people_apart_and_leaves_junk_out():
         ("import nothing_of_that_name", "line 1: ModuleNotFoundError"),
         ("x = 1\n\nraise ValueError('no')", "line 3: ValueError: no"),
         ("x = (", "line 1: SyntaxError"),
+        ("raise SystemExit(0)", "line 1: SystemExit: 0"),
     ],
 )
 def test_a_file_that_fails_names_its_line(tmp_path, text, said):
