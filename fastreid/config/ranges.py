@@ -82,8 +82,8 @@ def one_of(*choices: Any) -> Rule:
 ANY = Rule("", lambda value: True)  # checked where it is read
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 TEXT = Rule("text without null characters", _is_text)
-NAME = Rule("a name, not an empty text", lambda value: _is_text(value) and bool(value.strip()))
-NAMES = each(NAME, "a list of names")
+NAME = Rule("a name, not an empty text, without null characters", lambda value: _is_text(value) and bool(value.strip()))
+NAMES = each(NAME, "a list of names, none of them empty, without null characters")
 FINITE = number("a finite number", lambda value: True)
 POSITIVE = number("above 0", lambda value: value > 0)
 COUNT = at_least(1)
@@ -327,7 +327,16 @@ def problem_with(key: str, value: Any) -> str | None:
     if rule is None or rule.holds(value):
         return None
     shown = list(value) if isinstance(value, tuple) else value
-    return f"{key} must be {rule.says}, got {shortened(shown)}{_remedy(key, value, rule)}"
+    return f"{key} must be {rule.says}{_bound(value, rule)}, got {shortened(shown)}{_remedy(key, value, rule)}"
+
+
+def _bound(value: Any, rule: Rule) -> str:
+    """What the words of a rule leave out, if the value breaks only that."""
+    if rule is SIZE and len(value) == 2:
+        return f", each from 1 to {_MAX_SIDE}"
+    has_no_limit = rule.says.startswith("above") or " or more" in rule.says
+    is_beyond = isinstance(value, int | float) and not isinstance(value, bool) and value > _MAX_INT
+    return " and below 2^63" if has_no_limit and is_beyond else ""
 
 
 def shortened(value: Any) -> str:
@@ -339,6 +348,8 @@ def shortened(value: Any) -> str:
 def _remedy(key: str, value: Any, rule: Rule) -> str:
     """Return what to type if there are numbers instead of names."""
     if rule is not NAMES or not all(isinstance(entry, str | int | float) for entry in value):
+        return ""
+    if not any(isinstance(entry, int | float) for entry in value):
         return ""
     names = ", ".join(repr(str(entry)) for entry in value)
     return f'; quote what looks like a number: {key} "[{names}]"'

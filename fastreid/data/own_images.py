@@ -40,8 +40,10 @@ def place_of(name: str, root: str) -> Path:
         DatasetError: an unknown scheme, or no such file or folder.
     """
     scheme, _, place = name.partition(":")
-    if scheme not in SCHEMES or not place:
+    if scheme not in SCHEMES:
         raise DatasetError(f"{name!r} must be KIND:PATH; {explain_choice('kind', scheme, SCHEMES)}")
+    if not place.strip():
+        raise DatasetError(f"{name!r} has no path after {scheme}: (an unset variable of the shell?)")
     path = Path(place).expanduser()
     candidates = [path.absolute(), (Path(root) / path).absolute()]
     found = [c for c in dict.fromkeys(candidates) if _is_there(c, scheme, name)]

@@ -83,7 +83,9 @@ def _warn_of_splits(place: Path, splits: dict[str, list[PersonImage]], *, has_ca
     if not has_cameras and (query or gallery):
         _warn(f"{place} has no cameras: the same-camera rule is off, gallery images of the query's own camera count")
     if not has_cameras and (shared := _files_of(query) & _files_of(gallery)):
-        _warn(f"{place}: {len(shared)} images are both in query and in gallery: each finds itself, figures will flatter")
+        _warn(
+            f"{place}: {len(shared)} images are both in query and in gallery: each finds itself, figures will flatter"
+        )
     if bool(query) != bool(gallery):
         there, absent = ("query", "gallery") if query else ("gallery", "query")
         _warn(f"{place} has {there} images and no {absent} images: it cannot be evaluated")

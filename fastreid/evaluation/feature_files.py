@@ -230,6 +230,11 @@ def _read_npz(path: Path) -> dict[str, Any]:
 def _of_archive(path: Path, name: str, file: Mapping[str, np.ndarray]) -> np.ndarray:
     try:
         array = file[name]
+    except MemoryError as error:
+        raise FeatureFileError(
+            f"{path}: {name} does not fit in memory ({error or 'no size is known'}): save descriptors as .npy, which "
+            "stay on disk, or write the file again if it is not so large"
+        ) from error
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise

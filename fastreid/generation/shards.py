@@ -26,7 +26,8 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count:
-            raise ArgumentError(f"--shard {self.index}/{self.count}: the first number must be 1 to {self.count}")
+            first = f"the first number must be 1 to {self.count}" if self.count > 0 else "the second must be 1 or more"
+            raise ArgumentError(f"--shard {self.index}/{self.count}: {first}")
 
     @classmethod
     def parse(cls, text: str) -> Shard:

@@ -95,7 +95,9 @@ def check_finite(squares: np.ndarray, rows: int | np.ndarray, side: str, metric:
     if not fine.all():
         first = int(np.argmin(fine))
         row = rows + first if isinstance(rows, int) else int(rows[first])
-        problem = "too long for float32" if np.isfinite(squares[first]) else "not finite"
+        problem = "not finite"
+        if np.isfinite(squares[first]):
+            problem = "too long for float32: multiply all descriptors by one small number"
         raise ValueError(f"the descriptor of {side} {row} is {problem}; did the model diverge?")
 
 

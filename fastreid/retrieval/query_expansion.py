@@ -18,7 +18,7 @@ from fastreid.utils.counts import whole_number
 from fastreid.utils.errors import ArgumentError
 
 # Numbers below have fewer digits in float32, and those of a mean are smaller than those of its rows.
-_SHORTEST = 2.0**-115
+_SHORTEST = 2.0**-128
 
 
 def aqe(

@@ -20,6 +20,8 @@ _BROKEN = {errno.EIO: "the disk reports an error", errno.EROFS: "the disk is rea
 _ADVICE = "Earlier files are unchanged: free some space and run the command again, a training with --resume"
 # Messages about a full disk of libraries that hide the error number of the system.
 _SAYS_FULL = re.compile(r"No space left on device|os error 28|Disk quota exceeded|os error 122", re.IGNORECASE)
+# A file system takes 255, and temporary files and locks have longer names.
+_LONGEST_NAME = 240
 _LEFTOVER = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp")
 
 
@@ -49,8 +51,11 @@ def check_output(output: str | os.PathLike[str], inputs: Iterable[str | os.PathL
         inputs: files that the same command reads; those that do not exist are skipped.
 
     Raises:
-        OutputError: ``output`` is a device or a pipe, or one of the inputs, also by another name or a link.
+        OutputError: ``output`` is a device or a pipe, or one of the inputs, also by another name or a link; or its name
+            is too long.
     """
+    if len(os.fsencode(os.path.basename(output))) > _LONGEST_NAME:
+        raise OutputError(f"the name of {os.fspath(output)} is too long: at most {_LONGEST_NAME} bytes can be written")
     if not os.path.lexists(output):
         return
     if _is_special(output):

@@ -48,7 +48,7 @@ def test_no_text_may_have_null_characters():
         ("SOLVER.MAX_EPOCH", 0, "must be from 1 to 1,000,000"),
         ("SOLVER.MOMENTUM", 1.0, "must be from 0 to below 1"),
         ("SOLVER.STEPS", [30, 55.5], "whole numbers"),
-        ("INPUT.SIZE_TRAIN", [256, -128], r"must be \[height, width\], got \[256, -128\]"),
+        ("INPUT.SIZE_TRAIN", [256, -128], r"must be \[height, width\], .*got \[256, -128\]"),
         ("INPUT.SIZE_TRAIN", [256.0, 128.0], r"must be \[height, width\]"),
         ("INPUT.FLIP.PROB", 1.5, "must be from 0 to 1"),
         ("INPUT.CROP.SCALE", [1, 0.2], r"must be \[lowest, highest\]"),
@@ -56,9 +56,12 @@ def test_no_text_may_have_null_characters():
         (
             "DATASETS.NAMES",
             (1501,),
-            r"""must be a list of names, got \[1501\]; quote .*DATASETS\.NAMES "\['1501'\]\"""",
+            r"""must be a list of names, .*got \[1501\]; quote .*DATASETS\.NAMES "\['1501'\]\"""",
         ),
-        ("DATASETS.TESTS", ("",), "must be a list of names"),
+        ("DATASETS.TESTS", ("",), "must be a list of names, none of them empty"),
+        ("DATASETS.NAMES", ("csv:a\0b",), r"names, .* without null characters, got \['csv:a\\x00b'\]$"),
+        ("SOLVER.BASE_LR", math.inf, "must be above 0 and below 2.63, got inf"),
+        ("INPUT.SIZE_TEST", [100000, 8], r"must be \[height, width\], each from 1 to "),
         ("SOLVER.CHECKPOINT_PERIOD", -2, r"must be -1 or more \(0 and -1: never\)"),
     ],
 )

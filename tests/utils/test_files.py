@@ -108,6 +108,8 @@ def test_an_input_is_not_written_to(tmp_path):
         with pytest.raises(OutputError, match="would be overwritten, but this command also reads it"):
             check_output(output, [tmp_path / "missing", read])
     check_output(other, [read])
+    with pytest.raises(OutputError, match="is too long: at most 240 bytes"):
+        check_output(tmp_path / ("ä" * 121))
 
 
 def test_the_next_one_removes_what_a_killed_process_left(tmp_path):
