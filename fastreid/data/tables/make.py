@@ -15,6 +15,7 @@ from fastreid.data.own_tables import NO_PERSON
 from fastreid.data.tables.inference import SPLIT_OF
 from fastreid.data.tables.pattern import PathPattern, PatternError
 from fastreid.structures import View
+from fastreid.utils.display_text import exact
 from fastreid.utils.files import atomic_write
 from fastreid.utils.suggest import explain_choice
 
@@ -44,7 +45,7 @@ class TableOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.test_people < 1:
-            raise PatternError(f"the share of tested people must be above 0 and below 1, got {self.test_people:g}")
+            raise PatternError(f"the share of tested people must be above 0 and below 1, got {exact(self.test_people)}")
 
     def draw(self, name: str) -> str:
         """A key to sort by: a random order that depends on the seed and the name only, on every machine."""
