@@ -1,10 +1,12 @@
-"""Reading of text files in UTF-8, UTF-16 or UTF-32."""
+"""Reading of text files, and of JSON, in UTF-8, UTF-16 or UTF-32."""
 
 from __future__ import annotations
 
 import codecs
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from fastreid.utils.errors import UserError
 
@@ -19,7 +21,7 @@ _MARKS = (
 
 
 class TextError(UserError, ValueError):
-    """A text file in an unsupported encoding."""
+    """A text file in an unsupported encoding, or that is not JSON."""
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -42,3 +44,20 @@ def read_text(path: str | os.PathLike[str]) -> str:
             f"{path} is not text in {encoding.upper().removesuffix('-SIG')}: byte {content[error.start]:#04x} at "
             f"position {error.start} (line {line}) cannot be decoded; save the file as UTF-8"
         ) from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        TextError: it is not JSON, or too deeply nested.
+        OSError: the file cannot be read.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"{path} is not JSON that can be read ({error})") from error

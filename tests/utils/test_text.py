@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from fastreid.utils.text import TextError, read_text
+from fastreid.utils.text import TextError, read_json, read_text
 
 TEXT = "path,person\r\nä.jpg,李\n"
 
@@ -36,3 +36,15 @@ def test_utf_16_cut_in_the_middle_of_a_character_is_refused(tmp_path):
     (tmp_path / "people.csv").write_bytes(codecs.BOM_UTF16_LE + "ab".encode("utf-16-le")[:-1])
     with pytest.raises(TextError, match="UTF-16"):
         read_text(tmp_path / "people.csv")
+
+
+def test_json_with_a_mark_is_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(codecs.BOM_UTF8 + b'{"a": [1]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1]}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "1" * 10_000, '{"a": nul}'])
+def test_what_is_not_json_is_named_with_the_file(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(TextError, match=r"a\.json is not JSON that can be read \("):
+        read_json(tmp_path / "a.json")
