@@ -159,16 +159,31 @@ def write_table(table: Table, root: Path, output: Path, *, overwrite: bool = Fal
         raise PatternError(
             f"the path or name {name!r} is not valid UTF-8 and cannot be in a table: rename it"
         ) from error
-    if output.is_file():
-        if output.read_bytes() == content:
-            return False
-        if not overwrite:
-            raise PatternError(
-                f"{output} exists and has another content; give another --output, or --overwrite to replace it"
-            )
+    if has_content(output, content, overwrite=overwrite):
+        return False
     with atomic_write(output, "wb") as file:
         file.write(content)
     return True
+
+
+def has_content(output: Path, content: bytes, *, overwrite: bool = False) -> bool:
+    """Whether a file has this content already.
+
+    Args:
+        output: the file; it need not exist.
+        content: what will be written.
+        overwrite: whether a file with another content may be replaced.
+
+    Raises:
+        PatternError: the file has another content and may not be replaced.
+    """
+    if not output.is_file():
+        return False
+    if output.read_bytes() == content:
+        return True
+    if overwrite:
+        return False
+    raise PatternError(f"{output} exists and has another content; give another --output, or --overwrite to replace it")
 
 
 def _relative(path: Path, folder: Path) -> str:
