@@ -80,12 +80,16 @@ class Table:
         columns: those beside path and person: camera, view and split.
         unmatched: paths of images that have another form than the pattern.
         notes: sentences about what was chosen.
+        splits_people: whether people were split at random, and not by their folders.
+        draws_queries: whether there were images of which some were drawn as queries.
     """
 
     images: list[TableImage]
     columns: list[str]
     unmatched: list[str]
     notes: list[str]
+    splits_people: bool = True
+    draws_queries: bool = True
 
 
 def make_table(paths: Iterable[str], pattern: PathPattern, options: TableOptions) -> Table:
@@ -116,19 +120,22 @@ def make_table(paths: Iterable[str], pattern: PathPattern, options: TableOptions
             f"there are more cameras ({len(cameras):,}) than people ({len(people):,}): is one taken for the other in "
             f"the pattern {pattern.text!r}?"
         )
-    if "split" not in pattern.fields:
+    splits_people = "split" not in pattern.fields
+    if splits_people:
         images = _split_people(images, options, notes)
     tested = [image for image in images if image.split != "train"]
     if len({image.camera for image in tested} - {""}) == 1:
         images = [replace(image, camera="") for image in images]
         notes.append(f"all tested images have one camera, {NO_CAMERAS}")
+    draws_queries = any(image.split == TEST for image in images)
     images = _draw_queries(images, options)
     has = {
         "camera": any(image.camera for image in images),
         "view": "view" in pattern.fields,
         "split": True,
     }
-    return Table(images, [column for column, there in has.items() if there], unmatched, notes)
+    columns = [column for column, there in has.items() if there]
+    return Table(images, columns, unmatched, notes, splits_people, draws_queries)
 
 
 def write_table(table: Table, root: Path, output: Path, *, overwrite: bool = False) -> bool:
