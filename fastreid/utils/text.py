@@ -1,4 +1,4 @@
-"""Reading of text files, and of JSON, in UTF-8, UTF-16 or UTF-32."""
+"""Reading of text files, and of JSON, in UTF-8, UTF-16 or UTF-32; paths as text."""
 
 from __future__ import annotations
 
@@ -61,3 +61,32 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise TextError(f"{path} is not JSON that can be read ({error})") from error
+
+
+def text_of_path(path: str) -> str:
+    """Return a path as text: names of files are UTF-8, also if the system has another encoding, as in LC_ALL=POSIX.
+
+    Args:
+        path: a path, or a part of it, with the surrogates that Python has for bytes that it did not decode.
+
+    Raises:
+        UnicodeError: the bytes are not UTF-8.
+    """
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode("utf-8")
+    return path
+
+
+def path_of_text(text: str) -> str:
+    """Return the path that a text names; `text_of_path` is the inverse.
+
+    Args:
+        text: a path of a text file.
+    """
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode("utf-8"))
+    return text

@@ -1,12 +1,15 @@
 """tools/make_table.py: what it prints and writes, and options that do not go together."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from tests.data.benchmarks.trees import touch
 from tests.data.tables.test_video import boxes, videos  # noqa: F401
-from tests.miniature import run_tool
+from tests.miniature import ROOT, run_tool
 from tests.tools.holding import locked_by_another
 
 PATHS = [f"{c}/{p}/{n}.jpg" for c in ("door", "gate") for p in "abcdefghij" for n in range(3)]
@@ -24,6 +27,24 @@ def test_an_inferred_pattern_is_printed_with_its_reason(tmp_path, caplog):
     assert "csv:people.csv  train" in said and "python tools/check_dataset.py csv:people.csv" in said
     again = make(tmp_path, "--root", "photos", "--output", "people.csv")
     assert "people.csv has this content already" in again
+
+
+def test_names_in_utf8_are_read_where_the_system_decodes_ascii_only(tmp_path):
+    touch(tmp_path / "photos", *PATHS, *(f"{camera}/ä李/{n}.jpg" for camera in ("door", "gate") for n in range(3)))
+    make(tmp_path, "--root", "photos", "--output", "people.csv")
+    for tool, *words in (
+        ("make_table.py", "--root", "photos", "--output", "again.csv"),
+        ("check_dataset.py", "csv:again.csv"),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / tool), *words],
+            cwd=tmp_path,
+            env=os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "people.csv").read_bytes()
+    assert "ä李" in (tmp_path / "again.csv").read_text(encoding="utf-8")
 
 
 def test_images_that_do_not_fit_are_listed(tmp_path):

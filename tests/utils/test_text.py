@@ -1,10 +1,11 @@
 """Text files of any editor: Unicode with a mark is read, other encodings are named with the place."""
 
 import codecs
+import os
 
 import pytest
 
-from fastreid.utils.text import TextError, read_json, read_text
+from fastreid.utils.text import TextError, path_of_text, read_json, read_text, text_of_path
 
 TEXT = "path,person\r\nä.jpg,李\n"
 
@@ -48,3 +49,15 @@ def test_what_is_not_json_is_named_with_the_file(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(TextError, match=r"a\.json is not JSON that can be read \("):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_names_in_utf_8_are_text_whatever_the_encoding_of_the_system(monkeypatch, encoding):
+    monkeypatch.setattr(os, "fsencode", lambda path: path.encode(encoding, "surrogateescape"))
+    monkeypatch.setattr(os, "fsdecode", lambda path: path.decode(encoding, "surrogateescape"))
+    path = os.fsdecode("ä/李.jpg".encode())
+    assert path_of_text(text_of_path(path)) == path and path_of_text("a.jpg") == text_of_path("a.jpg") == "a.jpg"
+    assert encoding == "latin-1" or text_of_path(path) == "ä/李.jpg"
+    assert path_of_text("李.jpg") == os.fsdecode("李.jpg".encode())
+    with pytest.raises(UnicodeError):
+        text_of_path("\udcff")

@@ -18,6 +18,7 @@ from fastreid.structures import View
 from fastreid.utils.display_text import exact
 from fastreid.utils.files import atomic_write
 from fastreid.utils.suggest import explain_choice
+from fastreid.utils.text import text_of_path
 
 TEST = "test"  # of images whose query or gallery is not chosen yet
 NO_CAMERAS = (
@@ -158,14 +159,12 @@ def write_table(table: Table, root: Path, output: Path, *, overwrite: bool = Fal
     writer.writerow(["path", "person", *table.columns])
     for image in table.images:
         path = _relative(root / image.path, output.parent)
-        writer.writerow([path, image.person, *(getattr(image, column) for column in table.columns)])
-    try:
-        content = text.getvalue().encode("utf-8")
-    except UnicodeEncodeError as error:
-        name = text.getvalue()[error.start - 20 : error.end + 20].splitlines()[0]
-        raise PatternError(
-            f"the path or name {name!r} is not valid UTF-8 and cannot be in a table: rename it"
-        ) from error
+        try:
+            values = [path, image.person, *(getattr(image, column) for column in table.columns)]
+            writer.writerow(map(text_of_path, values))
+        except UnicodeError as error:
+            raise PatternError(f"the path {path!r} is not valid UTF-8 and cannot be in a table: rename it") from error
+    content = text.getvalue().encode("utf-8")
     if has_content(output, content, overwrite=overwrite):
         return False
     with atomic_write(output, "wb") as file:
