@@ -11,7 +11,7 @@ import logging
 import sys
 from pathlib import Path
 
-from fastreid.config import check_ranges, get_cfg, user_path
+from fastreid.config import ConfigError, check_ranges, get_cfg, user_path
 from fastreid.data import build_datasets, datasets_root
 from fastreid.data.benchmarks import BENCHMARK_OF
 from fastreid.data.benchmarks.ag_reid import read_attributes
@@ -31,6 +31,8 @@ from fastreid.utils.files import check_output, save_picture
 from fastreid.utils.lock import path_lock
 from fastreid.utils.user_code import import_file
 
+# What it reads of the config.
+KEYS = ("DATASETS.ROOT", "DATASETS.SKIP_MISSING", "DATASETS.EXCLUDE_SOURCES", "IMPORTS")
 SHEET_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -66,6 +68,9 @@ def _check(args: argparse.Namespace) -> int:
     cfg = get_cfg()
     cfg.merge_from_list(args.opts)
     check_ranges(cfg)
+    for key in args.opts[::2]:
+        if key not in KEYS:
+            raise ConfigError(f"{key} has no effect on checking a data set: only {', '.join(KEYS)} have")
     for file in (*args.imports, *cfg.IMPORTS):
         import_file(file)
     root, names = datasets_root(cfg), protocols_named(args.name)

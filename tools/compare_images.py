@@ -10,7 +10,6 @@ threshold of --false-matches decides whether two images show the same person.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from fastreid.utils.display_text import printable
 from fastreid.utils.errors import UserError, reported_as
 from fastreid.utils.manifest import EVALUATION, read_manifest
 from fastreid.utils.precision import set_float32_precision
-from fastreid.utils.text import TextError, read_text
+from fastreid.utils.text import TextError, read_json
 
 from tabulate import tabulate
 
@@ -88,13 +87,21 @@ def _doubt(checkpoint: Path) -> str:
         iteration = read_checkpoint(checkpoint).get("iteration")
         if iteration not in (None, done.iteration):
             others = f"iteration {done.iteration}, and {checkpoint.name} is of iteration {iteration}"
-    evaluated = (read_manifest(folder / EVALUATION) or {}).get("config", {}).get("MODEL", {}).get("WEIGHTS")
-    if evaluated and Path(evaluated).name != checkpoint.name:
-        others = f"{Path(evaluated).name}, which was evaluated in this folder"
+    evaluated = _evaluated_in(folder)
+    if evaluated and evaluated != checkpoint.name:
+        others = f"{evaluated}, which was evaluated in this folder"
     return others and (
         f"No threshold is taken: {folder / THRESHOLDS} may be of {others}. Evaluate this checkpoint with train_net.py "
         f"--eval-only and an OUTPUT_DIR of its own, and give its {THRESHOLDS} with --thresholds."
     )
+
+
+def _evaluated_in(folder: Path) -> str:
+    """Return the name of the checkpoint that was evaluated in a folder; "" if it is not known."""
+    try:
+        return Path((read_manifest(folder / EVALUATION) or {})["config"]["MODEL"]["WEIGHTS"]).name
+    except (KeyError, TypeError):
+        return ""
 
 
 def _verdict(distance: float, point: dict[str, Any]) -> str:
@@ -124,9 +131,10 @@ def _refuse_other_distances(found: Mapping[str, Any], metric: str, where: str) -
             f"evaluate again with TEST.METRIC {metric}"
         )
     if changed := found.get("changed_by"):
+        keys = ", ".join(map(str, changed)) if isinstance(changed, list) else changed
         raise ThresholdError(
-            f"the thresholds of {where} are of distances that depend on the whole gallery ({', '.join(changed)}): "
-            "evaluate again without it"
+            f"the thresholds of {where} are of distances that depend on the whole gallery ({keys}): evaluate again "
+            "without it"
         )
 
 
@@ -135,20 +143,36 @@ def _point(file: Path, protocol: str | None, rate: float, metric: str, *, is_nee
     if not file.is_file() and not is_needed:
         return None
     try:
-        found: dict[str, Any] = json.loads(read_text(file))
-        name = protocol or next(iter(found))
-        if name not in found:
-            raise ThresholdError(f"{file} has no protocol {name!r}; it has {', '.join(found)}")
-        _refuse_other_distances(found[name], metric, f"{name} in {file}")
-        points = {point["choice"]: point for point in found[name]["points"]}
-        point = points[match_rate_choice(rate)]
-        return {
-            "threshold": point["threshold"],
-            "true_match_rate": point["true_match_rate"],
-            "source": f"{printable(name)} of {file}",
-        }
-    except (OSError, TextError, json.JSONDecodeError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        found = read_json(file)
+    except (OSError, TextError) as error:
         raise ThresholdError(f"cannot read a threshold from {file} ({error}); evaluate again") from error
+    if not isinstance(found, dict) or not found:
+        raise ThresholdError(f"{file} has no thresholds of a protocol: evaluate again with TEST.ROC.ENABLED True")
+    name = protocol or next(iter(found))
+    if name not in found:
+        raise ThresholdError(f"{file} has no protocol {name!r}; it has {', '.join(found)}")
+    where = f"{name} in {file}"
+    if isinstance(found[name], dict):
+        _refuse_other_distances(found[name], metric, where)
+    threshold, true_match_rate = _figures_at(found[name], match_rate_choice(rate), where)
+    return {"threshold": threshold, "true_match_rate": true_match_rate, "source": f"{printable(name)} of {file}"}
+
+
+def _figures_at(thresholds: Any, choice: str, where: str) -> tuple[float | None, float]:
+    """Return the threshold and the true-match rate of a choice.
+
+    Raises:
+        ThresholdError: they are not there.
+    """
+    try:
+        (point,) = (point for point in thresholds["points"] if point["choice"] == choice)
+        threshold, rate = point["threshold"], float(point["true_match_rate"])
+        return None if threshold is None else float(threshold), rate
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ThresholdError(
+            f"cannot read a threshold from {where}: it does not have the point {choice!r} with a threshold and a "
+            "true_match_rate; evaluate again"
+        ) from error
 
 
 if __name__ == "__main__":

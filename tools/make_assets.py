@@ -40,6 +40,7 @@ shield_diffusers()
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel  # noqa: E402
 
 _MANIFEST = "assets.json"
+_SEEDS = range(-(2**63), 2**64)  # of torch
 # 192-d tokens and 4x8x6 latents, for the six-block ViT of configs/quickstart.
 TINY_UNET = {
     "sample_size": (8, 6),
@@ -195,8 +196,10 @@ def make_if_absent(size: str, output: Path, seed: int, text: bool = False) -> No
         text: add a tokenizer and a text encoder.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or the seed is out of range.
     """
+    if seed not in _SEEDS:
+        raise UserError(f"--seed is a whole number from -2^63 to 2^64 - 1, got {seed}")
     if output.exists():
         if _noted(output / _MANIFEST) != _request(size, seed, text):
             raise UserError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import math
 import re
 import signal
 import subprocess
@@ -33,8 +33,10 @@ from fastreid.evaluation.results import write_json
 from fastreid.modeling.backbones import build_backbone
 from fastreid.utils.errors import Cancelled, UserError, reported_as
 from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import folder_lock
 from fastreid.utils.manifest import sha256_of
 from fastreid.utils.optional import optional
+from fastreid.utils.text import TextError, read_json
 from train_net import argument_parser as train_net_parser
 from train_net import setup_cfg
 
@@ -191,6 +193,8 @@ def check(planned: Sequence[Planned]) -> None:
         build_backbone(cfg)
     for one in planned:
         _check_record(one)
+        if state_of(one.run.folder) == FINISHED:
+            _figures_of(one)
 
 
 def _record_of(one: Planned) -> dict[str, Any]:
@@ -204,7 +208,9 @@ def _check_record(one: Planned) -> None:
     path = one.run.folder / RECORD
     if not path.is_file():
         return
-    before, now = json.loads(path.read_text(encoding="utf-8")), _record_of(one)
+    before, now = _content_of(path), _record_of(one)
+    if not now.keys() <= before.keys() or not isinstance(before["config"], dict):
+        raise _damaged(path, f"does not have {' and '.join(now)} of a run")
     changed = [key for key, value in now["config"].items() if before["config"].get(key, value) != value]
     if changed or before["backbone"] != now["backbone"]:
         what = f"{changed[0]} was {before['config'][changed[0]]!r}" if changed else "its backbone was another file"
@@ -213,21 +219,45 @@ def _check_record(one: Planned) -> None:
         )
 
 
+def _content_of(path: Path) -> dict[str, Any]:
+    """Return the content of a file of a run; a damaged file is an error."""
+    try:
+        content = read_json(path)
+    except (TextError, FileNotFoundError) as error:
+        raise UserError(f"{error}: delete the folder {path.parent} to repeat the run") from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "is no record of a run")
+    return content
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path} is damaged, as it {what}: delete the folder {path.parent} to repeat the run")
+
+
+def _figures_of(one: Planned) -> dict[str, float]:
+    """Return the figures in results.json, which has one protocol."""
+    path = one.run.folder / "results.json"
+    protocols = list(_content_of(path).values())
+    figures = protocols[0] if len(protocols) == 1 and isinstance(protocols[0], dict) else {}
+    found: dict[str, Any] = {name: figures.get(name) for name in FIGURES}
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in found.values()):
+        raise _damaged(path, f"does not have {' and '.join(FIGURES)} of one data set")
+    return found
+
+
 def finished(one: Planned) -> Result | None:
     """Return the figures of a finished run, or None.
 
     Raises:
-        UserError: it started from a model that has changed since.
+        UserError: it started from a model that has changed since, or its results.json is damaged.
     """
     state = state_of(one.run.folder, one.run.start)
     if state == OTHER_WEIGHTS:
         raise UserError(f"{one.run.folder} started from another {one.run.start}: delete the folder to repeat the run")
     if state != FINISHED:
         return None
-    protocols = json.loads((one.run.folder / "results.json").read_text(encoding="utf-8"))
-    (figures,) = protocols.values()
     run = one.run
-    return Result(run.setting, run.ratio, run.backbone, run.seed, {name: figures[name] for name in FIGURES})
+    return Result(run.setting, run.ratio, run.backbone, run.seed, _figures_of(one))
 
 
 def start(words: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -341,7 +371,10 @@ def main(words: Sequence[str] | None = None) -> None:
         args = _parser().parse_args(options)
         planned = plan(args, pairs)
         check(planned)
-        if failed := run_all(planned, args):
+        # Each run locks its own folder below; a list of the runs writes nothing.
+        with contextlib.nullcontext() if args.dry_run else folder_lock(args.output):
+            failed = run_all(planned, args)
+        if failed:
             raise UserError(
                 f"{len(failed)} of {len(planned)} runs failed ({'; '.join(failed[:3])}{' …' if failed[3:] else ''}): "
                 "their errors are above, and the same command tries them again"

@@ -18,7 +18,7 @@ from fastreid.data.scan import log_once
 from fastreid.data.shards import is_in_shard
 from fastreid.structures import View
 from fastreid.utils.suggest import near_matches
-from fastreid.utils.text import TextError, read_text
+from fastreid.utils.text import TextError, path_of_text, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def read_csv(file: Path) -> ImageDataset:
 
 def _row(file: Path, values: Values) -> Row:
     return Row(
-        path=str(file.parent / values["path"]),
+        path=str(file.parent / path_of_text(values["path"])),
         person=values.get("person"),
         camera=values.get("camera"),
         view=_VIEWS[values.get("view", "0").lower()],
@@ -165,7 +165,7 @@ def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
             note(f"split is not one of {', '.join(SPLITS)}", line, row["split"])
         elif split != "train" and "person" not in row:
             note("query and gallery need a column person, as evaluation compares people", line, row["path"])
-        path = file.parent / row["path"]
+        path = file.parent / path_of_text(row["path"])
         if row["path"] and (problem := _problem_of(path, suffixes)):
             note(problem, line, row["path"])
         person = row.get("person", NO_PERSON)

@@ -197,7 +197,7 @@ def last_evaluation(folder: str | Path) -> Evaluation | None:
     """The evaluation that was finished last; None if there is none, or if its record cannot be read."""
     try:
         return Evaluation(**json.loads((Path(folder) / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastreid.config import CfgNode, ConfigError
 from fastreid.config.tree import leaves
+from fastreid.utils.display_text import exact, exact_percent
 from fastreid.utils.suggest import explain_choice
 
 RANDOM = ("random", "none")
@@ -92,7 +93,7 @@ class TransferRun:
     @property
     def title(self) -> str:
         """Name of the run in messages."""
-        share = "" if self.ratio is None else f" {100 * self.ratio:g} %"
+        share = "" if self.ratio is None else f" {exact_percent(self.ratio)} %"
         return f"{self.setting}{share}, {self.backbone}, seed {self.seed}"
 
 
@@ -144,7 +145,7 @@ class Comparison:
         if self.target in self.sources:
             raise ConfigError(f"--source has the target {self.target}, which must not be trained on with labels")
         if wrong := [ratio for ratio in self.ratios if not 0 < ratio <= 1]:
-            raise ConfigError(f"--ratios are shares above 0, up to 1 (0.1 is 10 %), got {wrong[0]:g}")
+            raise ConfigError(f"--ratios are shares above 0, up to 1 (0.1 is 10 %), got {exact(wrong[0])}")
         if self.num_seeds < 1:
             raise ConfigError(f"--seeds is the number of seeds, 1 or more, got {self.num_seeds}")
 
@@ -177,7 +178,7 @@ class Comparison:
         return TransferRun(name, ratio, backbone, seed, folder, keys, start if setting.after_source else None)
 
     def _folder(self, setting: str, ratio: float | None, backbone: str, seed: int) -> Path:
-        name = setting if ratio is None else f"{setting}_{ratio:g}"
+        name = setting if ratio is None else f"{setting}_{exact(ratio)}"
         return self.output / name / backbone / f"seed{seed}"
 
 

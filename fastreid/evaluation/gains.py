@@ -11,7 +11,7 @@ from typing import Any
 from tabulate import tabulate
 
 from fastreid.utils.colours import OKABE_ITO
-from fastreid.utils.display_text import for_matplotlib
+from fastreid.utils.display_text import exact_percent, for_matplotlib
 from fastreid.utils.files import atomic_write
 
 FIGURES = ("mAP", "Rank-1")
@@ -39,7 +39,7 @@ class Result:
     @property
     def row(self) -> str:
         """Name of its row in the table."""
-        return self.setting if self.ratio is None else f"{self.setting} {100 * self.ratio:g} %"
+        return self.setting if self.ratio is None else f"{self.setting} {exact_percent(self.ratio)} %"
 
 
 def mean_and_spread(values: Sequence[float], sign: str = "") -> str:

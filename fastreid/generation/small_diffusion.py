@@ -19,6 +19,7 @@ from fastreid.generation.captioned import CaptionedPictures
 from fastreid.generation.simple_start import silence_residuals, start_as_mean_colours
 from fastreid.modeling.diffusion.assets import PIPELINE, AssetError
 from fastreid.modeling.diffusion.schedule import Schedule
+from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import hide_loading_bars
 from fastreid.utils.progress import progress
 
@@ -47,6 +48,9 @@ class TrainingPlan:
         vae_rate: that of the autoencoder.
         text_rate: that of the text encoder.
         seed: seed of batches, noise and timesteps.
+
+    Raises:
+        ArgumentError: the seed is out of range.
     """
 
     steps: int = 700
@@ -59,6 +63,10 @@ class TrainingPlan:
     vae_rate: float = 2e-3
     text_rate: float = 2e-3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not -(2**43) <= self.seed < 2**43:  # pictures are drawn with multiples of it
+            raise ArgumentError(f"the seed must be from -2^43 to 2^43 - 1, got {self.seed}")
 
 
 def train_autoencoder(vae: Any, pictures: Tensor, plan: TrainingPlan) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 
 _LONGEST = 100  # letters of a file name
 
@@ -17,6 +18,17 @@ def for_matplotlib(text: str) -> str:
     """Escape text for Matplotlib: `$` starts no formula, and a leading `_` does not remove a legend entry."""
     text = printable(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
+
+
+def exact(number: float) -> str:
+    """Return a number in the short form of `:g` if that is the same number, else with all its digits."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
+
+
+def exact_percent(share: float) -> str:
+    """Return a share in percent with all its digits, so that two different shares have different texts."""
+    return f"{(Decimal(repr(float(share))) * 100).normalize():f}"
 
 
 def shortened(text: str, longest: int) -> str:

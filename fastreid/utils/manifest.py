@@ -87,7 +87,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     """A manifest of this format; None if there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and content.get("format") == FORMAT else None
 

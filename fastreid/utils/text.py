@@ -1,10 +1,12 @@
-"""Reading of text files in UTF-8, UTF-16 or UTF-32."""
+"""Reading of text files, and of JSON, in UTF-8, UTF-16 or UTF-32; paths as text."""
 
 from __future__ import annotations
 
 import codecs
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from fastreid.utils.errors import UserError
 
@@ -19,7 +21,7 @@ _MARKS = (
 
 
 class TextError(UserError, ValueError):
-    """A text file in an unsupported encoding."""
+    """A text file in an unsupported encoding, or that is not JSON."""
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -42,3 +44,49 @@ def read_text(path: str | os.PathLike[str]) -> str:
             f"{path} is not text in {encoding.upper().removesuffix('-SIG')}: byte {content[error.start]:#04x} at "
             f"position {error.start} (line {line}) cannot be decoded; save the file as UTF-8"
         ) from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Return the content of a JSON file.
+
+    Args:
+        path: the file.
+
+    Raises:
+        TextError: it is not JSON, or too deeply nested.
+        OSError: the file cannot be read.
+    """
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"{path} is not JSON that can be read ({error})") from error
+
+
+def text_of_path(path: str) -> str:
+    """Return a path as text: names of files are UTF-8, also if the system has another encoding, as in LC_ALL=POSIX.
+
+    Args:
+        path: a path, or a part of it, with the surrogates that Python has for bytes that it did not decode.
+
+    Raises:
+        UnicodeError: the bytes are not UTF-8.
+    """
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(path).decode("utf-8")
+    return path
+
+
+def path_of_text(text: str) -> str:
+    """Return the path that a text names; `text_of_path` is the inverse.
+
+    Args:
+        text: a path of a text file.
+    """
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return os.fsdecode(text.encode("utf-8"))
+    return text

@@ -198,6 +198,15 @@ def test_the_tool_fails_where_images_do_and_explains_wrong_names(cargo, tmp_path
         run_tool("tools/check_dataset.py", "LAGPeR", *root, cwd=ROOT)
 
 
+@pytest.mark.parametrize("key", ["SOLVER.BASE_LR", "DATASETS.SUBSET.RATIO", "DATALOADER.NUM_WORKERS"])
+def test_keys_that_are_not_read_are_refused(cargo, tmp_path, key):
+    with pytest.raises(SystemExit, match=f"{key} has no effect on checking a data set: only DATASETS.ROOT, "):
+        run_tool("tools/check_dataset.py", "CARGO", key, "1", "DATASETS.ROOT", str(cargo), cwd=tmp_path)
+    with pytest.raises((SystemExit, KeyError), match="DATASETS.ROT"):
+        run_tool("tools/check_dataset.py", "CARGO", "DATASETS.ROT", str(cargo), cwd=tmp_path)
+    run_tool("tools/check_dataset.py", "CARGO", "DATASETS.ROOT", str(cargo), "IMPORTS", "[]", cwd=tmp_path)
+
+
 def test_attributes_are_counted_instead_of_matches(tmp_path):
     write_pa100k(tmp_path)
     said = run_tool("tools/check_dataset.py", "PA100K", "DATASETS.ROOT", ".", cwd=tmp_path)

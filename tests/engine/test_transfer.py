@@ -36,6 +36,12 @@ def test_each_setting_has_a_run_for_each_seed_ratio_and_backbone():
     assert {tuple(run.keys["DATASETS.TESTS"]) for run in runs} == {("Market1501",)}
 
 
+def test_ratios_that_are_nearly_equal_have_runs_of_their_own():
+    runs = list(comparison(settings=["few_shot"], ratios=[0.7500001, 0.7500002, 0.5], num_seeds=1).runs())
+    assert len({run.folder for run in runs}) == len({run.title for run in runs}) == 3 * 2
+    assert runs[0].folder == Path("out/few_shot_0.5/fresh/seed1") and "75.00002 %" in runs[-1].title
+
+
 def test_what_each_setting_trains_on():
     target, sources = ["Market1501"], ["MSMT17", "DukeMTMC"]
     trained = {name: (keys_of(name)["DATASETS.NAMES"], keys_of(name)["DATASETS.SUBSET.MODE"]) for name in SETTINGS}
@@ -75,6 +81,7 @@ def test_adaptation_starts_from_the_model_of_the_sources_with_the_same_backbone_
         ({"sources": []}, "generalization and adaptation train on another data set first: name it with --source"),
         ({"sources": ["MSMT17", "Market1501"]}, "--source has the target Market1501"),
         ({"ratios": [0.1, 30]}, r"--ratios are shares above 0, up to 1 \(0.1 is 10 %\), got 30"),
+        ({"ratios": [1.0000001]}, "got 1.0000001"),
         ({"num_seeds": 0}, "--seeds is the number of seeds, 1 or more, got 0"),
     ],
 )

@@ -26,6 +26,11 @@ def test_means_have_their_standard_deviation():
     assert mean_and_spread([]) == "–"
 
 
+def test_nearly_equal_ratios_have_rows_of_different_names():
+    rows = {result("first", 1, 1.0, ratio=ratio).row for ratio in (0.7500001, 0.7500002, 0.75)}
+    assert rows == {"few_shot 75.00001 %", "few_shot 75.00002 %", "few_shot 75 %"}
+
+
 def test_gains_are_paired_by_seed():
     gains = Gains(RESULTS, NAMES)
     assert gains.gains("few_shot", 0.1, "second", "mAP") == [5.0, 3.0]

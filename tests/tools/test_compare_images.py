@@ -83,10 +83,35 @@ def test_thresholds_of_other_distances_are_refused(run, facts, message):
         compare(run)
 
 
-def test_a_broken_file_of_thresholds(run):
-    (run / "thresholds.json").write_text("{")
-    with pytest.raises(SystemExit, match="cannot read a threshold from"):
+POINT = {"choice": "false matches <= 1 %", "threshold": 0.5, "true_match_rate": 61.7}
+NO_POINT = "cannot read a threshold from M in .*it does not have the point 'false matches <= 1 %' with a threshold"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, "cannot read a threshold from .* is not JSON") for text in ("{", "", "[" * 100_000)),
+        *((text, "has no thresholds of a protocol: evaluate again") for text in ("[]", "{}", "3")),
+        *((json.dumps({"M": found}), NO_POINT) for found in ([], {}, {"points": 3}, {"points": [3]}, {"points": []})),
+        *(
+            (json.dumps({"M": {"points": [POINT | wrong]}}), NO_POINT)
+            for wrong in ({"threshold": "x"}, {"true_match_rate": None}, {"threshold": 10**400})
+        ),
+        (json.dumps({"M": {"changed_by": 3}}), r"depend on the whole gallery \(3\)"),
+    ],
+)
+def test_a_broken_file_of_thresholds(run, text, message):
+    (run / "thresholds.json").write_text(text)
+    with pytest.raises(SystemExit, match=message):
         compare(run)
+
+
+@pytest.mark.parametrize("config", [[], {"MODEL": 3}, {"MODEL": {"WEIGHTS": 3}}])
+def test_a_damaged_manifest_raises_no_doubt(run, config):
+    write_thresholds(run, 1e-3)
+    write_manifest(run / EVALUATION, {"format": FORMAT, "config": config})
+    (run / "last_evaluation.json").write_text("[" * 100_000)
+    assert "The threshold is 0.001" in compare(run)
 
 
 def test_thresholds_of_another_checkpoint_are_not_taken(run):

@@ -43,6 +43,13 @@ def with_text(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("seed", [2**70, 2**64, -(2**63) - 1])
+def test_a_seed_out_of_range_is_refused(tmp_path, capsys, seed):
+    with pytest.raises(SystemExit, match=r"--seed is a whole number from -2\^63 to 2\^64 - 1, got"):
+        make(capsys, "--output", tmp_path / "a", f"--seed={seed}")
+    assert not (tmp_path / "a").exists()
+
+
 def test_diffusers_loads_assets_with_text_and_draws(with_text):
     pipeline = StableDiffusionPipeline.from_pretrained(with_text, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)

@@ -1,12 +1,16 @@
 """tools/make_table.py: what it prints and writes, and options that do not go together."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from tests.data.benchmarks.trees import touch
 from tests.data.tables.test_video import boxes, videos  # noqa: F401
-from tests.miniature import run_tool
+from tests.miniature import ROOT, run_tool
+from tests.tools.holding import locked_by_another
 
 PATHS = [f"{c}/{p}/{n}.jpg" for c in ("door", "gate") for p in "abcdefghij" for n in range(3)]
 
@@ -25,6 +29,24 @@ def test_an_inferred_pattern_is_printed_with_its_reason(tmp_path, caplog):
     assert "people.csv has this content already" in again
 
 
+def test_names_in_utf8_are_read_where_the_system_decodes_ascii_only(tmp_path):
+    touch(tmp_path / "photos", *PATHS, *(f"{camera}/ä李/{n}.jpg" for camera in ("door", "gate") for n in range(3)))
+    make(tmp_path, "--root", "photos", "--output", "people.csv")
+    for tool, *words in (
+        ("make_table.py", "--root", "photos", "--output", "again.csv"),
+        ("check_dataset.py", "csv:again.csv"),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "tools" / tool), *words],
+            cwd=tmp_path,
+            env=os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+            capture_output=True,
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "people.csv").read_bytes()
+    assert "ä李" in (tmp_path / "again.csv").read_text(encoding="utf-8")
+
+
 def test_images_that_do_not_fit_are_listed(tmp_path):
     touch(tmp_path / "photos", *PATHS, "a.jpg")
     said = make(tmp_path, "--root", "photos", "--pattern", "{camera}/{person}/*", "--output", "people.csv")
@@ -38,6 +60,33 @@ def test_share_and_seed(tmp_path):
         make(tmp_path, "--root", "photos", "--output", f"{number}.csv", *words)
         texts.append((tmp_path / f"{number}.csv").read_text())
     assert len(set(texts)) == 3 and [text.count(",train") for text in texts] == [42, 42, 30]
+
+
+@pytest.mark.parametrize("pattern", [[], ["--pattern", "{split}/{camera}/{person}/{name}"]])
+def test_a_share_of_the_people_has_no_effect_where_folders_say_the_split(tmp_path, pattern):
+    touch(tmp_path / "photos", *(f"{split}/{path}" for split in ("train", "test") for path in PATHS))
+    words = ["--root", "photos", "--output", "people.csv", *pattern]
+    with pytest.raises(SystemExit, match="--test-people has no effect: the {split} of the pattern says who is tested"):
+        make(tmp_path, *words, "--test-people", "0.3")
+    assert not (tmp_path / "people.csv").exists()
+    make(tmp_path, *words, "--seed", "3")  # it draws queries of the folder test
+
+
+def test_a_seed_has_no_effect_where_folders_say_the_queries(tmp_path):
+    touch(tmp_path / "photos", *(f"{split}/{path}" for split in ("train", "query", "gallery") for path in PATHS))
+    words = ["--root", "photos", "--output", "people.csv"]
+    with pytest.raises(SystemExit, match="--seed has no effect: the {split} of the pattern says which images are quer"):
+        make(tmp_path, *words, "--seed", "0")
+    assert not (tmp_path / "people.csv").exists()
+    make(tmp_path, *words)
+
+
+def test_a_table_in_a_folder_that_another_process_writes_to_is_refused(tmp_path):
+    touch(tmp_path / "photos", *PATHS)
+    with locked_by_another(tmp_path / "out"):
+        with pytest.raises(SystemExit, match="out is in use by"):
+            make(tmp_path, "--root", "photos", "--output", "out/people.csv")
+        assert not (tmp_path / "out/people.csv").exists()
 
 
 def test_videos_become_files_and_a_table(videos, tmp_path):  # noqa: F811
@@ -61,6 +110,8 @@ def test_videos_become_files_and_a_table(videos, tmp_path):  # noqa: F811
         ([], "give --root for a folder of images, or --video"),
         (["--root", "a", "--video", "b"], "give --root"),
         (["--video", "b"], "belong together"),
+        (["--root", "a", "--every", "1"], "--every and --first-frame are for --video"),
+        (["--root", "a", "--first-frame", "0"], "--every and --first-frame are for --video"),
         (["--root", "a", "--crops", "b"], "belong together"),
         (["--video", "b", "--boxes", "c", "--crops", "d", "--pattern", "{person}/*"], "--pattern is for --root"),
     ],

@@ -23,6 +23,7 @@ from fastreid.generation.small_diffusion import (
 )
 from fastreid.methods.diffusion_reid.captions import read_captions
 from fastreid.rendering.people import CLOTHES
+from fastreid.utils.errors import ArgumentError
 
 TOOLS = Path(__file__).parents[2] / "tools"
 FEW = "--steps 2 --vae-steps 2 --text-steps 2 --batch 4 --vae-batch 4 --text-batch 4".split()
@@ -145,6 +146,12 @@ def test_a_wrong_colour_is_counted():
     check = ColourCheck(CaptionedPictures(pictures, captions), tuple(CLOTHES))
     swapped = CaptionedPictures(pictures, [captions[0], captions[2], captions[0], captions[2]])
     assert check.share_right(swapped) == {"upper": 0.5, "lower": 1.0}
+
+
+@pytest.mark.parametrize("seed", [2**43, -(2**43) - 1, 2**70])
+def test_a_seed_out_of_range_is_refused_before_the_training(seed):
+    with pytest.raises(ArgumentError, match=r"the seed must be from -2\^43 to 2\^43 - 1, got"):
+        TrainingPlan(seed=seed)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from PIL import Image
 from fastreid.config import get_cfg
 from fastreid.modeling import build_model
 from fastreid.utils.checkpoint import read_checkpoint
+from fastreid.utils.lock import NAME
 from tests.miniature import ROOT, run_tool
+from tests.tools.holding import locked_by_another
 
 SUPERVISED = """# Trains a tiny network on a table of images.
 MODEL:
@@ -218,6 +220,58 @@ def test_another_comparison_in_the_same_folder_is_refused(tool, in_process, plac
             tool.main(command("supervised", output="mine"))
     finally:
         (place / "own.pth").write_bytes(before)
+
+
+CUT, NO_RUN, NO_CONFIG = "is not JSON that can be read", "is no record of a run", "does not have config and backbone"
+NO_FIGURES = "does not have mAP and Rank-1 of one data set"
+
+
+def test_a_damaged_file_of_a_run_is_named_before_the_first_run(tool, in_process):
+    tool.main(command("supervised", output="damaged"))
+    in_process.clear()
+    folder = Path("damaged/supervised/own/seed1")
+    figures = {"mAP": 1.0, "Rank-1": 2.0}
+    for name, content, said in (
+        *(("transfer.json", text, CUT) for text in ("", '{"config": {')),
+        *(("transfer.json", json.dumps(found), NO_RUN) for found in ([], 3, None)),
+        *(("transfer.json", json.dumps(found), NO_CONFIG) for found in ({}, {"config": []})),
+        ("transfer.json", json.dumps({"config": [], "backbone": None}), NO_CONFIG),
+        *(("results.json", text, CUT) for text in ("", "{", "[" * 100_000)),
+        *(("results.json", json.dumps(found), NO_RUN) for found in ([], 3)),
+        *(("results.json", json.dumps(found), NO_FIGURES) for found in ({}, {"a": []}, {"a": figures, "b": figures})),
+        *(("results.json", json.dumps({"a": figures | {"mAP": value}}), NO_FIGURES) for value in (None, "1", [], True)),
+    ):
+        before = (folder / name).read_bytes()
+        (folder / name).write_text(content)
+        with pytest.raises(SystemExit, match=f"{folder}/{name} .*{said}.*: delete the folder {folder} to repeat"):
+            tool.main([*command("supervised", output="damaged")[:-2], "--dry-run", "DATASETS.ROOT", "."])
+        (folder / name).write_bytes(before)
+    assert in_process == []
+
+
+def test_a_folder_that_another_process_writes_to_is_refused(tool, in_process):
+    with locked_by_another(Path("locked")):
+        with pytest.raises(SystemExit, match="locked is in use by"):
+            tool.main(command("supervised", output="locked"))
+        tool.main([*command("supervised", output="locked")[:-2], "--dry-run", "DATASETS.ROOT", "."])
+    assert in_process == [] and list(Path("locked").iterdir()) == []
+
+
+def test_the_folder_is_locked_while_runs_are_trained(tool, monkeypatch):
+    locked = []
+
+    def train(one):
+        with pytest.raises(BlockingIOError), locked_by_another(Path("while")):
+            pass
+        locked.append(one.run.backbone)
+        raise tool.UserError("stopped")
+
+    monkeypatch.setattr(tool, "train", train)
+    Path("while").mkdir()
+    Path("while", NAME).write_text("{}")  # of a process that was killed
+    with pytest.raises(SystemExit, match="2 of 2 runs failed"):
+        tool.main(command("supervised", output="while"))
+    assert locked == ["fresh", "own"] and not Path("while", NAME).exists()
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from fastreid.data.own_tables import NO_PERSON
 from fastreid.data.tables.inference import SPLIT_OF
 from fastreid.data.tables.pattern import PathPattern, PatternError
 from fastreid.structures import View
+from fastreid.utils.display_text import exact
 from fastreid.utils.files import atomic_write
 from fastreid.utils.suggest import explain_choice
+from fastreid.utils.text import text_of_path
 
 TEST = "test"  # of images whose query or gallery is not chosen yet
 NO_CAMERAS = (
@@ -44,7 +46,7 @@ class TableOptions:
 
     def __post_init__(self) -> None:
         if not 0 < self.test_people < 1:
-            raise PatternError(f"the share of tested people must be above 0 and below 1, got {self.test_people:g}")
+            raise PatternError(f"the share of tested people must be above 0 and below 1, got {exact(self.test_people)}")
 
     def draw(self, name: str) -> str:
         """A key to sort by: a random order that depends on the seed and the name only, on every machine."""
@@ -79,12 +81,16 @@ class Table:
         columns: those beside path and person: camera, view and split.
         unmatched: paths of images that have another form than the pattern.
         notes: sentences about what was chosen.
+        splits_people: whether people were split at random, and not by their folders.
+        draws_queries: whether there were images of which some were drawn as queries.
     """
 
     images: list[TableImage]
     columns: list[str]
     unmatched: list[str]
     notes: list[str]
+    splits_people: bool = True
+    draws_queries: bool = True
 
 
 def make_table(paths: Iterable[str], pattern: PathPattern, options: TableOptions) -> Table:
@@ -115,19 +121,22 @@ def make_table(paths: Iterable[str], pattern: PathPattern, options: TableOptions
             f"there are more cameras ({len(cameras):,}) than people ({len(people):,}): is one taken for the other in "
             f"the pattern {pattern.text!r}?"
         )
-    if "split" not in pattern.fields:
+    splits_people = "split" not in pattern.fields
+    if splits_people:
         images = _split_people(images, options, notes)
     tested = [image for image in images if image.split != "train"]
     if len({image.camera for image in tested} - {""}) == 1:
         images = [replace(image, camera="") for image in images]
         notes.append(f"all tested images have one camera, {NO_CAMERAS}")
+    draws_queries = any(image.split == TEST for image in images)
     images = _draw_queries(images, options)
     has = {
         "camera": any(image.camera for image in images),
         "view": "view" in pattern.fields,
         "split": True,
     }
-    return Table(images, [column for column, there in has.items() if there], unmatched, notes)
+    columns = [column for column, there in has.items() if there]
+    return Table(images, columns, unmatched, notes, splits_people, draws_queries)
 
 
 def write_table(table: Table, root: Path, output: Path, *, overwrite: bool = False) -> bool:
@@ -150,24 +159,37 @@ def write_table(table: Table, root: Path, output: Path, *, overwrite: bool = Fal
     writer.writerow(["path", "person", *table.columns])
     for image in table.images:
         path = _relative(root / image.path, output.parent)
-        writer.writerow([path, image.person, *(getattr(image, column) for column in table.columns)])
-    try:
-        content = text.getvalue().encode("utf-8")
-    except UnicodeEncodeError as error:
-        name = text.getvalue()[error.start - 20 : error.end + 20].splitlines()[0]
-        raise PatternError(
-            f"the path or name {name!r} is not valid UTF-8 and cannot be in a table: rename it"
-        ) from error
-    if output.is_file():
-        if output.read_bytes() == content:
-            return False
-        if not overwrite:
-            raise PatternError(
-                f"{output} exists and has another content; give another --output, or --overwrite to replace it"
-            )
+        try:
+            values = [path, image.person, *(getattr(image, column) for column in table.columns)]
+            writer.writerow(map(text_of_path, values))
+        except UnicodeError as error:
+            raise PatternError(f"the path {path!r} is not valid UTF-8 and cannot be in a table: rename it") from error
+    content = text.getvalue().encode("utf-8")
+    if has_content(output, content, overwrite=overwrite):
+        return False
     with atomic_write(output, "wb") as file:
         file.write(content)
     return True
+
+
+def has_content(output: Path, content: bytes, *, overwrite: bool = False) -> bool:
+    """Whether a file has this content already.
+
+    Args:
+        output: the file; it need not exist.
+        content: what will be written.
+        overwrite: whether a file with another content may be replaced.
+
+    Raises:
+        PatternError: the file has another content and may not be replaced.
+    """
+    if not output.is_file():
+        return False
+    if output.read_bytes() == content:
+        return True
+    if overwrite:
+        return False
+    raise PatternError(f"{output} exists and has another content; give another --output, or --overwrite to replace it")
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -151,8 +151,11 @@ def test_wrong_words_are_answered_with_near_ones(pattern, path, message):
         make_table([path], PathPattern(pattern), TableOptions())
 
 
-def test_names_that_are_not_utf8_are_refused(tmp_path):
-    paths = [*PATHS, "door/a/\udcff.jpg"]
-    with pytest.raises(PatternError, match="not valid UTF-8"):
-        write_table(make_table(paths, PATTERN, TableOptions()), tmp_path, tmp_path / "people.csv")
+@pytest.mark.parametrize("person", ["\udcff", "c\udcff", "\udcfa\udcfb"])
+@pytest.mark.parametrize("others", [PATHS, [f"door/\udcfc{n}/{n}.jpg" for n in range(3)]], ids=["valid", "invalid"])
+def test_a_path_that_is_not_utf8_is_named(tmp_path, person, others):
+    paths = [f"{camera}/{person}/{n}.jpg" for camera in ("alley", "court") for n in range(2)]
+    with pytest.raises(PatternError) as raised:
+        write_table(make_table([*others, *paths], PATTERN, TableOptions()), tmp_path, tmp_path / "people.csv")
+    assert f"the path {paths[0]!r} is not valid UTF-8 and cannot be in a table: rename it" in str(raised.value)
     assert not (tmp_path / "people.csv").exists()
