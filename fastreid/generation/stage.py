@@ -10,6 +10,7 @@ from typing import Any
 
 from fastreid.config import ConfigError
 from fastreid.generation.journal import Journal
+from fastreid.generation.rows import KEY, Columns
 from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import path_lock
 from fastreid.utils.text import read_text
@@ -24,11 +25,11 @@ class StageFolder:
 
     Args:
         folder: the folder; it is made if it does not exist.
-        key: names of the entries that identify a row of the manifest.
+        columns: the entries that each row of the manifest must have.
     """
 
-    def __init__(self, folder: Path, key: tuple[str, ...] = ("gid", "number")) -> None:
-        self.folder, self.journal = Path(folder), Journal(folder, key)
+    def __init__(self, folder: Path, columns: Columns = KEY) -> None:
+        self.folder, self.journal = Path(folder), Journal(folder, columns)
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Store the settings that decide the results, or compare them with those of an earlier start.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +100,6 @@ class PictureFolder:
         path = self.stage.folder / SHEET
         save_picture(picture_grid(title, [str(self.stage.folder / row["file"]) for row in shown], captions), path)
         return path
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of JSON lines that a stage has finished."""
-    with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def captions_by_person(rows: Iterable[dict[str, Any]]) -> dict[int, list[str]]:

@@ -17,6 +17,7 @@ from fastreid.generation.journal import Journal
 from fastreid.generation.painter import Painter
 from fastreid.generation.people import people_of
 from fastreid.generation.plans import PicturePlan
+from fastreid.generation.rows import JournalError
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import generate, write_reference
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
@@ -353,3 +354,23 @@ def test_it_is_the_picture_of_diffusers(make_cfg):
         ).images[0]
         difference = np.asarray(picture).astype(int) - np.asarray(expected)
         assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("content", [b"[1]\n", b'{"gid": 0, "caption": "a', b"\xff\x00\xfe", b"{}\n"])
+def test_damaged_captions_are_named_and_written_again(factory, content):
+    cfg = factory()
+    path = Path(cfg.OUTPUT_DIR) / "captions/captions.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match=r"captions.jsonl is damaged: line 1 .* run the stage caption again"):
+        generate(cfg, Shard())
+    caption(cfg, Shard())
+    assert path.read_bytes() == whole
+
+
+def test_captions_that_are_cut_off_between_lines_are_noticed(factory):
+    cfg = factory()
+    path = Path(cfg.OUTPUT_DIR) / "captions/captions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(ConfigError, match=r"for each training image of 2 people \(the first is p1 of csv:.*run the"):
+        generate(cfg, Shard())

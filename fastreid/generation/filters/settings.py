@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fastreid.generation.filters.base import PictureFilter
-from fastreid.generation.journal import JournalError
+from fastreid.generation.rows import JournalError
 from fastreid.utils.files import atomic_write
 
 Thresholds = dict[str, dict[str, dict[str, float]]]
 """Source -> filter -> name -> value."""
+
+
+_KINDS = {"filters": list, "models": dict, "thresholds": dict}
 
 
 class StageSettings:
@@ -82,8 +85,8 @@ class StageSettings:
             return {"filters": self._filters, "models": {}, "thresholds": {}}
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            if isinstance(content, dict) and content.keys() >= {"filters", "models", "thresholds"}:
+            if all(isinstance(content[name], kind) for name, kind in _KINDS.items()):
                 return content
-        except ValueError:
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         raise JournalError(f"{self._path} is damaged: restore it, or delete {self._path.parent} to filter again")

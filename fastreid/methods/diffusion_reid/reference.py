@@ -53,12 +53,18 @@ def read_reference(folder: str) -> list[ReferencePicture]:
         )
     try:
         rows = json.loads(read_text(path))["pictures"]
-        found = [ReferencePicture(path.parent / row["file"], row["prompt"]) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+        found = [ReferencePicture(path.parent / row["file"], _text(row["prompt"])) for row in rows]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}): delete the folder and write the reference set again") from None
     if missing := [str(picture.path) for picture in found if not picture.path.is_file()]:
         raise ConfigError(f"{len(missing)} of {len(found)} pictures of the reference set are missing: {missing[0]}")
     return found
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is no prompt")
+    return value
 
 
 class ReferenceSet(nn.Module):
