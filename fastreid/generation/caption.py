@@ -71,7 +71,7 @@ def caption(cfg: CfgNode, shard: Shard) -> Path | None:
         if (who.gid, number) not in done
     ]
     batches = [todo[start : start + keys.BATCH] for start in range(0, len(todo), keys.BATCH)]
-    with stage.journal.writer(shard.name) as writer:
+    with stage.writer(shard.name) as writer:
         for batch in progress(batches, len(batches), "captioning images"):
             found = captioner([path for _, _, path in batch])
             writer.add(

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastreid.generation.rows import KEY, Columns, Row, parse_row
 from fastreid.utils.files import explained_disk_errors, remove_leftovers
-from fastreid.utils.lock import path_lock
+from fastreid.utils.lock import is_locked, path_lock
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +59,21 @@ class Journal:
             InUseError: another process writes to this file.
             DiskError: the disk is full or broken.
         """
-        path = self.folder / f"manifest-{shard}.jsonl"
+        path = self._file_of(shard)
         for place in (self.folder, *filter(Path.is_dir, self.folder.glob("*"))):
             remove_leftovers(place, older_than=_DEAD_SECONDS)
         with path_lock(path), explained_disk_errors(path), open(path, "ab+") as file:
             _drop_incomplete_line(file)
             yield JournalWriter(file, path)
+
+    def running(self) -> list[str]:
+        """Return the names of the shards that have a writer now, in this process or in another one."""
+        locks = [path.name for path in self.folder.glob(".manifest-*.jsonl.lock")]
+        names = sorted(name.removeprefix(".manifest-").removesuffix(".jsonl.lock") for name in locks)
+        return [name for name in names if is_locked(self._file_of(name))]
+
+    def _file_of(self, shard: str) -> Path:
+        return self.folder / f"manifest-{shard}.jsonl"
 
 
 class JournalWriter:

@@ -70,7 +70,7 @@ def write_reference(cfg: CfgNode, shard: Shard) -> Path | None:
     if missing := pictures.missing(own):
         parts = frozen_parts(cfg)
         painter = _painter(cfg, parts["text"], parts["autoencoder"].vae, parts["denoiser"].unet, None)
-        with stage.journal.writer(shard.name) as writer:
+        with stage.writer(shard.name) as writer:
             pictures.write(painter, missing, writer, keys.GEN.BATCH)
     rows = stage.journal.rows()
     if len(rows) < len(plans):
@@ -113,7 +113,7 @@ def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only:
     plans = _plans(cfg, chosen, per_person or keys.GEN.PER_ID)
     pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
     count = 0
-    with stage.journal.writer(shard.name) as writer:
+    with stage.writer(shard.name) as writer:
         for painter, missing in _jobs(cfg, len(everyone), chosen, plans, pictures):
             count += pictures.write(painter, missing, writer, keys.GEN.BATCH)
     rows = stage.journal.rows()

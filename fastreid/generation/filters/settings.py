@@ -10,6 +10,7 @@ from typing import Any
 from fastreid.generation.filters.base import PictureFilter
 from fastreid.generation.rows import JournalError
 from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import path_lock
 
 Thresholds = dict[str, dict[str, dict[str, float]]]
 """Source -> filter -> name -> value."""
@@ -69,16 +70,19 @@ class StageSettings:
             thresholds: filter -> name -> value.
 
         Raises:
+            JournalError: as `check`, as another shard may have begun the stage meanwhile.
             DiskError: the disk is full.
         """
-        stored = self._read()
-        content = {
-            "filters": self._filters,
-            "models": {**stored["models"], **self._models},
-            "thresholds": {**stored["thresholds"], source: thresholds},
-        }
-        with atomic_write(self._path) as file:
-            json.dump(content, file, indent=2, sort_keys=True)
+        with path_lock(self._path, wait=True):
+            self.check()
+            stored = self._read()
+            content = {
+                "filters": self._filters,
+                "models": {**stored["models"], **self._models},
+                "thresholds": {**stored["thresholds"], source: thresholds},
+            }
+            with atomic_write(self._path) as file:
+                json.dump(content, file, indent=2, sort_keys=True)
 
     def _read(self) -> dict[str, Any]:
         if not self._path.exists():

@@ -13,6 +13,7 @@ from fastreid.generation.filters import FilterError, RealImages
 from fastreid.generation.filters.near_copy import NearCopyFilter
 from fastreid.generation.filters.reid import ReidFilter
 from fastreid.generation.filters.reid_scores import held_out_scores
+from fastreid.generation.filters.settings import StageSettings
 from fastreid.generation.filters.summary import Rounds
 from fastreid.generation.journal import Journal
 from fastreid.generation.rows import JournalError
@@ -281,3 +282,15 @@ def test_the_sheet_has_a_band_for_each_reason(written, folder):
     bands = len(reasons) - 1
     assert sheet.size == (8 * 84, 24 * len(reasons) + (2 + bands - 1) * 164)
     assert np.asarray(sheet).std() > 20
+
+
+def test_two_shards_that_begin_at_the_same_time_have_the_same_filters(folder):
+    one, other = (
+        StageSettings(folder / "filter/settings.json", {"near_copy": NearCopyFilter(max_correlation=value)}, {})
+        for value in (0.5, 0.9)
+    )
+    one.check()
+    other.check()  # neither has written anything
+    one.add("A", {})
+    with pytest.raises(JournalError, match=r"begun with other filters.*0.5.*0.9"):
+        other.add("A", {})
