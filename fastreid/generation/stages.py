@@ -67,10 +67,11 @@ def write_reference(cfg: CfgNode, shard: Shard) -> Path | None:
     stage.begin(settings)
     own = shard.of(plans)
     pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
-    if missing := pictures.missing(own):
-        parts = frozen_parts(cfg)
-        painter = _painter(cfg, parts["text"], parts["autoencoder"].vae, parts["denoiser"].unet, None)
-        with stage.writer(shard.name) as writer:
+    with stage.writer(shard.name) as writer:
+        pictures.remove_leftovers(own, shard)
+        if missing := pictures.missing(own):
+            parts = frozen_parts(cfg)
+            painter = _painter(cfg, parts["text"], parts["autoencoder"].vae, parts["denoiser"].unet, None)
             pictures.write(painter, missing, writer, keys.GEN.BATCH)
     rows = stage.journal.rows()
     if len(rows) < len(plans):
@@ -114,6 +115,7 @@ def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only:
     pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
     count = 0
     with stage.writer(shard.name) as writer:
+        pictures.remove_leftovers([plan for of_person in plans.values() for plan in of_person], shard)
         for painter, missing in _jobs(cfg, len(everyone), chosen, plans, pictures):
             count += pictures.write(painter, missing, writer, keys.GEN.BATCH)
     rows = stage.journal.rows()

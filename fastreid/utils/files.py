@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -166,13 +166,27 @@ def remove_leftovers(folder: str | os.PathLike[str], *, older_than: float = 0) -
             the folder at the same time.
     """
     removed, latest = [], time.time() - older_than
-    for path in Path(folder).glob(".*.tmp"):
-        if _LEFTOVER.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
-                if not older_than or path.stat().st_mtime < latest:
-                    path.unlink()
-                    removed.append(path.name)
-    return sorted(removed)
+    for path in find_leftovers(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if not older_than or path.stat().st_mtime < latest:
+                path.unlink()
+                removed.append(path.name)
+    return removed
+
+
+def find_leftovers(folder: str | os.PathLike[str], names: Container[str] | None = None) -> list[Path]:
+    """Return the temporary files that ``atomic_write`` has now in a folder, or that a killed process has left there.
+
+    Args:
+        folder: the folder; it need not exist.
+        names: only those of files with these names; None for all.
+    """
+    found = []
+    for path in sorted(Path(folder).glob(".*.tmp")):
+        match = _LEFTOVER.fullmatch(path.name)
+        if match and (names is None or match[1] in names) and path.is_file() and not path.is_symlink():
+            found.append(path)
+    return found
 
 
 def _mode_for(target: Path) -> int:
