@@ -111,8 +111,32 @@ def write_index(folder: str | os.PathLike[str]) -> None:
         ShardError: a tar file is damaged.
         DiskError: the disk is full.
     """
-    shards = {path.name: _scan(os.fspath(path)) for path in sorted(Path(folder).glob("*.tar"))}
-    with atomic_write(Path(folder) / INDEX) as file:
+    _dump(_scan_all(folder), Path(folder))
+
+
+def has_index(folder: str | os.PathLike[str]) -> bool:
+    """Whether the index of a folder is that of its tar files as they are now.
+
+    Args:
+        folder: the folder, with tar files.
+
+    Raises:
+        ShardError: a tar file is damaged.
+    """
+    read_index.cache_clear()
+    try:
+        found = read_index(os.fspath(folder))
+    except ShardError:
+        return False
+    return found == _scan_all(folder)
+
+
+def _scan_all(folder: str | os.PathLike[str]) -> dict[str, Shard]:
+    return {path.name: scan_shard(os.fspath(path)) for path in sorted(Path(folder).glob("*.tar"))}
+
+
+def _dump(shards: Mapping[str, Shard], folder: Path) -> None:
+    with atomic_write(folder / INDEX) as file:
         json.dump({name: [shard.size, shard.members] for name, shard in shards.items()}, file)
 
 
@@ -133,7 +157,7 @@ def read_index(folder: str) -> dict[str, Shard]:
         }
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ShardError(f"{path} is damaged ({error}): delete it, and it is made again from the tar files") from error
 
 
@@ -142,7 +166,7 @@ def _store(shards: Mapping[str, Shard], folder: Path) -> None:
     if not shards:
         return
     try:
-        write_index(folder)
+        _dump(shards, folder)
     except OSError as error:
         logger.warning("%s cannot be written (%s): the shards are scanned in every run", folder / INDEX, error)
 
@@ -161,9 +185,16 @@ def _check(path: Path, shard: Shard) -> None:
         )
 
 
-@functools.lru_cache(maxsize=1024)
-def _scan(path: str) -> Shard:
-    """Find the images of a tar file."""
+def scan_shard(path: str) -> Shard:
+    """Find the images of a tar file, as it is now.
+
+    Args:
+        path: the tar file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ShardError: it is damaged.
+    """
     suffixes = image_suffixes()
     try:
         with tarfile.open(path, "r:") as file:
@@ -175,6 +206,9 @@ def _scan(path: str) -> Shard:
     except tarfile.TarError as error:
         raise ShardError(f"{path} is damaged or no tar file ({error}): copy it again") from error
     return Shard(os.path.getsize(path), found)
+
+
+_scan = functools.lru_cache(maxsize=1024)(scan_shard)
 
 
 class _OpenFile:

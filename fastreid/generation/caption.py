@@ -14,6 +14,7 @@ from fastreid.config import CfgNode, ConfigError
 from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.captioners import CAPTIONER_REGISTRY
 from fastreid.generation.people import Identity, digest_of, people_of
+from fastreid.generation.rows import CAPTION_ROW, Row
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
 from fastreid.methods.diffusion_reid.grammar import Grammar
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 FOLDER, RESULT, SHEET = "captions", "captions.jsonl", "sheet.jpg"
 _SHOWN = 32
-Row = dict[str, Any]
 
 
 def captions_file(cfg: CfgNode) -> Path:
@@ -60,7 +60,7 @@ def caption(cfg: CfgNode, shard: Shard) -> Path | None:
         DiskError: the disk is full or broken.
     """
     keys, people = cfg.DIFFPERSON.LPE, people_of(cfg)
-    stage = StageFolder(Path(cfg.OUTPUT_DIR) / FOLDER)
+    stage = StageFolder(Path(cfg.OUTPUT_DIR) / FOLDER, CAPTION_ROW)
     stage.begin(_settings(cfg, people))
     captioner = CAPTIONER_REGISTRY.get(keys.CAPTIONER, key="DIFFPERSON.LPE.CAPTIONER")(cfg)
     done = {(row["gid"], row["number"]) for row in stage.journal.rows()}
@@ -71,7 +71,7 @@ def caption(cfg: CfgNode, shard: Shard) -> Path | None:
         if (who.gid, number) not in done
     ]
     batches = [todo[start : start + keys.BATCH] for start in range(0, len(todo), keys.BATCH)]
-    with stage.journal.writer(shard.name) as writer:
+    with stage.writer(shard.name) as writer:
         for batch in progress(batches, len(batches), "captioning images"):
             found = captioner([path for _, _, path in batch])
             writer.add(
@@ -111,8 +111,11 @@ def _finish(cfg: CfgNode, stage: StageFolder, people: Sequence[Identity]) -> Pat
     path = stage.folder / RESULT
     content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in merged)
     with path_lock(path, wait=True):
-        if path.is_file() and path.read_text(encoding="utf-8") != content:
-            logger.warning("%s is written anew: the grammar or DIFFPERSON.LPE.MERGE is another one now", path)
+        if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != content:
+            logger.warning(
+                "%s is written anew: the grammar or DIFFPERSON.LPE.MERGE is another one now, or the file was changed",
+                path,
+            )
         with atomic_write(path) as file:
             file.write(content)
     summary = _summary(merged, grammar)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -22,7 +21,8 @@ from fastreid.data.benchmarks.diff_person import META, NAME
 from fastreid.data.images import read_image
 from fastreid.evaluation.report.thumbnails import jpeg_uri
 from fastreid.generation.export_plan import FILTER, PICTURES, ExportError
-from fastreid.generation.journal import Journal, Row
+from fastreid.generation.journal import Journal
+from fastreid.generation.rows import EXPORTED_ROW, PICTURE_ROW, VERDICT_ROW, Row, read_rows
 from fastreid.utils.display_text import file_names, printable
 from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.manifest import code_version, now
@@ -125,11 +125,11 @@ def collect_card(
         exclude_sources: data sets whose people were left out; nothing of them is counted.
 
     Raises:
-        ExportError: nothing has been exported, or meta.jsonl is damaged.
-        JournalError: a manifest is damaged.
+        ExportError: nothing has been exported.
+        JournalError: meta.jsonl or a manifest is damaged.
     """
     folder = Path(folder)
-    exported = _exported(folder / NAME / META)
+    exported = exported_rows(folder)
     written, judged = rows_without(folder, exclude_sources)
     pictures = Counter(row["source"] for row in exported)
     people = Counter(source for source, _ in {(row["source"], row["gid"]) for row in exported})
@@ -164,19 +164,26 @@ def rows_without(folder: str | os.PathLike[str], exclude_sources: Sequence[str])
     Raises:
         JournalError: a manifest is damaged.
     """
-    written = [row for row in Journal(Path(folder) / PICTURES).rows() if row["source"] not in exclude_sources]
+    pictures, verdicts = Journal(Path(folder) / PICTURES, PICTURE_ROW), Journal(Path(folder) / FILTER, VERDICT_ROW)
+    written = [row for row in pictures.rows() if row["source"] not in exclude_sources]
     people = {row["gid"] for row in written}
-    return written, [row for row in Journal(Path(folder) / FILTER).rows() if row["gid"] in people]
+    return written, [row for row in verdicts.rows() if row["gid"] in people]
 
 
-def _exported(path: Path) -> list[Row]:
-    """The rows of the exported pictures."""
+def exported_rows(folder: str | os.PathLike[str]) -> list[Row]:
+    """Return the rows of meta.jsonl of an export.
+
+    Args:
+        folder: the output folder of the stages.
+
+    Raises:
+        ExportError: there is no such file.
+        JournalError: a line is damaged.
+    """
+    path = Path(folder) / NAME / META
     if not path.is_file():
         raise ExportError(f"{path.parent} has no {path.name}: run the stage export first")
-    try:
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
-    except ValueError as error:
-        raise ExportError(f"{path} is damaged ({error}): delete {path.parent} to export again") from error
+    return list(read_rows(path, EXPORTED_ROW, "run the stage export again, which writes it again"))
 
 
 def licence_of(source: str, root: str | os.PathLike[str] = "") -> str:

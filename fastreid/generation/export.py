@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import shutil
+import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 from fastreid.data.benchmarks.diff_person import EXPORT, IMAGES, META, NAME, SHARDS, load_diff_person
 from fastreid.data.check import contact_sheet
 from fastreid.data.images import read_image
-from fastreid.data.shards import write_index
+from fastreid.data.shards import ShardError, has_index, scan_shard, write_index
 from fastreid.generation.export_plan import ExportError, ExportOptions, ExportPlan, Picture, plan_export
 from fastreid.generation.shards import Shard
+from fastreid.generation.whole import ENDS, is_whole
 from fastreid.utils.differences import differences
 from fastreid.utils.files import atomic_write, explained_disk_errors, save_picture, sync_folder
 from fastreid.utils.lock import path_lock
@@ -29,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 PARTS = f"{NAME}.parts"
 SHEET = "sheet.jpg"
-_END_OF_JPEG = b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def export_pictures(
 
     People get new numbers from 0 without gaps, in the order of their old ones. The parts are collected in
     `folder/DiffPerson.parts`; the call that finds all parts there, of whatever shard, renames it. So the data set is
-    complete when it appears. A call that was killed is repeated; the result is the same.
+    complete when it appears. A call that was killed is repeated; the result is the same. Files of the finished data set
+    that are missing or damaged are written again in their place.
 
     Args:
         folder: the output folder of the stages.
@@ -78,11 +80,15 @@ def export_pictures(
     plan = plan_export(folder, options, filtered=filtered)
     target, parts = folder / NAME, folder / PARTS
     with path_lock(folder / f"{NAME}.{shard.name}"), explained_disk_errors(target):
-        reused = _is_there(target, plan)
+        is_there = _is_there(target, plan)
+        reused = is_there and _is_complete(target, plan)
+        if is_there and not reused:
+            logger.warning("%s is incomplete or damaged; what is missing is written again", target)
+        place = target if is_there else parts
         if not reused:
-            _begin(parts, plan)
-            _write_parts(parts, plan, shard)
-        complete = reused or _finish(parts, target, plan)
+            _begin(place, plan)
+            _write_parts(place, plan, shard)
+        complete = reused or _finish(place, target, plan)
         if complete:
             _draw_sheet(folder)
     summary = ExportSummary(target, plan.facts["people"], plan.facts["images"], complete, reused)
@@ -103,7 +109,7 @@ def _compare(place: Path, plan: ExportPlan, without_facts: str) -> None:
         had = json.loads((place / EXPORT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ExportError(f"{without_facts}; move it away") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         had = None
     if not isinstance(had, Mapping):
         raise ExportError(f"{place / EXPORT} is damaged: delete {place} to export again")
@@ -114,13 +120,29 @@ def _compare(place: Path, plan: ExportPlan, without_facts: str) -> None:
         )
 
 
+def _is_complete(target: Path, plan: ExportPlan) -> bool:
+    """Whether the data set has all its files, and none is damaged as far as headers and ends of files tell."""
+    return (
+        _has_meta(target, plan)
+        and all(_is_written(target, plan, number) for number in range(len(plan.parts)))
+        and (not plan.options.shard_size or has_index(target / SHARDS))
+    )
+
+
+def _has_meta(place: Path, plan: ExportPlan) -> bool:
+    try:
+        return (place / META).read_text(encoding="utf-8", errors="replace") == plan.meta()
+    except FileNotFoundError:
+        return False
+
+
 def _begin(parts: Path, plan: ExportPlan) -> None:
     """Make the folder of the parts, or check that it is of the same export."""
     with path_lock(parts, wait=True):
+        (parts / (SHARDS if plan.options.shard_size else IMAGES)).mkdir(parents=True, exist_ok=True)
         if (parts / EXPORT).exists():
             _compare(parts, plan, "")
             return
-        (parts / (SHARDS if plan.options.shard_size else IMAGES)).mkdir(parents=True, exist_ok=True)
         with atomic_write(parts / EXPORT) as file:
             json.dump(plan.facts, file, indent=1, ensure_ascii=False)
 
@@ -134,18 +156,24 @@ def _write_parts(parts: Path, plan: ExportPlan, shard: Shard) -> None:
 
 def _is_written(parts: Path, plan: ExportPlan, number: int) -> bool:
     if plan.options.shard_size:
-        return _tar(parts, number).exists()
-    return all(_is_whole(parts / IMAGES / picture.name) for picture in plan.parts[number])
+        return _has_pictures(_tar(parts, number), plan.parts[number])
+    return all(is_whole(parts / IMAGES / picture.name) for picture in plan.parts[number])
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a JPEG file has its last bytes, which a power failure may have cut off."""
+def _has_pictures(tar: Path, pictures: Sequence[Picture]) -> bool:
+    """Whether a tar file has these pictures and no others, each with the last bytes of a JPEG."""
+    end = ENDS["JPEG"]
     try:
-        with open(path, "rb") as file:
-            file.seek(-len(_END_OF_JPEG), os.SEEK_END)
-            return file.read() == _END_OF_JPEG
-    except OSError:
+        shard = scan_shard(os.fspath(tar))
+        with open(tar, "rb") as file:
+            for position, length in shard.members.values():
+                file.seek(position + max(0, length - len(end)))
+                if file.read(len(end)) != end:
+                    return False
+    except (FileNotFoundError, ShardError):
         return False
+    is_cut_off = shard.size % tarfile.RECORDSIZE > 0
+    return not is_cut_off and sorted(shard.members) == [picture.name for picture in pictures]
 
 
 def _tar(parts: Path, number: int) -> Path:
@@ -158,7 +186,7 @@ def _write_part(parts: Path, plan: ExportPlan, number: int) -> None:
         return
     for picture in plan.parts[number]:
         path = parts / IMAGES / picture.name
-        if not _is_whole(path):
+        if not is_whole(path):
             _write_file(path, _jpeg(picture, plan.options.quality))
 
 
@@ -200,29 +228,32 @@ def _jpeg(picture: Picture, quality: int) -> bytes:
     return content.getvalue()
 
 
-def _finish(parts: Path, target: Path, plan: ExportPlan) -> bool:
-    """Rename the folder of the parts if all are there; whether the data set is complete."""
-    with path_lock(parts, wait=True):
-        if _is_there(target, plan):  # another process was faster
-            shutil.rmtree(parts, ignore_errors=True)
+def _finish(place: Path, target: Path, plan: ExportPlan) -> bool:
+    """Complete the folder if all parts are there, and give it its name; whether the data set is complete."""
+    with path_lock(place, wait=True):
+        if place != target and _is_there(target, plan):  # another process was faster
+            shutil.rmtree(place, ignore_errors=True)
             return True
         numbers = range(len(plan.parts))
-        if missing := sum(not _is_written(parts, plan, number) for number in numbers):
+        if missing := sum(not _is_written(place, plan, number) for number in numbers):
             logger.info("%d of %d parts of %s are left to other shards", missing, len(numbers), target)
             return False
-        with atomic_write(parts / META) as file:
-            file.write(plan.meta())
+        if not _has_meta(place, plan):
+            with atomic_write(place / META) as file:
+                file.write(plan.meta())
         if plan.options.shard_size:
-            write_index(parts / SHARDS)
-        for leftover in (*parts.glob("*.tmp"), *parts.glob(".*.tmp"), *(parts / SHARDS).glob(".*.tmp")):
+            write_index(place / SHARDS)
+        own = (f".{META}.*.tmp", f".{EXPORT}.*.tmp", "tmp*.tmp", f"{SHARDS}/.*.tmp")  # not those of the card
+        for leftover in (path for pattern in own for path in place.glob(pattern)):
             leftover.unlink(missing_ok=True)  # of processes that were killed
-        parts.rename(target)
-        sync_folder(target.parent)
+        if place != target:
+            place.rename(target)
+            sync_folder(target.parent)
     return True
 
 
 def _draw_sheet(folder: Path) -> None:
-    if not (folder / NAME / SHEET).exists():
+    if not is_whole(folder / NAME / SHEET):
         save_picture(contact_sheet(load_diff_person(folder)), folder / NAME / SHEET, quality=90)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from fastreid.config import CfgNode
 from fastreid.data.benchmarks.diff_person import file_name, source_numbers
-from fastreid.generation.journal import Journal, Row
+from fastreid.generation.journal import Journal
+from fastreid.generation.rows import PICTURE_ROW, VERDICT_ROW, Row
 from fastreid.utils.errors import UserError
 
 PICTURES, FILTER = "pictures", "filter"
@@ -115,7 +116,7 @@ def plan_export(folder: Path, options: ExportOptions, *, filtered: bool = True) 
         DatasetError: an excluded name is not that of a source.
         JournalError: a manifest is damaged.
     """
-    written = Journal(folder / PICTURES).rows()
+    written = Journal(folder / PICTURES, PICTURE_ROW).rows()
     if not written:
         raise ExportError(f"{folder / PICTURES} has no pictures: run the stage generate first")
     kept = _kept(folder, written) if filtered else [{**row, "scores": {}} for row in written]
@@ -145,7 +146,7 @@ def plan_export(folder: Path, options: ExportOptions, *, filtered: bool = True) 
 
 
 def _kept(folder: Path, written: Sequence[Row]) -> list[Row]:
-    judged = {(row["gid"], row["number"]): row for row in Journal(folder / FILTER).rows()}
+    judged = {(row["gid"], row["number"]): row for row in Journal(folder / FILTER, VERDICT_ROW).rows()}
     kept, missing = [], []
     for row in written:
         found = judged.get((row["gid"], row["number"]))

@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 
 from fastreid.config import CfgNode, ConfigError, resolve_device
-from fastreid.data.benchmarks.diff_person import META, NAME
+from fastreid.data.benchmarks.diff_person import NAME
 from fastreid.data.build import datasets_root
 from fastreid.data.images import read_pixels
 from fastreid.data.picture_grid import spread_evenly
-from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, rows_without, write_card
+from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, exported_rows, rows_without, write_card
 from fastreid.generation.embedding import Embedder, neutral_model
 from fastreid.generation.export import SHEET, ExportSummary, export_pictures
 from fastreid.generation.export_plan import FILTER, PICTURES, ExportOptions
 from fastreid.generation.filters.sheet import filter_sheet
 from fastreid.generation.filters.stage import SHEET as FILTER_SHEET
-from fastreid.generation.journal import Row
 from fastreid.generation.people import people_of
 from fastreid.generation.quality import (
     SimilarityGap,
@@ -37,6 +36,7 @@ from fastreid.generation.quality import (
     kernel_distance,
     similarity_gap,
 )
+from fastreid.generation.rows import Row
 from fastreid.generation.shards import Shard
 from fastreid.methods.diffusion_reid.grammar import Grammar
 from fastreid.utils.files import atomic_write, save_picture
@@ -96,7 +96,7 @@ def _figures(cfg: CfgNode, root: Path, written: Sequence[Row], judged: Sequence[
 
     The keep rate is that of all people of the exported data sets.
     """
-    rows = [json.loads(line) for line in (root / NAME / META).read_text(encoding="utf-8").splitlines()]
+    rows = exported_rows(root)
     grammar = Grammar.read(cfg.DIFFPERSON.GRAMMAR)
     found: dict[str, Any] = {
         "entropy of attributes (bits)": _rounded(
@@ -174,7 +174,7 @@ def _by_training(cfg: CfgNode) -> dict[str, Any]:
             for protocol, values in results.items()
             for name in ("mAP", "Rank-1")
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"DIFFPERSON.CARD.RESULTS {path!r} is no results.json of an evaluation ({type(error).__name__}: {error}): "
             "train a model on DiffPerson, evaluate it, and name the file in its OUTPUT_DIR"

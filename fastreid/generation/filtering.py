@@ -17,6 +17,7 @@ from fastreid.generation.filters.stage import FilterStage
 from fastreid.generation.filters.summary import FilterSummary
 from fastreid.generation.journal import Journal
 from fastreid.generation.people import people_of
+from fastreid.generation.rows import PICTURE_ROW
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import PICTURES, generate
 from fastreid.structures import PersonImage
@@ -94,7 +95,7 @@ def top_up(cfg: CfgNode, shard: Shard) -> FilterSummary:
 
 def _unfinished_rounds(cfg: CfgNode, per_round: int) -> dict[int, list[int]]:
     """Return number of pictures at the end of a later round -> people who have a part of this round."""
-    counts = Counter(row["gid"] for row in Journal(Path(cfg.OUTPUT_DIR) / PICTURES).rows())
+    counts = Counter(row["gid"] for row in Journal(Path(cfg.OUTPUT_DIR) / PICTURES, PICTURE_ROW).rows())
     found: dict[int, list[int]] = {}
     for gid, count in counts.items():
         if count > per_round and count % per_round:

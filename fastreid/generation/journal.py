@@ -10,18 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fastreid.utils.errors import UserError
+from fastreid.generation.rows import KEY, Columns, Row, parse_row
 from fastreid.utils.files import explained_disk_errors, remove_leftovers
-from fastreid.utils.lock import path_lock
+from fastreid.utils.lock import is_locked, path_lock
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 _DEAD_SECONDS = 3600  # no file takes so long to write: its process was killed
-
-
-class JournalError(UserError, ValueError):
-    """A manifest that is damaged, or that was written with other settings."""
 
 
 class Journal:
@@ -33,11 +28,11 @@ class Journal:
 
     Args:
         folder: the folder of the stage.
-        key: names of the entries that identify a row.
+        columns: the entries that each row must have, those that identify it included.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], key: tuple[str, ...] = ("gid", "number")) -> None:
-        self.folder, self._key = Path(folder), key
+    def __init__(self, folder: str | os.PathLike[str], columns: Columns = KEY) -> None:
+        self.folder, self._columns = Path(folder), columns
 
     def rows(self) -> list[Row]:
         """Return the rows of all writers, sorted by their key; of rows with the same key the first one counts.
@@ -46,10 +41,11 @@ class Journal:
             JournalError: a line, other than an incomplete last one, is no row; the message names it.
         """
         found: dict[tuple[Any, ...], Row] = {}
+        remedy = f"delete {self.folder} to run the stage again"
         for path in sorted(self.folder.glob("manifest-*.jsonl")):
             for number, line in enumerate(_whole_lines(path), start=1):
-                row = self._row(path, number, line)
-                found.setdefault(tuple(row[name] for name in self._key), row)
+                row = parse_row(line, self._columns, path, number, remedy)
+                found.setdefault(tuple(row[name] for name in KEY), row)
         return [found[key] for key in sorted(found)]
 
     @contextlib.contextmanager
@@ -63,24 +59,21 @@ class Journal:
             InUseError: another process writes to this file.
             DiskError: the disk is full or broken.
         """
-        path = self.folder / f"manifest-{shard}.jsonl"
+        path = self._file_of(shard)
         for place in (self.folder, *filter(Path.is_dir, self.folder.glob("*"))):
             remove_leftovers(place, older_than=_DEAD_SECONDS)
         with path_lock(path), explained_disk_errors(path), open(path, "ab+") as file:
             _drop_incomplete_line(file)
             yield JournalWriter(file, path)
 
-    def _row(self, path: Path, number: int, line: bytes) -> Row:
-        try:
-            row = json.loads(line)
-            if isinstance(row, dict) and all(name in row for name in self._key):
-                return row
-        except ValueError:
-            pass
-        raise JournalError(
-            f"{path}, line {number} is no row of a manifest (an object with {', '.join(self._key)}): the file is "
-            "damaged. Restore it, or delete the folder to run the stage again"
-        )
+    def running(self) -> list[str]:
+        """Return the names of the shards that have a writer now, in this process or in another one."""
+        locks = [path.name for path in self.folder.glob(".manifest-*.jsonl.lock")]
+        names = sorted(name.removeprefix(".manifest-").removesuffix(".jsonl.lock") for name in locks)
+        return [name for name in names if is_locked(self._file_of(name))]
+
+    def _file_of(self, shard: str) -> Path:
+        return self.folder / f"manifest-{shard}.jsonl"
 
 
 class JournalWriter:

@@ -20,9 +20,10 @@ from fastreid.generation.caption import captions_file
 from fastreid.generation.painter import Painter
 from fastreid.generation.people import Identity, digest_of, enough_images, people_of
 from fastreid.generation.plans import PicturePlan, Swaps, plan_of, reference_plans
+from fastreid.generation.rows import MERGED_ROW, PICTURE_ROW, REFERENCE_ROW, Row, read_rows
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
-from fastreid.generation.write import SHEET, PictureFolder, captions_by_person, read_rows
+from fastreid.generation.write import SHEET, PictureFolder, captions_by_person
 from fastreid.methods.diffusion_reid.build import frozen_parts, timesteps_in
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
 from fastreid.methods.diffusion_reid.grammar import Grammar
@@ -61,15 +62,16 @@ def write_reference(cfg: CfgNode, shard: Shard) -> Path | None:
     grammar = Grammar.read(keys.GRAMMAR)
     plans = reference_plans(grammar, keys.DI.ARS_SIZE, seed, is_fine_grained=keys.DI.FINE_GRAINED)
     folder = Path(keys.DI.FOLDER or Path(cfg.OUTPUT_DIR) / REFERENCE)
-    stage = StageFolder(folder)
+    stage = StageFolder(folder, REFERENCE_ROW)
     settings = {**_common_settings(cfg), "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
     stage.begin(settings)
     own = shard.of(plans)
     pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
-    if missing := pictures.missing(own):
-        parts = frozen_parts(cfg)
-        painter = _painter(cfg, parts["text"], parts["autoencoder"].vae, parts["denoiser"].unet, None)
-        with stage.journal.writer(shard.name) as writer:
+    with stage.writer(shard.name) as writer:
+        pictures.remove_leftovers(own, shard)
+        if missing := pictures.missing(own):
+            parts = frozen_parts(cfg)
+            painter = _painter(cfg, parts["text"], parts["autoencoder"].vae, parts["denoiser"].unet, None)
             pictures.write(painter, missing, writer, keys.GEN.BATCH)
     rows = stage.journal.rows()
     if len(rows) < len(plans):
@@ -106,13 +108,14 @@ def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only:
             "%d of %d people have fewer than %d training images and are not written (DIFFPERSON.MIN_IMAGES): %s",
             len(few), len(everyone), keys.MIN_IMAGES, shown,
         )  # fmt: skip
-    stage = StageFolder(Path(cfg.OUTPUT_DIR) / PICTURES)
+    stage = StageFolder(Path(cfg.OUTPUT_DIR) / PICTURES, PICTURE_ROW)
     stage.begin(_settings(cfg, everyone))
     chosen = [who for who in shard.of(people) if only is None or who.gid in only]
     plans = _plans(cfg, chosen, per_person or keys.GEN.PER_ID)
     pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
     count = 0
-    with stage.journal.writer(shard.name) as writer:
+    with stage.writer(shard.name) as writer:
+        pictures.remove_leftovers([plan for of_person in plans.values() for plan in of_person], shard)
         for painter, missing in _jobs(cfg, len(everyone), chosen, plans, pictures):
             count += pictures.write(painter, missing, writer, keys.GEN.BATCH)
     rows = stage.journal.rows()
@@ -145,9 +148,7 @@ def draw_samples(cfg: CfgNode, folder: Path, gid: int | None = None) -> Path:
 def _plans(cfg: CfgNode, people: Sequence[Identity], count: int) -> dict[int, list[PicturePlan]]:
     keys = cfg.DIFFPERSON
     grammar = Grammar.read(keys.GRAMMAR)
-    captions: dict[int, list[str]] = {}
-    if keys.LPE.CAPTIONER != "none":
-        captions = captions_by_person(read_rows(captions_file(cfg)))
+    captions = _captions(cfg, people)
     make = functools.partial(
         plan_of,
         grammar=grammar,
@@ -157,6 +158,23 @@ def _plans(cfg: CfgNode, people: Sequence[Identity], count: int) -> dict[int, li
         seed=keys.GEN.SEED,
     )
     return {who.gid: [make(who, number, captions.get(who.gid, [])) for number in range(count)] for who in people}
+
+
+def _captions(cfg: CfgNode, people: Sequence[Identity]) -> dict[int, list[str]]:
+    """Return the captions of each person's images; none without a captioner."""
+    if cfg.DIFFPERSON.LPE.CAPTIONER == "none":
+        return {}
+    captions = captions_by_person(_caption_rows(cfg))
+    if few := [who for who in people if len(captions.get(who.gid, [])) != len(who.images)]:
+        raise ConfigError(
+            f"{captions_file(cfg)} does not have a caption for each training image of {len(few)} people (the first is "
+            f"{few[0].person} of {few[0].source}): run the stage caption again"
+        )
+    return captions
+
+
+def _caption_rows(cfg: CfgNode) -> Iterator[Row]:
+    return read_rows(captions_file(cfg), MERGED_ROW, "run the stage caption again, which writes it again")
 
 
 def _jobs(
@@ -270,7 +288,7 @@ def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
     trained = sha256_of(checkpoint_of(cfg)) if keys.GRANULARITY == "shared" else "one for each person"
     captions: Iterable[str] = []
     if keys.LPE.CAPTIONER != "none":
-        captions = (f"{row['gid']} {row['caption']}" for row in read_rows(captions_file(cfg)))
+        captions = (f"{row['gid']} {row['caption']}" for row in _caption_rows(cfg))
     return {
         **_common_settings(cfg),
         "checkpoint": trained,

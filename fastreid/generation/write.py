@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.journal import JournalWriter
 from fastreid.generation.painter import Painter
 from fastreid.generation.plans import PicturePlan
+from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
-from fastreid.utils.files import save_picture
+from fastreid.generation.whole import is_whole
+from fastreid.utils.files import find_leftovers, save_picture
 from fastreid.utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -46,18 +47,44 @@ class PictureFolder:
         return name if plan.gid < 0 else f"{plan.gid:05d}/{name}"
 
     def missing(self, plans: Sequence[PicturePlan]) -> list[PicturePlan]:
-        """Return the plans of the pictures that have no row, or whose file is gone.
+        """Return the plans of the pictures that have no row, or whose file is gone or damaged.
+
+        The header and the end of each file are read, but not its pixels.
 
         Args:
             plans: what should be there.
         """
         listed = [plan for plan in plans if plan.key in self._listed]
-        gone = {plan.key for plan in listed if not (self.stage.folder / self.file_of(plan)).exists()}
+        gone = {plan.key for plan in listed if not is_whole(self._path(plan))}
         if gone:
             logger.warning(
-                "%s: %d pictures of the manifest are gone; they are written again", self.stage.folder, len(gone)
+                "%s: %d pictures of the manifest are gone or damaged; they are written again",
+                self.stage.folder,
+                len(gone),
             )
         return [plan for plan in plans if plan.key in gone or plan.key not in self._listed]
+
+    def remove_leftovers(self, plans: Sequence[PicturePlan], shard: Shard) -> None:
+        """Delete the unfinished files of pictures that a killed process has left.
+
+        Nothing is deleted while a process runs that may write the same pictures: one whose number of shards is another.
+
+        Args:
+            plans: the pictures of the shard.
+            shard: the shard, whose writer is open.
+        """
+        names: dict[Path, set[str]] = {}
+        for plan in plans:
+            path = self._path(plan)
+            names.setdefault(path.parent, set()).add(path.name)
+        found = [path for folder, own in names.items() for path in find_leftovers(folder, own)]
+        # Asked after the files were found: a process that starts now has written none of them.
+        if all(name.endswith(f"of{shard.count}") for name in self.stage.journal.running()):
+            for path in found:
+                path.unlink(missing_ok=True)
+
+    def _path(self, plan: PicturePlan) -> Path:
+        return self.stage.folder / self.file_of(plan)
 
     def write(self, painter: Painter, plans: Sequence[PicturePlan], writer: JournalWriter, batch_size: int) -> int:
         """Write pictures, and a row for each when it is complete.
@@ -81,8 +108,7 @@ class PictureFolder:
 
     def _write(self, painter: Painter, plans: Sequence[PicturePlan], writer: JournalWriter) -> None:
         for plan, picture in zip(plans, painter.paint(plans), strict=True):
-            path = self.stage.folder / self.file_of(plan)
-            save_picture(picture, path, **(_JPEG if self._extension == "jpg" else {}))
+            save_picture(picture, self._path(plan), **(_JPEG if self._extension == "jpg" else {}))
         writer.add(*(self._row(plan) for plan in plans if plan.key not in self._listed))
 
     def _row(self, plan: PicturePlan) -> dict[str, Any]:
@@ -101,12 +127,6 @@ class PictureFolder:
         path = self.stage.folder / SHEET
         save_picture(picture_grid(title, [str(self.stage.folder / row["file"]) for row in shown], captions), path)
         return path
-
-
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of JSON lines that a stage has finished."""
-    with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def captions_by_person(rows: Iterable[dict[str, Any]]) -> dict[int, list[str]]:

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -198,24 +198,39 @@ def save_picture(picture: Any, path: str | os.PathLike[str], **options: Any) -> 
         picture.save(file, format=kind, **options)
 
 
-def remove_leftovers(folder: str | os.PathLike[str], *, older_than: float = 0, of: str = "") -> list[str]:
+def remove_leftovers(
+    folder: str | os.PathLike[str], *, older_than: float = 0, names: Container[str] | None = None
+) -> list[str]:
     """Delete the temporary files that a process killed in ``atomic_write`` has left; return their names.
 
     Args:
         folder: the folder; it need not exist.
         older_than: age in seconds of the files that are deleted. 0, for all, is only safe if no other process writes to
             the folder at the same time.
-        of: the name of the file that they should have become; "" for any.
+        names: as `find_leftovers`.
     """
     removed, latest = [], time.time() - older_than
-    for path in Path(folder).glob(".*.tmp"):
-        found = _LEFTOVER.fullmatch(path.name)
-        if found and found[1] == (of or found[1]) and path.is_file() and not path.is_symlink():
-            with contextlib.suppress(FileNotFoundError):  # another process was faster
-                if not older_than or path.stat().st_mtime < latest:
-                    path.unlink()
-                    removed.append(path.name)
-    return sorted(removed)
+    for path in find_leftovers(folder, names):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if not older_than or path.stat().st_mtime < latest:
+                path.unlink()
+                removed.append(path.name)
+    return removed
+
+
+def find_leftovers(folder: str | os.PathLike[str], names: Container[str] | None = None) -> list[Path]:
+    """Return the temporary files that ``atomic_write`` has now in a folder, or that a killed process has left there.
+
+    Args:
+        folder: the folder; it need not exist.
+        names: only those of files with these names; None for all.
+    """
+    found = []
+    for path in sorted(Path(folder).glob(".*.tmp")):
+        match = _LEFTOVER.fullmatch(path.name)
+        if match and (names is None or match[1] in names) and path.is_file() and not path.is_symlink():
+            found.append(path)
+    return found
 
 
 def _mode_for(target: Path) -> int:

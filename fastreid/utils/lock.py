@@ -106,9 +106,25 @@ def path_lock(*targets: str | os.PathLike[str] | None, wait: bool = False) -> It
                 held.callback(_release, whole)
             lock = _lock_of_file(path)
             if _acquire(lock, path, wait=wait):
-                remove_leftovers(path.parent, of=path.name)
+                remove_leftovers(path.parent, names={path.name})
             held.callback(_release, lock)
         yield
+
+
+def is_locked(target: str | os.PathLike[str]) -> bool:
+    """Whether this process or another one has the lock of `path_lock` on a file."""
+    path = Path(os.path.realpath(os.path.expanduser(target)))
+    lock = _lock_of_file(path)
+    with _guard:
+        if os.path.realpath(lock) in _held:
+            return True
+    if not lock.exists():
+        return False
+    try:
+        with path_lock(path):  # of a process that was killed
+            return False
+    except InUseError:
+        return True
 
 
 def _lock_of_folder(folder: Path) -> Path:

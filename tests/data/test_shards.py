@@ -67,6 +67,6 @@ def test_a_folder_that_cannot_be_written_to_is_scanned(tar, monkeypatch, caplog)
     def full(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("fastreid.data.shards.write_index", full)
+    monkeypatch.setattr("fastreid.data.shards.atomic_write", full)
     assert index_shards(tar.parent)["a.tar"].members.keys() == {"b.jpg", "deep/c.png", "empty.jpg"}
     assert "are scanned in every run" in caplog.text

@@ -20,6 +20,7 @@ from fastreid.generation.card import (
 )
 from fastreid.generation.export import export_pictures
 from fastreid.generation.export_plan import ExportError, ExportOptions
+from fastreid.generation.rows import JournalError
 from tests.generation.stages import write_stages
 
 STRANGE = "<script>alert('x')</script> | **bold** \udc80"
@@ -126,7 +127,7 @@ def test_a_card_of_an_export(tmp_path):
     write_card(card, folder / "DiffPerson")
     assert (folder / "DiffPerson/card.html").is_file()
     (folder / "DiffPerson/meta.jsonl").write_text("{}\n{")
-    with pytest.raises(ExportError, match="meta.jsonl is damaged"):
+    with pytest.raises(JournalError, match="meta.jsonl is damaged: line 1 has no gid"):
         collect_card(folder, models=[], settings={})
 
 

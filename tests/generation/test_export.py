@@ -5,7 +5,9 @@ import json
 import multiprocessing
 import random
 import re
+import shutil
 import sys
+import tarfile
 import time
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ import pytest
 from fastreid.data.benchmarks.diff_person import load_diff_person
 from fastreid.data.datasets import DatasetError
 from fastreid.data.images import ImageReadError
+from fastreid.data.shards import scan_shard
 from fastreid.generation.export import export_pictures
 from fastreid.generation.export_plan import ExportError, ExportOptions
 from fastreid.generation.shards import Shard
@@ -169,6 +172,82 @@ def test_a_file_that_a_power_failure_cut_off_is_written_again(stages, tmp_path):
     second.write_bytes(b"")
     export_pictures(stages, FILES)
     assert content_of(stages / "DiffPerson") == content_of(whole / "DiffPerson")
+
+
+def damage(name, change):
+    """A case: the file of a finished data set that is damaged, and how."""
+    return pytest.param(name, change, id=f"{name.rpartition('/')[2]}-{change.__name__}")
+
+
+def gone(path):
+    path.unlink()
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-700])
+
+
+def blank(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def without_last_picture(path):
+    with tarfile.open(path) as tar:
+        end = tar.getmembers()[-2].offset
+    path.write_bytes(path.read_bytes()[:end] + bytes(1024))
+
+
+def with_blank_pictures(path):
+    content = bytearray(path.read_bytes())
+    for position, length in scan_shard(str(path)).members.values():
+        content[position : position + length] = bytes(length)
+    path.write_bytes(content)
+
+
+def moved(path):
+    path.write_text(path.read_text().replace("[512,", "[513,"))
+
+
+IMAGE, TAR, META, INDEX = "images/00001_c0_s1_0000.jpg", "shards/000001.tar", "meta.jsonl", "shards/index.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(damage(IMAGE, change) for change in (gone, empty, cut_off, blank)),
+        *(damage(META, change) for change in (gone, empty, cut_off, blank)),
+        *(damage(TAR, change) for change in (gone, empty, cut_off, blank, without_last_picture, with_blank_pictures)),
+        *(damage(INDEX, change) for change in (gone, empty, moved)),
+        damage("sheet.jpg", empty),
+    ],
+)
+def test_what_is_missing_or_damaged_is_written_again(stages, caplog, name, change):
+    options = SHARDS if name.startswith("shards") else FILES
+    export_pictures(stages, options)
+    before = content_of(stages / "DiffPerson")
+    change(stages / "DiffPerson" / name)
+    assert content_of(stages / "DiffPerson") != before
+    summary = export_pictures(stages, options)
+    assert summary.complete and content_of(stages / "DiffPerson") == before
+    if name != "sheet.jpg":
+        assert not summary.reused
+        assert "DiffPerson is incomplete or damaged; what is missing is written again" in caplog.text
+    assert export_pictures(stages, options).reused and not (stages / "DiffPerson.parts").exists()
+
+
+@pytest.mark.parametrize("options", [FILES, SHARDS], ids=["files", "shards"])
+def test_what_is_missing_is_written_again_in_shards(stages, options):
+    export_pictures(stages, options)
+    place = stages / "DiffPerson"
+    before = content_of(place)
+    shutil.rmtree(place / ("shards" if options.shard_size else "images"))
+    (place / "tmpabcdefgh.tmp").touch()  # of an export that was killed
+    assert [export_pictures(stages, options, Shard(index, 2)).complete for index in (2, 1)] == [False, True]
+    assert content_of(place) == before
 
 
 def test_a_full_disk_leaves_parts_that_are_continued(stages, monkeypatch):

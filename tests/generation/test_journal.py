@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from fastreid.generation.journal import Journal, JournalError
+from fastreid.generation.journal import Journal
+from fastreid.generation.rows import JournalError
 from fastreid.generation.shards import Shard
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.lock import InUseError
@@ -49,7 +50,9 @@ def test_an_incomplete_last_line_is_not_a_row_and_is_removed(tmp_path, caplog):
 @pytest.mark.parametrize("line", ["nonsense", "[1]", '{"gid": 1}'])
 def test_a_damaged_line_in_the_middle_is_named(tmp_path, line):
     (tmp_path / "manifest-1of1.jsonl").write_text('{"gid": 0, "number": 0}\n' + line + '\n{"gid": 2, "number": 0}\n')
-    with pytest.raises(JournalError, match="line 2 is no row of a manifest"):
+    with pytest.raises(
+        JournalError, match="manifest-1of1.jsonl is damaged: line 2 (is not a JSON object|has no number)"
+    ):
         Journal(tmp_path).rows()
 
 

@@ -17,6 +17,7 @@ from fastreid.generation.journal import Journal
 from fastreid.generation.painter import Painter
 from fastreid.generation.people import people_of
 from fastreid.generation.plans import PicturePlan
+from fastreid.generation.rows import JournalError
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import generate, write_reference
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
@@ -101,6 +102,12 @@ def test_the_reference_set_is_the_same_in_shards_and_after_training(make_cfg, tm
         name = f"{number:04d}.png"
         assert (other.parent / name).read_bytes() == (index.parent / name).read_bytes()
     assert (other.parent / "sheet.jpg").is_file()
+    whole_picture = (other.parent / "0001.png").read_bytes()
+    leftover = other.parent / ".0002.png.abcdefgh.tmp"
+    leftover.touch()
+    (other.parent / "0001.png").write_bytes(whole_picture[:200])
+    write_reference(parts, Shard())
+    assert (other.parent / "0001.png").read_bytes() == whole_picture and not leftover.exists()
 
 
 def test_the_same_pictures_in_shards_in_other_batches_and_after_a_stop(factory, monkeypatch):
@@ -214,14 +221,18 @@ def test_a_round_that_was_stopped_ends_before_it_is_judged(factory, monkeypatch)
     assert len(whole) >= 3 * 12 and all(topped_up(f"part{count}", count) == whole for count in range(7, 12))
 
 
-def test_pictures_that_are_gone_are_written_again(factory, caplog):
+def test_pictures_that_are_gone_or_damaged_are_written_again(factory, caplog):
     cfg = factory()
     generate(cfg, Shard())
     before = pictures(cfg)
     folder = Path(cfg.OUTPUT_DIR) / "pictures"
     (folder / "00001/0002.png").unlink()
-    assert generate(cfg, Shard()) == 1
-    assert "1 pictures of the manifest are gone; they are written again" in caplog.text
+    (folder / "00002/0000.png").write_bytes(b"")
+    leftover = folder / "00000/.0001.png.abcdefgh.tmp"  # of a picture that is whole
+    leftover.touch()
+    assert generate(cfg, Shard()) == 2
+    assert "2 pictures of the manifest are gone or damaged; they are written again" in caplog.text
+    assert not leftover.exists()
     assert pictures(cfg) == before
     assert sum(len(path.read_text().splitlines()) for path in _manifests(folder)) == 9
 
@@ -353,3 +364,23 @@ def test_it_is_the_picture_of_diffusers(make_cfg):
         ).images[0]
         difference = np.asarray(picture).astype(int) - np.asarray(expected)
         assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("content", [b"[1]\n", b'{"gid": 0, "caption": "a', b"\xff\x00\xfe", b"{}\n"])
+def test_damaged_captions_are_named_and_written_again(factory, content):
+    cfg = factory()
+    path = Path(cfg.OUTPUT_DIR) / "captions/captions.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(JournalError, match=r"captions.jsonl is damaged: line 1 .* run the stage caption again"):
+        generate(cfg, Shard())
+    caption(cfg, Shard())
+    assert path.read_bytes() == whole
+
+
+def test_captions_that_are_cut_off_between_lines_are_noticed(factory):
+    cfg = factory()
+    path = Path(cfg.OUTPUT_DIR) / "captions/captions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(ConfigError, match=r"for each training image of 2 people \(the first is p1 of csv:.*run the"):
+        generate(cfg, Shard())

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fastreid.utils import lock
-from fastreid.utils.lock import NAME, InUseError, NotWritableError, acquire, folder_lock, path_lock, release
+from fastreid.utils.lock import NAME, InUseError, NotWritableError, acquire, folder_lock, is_locked, path_lock, release
 
 HOLDER = """
     import os, sys, time
@@ -174,3 +174,11 @@ def test_a_lock_file_whose_holder_removed_it_is_not_believed(tmp_path, monkeypat
     monkeypatch.setattr(lock, "_lock", removed_meanwhile)
     with folder_lock(tmp_path):
         assert path.exists() and refused_elsewhere(tmp_path)
+
+
+def test_locks_of_files_are_seen(tmp_path):
+    assert not is_locked(tmp_path / "a.json") and os.listdir(tmp_path) == []
+    with path_lock(tmp_path / "a.json"):
+        assert is_locked(tmp_path / "a.json") and not is_locked(tmp_path / "b.json")
+    (tmp_path / ".a.json.lock").touch()  # of a process that was killed
+    assert not is_locked(tmp_path / "a.json")

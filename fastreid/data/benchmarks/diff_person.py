@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from fastreid.data.benchmarks.base import Benchmark, Protocol
+from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import FirstOf, Folder, Shards
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
+from fastreid.data.scan import log_once
 from fastreid.structures import PersonImage, View
 from fastreid.utils.suggest import explain_choice
+
+logger = logging.getLogger(__name__)
 
 NAME = "DiffPerson"
 IMAGES, SHARDS, META, EXPORT = "images", "shards", "meta.jsonl", "export.json"
@@ -81,14 +86,32 @@ def load_diff_person(root: str | Path, exclude_sources: Sequence[str] = ()) -> I
 
 def _train(root: Path, excluded: Sequence[str]) -> list[PersonImage]:
     images = DIFF_PERSON.load(NAME, root).train
+    home = DIFF_PERSON.home(root)
+    _warn_of_counts(home, Sizes.of(images))
     if not excluded:
         return images
-    home = DIFF_PERSON.home(root)
     numbers = source_numbers(read_sources(home), excluded, f"{home / EXPORT}")
     kept = [image for image in images if int(_match(Path(image.path))["source"]) not in numbers]
     if not kept:
         raise DatasetError(f"{home}: DATASETS.EXCLUDE_SOURCES {list(excluded)} leaves no picture")
     return kept
+
+
+def _warn_of_counts(home: Path, found: Sizes) -> None:
+    """Warn if the numbers of images and people are not those of export.json, if there is one."""
+    try:
+        facts = json.loads((home / EXPORT).read_text(encoding="utf-8"))
+        exported = Sizes(facts["images"], facts["people"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # only the sources in it are needed
+        return
+    if (found.images, found.ids) != (exported.images, exported.ids):
+        log_once(
+            logger,
+            logging.WARNING,
+            f"{home} has {found.images} images of {found.ids} people, where {EXPORT} has {exported.images} of "
+            f"{exported.ids}: files are missing, or are there twice. Run the stage export again, or copy the folder "
+            "again",
+        )
 
 
 def read_sources(home: Path) -> list[str]:
@@ -105,7 +128,7 @@ def read_sources(home: Path) -> list[str]:
         raise DatasetError(
             f"{path} is missing: it names the sources that DATASETS.EXCLUDE_SOURCES leaves out. Copy it again"
         ) from None
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         sources = None
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
         raise DatasetError(f"{path} is damaged: it has no list of sources. Copy it again")

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fastreid.generation.filters.base import PictureFilter
-from fastreid.generation.journal import JournalError
+from fastreid.generation.rows import JournalError
 from fastreid.utils.files import atomic_write
+from fastreid.utils.lock import path_lock
 
 Thresholds = dict[str, dict[str, dict[str, float]]]
 """Source -> filter -> name -> value."""
+
+
+_KINDS = {"filters": list, "models": dict, "thresholds": dict}
 
 
 class StageSettings:
@@ -66,24 +70,27 @@ class StageSettings:
             thresholds: filter -> name -> value.
 
         Raises:
+            JournalError: as `check`, as another shard may have begun the stage meanwhile.
             DiskError: the disk is full.
         """
-        stored = self._read()
-        content = {
-            "filters": self._filters,
-            "models": {**stored["models"], **self._models},
-            "thresholds": {**stored["thresholds"], source: thresholds},
-        }
-        with atomic_write(self._path) as file:
-            json.dump(content, file, indent=2, sort_keys=True)
+        with path_lock(self._path, wait=True):
+            self.check()
+            stored = self._read()
+            content = {
+                "filters": self._filters,
+                "models": {**stored["models"], **self._models},
+                "thresholds": {**stored["thresholds"], source: thresholds},
+            }
+            with atomic_write(self._path) as file:
+                json.dump(content, file, indent=2, sort_keys=True)
 
     def _read(self) -> dict[str, Any]:
         if not self._path.exists():
             return {"filters": self._filters, "models": {}, "thresholds": {}}
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            if isinstance(content, dict) and content.keys() >= {"filters", "models", "thresholds"}:
+            if all(isinstance(content[name], kind) for name, kind in _KINDS.items()):
                 return content
-        except ValueError:
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         raise JournalError(f"{self._path} is damaged: restore it, or delete {self._path.parent} to filter again")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fastreid.data.picture_grid import picture_grid, spread_evenly, stacked
 from fastreid.generation.filters.base import UNREADABLE
-from fastreid.generation.journal import Row
+from fastreid.generation.rows import Row
 
 SHOWN = 16
 """Most pictures of each reason."""

@@ -16,7 +16,8 @@ from fastreid.generation.filters.settings import StageSettings
 from fastreid.generation.filters.sheet import filter_sheet
 from fastreid.generation.filters.sources import Embed, RealImages, Sources
 from fastreid.generation.filters.summary import FilterSummary, Rounds, summarise
-from fastreid.generation.journal import Journal, JournalWriter, Row
+from fastreid.generation.journal import Journal, JournalWriter
+from fastreid.generation.rows import PICTURE_ROW, VERDICT_ROW, Row
 from fastreid.generation.shards import Shard
 from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.progress import progress
@@ -50,7 +51,8 @@ class FilterStage:
     models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._pictures, self._journal = Journal(self.output_dir / PICTURES), Journal(self.output_dir / FILTER)
+        self._pictures = Journal(self.output_dir / PICTURES, PICTURE_ROW)
+        self._journal = Journal(self.output_dir / FILTER, VERDICT_ROW)
         self._settings = StageSettings(self._journal.folder / SETTINGS, self.filters, self.models)
         self._sources = Sources(self.sources, self.embed, self.filters, self._settings)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fastreid.generation.journal import Row
+from fastreid.generation.rows import Row
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
         image, caption = row["image"], row["caption"]
         if isinstance(image, str) and isinstance(caption, str) and image:
             return image, " ".join(caption.split())
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise ConfigError(
         f'the captions {path}, line {number}: expected {{"image": PATH, "caption": TEXT}}, got {line.strip()!r:.120}'

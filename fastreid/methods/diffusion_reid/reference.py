@@ -21,6 +21,7 @@ INDEX = "reference.json"
 """The file that lists a finished set: {"pictures": [{"file": PATH, "prompt": TEXT}, …], "settings": {…}}."""
 _KEY = "DIFFPERSON.DI"
 _BATCH = 16
+_AGAIN = "`tools/diffperson.py reference` writes again what is missing or damaged"
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,20 @@ def read_reference(folder: str) -> list[ReferencePicture]:
         )
     try:
         rows = json.loads(read_text(path))["pictures"]
-        found = [ReferencePicture(path.parent / row["file"], row["prompt"]) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
+        found = [ReferencePicture(path.parent / row["file"], _text(row["prompt"])) for row in rows]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged ({error}): delete the folder and write the reference set again") from None
     if missing := [str(picture.path) for picture in found if not picture.path.is_file()]:
-        raise ConfigError(f"{len(missing)} of {len(found)} pictures of the reference set are missing: {missing[0]}")
+        raise ConfigError(
+            f"{len(missing)} of {len(found)} pictures of the reference set are missing: {missing[0]}. {_AGAIN}"
+        )
     return found
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is no prompt")
+    return value
 
 
 class ReferenceSet(nn.Module):
@@ -110,5 +119,5 @@ def _pixels(path: Path, size: tuple[int, int]) -> Tensor:
         with Image.open(path) as picture:
             resized = picture.convert("RGB").resize(size[::-1], Image.Resampling.BICUBIC)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the reference picture {path} cannot be read: {error}") from error
+        raise ConfigError(f"the reference picture {path} cannot be read: {error}. {_AGAIN}") from error
     return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).float()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
-from fastreid.data.benchmarks.diff_person import file_name, read_generated
+from fastreid.data.benchmarks.diff_person import file_name, load_diff_person, read_generated
 from fastreid.data.datasets import DatasetError
 from fastreid.engine.fingerprints import data_fingerprint
 from fastreid.evaluation.protocols import check_protocol
@@ -138,6 +138,16 @@ def test_sources_that_are_not_known(shards, content, message):
     assert len(build_datasets(config(shards), "DiffPerson")[0].train) == 15
     with pytest.raises(DatasetError, match=message):
         build_reid_train_loader(config(shards, "DATASETS.EXCLUDE_SOURCES", ["MSMT17"]))
+
+
+def test_other_numbers_of_images_than_those_of_the_export_are_said(exported, tmp_path, caplog):
+    shutil.copytree(exported["files"] / "DiffPerson", tmp_path / "DiffPerson")
+    assert len(load_diff_person(tmp_path).train) == 15 and "images of" not in caplog.text
+    for path in (tmp_path / "DiffPerson/images").glob("00003_*"):
+        path.unlink()
+    with caplog.at_level("WARNING"):
+        load_diff_person(tmp_path, exclude_sources=["CUHK03"]).train  # noqa: B018 - it is read now
+    assert "has 11 images of 3 people, where export.json has 15 of 4: files are missing" in caplog.text
 
 
 def test_it_cannot_be_evaluated(exported):

@@ -17,7 +17,7 @@ from fastreid.generation.filters.reid import ReidFilter
 from fastreid.generation.journal import Journal
 from fastreid.rendering import RenderConfig, RenderRequest, render_person
 from fastreid.structures import PersonImage
-from tests.generation.filters.toys import ROUNDS, rows_of, save, stage
+from tests.generation.filters.toys import ROUNDS, picture_row, rows_of, save, stage
 
 PEOPLE, REAL, HELD, GOOD = 10, 16, 6, 8
 REQUEST = RenderRequest("Market1501", PEOPLE, 2, 12, 0, RenderConfig(lookalike_group=1, bystander=0, occlusion=0))
@@ -95,7 +95,7 @@ def outcome(tmp_path_factory):
     for gid in range(PEOPLE):
         for number, (kind, pixels) in enumerate(planted(gid, real[gid])):
             kinds[gid, number] = kind
-            rows.append({"gid": gid, "number": number, "file": f"{gid}/{number}.png", "source": "A"})
+            rows.append(picture_row(gid, number, f"{gid}/{number}.png"))
             save(folder / "pictures" / rows[-1]["file"], pixels)
     with Journal(folder / "pictures").writer() as writer:
         writer.add(*rows)

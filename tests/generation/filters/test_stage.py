@@ -13,10 +13,22 @@ from fastreid.generation.filters import FilterError, RealImages
 from fastreid.generation.filters.near_copy import NearCopyFilter
 from fastreid.generation.filters.reid import ReidFilter
 from fastreid.generation.filters.reid_scores import held_out_scores
+from fastreid.generation.filters.settings import StageSettings
 from fastreid.generation.filters.summary import Rounds
-from fastreid.generation.journal import Journal, JournalError
+from fastreid.generation.journal import Journal
+from fastreid.generation.rows import JournalError
 from fastreid.generation.shards import Shard
-from tests.generation.filters.toys import ROUNDS, embed, real_images, rows_of, save, stage, toy_image, write_pictures
+from tests.generation.filters.toys import (
+    ROUNDS,
+    embed,
+    picture_row,
+    real_images,
+    rows_of,
+    save,
+    stage,
+    toy_image,
+    write_pictures,
+)
 
 PEOPLE = range(5)
 WRONG = 4  # number of the picture that shows the next person
@@ -150,8 +162,7 @@ def test_pictures_of_a_later_round_are_judged_beside_the_earlier_ones(written, f
             save(folder / f"pictures/{gid:05d}/{number:04d}.png", toy_image(gid, f"written {gid} {number}"))
     save(folder / "pictures/00000/0007.png", toy_image(0, "written 0 0"))  # equal to a kept one
     with Journal(folder / "pictures").writer("round2") as writer:
-        writer.add(*({"gid": g, "number": n, "file": f"{g:05d}/{n:04d}.png", "source": "A"}
-                     for g in (0, 4) for n in write_later))  # fmt: skip
+        writer.add(*(picture_row(g, n, f"{g:05d}/{n:04d}.png") for g in (0, 4) for n in write_later))
     stage(folder, written[1]).run(ROUNDS)
     rows = rows_of(folder)
     assert [row for row in rows if row["number"] < 6] == written[2]
@@ -222,9 +233,10 @@ def test_other_settings_are_refused(written, folder):
         stage(folder, written[1], {"near_copy": NearCopyFilter(max_correlation=0.5)}).run(ROUNDS)
     with pytest.raises(JournalError, match="another re-ID model of A: a.pth, now b.pth"):
         stage(folder, written[1], models={"A": "b.pth"}).run(ROUNDS)
-    (folder / "filter/settings.json").write_text("{")
-    with pytest.raises(JournalError, match=r"settings.json is damaged"):
-        stage(folder, written[1]).run(ROUNDS)
+    for content in ("{", "[]", "{}", "[" * 100_000, '{"filters": [], "models": [], "thresholds": {}}'):
+        (folder / "filter/settings.json").write_text(content)
+        with pytest.raises(JournalError, match=r"settings.json is damaged"):
+            stage(folder, written[1]).run(ROUNDS)
 
 
 def test_people_with_too_few_pictures_are_short_until_the_last_round(written, folder):
@@ -270,3 +282,15 @@ def test_the_sheet_has_a_band_for_each_reason(written, folder):
     bands = len(reasons) - 1
     assert sheet.size == (8 * 84, 24 * len(reasons) + (2 + bands - 1) * 164)
     assert np.asarray(sheet).std() > 20
+
+
+def test_two_shards_that_begin_at_the_same_time_have_the_same_filters(folder):
+    one, other = (
+        StageSettings(folder / "filter/settings.json", {"near_copy": NearCopyFilter(max_correlation=value)}, {})
+        for value in (0.5, 0.9)
+    )
+    one.check()
+    other.check()  # neither has written anything
+    one.add("A", {})
+    with pytest.raises(JournalError, match=r"begun with other filters.*0.5.*0.9"):
+        other.add("A", {})

@@ -43,6 +43,12 @@ def real_images(folder, people, count=6):
     return found
 
 
+def picture_row(gid, number, file, source="A"):
+    """The row of a written picture."""
+    facts = {"person": str(gid), "prompt": "a photo of a person", "caption": "", "swapped": ""}
+    return {"gid": gid, "number": number, "file": file, "source": source, **facts}
+
+
 def write_pictures(folder, people, numbers, source_of=lambda gid: "A", shows=lambda gid, number: gid):
     """Write pictures and their rows as the stage `generate` does."""
     rows = []
@@ -50,7 +56,7 @@ def write_pictures(folder, people, numbers, source_of=lambda gid: "A", shows=lam
         for number in numbers:
             file = f"{gid:05d}/{number:04d}.png"
             save(folder / "pictures" / file, toy_image(shows(gid, number), f"written {gid} {number}"))
-            rows.append({"gid": gid, "number": number, "file": file, "source": source_of(gid)})
+            rows.append(picture_row(gid, number, file, source_of(gid)))
     with Journal(folder / "pictures").writer() as writer:
         writer.add(*rows)
 

@@ -50,6 +50,7 @@ def test_a_missing_caption_is_named_with_the_nearest_file(tmp_path):
         ([{"image": "a", "caption": 3}], "line 1: expected"),
         ([{"image": "a", "caption": "x"}, {"image": "./a", "caption": "y"}], "line 2: ./a has another caption"),
         ([""], "the file is empty"),
+        (["[" * 100_000], "line 1: expected"),
     ],
 )
 def test_damaged_files(tmp_path, rows, said):
