@@ -79,7 +79,7 @@ def read_run(name: str, folder: str | Path) -> Run:
     if set(run.results) != set(run.lists):
         raise ReportError(
             f"{folder}: results.json is about {sorted(run.results)} but ranked_lists.json about "
-            f"{sorted(run.lists)}; evaluate again with: {_command(folder)}"
+            f"{sorted(run.lists)}; evaluate again with: {_command(folder / 'ranked_lists.json')}"
         )
     return run
 
@@ -109,7 +109,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
 
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
-    command = _command(path.parent)
+    command = _command(path)
     try:
         return parse(read_text(path))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -137,8 +137,8 @@ def _groups(text: str) -> dict[str, Any]:
     return groups
 
 
-def _command(folder: Path) -> str:
-    """Return the command that writes a run's files; a finished training is only evaluated again."""
-    config = folder / "config.yaml"  # has every key of the run, if the run has come that far
-    recipe = str(config) if config.is_file() else "CONFIG_OF_THE_RUN"
-    return f"python tools/train_net.py --config-file {recipe} --resume OUTPUT_DIR {folder}"
+def _command(path: Path) -> str:
+    """Return the command that writes a file of a run; a finished training is only evaluated again."""
+    config = path.with_name("config.yaml")  # has every key of the run, if the run has come that far
+    recipe = str(config) if config.is_file() and path != config else "CONFIG_OF_THE_RUN"
+    return f"python tools/train_net.py --config-file {recipe} --resume OUTPUT_DIR {path.parent}"
