@@ -235,6 +235,7 @@ def training_images(cfg: CfgNode, *, needs_labels: bool = True) -> TrainingImage
     _check_sources(sources)
     if needs_labels:
         _check_labels(sources)
+        refuse_shared_files(sources)
     union = _union(sources, combineall=cfg.DATASETS.COMBINEALL, part=TrainingPart.from_config(cfg))
     return TrainingImages(*union, sources)
 
@@ -273,7 +274,6 @@ def _check_sources(sources: Sequence[ImageDataset]) -> None:
                 f"DATASETS.NAMES has {named[home]} and {dataset.name}, which train on the same people; name one of them"
             )
         named[home] = dataset.name
-    refuse_shared_files(sources)
     for dataset in sources:
         if not dataset.train and not dataset.combineall:
             raise DatasetError(f"{dataset.name} has no training images")
