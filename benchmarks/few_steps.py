@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Measures what fewer steps of the solver cost: time, and what the re-identification filter says of the pictures.
 
-    python benchmarks/few_steps.py [--per-person 4] [--output logs/few_steps]
+    python benchmarks/few_steps.py [--per-person 4] [--output logs/few_steps] [--lora FILE]
 
 `./quickstart.sh diffperson` trains the generator and the models of the filter. Each row writes pictures of all people
 with the same seeds, and filters them by thresholds that are calibrated on held-out real images. Time includes loading
-the generator. The first row is the baseline.
+the generator. The first row is the baseline. With --lora there are rows of latent consistency sampling with these
+LoRA weights, which must have been trained for the Stable Diffusion of the quickstart.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 from fastreid.config import CfgNode, get_cfg
+from fastreid.generation.few_steps import CONSISTENCY
 from fastreid.generation.filtering import filter_pictures
 from fastreid.generation.journal import Journal
 from fastreid.generation.shards import Shard
@@ -38,13 +40,13 @@ def config(folder: Path, *keys: object) -> CfgNode:
     return cfg
 
 
-def measure(folder: Path, solver: str, steps: int, per_person: int) -> tuple[float, float, float]:
+def measure(folder: Path, solver: str, steps: int, per_person: int, *more: object) -> tuple[float, float, float]:
     """Return pictures per second, the mean s_id of the filter, and the share that it keeps in percent."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in ("captions", "train"):
         (folder / name).symlink_to(QUICKSTART / name)
-    keys = ["DIFFPERSON.GEN.SOLVER", solver, "DIFFPERSON.GEN.STEPS", steps, "DIFFPERSON.GEN.PER_ID", per_person]
+    keys = ["DIFFPERSON.GEN.SOLVER", solver, "DIFFPERSON.GEN.STEPS", steps, "DIFFPERSON.GEN.PER_ID", per_person, *more]
     cfg = config(folder, *keys, "DIFFPERSON.FILTER.MODE", "threshold", "DIFFPERSON.FILTER.NAMES", "['reid']")
     start = time.perf_counter()
     written = generate(cfg, Shard())
@@ -60,13 +62,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--per-person", type=int, default=4, metavar="N", help="pictures (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("logs/few_steps"), help="default: %(default)s")
+    parser.add_argument("--lora", type=Path, metavar="FILE", help="LCM-LoRA of this Stable Diffusion")
     args = parser.parse_args()
+    consistent = ("DIFFPERSON.GEN.LORA", args.lora, "DIFFPERSON.GEN.GUIDANCE", 1.5)
+    rows = [*((*row, ()) for row in ROWS), *((CONSISTENCY, steps, consistent) for steps in (8, 4) if args.lora)]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     table: list[list[object]] = []
     rates: list[float] = []
-    for solver, steps in ROWS:
+    for solver, steps, more in rows:
         folder = args.output.resolve() / f"{solver.replace('+', 'p')}{steps}"
-        rate, identity, kept = measure(folder, solver, steps, args.per_person)
+        rate, identity, kept = measure(folder, solver, steps, args.per_person, *more)
         rates.append(rate)
         table.append([solver, steps, f"{rate:.1f}", f"{rate / rates[0]:.1f}", f"{identity:.2f}", f"{kept:.0f}"])
     print(tabulate(table, HEADERS, "github", disable_numparse=True))

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fastreid.generation.few_steps import add_lora_file, consistency_solver
 from fastreid.generation.plans import PicturePlan
 from fastreid.modeling.diffusion import Schedule
 from fastreid.modeling.diffusion.text import IDENTITY_WORD, TextEncoder
@@ -35,8 +36,14 @@ class Painter:
         num_steps: steps of the solver.
         guidance: scale of classifier-free guidance; 1 or less uses none.
         batch_size: pictures of a batch.
+        lora: file of LoRA weights that are added to the UNet; "" for none.
+        consistency: take the solver of latent consistency models, with the betas of the schedule.
         vectors_of: numbers of people [B] -> vectors of their identity words [B, m, D]; None if there are none.
         autocast: makes the context of mixed precision.
+
+    Raises:
+        ConfigError: `lora` is missing, damaged, or does not fit.
+        OptionError: the solver cannot take so many steps.
 
     Attributes:
         pipeline: the pipeline of diffusers.
@@ -56,6 +63,8 @@ class Painter:
         guidance: float,
         batch_size: int,
         vectors_of: Callable[[Tensor], Tensor] | None = None,
+        lora: str = "",
+        consistency: bool = False,
         autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ) -> None:
         shield_diffusers()
@@ -64,18 +73,21 @@ class Painter:
         self._text, self._vectors_of, self._autocast = text, vectors_of, autocast
         self._size, self.batch_size = size, batch_size
         self._device = next(unet.parameters()).device
+        self._draws_noise, solver = consistency, schedule.make_solver()
         make: Any = StableDiffusionPipeline  # mypy sees no members of diffusers' pipelines
         self.pipeline = make(
             vae=vae,
             text_encoder=text.model,
             tokenizer=text.tokenizer,
             unet=unet,
-            scheduler=schedule.make_solver(),
+            scheduler=consistency_solver(solver, num_steps) if consistency else solver,
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
         self.pipeline.set_progress_bar_config(disable=True)
+        if lora:
+            add_lora_file(self.pipeline, lora)
         self.options = {"num_inference_steps": num_steps, "guidance_scale": guidance}
         channels, factor = unet.config.in_channels, 2 ** (len(vae.config.block_out_channels) - 1)
         self._latent_shape = (channels, size[0] // factor, size[1] // factor)
@@ -89,7 +101,8 @@ class Painter:
             plans: the plans.
         """
         filled = [*plans, *[plans[-1]] * (self.batch_size - len(plans))]
-        latents = torch.stack([self.noise(plan.seed) for plan in filled])
+        generators = [torch.Generator().manual_seed(plan.seed) for plan in filled]
+        latents = torch.stack([self._noise(generator) for generator in generators])
         with self._autocast():
             found = self.pipeline(
                 prompt_embeds=self._embedded(filled),
@@ -98,6 +111,7 @@ class Painter:
                 height=self._size[0],
                 width=self._size[1],
                 output_type="np",
+                generator=generators if self._draws_noise else None,  # in the steps after the first
                 **self.options,
             ).images
         pixels = (np.asarray(found, dtype=np.float32) * 255).round().clip(0, 255).astype(np.uint8)
@@ -105,7 +119,10 @@ class Painter:
 
     def noise(self, seed: int) -> Tensor:
         """Return the latent [C, h, w] that a picture starts from."""
-        return torch.randn(self._latent_shape, generator=torch.Generator().manual_seed(seed))
+        return self._noise(torch.Generator().manual_seed(seed))
+
+    def _noise(self, generator: torch.Generator) -> Tensor:
+        return torch.randn(self._latent_shape, generator=generator)
 
     def _embedded(self, plans: Sequence[PicturePlan]) -> Tensor:
         return torch.cat([self._row(plan.gid if IDENTITY_WORD in plan.prompt else -1, plan.prompt) for plan in plans])

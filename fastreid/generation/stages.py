@@ -17,6 +17,7 @@ import torch
 from fastreid.config import CfgNode, ConfigError, image_size, resolve_device, with_values
 from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.caption import captions_file
+from fastreid.generation.few_steps import CONSISTENCY
 from fastreid.generation.painter import Painter
 from fastreid.generation.people import Identity, digest_of, enough_images, people_of
 from fastreid.generation.plans import PicturePlan, Swaps, plan_of, reference_plans
@@ -244,24 +245,28 @@ def _trained_painter(cfg: CfgNode, num_people: int, gid: int | None = None) -> P
 def _painter(cfg: CfgNode, text: Any, vae: Any, unet: Any, vectors_of: Any) -> Painter:
     gen, folder = cfg.DIFFPERSON.GEN, cfg.DIFFPERSON.SD.WEIGHTS
     device = torch.device(resolve_device(cfg.MODEL.DEVICE))
+    consistency = gen.SOLVER == CONSISTENCY
+    solver = "ddim" if consistency else gen.SOLVER
+    autocast = functools.partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=cfg.TEST.AMP.ENABLED)
     with option_keys(_KEYS):
         schedule = Schedule.from_pretrained(
-            folder, solver=gen.SOLVER, num_timesteps=timesteps_in(folder), key="DIFFPERSON.SD.WEIGHTS", key_of=_KEYS
+            folder, solver=solver, num_timesteps=timesteps_in(folder), key="DIFFPERSON.SD.WEIGHTS", key_of=_KEYS
         )
         schedule.reverse(gen.STEPS, "cpu")  # raises if the number of steps is impossible
-    autocast = functools.partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=cfg.TEST.AMP.ENABLED)
-    return Painter(
-        text=text.to(device),
-        vae=vae.to(device).eval(),
-        unet=unet.to(device).eval(),
-        schedule=schedule,
-        size=image_size(cfg),
-        num_steps=gen.STEPS,
-        guidance=gen.GUIDANCE,
-        batch_size=gen.BATCH,
-        vectors_of=vectors_of,
-        autocast=autocast,
-    )
+        return Painter(
+            text=text.to(device),
+            vae=vae.to(device).eval(),
+            unet=unet.to(device).eval(),
+            schedule=schedule,
+            size=image_size(cfg),
+            num_steps=gen.STEPS,
+            guidance=gen.GUIDANCE,
+            batch_size=gen.BATCH,
+            vectors_of=vectors_of,
+            lora=gen.LORA,
+            consistency=consistency,
+            autocast=autocast,
+        )
 
 
 def _row_facts(cfg: CfgNode) -> dict[str, Any]:
@@ -280,6 +285,7 @@ def _common_settings(cfg: CfgNode) -> dict[str, Any]:
         "format": keys.GEN.FORMAT,
         "grammar": sha256_of(keys.GRAMMAR),
         "mixed precision": cfg.TEST.AMP.ENABLED,
+        **({"LoRA": sha256_of(keys.GEN.LORA)} if keys.GEN.LORA else {}),
     }
 
 

@@ -19,7 +19,7 @@ from fastreid.config.ranges import (
 from fastreid.methods.diffusion_reid.export_config import KEYS as EXPORT_KEYS
 from fastreid.methods.diffusion_reid.filter_config import KEYS as FILTER_KEYS
 
-SOLVERS = ("ddim", "dpm++", "euler", "pndm")
+SOLVERS = ("ddim", "dpm++", "euler", "pndm", "lcm")
 
 _MODEL = {
     # Folder of Stable Diffusion in the format of diffusers, with unet/, vae/, scheduler/, tokenizer/, text_encoder/.
@@ -99,8 +99,10 @@ _STAGES = {
     "MIN_IMAGES": Key(2, COUNT),
     # Pictures of each person.
     "GEN.PER_ID": Key(200, COUNT),
-    # Solver: "ddim", "dpm++", "euler" or "pndm".
+    # Solver: "ddim", "dpm++", "euler", "pndm", or "lcm" (latent consistency, with weights for it in GEN.LORA).
     "GEN.SOLVER": Key("ddim", one_of(*SOLVERS)),
+    # File of LoRA weights of diffusers or kohya that are added while pictures are written, such as LCM-LoRA; "": none.
+    "GEN.LORA": Key("", TEXT, is_path=True),
     # Steps of the solver.
     "GEN.STEPS": Key(50, COUNT),
     # Scale of classifier-free guidance; 1 or less uses none.
