@@ -230,6 +230,7 @@ from fastreid.utils.errors import reported_as
 from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import path_lock
 
+signal.signal(getattr(signal, sys.argv[1]), signal.SIG_DFL)  # nohup ignores SIGHUP
 with reported_as("tool"), path_lock("new.txt"), atomic_write("new.txt") as file:
     reader, writer = os.pipe()
     worker = os.fork()
