@@ -117,7 +117,7 @@ def refuse_shared_files(sources: Sequence[ImageDataset]) -> None:
     """
     if len(sources) < 2 or not any(getattr(dataset, "place", "") for dataset in sources):
         return
-    folder_of = functools.lru_cache(None)(os.path.realpath)
+    folder_of = functools.lru_cache(None)(lambda folder: os.path.realpath(folder))
     seen: dict[tuple[str, str], str] = {}
     for dataset in sources:
         paths = (image.path for image in dataset.train)

@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from fastreid.data.benchmarks.base import SPLITS
@@ -147,7 +147,7 @@ def _separator_hint(header: Sequence[str]) -> str:
 
 def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
     """Report all kinds of mistakes at once, each with its first lines."""
-    seen: dict[tuple[str, bool], int] = {}
+    seen: dict[tuple[Hashable, bool], int] = {}
     mistakes: dict[str, list[str]] = {}
     suffixes = image_suffixes()
 
@@ -172,7 +172,8 @@ def _check_values(file: Path, rows: Sequence[tuple[int, Values]]) -> None:
         if _BELOW.fullmatch(person) and person != NO_PERSON:
             note("person is below -1", line, person)
         # Over query and gallery together: an image in both would find itself.
-        key = os.path.normpath(path) if split == "train" else file_identity(path)
+        is_train = split == "train"
+        key = (os.path.normpath(path) if is_train else file_identity(path), is_train)
         if key in seen:
             note("the same image again", line, f"{row['path']} (line {seen[key]})")
         seen.setdefault(key, line)

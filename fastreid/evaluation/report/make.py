@@ -34,8 +34,9 @@ def make_report(folders: Mapping[str, str | Path], output: str | Path, results: 
     """
     if not folders:
         raise ReportError("a report needs at least one run")
-    for path in filter(None, (output, results)):
-        check_output(path, _files_of(folders))
+    for path in (output, results):
+        if path is not None:
+            check_output(path, _files_of(folders))
     runs = [read_run(name, folder) for name, folder in folders.items()]
     try:
         check_comparable(runs)
