@@ -73,3 +73,11 @@ def test_impossible_requests_are_one_sentence(tmp_path):
     same = run_words(tmp_path, "stage1", "--output", "page.json")
     assert same.returncode == 1 and "cannot both be written to page.json; give another --results" in same.stderr
     assert not (tmp_path / "page.json").exists()
+
+
+def test_a_damaged_config_is_not_what_it_is_written_again_with(tmp_path):
+    write_runs(tmp_path)
+    (tmp_path / "stage1/config.yaml").write_bytes(b"\xff\xfe\x00")
+    done = run_tool(tmp_path, tmp_path)
+    assert done.returncode == 1 and "write it again with" in done.stderr
+    assert "--config-file CONFIG_OF_THE_RUN --resume" in done.stderr

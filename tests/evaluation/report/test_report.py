@@ -209,9 +209,6 @@ def test_a_file_that_is_not_text_must_be_written_again(runs):
     with pytest.raises(ReportError, match="metrics.json is not text in UTF-8.*write it again with") as error:
         report_of(runs)
     assert "save the file" not in str(error.value)
-    (runs[0] / "config.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ReportError, match="config.yaml is .*--config-file CONFIG_OF_THE_RUN --resume"):
-        report_of(runs)
 
 
 def test_the_error_says_what_ranked_lists_lack(runs):
