@@ -349,7 +349,7 @@ def _remedy(key: str, value: Any, rule: Rule) -> str:
     """Return what to type if there are numbers instead of names."""
     if rule is not NAMES or not all(isinstance(entry, str | int | float) for entry in value):
         return ""
-    if not any(isinstance(entry, int | float) for entry in value):
+    if all(isinstance(entry, str) for entry in value):
         return ""
     names = ", ".join(repr(str(entry)) for entry in value)
     return f'; quote what looks like a number: {key} "[{names}]"'

@@ -19,6 +19,7 @@ from fastreid.utils.env import rng_state, set_rng_state
 from fastreid.utils.errors import UserError
 from fastreid.utils.files import atomic_write
 from fastreid.utils.seal import damage_in
+from fastreid.utils.text import TextError, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -196,8 +197,8 @@ class ReportWriter(_AfterEvaluation):
 def last_evaluation(folder: str | Path) -> Evaluation | None:
     """The evaluation that was finished last; None if there is none, or if its record cannot be read."""
     try:
-        return Evaluation(**json.loads((Path(folder) / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, RecursionError):
+        return Evaluation(**read_json(Path(folder) / RECORD))
+    except (OSError, TextError, TypeError):
         return None
 
 

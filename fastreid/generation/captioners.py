@@ -12,6 +12,7 @@ from PIL import Image
 from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.build import datasets_root
 from fastreid.methods.diffusion_reid.captions import captions_of, read_captions
+from fastreid.utils.errors import first_line_of
 from fastreid.utils.optional import hide_loading_bars
 from fastreid.utils.registry import Registry
 
@@ -64,8 +65,7 @@ def _loaded(load: Callable[[], Any], folder: str) -> Any:
     try:
         return load()
     except Exception as error:  # transformers may raise any error for missing or damaged files
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"{_MODEL} {folder!r} cannot be read: {first[:400]}") from error
+        raise ConfigError(f"{_MODEL} {folder!r} cannot be read: {first_line_of(error)[:400]}") from error
 
 
 def blip2(cfg: CfgNode) -> Captioner:

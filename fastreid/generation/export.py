@@ -26,6 +26,7 @@ from fastreid.utils.differences import differences
 from fastreid.utils.files import atomic_write, explained_disk_errors, save_picture, sync_folder
 from fastreid.utils.lock import path_lock
 from fastreid.utils.progress import progress
+from fastreid.utils.text import TextError, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +107,10 @@ def _is_there(target: Path, plan: ExportPlan) -> bool:
 
 def _compare(place: Path, plan: ExportPlan, without_facts: str) -> None:
     try:
-        had = json.loads((place / EXPORT).read_text(encoding="utf-8"))
+        had = read_json(place / EXPORT)
     except FileNotFoundError:
         raise ExportError(f"{without_facts}; move it away") from None
-    except (ValueError, RecursionError):
+    except TextError:
         had = None
     if not isinstance(had, Mapping):
         raise ExportError(f"{place / EXPORT} is damaged: delete {place} to export again")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastreid.config import ConfigError
 from fastreid.modeling.diffusion.option_error import OptionError
-from fastreid.utils.errors import sentence_of
+from fastreid.utils.errors import first_line_of, sentence_of
 from fastreid.utils.optional import hide_loading_bars
 
 CONSISTENCY = "lcm"
@@ -61,7 +61,7 @@ def add_lora_file(pipeline: Any, path: str) -> None:
                 str(file.parent), weight_name=file.name, adapter_name=_ADAPTER, local_files_only=True
             )
     except Exception as error:  # diffusers and peft may raise any error for other names and shapes
-        first = sentence_of(error) or (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = sentence_of(error) or first_line_of(error)
         raise ConfigError(f"{_KEY} {str(file)!r} cannot be added to this UNet: {first[:300]}") from error
     if _ADAPTER not in getattr(pipeline.unet, "peft_config", {}):
         raise ConfigError(f"{_KEY} {str(file)!r} has no LoRA weights of a UNet: is it a file of LoRA?")

@@ -14,7 +14,7 @@ from fastreid.generation.journal import Journal, JournalWriter
 from fastreid.generation.rows import KEY, Columns
 from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import path_lock
-from fastreid.utils.text import read_text
+from fastreid.utils.text import TextError, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +108,8 @@ def _is_passing(entry: Path) -> bool:
 def _read(path: Path) -> dict[str, Any] | None:
     """The settings of a file; None if it is damaged."""
     try:
-        content = json.loads(read_text(path))
-    except (ValueError, RecursionError):
+        content = read_json(path)
+    except TextError:
         content = None
     return content if isinstance(content, dict) and content else None
 

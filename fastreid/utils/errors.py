@@ -56,6 +56,11 @@ def sentence_of(error: BaseException) -> str | None:
     return None
 
 
+def first_line_of(error: BaseException) -> str:
+    """Return the first line of the message of another library's error; the name of its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @contextlib.contextmanager
 def reported_as(tool: str) -> Iterator[None]:
     """End the process with ``TOOL: error: SENTENCE`` and status 1 for errors of a user, a disk or a machine.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.scan import log_once
 from fastreid.structures import PersonImage, View
 from fastreid.utils.suggest import explain_choice
+from fastreid.utils.text import TextError, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +100,9 @@ def _train(root: Path, excluded: Sequence[str]) -> list[PersonImage]:
 def _warn_of_counts(home: Path, found: Sizes) -> None:
     """Warn if the numbers of images and people are not those of export.json, if there is one."""
     try:
-        facts = json.loads((home / EXPORT).read_text(encoding="utf-8"))
+        facts = read_json(home / EXPORT)
         exported = Sizes(facts["images"], facts["people"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # only the sources in it are needed
+    except (OSError, TextError, KeyError, TypeError):  # only the sources in it are needed
         return
     if (found.images, found.ids) != (exported.images, exported.ids):
         log_once(
@@ -122,13 +122,13 @@ def read_sources(home: Path) -> list[str]:
     """
     path = home / EXPORT
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         sources = found["sources"] if isinstance(found, Mapping) else None
     except FileNotFoundError:
         raise DatasetError(
             f"{path} is missing: it names the sources that DATASETS.EXCLUDE_SOURCES leaves out. Copy it again"
         ) from None
-    except (ValueError, KeyError, RecursionError):
+    except (TextError, KeyError):
         sources = None
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
         raise DatasetError(f"{path} is damaged: it has no list of sources. Copy it again")

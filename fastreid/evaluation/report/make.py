@@ -34,9 +34,10 @@ def make_report(folders: Mapping[str, str | Path], output: str | Path, results: 
     """
     if not folders:
         raise ReportError("a report needs at least one run")
+    files = _files_of(folders)
     for path in (output, results):
         if path is not None:
-            check_output(path, _files_of(folders))
+            check_output(path, files)
     runs = [read_run(name, folder) for name, folder in folders.items()]
     try:
         check_comparable(runs)

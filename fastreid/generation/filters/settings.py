@@ -11,6 +11,7 @@ from fastreid.generation.filters.base import PictureFilter
 from fastreid.generation.rows import JournalError
 from fastreid.utils.files import atomic_write
 from fastreid.utils.lock import path_lock
+from fastreid.utils.text import TextError, read_json
 
 Thresholds = dict[str, dict[str, dict[str, float]]]
 """Source -> filter -> name -> value."""
@@ -88,9 +89,9 @@ class StageSettings:
         if not self._path.exists():
             return {"filters": self._filters, "models": {}, "thresholds": {}}
         try:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
+            content = read_json(self._path)
             if all(isinstance(content[name], kind) for name, kind in _KINDS.items()):
                 return content
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (TextError, KeyError, TypeError):
             pass
         raise JournalError(f"{self._path} is damaged: restore it, or delete {self._path.parent} to filter again")

@@ -14,6 +14,7 @@ from fastreid.methods.diffusion_reid.words import WordEncoder
 from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
 from fastreid.modeling.image_module import as_batch
 from fastreid.modeling.trained import load_trained
+from fastreid.utils.errors import first_line_of
 from fastreid.utils.optional import hide_loading_bars
 from fastreid.utils.precision import full_precision
 
@@ -82,8 +83,9 @@ class ClipFeatures(nn.Module):
         try:
             return cls(CLIPVisionModel.from_pretrained(folder, local_files_only=True))
         except Exception as error:  # transformers may raise any error for missing or damaged files
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"{_CLIP} {folder!r} cannot be read as CLIP's image encoder: {first[:300]}") from error
+            raise ConfigError(
+                f"{_CLIP} {folder!r} cannot be read as CLIP's image encoder: {first_line_of(error)[:300]}"
+            ) from error
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features [B, F] of images [B, 3, H, W] in 0..255."""

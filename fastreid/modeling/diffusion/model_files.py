@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json, shown
+from fastreid.utils.errors import first_line_of
 from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.optional import shield_diffusers
 
@@ -50,8 +51,7 @@ def load_model(
             output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # diffusers and safetensors may raise any error for damaged files
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(f"cannot read the {what} in {named}: {first[:400]}") from error
+        raise AssetError(f"cannot read the {what} in {named}: {first_line_of(error)[:400]}") from error
     _check_filled(model, info, named, what)
     return model
 

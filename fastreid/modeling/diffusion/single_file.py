@@ -12,6 +12,7 @@ import diffusers
 from torch import Tensor
 
 from fastreid.modeling.diffusion.assets import AssetError
+from fastreid.utils.errors import first_line_of
 from fastreid.utils.optional import shield_diffusers
 
 # Beginnings of the names in such a file.
@@ -87,5 +88,6 @@ def _converted(kind: Any, state: dict[str, Tensor], config: Mapping[str, Any], n
         try:
             return kind.from_single_file(state, config=folder, local_files_only=True)
         except Exception as error:  # diffusers may raise any error for other names and shapes
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise AssetError(f"the {name} in the file does not fit Stable Diffusion 1: {first[:300]}") from error
+            raise AssetError(
+                f"the {name} in the file does not fit Stable Diffusion 1: {first_line_of(error)[:300]}"
+            ) from error

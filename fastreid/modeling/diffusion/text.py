@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fastreid.modeling.diffusion.assets import AssetError, asset_folder, shown
 from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.utils.devices import to_device
-from fastreid.utils.errors import sentence_of
+from fastreid.utils.errors import first_line_of, sentence_of
 from fastreid.utils.optional import hide_loading_bars
 
 IDENTITY_WORD = "<id>"
@@ -208,8 +208,7 @@ def _read(load: Callable[[], Any], what: str, named: str) -> Any:
     except Exception as error:  # transformers and safetensors may raise any error for damaged files
         if sentence_of(error):  # out of memory
             raise
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise AssetError(f"cannot read the {what} in {named}: {first[:400]}") from error
+        raise AssetError(f"cannot read the {what} in {named}: {first_line_of(error)[:400]}") from error
 
 
 def _check_words(tokenizer: Any, folder: Path) -> None:
