@@ -4,29 +4,28 @@
     transfer.py --backbones imagenet=pretrained/resnet50-19c8e357.pth own=pretrained/own.pth
         --settings supervised few_shot generalization --target Market1501 --source MSMT17 --output logs/transfer
 
-Each run is one training by train_net.py in a folder of its own. The same command goes on after an interruption:
-finished runs are read, and an unfinished one is resumed.
+Each run is one training by train_net.py in a folder of its own; --jobs of them run at once. The same command goes on
+after an interruption: finished runs are read, and an unfinished one is resumed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import re
-import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fastreid.config import CfgNode, user_path
 from fastreid.data import build_datasets
 from fastreid.data.build import training_images
 from fastreid.engine.finished import FINISHED, OTHER_WEIGHTS, state_of
 from fastreid.engine.identity import flatten
+from fastreid.engine.side_by_side import SideBySide
 from fastreid.engine.transfer import RANDOM, SETTINGS, Comparison, TransferRun, refuse_own_keys, shared_keys
 from fastreid.evaluation.gains import FIGURES, Gains, Result
 from fastreid.evaluation.results import write_json
@@ -37,6 +36,7 @@ from fastreid.utils.lock import folder_lock
 from fastreid.utils.manifest import sha256_of
 from fastreid.utils.optional import optional
 from fastreid.utils.text import TextError, read_json
+from fastreid.utils.timing import format_seconds
 from train_net import argument_parser as train_net_parser
 from train_net import setup_cfg
 
@@ -50,13 +50,15 @@ _FREE = (
     "SOLVER.CHECKPOINT_PERIOD", "SOLVER.KEEP_CHECKPOINTS", "MODEL.BACKBONE.PRETRAIN_PATH", "MODEL.WEIGHTS",
 )  # fmt: skip
 _KEY = re.compile(r"[A-Z]+(\.[A-Z][A-Z0-9_]*)+|OUTPUT_DIR|IMPORTS|DETERMINISTIC|CUDNN_BENCHMARK")
+CONSOLE = "console.txt"
 _LAST_LINES = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Planned:
-    """A run with the arguments of its train_net.py, and the config that follows from them."""
+    """A run with its name in messages, the arguments of its train_net.py, and the config that follows from them."""
 
+    title: str
     run: TransferRun
     words: list[str]
     cfg: CfgNode
@@ -113,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--import", dest="imports", action="append", default=[], metavar="FILE", help="as of train_net.py")
     add("--num-gpus", type=int, default=1, metavar="N", help="processes of each run")
+    add("--jobs", type=int, default=1, metavar="N", help="runs that are trained at once (default: %(default)s)")
     add("--output", type=user_path, default=Path("logs/transfer"), metavar="DIR", help="default: %(default)s")
     add("--dry-run", action="store_true", help="check everything, list the runs and stop")
     return parser  # fmt: skip
@@ -144,6 +147,8 @@ def plan(args: argparse.Namespace, pairs: Sequence[str]) -> list[Planned]:
         dict(args.backbones), args.settings, args.target, args.source, args.ratios, args.seeds, args.output
     )
     refuse_own_keys(pairs)
+    if args.jobs < 1:
+        raise UserError(f"--jobs is the number of runs that are trained at once, 1 or more, got {args.jobs}")
     if args.num_gpus < 1:
         raise UserError(f"--num-gpus is the number of processes of each run, 1 or more, got {args.num_gpus}")
     if args.output.exists() and not args.output.is_dir():
@@ -158,20 +163,17 @@ def plan(args: argparse.Namespace, pairs: Sequence[str]) -> list[Planned]:
 
     supervised, unsupervised = args.config_file, args.unsupervised_config_file
     shared = shared_keys(*(_config(arguments(recipe)) for recipe in (supervised, unsupervised)))
-    planned = []
-    for run in comparison.runs():
+    planned, runs = [], list(comparison.runs())
+    for number, run in enumerate(runs, 1):
         keys = run.keys | {"OUTPUT_DIR": str(run.folder)} | ({} if run.with_labels else shared)
-        words = arguments(supervised if run.with_labels else unsupervised, *_as_words(keys))
-        planned.append(Planned(run, words, _config(words)))
+        pairs_of_run = (str(word) for pair in keys.items() for word in pair)
+        words = arguments(supervised if run.with_labels else unsupervised, *pairs_of_run)
+        planned.append(Planned(f"[{number}/{len(runs)}] {run.title}", run, words, _config(words)))
     return planned
 
 
 def _config(words: Sequence[str]) -> CfgNode:
     return setup_cfg(train_net_parser().parse_args(words))
-
-
-def _as_words(keys: dict[str, Any]) -> list[str]:
-    return [word for key, value in keys.items() for word in (key, str(value))]
 
 
 def check(planned: Sequence[Planned]) -> None:
@@ -260,35 +262,29 @@ def finished(one: Planned) -> Result | None:
     return Result(run.setting, run.ratio, run.backbone, run.seed, _figures_of(one))
 
 
-def start(words: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start train_net.py in a process of its own.
-
-    Args:
-        words: its arguments.
-        output: the file that gets what it prints.
-    """
-    return subprocess.Popen([sys.executable, str(TRAIN_NET), *words], stdout=output, stderr=subprocess.STDOUT)
-
-
-def train(one: Planned) -> Result:
-    """Train in a process of its own until the run is finished; its output is in console.txt.
+def start(one: Planned, running: SideBySide) -> None:
+    """Start the process that trains a run; its output is in console.txt.
 
     Raises:
-        UserError: the process ended with an error, and the message has the end of its output; or the run that it starts
-            from is not finished.
+        UserError: the run that it starts from is not finished.
     """
     folder = one.run.folder
     if one.run.start and not one.run.start.is_file():
         raise UserError(f"the run {one.run.title} cannot start: the run that it starts from has failed")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RECORD, _record_of(one))
-    console = folder / "console.txt"
-    with console.open("ab") as output:
-        process = start(one.words, output)
-        with _signals_passed_on(process):
-            status = process.wait()
+    running.start(one, [sys.executable, str(TRAIN_NET), *one.words], folder / CONSOLE)
+
+
+def result_of(one: Planned, status: int) -> Result:
+    """Return the figures of a run whose process has ended.
+
+    Raises:
+        UserError: it ended with an error, and the message has the end of its output.
+    """
     result = finished(one) if status == 0 else None
     if result is None:
+        console = one.run.folder / CONSOLE
         lines = console.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
         raise UserError(
             f"the run {one.run.title} ended with status {status}, and the same command resumes it. The end of "
@@ -297,28 +293,9 @@ def train(one: Planned) -> Result:
     return result
 
 
-@contextlib.contextmanager
-def _signals_passed_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass SIGINT and SIGTERM on to a run, which then saves itself; stop when it has ended."""
-    received: list[int] = []
-
-    def pass_on(number: int, frame: Any) -> None:
-        received.append(number)
-        process.send_signal(signal.SIGTERM)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        print("transfer: stopped; the same command goes on", file=sys.stderr)
-        raise Cancelled(128 + received[0])
-
-
-def write(gains: Gains, results: Sequence[Result], args: argparse.Namespace) -> None:
-    """Write results.json, results.md and, if there are ratios, ratios.png with the results so far."""
+def write(results: Sequence[Result], args: argparse.Namespace) -> None:
+    """Write results.json and results.md with the results so far."""
+    gains = Gains(results, [name for name, _ in args.backbones])
     args.output.mkdir(parents=True, exist_ok=True)
     content = {
         "target": args.target,
@@ -334,34 +311,66 @@ def write(gains: Gains, results: Sequence[Result], args: argparse.Namespace) -> 
         file.write(f"{gains.table()}\n")
 
 
+def conclude(results: Sequence[Result], args: argparse.Namespace) -> None:
+    """Write all results, draw ratios.png if there are ratios, and print the table."""
+    if not results:
+        return
+    write(results, args)
+    gains = Gains(results, [name for name, _ in args.backbones])
+    print(f"\n{gains.table()}\n\nThe table is in {args.output / 'results.md'}")
+    if optional("matplotlib.figure", "no plot is drawn") and gains.draw(args.output / "ratios.png", "supervised"):
+        print(f"The plot is {args.output / 'ratios.png'}")
+
+
+def list_all(planned: Sequence[Planned]) -> None:
+    """Print runs, and whether they are finished."""
+    for one in planned:
+        state = "finished" if finished(one) else "unfinished" if (one.run.folder / RECORD).exists() else "new"
+        print(f"{one.title}: {state}, {one.run.folder}", flush=True)
+
+
 def run_all(planned: Sequence[Planned], args: argparse.Namespace) -> list[str]:
-    """Read or train all runs, write the results after each, and print them; with --dry-run only list the runs.
+    """Read or train all runs, write the results after each, and print them.
 
     A run that fails (an untrained backbone may give no clusters) does not keep the others from being trained.
 
     Returns:
         Names of the runs that failed, or could not start as another one failed.
     """
-    names, results, failed = [name for name, _ in args.backbones], [], []
-    for number, one in enumerate(planned, 1):
-        done = finished(one)
-        state = "finished" if done else "unfinished" if (one.run.folder / RECORD).exists() else "new"
-        print(f"[{number}/{len(planned)}] {one.run.title}: {state}, {one.run.folder}", flush=True)
-        if args.dry_run:
-            continue
-        try:
-            results.append(done or train(one))
-        except UserError as error:
-            failed.append(one.run.title)
-            print(f"{error}\n", file=sys.stderr)
-            continue
-        write(Gains(results, names), results, args)
-    if results:
-        gains = Gains(results, names)
-        print(f"\n{gains.table()}\n\nThe table is in {args.output / 'results.md'}")
-        if optional("matplotlib.figure", "no plot is drawn") and gains.draw(args.output / "ratios.png", "supervised"):
-            print(f"The plot is {args.output / 'ratios.png'}")
+    results = {one: result for one in planned if (result := finished(one))}
+    list_all(list(results))
+    waiting, failed = [one for one in planned if one not in results], []
+    unfinished, known, begin = list(waiting), len(results), time.monotonic()
+    with SideBySide(args.jobs, gpus=args.num_gpus) as running:
+        while unfinished:
+            one = None if running.is_full else _next_of(waiting, unfinished)
+            try:
+                if one:
+                    waiting.remove(one)
+                    list_all([one])
+                    start(one, running)
+                    continue
+                one, status = running.wait()
+                results[one] = result_of(one, status)
+            except UserError as error:
+                failed.append(one.run.title)
+                print(f"{error}\n", file=sys.stderr)
+            unfinished.remove(one)
+            # Those that run are half done on average.
+            left = len(unfinished) - len(running) / 2
+            eta = format_seconds((time.monotonic() - begin) / (len(planned) - known - left) * left)
+            if one in results:
+                figures = " / ".join(f"{results[one].figures[name]:.1f}" for name in FIGURES)
+                print(f"{one.title}: {' / '.join(FIGURES)} {figures} %, eta {eta}", flush=True)
+                write([results[one] for one in planned if one in results], args)
+    conclude([results[one] for one in planned if one in results], args)
     return failed
+
+
+def _next_of(waiting: Sequence[Planned], unfinished: Sequence[Planned]) -> Planned | None:
+    """Return the first run that starts from none that is still to be trained."""
+    folders = {one.run.folder for one in unfinished}
+    return next((one for one in waiting if one.run.start is None or one.run.start.parent not in folders), None)
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -371,9 +380,15 @@ def main(words: Sequence[str] | None = None) -> None:
         args = _parser().parse_args(options)
         planned = plan(args, pairs)
         check(planned)
-        # Each run locks its own folder below; a list of the runs writes nothing.
-        with contextlib.nullcontext() if args.dry_run else folder_lock(args.output):
-            failed = run_all(planned, args)
+        if args.dry_run:
+            list_all(planned)
+            return
+        with folder_lock(args.output):  # each run locks its own folder below
+            try:
+                failed = run_all(planned, args)
+            except Cancelled:
+                print("transfer: stopped; the same command goes on", file=sys.stderr)
+                raise
         if failed:
             raise UserError(
                 f"{len(failed)} of {len(planned)} runs failed ({'; '.join(failed[:3])}{' …' if failed[3:] else ''}): "

@@ -16,6 +16,7 @@ from typing import TypeVar
 from weakref import WeakSet
 
 from fastreid.utils import comm
+from fastreid.utils.cores import usable_cores
 from fastreid.utils.errors import EXPLANATIONS, UserError
 
 Batch = TypeVar("Batch")
@@ -75,8 +76,7 @@ def number_of_workers(given: int) -> int:
     """
     if given >= 0:
         return given
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MOST_WORKERS, max(0, cores // comm.get_world_size() - 1))
+    return min(_MOST_WORKERS, max(0, usable_cores() // comm.get_world_size() - 1))
 
 
 _started: WeakSet[BaseProcess] = WeakSet()

@@ -22,6 +22,7 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
+from fastreid.utils.cores import usable_cores
 from fastreid.utils.differences import differences
 from fastreid.utils.files import explained_disk_errors, sync_folder
 from fastreid.utils.lock import path_lock
@@ -113,12 +114,6 @@ def _with_progress(results: Iterable, total: int, what: str) -> Iterator:
             logger.info("%s: %d of %d ids, about %.0f s left", what, done, total, left)
 
 
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _already_there(target: Path, request: RenderRequest, overwrite: bool) -> dict | None:
     """The manifest in `target` if it is the requested benchmark; raises if the folder must not be replaced."""
     if not target.exists():
@@ -178,7 +173,7 @@ def render_benchmark(
         DiskError: the disk is full or failed.
     """
     request = RenderRequest(name, train_ids, test_ids, images_per_id, seed, config or RenderConfig(), domain)
-    workers = _usable_cores() if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if workers < 1:
         raise ValueError(f"workers is {workers}; give at least 1, or None for all usable cores")
     target = Path(root).expanduser() / name

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from fastreid.config import get_cfg
+from fastreid.engine import side_by_side
 from fastreid.modeling import build_model
 from fastreid.utils.checkpoint import read_checkpoint
 from fastreid.utils.lock import NAME
@@ -92,18 +94,18 @@ class InProcess:
 
     started: list[list[str]] = []
 
-    def __init__(self, words, output):
-        self.words = words
+    def __init__(self, command, output, variables):
+        self.words = command[2:]
         InProcess.started.append(self.words)
 
-    def wait(self):
+    def poll(self):
         run_tool("tools/train_net.py", *self.words, cwd=Path.cwd())
         return 0
 
 
 @pytest.fixture
 def in_process(tool, monkeypatch):
-    monkeypatch.setattr(tool, "start", InProcess)
+    monkeypatch.setattr(side_by_side, "start", InProcess)
     monkeypatch.setattr(InProcess, "started", [])
     return InProcess.started
 
@@ -167,6 +169,23 @@ def test_a_seed_can_be_added(tool, in_process):
     assert [words[words.index("MODEL.SEED") + 1] for words in in_process] == ["1", "1", "2", "2"]
 
 
+def test_runs_at_once_wait_for_what_they_start_from(tool, in_process, capsys):
+    words = command("supervised", "adaptation", output="at_once")
+    tool.main([*words[:-2], "--jobs", "9", *words[-2:]])
+    folders = [words[words.index("OUTPUT_DIR") + 1].removeprefix("at_once/") for words in in_process]
+    assert len(folders) == 6 and folders[:2] == ["supervised/fresh/seed1", "supervised/own/seed1"]
+    for backbone in ("fresh", "own"):
+        assert folders.index(f"generalization/{backbone}/seed1") < folders.index(f"adaptation/{backbone}/seed1")
+    said = capsys.readouterr().out
+    assert "[2/6] supervised, own, seed 1: new, at_once/supervised/own/seed1\n" in said
+    assert re.search(r"\[6/6\] adaptation, own, seed 1: mAP / Rank-1 \d+\.\d / \d+\.\d %, eta 0:00\n", said)
+    # The results are listed in the order of the runs, whichever ended first.
+    runs = json.loads(Path("at_once/results.json").read_text())["runs"]
+    assert [(run["setting"], run["name"]) for run in runs] == [
+        (name, own) for name in ("supervised", "generalization", "adaptation") for own in ("fresh", "own")
+    ]
+
+
 def test_a_dry_run_lists_the_runs(tool, in_process, capsys):
     tool.main([*command("adaptation", output="dry")[:-2], "--dry-run", "DATASETS.ROOT", "."])
     lines = capsys.readouterr().out.splitlines()
@@ -176,7 +195,7 @@ def test_a_dry_run_lists_the_runs(tool, in_process, capsys):
 
 def test_an_unfinished_run_is_resumed(tool, in_process, monkeypatch, capsys):
     words = [*command("supervised", output="halted"), "SOLVER.MAX_EPOCH", "3", "SOLVER.CHECKPOINT_PERIOD", "1"]
-    ended = InProcess.wait
+    ended = InProcess.poll
 
     def halt(self):  # as if the process was killed after it had written the checkpoint of an epoch
         ended(self)
@@ -186,11 +205,11 @@ def test_an_unfinished_run_is_resumed(tool, in_process, monkeypatch, capsys):
         (folder / "last_checkpoint").write_text("model_0001.pth")
         return 137
 
-    monkeypatch.setattr(InProcess, "wait", halt)
+    monkeypatch.setattr(InProcess, "poll", halt)
     with pytest.raises(SystemExit, match="2 of 2 runs failed .supervised, fresh, seed 1; .*tries them again"):
         tool.main(words)
     assert "the run supervised, fresh, seed 1 ended with status 137, and the same comm" in capsys.readouterr().err
-    monkeypatch.setattr(InProcess, "wait", ended)
+    monkeypatch.setattr(InProcess, "poll", ended)
     tool.main(words)
     assert "supervised, fresh, seed 1: unfinished" in capsys.readouterr().out
     sessions = json.loads(Path("halted/supervised/fresh/seed1/manifest.json").read_text())["sessions"]
@@ -198,8 +217,8 @@ def test_an_unfinished_run_is_resumed(tool, in_process, monkeypatch, capsys):
 
 
 def test_a_run_that_fails_does_not_keep_the_others(tool, in_process, monkeypatch, capsys):
-    ended = InProcess.wait
-    monkeypatch.setattr(InProcess, "wait", lambda self: 1 if "generalization/own" in str(self.words) else ended(self))
+    ended = InProcess.poll
+    monkeypatch.setattr(InProcess, "poll", lambda self: 1 if "generalization/own" in str(self.words) else ended(self))
     with pytest.raises(SystemExit, match=r"2 of 4 runs failed \(generalization, own, seed 1; adaptation, own, seed 1"):
         tool.main(command("adaptation", output="failing"))
     said = capsys.readouterr()
@@ -260,13 +279,13 @@ def test_a_folder_that_another_process_writes_to_is_refused(tool, in_process):
 def test_the_folder_is_locked_while_runs_are_trained(tool, monkeypatch):
     locked = []
 
-    def train(one):
+    def start(one, running):
         with pytest.raises(BlockingIOError), locked_by_another(Path("while")):
             pass
         locked.append(one.run.backbone)
         raise tool.UserError("stopped")
 
-    monkeypatch.setattr(tool, "train", train)
+    monkeypatch.setattr(tool, "start", start)
     Path("while").mkdir()
     Path("while", NAME).write_text("{}")  # of a process that was killed
     with pytest.raises(SystemExit, match="2 of 2 runs failed"):
@@ -288,6 +307,7 @@ def test_the_folder_is_locked_while_runs_are_trained(tool, monkeypatch):
         ({"own=own.pth": "own=none"}, "two of fresh, own are the same weights"),
         ({TARGET: "csv:untested.csv"}, "--target csv:untested.csv has no query images: nothing can be tested on it"),
         ({"supervised": "small_scale", "0.5": "0.001"}, "DATASETS.SUBSET"),
+        ({"1": "1 --jobs 0"}, "--jobs is the number of runs that are trained at once, 1 or more, got 0"),
         ({"1": "1 --num-gpus 0"}, "--num-gpus is the number of processes of each run, 1 or more, got 0"),
         ({"wrong": "own.pth"}, "--output own.pth is a file: name a folder"),
         ({"--source": "--source csv:source.csv"}, "--source has the same data set twice"),
@@ -318,20 +338,22 @@ def test_pairs_begin_with_the_first_key(tool):
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_the_run_and_the_same_command_goes_on(place):
-    words = [sys.executable, str(ROOT / "tools/transfer.py"), *command("supervised", output="stopped")]
-    words += ["SOLVER.MAX_EPOCH", "12", "SOLVER.ITERS_PER_EPOCH", "20", "SOLVER.CHECKPOINT_PERIOD", "1"]
-    words += ["TEST.EVAL_PERIOD", "0"]
+def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(place):
+    keys = {"MAX_EPOCH": 12, "ITERS_PER_EPOCH": 20, "CHECKPOINT_PERIOD": 1}
+    words = [sys.executable, str(ROOT / "tools/transfer.py"), *command("supervised", output="stopped")[:-2]]
+    words += ["--jobs", "2", "DATASETS.ROOT", ".", "TEST.EVAL_PERIOD", "0"]
+    words += [word for key, value in keys.items() for word in (f"SOLVER.{key}", str(value))]
     process = subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    folder = place / "stopped/supervised/fresh/seed1"
-    wait_for(lambda: list(folder.glob("model_0*.pth")))
+    folders = [place / f"stopped/supervised/{name}/seed1" for name in ("fresh", "own")]
+    wait_for(lambda: all(list(folder.glob("model_0*.pth")) for folder in folders))
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 130, said
-    assert "transfer: stopped; the same command goes on" in said and (folder / "model_interrupted.pth").exists()
+    assert "transfer: stopped; the same command goes on" in said
+    assert all((folder / "model_interrupted.pth").exists() for folder in folders)
     done = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and "gain of own" in done.stdout, done.stderr
-    assert len(json.loads((folder / "manifest.json").read_text())["sessions"]) == 2
+    assert all(len(manifest(folder)["sessions"]) == 2 for folder in folders)
 
 
 def wait_for(happened, seconds=120):
