@@ -1,18 +1,21 @@
 #!/usr/bin/env python
 """Writes people with a diffusion model, stage by stage, for pre-training (Diffusion-ReID).
 
-    diffperson.py STAGE --config-file FILE [--shard i/n] KEY VALUE …
+    diffperson.py STAGE … --config-file FILE [--shard i/n] KEY VALUE …
 
-Stages, in their order: caption, reference, train, generate, filter, top-up, export. Each can be stopped at any moment
-and started again: it goes on where it stopped. All but train can be shared among processes by --shard. Train is shared
-by --num-gpus as train_net.py is, or, with DIFFPERSON.GRANULARITY per_id, by --shard.
+Stages, in their order: caption, reference, train, generate, filter, top-up, export. One command runs one of them, or
+several one after another. Each can be stopped at any moment and started again: it goes on where it stopped. All but
+train can be shared among processes by --shard. Train is shared by --num-gpus as train_net.py is, or, with
+DIFFPERSON.GRANULARITY per_id, by --shard.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from fastreid.utils.checkpoint import read_checkpoint
 from fastreid.utils.env import seed_everything
 from fastreid.utils.errors import reported_as
 from fastreid.utils.logger import setup_logger
+from fastreid.utils.suggest import explain_choice
 from train_net import main as train_main
 from train_net import setup_cfg
 
@@ -139,26 +143,46 @@ def _refuse_options(stage: str, args: argparse.Namespace, parser: argparse.Argum
             )
 
 
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the stages, which come first, and the other words.
+
+    Raises:
+        ConfigError: one of the first words is no stage.
+    """
+    stages = list(itertools.takewhile(_is_name, words))
+    for stage in stages:
+        if stage not in STAGES:
+            raise ConfigError(explain_choice("stage", stage, STAGES))
+    return stages, list(words[len(stages) :])
+
+
+def _is_name(word: str) -> bool:
+    """Whether a word is neither an option nor the name of a key."""
+    return word[:1].islower()
+
+
 def run(words: Sequence[str] | None = None) -> None:
-    """Parse the command line and run a stage.
+    """Parse the command line and run its stages.
 
     Args:
         words: the arguments (default: those of the process).
     """
     with reported_as("diffperson"):
         parser = argument_parser()
-        stage = argparse.ArgumentParser(add_help=False)
-        stage.add_argument("stage", choices=STAGES)
-        parser.usage = "diffperson.py STAGE --config-file FILE [options] [KEY VALUE …]; STAGE: " + ", ".join(STAGES)
-        chosen, rest = stage.parse_known_args(words)
+        parser.usage = "diffperson.py STAGE … --config-file FILE [options] [KEY VALUE …]; STAGE: " + ", ".join(STAGES)
+        stages, rest = _split(sys.argv[1:] if words is None else words)
         args = parser.parse_args(rest)
+        if not stages:
+            parser.error(f"the stage is missing: it comes first, and is one or more of {', '.join(STAGES)}")
         args.shard = Shard.parse(args.shard)
-        _refuse_options(chosen.stage, args, parser)
+        for stage in stages:
+            _refuse_options(stage, args, parser)
         cfg = setup_cfg(args)
-        if chosen.stage != "train":
-            setup_logger(cfg.OUTPUT_DIR)
-            seed_everything(max(cfg.MODEL.SEED, 0))
-        STAGES[chosen.stage](args, cfg)
+        for stage in stages:
+            if stage != "train":
+                setup_logger(cfg.OUTPUT_DIR)
+                seed_everything(max(cfg.MODEL.SEED, 0))
+            STAGES[stage](args, cfg)
 
 
 if __name__ == "__main__":
