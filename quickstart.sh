@@ -25,8 +25,11 @@ make_assets() {
 }
 
 train() { # NAME [EARLIER_STAGE]: trains configs/quickstart/NAME.yml on $data into $logs/NAME, unless that is finished
-  local state=0
-  python -m fastreid.engine.finished "$logs/$1" ${2:+--weights "$logs/$2/model_final.pth"} || state=$?
+  local state=1
+  if [ -d "$logs/$1" ]; then
+    state=0
+    python -m fastreid.engine.finished "$logs/$1" ${2:+--weights "$logs/$2/model_final.pth"} || state=$?
+  fi
   case $state in
     0) echo "    finished earlier, see $logs/$1"; return ;;
     3) rm -rf "${logs:?}/$1" ;; # it was trained on another stage 1 and cannot be resumed

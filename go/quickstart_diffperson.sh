@@ -23,20 +23,17 @@ for name in judge neutral; do
   step "training the re-identification model $name"
   train "diffperson_$name"
 done
-for stage in caption reference train generate filter export; do
-  step "Diffusion-ReID: $stage"
-  python tools/diffperson.py "$stage" --config-file configs/quickstart/diffperson.yml DATASETS.ROOT "$data"
-done
-step "pre-training a backbone on the written people"
-data="$logs" train diffperson_pretrain
+step "Diffusion-ReID: captions, a reference set, the training of a generator, its pictures, filters, a benchmark"
+python tools/diffperson.py caption reference train generate filter export \
+  --config-file configs/quickstart/diffperson.yml DATASETS.ROOT "$data"
+step "pre-training a backbone on the written people alone, and adding its figures to their card"
+ln -sfn "$PWD/$logs/DiffPerson" "$data/DiffPerson"
+train diffperson_pretrain
 python tools/convert_checkpoint.py --overwrite --backbone "$logs/diffperson_pretrain/model_final.pth" "$logs/backbone.pth"
-step "evaluating the model that was trained on the written people alone"
-python tools/train_net.py --config-file configs/quickstart/diffperson_pretrain.yml --eval-only DATASETS.ROOT "$data" \
-  DATASETS.TESTS "['Market1501', 'MSMT17']" MODEL.WEIGHTS "$logs/diffperson_pretrain/model_final.pth" OUTPUT_DIR "$logs/alone"
 python tools/diffperson.py export --config-file configs/quickstart/diffperson.yml DATASETS.ROOT "$data" \
-  DIFFPERSON.CARD.RESULTS "$logs/alone/results.json"
+  DIFFPERSON.CARD.RESULTS "$logs/diffperson_pretrain/results.json"
 step "comparing it with a random backbone"
-python tools/transfer.py --backbones "random=random" "written=$logs/backbone.pth" --seeds 1 --ratios 0.5 \
+python tools/transfer.py --backbones "random=random" "written=$logs/backbone.pth" --seeds 1 --ratios 0.5 --jobs 2 \
   --settings supervised small_scale few_shot unsupervised adaptation generalization --source Market1501 --target MSMT17 \
   --config-file configs/quickstart/diffperson_transfer.yml --output "$logs/transfer" \
   --unsupervised-config-file configs/quickstart/diffperson_unsupervised.yml DATASETS.ROOT "$data"

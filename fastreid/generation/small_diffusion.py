@@ -27,7 +27,7 @@ _WARMUP_STEPS = 40
 _KL_WEIGHT = 1e-5
 _COLOUR_WEIGHT = 4.0
 _LARGEST_WEIGHT = 8.0
-_EMA_DECAY = 0.995
+_EMA_DECAY = 0.99
 _EMPTY_CAPTIONS = 0.1
 _DRAW_BATCH = 32
 
@@ -53,9 +53,9 @@ class TrainingPlan:
         ArgumentError: the seed is out of range.
     """
 
-    steps: int = 700
-    vae_steps: int = 200
-    text_steps: int = 600
+    steps: int = 450
+    vae_steps: int = 150
+    text_steps: int = 400
     batch: int = 32
     vae_batch: int = 16
     text_batch: int = 64
@@ -164,7 +164,7 @@ def train_denoiser(pipeline: Any, data: CaptionedPictures, plan: TrainingPlan, p
     weights = (1 / scales[schedule.prediction_type]).clamp(max=_LARGEST_WEIGHT)
     unet = pipeline.unet.train()
     silence_residuals(unet)
-    average: Any = EMAModel(unet.parameters(), decay=_EMA_DECAY)
+    average: Any = EMAModel(unet.parameters(), decay=_EMA_DECAY, foreach=True)
 
     def loss(chosen: Tensor) -> Tensor:
         size = len(chosen)
@@ -227,7 +227,7 @@ def _optimise(
 ) -> list[float]:
     """Minimise a loss over batches with AdamW; return its values."""
     kept = list(parameters)
-    optimizer = torch.optim.AdamW(kept, lr=rate, betas=(0.9, 0.99), weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(kept, lr=rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True)
     rise = max(1, min(_WARMUP_STEPS, steps // 5))
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.05, total_iters=rise)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps - rise, 1), eta_min=0.05 * rate)
