@@ -343,14 +343,14 @@ def run_all(planned: Sequence[Planned], args: argparse.Namespace) -> list[str]:
     unfinished, known, begin = list(waiting), len(results), time.monotonic()
     with SideBySide(args.jobs, gpus=args.num_gpus) as running:
         while unfinished:
-            one = None if running.is_full else _next_of(waiting, unfinished)
+            ready = None if running.is_full else _next_of(waiting, unfinished)
+            one, status = (ready, 0) if ready else running.wait()
             try:
-                if one:
+                if ready:
                     waiting.remove(one)
                     list_all([one])
                     start(one, running)
                     continue
-                one, status = running.wait()
                 results[one] = result_of(one, status)
             except UserError as error:
                 failed.append(one.run.title)
