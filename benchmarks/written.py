@@ -85,9 +85,8 @@ def write(row: Row, seed: int, folder: Path) -> None:
             if not (folder / name).exists():
                 (folder / name).symlink_to(folder.parent / folder_of(row.pictures_of) / name)
     keys = ["MODEL.SEED", str(seed), "DIFFPERSON.GEN.SEED", str(seed), "DATASETS.ROOT", str(DATA), *row.keys]
-    for stage in row.stages:
-        config = ("--config-file", "configs/quickstart/diffperson.yml")
-        tool("diffperson", stage, *config, "OUTPUT_DIR", str(folder), *keys)
+    config = ("--config-file", "configs/quickstart/diffperson.yml")
+    tool("diffperson", *row.stages, *config, "OUTPUT_DIR", str(folder), *keys)
 
 
 def backbone_of(name: str, seed: int, folder: Path) -> Path:
@@ -95,7 +94,7 @@ def backbone_of(name: str, seed: int, folder: Path) -> Path:
     path = folder / "backbone.pth"
     if path.is_file():
         return path
-    keys = ["MODEL.SEED", str(seed), "OUTPUT_DIR", str(folder / "pretrain")]
+    keys = ["MODEL.SEED", str(seed), "DATASETS.TESTS", "[]", "OUTPUT_DIR", str(folder / "pretrain")]
     if name == RENDERED:
         keys += ["DATASETS.ROOT", str(DATA), "DATASETS.NAMES", "['Market1501']"]
         keys += ["DATASETS.SUBSET.MODE", "few_shot", "DATASETS.SUBSET.RATIO", "0.8"]  # as the generator
