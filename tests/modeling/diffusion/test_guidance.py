@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fastreid.modeling.diffusion import OptionError
-from fastreid.modeling.diffusion.guidance import GUIDANCE, NullCondition, condition_of, get_guidance
+from fastreid.modeling.diffusion.guidance import GUIDANCE, NullCondition, condition_of, get_guidance, keep_control
 from fastreid.structures import Condition, ControlMaps
 
 CONDITION = Condition(torch.ones(1, 2, 3), ControlMaps((torch.ones(1, 1, 2, 2),), (torch.ones(1, 1, 2, 2),)))
@@ -61,3 +61,19 @@ def test_only_guidance_with_null_tokens_needs_a_null_condition():
     assert torch.equal(condition_of(full, CONDITION, None).tokens, CONDITION.tokens)
     with pytest.raises(OptionError, match="give a null condition"):
         condition_of(get_guidance("uc_full").branches[0], CONDITION, None)
+
+
+@pytest.mark.parametrize("channels", [2, 3])  # as many as rows, which other shapes would multiply silently, and more
+def test_rows_lose_their_maps(channels):
+    maps = torch.arange(1.0, 2 * channels * 4 + 1).view(2, channels, 2, 2)
+    control = ControlMaps((maps, maps[:, :, 0, 0]), (maps,), maps[..., :1, :1])
+    kept = torch.tensor([0.0, 1.0]).view(2, 1, 1)
+    left = keep_control(control, kept, down=True, up=False)
+    for before, after in zip(control.down, left.down, strict=True):
+        assert not after[0].any() and after[1].equal(before[1])
+    assert left.up[0].equal(maps) and left.mid.equal(control.mid)
+    left = keep_control(control, kept, down=False, up=True)
+    assert left.down[0].equal(maps) and left.down[1].equal(control.down[1])
+    for before, after in ((maps, left.up[0]), (control.mid, left.mid)):
+        assert not after[0].any() and after[1].equal(before[1])
+    assert keep_control(None, kept, down=True, up=True) is None
