@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastreid.retrieval import compiled_engine, distance_rows, rank_features
+from fastreid.retrieval.distances import MatrixDistances
+from fastreid.retrieval.histogram import PairCounter
 from fastreid.retrieval.matches import NoValidQueryError, match_labels
 from fastreid.retrieval.metric import METRICS, FittedMetric
 from fastreid.retrieval.ranking import rank_queries
@@ -222,3 +224,16 @@ def test_precision_settings_of_the_caller_are_restored():
     finally:
         torch.set_float32_matmul_precision(before)
     np.testing.assert_allclose(found[:, ::-1], distance_rows(query, gallery), atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [64, 899, 900, 4096])
+def test_all_pairs_but_junk_are_counted_over_any_segments(rows, monkeypatch):
+    monkeypatch.setattr(compiled_engine, "SEGMENT_ROWS", rows)
+    query, gallery, *ids = protocol(seed=3, junk=0.2)
+    matches = match_labels(*ids)
+    counters = [PairCounter([0.3, 0.9], (0.0, 2.0), num_bins=64) for _ in range(2)]
+    compiled_engine.CompiledDistances(query, gallery).count_pairs(counters[0], matches)
+    MatrixDistances(distance_rows(query, gallery)).count_pairs(counters[1], matches)
+    found, expected = (counter.read() for counter in counters)
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert found[0].sum() == 40 * (ids[1] >= 0).sum() and (ids[1] < 0).any()
