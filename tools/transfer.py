@@ -293,8 +293,8 @@ def result_of(one: Planned, status: int) -> Result:
     return result
 
 
-def write(results: Sequence[Result], args: argparse.Namespace) -> None:
-    """Write results.json and results.md with the results so far."""
+def write(results: Sequence[Result], args: argparse.Namespace) -> Gains:
+    """Write results.json and results.md with the results so far, and return the gains in them."""
     gains = Gains(results, [name for name, _ in args.backbones])
     args.output.mkdir(parents=True, exist_ok=True)
     content = {
@@ -309,24 +309,21 @@ def write(results: Sequence[Result], args: argparse.Namespace) -> None:
     write_json(args.output / "results.json", content)
     with atomic_write(args.output / "results.md") as file:
         file.write(f"{gains.table()}\n")
+    return gains
 
 
 def conclude(results: Sequence[Result], args: argparse.Namespace) -> None:
     """Write all results, draw ratios.png if there are ratios, and print the table."""
-    if not results:
-        return
-    write(results, args)
-    gains = Gains(results, [name for name, _ in args.backbones])
+    gains = write(results, args)
     print(f"\n{gains.table()}\n\nThe table is in {args.output / 'results.md'}")
     if optional("matplotlib.figure", "no plot is drawn") and gains.draw(args.output / "ratios.png", "supervised"):
         print(f"The plot is {args.output / 'ratios.png'}")
 
 
-def list_all(planned: Sequence[Planned]) -> None:
-    """Print runs, and whether they are finished."""
-    for one in planned:
-        state = "finished" if finished(one) else "unfinished" if (one.run.folder / RECORD).exists() else "new"
-        print(f"{one.title}: {state}, {one.run.folder}", flush=True)
+def announce(one: Planned, *, is_finished: bool) -> None:
+    """Print the name, the state and the folder of a run."""
+    state = "finished" if is_finished else "unfinished" if (one.run.folder / RECORD).exists() else "new"
+    print(f"{one.title}: {state}, {one.run.folder}", flush=True)
 
 
 def run_all(planned: Sequence[Planned], args: argparse.Namespace) -> list[str]:
@@ -338,7 +335,8 @@ def run_all(planned: Sequence[Planned], args: argparse.Namespace) -> list[str]:
         Names of the runs that failed, or could not start as another one failed.
     """
     results = {one: result for one in planned if (result := finished(one))}
-    list_all(list(results))
+    for one in results:
+        announce(one, is_finished=True)
     waiting, failed = [one for one in planned if one not in results], []
     unfinished, known, begin = list(waiting), len(results), time.monotonic()
     with SideBySide(args.jobs, gpus=args.num_gpus) as running:
@@ -348,7 +346,7 @@ def run_all(planned: Sequence[Planned], args: argparse.Namespace) -> list[str]:
             try:
                 if ready:
                     waiting.remove(one)
-                    list_all([one])
+                    announce(one, is_finished=False)
                     start(one, running)
                     continue
                 results[one] = result_of(one, status)
@@ -363,7 +361,8 @@ def run_all(planned: Sequence[Planned], args: argparse.Namespace) -> list[str]:
                 figures = " / ".join(f"{results[one].figures[name]:.1f}" for name in FIGURES)
                 print(f"{one.title}: {' / '.join(FIGURES)} {figures} %, eta {eta}", flush=True)
                 write([results[one] for one in planned if one in results], args)
-    conclude([results[one] for one in planned if one in results], args)
+    if results:
+        conclude([results[one] for one in planned if one in results], args)
     return failed
 
 
@@ -381,7 +380,8 @@ def main(words: Sequence[str] | None = None) -> None:
         planned = plan(args, pairs)
         check(planned)
         if args.dry_run:
-            list_all(planned)
+            for one in planned:
+                announce(one, is_finished=finished(one) is not None)
             return
         with folder_lock(args.output):  # each run locks its own folder below
             try:
