@@ -11,8 +11,8 @@ class SyncBatchNorm(_BatchNorm):
     """Batch normalisation of [B, C] or [B, C, …]; in training, over the batches of all processes.
 
     On GPUs it is that of torch, which exchanges all statistics of a layer at once. Torch has none for CPUs. Names and
-    buffers are those of nn.BatchNorm. Statistics are computed in float32. In eval mode, and with one process, the
-    layer computes the same as nn.BatchNorm.
+    buffers are those of nn.BatchNorm. Statistics are computed in float32, or float64 for float64 inputs. In eval mode,
+    and with one process, the layer computes the same as nn.BatchNorm.
     """
 
     # What the forward pass of torch's layer uses. DistributedDataParallel refuses its subclasses on CPUs.
@@ -31,7 +31,7 @@ class SyncBatchNorm(_BatchNorm):
         if input.is_cuda:
             return nn.SyncBatchNorm.forward(self, input)  # type: ignore[arg-type]
         axes = [0, *range(2, input.ndim)]
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         count = values.new_full((1,), values.numel() // values.shape[1])
         total = comm.all_reduce_sum(count)
         # Two rounds: the difference of two large sums would cancel.
