@@ -24,6 +24,7 @@ from fastreid.engine.amp import evaluation_autocast, store_frozen_assets
 from fastreid.modeling.model import image_transforms_of
 from fastreid.modeling.trained import load_trained
 from fastreid.retrieval.extraction import embed_batch
+from fastreid.utils.cores import usable_cores
 from fastreid.utils.counts import whole_number, yes_or_no
 from fastreid.utils.errors import ArgumentError
 
@@ -117,7 +118,7 @@ class Predictor:
     def _batches(self, sources: Iterator[Source], size: int) -> Iterator[dict[str, Any]]:
         """Yield batches; threads make the next one while the model computes."""
         numbered = enumerate(sources)
-        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(_MOST_THREADS, usable_cores())) as pool:
             waiting: Iterator[Item] | None = None
             while part := list(islice(numbered, size)):
                 started = pool.map(self._item, part)

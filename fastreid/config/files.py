@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import Any
@@ -138,6 +139,29 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
+    """Return a number, unless YAML 1.1 reads another one than most people: 010 is 8 there, and 1:30 is 90.
+
+    Raises:
+        ConfigError: it is such a number.
+    """
+    is_whole = node.tag == _INT
+    value = loader.construct_yaml_int(node) if is_whole else loader.construct_yaml_float(node)
+    kind = "octal" if is_whole and _OCTAL.fullmatch(node.value) else "base 60" if ":" in node.value else ""
+    if kind:
+        raise ConfigError(
+            f"line {node.start_mark.line + 1}: YAML reads {node.value} as {value} ({kind}); "
+            f"write {value}, or quote what is text"
+        )
+    return value
+
+
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_OCTAL = re.compile("[-+]?0[0-7_]+")
+_Loader.add_constructor(_INT, _number)
+_Loader.add_constructor(_FLOAT, _number)
 
 
 def _parsed(text: str, path: str) -> Any:

@@ -72,7 +72,7 @@ def _converted(value: Any, default: Any) -> Any:
 
 def _remedy(value: Any, default: Any, name: str) -> str:
     """Return what to type instead, for the error message."""
-    if isinstance(default, str) and (value is None or isinstance(value, bool | int | float)):
+    if isinstance(default, str) and not isinstance(value, list | tuple | dict):
         return f"""; quote what is text but looks like a number: {name} "'{value}'" ('{value}' in a file)"""
     if isinstance(default, list | tuple) and isinstance(value, str) and value.strip()[:1] in ("[", "("):
         example = list(default) or ["word", 1]

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from fastreid.config import ConfigError
+from fastreid.config.files import read_tree
 from fastreid.utils.suggest import explain_choice
-from fastreid.utils.text import read_text
 
 Attributes = dict[str, str]
 """Slot -> the phrase that a caption has for it; slots without one are missing."""
@@ -90,9 +89,9 @@ class Grammar:
         """
         path = Path(path).expanduser()
         try:
-            content = yaml.safe_load(read_text(path))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise ConfigError(f"the grammar {path} cannot be read: {error}") from error
+            content = read_tree(str(path))
+        except ConfigError as error:
+            raise ConfigError(f"the grammar cannot be read: {error}") from None
         try:
             return cls(**_checked(content))
         except ConfigError as error:
@@ -230,10 +229,8 @@ def _one_of(rng: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _checked(content: Any) -> dict[str, Any]:
+def _checked(content: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `Grammar` in the content of a file."""
-    if not isinstance(content, dict):
-        raise ConfigError(f"it must have the keys {', '.join(_KEYS)}")
     for key in content:
         if key not in _KEYS:
             raise ConfigError(explain_choice("key", key, _KEYS))

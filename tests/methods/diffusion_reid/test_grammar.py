@@ -85,7 +85,9 @@ def test_another_phrase_is_another_one(grammar):
         ("[walking, standing, running]", "[yes, no]", "slots.action must be a list of texts.*quote words such as yes"),
         ("[walking, standing, running]", '[""]', "the slot action has no phrase"),
         ("words:", "words: [", "cannot be read"),
-        (GRAMMAR, "- 1", "it must have the keys words, slots"),
+        ("words:", "words: {colour: [red]}\nwords:", "words stands in it twice"),
+        (GRAMMAR, "- 1", "must hold KEY: VALUE"),
+        (GRAMMAR, "", "it lacks slots, prefix"),
     ],
 )
 def test_mistakes_in_a_file_are_named(tmp_path, before, after, said):
@@ -97,5 +99,5 @@ def test_mistakes_in_a_file_are_named(tmp_path, before, after, said):
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(ConfigError, match=r"the grammar .*gone\.yml cannot be read"):
+    with pytest.raises(ConfigError, match=r"the grammar cannot be read: no config file .*gone\.yml"):
         Grammar.read(tmp_path / "gone.yml")
