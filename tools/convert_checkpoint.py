@@ -12,7 +12,6 @@ Stable Diffusion 1 need no trust.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from fastreid.modeling.diffusion.single_file import convert_single_file
 from fastreid.utils.checkpoint import CONFIG_TEXT
 from fastreid.utils.checkpoint_file import WeightsError, read_checkpoint, state_dict_in
 from fastreid.utils.errors import UserError, reported_as
-from fastreid.utils.files import check_output, explained_disk_errors, sync_folder
+from fastreid.utils.files import check_output
+from fastreid.utils.folders import atomic_folder, put_back
 from fastreid.utils.lock import path_lock
 from fastreid.utils.seal import save_sealed
 from fastreid.utils.state_dicts import check_sizes
@@ -94,24 +94,11 @@ def write_folders(state: dict[str, torch.Tensor], folder: Path) -> None:
     Raises:
         UserError: `folder` holds something else than such folders.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft, before = (folder.with_name(f".{folder.name}.{what}") for what in ("draft", "before"))
     with path_lock(folder):
-        if before.exists() and not folder.exists():
-            before.rename(folder)
+        put_back(folder)
         _refuse_others(folder)
-        _remove(draft, before)
-        try:
-            with explained_disk_errors(folder):
-                convert_single_file(state, draft)
-                if folder.exists():
-                    folder.rename(before)
-                draft.rename(folder)
-                sync_folder(folder.parent)
-        finally:
-            if before.exists() and not folder.exists():
-                before.rename(folder)
-            _remove(draft, before)
+        with atomic_folder(folder) as draft:
+            convert_single_file(state, draft)
     print(f"{folder}: {', '.join(PARTS)}")
 
 
@@ -124,11 +111,6 @@ def _refuse_others(folder: Path) -> None:
             f"{folder} also holds {', '.join(others[:4])}, which would be lost: name a folder that has only "
             f"{', '.join(PARTS)}, or a new one"
         )
-
-
-def _remove(*folders: Path) -> None:
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main(argv: list[str] | None = None) -> None:

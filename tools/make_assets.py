@@ -14,7 +14,6 @@ Random weights are for tests, timing and training only.
 import argparse
 import json
 import os
-import shutil
 import zlib
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from fastreid.config import user_path
 from fastreid.generation.text_assets import CLIP_VOCABULARY, MAX_TOKENS, SD1_TEXT, words_of, write_text_parts
 from fastreid.modeling.diffusion.single_file import SD1_UNET, SD1_VAE
 from fastreid.utils.errors import UserError, reported_as
-from fastreid.utils.files import explained_disk_errors, sync_folder
+from fastreid.utils.folders import atomic_folder
 from fastreid.utils.lock import path_lock
 from fastreid.utils.optional import shield_diffusers
 from fastreid.utils.seal import save_sealed
@@ -138,16 +137,8 @@ def make_assets(size: str, output: Path, seed: int = 0, text: bool = False) -> N
         DiskError: the disk is full or broken.
     """
     torch.manual_seed(seed)
-    draft = output.with_name(f".{output.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        with explained_disk_errors(output):
-            _write_assets(size, draft, seed, text)
-            draft.rename(output)
-            sync_folder(output.parent)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with atomic_folder(output) as draft:
+        _write_assets(size, draft, seed, text)
 
 
 def _write_assets(size: str, draft: Path, seed: int, text: bool) -> None:

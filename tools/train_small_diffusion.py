@@ -16,7 +16,6 @@ import argparse
 import json
 import logging
 import os
-import shutil
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -41,7 +40,8 @@ from fastreid.generation.small_diffusion import (  # noqa: E402
 from fastreid.methods.diffusion_reid.captions import read_captions  # noqa: E402
 from fastreid.rendering.people import CLOTHES  # noqa: E402
 from fastreid.utils.errors import UserError, reported_as  # noqa: E402
-from fastreid.utils.files import explained_disk_errors, save_picture, sync_folder  # noqa: E402
+from fastreid.utils.files import save_picture  # noqa: E402
+from fastreid.utils.folders import atomic_folder  # noqa: E402
 from fastreid.utils.lock import path_lock  # noqa: E402
 from fastreid.utils.manifest import digest, sha256_of  # noqa: E402
 from fastreid.utils.text import read_text  # noqa: E402
@@ -100,18 +100,9 @@ def _train_if_absent(captions: Path, assets: Path, output: Path, plan: TrainingP
             )
         print(f"{output} exists, nothing to do (delete it to train it again)")
         return
-    draft = output.with_name(f".{output.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with explained_disk_errors(output):
-            summary = _train(captions, assets, draft, plan)
-            (draft / SUMMARY).write_text(json.dumps({"request": request, **summary}, indent=1), encoding="utf-8")
-            draft.rename(output)
-            sync_folder(output.parent)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+    with atomic_folder(output) as draft:
+        summary = _train(captions, assets, draft, plan)
+        (draft / SUMMARY).write_text(json.dumps({"request": request, **summary}, indent=1), encoding="utf-8")
     print(_sentence(output, summary))
 
 

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +23,9 @@ from tqdm import tqdm
 
 from fastreid.utils.cores import usable_cores
 from fastreid.utils.differences import differences
-from fastreid.utils.files import explained_disk_errors, sync_folder
+from fastreid.utils.folders import atomic_folder, put_back
 from fastreid.utils.lock import path_lock
+from fastreid.utils.text import TextError, read_json
 
 from .config import RenderConfig
 from .domains import PLAIN
@@ -114,20 +114,27 @@ def _with_progress(results: Iterable, total: int, what: str) -> Iterator:
             logger.info("%s: %d of %d ids, about %.0f s left", what, done, total, left)
 
 
-def _already_there(target: Path, request: RenderRequest, overwrite: bool) -> dict | None:
-    """The manifest in `target` if it is the requested benchmark; raises if the folder must not be replaced."""
+def _already_there(target: Path, request: RenderRequest, overwrite: bool) -> dict[str, int] | None:
+    """The counts in `target` if it is the requested benchmark; raises if the folder must not be replaced."""
     if not target.exists():
         return None
     try:
-        found = json.loads((target / MANIFEST).read_text())
-    except FileNotFoundError:
+        found = read_json(target / MANIFEST)
+        images, had = found["images"], {"domain": PLAIN, **found["request"]}  # earlier versions had no domain
+    except (FileNotFoundError, NotADirectoryError):
         raise FileExistsError(
             f"{target} exists and was not rendered (it has no {MANIFEST}), so it is never "
             "overwritten; choose another root or move it away"
         ) from None
-    wanted, had = request.manifest(), {"domain": PLAIN, **found["request"]}  # sets without one are of earlier versions
+    except (TextError, TypeError, KeyError) as error:
+        if overwrite:
+            return None
+        raise FileExistsError(
+            f"{target} was rendered, but its {MANIFEST} is damaged ({error}); ask to overwrite it, or delete the folder"
+        ) from error
+    wanted = request.manifest()
     if had == wanted:
-        return found
+        return images
     if overwrite:
         return None
     changes = differences(had, wanted)
@@ -182,24 +189,21 @@ def render_benchmark(
 
 
 def _render_if_absent(target: Path, request: RenderRequest, workers: int, overwrite: bool) -> RenderSummary:
-    found = _already_there(target, request, overwrite)
-    if found is not None:
+    put_back(target)
+    images = _already_there(target, request, overwrite)
+    if images is not None:
         logger.info("%s is already rendered with these parameters: nothing to do", target)
-        return RenderSummary(target, request, found["images"], 0.0, reused=True)
+        return RenderSummary(target, request, images, 0.0, reused=True)
     start = time.monotonic()
-    with explained_disk_errors(target):
-        images = _render_into(target, request, workers)
+    images = _render_into(target, request, workers)
     return RenderSummary(target, request, images, time.monotonic() - start, reused=False)
 
 
 def _render_into(target: Path, request: RenderRequest, workers: int) -> dict[str, int]:
-    """Render next to `target`, then move the finished folder there; returns the number of images in each split."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Write the benchmark, and return the number of images in each split."""
     people = request.people
     images: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as workshop:
-        folder = Path(workshop) / target.name
-        folder.mkdir()
+    with atomic_folder(target) as folder:
         with _parallel_map(min(workers, len(people))) as parallel_map:
             results = parallel_map(partial(_render_identity, folder, request), people)
             for counts in _with_progress(results, len(people), f"rendering {target.name}"):
@@ -211,8 +215,4 @@ def _render_into(target: Path, request: RenderRequest, workers: int) -> dict[str
             (folder / name).write_bytes(content(layout, shots))
         manifest = {"request": request.manifest(), "images": dict(images)}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        if target.exists():
-            target.rename(Path(workshop) / "replaced")
-        folder.rename(target)
-        sync_folder(target.parent)
     return dict(images)

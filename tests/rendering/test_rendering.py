@@ -161,6 +161,30 @@ def test_an_interruption_leaves_nothing_and_keeps_what_was_there(tmp_path, monke
     assert files(tmp_path) == before and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_damaged_manifest_is_told_and_can_be_overwritten(tmp_path):
+    small = {**SMALL, "workers": 1}
+    render_benchmark(tmp_path, **small)
+    before, manifest = files(tmp_path), tmp_path / "CARGO" / writer.MANIFEST
+    for content in ("", "[]", "{}", '{"images": {}}', '{"images": {}, "request": 1}'):
+        manifest.write_text(content)
+        with pytest.raises(FileExistsError, match=r"was rendered, but its render\.json is damaged"):
+            render_benchmark(tmp_path, **small)
+    render_benchmark(tmp_path, overwrite=True, **small)
+    assert files(tmp_path) == before
+
+
+def test_what_a_killed_process_left_is_put_back_or_removed(tmp_path):
+    small = {**SMALL, "workers": 1}
+    render_benchmark(tmp_path, **small)
+    before = files(tmp_path)
+    (tmp_path / "CARGO").rename(tmp_path / ".CARGO.before")
+    (tmp_path / ".CARGO.draft/AGPReID").mkdir(parents=True)
+    assert render_benchmark(tmp_path, **small).reused
+    render_benchmark(tmp_path, overwrite=True, **{**small, "seed": 6})
+    render_benchmark(tmp_path, overwrite=True, **small)
+    assert files(tmp_path) == before
+
+
 # Errors
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from fastreid.data.datasets.bases import DatasetError
 from fastreid.data.pictures import clipped_box
+from fastreid.utils.folders import atomic_folder
 from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, read_text
 
@@ -150,7 +149,8 @@ def crop_videos(
 ) -> dict[str, int]:
     """Cut boxes out of videos, into `folder/camera/person/frame_number.jpg`; each video is a camera of its name.
 
-    The folder is made as a whole or not at all. Parts of a box outside of the frame are cut off.
+    The folder is made as a whole or not at all; the caller holds its lock (`fastreid.utils.lock.path_lock`). Parts of a
+    box outside of the frame are cut off.
 
     Args:
         videos: the videos.
@@ -176,16 +176,11 @@ def crop_videos(
     if folder.exists():
         raise VideoError(f"{folder} exists; give another --crops, or make a table of it with --root {folder}")
     tables = [read_boxes(file, first_frame=first_frame) for file in boxes]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp") as partial:
-        made = Path(partial) / "crops"
-        made.mkdir()
-        counts = {
-            camera: _crop(video, table, file, made / camera, every)
+    with atomic_folder(folder) as draft:
+        return {
+            camera: _crop(video, table, file, draft / camera, every)
             for camera, video, table, file in zip(cameras, videos, tables, boxes, strict=True)
         }
-        shutil.move(made, folder)
-    return counts
 
 
 def _crop(video: Path, table: Mapping[int, Sequence[Box]], file: Path, folder: Path, every: int) -> int:
