@@ -153,7 +153,8 @@ class DefaultTrainer(ResumableTrainer):
         if self.start_iter and (Path(self.cfg.OUTPUT_DIR) / "config.yaml").exists():
             write_config(self._given_cfg)
         logger.info("data:\n%s", counts_table(self.train_datasets, self.test_datasets))
-        logger.info("protocols:\n%s", build_evaluation(self.cfg).table(self._protocols))
+        if self._protocols:
+            logger.info("protocols:\n%s", build_evaluation(self.cfg).table(self._protocols))
         self._prepare_folder()
         if self.start_iter:
             self._restore_best()

@@ -57,8 +57,8 @@ def filter_pictures(cfg: CfgNode, shard: Shard) -> FilterSummary:
     summary = stage.run(build_rounds(keys, cfg.DIFFPERSON.GEN.PER_ID), shard)
     if summary.short:
         logger.info(
-            "%d people have fewer than %d kept pictures (DIFFPERSON.FILTER.MIN_KEEP): the stage top-up writes more",
-            len(summary.short), keys.MIN_KEEP,
+            "people with fewer than %d kept pictures (DIFFPERSON.FILTER.MIN_KEEP): %d; the stage top-up writes more",
+            keys.MIN_KEEP, len(summary.short),
         )  # fmt: skip
     return summary
 

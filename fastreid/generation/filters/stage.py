@@ -163,8 +163,8 @@ class FilterStage:
             )  # fmt: skip
         if summary.exhausted:
             logger.warning(
-                "%d people have fewer than %d kept pictures after %d rounds: %s",
-                len(summary.exhausted), rounds.min_keep, rounds.most, sorted(summary.exhausted)[:10],
+                "people with fewer than %d kept pictures after the last round (%d): %d, such as %s",
+                rounds.min_keep, rounds.most, len(summary.exhausted), sorted(summary.exhausted)[:10],
             )  # fmt: skip
         return summary
 
