@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
+import zlib
 from pathlib import Path
 
 from fastreid.config import ConfigError, check_ranges, get_cfg, user_path
@@ -33,6 +35,7 @@ from fastreid.utils.user_code import import_file
 
 # What it reads of the config.
 KEYS = ("DATASETS.ROOT", "DATASETS.SKIP_MISSING", "DATASETS.EXCLUDE_SOURCES", "IMPORTS")
+_LONGEST_NAME = 50  # characters, of up to four bytes
 SHEET_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -94,16 +97,20 @@ def _check(args: argparse.Namespace) -> int:
     problems = unreadable(datasets) if args.read_images else []
     if args.read_images:
         print("\n".join(problems) or "every image can be read")
-    sheet = (
-        args.contact_sheet
-        or Path("logs/check_dataset") / f"{''.join(c if c.isalnum() else '_' for c in args.name)}.jpg"
-    )
+    sheet = args.contact_sheet or Path("logs/check_dataset") / f"{_file_name(args.name)}.jpg"
     check_output(sheet, paths_of(datasets))
     sheet.parent.mkdir(parents=True, exist_ok=True)
     with path_lock(sheet, wait=True):
         save_picture(contact_sheet(datasets[0]), sheet, quality=90)
     print(f"contact sheet: {sheet}")
     return 1 if problems else 0
+
+
+def _file_name(name: str) -> str:
+    """A name of a data set as that of a file; of a long one, which may have folders, the end and a checksum."""
+    plain = "".join(c if c.isalnum() else "_" for c in name)
+    long = len(plain) > _LONGEST_NAME
+    return f"{zlib.crc32(os.fsencode(name)):08x}{plain[-_LONGEST_NAME:]}" if long else plain
 
 
 if __name__ == "__main__":

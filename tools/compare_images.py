@@ -10,6 +10,7 @@ threshold of --false-matches decides whether two images show the same person.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,7 +106,9 @@ def _evaluated_in(folder: Path) -> str:
 
 
 def _verdict(distance: float, point: dict[str, Any]) -> str:
-    return "yes" if point["threshold"] is not None and distance <= point["threshold"] else "no"
+    if point["threshold"] is None:
+        return "not known"
+    return "yes" if distance <= point["threshold"] else "no"
 
 
 def _explained(point: dict[str, Any], rate: float) -> str:
@@ -167,6 +170,8 @@ def _figures_at(thresholds: Any, choice: str, where: str) -> tuple[float | None,
     try:
         (point,) = (point for point in thresholds["points"] if point["choice"] == choice)
         threshold, rate = point["threshold"], float(point["true_match_rate"])
+        if isinstance(threshold, bool) or not 0 <= rate <= 100 or not math.isfinite(threshold or 0):
+            raise ValueError(threshold, rate)
         return None if threshold is None else float(threshold), rate
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ThresholdError(

@@ -12,6 +12,7 @@ Stable Diffusion 1 need no trust.
 from __future__ import annotations
 
 import argparse
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from fastreid.utils.state_dicts import check_sizes
 import torch
 
 PARTS = ("unet", "vae", "scheduler")
+SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +68,7 @@ def convert(old: Path, *, trust: bool) -> tuple[dict[str, torch.Tensor], dict[st
     if not old.is_file():
         raise WeightsError(f"no file {old}")
     try:
-        content = torch.load(old, map_location="cpu", weights_only=False)
+        content = _unpickled(old)
     except Exception as error:  # unpickling may raise any error
         raise WeightsError(f"cannot read {old}: {type(error).__name__}: {error}") from error
     if isinstance(content, torch.nn.Module):
@@ -75,6 +77,17 @@ def convert(old: Path, *, trust: bool) -> tuple[dict[str, torch.Tensor], dict[st
         content = content["model"].state_dict()
     check_sizes(content, old)
     return state_dict_in(content, old), _config_in(content)
+
+
+def _unpickled(path: Path) -> Any:
+    """Return the content of a file of torch, or of a plain pickle, as Detectron and others write them."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False)
+    except RuntimeError as error:
+        if "magic number" not in str(error):
+            raise
+    with path.open("rb") as file:
+        return pickle.load(file, encoding="latin1")  # of Python 2
 
 
 def _config_in(content: Any) -> dict[str, str]:
@@ -122,6 +135,11 @@ def main(argv: list[str] | None = None) -> None:
         if args.new.exists() and not args.overwrite:
             raise UserError(f"{args.new} exists; name another file, or add --overwrite")
         check_output(args.new, [args.old])
+        if not args.stable_diffusion and args.new.suffix not in SUFFIXES:
+            raise UserError(
+                f"{args.new} would be a file of torch: name it {args.new.with_suffix('.pth')}, or end it in one of "
+                f"{' '.join(SUFFIXES[1:])}"
+            )
         state, config = convert(args.old, trust=args.trust)
         if args.stable_diffusion:
             write_folders(state, args.new)

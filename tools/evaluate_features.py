@@ -55,6 +55,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     cfg = get_cfg()
     if args.output:
         read = (args.query, args.gallery)
+        if args.output.is_dir():
+            raise UserError(f"--output {args.output} is a folder: name a file in it")
         check_output(args.output, (*read, *(path.with_suffix(".csv") for path in read)))
     try:
         cfg.merge_from_list(_scoring_keys(args.options))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from fastreid.config import user_path
@@ -16,7 +17,7 @@ from fastreid.rendering import DOMAINS, RenderConfig, RenderRequest, render_benc
 from fastreid.rendering.captions import write_captions
 from fastreid.rendering.contact_sheet import contact_sheet
 from fastreid.utils.errors import UserError, reported_as
-from fastreid.utils.files import save_picture
+from fastreid.utils.files import check_output, save_picture
 from fastreid.utils.lock import path_lock
 
 
@@ -54,9 +55,22 @@ def main(argv: list[str] | None = None) -> None:
         _render(vars(_parser().parse_args(argv)))
 
 
+def _check_outputs(folder: Path, captions: Path | None, sheet: Path | None) -> None:
+    """Check that the two files would neither replace each other nor a file of the benchmark."""
+    for option, file in (("--captions", captions), ("--contact-sheet", sheet)):
+        if file is None:
+            continue
+        check_output(file)
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{option} {file} is in {folder}, which has the files of the benchmark only: name another")
+    if captions and sheet and captions.resolve() == sheet.resolve():
+        raise UserError(f"--captions and --contact-sheet are both {captions}: name two files")
+
+
 def _render(args: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sheet, captions = args.pop("contact_sheet"), args.pop("captions")
+    _check_outputs(args["root"] / args["name"], captions, sheet)
     knobs = {field.name: args.pop(field.name) for field in fields(RenderConfig)}
     try:
         summary = render_benchmark(**args, config=RenderConfig(**knobs))

@@ -59,6 +59,8 @@ def expand_paths(cfg: Any) -> None:
 
 def user_path(text: str) -> Path:
     """Return a path of an option of a command, with `~` expanded, as shells do not expand it in `--output=~/x`."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty; is it a variable of the shell that is not set?")
     try:
         return Path(with_home(text))
     except ValueError as error:

@@ -86,6 +86,8 @@ def _translated(values: Mapping[str, Any], source: str, origin: Origin | None, m
     is_strict = origin is not None and origin.models[model] in origin.strict
     found: dict[str, Any] = {}
     for key, value in values.items():
+        if not key:
+            raise ValueError(f"a key in {source} is empty; is it a variable of the shell that is not set?")
         old = key
         if key in table:
             key, value = _rename(key, value, table[key], source, is_strict=is_strict)

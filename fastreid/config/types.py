@@ -78,7 +78,10 @@ def _remedy(value: Any, default: Any, name: str) -> str:
         example = list(default) or ["word", 1]
         return f"""; only numbers and quoted words may stand in a list, as in {name} "{example}\""""
     if isinstance(default, list | tuple) and isinstance(value, str | int | float):
-        return f"""; write a list, also of one: {name} "[{value!r}]\""""
+        words = [word.strip() for word in value.split(",")] if isinstance(value, str) else [value]
+        if default and not any(isinstance(entry, str) for entry in default):
+            return f"""; write a list of numbers: {name} "{list(default)}\""""
+        return f"""; write a list, also of one: {name} "{words}\""""
     if isinstance(default, int) and isinstance(value, float) and value.is_integer():
         return f"; write {int(value)}"
     return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import ImageDataset
 from fastreid.data.scan import log_once
 from fastreid.structures import JUNK_PERSON, UNNAMED_PERSON, PersonImage
-from fastreid.structures.names import number_names
+from fastreid.structures.names import differing_in_spelling, number_names
 
 logger = logging.getLogger(__name__)
 
@@ -131,24 +130,8 @@ def refuse_shared_files(sources: Sequence[ImageDataset]) -> None:
 
 
 def _warn_of_similar(place: Path, what: str, numbers: dict[str, int]) -> None:
-    """Warn of names that are easily taken for the same one: `Ann` and `ann`, `007` and `7`."""
-    groups: dict[str, list[str]] = {}
-    for name in numbers:
-        groups.setdefault(_alike(name), []).append(name)
-    similar = [sorted(names) for names in groups.values() if len(names) > 1]
-    if similar:
-        shown = ", ".join(" and ".join(map(repr, names)) for names in sorted(similar)[:_SHOWN])
-        more = " …" if len(similar) > _SHOWN else ""
-        _warn(f"{place}: {what} whose names differ in spelling only are different {what}: {shown}{more}")
-
-
-def _alike(name: str) -> str:
-    """A key that similar names share: without case, and whole numbers without leading zeros."""
-    folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-    try:
-        return str(int(folded))
-    except ValueError:
-        return folded
+    if similar := differing_in_spelling(numbers):
+        _warn(f"{place}: {what} whose names differ in spelling only are different {what}: {similar}")
 
 
 def _warn(sentence: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from fastreid.retrieval.descriptors import FeatureError, rows_on_cpu
-from fastreid.structures.names import is_canonical, number_names
+from fastreid.structures.names import differing_in_spelling, is_canonical, number_names
 from fastreid.utils.errors import sentence_of
 from fastreid.utils.file_kind import what_it_is
 from fastreid.utils.text import read_text
@@ -150,7 +150,8 @@ def _check_shapes(path: Path, rows: np.ndarray | Tensor, arrays: Mapping[str, np
 
 def _ids(path: Path, name: str, ids: np.ndarray | Tensor) -> np.ndarray:
     """Return ids as whole numbers; those of people and cameras may be names."""
-    ids = np.asarray(ids)
+    if isinstance(ids, Tensor):  # a type that NumPy lacks
+        raise FeatureFileError(f"{path}: {name} must be whole numbers or names, they are {ids.dtype}")
     if ids.dtype.kind in "iu":
         if ids.size and int(ids.max()) > np.iinfo(np.int64).max:
             raise FeatureFileError(f"{path}: {name} has {int(ids.max())}; ids are at most {np.iinfo(np.int64).max}")
@@ -190,7 +191,13 @@ def _numbered(sides: list[Features], paths: Sequence[str | Path]) -> list[Featur
         columns = [getattr(side, name) for side in sides]
         if any(ids.dtype.kind == "U" for ids in columns):
             _warn_of_odd(name, columns, paths)
-            table = number_names({str(value) for ids in columns for value in ids.tolist()}, junk)
+            names = {str(value) for ids in columns for value in ids.tolist()}
+            if similar := differing_in_spelling(names):
+                what, places = ("people" if name == "pids" else "cameras"), " and ".join(map(str, paths))
+                logger.warning(
+                    "%s: %s whose names differ in spelling only are different %s: %s", places, what, what, similar
+                )
+            table = number_names(names, junk)
             columns = [_looked_up(ids.tolist(), table) for ids in columns]
             sides = [replace(side, **{name: ids}) for side, ids in zip(sides, columns, strict=True)]
             if name == "camids":

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastreid.evaluation.single_shot import single_shot_cmc
-from fastreid.retrieval.descriptors import rows_on_cpu
+from fastreid.retrieval.descriptors import matrix_on_cpu
 from fastreid.retrieval.matches import match_labels
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.utils.counts import whole_number
@@ -46,7 +46,7 @@ def evaluate_rank(
     cmc = ranking.cmc(max_rank)
     if use_metric_cuhk03:
         matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-        curves = single_shot_cmc([(0, np.asarray(rows_on_cpu(distmat, "distances")))], matches, g_pids, max_rank)
+        curves = single_shot_cmc([(0, matrix_on_cpu(distmat))], matches, g_pids, max_rank)
         cmc = curves[ranking.valid].mean(axis=0)
     return cmc, ranking.ap[ranking.valid], ranking.inp[ranking.valid]
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastreid.retrieval.descriptors import rows_on_cpu
+from fastreid.retrieval.descriptors import as_float64, rows_on_cpu
 from fastreid.retrieval.ranking import check_all_finite
 from fastreid.retrieval.reranking import RerankedMatrix
 from fastreid.utils.errors import ArgumentError
+
+_ROUNDING = 0.01  # of 1 - cos of equal vectors in bfloat16
+_EXPONENTS = 40  # squares of greater or smaller powers of two come near the ends of float32's range
 
 
 def re_ranking(
@@ -33,15 +36,31 @@ def re_ranking(
         lambda_value: weight of the given distance, the squares of which are divided by the image's greatest one.
 
     Raises:
-        ValueError: wrong shapes, a distance that is not finite, k1 or k2 below 1, a weight outside of 0 to 1.
+        ValueError: wrong shapes, a distance that is negative or not finite, k1 or k2 below 1, a weight outside of 0 to
+            1.
     """
-    across, queries, gallery = (np.asarray(rows_on_cpu(rows, "distances")) for rows in (q_g_dist, q_q_dist, g_g_dist))
+    across, queries, gallery = (as_float64(rows_on_cpu(rows, "distances")) for rows in (q_g_dist, q_q_dist, g_g_dist))
     sizes = across.shape
     if len(sizes) != 2 or queries.shape != (sizes[0],) * 2 or gallery.shape != (sizes[1],) * 2:
         raise ArgumentError(
             f"re-ranking needs distances [Q, G], [Q, Q] and [G, G], got {list(sizes)}, {list(queries.shape)} and "
             f"{list(gallery.shape)}"
         )
-    everyone = np.square(np.block([[queries, across], [across.T, gallery]])).astype(np.float32)
+    everyone = np.block([[queries, across], [across.T, gallery]])
     check_all_finite(everyone)
-    return RerankedMatrix(everyone, sizes[0], k1=k1, k2=k2, weight=lambda_value).rows(0, sizes[0])
+    return RerankedMatrix(_squares(everyone), sizes[0], k1=k1, k2=k2, weight=lambda_value).rows(0, sizes[0])
+
+
+def _squares(distances: np.ndarray) -> np.ndarray:
+    """Return squares in float32, of distances times a power of two that brings them into its range.
+
+    A factor for all of them does not change what `re_ranking` returns.
+    """
+    least, greatest = distances.min(initial=0.0), distances.max(initial=0.0)
+    if least < -_ROUNDING * greatest:
+        raise ArgumentError(
+            f"re-ranking needs distances, but the least is {least:.6g}: give 1 - s for cosine similarities s"
+        )
+    exponent = np.frexp(greatest)[1]
+    scaled = distances if abs(exponent) < _EXPONENTS else np.ldexp(distances, -exponent)
+    return np.square(scaled).astype(np.float32)

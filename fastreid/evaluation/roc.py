@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastreid.retrieval.descriptors import rows_on_cpu
+from fastreid.retrieval.descriptors import matrix_on_cpu
 from fastreid.retrieval.distances import Distances
 from fastreid.retrieval.histogram import PairCounter
 from fastreid.retrieval.matches import Matches, match_labels
@@ -203,7 +203,7 @@ def evaluate_roc(
         ValueError: wrong shapes, or a distance that is not finite.
     """
     matches = match_labels(q_pids, g_pids, q_camids, g_camids)
-    distances = np.asarray(rows_on_cpu(distmat, "distances"))
+    distances = matrix_on_cpu(distmat)
     check_distances(distances, matches)
     wrong = np.ones(distances.shape, dtype=bool)
     wrong[:, matches.junk] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -152,10 +153,12 @@ class Scoring:
 
     def _check_neighbours(self) -> None:
         for name, expansion in (("TEST.DBA", self.augmentation), ("TEST.AQE", self.expansion)):
-            if expansion and not (_are_counts(expansion.k, expansion.times) and 0 <= expansion.alpha < float("inf")):
+            if expansion and not (
+                _are_counts(expansion.k, expansion.times) and _is_within(expansion.alpha, sys.float_info.max)
+            ):
                 raise ArgumentError(f"{name}: at least one neighbour, once, and ALPHA of at least 0, got {expansion}")
         reranking = self.reranking
-        if reranking and not (_are_counts(reranking.k1, reranking.k2) and 0 <= reranking.weight <= 1):
+        if reranking and not (_are_counts(reranking.k1, reranking.k2) and _is_within(reranking.weight, 1)):
             raise ArgumentError(f"TEST.RERANK: K1 and K2 of at least 1, LAMBDA in 0 … 1, got {reranking}")
 
     @classmethod
@@ -241,6 +244,11 @@ class Scoring:
             device = self.device if self.engine == "torch" else "cpu"
             return TorchDistances(query, gallery, device=device, metric=metric, memory_budget=budget)
         return CompiledDistances(query, gallery, metric=metric, memory_budget=budget)
+
+
+def _is_within(value: Any, most: float) -> bool:
+    """Return whether a value is a number from 0 to `most`."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(0 <= value <= most)
 
 
 def _are_counts(*values: Any) -> bool:

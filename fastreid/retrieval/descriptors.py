@@ -59,6 +59,16 @@ def rows_on_cpu(features: ArrayLike, what: str = "descriptors") -> Rows:
     return rows if isinstance(rows, np.memmap) else np.asarray(rows)
 
 
+def matrix_on_cpu(distances: ArrayLike) -> np.ndarray:
+    """Return distances as `rows_on_cpu` does, but bfloat16 as float32, which has all of its values.
+
+    Raises:
+        FeatureError: as `rows_on_cpu`.
+    """
+    rows = rows_on_cpu(distances, "distances")
+    return rows.float().numpy() if isinstance(rows, torch.Tensor) else rows
+
+
 def rows_in_place(features: ArrayLike, what: str = "descriptors") -> Rows:
     """Return the same as `rows_on_cpu`, but leave tensors as they are and on their device.
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from fastreid.retrieval.descriptors import rows_on_cpu
+from fastreid.retrieval.descriptors import matrix_on_cpu
 from fastreid.retrieval.histogram import PairCounter
 from fastreid.retrieval.matches import Matches
 from fastreid.retrieval.ranking import check_all_finite, count_matrix, ranking_of
@@ -166,7 +166,7 @@ class MatrixDistances(Distances):
         Raises:
             ValueError: it is not a matrix of real numbers.
         """
-        self._matrix: Any = rows_on_cpu(matrix, "distances")
+        self._matrix: Any = matrix_on_cpu(matrix)
         if self._matrix.ndim != 2:
             raise ValueError(f"distances must be a matrix [Q, G], got shape {list(self._matrix.shape)}")
         self.shape = self._matrix.shape[0], self._matrix.shape[1]

@@ -33,6 +33,8 @@ class JaccardRows:
 
     def between(self, first: int, last: int, max_distance: float) -> sparse.csr_matrix:
         """Return rows `first` to `last` - 1; distances that are not stored are greater than `max_distance`, or 1."""
+        if first == last:
+            return sparse.csr_matrix((0, self._num_others), dtype=np.float32)
         compute = self._compiled if compiled_engine.is_available() else self._uncompiled
         parts = [
             compute(start, min(start + _BLOCK_ROWS, last), max_distance) for start in range(first, last, _BLOCK_ROWS)

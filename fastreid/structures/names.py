@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fastreid.structures.person_image import PersonImage
 # Not \d and int(), which also accept digits of other scripts, "1_1", "+1" and " 1".
 _CANONICAL = re.compile(r"0|[1-9][0-9]{0,18}")
 _LARGEST = 2**63 - 1  # of int64
+_SHOWN = 5
 
 
 def number_names(names: Iterable[str], junk: str | None = None) -> dict[str, int]:
@@ -49,3 +51,27 @@ def relative_names(images: Iterable[PersonImage]) -> list[str]:
     # Relative and absolute folders have nothing in common.
     common = os.path.commonpath(folders) if len({os.path.isabs(f) for f in folders}) == 1 else ""
     return [Path(os.path.relpath(path, common) if common else path).as_posix() for path in paths]
+
+
+def differing_in_spelling(names: Iterable[str]) -> str:
+    """Return names that are easily taken for the same one, `Ann` and `ann` or `007` and `7`, as text; "" for none."""
+    groups: dict[str, list[str]] = {}
+    for name in set(names):
+        groups.setdefault(_folded(name), []).append(name)
+    similar = sorted(sorted(group) for group in groups.values() if len(group) > 1)
+    shown = ", ".join(" and ".join(map(_quoted, group)) for group in similar[:_SHOWN])
+    return f"{shown} …" if len(similar) > _SHOWN else shown
+
+
+def _quoted(name: str) -> str:
+    """Return a name in quotes; letters with combining marks, which look like single letters, as their codes."""
+    return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)
+
+
+def _folded(name: str) -> str:
+    """Return what similar names share: without case and spaces, and whole numbers without leading zeros."""
+    folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    try:
+        return str(int(folded))
+    except ValueError:
+        return folded

@@ -127,7 +127,8 @@ def _refused_in(error: BaseException) -> str:
         return f"{found[1]:.200} is not allowed"
     if found := _REASON.search(str(error)):
         return _TERMINAL_CODES.sub("", found[1])[:200]
-    return _first_line(error)
+    said = _first_line(error)
+    return "it may be a plain pickle" if said.startswith("Weights only load failed") else said
 
 
 def _no_such_file(path: Path) -> str:

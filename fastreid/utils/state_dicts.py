@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from fastreid.utils.errors import UserError
@@ -39,14 +40,15 @@ class WeightsError(UserError, RuntimeError):
 def state_dict_in(content: Any, path: str | os.PathLike[str]) -> State:
     """Return the state dict in the content of a file, without "module." in its names.
 
-    Values that are no tensors (an epoch, None) are skipped.
+    NumPy arrays become tensors. Values that are neither (an epoch, None) are skipped.
 
     Args:
         content: a state dict, or a dict that has one under a name of `PLACES`.
         path: the file, for messages.
 
     Raises:
-        WeightsError: there is none; the message says what is there.
+        WeightsError: there is none, and the message says what is there; or two names are the same without what wrappers
+            added.
     """
     found = _find(content, _DEPTH)
     if found is None:
@@ -57,12 +59,31 @@ def state_dict_in(content: Any, path: str | os.PathLike[str]) -> State:
     place, named = found
     if place and place not in ("model", "state_dict"):
         logger.info("%s: weights are taken from %r", path, place)
-    state = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
+    state = {str(name): _tensor(value) for name, value in named.items() if _is_weight(value)}
     if others := [str(name) for name in named if str(name) not in state]:
         logger.debug("%s: no tensors, and left out: %s", path, ", ".join(others[:_SHOWN]))
+    names = {name: _without_insertions(name).removeprefix("module.") for name in state}
+    if repeated := [name for name, count in Counter(names.values()).items() if count > 1]:
+        pair = [name for name, short in names.items() if short == repeated[0]]
+        raise WeightsError(
+            f"{path} has {' and '.join(pair)}, which are both {repeated[0]} without the parts that wrappers add: "
+            "remove one of them"
+        )
+    return {names[name]: value for name, value in state.items()}
+
+
+def _without_insertions(name: str) -> str:
     for inserted in _INSERTED:
-        state = {name.replace(inserted, ""): value for name, value in state.items()}
-    return {name.removeprefix("module."): value for name, value in state.items()}
+        name = name.replace(inserted, "")
+    return name
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.tensor(value)
 
 
 def _find(content: Any, depth: int) -> tuple[str, Mapping[str, Any]] | None:
@@ -73,15 +94,15 @@ def _find(content: Any, depth: int) -> tuple[str, Mapping[str, Any]] | None:
     for place in PLACES:
         if (inner := _find(parts.get(place), depth - 1)) is not None:
             return ".".join(filter(None, (place, inner[0]))), inner[1]
-    if any(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()):
+    if any(isinstance(name, str) and _is_weight(value) for name, value in content.items()):
         return "", content
     states = [name for name, part in parts.items() if _is_state(part)]
     return (states[0], parts[states[0]]) if len(states) == 1 else None
 
 
 def _is_state(part: Mapping[Any, Any]) -> bool:
-    tensors = sum(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in part.items())
-    return 2 * tensors > len(part)
+    weights = sum(isinstance(name, str) and _is_weight(value) for name, value in part.items())
+    return 2 * weights > len(part)
 
 
 def _described(content: Any) -> str:

@@ -174,6 +174,15 @@ def test_the_tool_counts_people_by_their_names_and_tells_what_was_skipped(tmp_pa
     assert "skipped 1 files with other suffixes: .txt (1)" in caplog.text
 
 
+def test_the_sheet_of_a_long_path_has_a_name(tmp_path):
+    folder = tmp_path / ("a" * 120) / ("b" * 120)
+    folder.mkdir(parents=True)
+    Image.new("RGB", (16, 32)).save(folder / "1.png")
+    said = run_tool("tools/check_dataset.py", f"images:{folder}", cwd=tmp_path)
+    (sheet,) = (tmp_path / "logs/check_dataset").iterdir()
+    assert f"contact sheet: logs/check_dataset/{sheet.name}" in said and sheet.stem.endswith("bbb")
+
+
 def test_the_tool_shows_all_of_it(cargo, tmp_path):
     sheet = tmp_path / "sheet.jpg"
     keys = ["--contact-sheet", str(sheet), "DATASETS.ROOT", str(cargo)]

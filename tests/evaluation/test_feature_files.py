@@ -86,6 +86,8 @@ def test_the_tool_answers_in_a_sentence(data, tmp_path):
     query = write(tmp_path, "npz", "query", *sides(data)["query"])
     with pytest.raises(SystemExit, match="evaluate_features: error: no file .*gone.npz"):
         run_tool("tools/evaluate_features.py", "--query", query, "--gallery", "gone.npz", cwd=tmp_path)
+    with pytest.raises(SystemExit, match="error: --output . is a folder: name a file in it"):
+        run_tool("tools/evaluate_features.py", "--query", query, "--gallery", query, "--output", ".", cwd=tmp_path)
     rows, pids, cams = sides(data)["gallery"]
     rows[4, 4] = np.nan
     gallery = write(tmp_path, "npz", "gallery", rows, pids, cams)
@@ -140,6 +142,11 @@ def test_arrays_that_cannot_be_scored(tmp_path):
         np.savez(tmp_path / "a.npz", **(good | spoiled))
         with pytest.raises(FeatureFileError, match=said):
             read_features(tmp_path / "a.npz")
+    for kind in (torch.bfloat16, torch.float8_e4m3fn):
+        tensors = {name: torch.from_numpy(array) for name, array in good.items()}
+        save_file(tensors | {"pids": torch.ones(3).to(kind)}, tmp_path / "a.safetensors")
+        with pytest.raises(FeatureFileError, match=f"pids must be whole numbers or names, they are {kind}"):
+            read_features(tmp_path / "a.safetensors")
     np.savez(tmp_path / "a.npz", **good, paths=objects)  # other arrays may hold anything
     assert read_features(tmp_path / "a.npz").rows.shape == (3, 2)
 
@@ -319,10 +326,23 @@ def test_values_that_turn_numbers_into_names_are_named(tmp_path, odd, column, ca
     query = write_table(tmp_path, f"pid,camid\n1,2\n2,1\n{line}\n", "q")
     gallery = write_table(tmp_path, "pid,camid\n1,1\n2,2\n", "g")
     read_feature_pair(query, gallery)
-    (record,) = caplog.records
+    record = caplog.records[0]
     message = record.getMessage()
     assert record.levelname == "WARNING" and message.startswith(str(query))
     assert f"{column} are read as names" in message and ascii(odd) in message
+
+
+@pytest.mark.parametrize("pair", ["Ann ann", "7 007", "Jos\xe9 Jose\u0301"])
+@pytest.mark.parametrize("column", ["pids", "camids"])
+def test_names_that_differ_in_spelling_only_are_told(tmp_path, pair, column, caplog):
+    one, other = pair.split()
+    tables = [
+        write_table(tmp_path, f"pid,camid\n{f'{name},1' if column == 'pids' else f'1,{name}'}\nbob,c2\n", side)
+        for side, name in (("q", one), ("g", other))
+    ]
+    read_feature_pair(*tables)
+    what = "people" if column == "pids" else "cameras"
+    assert f"{what} whose names differ in spelling only are different {what}: '" in caplog.text
 
 
 def test_names_alone_and_numbers_alone_need_no_warning(tmp_path, caplog):

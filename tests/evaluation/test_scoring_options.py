@@ -270,3 +270,12 @@ def test_scoring_and_searching_refuse_a_missing_device(device):
         nearest_neighbors(np.eye(3, dtype=np.float32), 1, device=device)
     with pytest.raises(ArgumentError, match=f"device.*'{device}'.* auto, cpu"):
         TorchDistances(np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32), device=device)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"expansion": Expansion(alpha="3")}, {"reranking": Reranking(weight="3")}, {"reranking": Reranking(k1=1.5)}],
+)
+def test_numbers_of_another_type_are_refused(options):
+    with pytest.raises(ArgumentError, match="TEST\\.(AQE|RERANK): "):
+        Scoring(**options)

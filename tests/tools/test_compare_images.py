@@ -1,6 +1,7 @@
 """tools/compare_images.py: distances, the threshold of the run, and runs without one."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -48,10 +49,10 @@ def test_the_threshold_of_the_run_decides(run):
     assert "(Mine of thresholds.json)" in said
 
 
-def test_no_pair_is_accepted_where_there_is_no_threshold(run):
+def test_no_pair_is_judged_where_there_is_no_threshold(run):
     write_thresholds(run, None)
     said = compare(run)
-    assert [line.split()[-1] for line in said.splitlines()[2:4]] == ["no", "no"]
+    assert [line.split()[-2:] for line in said.splitlines()[2:4]] == [["not", "known"]] * 2
     assert "no threshold at which at most 1 % of pairs" in said
 
 
@@ -95,7 +96,14 @@ NO_POINT = "cannot read a threshold from M in .*it does not have the point 'fals
         *((json.dumps({"M": found}), NO_POINT) for found in ([], {}, {"points": 3}, {"points": [3]}, {"points": []})),
         *(
             (json.dumps({"M": {"points": [POINT | wrong]}}), NO_POINT)
-            for wrong in ({"threshold": "x"}, {"true_match_rate": None}, {"threshold": 10**400})
+            for wrong in (
+                {"threshold": "x"},
+                {"threshold": 10**400},
+                {"threshold": math.nan},
+                {"threshold": True},
+                {"true_match_rate": None},
+                {"true_match_rate": 150},
+            )
         ),
         (json.dumps({"M": {"changed_by": 3}}), r"depend on the whole gallery \(3\)"),
     ],

@@ -1,10 +1,12 @@
 """Rewriting old checkpoints: only by choice, nothing lost, nothing half-written."""
 
+import pickle
 import sys
 import types
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -244,3 +246,34 @@ def test_another_file_is_no_stable_diffusion(tmp_path):
     with pytest.raises(SystemExit, match="no Stable Diffusion 1"):
         convert(tmp_path, "--stable-diffusion", "old.pth", "sd")
     assert not (tmp_path / "sd").exists()
+
+
+def test_a_plain_pickle_is_read_if_it_is_trusted(tmp_path):
+    (tmp_path / "old.pkl").write_bytes(pickle.dumps({"model": {"w": np.ones((2, 3)), "b": np.arange(3)}, "by": "x"}))
+    with pytest.raises(SystemExit, match="old.pkl is not a file of tensors") as error:
+        convert(tmp_path, "old.pkl", "new.pth")
+    assert "it may be a plain pickle" in str(error.value) and "weights_only" not in str(error.value)
+    convert(tmp_path, "--trust", "old.pkl", "new.pth")
+    model = read_checkpoint(tmp_path / "new.pth")["model"]
+    assert model["w"].tolist() == [[1, 1, 1], [1, 1, 1]] and model["b"].tolist() == [0, 1, 2]
+
+
+def test_nothing_is_left_out_silently(tmp_path):
+    torch.save({"w": torch.ones(1), "b": np.zeros(2), "epoch": 3}, tmp_path / "mixed.pth")
+    assert "new.pth: 2 tensors" in convert(tmp_path, "--trust", "mixed.pth", "new.pth")
+    torch.save({"module.w": torch.ones(1), "w": torch.zeros(1)}, tmp_path / "twice.pth")
+    with pytest.raises(SystemExit, match="twice.pth has module.w and w, which are both w without"):
+        convert(tmp_path, "twice.pth", "other.pth")
+
+
+@pytest.mark.parametrize("name", ["new.safetensors", "new", "new.onnx"])
+def test_only_names_of_files_of_torch_are_written(old, name):
+    with pytest.raises(SystemExit, match=f"{name} would be a file of torch: name it .*new.pth"):
+        convert(old, "--trust", "old.pth", name)
+    assert not (old / name).exists()
+
+
+def test_an_empty_path_is_no_folder(old, capsys):
+    with pytest.raises(SystemExit):
+        convert(old, "old.pth", "")
+    assert "argument NEW: the path is empty" in capsys.readouterr().err

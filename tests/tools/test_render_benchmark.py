@@ -47,12 +47,15 @@ def test_it_renders_a_domain_and_notices_another(tool, tmp_path, capsys):
     [
         (["--name", "cargo"], "did you mean 'CARGO'"),
         (["--occlusion", "3"], "occlusion is 3.0; it must lie in 0..1"),
+        (["--captions", "{}/CARGO/render.json"], "has the files of the benchmark only: name another"),
+        (["--contact-sheet", "{}/CARGO/train/a.jpg"], "has the files of the benchmark only: name another"),
+        (["--captions", "{}/a", "--contact-sheet", "{}/a"], "are both .*a: name two files"),
         (["--domain", "night"], "unknown domain 'night'; did you mean 'night_street'"),
     ],
 )
 def test_errors_are_a_sentence(tool, tmp_path, arguments, said):
     with pytest.raises(SystemExit, match=said):
-        tool(["--root", str(tmp_path), *arguments])
+        tool(["--root", str(tmp_path), *(word.format(tmp_path) for word in arguments)])
     assert not list(tmp_path.iterdir())
 
 

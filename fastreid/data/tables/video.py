@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,6 +91,11 @@ def read_boxes(file: Path, *, first_frame: int = 0) -> dict[int, list[Box]]:
         raise VideoError(f"cannot read {file}: {error.strerror or error}") from error
     boxes: dict[int, list[Box]] = defaultdict(list)
     for line, row in rows:
+        if None in row or None in row.values():
+            raise VideoError(
+                f"{file}, line {line}: {len(row) - 1 + len(row[None]) if None in row else 'fewer'} values, where the "
+                f"header has {len(header)} columns (numbers have a decimal point, not a comma)"
+            )
         index = _number(file, line, row, "frame") - first_frame
         if index < 0 or index != int(index):
             raise VideoError(
@@ -107,6 +113,13 @@ def _column(name: str | None) -> str:
 
 def _check_header(file: Path, header: Sequence[str]) -> None:
     corners = "width" not in header and "height" not in header
+    if {*CORNERS, *SIZES} <= set(header):
+        raise VideoError(f"the header of {file} has both right, bottom and width, height: keep one of them")
+    if header and all(_is_number(name) for name in header):
+        raise VideoError(
+            f"{file} has no header: its first line must be frame,person,left,top,right,bottom or "
+            "frame,person,left,top,width,height"
+        )
     needed = ("frame", "person", *(CORNERS if corners else SIZES))
     missing = [name for name in needed if name not in header]
     if twice := sorted({name for name in header if header.count(name) > 1}):
@@ -120,11 +133,12 @@ def _check_header(file: Path, header: Sequence[str]) -> None:
         )
 
 
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*", text) is not None
+
+
 def _number(file: Path, line: int, row: Mapping[str, Any], column: str) -> float:
-    try:
-        value = float(row[column])
-    except (TypeError, ValueError):
-        value = float("nan")
+    value = float(row[column]) if _is_number(row[column]) else float("nan")
     if not np.isfinite(value):
         raise VideoError(f"{file}, line {line}: {column} is {row[column]!r}, which is not a number")
     return value

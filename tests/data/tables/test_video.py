@@ -84,7 +84,10 @@ def test_every_third_frame_of_two_videos(videos, tmp_path):
         (["-1,ann,0,0,9,9"], "line 2: frame '-1' is no whole number from 0 on"),
         (["0,,0,0,9,9"], "the person '' cannot be the name of a folder"),
         (["0,a/b,0,0,9,9"], "the person 'a/b' cannot"),
-        (["0,ann,0,0,9"], "line 2: bottom is None"),
+        (["0,ann,0,0,9"], "line 2: fewer values, where the header has 6 columns"),
+        (["0,ann,0,5,0,5,9,5,9,5"], "line 2: 10 values, where the header has 6 columns"),
+        (["1_0,ann,0,0,9,9"], "line 2: frame is '1_0', which is not a number"),
+        (["0,ann,0,0,9,\u0663"], "line 2: bottom is '\u0663', which is not a number"),
     ],
 )
 def test_wrong_boxes_are_refused_and_nothing_is_left(videos, tmp_path, rows, message):
@@ -100,6 +103,8 @@ def test_wrong_boxes_are_refused_and_nothing_is_left(videos, tmp_path, rows, mes
         ("frme,person,x,y,w,h", "lacks frame.*'frme' may be frame"),
         ("frame,person,x,y,w,x2", "lacks height"),
         ("frame,person,x,left,w,h", "left twice"),
+        ("frame,person,x,y,w,h,right,bottom", "has both right, bottom and width, height"),
+        ("1,1,10.5,20,30,40", "has no header"),
     ],
 )
 def test_wrong_headers(tmp_path, header, message):
