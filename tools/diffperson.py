@@ -156,6 +156,15 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return stages, list(words[len(stages) :])
 
 
+def _shard_first(words: Sequence[str]) -> list[str]:
+    """Return the words with --shard in front of them: unlike other options, it may also follow the keys."""
+    found = next((place for place, word in enumerate(words) if word == "--shard" or word.startswith("--shard=")), None)
+    if found is None:
+        return list(words)
+    stop = found + (1 if "=" in words[found] else 2)
+    return [*words[found:stop], *words[:found], *words[stop:]]
+
+
 def _is_name(word: str) -> bool:
     """Whether a word is neither an option nor the name of a key."""
     return word[:1].islower()
@@ -171,7 +180,7 @@ def run(words: Sequence[str] | None = None) -> None:
         parser = argument_parser()
         parser.usage = "diffperson.py STAGE … --config-file FILE [options] [KEY VALUE …]; STAGE: " + ", ".join(STAGES)
         stages, rest = _split(sys.argv[1:] if words is None else words)
-        args = parser.parse_args(rest)
+        args = parser.parse_args(_shard_first(rest))
         if not stages:
             parser.error(f"the stage is missing: it comes first, and is one or more of {', '.join(STAGES)}")
         args.shard = Shard.parse(args.shard)
@@ -182,6 +191,11 @@ def run(words: Sequence[str] | None = None) -> None:
             if stage != "train":
                 setup_logger(cfg.OUTPUT_DIR)
                 seed_everything(max(cfg.MODEL.SEED, 0))
+            if cfg.DATASETS.EXCLUDE_SOURCES and stage != "export":
+                logger.warning(
+                    "DATASETS.EXCLUDE_SOURCES has no effect on the stage %s, only on export: to keep the generator "
+                    "from data sets, take them out of DATASETS.NAMES", stage,
+                )  # fmt: skip
             STAGES[stage](args, cfg)
 
 

@@ -27,7 +27,7 @@ from fastreid.engine.finished import FINISHED, OTHER_WEIGHTS, state_of
 from fastreid.engine.identity import flatten
 from fastreid.engine.side_by_side import SideBySide
 from fastreid.engine.transfer import RANDOM, SETTINGS, Comparison, TransferRun, refuse_own_keys, shared_keys
-from fastreid.evaluation.gains import FIGURES, Gains, Result
+from fastreid.evaluation.gains import FIGURES, Gains, Result, refuse_to_lose
 from fastreid.evaluation.results import write_json
 from fastreid.modeling.backbones import build_backbone
 from fastreid.utils.errors import Cancelled, UserError, reported_as
@@ -296,7 +296,6 @@ def result_of(one: Planned, status: int) -> Result:
 def write(results: Sequence[Result], args: argparse.Namespace) -> Gains:
     """Write results.json and results.md with the results so far, and return the gains in them."""
     gains = Gains(results, [name for name, _ in args.backbones])
-    args.output.mkdir(parents=True, exist_ok=True)
     content = {
         "target": args.target,
         "sources": list(args.source),
@@ -379,6 +378,7 @@ def main(words: Sequence[str] | None = None) -> None:
         args = _parser().parse_args(options)
         planned = plan(args, pairs)
         check(planned)
+        refuse_to_lose(args.output / "results.json", [one.run.key for one in planned])
         if args.dry_run:
             for one in planned:
                 announce(one, is_finished=finished(one) is not None)

@@ -91,6 +91,11 @@ class TransferRun:
         return SETTINGS[self.setting].with_labels
 
     @property
+    def key(self) -> tuple[str, float | None, str, int]:
+        """Setting, ratio, backbone and seed."""
+        return self.setting, self.ratio, self.backbone, self.seed
+
+    @property
     def title(self) -> str:
         """Name of the run in messages."""
         share = "" if self.ratio is None else f" {exact_percent(self.ratio)} %"

@@ -191,13 +191,13 @@ def _numbered(sides: list[Features], paths: Sequence[str | Path]) -> list[Featur
         columns = [getattr(side, name) for side in sides]
         if any(ids.dtype.kind == "U" for ids in columns):
             _warn_of_odd(name, columns, paths)
-            names = {str(value) for ids in columns for value in ids.tolist()}
-            if similar := differing_in_spelling(names):
+            known = {str(value) for ids in columns for value in ids.tolist()}
+            if similar := differing_in_spelling(known):
                 what, places = ("people" if name == "pids" else "cameras"), " and ".join(map(str, paths))
                 logger.warning(
                     "%s: %s whose names differ in spelling only are different %s: %s", places, what, what, similar
                 )
-            table = number_names(names, junk)
+            table = number_names(known, junk)
             columns = [_looked_up(ids.tolist(), table) for ids in columns]
             sides = [replace(side, **{name: ids}) for side, ids in zip(sides, columns, strict=True)]
             if name == "camids":

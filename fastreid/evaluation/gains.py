@@ -12,7 +12,9 @@ from tabulate import tabulate
 
 from fastreid.utils.colours import OKABE_ITO
 from fastreid.utils.display_text import exact_percent, for_matplotlib
+from fastreid.utils.errors import UserError
 from fastreid.utils.files import atomic_write
+from fastreid.utils.text import TextError, read_json
 
 FIGURES = ("mAP", "Rank-1")
 _DPI = 150
@@ -160,3 +162,28 @@ def _moments(values: Sequence[float], prefix: str) -> dict[str, float | None]:
         f"{prefix}mean": statistics.mean(values) if values else None,
         f"{prefix}spread": statistics.stdev(values) if len(values) > 1 else None,
     }
+
+
+def refuse_to_lose(file: Path, planned: Iterable[tuple[str, float | None, str, int]]) -> None:
+    """Check that the results of an earlier command would not be replaced by those of fewer runs.
+
+    Args:
+        file: results.json.
+        planned: setting, ratio, model and seed of each run of this command.
+
+    Raises:
+        UserError: it has results of other runs.
+    """
+    known = set(planned)
+    try:
+        found = [(run["setting"], run["ratio"], run["name"], run["seed"]) for run in read_json(file)["runs"]]
+    except (FileNotFoundError, TextError, KeyError, TypeError):
+        return  # there is none that can be read
+    if others := [run for run in found if run not in known]:
+        setting, ratio, name, seed = others[0]
+        share = "" if ratio is None else f" {exact_percent(ratio)} %"
+        raise UserError(
+            f"{file} has results of {len(others)} runs that this command does not have, such as {setting}{share}, "
+            f"{name}, seed {seed}. Nothing was changed: give their settings, ratios, backbones and seeds as well, or "
+            "another --output"
+        )

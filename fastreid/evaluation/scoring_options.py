@@ -248,7 +248,7 @@ class Scoring:
 
 def _is_within(value: Any, most: float) -> bool:
     """Return whether a value is a number from 0 to `most`."""
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(0 <= value <= most)
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= most
 
 
 def _are_counts(*values: Any) -> bool:

@@ -14,13 +14,14 @@ from fastreid.config import CfgNode, ConfigError
 from fastreid.data.picture_grid import picture_grid, spread_evenly
 from fastreid.generation.captioners import CAPTIONER_REGISTRY
 from fastreid.generation.people import Identity, digest_of, people_of
+from fastreid.generation.records import NAMES
 from fastreid.generation.rows import CAPTION_ROW, Row
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
 from fastreid.methods.diffusion_reid.grammar import Grammar
 from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.lock import path_lock
-from fastreid.utils.manifest import sha256_of
+from fastreid.utils.manifest import mark_of, sha256_of
 from fastreid.utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ def caption(cfg: CfgNode, shard: Shard) -> Path | None:
         for number, image in enumerate(who.images)
         if (who.gid, number) not in done
     ]
+    if keys.CAPTIONER == "file":
+        captioner([path for _, _, path in todo])  # names all images without a caption before it writes any
     batches = [todo[start : start + keys.BATCH] for start in range(0, len(todo), keys.BATCH)]
     with stage.writer(shard.name) as writer:
         for batch in progress(batches, len(batches), "captioning images"):
@@ -90,13 +93,15 @@ def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
         own = {"content of the caption file": sha256_of(keys.CAPTION_FILE)}
     elif keys.CAPTIONER != "none":
         own = {"model": keys.MODEL, "prefix": keys.PREFIX, "most tokens": keys.MAX_TOKENS}
+        content = mark_of(keys.MODEL)
+        own |= {"content of the model": content} if content else {}
     return {
         "captioner": keys.CAPTIONER,
         **own,
         "data sets": list(cfg.DATASETS.NAMES),
         "people": len(people),
         "images": sum(len(who.images) for who in people),
-        "names of people and images": digest_of(people),
+        NAMES: digest_of(people),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,6 +58,8 @@ def _folder(cfg: CfgNode) -> str:
             f"DIFFPERSON.LPE.CAPTIONER {cfg.DIFFPERSON.LPE.CAPTIONER} reads a model of transformers, but {_MODEL} is "
             '"": name its folder, or take CAPTIONER file with captions that you have, or CAPTIONER none'
         )
+    if not os.path.isdir(os.path.expanduser(folder)):
+        raise ConfigError(f"{_MODEL}: there is no folder {folder}; download the model into it, or name its folder")
     return folder
 
 

@@ -27,7 +27,7 @@ from fastreid.utils.display_text import file_names, printable
 from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.manifest import code_version, now
 
-ABOUT = "Synthetic pictures of people. The model that generated them was fine-tuned on people of the sources below."
+ABOUT = "Synthetic pictures of people."
 UNKNOWN_LICENCE = "not known: ask its owner before you publish anything that was made from it"
 RENDERED = "rendered by this library: shows no real people"
 # Name of a benchmark, or of another source -> what is known of its licence (docs/datasets.md).
@@ -88,6 +88,7 @@ class Card:
         sheets: title -> a picture.
         made: command, commit and date.
         title: name of the data set.
+        about: what the pictures are.
     """
 
     sources: Sequence[Source]
@@ -99,6 +100,7 @@ class Card:
     sheets: Mapping[str, str | os.PathLike[str]] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
     title: str = NAME
+    about: str = ABOUT
 
 
 def collect_card(
@@ -111,6 +113,7 @@ def collect_card(
     licences: Mapping[str, str] | None = None,
     root: str | os.PathLike[str] = "",
     exclude_sources: Sequence[str] = (),
+    trained_on: Sequence[str] = (),
 ) -> Card:
     """The card of a finished export; command, commit and date are those of this process.
 
@@ -123,6 +126,7 @@ def collect_card(
         licences: name of a source -> its licence, in front of what the library knows.
         root: folder of the source data sets (`DATASETS.ROOT`), to know rendered ones.
         exclude_sources: data sets whose people were left out; nothing of them is counted.
+        trained_on: names of the data sets that the generator was trained on; those of the sources by default.
 
     Raises:
         ExportError: nothing has been exported.
@@ -134,10 +138,10 @@ def collect_card(
     pictures = Counter(row["source"] for row in exported)
     people = Counter(source for source, _ in {(row["source"], row["gid"]) for row in exported})
     given = licences or {}
+    sources = sorted({row["source"] for row in written} | pictures.keys())
     return Card(
         sources=[
-            Source(name, people[name], pictures[name], given.get(name) or licence_of(name, root))
-            for name in sorted({row["source"] for row in written} | pictures.keys())
+            Source(name, people[name], pictures[name], given.get(name) or licence_of(name, root)) for name in sources
         ],
         models=models,
         settings=settings,
@@ -151,7 +155,13 @@ def collect_card(
         figures=figures or {},
         sheets=sheets or {},
         made=_made(),
+        about=_about(trained_on or sources, exclude_sources),
     )
+
+
+def _about(trained_on: Sequence[str], exclude_sources: Sequence[str]) -> str:
+    text = f"{ABOUT} The model that generated them was fine-tuned on people of {', '.join(trained_on)}."
+    return f"{text} Pictures of people of {', '.join(exclude_sources)} are left out." if exclude_sources else text
 
 
 def rows_without(folder: str | os.PathLike[str], exclude_sources: Sequence[str]) -> tuple[list[Row], list[Row]]:
@@ -230,7 +240,7 @@ def _render(name: str, card: Card, sheets: Sequence[Mapping[str, str]], *, escap
     template = environment.from_string((resources.files(__package__) / name).read_text(encoding="utf-8"))
     style = (resources.files("fastreid.evaluation.report") / "page.css").read_text(encoding="utf-8")
     return template.render(
-        title=card.title, about=ABOUT, style=Markup(style), sections=_sections(card), sheets=sheets
+        title=card.title, about=card.about, style=Markup(style), sections=_sections(card), sheets=sheets
     )  # fmt: skip
 
 

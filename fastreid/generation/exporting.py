@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, expor
 from fastreid.generation.embedding import Embedder, neutral_model
 from fastreid.generation.export import SHEET, ExportSummary, export_pictures
 from fastreid.generation.export_plan import FILTER, PICTURES, ExportOptions
+from fastreid.generation.filters.build import build_filters, model_files, models_in
+from fastreid.generation.filters.settings import StageSettings
 from fastreid.generation.filters.sheet import filter_sheet
+from fastreid.generation.filters.stage import SETTINGS
 from fastreid.generation.filters.stage import SHEET as FILTER_SHEET
-from fastreid.generation.people import people_of
+from fastreid.generation.people import Identity, people_of
 from fastreid.generation.quality import (
     SimilarityGap,
     attribute_entropy,
@@ -36,8 +39,10 @@ from fastreid.generation.quality import (
     kernel_distance,
     similarity_gap,
 )
+from fastreid.generation.records import refuse_other_settings, refuse_other_training, settings_of
 from fastreid.generation.rows import Row
 from fastreid.generation.shards import Shard
+from fastreid.generation.stages import picture_settings, train_folder
 from fastreid.methods.diffusion_reid.grammar import Grammar
 from fastreid.utils.files import atomic_write, save_picture
 from fastreid.utils.text import read_text
@@ -63,12 +68,13 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
         ExportError: there is nothing to export, or it was exported with other parameters.
         ConfigError: a key has an impossible value.
     """
-    root = Path(cfg.OUTPUT_DIR)
+    root, people = Path(cfg.OUTPUT_DIR), people_of(cfg)
+    _refuse_others(cfg, root, people)
     summary = export_pictures(root, ExportOptions.from_config(cfg), shard)
     if summary.complete:
         place, excluded = root / NAME, cfg.DATASETS.EXCLUDE_SOURCES
         written, judged = rows_without(root, excluded)
-        figures = _figures(cfg, root, written, judged)
+        figures = _figures(cfg, root, written, judged, people)
         with atomic_write(place / FIGURES) as file:
             json.dump(figures, file, indent=1)
         with tempfile.TemporaryDirectory() as folder:
@@ -81,6 +87,7 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
                 root,
                 models=_models(cfg),
                 settings=_settings(cfg),
+                trained_on=cfg.DATASETS.NAMES,
                 figures=figures,
                 sheets={"Exported pictures": place / SHEET, "Kept and dropped pictures": sheet},
                 root=datasets_root(cfg),
@@ -91,7 +98,23 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
     return summary
 
 
-def _figures(cfg: CfgNode, root: Path, written: Sequence[Row], judged: Sequence[Row]) -> dict[str, Any]:
+def _refuse_others(cfg: CfgNode, root: Path, people: Sequence[Identity]) -> None:
+    """Check that the card would tell the truth: that earlier stages were run with the keys of this config."""
+    refuse_other_settings(root / PICTURES, picture_settings(cfg, people))
+    is_shared = cfg.DIFFPERSON.GRANULARITY == "shared"
+    for gid in [None] if is_shared else [who.gid for who in people]:
+        refuse_other_training(cfg, train_folder(cfg, gid))
+    if (settings := root / FILTER / SETTINGS).is_file():
+        keys = cfg.DIFFPERSON.FILTER
+        filters = build_filters(keys)
+        needs_models = any(judge.uses_features for judge in filters.values())
+        files = model_files(keys, sorted({who.source for who in people})) if needs_models else {}
+        StageSettings(settings, filters, models_in(files)).check()
+
+
+def _figures(
+    cfg: CfgNode, root: Path, written: Sequence[Row], judged: Sequence[Row], people: Sequence[Identity]
+) -> dict[str, Any]:
     """Return what is known of diversity and consistency: of the exported pictures, and of real images of their people.
 
     The keep rate is that of all people of the exported data sets.
@@ -107,7 +130,9 @@ def _figures(cfg: CfgNode, root: Path, written: Sequence[Row], judged: Sequence[
     exported = {(row["stage_gid"], row["number"]) for row in rows}
     kept = [row for row in written if (row["gid"], row["number"]) in exported]
     chosen = spread_evenly(kept, cfg.DIFFPERSON.CARD.PICTURES)
-    real = _real_images(cfg, {gid for gid, _ in exported})
+    shown = {gid for gid, _ in exported}
+    pairs = [(image.path, who.gid) for who in people if who.gid in shown for image in who.images]
+    real = spread_evenly(pairs, cfg.DIFFPERSON.CARD.PICTURES)
     found |= _by_features(cfg, root, chosen, real)
     return found | _by_inception(cfg, root, chosen, real) | _by_training(cfg)
 
@@ -142,11 +167,6 @@ def _by_features(cfg: CfgNode, root: Path, rows: Sequence[Row], real: Sequence[t
 
 def _gap(gap: SimilarityGap) -> dict[str, float]:
     return {"same person": gap.same, "other person": gap.other, "gap": gap.gap}
-
-
-def _real_images(cfg: CfgNode, people: Set[int]) -> list[tuple[str, int]]:
-    pairs = [(image.path, who.gid) for who in people_of(cfg) if who.gid in people for image in who.images]
-    return spread_evenly(pairs, cfg.DIFFPERSON.CARD.PICTURES)
 
 
 def _by_inception(
@@ -188,12 +208,12 @@ def _inception_features(network: Any, paths: Sequence[str]) -> Tensor:
 
 
 def _models(cfg: CfgNode) -> list[Model]:
-    keys = cfg.DIFFPERSON
+    keys, learnt = cfg.DIFFPERSON, settings_of(cfg)
     named = {
         "text to image": keys.SD.WEIGHTS,
-        "captions": keys.LPE.MODEL if keys.LPE.CAPTIONER in ("blip2", "image-to-text") else keys.LPE.CAPTION_FILE,
-        "identity words, CLIP": keys.IIR.CLIP if keys.IIR.MODE == "encoder" else "",
-        "identity words, re-identification": keys.IIR.REID if keys.IIR.MODE == "encoder" else "",
+        "captions": learnt.get("LPE.MODEL") or learnt.get("LPE.CAPTION_FILE"),
+        "identity words, CLIP": learnt.get("IIR.CLIP"),
+        "identity words, re-identification": learnt.get("IIR.REID"),
         **{f"filter, {entry.partition('=')[0]}": entry.partition("=")[2] for entry in keys.FILTER.MODELS},
         "figures": keys.CARD.MODEL or keys.CARD.TIMM_NAME,
     }
@@ -206,10 +226,12 @@ def _licence(path: str) -> str:
 
 def _settings(cfg: CfgNode) -> dict[str, Any]:
     keys = cfg.DIFFPERSON
-    chosen = {"GRANULARITY": keys.GRANULARITY, "data sets": ", ".join(cfg.DATASETS.NAMES)}
-    for group in ("LPE", "IIR", "DI", "TUNE", "GEN", "FILTER", "EXPORT"):
-        chosen |= {f"{group}.{name}": value for name, value in keys[group].items() if value not in ("", [])}
-    return chosen
+    chosen = {"GRANULARITY": keys.GRANULARITY, "data sets": ", ".join(cfg.DATASETS.NAMES), **settings_of(cfg)}
+    if cfg.DATASETS.EXCLUDE_SOURCES:
+        chosen["data sets left out of the export"] = ", ".join(cfg.DATASETS.EXCLUDE_SOURCES)
+    for group in ("GEN", "FILTER", "EXPORT"):
+        chosen |= {f"{group}.{name}": value for name, value in keys[group].items()}
+    return {name: value for name, value in chosen.items() if value not in ("", [])}
 
 
 def _mean(values: Mapping[int, float]) -> float:

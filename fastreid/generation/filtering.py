@@ -5,23 +5,24 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fastreid.config import CfgNode, resolve_device, with_values
 from fastreid.data.build import training_images
 from fastreid.generation.embedding import Embedder, of_checkpoint
-from fastreid.generation.filters.build import build_filters, build_rounds, model_files
+from fastreid.generation.filters.build import build_filters, build_rounds, model_files, models_in
 from fastreid.generation.filters.sources import RealImages
 from fastreid.generation.filters.stage import FilterStage
 from fastreid.generation.filters.summary import FilterSummary
 from fastreid.generation.journal import Journal
-from fastreid.generation.people import people_of
+from fastreid.generation.people import Identity, enough_images, people_of
+from fastreid.generation.records import refuse_other_people
 from fastreid.generation.rows import PICTURE_ROW
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import PICTURES, generate
 from fastreid.structures import PersonImage
-from fastreid.utils.manifest import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ def filter_pictures(cfg: CfgNode, shard: Shard) -> FilterSummary:
         FilterError: a filter cannot run, or the stage was begun with other filters or models.
     """
     keys = cfg.DIFFPERSON.FILTER
-    filters, sources = build_filters(keys), real_images(cfg)
+    filters, people = build_filters(keys), people_of(cfg)
+    refuse_other_people(Path(cfg.OUTPUT_DIR) / PICTURES, people)
+    sources = real_images(cfg, people)
     needs_models = any(judge.uses_features for judge in filters.values())
     files = model_files(keys, list(sources)) if needs_models else {}
     device = resolve_device(cfg.MODEL.DEVICE)
@@ -52,7 +55,8 @@ def filter_pictures(cfg: CfgNode, shard: Shard) -> FilterSummary:
         filters,
         sources,
         Embedder({name: of_checkpoint(path, key=_MODELS, device=device) for name, path in files.items()}),
-        {name: sha256_of(path) or path for name, path in files.items()},
+        models_in(files),
+        [who.gid for who in enough_images(people, cfg.DIFFPERSON.MIN_IMAGES)[0]],
     )
     summary = stage.run(build_rounds(keys, cfg.DIFFPERSON.GEN.PER_ID), shard)
     if summary.short:
@@ -98,12 +102,13 @@ def _unfinished_rounds(cfg: CfgNode, per_round: int) -> dict[int, list[int]]:
     counts = Counter(row["gid"] for row in Journal(Path(cfg.OUTPUT_DIR) / PICTURES, PICTURE_ROW).rows())
     found: dict[int, list[int]] = {}
     for gid, count in counts.items():
-        if count > per_round and count % per_round:
-            found.setdefault(math.ceil(count / per_round) * per_round, []).append(gid)
+        done = math.ceil(count / per_round)
+        if 1 < done <= cfg.DIFFPERSON.FILTER.MAX_ROUNDS and count % per_round:
+            found.setdefault(done * per_round, []).append(gid)
     return found
 
 
-def real_images(cfg: CfgNode) -> dict[str, RealImages]:
+def real_images(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, RealImages]:
     """Return the training images of each data set; the person of each is its number among the written people.
 
     With DATASETS.SUBSET few_shot, the images that it leaves out are the held-out ones: neither the generator nor the
@@ -111,8 +116,8 @@ def real_images(cfg: CfgNode) -> dict[str, RealImages]:
 
     Args:
         cfg: the config.
+        people: its people.
     """
-    people = people_of(cfg)
     gid_of = {image.path: who.gid for who in people for image in who.images}
     found: dict[str, list[PersonImage]] = {}
     for who in people:

@@ -48,7 +48,7 @@ class StageFolder:
         with path_lock(path, wait=True):
             others = sorted(entry.name for entry in self.folder.iterdir() if not _is_passing(entry))
             if path.is_file():
-                before = _read(path)
+                before = read_settings(path)
                 if before == given:
                     return
                 rows, running = self.journal.rows(), self.journal.running()
@@ -78,16 +78,16 @@ class StageFolder:
         """
         with self.journal.writer(shard) as writer:
             with path_lock(self.folder / SETTINGS, wait=True):
-                if (begun := _read(self.folder / SETTINGS)) is None:
+                if (begun := read_settings(self.folder / SETTINGS)) is None:
                     raise _damaged(self.folder / SETTINGS)
                 self._refuse_others(begun, [name for name in self.journal.running() if name != shard])
             yield writer
 
     def _refuse_others(self, before: Mapping[str, Any], running: Sequence[str]) -> None:
-        if changes := _changes(before, self._settings):
+        if found := changes(before, self._settings):
             first = f"stop the shards that run ({', '.join(running)}) and " if running else ""
             raise ConfigError(
-                f"{self.folder} was written with other settings: {'; '.join(changes)}. Nothing was changed: "
+                f"{self.folder} was written with other settings: {'; '.join(found)}. Nothing was changed: "
                 f"set them back, name another OUTPUT_DIR, or {first}delete the folder"
             )
 
@@ -105,8 +105,12 @@ def _is_passing(entry: Path) -> bool:
     return entry.name.startswith(".") or entry.suffix in (".lock", ".tmp")
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The settings of a file; None if it is damaged."""
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings in a file; None if it is damaged.
+
+    Args:
+        path: the file.
+    """
     try:
         content = read_json(path)
     except TextError:
@@ -121,8 +125,13 @@ def _damaged(path: Path) -> ConfigError:
     )
 
 
-def _changes(before: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """The differences; settings that only one version of the library knows are none."""
+def changes(before: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return the differences in words; settings that only one version of the library knows are none.
+
+    Args:
+        before: the settings of an earlier start.
+        given: those of this start.
+    """
     return [
         f"{name} was {before[name]!r:.80}, not {given[name]!r:.80}"
         for name in sorted(before.keys() & given.keys())

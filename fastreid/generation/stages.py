@@ -21,6 +21,7 @@ from fastreid.generation.few_steps import CONSISTENCY
 from fastreid.generation.painter import Painter
 from fastreid.generation.people import Identity, digest_of, enough_images, people_of
 from fastreid.generation.plans import PicturePlan, Swaps, plan_of, reference_plans
+from fastreid.generation.records import NAMES, refuse_other_training
 from fastreid.generation.rows import MERGED_ROW, PICTURE_ROW, REFERENCE_ROW, Row, read_rows
 from fastreid.generation.shards import Shard
 from fastreid.generation.stage import StageFolder
@@ -33,13 +34,14 @@ from fastreid.modeling.diffusion import Schedule, option_keys
 from fastreid.modeling.model import build_model, evaluation_config_of
 from fastreid.utils.checkpoint import load_weights
 from fastreid.utils.files import save_picture
-from fastreid.utils.manifest import digest, sha256_of
+from fastreid.utils.manifest import digest, mark_of, sha256_of
 from fastreid.utils.seal import checksum_of
 
 logger = logging.getLogger(__name__)
 
 REFERENCE, TRAIN, PICTURES = "reference", "train", "pictures"
 WEIGHTS = "model_final.pth"
+SD_PARTS = ("scheduler", "text_encoder", "tokenizer", "unet", "vae")
 _KEYS = {"num_steps": "DIFFPERSON.GEN.STEPS", "solver": "DIFFPERSON.GEN.SOLVER"}
 
 
@@ -236,6 +238,7 @@ def _trained_painter(cfg: CfgNode, num_people: int, gid: int | None = None) -> P
     own = cfg if gid is None else with_values(cfg, {"DIFFPERSON.PERSON": gid})
     model: Any = build_model(evaluation_config_of(own), num_people)
     assert isinstance(model, DiffusionReID)
+    refuse_other_training(cfg, checkpoint.parent, ("IIR", "TUNE"))
     load_weights(model, str(checkpoint), to_evaluate=True)
     model.eval()
     vectors_of = None if model.words is None else model.vectors_of
@@ -275,8 +278,10 @@ def _row_facts(cfg: CfgNode) -> dict[str, Any]:
 
 def _common_settings(cfg: CfgNode) -> dict[str, Any]:
     keys = cfg.DIFFPERSON
+    content = mark_of(keys.SD.WEIGHTS, SD_PARTS)
     return {
         "weights": os.path.realpath(keys.SD.WEIGHTS),
+        **({"content of the weights": content} if content else {}),
         "size": list(image_size(cfg)),
         "solver": keys.GEN.SOLVER,
         "steps": keys.GEN.STEPS,
@@ -290,21 +295,31 @@ def _common_settings(cfg: CfgNode) -> dict[str, Any]:
 
 
 def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
+    """Return what decides the pictures: values of keys, and checksums of what other stages have written."""
     keys = cfg.DIFFPERSON
     trained = sha256_of(checkpoint_of(cfg)) if keys.GRANULARITY == "shared" else "one for each person"
     captions: Iterable[str] = []
     if keys.LPE.CAPTIONER != "none":
         captions = (f"{row['gid']} {row['caption']}" for row in _caption_rows(cfg))
+    return {**picture_settings(cfg, people), "checkpoint": trained, "captions": digest(captions)}
+
+
+def picture_settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
+    """Return the settings that decide the pictures of the stage `generate`, beside what earlier stages have written.
+
+    Args:
+        cfg: the config.
+        people: the people of the config.
+    """
+    keys = cfg.DIFFPERSON
     return {
         **_common_settings(cfg),
-        "checkpoint": trained,
         "granularity": keys.GRANULARITY,
         "template": keys.LPE.TEMPLATE,
         "swaps": keys.GEN.SWAP_PROB,
         "swaps of the person": keys.GEN.MAX_IDENTITY_SWAPS,
         "identity words": keys.IIR.MODE,
-        "captions": digest(captions),
         "data sets": list(cfg.DATASETS.NAMES),
         "people": len(people),
-        "names of people and images": digest_of(people),
+        NAMES: digest_of(people),
     }

@@ -1,9 +1,12 @@
 """Gains over the first of several models: means, spread over seeds, pairs, and a plot over ratios."""
 
+import json
+
 import pytest
 from PIL import Image
 
-from fastreid.evaluation.gains import Gains, Result, mean_and_spread
+from fastreid.evaluation.gains import Gains, Result, mean_and_spread, refuse_to_lose
+from fastreid.utils.errors import UserError
 
 NAMES = ["first", "second"]
 
@@ -73,3 +76,15 @@ def test_all_training_data_is_drawn_at_100_percent():
     Gains(RESULTS, NAMES)._draw_panel(axes, "few_shot", "mAP", "supervised")
     drawn = [line.get_xydata().tolist() for line in axes.get_lines() if line.get_marker() == "o"]
     assert drawn == [[[10.0, 38.0], [100.0, 40.0]], [[10.0, 16.0], [100.0, 39.0]]]
+
+
+def test_results_of_more_runs_are_not_replaced(tmp_path):
+    file = tmp_path / "results.json"
+    keys = [(one.setting, one.ratio, one.name, one.seed) for one in RESULTS]
+    refuse_to_lose(file, keys[:1])
+    file.write_text(json.dumps({"runs": [vars(one) for one in RESULTS]}))
+    refuse_to_lose(file, [*keys, ("more", None, "first", 1)])
+    with pytest.raises(UserError, match="has results of 1 runs that .* such as few_shot 10 %, first, seed 1. Nothing"):
+        refuse_to_lose(file, keys[1:])
+    file.write_text("{")
+    refuse_to_lose(file, [])

@@ -89,6 +89,22 @@ def test_the_card_can_be_read(folder):
         assert text.replace("_", "\\_") in card, text
 
 
+def test_a_card_that_would_not_be_true_is_refused(folder):
+    export = next(shlex.split(line)[2:] for line in COMMANDS if "diffperson.py export" in line)
+    card = folder / "logs/DiffPerson/base/DiffPerson/card.md"
+    before = card.read_text()
+    assert "blip2" not in before and "IIR.CLIP" not in before.replace("\\", "")
+    for keys, message in (
+        (["DIFFPERSON.GEN.STEPS", "50"], "pictures was written with other settings: steps was 2, not 50"),
+        (["DIFFPERSON.SD.WEIGHTS", "other"], "pictures was written with other settings: weights was"),
+        (["DIFFPERSON.DI.PRIOR_WEIGHT", "2.0"], "the model in .* was trained with other settings: .*DI.PRIOR_WEIGHT"),
+        (["DIFFPERSON.FILTER.MIN_SHARPNESS", "0.5"], "filter was begun with other filters"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run_tool("tools/diffperson.py", *export, *SMALL, *keys, cwd=folder)
+        assert card.read_text() == before
+
+
 def test_a_change_of_another_stage_does_not_stop_a_training(folder):
     train = next(shlex.split(line)[2:] for line in COMMANDS if "diffperson.py train" in line)
     checkpoint = folder / "logs/DiffPerson/base/train/model_final.pth"

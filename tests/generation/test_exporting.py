@@ -49,13 +49,12 @@ def test_people_of_excluded_sources_are_in_no_figure(tmp_path, monkeypatch):
         for gid, source in enumerate(SOURCES)
     ]
     seen = {}
-    monkeypatch.setattr(exporting, "people_of", lambda cfg: people)
     monkeypatch.setattr(
         exporting, "_by_features", lambda cfg, root, rows, real: seen.update(rows=rows, real=real) or {}
     )
     cfg = get_cfg()
     cfg.DIFFPERSON.GRAMMAR = str(ROOT / "configs/grammars/rendered.yml")
-    figures = _figures(cfg, folder, *rows_without(folder, ["CUHK03"]))
+    figures = _figures(cfg, folder, *rows_without(folder, ["CUHK03"]), people)
     # Person 3 is of CUHK03, and no picture of person 2 is kept.
     assert {row["gid"] for row in seen["rows"]} == {gid for _, gid in seen["real"]} == {0, 1, 4}
     assert len(seen["rows"]) == 11 and figures["keep rate"]["kept"] == round(11 / 16, 4)

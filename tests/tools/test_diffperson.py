@@ -16,6 +16,8 @@ assets, place, factory_keys = of_generator.assets, of_generator.place, of_genera
         (["caption", "--resume"], "--resume is an option of the stage train only"),
         (["train", "--eval-only"], "--eval-only: the generator is not evaluated"),
         (["export", "--shard", "3/2"], "--shard 3/2: the first number must be 1 to 2"),
+        (["export", "DIFFPERSON.GEN.STEPS", "3", "--shard", "3/2"], "--shard 3/2: the first number must be 1 to 2"),
+        (["export", "DIFFPERSON.GEN.STEPS", "3", "--shard=3/2"], "--shard 3/2: the first number must be 1 to 2"),
         (["train", "--shard", "1/2", "DIFFPERSON.LPE.CAPTIONER", "none"], "one model of all people is not trained in"),
         (["generate", "DIFFPERSON.GEN.STEP", "3"], "unknown key DIFFPERSON.GEN.STEP .*did you mean .*STEPS"),
     ],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastreid.generation.filters.base import FILTER_REGISTRY, FilterError, PictureFilter
 from fastreid.generation.filters.summary import Rounds
+from fastreid.utils.manifest import sha256_of
 
 
 def build_filters(keys: Any) -> dict[str, PictureFilter]:
@@ -20,6 +21,8 @@ def build_filters(keys: Any) -> dict[str, PictureFilter]:
         FilterError: a filter cannot run as the config says.
     """
     key = "DIFFPERSON.FILTER.NAMES"
+    if repeated := sorted({name for name in keys.NAMES if keys.NAMES.count(name) > 1}):
+        raise FilterError(f"{key} has {', '.join(repeated)} twice: name each filter once")
     return {name: FILTER_REGISTRY.get(name, key=key).from_config(keys) for name in keys.NAMES}
 
 
@@ -57,3 +60,12 @@ def model_files(keys: Any, sources: Sequence[str]) -> dict[str, str]:
             f"'{missing[0]}=CHECKPOINT' to DIFFPERSON.FILTER.MODELS"
         )
     return {name: found[name] for name in sources}
+
+
+def models_in(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the checksums of models, or their paths where there is no file.
+
+    Args:
+        files: name of a data set -> checkpoint.
+    """
+    return {name: sha256_of(path) or path for name, path in files.items()}

@@ -24,7 +24,7 @@ class StageSettings:
     """A file with what decisions depend on, so that all runs and shards of a stage decide alike.
 
     Args:
-        path: the file; it is made when thresholds are added first.
+        path: the file; it is made when thresholds are added first, or at the end of the stage.
         filters: name -> filter, in their order.
         models: name of a data set -> what its re-ID model is.
     """
@@ -74,13 +74,26 @@ class StageSettings:
             JournalError: as `check`, as another shard may have begun the stage meanwhile.
             DiskError: the disk is full.
         """
+        self._update({source: thresholds})
+
+    def store(self) -> None:
+        """Write the file if there is none, as filters without thresholds do not add any.
+
+        Raises:
+            JournalError: as `check`.
+            DiskError: the disk is full.
+        """
+        if not self._path.exists():
+            self._update({})
+
+    def _update(self, thresholds: Thresholds) -> None:
         with path_lock(self._path, wait=True):
             self.check()
             stored = self._read()
             content = {
                 "filters": self._filters,
                 "models": {**stored["models"], **self._models},
-                "thresholds": {**stored["thresholds"], source: thresholds},
+                "thresholds": {**stored["thresholds"], **thresholds},
             }
             with atomic_write(self._path) as file:
                 json.dump(content, file, indent=2, sort_keys=True)

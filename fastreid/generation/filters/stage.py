@@ -42,6 +42,7 @@ class FilterStage:
         sources: name of a data set -> its real images.
         embed: computes features.
         models: name of a data set -> what its re-ID model is, such as a path; a stage is only continued with the same.
+        people: numbers of the people whose pictures are written, which shards share; all of the sources by default.
     """
 
     output_dir: Path
@@ -49,6 +50,7 @@ class FilterStage:
     sources: Mapping[str, RealImages]
     embed: Embed
     models: Mapping[str, str] = field(default_factory=dict)
+    people: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         self._pictures = Journal(self.output_dir / PICTURES, PICTURE_ROW)
@@ -78,6 +80,7 @@ class FilterStage:
             unfinished = self._unfinished(pictures, self._journal.rows(), shard)
             for rows, judged in progress(unfinished, len(unfinished), "filtering people"):
                 self._judge_person(rows, judged, writer)
+            self._settings.store()
         return self._report(pictures, rounds)
 
     def _unfinished(
@@ -91,14 +94,20 @@ class FilterStage:
         for row in judged:
             done.setdefault(row["gid"], {})[row["number"]] = row
         # All people, as shards must not depend on how many of them have pictures already.
-        people = {gid for real in self.sources.values() for gid in real.paths}
-        if unknown := sorted(written.keys() - people):
+        people = sorted({gid for real in self.sources.values() for gid in real.paths})
+        if unknown := sorted(written.keys() - set(people)):
             raise FilterError(
                 f"{self._pictures.folder} has pictures of {len(unknown)} people without real images in "
                 f"{', '.join(self.sources)} (the first is person {unknown[0]}): use the DATASETS.NAMES and "
                 "DATASETS.ROOT that they were written with"
             )
-        mine = [gid for gid in shard.of(sorted(people)) if gid in written]
+        people = people if self.people is None else list(self.people)
+        if few := sorted(written.keys() - set(people)):
+            raise FilterError(
+                f"{self._pictures.folder} has pictures of {len(few)} people who have fewer training images than "
+                f"DIFFPERSON.MIN_IMAGES (the first is person {few[0]}): set the number that they were written with"
+            )
+        mine = [gid for gid in shard.of(people) if gid in written]
         return [
             (written[gid], done.get(gid, {}))
             for gid in mine

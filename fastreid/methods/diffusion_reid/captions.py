@@ -32,7 +32,7 @@ def read_captions(path: str | os.PathLike[str], root: str | os.PathLike[str] = "
     """
     path = Path(path).expanduser()
     try:
-        lines = read_text(path).splitlines()
+        lines = read_text(path).split("\n")  # splitlines() also splits at U+2028, which a caption may have
     except (TextError, OSError) as error:
         raise ConfigError(f"the captions {path} cannot be read: {error}") from error
     found: dict[str, str] = {}
@@ -55,7 +55,9 @@ def _entry(path: Path, number: int, line: str) -> tuple[str, str]:
         row = json.loads(line)
         image, caption = row["image"], row["caption"]
         if isinstance(image, str) and isinstance(caption, str) and image:
-            return image, " ".join(caption.split())
+            f"{image}{caption}".encode()  # raises for halves of characters
+            if "\0" not in image and all(len(os.fsencode(part)) < 256 for part in Path(image).parts):
+                return image, " ".join(caption.split())
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise ConfigError(

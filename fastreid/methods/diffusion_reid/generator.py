@@ -256,4 +256,5 @@ class DiffusionReID(ReidModel):
             facts["the checksum of the captions"] = digest(lines)
         if self.reference is not None:
             facts["the prompts of the reference set"] = "\n".join(self.reference.prompts)
+            facts["the pictures of the reference set"] = self.reference.mark()
         return facts

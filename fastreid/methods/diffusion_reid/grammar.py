@@ -106,7 +106,8 @@ class Grammar:
         Args:
             caption: text; upper and lower case are the same.
         """
-        rest, found = caption.lower(), {}
+        # Letters whose small form has two characters stay, so that places in both texts are the same.
+        rest, found = "".join(lower if len(lower := letter.lower()) == 1 else letter for letter in caption), {}
         for slot in self.order:
             if (match := self._longest(slot, rest)) is not None:
                 found[slot] = match

@@ -15,6 +15,7 @@ from fastreid.config import ConfigError
 from fastreid.modeling.diffusion import Autoencoder
 from fastreid.modeling.diffusion.text import TextEncoder
 from fastreid.utils.devices import to_device
+from fastreid.utils.manifest import digest, mark_of
 from fastreid.utils.text import read_text
 
 INDEX = "reference.json"
@@ -87,6 +88,10 @@ class ReferenceSet(nn.Module):
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def mark(self) -> str:
+        """Return a checksum of the pictures, wherever they are."""
+        return digest(f"{path.name} {mark_of(path)}" for path in self._paths)
 
     def rows(self, chosen: Tensor, autoencoder: Autoencoder, text: TextEncoder) -> tuple[Tensor, Tensor]:
         """Return moments [B, 2C, h, w] and tokens [B, L, D] of pictures, on the device of the autoencoder.

@@ -147,6 +147,15 @@ def test_shards_do_not_depend_on_who_has_pictures_already(written, folder):
     assert {row["gid"] for row in rows_of(folder)} == {1, 3}
 
 
+def test_shards_share_the_people_whose_pictures_are_written(written, folder):
+    path = folder / "pictures/manifest-1of1.jsonl"
+    path.write_text("".join(row for row in path.read_text().splitlines(keepends=True) if json.loads(row)["gid"] != 1))
+    stage(folder, written[1], people=[0, 2, 3, 4]).run(ROUNDS, Shard(1, 2))
+    assert {row["gid"] for row in rows_of(folder)} == {0, 3}
+    with pytest.raises(FilterError, match="2 people who have fewer training images than DIFFPERSON.MIN_IMAGES"):
+        stage(folder, written[1], people=[0, 2]).run(ROUNDS)
+
+
 def test_the_order_of_the_pictures_does_not_matter(written, folder):
     path = folder / "pictures/manifest-1of1.jsonl"
     path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))

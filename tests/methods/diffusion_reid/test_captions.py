@@ -28,6 +28,13 @@ def test_paths_are_absolute_or_relative_to_the_file_or_the_data_sets(tmp_path):
     assert captions_of(map(str, images), found, "here") == ["one two", "three", ""]
 
 
+def test_only_a_newline_ends_a_line(tmp_path):
+    (tmp_path / "a.png").touch()
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"image": "a.png", "caption": "red\u2028top\x85here"}\r\n\r\n', encoding="utf-8", newline="")
+    assert list(read_captions(path).values()) == ["red top here"]
+
+
 def test_captions_of_missing_images_are_logged(tmp_path, caplog):
     (tmp_path / "a.png").touch()
     path = write(tmp_path / "c.jsonl", {"image": "a.png", "caption": "x"}, {"image": "b.png", "caption": "y"})
@@ -51,6 +58,10 @@ def test_a_missing_caption_is_named_with_the_nearest_file(tmp_path):
         ([{"image": "a", "caption": "x"}, {"image": "./a", "caption": "y"}], "line 2: ./a has another caption"),
         ([""], "the file is empty"),
         (["[" * 100_000], "line 1: expected"),
+        (['{"image": "a\\u0000b", "caption": "x"}'], "line 1: expected"),
+        (['{"image": "a", "caption": "\\ud800"}'], "line 1: expected"),
+        (['{"image": "\\ud800", "caption": "x"}'], "line 1: expected"),
+        ([{"image": f"{'a' * 300}.jpg", "caption": "x"}], "line 1: expected"),
     ],
 )
 def test_damaged_files(tmp_path, rows, said):

@@ -36,6 +36,12 @@ def test_swapping_a_phrase_leaves_the_rest(grammar):
     assert grammar.swapped(caption, "carrying", "a handbag") is None
 
 
+def test_letters_with_a_longer_small_form_move_nothing(grammar):
+    caption = "\u0130\u0130\u0130 a red top, blue jeans"
+    upper = grammar.attributes(caption)["upper"]
+    assert grammar.swapped(caption, "upper", "a GREEN one") == caption.replace(upper, "a GREEN one")
+
+
 def test_the_phrase_of_most_captions_counts_for_the_person_only(grammar):
     captions = ["a red top, walking", "a red top, standing", "a green top, blue trousers, standing", "nothing"]
     shared = grammar.majority(captions)
