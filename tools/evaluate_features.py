@@ -79,11 +79,6 @@ def _evaluate(args: argparse.Namespace) -> None:
         }
     if result.roc:
         further["thresholds"] = thresholds_of(result.roc, scoring)
-    print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
-    for by, rows in further.get("breakdown", {}).items():
-        print(f"\nby {by}\n{breakdown_table(rows)}")
-    if result.roc:
-        print(f"\nthresholds of the distance\n{threshold_table(further['thresholds'])}")
     with path_lock(args.output, args.plots):
         if args.output:
             write_json(args.output, result.metrics | further)
@@ -91,6 +86,11 @@ def _evaluate(args: argparse.Namespace) -> None:
             from fastreid.evaluation.plots import draw_plots
 
             draw_plots({args.gallery.stem: Curves(result.cmc, roc)}, args.plots)
+    print(tabulate([result.metrics], headers="keys", floatfmt=".2f"))
+    for by, rows in further.get("breakdown", {}).items():
+        print(f"\nby {by}\n{breakdown_table(rows)}")
+    if result.roc:
+        print(f"\nthresholds of the distance\n{threshold_table(further['thresholds'])}")
 
 
 def _scoring_keys(options: list[str]) -> list[str]:

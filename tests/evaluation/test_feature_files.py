@@ -2,6 +2,9 @@
 
 import gc
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from fastreid.evaluation import score_features
 from fastreid.evaluation.feature_files import FeatureFileError, read_feature_pair, read_features
 from fastreid.evaluation.scoring_options import Scoring
 from fastreid.evaluation.thresholds import thresholds_of
-from tests.miniature import run_tool
+from tests.miniature import ROOT, run_tool
 from tests.retrieval.test_compiled_engine import protocol
 
 
@@ -47,6 +50,16 @@ def test_the_tool_gives_the_figures_of_the_call(data, kind, tmp_path):
     figures = json.loads((tmp_path / "out.json").read_text())
     assert figures == score_features(*data).metrics
     assert "mINP" in said and f"{figures['mAP']:.2f}" in said
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_figures_are_written_also_if_they_cannot_be_printed(data, tmp_path):
+    files = [word for name, side in sides(data).items() for word in (f"--{name}", write(tmp_path, "npz", name, *side))]
+    command = [sys.executable, str(ROOT / "tools/evaluate_features.py"), *files, "--output", "out.json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode and "Traceback" not in done.stderr
+    assert json.loads((tmp_path / "out.json").read_text()) == score_features(*data).metrics
 
 
 def test_an_npy_file_stays_on_disk(data, tmp_path):
