@@ -71,7 +71,7 @@ def caption(cfg: CfgNode, shard: Shard) -> Path | None:
         for number, image in enumerate(who.images)
         if (who.gid, number) not in done
     ]
-    if keys.CAPTIONER == "file":
+    if keys.CAPTIONER == "file" and todo:
         captioner([path for _, _, path in todo])  # names all images without a caption before it writes any
     batches = [todo[start : start + keys.BATCH] for start in range(0, len(todo), keys.BATCH)]
     with stage.writer(shard.name) as writer:
