@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg.merge_from_list(args.options)
         check_ranges(cfg)
         cfg.freeze()
-        check_output(args.output, (*files, user_path(cfg.MODEL.WEIGHTS)))
+        check_output(args.output, (*files, cfg.MODEL.WEIGHTS))
         set_float32_precision(cfg.MODEL.FLOAT32)
         _choose(cfg, args.output)
 
