@@ -18,8 +18,6 @@ from fastreid.structures.names import differing_in_spelling, number_names
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -59,7 +57,8 @@ def dataset_of(place: Path, rows: Sequence[Row], *, junk: str | None = None, unl
         splits[row.split].append(PersonImage(row.path, _id_of(row.person, people), camera, row.view))
     _warn_of_splits(place, splits, has_cameras=has_cameras)
     for what, names in (("people", people), ("cameras", cameras)):
-        _warn_of_similar(place, what, names)
+        if similar := differing_in_spelling(names, what):
+            _warn(f"{place}: {similar}")
     dataset = ImageDataset(splits["train"], splits["query"], splits["gallery"])
     dataset.place, dataset.unlabelled = str(place), unlabelled
     dataset.person_names = _names_of(people, junk)
@@ -127,11 +126,6 @@ def refuse_shared_files(sources: Sequence[ImageDataset]) -> None:
                 f"{os.path.join(*both[0])}: each person would be two classes; name one of the two"
             )
         seen.update(dict.fromkeys(files, dataset.name))
-
-
-def _warn_of_similar(place: Path, what: str, numbers: dict[str, int]) -> None:
-    if similar := differing_in_spelling(numbers):
-        _warn(f"{place}: {what} whose names differ in spelling only are different {what}: {similar}")
 
 
 def _warn(sentence: str) -> None:

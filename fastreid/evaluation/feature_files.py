@@ -192,11 +192,8 @@ def _numbered(sides: list[Features], paths: Sequence[str | Path]) -> list[Featur
         if any(ids.dtype.kind == "U" for ids in columns):
             _warn_of_odd(name, columns, paths)
             known = {str(value) for ids in columns for value in ids.tolist()}
-            if similar := differing_in_spelling(known):
-                what, places = ("people" if name == "pids" else "cameras"), " and ".join(map(str, paths))
-                logger.warning(
-                    "%s: %s whose names differ in spelling only are different %s: %s", places, what, what, similar
-                )
+            if similar := differing_in_spelling(known, "people" if name == "pids" else "cameras"):
+                logger.warning("%s: %s", " and ".join(map(str, paths)), similar)
             table = number_names(known, junk)
             columns = [_looked_up(ids.tolist(), table) for ids in columns]
             sides = [replace(side, **{name: ids}) for side, ids in zip(sides, columns, strict=True)]

@@ -39,7 +39,7 @@ def re_ranking(
         ValueError: wrong shapes, a distance that is negative or not finite, k1 or k2 below 1, a weight outside of 0 to
             1.
     """
-    across, queries, gallery = (as_float64(rows_on_cpu(rows, "distances")) for rows in (q_g_dist, q_q_dist, g_g_dist))
+    across, queries, gallery = map(_real, (q_g_dist, q_q_dist, g_g_dist))
     sizes = across.shape
     if len(sizes) != 2 or queries.shape != (sizes[0],) * 2 or gallery.shape != (sizes[1],) * 2:
         raise ArgumentError(
@@ -49,6 +49,12 @@ def re_ranking(
     everyone = np.block([[queries, across], [across.T, gallery]])
     check_all_finite(everyone)
     return RerankedMatrix(_squares(everyone), sizes[0], k1=k1, k2=k2, weight=lambda_value).rows(0, sizes[0])
+
+
+def _real(distances: ArrayLike) -> np.ndarray:
+    """Return distances as float32, if they are that already, or as float64, in which whole numbers can be squared."""
+    rows = rows_on_cpu(distances, "distances")
+    return rows if isinstance(rows, np.ndarray) and rows.dtype == np.float32 else as_float64(rows)
 
 
 def _squares(distances: np.ndarray) -> np.ndarray:
@@ -63,4 +69,4 @@ def _squares(distances: np.ndarray) -> np.ndarray:
         )
     exponent = np.frexp(greatest)[1]
     scaled = distances if abs(exponent) < _EXPONENTS else np.ldexp(distances, -exponent)
-    return np.square(scaled).astype(np.float32)
+    return np.square(scaled).astype(np.float32, copy=False)

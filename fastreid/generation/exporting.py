@@ -22,7 +22,7 @@ from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, expor
 from fastreid.generation.embedding import Embedder, neutral_model
 from fastreid.generation.export import SHEET, ExportSummary, export_pictures
 from fastreid.generation.export_plan import FILTER, PICTURES, ExportOptions
-from fastreid.generation.filters.build import build_filters, model_files, models_in
+from fastreid.generation.filters.build import build_filters, models_in, needed_models
 from fastreid.generation.filters.settings import StageSettings
 from fastreid.generation.filters.sheet import filter_sheet
 from fastreid.generation.filters.stage import SETTINGS
@@ -105,10 +105,8 @@ def _refuse_others(cfg: CfgNode, root: Path, people: Sequence[Identity]) -> None
     for gid in [None] if is_shared else [who.gid for who in people]:
         refuse_other_training(cfg, train_folder(cfg, gid))
     if (settings := root / FILTER / SETTINGS).is_file():
-        keys = cfg.DIFFPERSON.FILTER
-        filters = build_filters(keys)
-        needs_models = any(judge.uses_features for judge in filters.values())
-        files = model_files(keys, sorted({who.source for who in people})) if needs_models else {}
+        filters = build_filters(cfg.DIFFPERSON.FILTER)
+        files = needed_models(cfg.DIFFPERSON.FILTER, filters, sorted({who.source for who in people}))
         StageSettings(settings, filters, models_in(files)).check()
 
 

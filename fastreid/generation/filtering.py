@@ -12,7 +12,7 @@ from pathlib import Path
 from fastreid.config import CfgNode, resolve_device, with_values
 from fastreid.data.build import training_images
 from fastreid.generation.embedding import Embedder, of_checkpoint
-from fastreid.generation.filters.build import build_filters, build_rounds, model_files, models_in
+from fastreid.generation.filters.build import build_filters, build_rounds, models_in, needed_models
 from fastreid.generation.filters.sources import RealImages
 from fastreid.generation.filters.stage import FilterStage
 from fastreid.generation.filters.summary import FilterSummary
@@ -47,8 +47,7 @@ def filter_pictures(cfg: CfgNode, shard: Shard) -> FilterSummary:
     filters, people = build_filters(keys), people_of(cfg)
     refuse_other_people(Path(cfg.OUTPUT_DIR) / PICTURES, people)
     sources = real_images(cfg, people)
-    needs_models = any(judge.uses_features for judge in filters.values())
-    files = model_files(keys, list(sources)) if needs_models else {}
+    files = needed_models(keys, filters, list(sources))
     device = resolve_device(cfg.MODEL.DEVICE)
     stage = FilterStage(
         Path(cfg.OUTPUT_DIR),

@@ -53,14 +53,22 @@ def relative_names(images: Iterable[PersonImage]) -> list[str]:
     return [Path(os.path.relpath(path, common) if common else path).as_posix() for path in paths]
 
 
-def differing_in_spelling(names: Iterable[str]) -> str:
-    """Return names that are easily taken for the same one, `Ann` and `ann` or `007` and `7`, as text; "" for none."""
+def differing_in_spelling(names: Iterable[str], what: str) -> str:
+    """Return a sentence about names that are easily taken for one, `Ann` and `ann` or `007` and `7`; "" without any.
+
+    Args:
+        names: the names.
+        what: what they name, "people".
+    """
     groups: dict[str, list[str]] = {}
     for name in set(names):
         groups.setdefault(_folded(name), []).append(name)
     similar = sorted(sorted(group) for group in groups.values() if len(group) > 1)
+    if not similar:
+        return ""
     shown = ", ".join(" and ".join(map(_quoted, group)) for group in similar[:_SHOWN])
-    return f"{shown} …" if len(similar) > _SHOWN else shown
+    more = " …" if len(similar) > _SHOWN else ""
+    return f"{what} whose names differ in spelling only are different {what}: {shown}{more}"
 
 
 def _quoted(name: str) -> str:

@@ -85,12 +85,11 @@ def mark_of(path: str | os.PathLike[str], parts: Sequence[str] = ()) -> str | No
 def _mark_of_file(path: Path) -> str:
     size, checksum = path.stat().st_size, hashlib.sha256()
     step = max(_PIECE, size // _PIECES)
+    starts = [*range(0, size, step), *([size - _PIECE] if step > _PIECE else [])]
     with path.open("rb") as file:
-        for start in range(0, size, step):
+        for start in starts:
             file.seek(start)
             checksum.update(file.read(_PIECE))
-        file.seek(max(0, size - _PIECE))
-        checksum.update(file.read())
     return f"{size} {checksum.hexdigest()}"
 
 

@@ -69,3 +69,17 @@ def models_in(files: Mapping[str, str]) -> dict[str, str]:
         files: name of a data set -> checkpoint.
     """
     return {name: sha256_of(path) or path for name, path in files.items()}
+
+
+def needed_models(keys: Any, filters: Mapping[str, PictureFilter], sources: Sequence[str]) -> dict[str, str]:
+    """Return what `model_files` does if one of the filters uses features, else no models.
+
+    Args:
+        keys: the node DIFFPERSON.FILTER.
+        filters: name -> filter.
+        sources: names of the data sets whose people are written.
+
+    Raises:
+        FilterError: as `model_files`.
+    """
+    return model_files(keys, sources) if any(judge.uses_features for judge in filters.values()) else {}
