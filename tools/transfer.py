@@ -154,20 +154,20 @@ def plan(args: argparse.Namespace, pairs: Sequence[str]) -> list[Planned]:
     if args.output.exists() and not args.output.is_dir():
         raise UserError(f"--output {args.output} is a file: name a folder")
     for name, path in args.backbones:
-        if path not in RANDOM and not Path(path).exists():
-            raise UserError(f"there is no file {path} of the backbone {name}; {name}=random is random initialisation")
+        if path not in RANDOM and not Path(path).is_file():
+            what = f"{path} is a folder, no file" if Path(path).is_dir() else f"there is no file {path}"
+            raise UserError(f"--backbones {name}: {what}; {name}=random is random initialisation")
     imports = [word for file in args.imports for word in ("--import", file)]
 
     def arguments(recipe: Path, *keys: str) -> list[str]:
         return ["--config-file", str(recipe), "--resume", "--num-gpus", str(args.num_gpus), *imports, *keys, *pairs]
 
-    supervised, unsupervised = args.config_file, args.unsupervised_config_file
-    shared = shared_keys(*(_config(arguments(recipe)) for recipe in (supervised, unsupervised)))
+    shared = shared_keys(*(_config(arguments(file)) for file in (args.config_file, args.unsupervised_config_file)))
     planned, runs = [], list(comparison.runs())
     for number, run in enumerate(runs, 1):
         keys = run.keys | {"OUTPUT_DIR": str(run.folder)} | ({} if run.with_labels else shared)
         pairs_of_run = (str(word) for pair in keys.items() for word in pair)
-        words = arguments(supervised if run.with_labels else unsupervised, *pairs_of_run)
+        words = arguments(args.config_file if run.with_labels else args.unsupervised_config_file, *pairs_of_run)
         planned.append(Planned(f"[{number}/{len(runs)}] {run.title}", run, words, _config(words)))
     return planned
 

@@ -296,13 +296,14 @@ def test_the_folder_is_locked_while_runs_are_trained(tool, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"own=own.pth": "own=nowhere.pth"}, "there is no file nowhere.pth of the backbone own; own=random is random"),
+        ({"own=own.pth": "own=nowhere.pth"}, "--backbones own: there is no file nowhere.pth; own=random is random"),
         ({"fresh=random": "own=random"}, "two backbones have the same name: own, own"),
         ({"supervised": "supervise"}, "unknown setting 'supervise'; did you mean 'supervised'"),
         ({TARGET: "Market150"}, "unknown dataset.*'Market150'; did you mean 'Market1501'"),
         ({"DATASETS.ROOT": "DATASETS.ROOTS"}, "DATASETS.ROOTS"),
         ({"DATASETS.ROOT": "DATASETS.TESTS"}, "DATASETS.TESTS is set by the comparison itself"),
         ({"own=own.pth": "own=whole.png"}, "there is no file whole.png"),
+        ({"own=own.pth": "own=."}, "--backbones own: . is a folder, no file"),
         ({"fresh=random": "OWN=random"}, "OWN, own differ in case only"),
         ({"own=own.pth": "own=none"}, "two of fresh, own are the same weights"),
         ({TARGET: "csv:untested.csv"}, "--target csv:untested.csv has no query images: nothing can be tested on it"),
