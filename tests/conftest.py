@@ -1,6 +1,7 @@
 """Use one thread in each test process, because tensors are tiny and threads would mostly wait for each other."""
 
 import logging
+import multiprocessing.spawn
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,3 +51,14 @@ def people(tmp_path_factory):
     folder = tmp_path_factory.mktemp("people")
     make_people(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def warm_ranks():
+    """Processes that are spawned have imported torch already."""
+    from tests.warm_python import warm_python
+
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(warm_python())
+    yield
+    multiprocessing.set_executable(before)

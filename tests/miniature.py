@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 from fastreid.rendering import LAYOUTS, render_benchmark
+from tests.warm_python import warm_python
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = tuple(path.name for path in ROOT.glob("*.sh"))
@@ -102,7 +103,7 @@ def make_scratch(folder: Path) -> Scratch:
     scratch = Scratch(folder)
     scratch.python.parent.mkdir(parents=True)
     cases = "\n".join(f'  {tool}) set -- "$@" {shlex.join(words)} ;;' for tool, words in ADDED.items())
-    log, python = shlex.quote(str(folder / "calls.log")), shlex.quote(sys.executable)
+    log, python = shlex.quote(str(folder / "calls.log")), shlex.quote(warm_python())
     scratch.python.write_text(_PYTHON.format(log=log, python=python, cases=cases))
     scratch.python.chmod(0o755)
     return scratch

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 
 import pytest
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from fastreid.modeling import ReidModel
 from tests.miniature import FEW_STEPS, ROOT, rendered
 from tests.pages import TEXTS, blocks
+from tests.warm_python import warm_python
 
 PAGE = TEXTS["docs/adding_a_method.md"]
 COMMANDS = [shlex.split(line) for line in "".join(blocks(PAGE, "bash")).splitlines()]
@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 def run(folder, words, *keys):
     """Run a command of the page in a process of its own, as it adds keys to the config."""
     assert words[:2] == ["python", "tools/train_net.py"]
-    command = [sys.executable, str(ROOT / words[1]), *words[2:], *FEW_STEPS, *keys]
+    command = [warm_python(), str(ROOT / words[1]), *words[2:], *FEW_STEPS, *keys]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 

@@ -32,6 +32,7 @@ from tests.small_commands import (
     unless_given,
     write_backbone,
 )
+from tests.warm_python import warm_python
 
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "fastreid").rglob("*.py"))
 
@@ -227,11 +228,11 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
             scratch.tool(tool, *words, *added)
         return
     if tool == "my_fork.py":  # in a process of its own, because it registers classes
-        command = [sys.executable, tool, *words, *ADDED["tools/train_net.py"], *SHORTER["tools/train_net.py"]]
+        command = [warm_python(), tool, *words, *ADDED["tools/train_net.py"], *SHORTER["tools/train_net.py"]]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
     if tool in FORKING:  # starts processes, which a process with threads must not do
-        command = [sys.executable, str(ROOT / tool), *words, *added]
+        command = [warm_python(), str(ROOT / tool), *words, *added]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
     is_pisl = tool == "tools/train_pisl_cam.py" or any("configs/PISL" in word for word in words)

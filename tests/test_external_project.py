@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 
 from tests.miniature import ROOT
+from tests.warm_python import warm_python
 
 PROJECT = ROOT / "tests/external_project"
 
@@ -107,7 +107,7 @@ def project(tmp_path_factory):
 
 def run(project, *words):
     """Run the project as its user does, and return its output."""
-    command = [sys.executable, "train_net.py", "--config-file", "config.yml", *words, "MODEL.DEVICE", "cpu"]
+    command = [warm_python(), "train_net.py", "--config-file", "config.yml", *words, "MODEL.DEVICE", "cpu"]
     paths = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=project, env=os.environ | paths, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

@@ -23,6 +23,7 @@ from fastreid.data.workers import (
     starting_workers,
 )
 from fastreid.utils import comm
+from tests.warm_python import warm_python
 
 
 class Fateful(Dataset):
@@ -95,7 +96,7 @@ except RuntimeError as error:
 def test_an_error_in_time_that_says_what_to_do(fate, said):
     root = Path(__file__).parents[2]
     options = {"cwd": root, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
-    done = subprocess.run([sys.executable, "-c", _SCRIPT, fate], timeout=60, **options)
+    done = subprocess.run([warm_python(), "-c", _SCRIPT, fate], timeout=60, **options)
     assert re.search(f"{said}.*--resume", done.stdout), done.stdout + done.stderr
 
 
@@ -194,7 +195,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("fails", [(), ("fails",)])
 def test_a_worker_that_hangs_does_not_keep_a_run_from_ending(tmp_path, processes, fails):
     (tmp_path / "leaves.py").write_text(LEAVES_A_HANGING_WORKER)
-    command = [sys.executable, str(tmp_path / "leaves.py"), str(processes), *fails]
+    command = [warm_python(), str(tmp_path / "leaves.py"), str(processes), *fails]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
     assert "killed by signal" not in done.stderr

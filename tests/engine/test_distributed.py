@@ -116,7 +116,7 @@ def tensors_in(tree):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(warm_ranks, tmp_path_factory):
     """What one process left behind, and what two did."""
     assets, data = toys.write_assets(tmp_path_factory.mktemp("assets")), rendered(tmp_path_factory.getbasetemp())
     alone, two = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("two")

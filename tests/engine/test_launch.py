@@ -16,8 +16,11 @@ from fastreid.engine import launch
 from fastreid.engine.launch import LaunchError, RankError
 from fastreid.utils import comm
 from fastreid.utils.draws import BatchDraws
+from tests.warm_python import warm_python
 
 ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("warm_ranks")
 
 
 def test_one_process_is_a_plain_call():
@@ -199,7 +202,7 @@ def test_impossible_requests(options, message):
 
 
 def torchrun(processes, *words, **options):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
+    command = [warm_python(), "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, **options)
 

@@ -226,7 +226,7 @@ def check_all(folder):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(warm_ranks, tmp_path_factory):
     """What each of two processes found; starting them costs seconds, so it is done once."""
     folder = tmp_path_factory.mktemp("two")
     launch(check_all, 2, args=(str(folder),), device="cpu")

@@ -159,7 +159,7 @@ def verify_in_two_processes(folder):
     (folder / str(comm.get_rank())).write_text("\n".join(said))
 
 
-def test_two_processes_decide_alike(tmp_path):
+def test_two_processes_decide_alike(warm_ranks, tmp_path):
     launch(verify_in_two_processes, 2, args=(tmp_path,), device="cpu")
     first, second = ((tmp_path / rank).read_text() for rank in "01")
     assert first == second

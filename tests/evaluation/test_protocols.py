@@ -220,7 +220,7 @@ def _evaluate_as(rank, world_size, folder):
     dist.destroy_process_group()
 
 
-def test_two_processes_share_the_work_and_agree_with_one(tmp_path):
+def test_two_processes_share_the_work_and_agree_with_one(warm_ranks, tmp_path):
     mp.spawn(_evaluate_as, args=(2, tmp_path), nprocs=2)
     evaluate_protocols(CFG, CountingModel(), two_protocols(), build_loader, tmp_path / "one")
     (first, seen0), (second, seen1) = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))

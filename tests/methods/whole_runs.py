@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from tests.miniature import ROOT
+from tests.warm_python import warm_python
 
 # Sends a signal to its own process before an iteration, unless the run is resumed.
 STOP = """
@@ -34,7 +35,9 @@ def train(folder: Path, fixed: Sequence[str], output: str, *words: str) -> subpr
     """
     options = [part for word in words if word.startswith("--") for part in word.split("=")]
     keys = [word for word in words if not word.startswith("--")]
-    command = [sys.executable, str(ROOT / "tools/train_net.py"), *options, *fixed, "OUTPUT_DIR", output, *keys]
+    # Python itself resumes, as its seed of hashes is another one than that of the run before.
+    python = sys.executable if "--resume" in words else warm_python()
+    command = [python, str(ROOT / "tools/train_net.py"), *options, *fixed, "OUTPUT_DIR", output, *keys]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 

@@ -14,12 +14,13 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from fastreid.generation.text_assets import CLIP_VOCABULARY, write_tokenizer
+from tests.warm_python import warm_python
 
 TOOL = Path(__file__).parents[2] / "tools" / "make_assets.py"
 
 
 def test_two_at_once_end_well(tmp_path):
-    command = [sys.executable, str(TOOL), "--size", "tiny", "--output", str(tmp_path / "assets")]
+    command = [warm_python(), str(TOOL), "--size", "tiny", "--output", str(tmp_path / "assets")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], said

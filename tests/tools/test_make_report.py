@@ -1,11 +1,12 @@
 """The report tool as a user runs it."""
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.evaluation.report.fake_runs import write_runs
+from tests.warm_python import warm_python
 
 TOOL = Path(__file__).parents[2] / "tools" / "make_report.py"
 
@@ -18,8 +19,8 @@ def run_tool(folder, cwd, *runs):
 
 def run_words(cwd, *words):
     return subprocess.run(
-        [sys.executable, TOOL, *map(str, words)],
-        cwd=cwd, capture_output=True, text=True, env={"PYTHONPATH": str(TOOL.parents[1])},
+        [warm_python(), TOOL, *map(str, words)],
+        cwd=cwd, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(TOOL.parents[1])},
     )  # fmt: skip
 
 

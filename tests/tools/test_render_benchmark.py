@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.warm_python import warm_python
+
 TOOL = Path(__file__).parents[2] / "tools" / "render_benchmark.py"
 
 
@@ -62,7 +64,7 @@ def test_errors_are_a_sentence(tool, tmp_path, arguments, said):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_ending_it_half_way_leaves_nothing(tmp_path, workers):
-    command = [sys.executable, str(TOOL), "--root", str(tmp_path), "--train-ids", "2000", "--workers", workers]
+    command = [warm_python(), str(TOOL), "--root", str(tmp_path), "--train-ids", "2000", "--workers", workers]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=TOOL.parents[1])
     deadline = time.monotonic() + 60
     while not list(tmp_path.rglob("*.jpg")):
@@ -76,7 +78,7 @@ def test_ending_it_half_way_leaves_nothing(tmp_path, workers):
 
 def test_two_at_once_render_it_once(tmp_path):
     few = "--train-ids 4 --test-ids 2 --images-per-id 4 --workers 1".split()
-    command = [sys.executable, str(TOOL), "--root", str(tmp_path), *few]
+    command = [warm_python(), str(TOOL), "--root", str(tmp_path), *few]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate() for process in both]
     assert [process.returncode for process in both] == [0, 0], said

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
 
 from tests.miniature import ROOT, run_tool
+from tests.warm_python import warm_python
 
 TRAIN = "tools/train_net.py"
 
@@ -62,7 +62,7 @@ def test_the_home_folder(people, tmp_path, monkeypatch):
 
 
 def shell(line, folder, **environment):
-    paths = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PY": sys.executable, "T": str(ROOT / "tools")}
+    paths = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PY": warm_python(), "T": str(ROOT / "tools")}
     return subprocess.run(
         ["bash", "-c", line], cwd=folder, capture_output=True, env=os.environ | paths | environment, timeout=300
     )
