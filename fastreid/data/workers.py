@@ -10,8 +10,11 @@ import re
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 from weakref import WeakSet
 
@@ -176,6 +179,7 @@ def explained(batches: Iterable[Batch]) -> Iterator[Batch]:
         WorkerError: a worker died, hangs, or has no shared memory.
     """
     iterator = iter(batches)
+    _end_with_iterator(iterator)
     while True:
         try:
             batch = next(iterator)
@@ -189,6 +193,24 @@ def explained(batches: Iterable[Batch]) -> Iterator[Batch]:
                 raise WorkerError(sentence) from error
             raise
         yield batch
+
+
+def _end_with_iterator(iterator: Iterator[object]) -> None:
+    """Ask the workers of torch's iterator to end before it is collected as a part of a cycle, such as a trainer.
+
+    Its own destructor may find the pipes to them closed already, and would wait five seconds for them.
+    """
+    queues, ended = getattr(iterator, "_index_queues", None), getattr(iterator, "_workers_done_event", None)
+    if queues and ended is not None:
+        weakref.finalize(iterator, _ask_to_end, queues, ended, os.getpid()).atexit = False
+
+
+def _ask_to_end(queues: list[Queue[object]], ended: Event, owner: int) -> None:
+    if os.getpid() == owner:  # not in a process that was forked later
+        ended.set()
+        for queue in queues:
+            with contextlib.suppress(ValueError):  # closed: the worker has been told
+                queue.put(None)
 
 
 def _lost_pin_thread(iterator: Iterator[object]) -> bool:

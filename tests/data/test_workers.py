@@ -1,5 +1,6 @@
 """Data workers that die, hang or run out of shared memory: an error in time, with what to do."""
 
+import gc
 import multiprocessing
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -138,6 +140,22 @@ def test_other_errors_pass_as_they_are():
     assert list(explained([1, 2])) == [1, 2]
     assert explain(ValueError("shared memory")) is None and explain(RuntimeError("mat1 and mat2")) is None
     assert explain(OSError(28, "No space left on device", "logs/model.pth")) is None  # that is the disk
+
+
+def test_workers_end_when_what_holds_them_is_collected():
+    """A trainer and its hooks hold each other; torch by itself may wait five seconds for each worker."""
+    before = set(multiprocessing.active_children())
+    holders = [SimpleNamespace(batches=explained(DataLoader(range(99), num_workers=1))) for _ in range(4)]
+    for holder in holders:
+        holder.itself = holder
+        next(holder.batches)
+    workers = set(multiprocessing.active_children()) - before
+    assert len(workers) == 4
+    del holders, holder
+    start = time.monotonic()
+    gc.collect()
+    assert time.monotonic() - start < 4
+    assert [worker.exitcode for worker in workers] == [0] * 4
 
 
 def serve(ready):
