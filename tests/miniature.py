@@ -117,10 +117,14 @@ def finished_quickstart(base: Path) -> tuple[Scratch, subprocess.CompletedProces
 
 
 @functools.cache
-def rendered(base: Path) -> Path:
-    """Return a data root with a tiny version of every benchmark; made once for each `base`."""
-    root = base / "rendered"
-    for name in LAYOUTS:
+def rendered(base: Path, *names: str) -> Path:
+    """Return a data root with a tiny version of these benchmarks, or of all.
+
+    It is below the temporary folder of the tests, of which each process of pytest-xdist has a part, `base`; the
+    processes share it, and must not change it.
+    """
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rendered"
+    for name in names or LAYOUTS:
         render_benchmark(root, name, workers=1, **PEOPLE)
     return root
 

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
         (text,) = blocks(PAGE, language)
         (folder / name).write_text(text)
     (folder / "datasets").mkdir()
-    (folder / "datasets/quickstart").symlink_to(rendered(tmp_path_factory.getbasetemp()))
+    (folder / "datasets/quickstart").symlink_to(rendered(tmp_path_factory.getbasetemp(), "CARGO"))
     return folder
 
 

@@ -63,7 +63,8 @@ def calls(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("followed")
     toys.write_assets(folder)
-    keys = [*SMALL, *FEW_STEPS, "SOLVER.MAX_EPOCH", "1", "DATASETS.ROOT", str(rendered(tmp_path_factory.getbasetemp()))]
+    data = rendered(tmp_path_factory.getbasetemp(), "CARGO")
+    keys = [*SMALL, *FEW_STEPS, "SOLVER.MAX_EPOCH", "1", "DATASETS.ROOT", str(data)]
     keys += ["MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", str(folder / "unet")]
     keys += ["MODEL.SDMODEL.CON_LEARNER_CONFIG.OUT_CHANNELS", "[]"]
     keys += ["MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH", str(folder / "scheduler")]

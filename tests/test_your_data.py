@@ -45,7 +45,8 @@ def write_video(folder, name):
 def said(tmp_path_factory):
     """{command: what it printed}; all commands have run in one folder."""
     folder = tmp_path_factory.mktemp("your_data")
-    people = sorted((rendered(tmp_path_factory.getbasetemp()) / "Market1501/bounding_box_train").glob("*.jpg"))
+    data = rendered(tmp_path_factory.getbasetemp(), "Market1501")
+    people = sorted((data / "Market1501/bounding_box_train").glob("*.jpg"))
     by_person = {}
     for path in people:
         by_person.setdefault(path.name[:4], []).append(path)

@@ -148,7 +148,7 @@ def test_two_processes_stop_together(tmp_path, whom):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_real_run_in_a_group_that_is_told_to_stop(tmp_path, tmp_path_factory, processes):
-    data = rendered(tmp_path_factory.getbasetemp())
+    data = rendered(tmp_path_factory.getbasetemp(), "CARGO")
     command = [sys.executable, "tools/train_net.py", "--config-file", "configs/quickstart/stage1.yml", "--resume"]
     command += ["--num-gpus", str(processes), "MODEL.DEVICE", "cpu", "DATASETS.ROOT", str(data)]
     command += ["OUTPUT_DIR", str(tmp_path), "SOLVER.IMS_PER_BATCH", "16", "SOLVER.CHECKPOINT_PERIOD", "1"]

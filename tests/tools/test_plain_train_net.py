@@ -21,11 +21,11 @@ SBS = [
         "SOLVER.DELAY_EPOCHS",
         "1",
     ),
-    *("DATALOADER.NUM_INSTANCE", "4", "TEST.EVAL_PERIOD", "1", "SOLVER.AMP.DTYPE", "bf16"),
+    *("DATALOADER.NUM_INSTANCE", "4", "TEST.EVAL_PERIOD", "1"),
 ]
 RUNS = {
     "sbs": ("configs/Market1501/sbs_R50.yml", SBS),
-    "stage1": ("configs/quickstart/stage1.yml", ["SOLVER.AMP.ENABLED", "False", "INPUT.REA.ENABLED", "True"]),
+    "stage1": ("configs/quickstart/stage1.yml", ["SOLVER.AMP.DTYPE", "bf16", "INPUT.REA.ENABLED", "True"]),
     "stage2": ("configs/quickstart/stage2.yml", []),
     "stage2_unet": ("configs/quickstart/stage2_unet.yml", ["TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"]),
 }
@@ -33,7 +33,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory):
-    return rendered(tmp_path_factory.getbasetemp())
+    return rendered(tmp_path_factory.getbasetemp(), "Market1501", "CARGO")
 
 
 @pytest.fixture(scope="module")

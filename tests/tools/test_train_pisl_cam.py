@@ -152,7 +152,7 @@ def test_wrong_options_are_told(tool, command, capsys):
 
 
 def test_the_equivalent_command_is_the_same_run(tmp_path, tmp_path_factory):
-    data = rendered(tmp_path_factory.getbasetemp())
+    data = rendered(tmp_path_factory.getbasetemp(), "Market1501")
     small = ["MODEL.BACKBONE.PRETRAIN", "False", "PISL.SDM.LOC_CHANNELS", "8", *FEW_STEPS]
     command = ["-d", "market1501", "--eps", "0.45", "--logs-dir", str(tmp_path / "logs"), "--data-dir", str(data)]
     said = run_tool(TOOL, *command, "--dry-run", *small, cwd=ROOT)
