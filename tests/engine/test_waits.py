@@ -1,10 +1,10 @@
 """No model waits for a GPU in a training step but once, and sampling does not: the cases are in waits.py."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.miniature import ROOT
+from tests.warm_python import warm_python
 
 
 def test_the_waits_of_every_model():
@@ -12,6 +12,6 @@ def test_the_waits_of_every_model():
 
     A single case: ``pytest tests/engine/waits.py -k MGN``.
     """
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", str(Path(__file__).with_name("waits.py"))]
+    command = [warm_python(), "-m", "pytest", "-q", "-n", "0", str(Path(__file__).with_name("waits.py"))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
