@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import runpy
@@ -18,6 +19,8 @@ from typing import Any
 import fastreid.engine  # noqa: F401 - imported once for all forks
 from fastreid.methods.models import SDReIDStage1, SDReIDStage2
 from fastreid.utils import writers
+
+import torch.multiprocessing as mp
 
 from remains import differences, remains_of
 
@@ -71,6 +74,7 @@ class Lab:
         os.dup2(log, 1)
         os.dup2(log, 2)
         sys.argv = [name, *words]
+        mp.spawn = functools.partial(mp.start_processes, start_method="fork")  # several processes of a run, too
         status = 1
         try:
             if inject:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from fastreid.structures import PersonImage
 from fastreid.utils.checkpoint import read_checkpoint
 from fastreid.utils.seal import save_sealed
 from tests.miniature import FEW_STEPS, ROOT, finished_quickstart, make_scratch
+from tests.warm_python import warm_python
 
 PROTOCOLS = ["CARGO", "CARGO_AA", "CARGO_AG", "CARGO_GG"]
 FIGURES = ["Rank-1", "Rank-5", "Rank-10", "mAP", "mINP", "metric", "valid_queries"]
@@ -163,7 +163,7 @@ def two_processes(scratch, launcher, stage, output, *words):
         command += FEW_STEPS
     keys = ["DATASETS.ROOT", "datasets/quickstart", "OUTPUT_DIR", str(output)]
     options = {"cwd": scratch.folder, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "text": True}
-    python = sys.executable if launcher is TORCHRUN else scratch.python
+    python = warm_python() if launcher is TORCHRUN else scratch.python
     done = subprocess.run([python, *command, *keys], capture_output=True, **options)
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(output / "model_final.pth", weights_only=True)

@@ -32,7 +32,7 @@ from typing import NoReturn
 
 PACKAGES = (
     *("numpy", "torch", "torch.distributed.fsdp", "torch.utils.tensorboard", "torchvision.transforms.v2", "timm"),
-    *("scipy.sparse", "sklearn.cluster", "diffusers.models.unets.unet_2d_condition"),
+    *("scipy.sparse", "sklearn.cluster", "diffusers.models.unets.unet_2d_condition", "torch.distributed.run"),
 )
 
 _MOST_FILES = 200  # that a command inherits
@@ -75,7 +75,7 @@ def end(server: subprocess.Popen[bytes], folder: Path) -> None:
 
 def python_variables() -> dict[str, str]:
     """Return the variables that Python reads at its start; the path is set again for each command."""
-    others = ("PYTHONPATH", "PYTHON_BIN")  # the latter is of our scripts
+    others = ("PYTHONPATH", "PYTHON_BIN", "PYTHON")  # the last two are of our scripts
     return {name: text for name, text in os.environ.items() if name.startswith("PYTHON") and name not in others}
 
 

@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from fastreid.methods.diffusion_reid.generator import DiffusionReID
 from fastreid.utils.checkpoint import read_checkpoint
 from tests.methods.diffusion_reid.conftest import factory_keys
 from tests.miniature import ROOT
+from tests.warm_python import warm_python
 
 KEYS = [
     *("DIFFPERSON.GEN.STEPS", "2", "DIFFPERSON.GEN.PER_ID", "5", "DIFFPERSON.GEN.BATCH", "2"),
@@ -35,7 +35,7 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def run(stage, kills, longest, words):
-    command = [sys.executable, str(ROOT / "tests/generation/kills.py"), stage, str(kills), "3", str(longest), *words]
+    command = [warm_python(), str(ROOT / "tests/generation/kills.py"), stage, str(kills), "3", str(longest), *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
 
@@ -98,7 +98,7 @@ def test_shards_that_run_at_the_same_time_write_what_one_process_writes(make_cfg
 
     def start(stage, name, *options):
         words = [*options, *factory_keys(place, assets), *KEYS, "OUTPUT_DIR", str(tmp_path / name)]
-        command = [sys.executable, str(ROOT / "tools/diffperson.py"), stage, *words]
+        command = [warm_python(), str(ROOT / "tools/diffperson.py"), stage, *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     for stage, folder in (

@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from fastreid.utils.checkpoint import read_checkpoint
 from fastreid.utils.lock import NAME
 from tests.miniature import ROOT, run_tool
 from tests.tools.holding import locked_by_another
+from tests.warm_python import warm_python
 
 SUPERVISED = """# Trains a tiny network on a table of images.
 MODEL:
@@ -341,7 +341,7 @@ def test_pairs_begin_with_the_first_key(tool):
 @pytest.mark.slow
 def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(place):
     keys = {"MAX_EPOCH": 12, "ITERS_PER_EPOCH": 20, "CHECKPOINT_PERIOD": 1}
-    words = [sys.executable, str(ROOT / "tools/transfer.py"), *command("supervised", output="stopped")[:-2]]
+    words = [warm_python(), str(ROOT / "tools/transfer.py"), *command("supervised", output="stopped")[:-2]]
     words += ["--jobs", "2", "DATASETS.ROOT", ".", "TEST.EVAL_PERIOD", "0"]
     words += [word for key, value in keys.items() for word in (f"SOLVER.{key}", str(value))]
     process = subprocess.Popen(words, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
