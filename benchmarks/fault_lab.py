@@ -16,11 +16,15 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import fastreid.engine  # noqa: F401 - imported once for all forks
+# Imported once for all forks.
+import fastreid.engine  # noqa: F401
 from fastreid.methods.models import SDReIDStage1, SDReIDStage2
 from fastreid.utils import writers
 
+import diffusers.models.unets.unet_2d_condition  # noqa: F401
+import matplotlib.pyplot  # noqa: F401
 import torch.multiprocessing as mp
+import torch.utils.tensorboard  # noqa: F401
 
 from remains import differences, remains_of
 
