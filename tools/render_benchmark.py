@@ -7,7 +7,9 @@ tools/render_benchmark.py --root datasets --name CARGO
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--images-per-id", type=int, default=10, help="images of each, as many from every view")
     add("--seed", type=int, default=0, help="decides every picture")
     add("--workers", type=int, help="processes; all usable cores if not given")
-    add("--overwrite", action="store_true", help="replace one rendered with other parameters")
+    add("--overwrite", action="store_true", help="replace one rendered with other parameters, and other captions")
     add("--contact-sheet", type=user_path, metavar="FILE", help="draw people x cameras into FILE as well")
     add("--captions", type=user_path, metavar="FILE", help="describe every image in FILE (JSON lines) as well")
     knobs = parser.add_argument_group("how hard it is (see fastreid's RenderConfig)")
@@ -67,23 +69,29 @@ def _check_outputs(folder: Path, captions: Path | None, sheet: Path | None) -> N
         raise UserError(f"--captions and --contact-sheet are both {captions}: name two files")
 
 
+@contextlib.contextmanager
+def _errors_of_the_user() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, FileExistsError) as error:
+        if getattr(error, "errno", None):  # an error of the system
+            raise
+        raise UserError(str(error)) from error
+
+
 def _render(args: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     sheet, captions = args.pop("contact_sheet"), args.pop("captions")
     _check_outputs(args["root"] / args["name"], captions, sheet)
     knobs = {field.name: args.pop(field.name) for field in fields(RenderConfig)}
-    try:
+    with _errors_of_the_user():
         summary = render_benchmark(**args, config=RenderConfig(**knobs))
-    except (ValueError, FileExistsError) as error:
-        if getattr(error, "errno", None):  # an error of the system
-            raise
-        raise UserError(str(error)) from error
     images = ", ".join(f"{count} {split}" for split, count in summary.images.items())
     took = "already there" if summary.reused else f"rendered in {summary.seconds:.1f} s"
     print(f"{summary.folder}: {images} images, domain {summary.request.domain}, {took}")
     if captions is not None:
-        with path_lock(captions, wait=True):
-            count = write_captions(summary.request, summary.folder, captions)
+        with path_lock(captions, wait=True), _errors_of_the_user():
+            count = write_captions(summary.request, summary.folder, captions, overwrite=args["overwrite"])
         print(f"{captions}: captions of {count} images")
     if sheet is not None:
         people = _sheet_people(summary.request)

@@ -144,19 +144,28 @@ def captions(request: RenderRequest) -> Iterator[tuple[str, str]]:
                 yield path, text
 
 
-def write_captions(request: RenderRequest, folder: Path, file: Path) -> int:
+def write_captions(request: RenderRequest, folder: Path, file: Path, *, overwrite: bool = False) -> int:
     """Write the captions of a benchmark as JSON lines `{"image": path, "caption": text}`, and return their number.
 
     Args:
         request: parameters of the benchmark.
         folder: its folder.
         file: the file; paths in it are relative to its folder.
+        overwrite: replace a file that has other content.
 
     Raises:
+        FileExistsError: the file has other content.
         DiskError: the disk is full or broken.
     """
     to_images = Path(os.path.relpath(folder.resolve(), file.resolve().parent))
     lines = [json.dumps({"image": (to_images / path).as_posix(), "caption": text}) for path, text in captions(request)]
+    text = "".join(f"{line}\n" for line in lines)
+    if file.exists() and not overwrite:
+        if file.read_bytes() != text.encode():
+            raise FileExistsError(
+                f"{file} has other captions, or is no file of captions: name another, or replace it with --overwrite"
+            )
+        return len(lines)
     with atomic_write(file) as out:
-        out.write("".join(f"{line}\n" for line in lines))
+        out.write(text)
     return len(lines)

@@ -44,6 +44,21 @@ def test_it_renders_a_domain_and_notices_another(tool, tmp_path, capsys):
         tool(few)
 
 
+def test_captions_that_somebody_changed_are_not_lost(tool, tmp_path):
+    captions = tmp_path / "captions.jsonl"
+    few = ["--root", str(tmp_path), "--train-ids", "2", "--test-ids", "2", "--workers", "1"]
+    few += ["--captions", str(captions)]
+    tool(few)
+    written = captions.read_bytes()
+    tool(few)
+    captions.write_bytes(written + b"mine")
+    with pytest.raises(SystemExit, match="captions.jsonl has other captions, or is no file of captions: name another"):
+        tool(few)
+    assert captions.read_bytes() == written + b"mine"
+    tool([*few, "--overwrite"])
+    assert captions.read_bytes() == written
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
