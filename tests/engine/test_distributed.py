@@ -18,7 +18,8 @@ ALL_LOSSES = ["MODEL.LOSSES.NAME", ("CrossEntropyLoss", "TripletLoss", "CircleLo
 CLIPPED = ["SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.01]  # less than any step's norm
 STEPS = [
     *("SOLVER.OPT", "SGD", "SOLVER.BASE_LR", 0.01, "SOLVER.SCHED", "MultiStepLR", "SOLVER.WARMUP_ITERS", 0),
-    *("SOLVER.MAX_EPOCH", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.IMS_PER_BATCH", 16, "SOLVER.AMP.ENABLED", False),
+    *("SOLVER.MAX_EPOCH", 2, "SOLVER.ITERS_PER_EPOCH", 3, "SOLVER.CHECKPOINT_PERIOD", 1),
+    *("SOLVER.IMS_PER_BATCH", 16, "SOLVER.AMP.ENABLED", False),
     *("DATALOADER.NUM_INSTANCE", 4, "DATALOADER.NUM_WORKERS", 0),
     *("INPUT.REA.ENABLED", True, "DATASETS.TESTS", ("CARGO", "CARGO_AG")),
 ]  # fmt: skip
@@ -139,14 +140,17 @@ def test_weights_and_memory_are_those_of_one_process(folders, name):
         torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
 
 
-@pytest.mark.parametrize("name", SHARDED)
-def test_sharded_weights_are_those_of_one_process(folders, name):
-    alone = torch.load(folders[0] / SHARDED[name] / "model_final.pth")
-    two = torch.load(folders[1] / name / "model_final.pth")
-    assert alone["model"].keys() == two["model"].keys()
-    for key, value in alone["model"].items():
-        assert type(two["model"][key]) is torch.Tensor
-        torch.testing.assert_close(two["model"][key], value, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(("name", "limit"), [("sharded", 1e-4), ("mixed sharded", 5e-3)])
+def test_sharded_weights_are_those_of_one_process(folders, name, limit):
+    """In the last epoch they moved by the same, up to `limit` of the movement; bf16 rounds sums of its own order."""
+    moved = []
+    for folder in (folders[0] / SHARDED[name], folders[1] / name):
+        before, after = (torch.load(folder / f"{file}.pth")["model"] for file in ("model_0000", "model_final"))
+        assert all(type(value) is torch.Tensor for value in after.values())
+        moved.append({key: after[key].double() - before[key].double() for key in after})
+    assert moved[0].keys() == moved[1].keys()
+    alone, two = (torch.cat([value.flatten() for value in one.values()]) for one in moved)
+    assert (two - alone).norm() <= limit * alone.norm() and alone.norm() > 0.1
 
 
 @pytest.mark.parametrize("name", ["plain", "weighted", "synchronised", "stage2"])
