@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from fastreid.config import CfgNode, get_cfg
-from fastreid.engine.amp import amp_dtype, autocast_for, store_frozen_assets
 from fastreid.modeling import build_model
+from fastreid.modeling.amp import amp_dtype, autocast_for, store_frozen_assets
 from fastreid.solver import build_optimizer
 
 import torch

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastreid.engine.amp import cpu_has_bf16
 from fastreid.methods.sd_reid.view_refined_decoder import ViewRefinedDecoder
+from fastreid.modeling.amp import cpu_has_bf16
 from fastreid.modeling.diffusion import LatentShape, Sampler, Schedule, UNetDenoiser
 from fastreid.modeling.diffusion.guidance import NullCondition, get_guidance
 from fastreid.structures import Condition

@@ -20,7 +20,7 @@ from fastreid.data.images import simplejpeg_is_as_pillow
 from fastreid.data.pictures import Picture, Source, crops_of, name_of, pixels_of, source_of, sources_of
 from fastreid.data.transforms import Pixels, build_transforms
 from fastreid.data.transforms.resize import compiled_resize
-from fastreid.engine.amp import evaluation_autocast, store_frozen_assets
+from fastreid.modeling.amp import evaluation_autocast, store_frozen_assets
 from fastreid.modeling.model import image_transforms_of
 from fastreid.modeling.trained import load_trained
 from fastreid.retrieval.extraction import embed_batch

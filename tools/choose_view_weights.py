@@ -15,13 +15,13 @@ from pathlib import Path
 
 from fastreid.config import CfgNode, ConfigError, check_ranges, get_cfg, imports_in, user_path
 from fastreid.engine import DefaultTrainer, build_for_evaluation
-from fastreid.engine.amp import evaluation_autocast
 from fastreid.engine.fingerprints import split_fingerprint
 from fastreid.evaluation import MatchedProtocol, check_protocol, score
 from fastreid.evaluation.scoring_options import Scoring
 from fastreid.methods.sd_reid.fusion import Fusion
 from fastreid.methods.sd_reid.stage2 import SDReIDStage2
 from fastreid.methods.sd_reid.view_weights import Weights, choose_view_weights, reweighted
+from fastreid.modeling.amp import evaluation_autocast
 from fastreid.retrieval.extraction import FeatureStore
 from fastreid.utils.errors import reported_as
 from fastreid.utils.files import atomic_write, check_output

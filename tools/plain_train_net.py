@@ -31,13 +31,13 @@ from fastreid.config import (
 from fastreid.data import build_datasets, build_feature_loader, build_reid_train_loader
 from fastreid.data.loader import PersonLoader
 from fastreid.engine import build_for_evaluation
-from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.evaluations import build_evaluation
 from fastreid.engine.nonfinite import ADVICE, DivergenceError
 from fastreid.engine.setup import set_backends
 from fastreid.engine.training_loader import LoaderTrainingSet, TrainingLoader
 from fastreid.modeling import build_model, interface_of
+from fastreid.modeling.amp import amp_dtype, autocast_for, evaluation_autocast
 from fastreid.modeling.epoch_task import EpochTask
 from fastreid.modeling.model import Transform, image_transforms_of, needs_labels_of
 from fastreid.modeling.trained import config_text

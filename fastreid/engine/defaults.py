@@ -20,7 +20,6 @@ from fastreid.data.check import counts_table
 from fastreid.data.datasets import DatasetError
 from fastreid.engine import hooks
 from fastreid.engine.accumulation import accumulation_steps
-from fastreid.engine.amp import amp_dtype, autocast_for, evaluation_autocast, store_frozen_assets
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.epoch_tasks import build_epoch_tasks
 from fastreid.engine.evaluations import EVALUATIONS, build_evaluation
@@ -41,6 +40,7 @@ from fastreid.evaluation import (
 )
 from fastreid.evaluation.results import write_json
 from fastreid.modeling import build_model, interface_of
+from fastreid.modeling.amp import amp_dtype, autocast_for, evaluation_autocast, store_frozen_assets
 from fastreid.modeling.backbones import with_local_weights
 from fastreid.modeling.model import RANKING, Transform, evaluation_of, image_transforms_of, needs_labels_of
 from fastreid.modeling.trained import config_text

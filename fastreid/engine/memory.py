@@ -22,8 +22,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fastreid.config import CfgNode, resolve_device, with_values
 from fastreid.engine.accumulation import split_batch
-from fastreid.engine.amp import amp_dtype
 from fastreid.engine.training_loader import LoaderTrainingSet
+from fastreid.modeling.amp import amp_dtype
 from fastreid.modeling.model import RANKING, evaluation_of, interface_of
 from fastreid.utils import comm
 from fastreid.utils.live_bytes import LiveBytes

@@ -15,9 +15,9 @@ from fastreid.config import CfgNode, image_size, resolve_device, with_values
 from fastreid.data.build import build_feature_loader
 from fastreid.data.pictures import name_of, pixels_of, source_of
 from fastreid.data.transforms import build_transforms
-from fastreid.engine.amp import evaluation_autocast, store_frozen_assets
 from fastreid.engine.compiling import compile_model
 from fastreid.engine.defaults import DefaultTrainer
+from fastreid.modeling.amp import evaluation_autocast, store_frozen_assets
 from fastreid.modeling.model import image_transforms_of
 from fastreid.modeling.trained import model_for_evaluation
 from fastreid.retrieval.extraction import FeatureStore

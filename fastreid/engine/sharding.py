@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from fastreid.config import CfgNode, ConfigError
-from fastreid.engine.amp import amp_dtype
+from fastreid.modeling.amp import amp_dtype
 from fastreid.utils import comm
 
 

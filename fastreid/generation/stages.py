@@ -30,6 +30,7 @@ from fastreid.methods.diffusion_reid.build import frozen_parts, timesteps_in
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
 from fastreid.methods.diffusion_reid.grammar import Grammar
 from fastreid.methods.diffusion_reid.reference import INDEX
+from fastreid.modeling.amp import evaluation_autocast
 from fastreid.modeling.diffusion import Schedule, option_keys
 from fastreid.modeling.model import build_model, evaluation_config_of
 from fastreid.utils.checkpoint import load_weights
@@ -250,7 +251,6 @@ def _painter(cfg: CfgNode, text: Any, vae: Any, unet: Any, vectors_of: Any) -> P
     device = torch.device(resolve_device(cfg.MODEL.DEVICE))
     consistency = gen.SOLVER == CONSISTENCY
     solver = "ddim" if consistency else gen.SOLVER
-    autocast = functools.partial(torch.autocast, device.type, dtype=torch.bfloat16, enabled=cfg.TEST.AMP.ENABLED)
     with option_keys(_KEYS):
         schedule = Schedule.from_pretrained(
             folder, solver=solver, num_timesteps=timesteps_in(folder), key="DIFFPERSON.SD.WEIGHTS", key_of=_KEYS
@@ -268,8 +268,14 @@ def _painter(cfg: CfgNode, text: Any, vae: Any, unet: Any, vectors_of: Any) -> P
             vectors_of=vectors_of,
             lora=gen.LORA,
             consistency=consistency,
-            autocast=autocast,
+            autocast=evaluation_autocast(cfg),
         )
+
+
+def _mixed_precision(cfg: CfgNode) -> bool | str:
+    """Whether pictures are computed in mixed precision, or the format of SOLVER.AMP.DTYPE that they are computed in."""
+    asked = cfg.SOLVER.AMP.DTYPE
+    return cfg.TEST.AMP.ENABLED and {"auto": True, "fp32": False}.get(asked, asked)
 
 
 def _row_facts(cfg: CfgNode) -> dict[str, Any]:
@@ -289,7 +295,7 @@ def _common_settings(cfg: CfgNode) -> dict[str, Any]:
         "seed": keys.GEN.SEED,
         "format": keys.GEN.FORMAT,
         "grammar": sha256_of(keys.GRAMMAR),
-        "mixed precision": cfg.TEST.AMP.ENABLED,
+        "mixed precision": _mixed_precision(cfg),
         **({"LoRA": sha256_of(keys.GEN.LORA)} if keys.GEN.LORA else {}),
     }
 

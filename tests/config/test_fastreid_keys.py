@@ -23,10 +23,10 @@ from fastreid.data import build_feature_loader, build_reid_train_loader
 from fastreid.data.datasets import DATASET_REGISTRY, DatasetError, ImageDataset
 from fastreid.data.transforms import build_transforms
 from fastreid.engine import DefaultTrainer, build_for_evaluation, default_argument_parser, default_setup
-from fastreid.engine.amp import amp_dtype
 from fastreid.engine.freezing import build_layer_freeze
 from fastreid.evaluation import evaluate_protocols
 from fastreid.modeling import build_model
+from fastreid.modeling.amp import amp_dtype
 from fastreid.modeling.backbones import BACKBONE_REGISTRY, build_backbone
 from fastreid.modeling.heads import build_heads
 from fastreid.modeling.losses import LossTerms, loss_options

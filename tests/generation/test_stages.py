@@ -1,6 +1,7 @@
 """The stages from captions to pictures: restarts, shards and other settings."""
 
 import json
+import operator
 import shutil
 from pathlib import Path
 
@@ -289,6 +290,17 @@ def test_each_key_of_the_writing_has_its_effect(factory, key, value, changes):
     after = pictures_of(factory("after", *words, f"DIFFPERSON.{key}", value))
     assert all(changes(after[at][1], before[at][1]) for at in before)
     assert any(after[at] != before[at] for at in before)
+
+
+def test_pictures_are_computed_in_the_format_of_its_key(factory):
+    words = ("DIFFPERSON.GEN.PER_ID", "1", "DIFFPERSON.GEN.STEPS", "1", "TEST.AMP.ENABLED")
+    plain, fp32, bf16 = (
+        [picture for picture, _ in pictures_of(factory(name, *words, enabled, "SOLVER.AMP.DTYPE", dtype)).values()]
+        for name, enabled, dtype in (("plain", "False", "bf16"), ("fp32", "True", "fp32"), ("bf16", "True", "bf16"))
+    )
+    assert plain == fp32 and all(map(operator.ne, bf16, fp32))
+    with pytest.raises(ConfigError, match="mixed precision was False, not 'bf16'"):
+        generate(factory("fp32", *words, "True", "SOLVER.AMP.DTYPE", "bf16"), Shard())
 
 
 def test_the_share_of_replaced_clothes_is_that_of_its_key(factory):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from fastreid.config import ConfigError
-from fastreid.engine.amp import store_frozen_assets
 from fastreid.methods.dcac import dcac
 from fastreid.methods.dcac.dcac import DCAC
 from fastreid.modeling import build_model
+from fastreid.modeling.amp import store_frozen_assets
 from fastreid.modeling.diffusion import AssetError
 from fastreid.modeling.model import evaluation_config_of
 from fastreid.solver import build_optimizer

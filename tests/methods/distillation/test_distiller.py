@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from fastreid import Predictor
 from fastreid.config import ConfigError, get_cfg
-from fastreid.engine.amp import autocast_for, store_frozen_assets
 from fastreid.modeling import build_model
+from fastreid.modeling.amp import autocast_for, store_frozen_assets
 from fastreid.modeling.model import evaluation_config_of
 from fastreid.modeling.trained import config_text, load_trained
 from fastreid.utils.checkpoint import CONFIG_TEXT, load_weights

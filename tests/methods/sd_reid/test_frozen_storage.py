@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastreid.engine.amp import store_frozen_assets
+from fastreid.modeling.amp import store_frozen_assets
 from fastreid.solver.ema import WeightAverage
 from tests.modeling import toys
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fastreid.config import get_cfg
-from fastreid.engine import amp
+from fastreid.modeling import amp
 
 
 def cfg_with(dtype, enabled=True):
