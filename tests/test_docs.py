@@ -228,7 +228,8 @@ def run_python_tool(scratch: Scratch, tool: str, *words: str) -> None:
             scratch.tool(tool, *words, *added)
         return
     if tool == "my_fork.py":  # in a process of its own, because it registers classes
-        command = [warm_python(), tool, *words, *ADDED["tools/train_net.py"], *SHORTER["tools/train_net.py"]]
+        small = ["INPUT.SIZE_TRAIN", "[64, 32]", "INPUT.SIZE_TEST", "[64, 32]"]
+        command = [warm_python(), tool, *words, *ADDED["tools/train_net.py"], *SHORTER["tools/train_net.py"], *small]
         subprocess.run(command, cwd=scratch.folder, check=True, timeout=300)
         return
     if tool in FORKING:  # starts processes, which a process with threads must not do

@@ -78,7 +78,7 @@ def test_instruction_sets_give_the_same_bits(instructions, metric):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("rows", [32_768, 100, 1])
 def test_threads_and_blocks_give_the_same_bits(threads, rows, monkeypatch):
-    data = protocol(num_q=600)
+    data = protocol(num_q=300)
     expected = rank_features(*data)
     monkeypatch.setattr(compiled_engine, "SEGMENT_ROWS", rows)
     # A budget that is too small still takes 256 queries at once.

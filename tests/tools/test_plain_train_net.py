@@ -23,9 +23,10 @@ SBS = [
     ),
     *("DATALOADER.NUM_INSTANCE", "4", "TEST.EVAL_PERIOD", "1"),
 ]
+BF16 = ["SOLVER.AMP.DTYPE", "bf16", "SOLVER.ITERS_PER_EPOCH", "2", "INPUT.REA.ENABLED", "True"]
 RUNS = {
     "sbs": ("configs/Market1501/sbs_R50.yml", SBS),
-    "stage1": ("configs/quickstart/stage1.yml", ["SOLVER.AMP.DTYPE", "bf16", "INPUT.REA.ENABLED", "True"]),
+    "stage1": ("configs/quickstart/stage1.yml", BF16),
     "stage2": ("configs/quickstart/stage2.yml", []),
     "stage2_unet": ("configs/quickstart/stage2_unet.yml", ["TEST.SDMODEL.NUM_INFERENCE_STEPS", "2"]),
 }
