@@ -198,10 +198,11 @@ def explained(batches: Iterable[Batch]) -> Iterator[Batch]:
 def _end_with_iterator(iterator: Iterator[object]) -> None:
     """Ask the workers of torch's iterator to end before it is collected as a part of a cycle, such as a trainer.
 
-    Its own destructor may find the pipes to them closed already, and would wait five seconds for them.
+    Its own destructor may find the pipes to them closed already, and would wait five seconds for them. With pinned
+    memory it is left to the destructor, which ends the thread that reads from the workers before them.
     """
     queues, ended = getattr(iterator, "_index_queues", None), getattr(iterator, "_workers_done_event", None)
-    if queues and ended is not None:
+    if queues and ended is not None and not hasattr(iterator, "_pin_memory_thread"):
         weakref.finalize(iterator, _ask_to_end, queues, ended, os.getpid()).atexit = False
 
 
