@@ -36,7 +36,7 @@ PACKAGES = (
 )
 
 _MOST_FILES = 200  # that a command inherits
-_ABOVE = 1000  # numbers of files that no command inherits
+_ABOVE = 500  # numbers of files that no command inherits
 
 _CLIENT = """#!{python} -IS
 import sys
@@ -68,8 +68,8 @@ def warm_python() -> str:
 
 def end(server: subprocess.Popen[bytes], folder: Path) -> None:
     """End the server, and delete its folder."""
-    server.stdin.close()
-    server.wait()
+    server.kill()
+    server.communicate()
     shutil.rmtree(folder)
 
 
@@ -89,9 +89,10 @@ def ask(python: str, address: str, variables: dict[str, str]) -> NoReturn:
     files = [int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")]
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
-        asked = {"python": sys.argv[0], "words": words, "folder": os.getcwd(), "environment": dict(os.environ)}
+        asked = {"python": sys.argv[0], "words": words, "files": files}
+        asked |= {"folder": os.getcwd(), "environment": dict(os.environ)}
         socket.send_fds(server, [b"\n"], files)
-        server.sendall(json.dumps({**asked, "files": files}).encode() + b"\n")
+        server.sendall(json.dumps(asked).encode() + b"\n")
         answers = server.makefile()
         pid = int(answers.readline())
         for number in (signal.SIGTERM, signal.SIGINT):
