@@ -185,9 +185,11 @@ def test_a_worker_is_ended_by_its_parent_only():
 LEAVES_A_HANGING_WORKER = """
 import os, sys, time
 from torch.utils.data import DataLoader
+from fastreid.data import workers
 from fastreid.data.workers import starting_workers
 from fastreid.engine import launch
 
+workers._SECONDS_TO_END = 1.0
 kept = []
 
 def hang(worker):
