@@ -98,11 +98,16 @@ def ask(python: str, address: str, variables: dict[str, str]) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: os.kill(pid, number))
         status = os.waitstatus_to_exitcode(int(answers.readline()))
+    end_as(status)
+
+
+def end_as(status: int) -> NoReturn:
+    """End this process at once with an exit status, or by a signal if it is negative."""
     if status < 0:
         if -status != signal.SIGKILL:
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
-    os._exit(status)
+    os._exit(status & 255)
 
 
 def serve(listener: socket.socket) -> list[str]:
@@ -111,7 +116,7 @@ def serve(listener: socket.socket) -> list[str]:
         importlib.import_module(package)
     assert len(os.listdir("/proc/self/task")) == 1, "a process with threads must not fork"
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that watch the commands
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that processes that watched a command leave no zombies
     while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         connection, _ = listener.accept()
         if os.fork() == 0:
@@ -205,10 +210,7 @@ def leave(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if not stream.closed:
             stream.flush()
-    if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    os._exit(status & 255)
+    end_as(status)
 
 
 if __name__ == "__main__":

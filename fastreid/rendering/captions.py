@@ -160,12 +160,11 @@ def write_captions(request: RenderRequest, folder: Path, file: Path, *, overwrit
     to_images = Path(os.path.relpath(folder.resolve(), file.resolve().parent))
     lines = [json.dumps({"image": (to_images / path).as_posix(), "caption": text}) for path, text in captions(request)]
     text = "".join(f"{line}\n" for line in lines)
-    if file.exists() and not overwrite:
-        if file.read_bytes() != text.encode():
-            raise FileExistsError(
-                f"{file} has other captions, or is no file of captions: name another, or replace it with --overwrite"
-            )
-        return len(lines)
-    with atomic_write(file) as out:
-        out.write(text)
+    if overwrite or not file.exists():
+        with atomic_write(file) as out:
+            out.write(text)
+    elif file.read_bytes() != text.encode():
+        raise FileExistsError(
+            f"{file} has other captions, or is no file of captions: name another, or replace it with --overwrite"
+        )
     return len(lines)
