@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -17,7 +18,8 @@ T = TypeVar("T")
 CELL = (84, 150)
 """Width and height of a cell in pixels, without its caption."""
 COLUMNS = 8
-_TITLE, _CAPTION, _FRAME = 24, 14, 3
+_TITLE, _LINE, _FRAME = 24, 14, 3
+_LETTERS = 13  # of a line below a cell
 
 
 def fitted(picture: Image.Image) -> Image.Image:
@@ -48,19 +50,20 @@ def picture_grid(
     Args:
         title: one line.
         paths: the files, in their order.
-        captions: what is written below each, about 13 letters; None for nothing.
+        captions: what is written below each, in as many lines as the longest one needs; None for nothing.
         frames: colour of the frame of each; None for no frames.
         columns: images of a row.
     """
-    height = CELL[1] + (_CAPTION if captions else 0)
+    lines = [textwrap.wrap(caption, _LETTERS) for caption in captions or []]
+    height = CELL[1] + _LINE * max(map(len, lines), default=0)
     sheet = Image.new("RGB", (columns * CELL[0], _TITLE + -(-len(paths) // columns) * height), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((4, 4), title, "black")
     for at, path in enumerate(paths):
         row, column = divmod(at, columns)
         corner = (column * CELL[0], _TITLE + row * height)
-        if captions:
-            draw.text((corner[0] + 2, corner[1] + CELL[1] - 2), captions[at], "black")
+        for number, line in enumerate(lines[at] if captions else ()):
+            draw.text((corner[0] + 2, corner[1] + CELL[1] - 2 + number * _LINE), line, "black")
         try:
             picture = fitted(Image.fromarray(read_pixels(path)))
         except ImageReadError as error:

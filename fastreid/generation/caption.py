@@ -134,18 +134,16 @@ def _finish(cfg: CfgNode, stage: StageFolder, people: Sequence[Identity]) -> Pat
 
 
 def _draw_sheet(path: Path, rows: Sequence[Row], grammar: Grammar) -> None:
-    """Draw the first image of some people, each above a phrase that its captions have for the person."""
+    """Draw the first image of some people, each above the phrases that its captions have for the person."""
     first = {row["gid"]: row for row in reversed(rows)}
     shown = spread_evenly([first[gid] for gid in sorted(first)], _SHOWN)
     title = f"{len(rows)} captions of {len(first)} people; below: what they agree on"
-    sheet = picture_grid(title, [row["image"] for row in shown], [_phrase_of(row, grammar) for row in shown])
+    sheet = picture_grid(title, [row["image"] for row in shown], [_phrases_of(row, grammar) for row in shown])
     save_picture(sheet, path)
 
 
-def _phrase_of(row: Row, grammar: Grammar) -> str:
-    """Return the first phrase of the person, in 13 letters."""
-    found = (row["attributes"][slot] for slot in grammar.identity if slot in row["attributes"])
-    return next(found, "").removeprefix("a ")[:13]
+def _phrases_of(row: Row, grammar: Grammar) -> str:
+    return ", ".join(row["attributes"][slot] for slot in grammar.identity if slot in row["attributes"])
 
 
 def _merged(rows: Sequence[Row], grammar: Grammar, *, is_merged: bool) -> Iterable[Row]:

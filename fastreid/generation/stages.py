@@ -144,7 +144,7 @@ def draw_samples(cfg: CfgNode, folder: Path, gid: int | None = None) -> Path:
         paths = [f"{place}/{plan.gid}.png" for plan in plans]
         for path, picture in zip(paths, pictures, strict=True):
             picture.save(path)
-        sheet = picture_grid("one picture of some people", paths, [who.person[:13] for who in chosen])
+        sheet = picture_grid("one picture of some people", paths, [who.person for who in chosen])
     save_picture(sheet, folder / SHEET)
     return folder / SHEET
 

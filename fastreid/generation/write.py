@@ -116,14 +116,17 @@ class PictureFolder:
         return {**known, "seed": plan.seed, **self._facts, **plan.facts}
 
     def draw_sheet(self, rows: Sequence[dict[str, Any]], title: str) -> Path:
-        """Draw some of the pictures, spread evenly over the rows.
+        """Draw some of the pictures, spread evenly over the rows, each above its numbers and its text.
 
         Args:
             rows: rows of the manifest.
             title: line above the pictures.
         """
         shown = spread_evenly(rows, _SHOWN)
-        captions = [f"{row['gid']}/{row['number']}" if row["gid"] >= 0 else str(row["number"]) for row in shown]
+        captions = [
+            f"{row['number']}: {row['prompt']}" if row["gid"] < 0 else f"{row['gid']}/{row['number']}: {row['caption']}"
+            for row in shown
+        ]
         path = self.stage.folder / SHEET
         save_picture(picture_grid(title, [str(self.stage.folder / row["file"]) for row in shown], captions), path)
         return path

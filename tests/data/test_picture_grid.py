@@ -30,6 +30,14 @@ def test_captions_have_a_line_of_their_own(tmp_path):
     assert dark[:, : CELL[0]].any() and not dark[:, CELL[0] :].any()
 
 
+def test_a_long_caption_has_several_lines(tmp_path):
+    paths = red_images(tmp_path, 2)
+    sheet = np.asarray(picture_grid("", paths, ["a white top with long sleeves", "short"])).astype(int)
+    assert sheet.shape[0] == 24 + CELL[1] + 3 * 14  # "a white top", "with long", "sleeves"
+    dark = (sheet[24 + CELL[1] :] < 100).all(axis=-1).reshape(3, 14, 8, CELL[0]).any(axis=(1, 3))
+    assert dark[:, 0].all() and dark[:, 1].tolist() == [True, False, False]
+
+
 def test_a_file_that_cannot_be_read_leaves_its_cell_empty(tmp_path, caplog):
     (tmp_path / "bad.png").write_bytes(b"")
     sheet = np.asarray(picture_grid("people", [str(tmp_path / "bad.png")]))

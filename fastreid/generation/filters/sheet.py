@@ -40,4 +40,4 @@ def _band(reason: str, rows: Sequence[Row], files: Mapping[tuple[int, int], Path
 
 def _caption(row: Row) -> str:
     score = row["scores"].get(row["reason"])
-    return f"{row['gid']}/{row['number']}" + ("" if score is None else f" {score:.2f}")
+    return f"{row['gid']}/{row['number']}" + ("" if score is None else f" {score:.3g}")
