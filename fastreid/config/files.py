@@ -42,7 +42,11 @@ def load_chain(path: str) -> Chain:
 
 
 def _visit(path: str, asked_by: tuple[str, ...], seen: dict[str, str], backwards: Chain) -> None:
-    real = os.path.realpath(path)
+    try:
+        real = os.path.realpath(path)
+    except ValueError as error:  # a name that no file can have
+        named_by = f" (named by {BASE_KEY} in {asked_by[-1]})" if asked_by else ""
+        raise ConfigError(f"cannot read the config file {path!r}{named_by}: {error}") from None
     if real in map(os.path.realpath, asked_by):
         raise ConfigError(f"{BASE_KEY} is circular: {' -> '.join((*asked_by, path))}")
     if real in seen:
@@ -159,6 +163,7 @@ def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
 
 
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_MERGE = "tag:yaml.org,2002:merge"
 _OCTAL = re.compile("[-+]?0[0-7_]+")
 _Loader.add_constructor(_INT, _number)
 _Loader.add_constructor(_FLOAT, _number)
@@ -233,11 +238,17 @@ def _names(node: yaml.Node, prefix: str) -> Iterator[tuple[str, int]]:
             yield from _names(entry, f"{prefix}{number}.")
     if not isinstance(node, yaml.MappingNode):
         return
+    merged: list[yaml.Node] = []
+    own = set()
     for key, value in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or not key.value:
             raise ConfigError(f"the key in line {line} is no word")
-        if key.tag == "tag:yaml.org,2002:merge":
+        if key.tag == _MERGE:
+            merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             continue
+        own.add(key.value)
         yield f"{prefix}{key.value}", line
         yield from _names(value, f"{prefix}{key.value}.")
+    for group in merged:  # keys beside << replace those that it merges
+        yield from ((f"{prefix}{name}", line) for name, line in _names(group, "") if name.split(".")[0] not in own)

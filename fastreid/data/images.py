@@ -54,6 +54,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# How a PNG stores grey pixels -> the factor by which Pillow multiplies them.
+_GREY_FACTORS = {"L;2": 85, "L;4": 17}
 # Formats whose mode "I" has 16 bits (in older versions of Pillow); that of TIFF has 32.
 _SIXTEEN_BITS_AS_I = ("PNG", "PPM")
 
@@ -228,11 +230,28 @@ def upright_rgb(picture: Image.Image) -> Image.Image:
         ValueError: too large, without pixels, or with values without a known white; decoders raise others.
     """
     _check_size(picture.width, picture.height)
+    stored = _stored_as(picture)
     picture.load()
+    _scale_transparency(picture, stored)
     rgb = _rgb(picture)
     # After loading: some formats have EXIF behind the pixels, and TIFFs are turned while loading.
     turn = _UPRIGHT.get(_orientation(picture))
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def _stored_as(picture: Image.Image) -> str:
+    """Return how the file stores its pixels, such as "L;4"; "" if that is not known, or if they are loaded already."""
+    tiles = getattr(picture, "tile", None)
+    return tiles[0].args if picture.format == "PNG" and tiles and isinstance(tiles[0].args, str) else ""
+
+
+def _scale_transparency(picture: Image.Image, stored: str) -> None:
+    """Scale the transparent colour of a PNG as Pillow scales its pixels, which it does not for these depths."""
+    colour = picture.info.get("transparency")
+    if stored in _GREY_FACTORS and isinstance(colour, int):
+        picture.info["transparency"] = colour * _GREY_FACTORS[stored]
+    elif stored == "RGB;16B" and isinstance(colour, tuple):
+        picture.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 def _check_size(width: int, height: int) -> None:

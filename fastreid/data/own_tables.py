@@ -29,10 +29,11 @@ _VIEWS = {name: view for view in View for name in (view.name.lower(), str(int(vi
 _SHOWN = 5
 _OTHER_WORDS = {
     **dict.fromkeys(("pid", "id", "identity", "label", "name", "person_id", "personid"), "person"),
-    "camid": "camera",
+    **dict.fromkeys(("camid", "cam_id", "cam_no", "cid"), "camera"),
     "viewid": "view",
     "set": "split",
 }
+_SPLIT_VALUES = {*SPLITS, "training", "test", "testing", "val", "valid", "validation", "probe"}
 _SPACE = " \t"
 _BELOW = re.compile(r"-[1-9][0-9]*")
 _OTHER_SEPARATORS = {";": "';'", "\t": "tabs", "|": "'|'"}
@@ -58,6 +59,7 @@ def read_csv(file: Path) -> ImageDataset:
     rows = _rows(file)
     if not rows:
         raise DatasetError(f"{file} has a header and no rows")
+    _check_unread(file, [row for _, row in rows])
     _check_values(file, rows)
     unlabelled = "" if "person" in rows[0][1] else UNLABELLED
     return dataset_of(file, [_row(file, values) for _, values in rows], junk=NO_PERSON, unlabelled=unlabelled)
@@ -136,6 +138,16 @@ def _check_header(file: Path, header: list[str]) -> None:
                     + (". A table of images without labels must not have such a column" if near == ["person"] else "")
                 )
             logger.info("%s: column %r is not read", file, name)
+
+
+def _check_unread(file: Path, rows: Sequence[Values]) -> None:
+    """Refuse a column that seems to be the split under another name, as all images would be trained on."""
+    for name in rows[0].keys() - {*REQUIRED, *OPTIONAL} if "split" not in rows[0] else ():
+        if {row[name].lower() for row in rows} <= _SPLIT_VALUES:
+            raise DatasetError(
+                f"{file} has a column {name!r} with the values {', '.join(sorted({row[name] for row in rows}))}; did "
+                f"you mean split, whose values are {', '.join(SPLITS)}? All images would be for training otherwise"
+            )
 
 
 def _separator_hint(header: Sequence[str]) -> str:

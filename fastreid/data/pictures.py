@@ -112,6 +112,7 @@ def _bytes(picture: np.ndarray | Tensor, name: str) -> np.ndarray:
     Raises:
         ArgumentError: another shape, or values that are not in 0..255.
     """
+    picture = _dense(picture, name)
     layout, kind, colours = (
         ("[3, H, W]", "a tensor", 0) if isinstance(picture, Tensor) else ("[H, W, 3]", "an array", -1)
     )
@@ -121,7 +122,6 @@ def _bytes(picture: np.ndarray | Tensor, name: str) -> np.ndarray:
     if 0 in shape:
         raise ArgumentError(f"{name} is {kind} {shape}, it has no pixels")
     if isinstance(picture, Tensor):
-        picture = picture.detach().cpu()
         is_number = not picture.is_complex() and picture.dtype is not torch.bool
         picture = (picture.float() if picture.is_floating_point() else picture).permute(1, 2, 0).numpy()
     else:
@@ -129,6 +129,24 @@ def _bytes(picture: np.ndarray | Tensor, name: str) -> np.ndarray:
     if not is_number:
         raise ArgumentError(f"{name} has values of {picture.dtype}, pixels are numbers in 0..255")
     return picture if picture.dtype == np.uint8 else _rounded(picture, name)
+
+
+def _dense(values: Any, what: str) -> Any:
+    """Return a tensor on the CPU, and what is no tensor as it is.
+
+    Raises:
+        ArgumentError: a tensor without numbers or with another layout, or an array with masked values.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
+        raise ArgumentError(f"{what}: some values are masked; fill them in, or leave them out")
+    if not isinstance(values, Tensor):
+        return values
+    if values.is_meta or values.layout is not torch.strided or values.is_quantized:
+        kind = (
+            "on the device meta, which holds no numbers" if values.is_meta else f"of {values.dtype} ({values.layout})"
+        )
+        raise ArgumentError(f"{what}: a tensor {kind}; give a dense one, as .to_dense() or .dequantize() makes it")
+    return values.detach().cpu()
 
 
 def _remedy(shape: list[int], colours: int) -> str:
@@ -201,8 +219,12 @@ def clipped_box(box: ArrayLike, width: int, height: int) -> tuple[int, int, int,
 
 
 def _table(boxes: Any) -> np.ndarray:
-    values = boxes.detach().cpu().numpy() if isinstance(boxes, Tensor) else boxes
+    values = _dense(boxes, "boxes")
     try:
+        if isinstance(values, Tensor):  # NumPy lacks bfloat16
+            values = (values.double() if values.is_floating_point() else values).numpy()
+        if np.iscomplexobj(values):
+            raise TypeError
         table = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise ArgumentError("boxes must be numbers [N, 4]: x1, y1, x2, y2 of each in pixels") from None

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 # How long a process waits for the others before it stops with an error.
 TIMEOUT_MINUTES = 30.0
+_MOST_MINUTES = 1_000_000  # timedelta and torch count in nanoseconds
 # What gloo and nccl say of a process that waits too long. Mostly nccl ends it by SIGABRT instead.
 _HANGING = re.compile(r"Timed out waiting|Watchdog caught collective operation timeout|NCCL.*[Tt]ime(?:d )?out")
 # Exit status of a process that was stopped by a signal and has saved the run.
@@ -90,8 +91,8 @@ def launch(
     """
     device = resolve_device(device) if str(device) == "auto" else str(device)
     args = tuple(args)
-    if timeout_minutes <= 0:
-        raise LaunchError(f"--timeout must be above 0 minutes, got {timeout_minutes:g}")
+    if not 0 < timeout_minutes <= _MOST_MINUTES:
+        raise LaunchError(f"--timeout must be above 0 and at most {_MOST_MINUTES:,} minutes, got {timeout_minutes:g}")
     several = int(os.environ.get("WORLD_SIZE", 1)) if under_torchrun() else num_gpus_per_machine * num_machines
     if several > 1 and device.startswith("cuda:"):
         raise ConfigError(
@@ -312,14 +313,21 @@ def _in_group(
         torch.cuda.set_device(local_rank)  # plain "cuda" is the device of this process from now on
     # Processes share the cores, which rank the gallery on GPU machines too; torchrun would leave one to each.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // num_per_machine))
-    dist.init_process_group(
-        "nccl" if on_cuda else "gloo",
-        init_method=dist_url,
-        world_size=-1 if world_size is None else world_size,
-        rank=-1 if rank is None else rank,
-        timeout=timedelta(minutes=timeout_minutes),
-        device_id=torch.device("cuda", local_rank) if on_cuda else None,
-    )
+    try:
+        dist.init_process_group(
+            "nccl" if on_cuda else "gloo",
+            init_method=dist_url,
+            world_size=-1 if world_size is None else world_size,
+            rank=-1 if rank is None else rank,
+            timeout=timedelta(minutes=timeout_minutes),
+            device_id=torch.device("cuda", local_rank) if on_cuda else None,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise NoAnswerError(
+            f"the processes of the run did not find each other at {dist_url}: {str(error).splitlines()[0]}. --dist-url "
+            "is tcp://HOST:PORT, a free port of the machine of rank 0 that all machines reach; start all of them "
+            f"within {timeout_minutes:g} minutes (--timeout)"
+        ) from error
     comm.use_timeout(timedelta(minutes=timeout_minutes))
     try:
         value = main(*args)

@@ -296,6 +296,8 @@ def read_ids(table: Path) -> dict[str, np.ndarray]:
             raise FeatureFileError(
                 f"{table}, line {line}: {len(row)} values, where the header has {len(header)} columns"
             )
+        if any("\0" in value for value in row):  # NumPy's text would lose it at the end of a name
+            raise FeatureFileError(f"{table}, line {line}: it has a byte of value 0")
     values = {name: [row[header.index(name)] for _, row in rows[1:]] for name in columns}
     return {f"{name}s": np.array(column, dtype=str) for name, column in values.items()}
 

@@ -255,8 +255,9 @@ def _figures(ranking: Ranking, cmc: np.ndarray) -> dict[str, float | int]:
 
 def _recalls(ranking: Ranking, recalls: Sequence[int]) -> dict[str, float | int]:
     """Return Recall@k, the share of queries with a match among the first k images."""
-    curve = ranking.cmc(max(recalls, default=1))
-    return {recall_name(k): 100.0 * float(curve[k - 1]) for k in recalls}
+    most = int(ranking.first_match_rank.max(initial=1))  # from there on all queries have a match
+    curve = ranking.cmc(min(max(recalls, default=1), most))
+    return {recall_name(k): 100.0 * float(curve[min(k, most) - 1]) for k in recalls}
 
 
 def recall_name(k: int) -> str:

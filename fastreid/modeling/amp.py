@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from fastreid.config import ConfigError, resolve_device
 from fastreid.utils.checkpointed import checkpointed
@@ -23,15 +25,65 @@ AMP_DTYPES = ("auto", "bf16", "fp16", "fp32")
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
-@functools.cache
 def cpu_has_bf16() -> bool:
     """True when this CPU multiplies bf16 in hardware (read from /proc/cpuinfo; False elsewhere)."""
+    return not _BF16_FLAGS.isdisjoint(_cpu_flags())
+
+
+@functools.cache
+def _cpu_flags() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().lower().splitlines()
     except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith(("flags", "features"))), "")
-    return not _BF16_FLAGS.isdisjoint(flags.split())
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith(("flags", "features"))), "").split())
+
+
+class NarrowConvolutionsInFloat32(TorchFunctionMode):
+    """Computes convolutions with a stride, whose output is one pixel wide, in float32 instead of autocast's bf16.
+
+    In their bf16 kernels for AMX, oneDNN 3.13 reads memory out of bounds: in the forward pass, and in the gradient of
+    the weights.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch."""
+        named = kwargs or {}
+        if func is not torch.conv2d or not _is_narrow(*args, **named):
+            return func(*args, **named)
+        args, named = tree_map_only(torch.Tensor, torch.Tensor.float, (args, named))
+        with torch.autocast("cpu", enabled=False):
+            return func(*args, **named).to(torch.bfloat16)
+
+
+def _is_narrow(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] | str = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> bool:
+    """Whether a convolution, with the arguments of torch.conv2d, has a stride and an output that is one pixel wide."""
+    step, pad, spread = (
+        value if isinstance(value, int) else value[-1]
+        for value in (stride, 0 if isinstance(padding, str) else padding, dilation)
+    )
+    reach = spread * (weight.shape[-1] - 1) + 1
+    return step > 1 and (input.shape[-1] + 2 * pad - reach) // step == 0
+
+
+class _Bf16OnCpu(contextlib.ExitStack):
+    """The autocast context of bf16 on a CPU; it can be entered again after its end."""
+
+    def __enter__(self) -> _Bf16OnCpu:
+        self.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
+        if "amx_bf16" in _cpu_flags():
+            self.enter_context(NarrowConvolutionsInFloat32())
+        return super().__enter__()
 
 
 def amp_dtype(cfg: Any, device: torch.device | str, *, enabled: bool | None = None) -> torch.dtype | None:
@@ -111,7 +163,8 @@ def autocast_for(
     dtype = amp_dtype(cfg, device, enabled=enabled)
     if dtype is None:
         return contextlib.nullcontext()
-    return torch.autocast(torch.device(device).type, dtype=dtype)
+    kind = torch.device(device).type
+    return _Bf16OnCpu() if (kind, dtype) == ("cpu", torch.bfloat16) else torch.autocast(kind, dtype=dtype)
 
 
 def evaluation_autocast(cfg: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:

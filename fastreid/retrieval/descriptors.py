@@ -20,6 +20,7 @@ _TORCH_TYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool,
 )  # fmt: skip
+_MOST_EXACT = 2**53
 DIVERGED = "did the model diverge?"
 
 
@@ -31,14 +32,16 @@ def rows_on_cpu(features: ArrayLike, what: str = "descriptors") -> Rows:
     """Return descriptors (or distances) as an array of real numbers.
 
     A tensor is moved to the CPU; it stays a tensor only if it is bfloat16, which NumPy lacks. A memory-mapped file
-    stays one, and nothing is copied without need. Whether the numbers are finite is checked when they are used.
+    stays one, and nothing is copied without need; numbers in another byte order than the machine's are. Whether the
+    numbers are finite is checked when they are used.
 
     Args:
         features: an array, a tensor on any device, or nested lists.
         what: what the rows are, for the error message.
 
     Raises:
-        FeatureError: complex numbers, text, dates, objects, ragged rows, a sparse or quantised tensor, masked values.
+        FeatureError: complex numbers, text, dates, objects, ragged rows, a sparse or quantised tensor, masked values,
+            whole numbers beyond 2^53.
     """
     if isinstance(features, torch.Tensor):
         features = _checked_tensor(features, what).detach().cpu()
@@ -56,6 +59,9 @@ def rows_on_cpu(features: ArrayLike, what: str = "descriptors") -> Rows:
         )
     if isinstance(rows, np.ma.MaskedArray):
         _check_rows(np.asarray(np.ma.getmaskarray(rows)), f"rows of {what} are masked", rows)
+    if not rows.dtype.isnative:
+        rows = rows.astype(rows.dtype.newbyteorder("="))
+    _check_whole(rows, what)
     return rows if isinstance(rows, np.memmap) else np.asarray(rows)
 
 
@@ -90,6 +96,10 @@ def _checked_tensor(features: torch.Tensor, what: str) -> torch.Tensor:
             f"{what} must be a dense tensor of real numbers, got {features.dtype} ({features.layout}); convert "
             "them with .float()"
         )
+    if features.dtype == torch.int64 and features.numel():
+        lowest, highest = features.aminmax()
+        if max(-int(lowest), int(highest)) > _MOST_EXACT:
+            _check_whole(features.detach().cpu().numpy(), what)
     return features
 
 
@@ -97,7 +107,20 @@ def _from_objects(rows: np.ndarray, what: str) -> np.ndarray:
     """Convert an array of Python objects to float64 if all of them are real numbers."""
     is_number = np.frompyfunc(lambda value: isinstance(value, int | float | np.integer | np.floating), 1, 1)
     _check_rows(~np.asarray(is_number(rows), dtype=bool), f"rows of {what} hold what is no real number", rows)
+    _check_whole(rows, what)
     return rows.astype(np.float64)
+
+
+def _check_whole(rows: np.ndarray, what: str) -> None:
+    """Raise a `FeatureError` if whole numbers are so large that float64 would make different ones equal."""
+    if rows.dtype.kind == "O":
+        is_large = np.frompyfunc(lambda value: isinstance(value, int | np.integer) and abs(value) > _MOST_EXACT, 1, 1)
+        is_wrong = np.asarray(is_large(rows), dtype=bool)
+    elif rows.dtype.kind in "iu" and rows.dtype.itemsize == 8:
+        is_wrong = (rows > _MOST_EXACT) | (rows < -_MOST_EXACT if rows.dtype.kind == "i" else False)
+    else:
+        return
+    _check_rows(is_wrong, f"rows of {what} hold whole numbers beyond 2^53, which float64 cannot tell apart", rows)
 
 
 def _check_rows(is_wrong: np.ndarray, what: str, rows: np.ndarray) -> None:

@@ -27,9 +27,14 @@ def import_file(path: str) -> None:
     Raises:
         UserCodeError: there is no such file, or it raised an error; the message names the line.
     """
-    file = Path(path).expanduser().resolve()
-    if not file.is_file():
-        raise UserCodeError(f"no file {file} to import (--import or the key IMPORTS)")
+    file = Path(path).expanduser()
+    try:
+        file = file.resolve()
+        is_file = file.is_file()
+    except ValueError:  # a name that no file can have
+        is_file = False
+    if not is_file:
+        raise UserCodeError(f"no file {str(file)!r} to import (--import or the key IMPORTS)")
     # The same importable name in every process, so that classes can be pickled.
     name = f"fastreid_user_{file.stem}_{zlib.crc32(os.fsencode(file)):x}"
     if name in sys.modules:

@@ -81,6 +81,12 @@ def test_lists_tuples_whole_floats_and_yaml_tuples_convert(write):
         ),
         ("SOLVER:\n  BASE_LR: 1\n  BASE_LR: 2", r"SOLVER\.BASE_LR stands in it twice, in line 2 and in line 3"),
         ("SOLVER: {BASE_LR: 1}\nSOLVER.BASE_LR: 2", r"SOLVER\.BASE_LR stands in it twice, in line 1 and in line 2"),
+        (
+            "SOLVER.BASE_LR: 2\nSOLVER:\n  <<: {BASE_LR: 1}",
+            r"SOLVER\.BASE_LR stands in it twice, in line 1 and in line 3",
+        ),
+        ("SOLVER: {<<: [{BASE_LR: 1}, {BASE_LR: 2}]}", r"SOLVER\.BASE_LR stands in it twice"),
+        ('_BASE_: "a\\0b"', r"cannot read the config file '.*a\\x00b' \(named by _BASE_ in .*a\.yml\): embedded null"),
         ("SOLVER.BASE_LR: 2\nSOLVER: 1", "SOLVER both as a value and as a group"),
         ("SOLVER: {OPT_ARGS: [{a: 1, a: 2}]}", "a stands in it twice, in line 1"),
         ("MODEL: {SEED: 5, WEIGHTS: 7}", r"""MODEL.WEIGHTS in .*quote .*MODEL\.WEIGHTS "'7'\""""),

@@ -69,6 +69,20 @@ def test_a_transparent_16_bit_value_is_background():
     assert (found == (WIDE >> 8)[..., None]).all()
 
 
+@pytest.mark.parametrize(("depth", "rows", "transparent", "expected"), [
+    (4, b"\x12", 1, [255, 34]), (4, b"\xf2", 15, [255, 34]), (2, b"\x10", 1, [0, 255]), (2, b"\x10", 3, [0, 85]),
+])  # fmt: skip
+def test_a_transparent_grey_of_few_bits_is_background(depth, rows, transparent, expected):
+    content = png(2, 1, depth, 0, [rows], (b"tRNS", struct.pack(">H", transparent)))
+    assert pixels(content)[0].tolist() == [[grey] * 3 for grey in expected]
+
+
+def test_a_transparent_colour_of_16_bits_is_background():
+    colours = np.array([[0x1234, 0x5678, 0x9ABC], [0x1334, 0x5678, 0x9ABC]], dtype=">u2")
+    content = png(2, 1, 16, 2, [colours.tobytes()], (b"tRNS", colours[0].tobytes()))
+    assert pixels(content)[0].tolist() == [list(BACKGROUND), [0x13, 0x56, 0x9A]]
+
+
 @pytest.mark.parametrize("values", [WIDE.astype(np.int32), WIDE.astype(np.float32)], ids=["integers", "floats"])
 def test_values_without_a_stated_white_are_refused(values):
     with pytest.raises(ImageReadError, match="a.img: its values .* have no known white: save it with 8 or 16 bits"):

@@ -124,6 +124,11 @@ def test_people_in_train_and_test_are_told(tmp_path, caplog):
         (["path,person", "img/a.jpg,1\0"], "line 2 has a byte of value 0"),
         (["path,person", "img/a.jpg,-7"], "person is below -1 .1 rows.: line 2: '-7'"),
         (["path,person,camid", "img/a.jpg,1,2"], "has a column 'camid'; did you mean camera"),
+        (["path,person,cam_id", "img/a.jpg,1,2"], "has a column 'cam_id'; did you mean camera"),
+        (
+            ["path,person,fold", "img/a.jpg,1,query", "img/b.jpg,1,Gallery"],
+            "has a column 'fold' with the values Gallery, query; did you mean split, .* for training otherwise",
+        ),
         (["path,person", "img/a.jpg,1", "img/a.jpg,2"], r"the same image again .1 rows.: line 3: 'img/a.jpg .line 2."),
         (["path,person", '"img/a.jpg,1'], "is not a CSV file in UTF-8"),
     ],
@@ -137,6 +142,8 @@ def test_other_columns_are_named_and_not_read(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     read("csv:people.csv", table(tmp_path, "path,person,weather", "img/a.jpg,1,rain"))
     assert "column 'weather' is not read" in caplog.text
+    (tmp_path / "split").mkdir()
+    assert read("csv:people.csv", table(tmp_path / "split", "path,person,split,from", "img/a.jpg,1,train,train")).train
 
 
 def test_a_folder_per_person(tmp_path):

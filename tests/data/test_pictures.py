@@ -143,7 +143,29 @@ def test_a_box_without_pixels_is_named(box, said):
         crops_of(RGB, [(0, 0, 4, 4), box])
 
 
-@pytest.mark.parametrize("boxes", [[1, 2, 3, 4], [[1, 2, 3]], np.zeros((2, 5)), [["a"] * 4], "boxes"])
+def test_boxes_of_bfloat16():
+    assert [crop.shape for crop in crops_of(RGB, torch.tensor([[1, 2, 4, 6]], dtype=torch.bfloat16))] == [(4, 3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("masked", "said"),
+    [
+        (np.ma.masked_less, "some values are masked; fill them in, or leave them out"),
+        (lambda values, _: torch.from_numpy(values).to_sparse(), "a tensor of torch.uint8 .*sparse.*give a dense one"),
+        (lambda values, _: torch.from_numpy(values).to("meta"), "a tensor on the device meta"),
+    ],
+)
+def test_what_holds_no_whole_numbers_is_refused(masked, said):
+    with pytest.raises(ArgumentError, match=f"^boxes: {said}"):
+        crops_of(RGB, masked(np.array([[1, 2, 4, 6]], dtype=np.uint8), 2))
+    with pytest.raises(ArgumentError, match=f"^image 0: {said}"):
+        pixels(masked(RGB if masked is np.ma.masked_less else RGB.transpose(2, 0, 1).copy(), 200))
+
+
+@pytest.mark.parametrize("boxes", [
+    [1, 2, 3, 4], [[1, 2, 3]], np.zeros((2, 5)), [["a"] * 4], "boxes", np.ones((1, 4)) + 1j,
+    torch.ones(1, 4, dtype=torch.complex64),
+])  # fmt: skip
 def test_boxes_of_another_shape_are_refused(boxes):
     with pytest.raises(ArgumentError, match=r"boxes must be (numbers )?\[N, 4\]"):
         crops_of(RGB, boxes)

@@ -13,7 +13,7 @@ import torch
 
 from fastreid.config import ConfigError
 from fastreid.engine import launch
-from fastreid.engine.launch import LaunchError, RankError
+from fastreid.engine.launch import LaunchError, RankError, _free_port
 from fastreid.utils import comm
 from fastreid.utils.draws import BatchDraws
 from tests.warm_python import warm_python
@@ -193,12 +193,30 @@ def test_a_device_with_a_number_is_for_one_process(device, monkeypatch):
             {"num_gpus_per_machine": 64, "device": "cuda"},
             r"--num-gpus 64 but this machine shows \d+ CUDA devices",
         ),
-        ({"num_gpus_per_machine": 1, "timeout_minutes": 0}, "--timeout must be above 0 minutes"),
+        ({"num_gpus_per_machine": 1, "timeout_minutes": 0}, "--timeout must be above 0 and at most 1,000,000 minutes"),
+        ({"num_gpus_per_machine": 2, "timeout_minutes": float("nan")}, "at most 1,000,000 minutes, got nan"),
+        ({"num_gpus_per_machine": 2, "timeout_minutes": 1e300}, "at most 1,000,000 minutes, got 1e\\+300"),
     ],
 )
 def test_impossible_requests(options, message):
     with pytest.raises(LaunchError, match=message):
         launch(print, **options)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("x", "No rendezvous handler"),
+        ("tcp://127.0.0.1", "port number missing"),
+        ("tcp://127.0.0.1:99999", "[Pp]ort"),
+        ("tcp://127.0.0.1:{port}", "1/2 clients joined"),  # the other machine is not started
+    ],
+)
+def test_machines_that_do_not_find_each_other_are_told_so(url, reason):
+    url = url.format(port=_free_port())
+    said = f"the processes of the run did not find each other at {url}: .*{reason}.*--dist-url is tcp://HOST:PORT"
+    with pytest.raises(RankError, match=said):
+        launch(print, 1, 2, 0, url, device="cpu", timeout_minutes=0.05)
 
 
 def torchrun(processes, *words, **options):

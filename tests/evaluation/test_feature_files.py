@@ -199,6 +199,7 @@ def write_table(folder, text, name="a", encoding="utf-8"):
         ("pid,camid,pid\n1,2,3\n", "once each"),
         ('pid,camid\n"1,2\n', "is no CSV file"),
         ("", "has columns"),
+        ("pid,camid\n1,2\na\0,2\n", r"a\.csv, line 3: it has a byte of value 0"),
         ("pid,camid\nann,1\nbob,2\n", "pids has names, such as 'ann'.*read_feature_pair"),
     ],
 )

@@ -33,12 +33,13 @@ def test_recalls_are_shares_of_queries_with_a_match_so_far():
     torch.manual_seed(0)
     features = torch.randn(60, 5)
     images = [PersonImage(str(i), i % 12, i) for i in range(60)]  # each its own camera: only the query is left out
-    result = score(features, features, images, images, Scoring(recalls=(1, 4, 55)))
+    result = score(features, features, images, images, Scoring(recalls=(1, 4, 55, 10**12)))
     cosines = torch.nn.functional.normalize(features) @ torch.nn.functional.normalize(features).T
     order = cosines.fill_diagonal_(-2).argsort(dim=1, descending=True)
     right = order % 12 == torch.arange(60)[:, None] % 12
     for k in (1, 4, 55):
         assert result.metrics[f"Recall@{k}"] == pytest.approx(100 * right[:, :k].any(dim=1).double().mean().item())
+    assert result.metrics[f"Recall@{10**12}"] == 100  # without a curve of that length
     assert result.metrics["Recall@1"] == result.metrics["Rank-1"] < result.metrics["Recall@4"]
 
 

@@ -24,7 +24,7 @@ from fastreid.evaluation import (
     score_distances,
     score_features,
 )
-from fastreid.retrieval.descriptors import FeatureError, check_finite_rows, rows_on_cpu
+from fastreid.retrieval.descriptors import FeatureError, check_finite_rows, rows_in_place, rows_on_cpu
 from fastreid.structures import PersonImage
 from fastreid.utils.errors import UserError
 
@@ -166,6 +166,25 @@ def test_the_error_names_and_counts_rows():
         rows_on_cpu([[1, 2], [1, datetime.date(2020, 1, 1)], [1, 2]])
     with pytest.raises(FeatureError, match="1 of 3 rows of descriptors are masked; the first is row 2"):
         rows_on_cpu(np.ma.masked_equal([[1, 2], [3, 4], [5, 0]], 0))
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f2", ">f8", ">i2", ">i8"])
+def test_another_byte_order_is_the_same_numbers(kind):
+    rows = np.arange(6).reshape(3, 2)
+    found = rows_on_cpu(rows.astype(kind))
+    assert found.dtype.isnative and found.dtype.kind == kind[1] and np.array_equal(found, rows)
+
+
+@pytest.mark.parametrize("convert", [
+    np.asarray, torch.from_numpy, np.ndarray.tolist, np.negative, lambda rows: rows.astype(object),
+    lambda rows: rows.astype(np.uint64),
+])  # fmt: skip
+def test_whole_numbers_that_float64_cannot_tell_apart_are_refused(convert):
+    rows = np.array([[1, 2**53], [2**53 + 1, 0], [2**62, 0]])
+    said = "2 of 3 rows of descriptors hold whole numbers beyond 2.53, .*; the first is row 1, with .*9007199254740993"
+    with pytest.raises(FeatureError, match=said):
+        rows_in_place(convert(rows))
+    assert len(rows_in_place(convert(rows[:1]))) == 1
 
 
 def test_the_error_of_a_run_names_the_image():
