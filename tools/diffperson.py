@@ -16,7 +16,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,15 @@ from fastreid.generation.exporting import export
 from fastreid.generation.filtering import filter_pictures, top_up
 from fastreid.generation.people import enough_images, people_of
 from fastreid.generation.shards import Shard
-from fastreid.generation.stages import REFERENCE, WEIGHTS, draw_samples, generate, train_folder, write_reference
+from fastreid.generation.stages import (
+    WEIGHTS,
+    draw_samples,
+    generate,
+    reference_folder,
+    refuse_other_reference,
+    train_folder,
+    write_reference,
+)
 from fastreid.generation.write import SHEET
 from fastreid.utils.checkpoint import read_checkpoint
 from fastreid.utils.env import seed_everything
@@ -43,6 +51,7 @@ from train_net import setup_cfg
 logger = logging.getLogger("fastreid.tools.diffperson")
 
 TRAINING_OPTIONS = ("resume", "dry_run", "num_gpus", "num_machines", "machine_rank")
+PLACES = ("DIFFPERSON.LPE.CAPTION_FILE", "DIFFPERSON.DI.FOLDER", "DIFFPERSON.GRAMMAR")
 OTHER_STAGES = tuple(f"DIFFPERSON.{group}" for group in ("GEN.", "FILTER.", "EXPORT.", "CARD.", "MIN_IMAGES"))
 
 
@@ -56,8 +65,9 @@ def argument_parser() -> argparse.ArgumentParser:
 
 def train(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Train the generator of all people, or one of each person of the shard; finished trainings are skipped."""
-    root = Path(cfg.OUTPUT_DIR)
-    keys = {"DIFFPERSON.DI.FOLDER": cfg.DIFFPERSON.DI.FOLDER or str(root / REFERENCE)}
+    keys = {"DIFFPERSON.DI.FOLDER": str(reference_folder(cfg))}
+    if cfg.DIFFPERSON.DI.ENABLED:
+        refuse_other_reference(cfg)
     if cfg.DIFFPERSON.LPE.CAPTIONER != "none":
         keys["DIFFPERSON.LPE.CAPTION_FILE"] = str(captions_file(cfg))
     if cfg.DIFFPERSON.GRANULARITY == "shared":
@@ -85,9 +95,12 @@ def _is_trained(folder: Path, own: argparse.Namespace) -> bool:
     if not (folder / WEIGHTS).is_file():
         return False
     identity = read_checkpoint(folder / WEIGHTS, lazily=True).get("identity")
-    return (
-        isinstance(identity, dict) and identity.get("config") == training_identity(setup_cfg(own), None, None)["config"]
-    )
+    now, before = training_identity(setup_cfg(own), None, None)["config"], (identity or {}).get("config")
+    return isinstance(before, dict) and _without_places(before) == _without_places(now)
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in PLACES}
 
 
 def _is_first(args: argparse.Namespace) -> bool:
@@ -187,6 +200,10 @@ def run(words: Sequence[str] | None = None) -> None:
         for stage in stages:
             _refuse_options(stage, args, parser)
         cfg = setup_cfg(args)
+        if cfg.DIFFPERSON.PERSON >= 0:
+            raise ConfigError(
+                "DIFFPERSON.PERSON is set by the stage train with DIFFPERSON.GRANULARITY per_id: take it out"
+            )
         for stage in stages:
             if stage != "train":
                 setup_logger(cfg.OUTPUT_DIR)

@@ -29,6 +29,8 @@ FREE = (
     # The frozen weights and the betas of the assets are compared instead.
     "MODEL.SDMODEL.UNET_CONFIG.PRETRAINED_PATH", "MODEL.SDMODEL.SCHEDULER_CONFIG.PRETRAINED_PATH",
     "MODEL.SDMODEL.PREDICTION_TYPE", "MODEL.SDMODEL.FEATURE_CACHE",
+    # The checksums of captions and of the reference set are compared instead.
+    "DIFFPERSON.LPE.CAPTION_FILE", "DIFFPERSON.DI.FOLDER", "DIFFPERSON.GRAMMAR",
     # Keys that only sampling reads.
     "MODEL.SDMODEL.SCHEDULER_CONFIG.NAME", "MODEL.SDMODEL.SCHEDULER_CONFIG.TIMESTEP_SPACING",
     "MODEL.SDMODEL.NULL_CONDITION",

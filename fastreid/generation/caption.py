@@ -62,7 +62,7 @@ def caption(cfg: CfgNode, shard: Shard) -> Path | None:
     """
     keys, people = cfg.DIFFPERSON.LPE, people_of(cfg)
     stage = StageFolder(Path(cfg.OUTPUT_DIR) / FOLDER, CAPTION_ROW)
-    stage.begin(_settings(cfg, people))
+    stage.begin(caption_settings(cfg, people))
     captioner = CAPTIONER_REGISTRY.get(keys.CAPTIONER, key="DIFFPERSON.LPE.CAPTIONER")(cfg)
     done = {(row["gid"], row["number"]) for row in stage.journal.rows()}
     todo = [
@@ -86,7 +86,13 @@ def caption(cfg: CfgNode, shard: Shard) -> Path | None:
     return _finish(cfg, stage, people)
 
 
-def _settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
+def caption_settings(cfg: CfgNode, people: Sequence[Identity]) -> dict[str, Any]:
+    """Return the settings that decide the captions.
+
+    Args:
+        cfg: the config.
+        people: the people of the config.
+    """
     keys = cfg.DIFFPERSON.LPE
     own: dict[str, Any] = {}
     if keys.CAPTIONER == "file":
@@ -111,6 +117,9 @@ def _finish(cfg: CfgNode, stage: StageFolder, people: Sequence[Identity]) -> Pat
     if len(rows) < total:
         logger.info("%d of %d images are captioned; other shards are not finished", len(rows), total)
         return None
+    paths = {(who.gid, number): image.path for who in people for number, image in enumerate(who.images)}
+    # Where the images are now: they may have been moved since they were captioned.
+    rows = [{**row, "image": os.path.realpath(paths[row["gid"], row["number"]])} for row in rows]
     grammar = Grammar.read(cfg.DIFFPERSON.GRAMMAR)
     merged = list(_merged(rows, grammar, is_merged=cfg.DIFFPERSON.LPE.MERGE))
     path = stage.folder / RESULT
@@ -118,7 +127,8 @@ def _finish(cfg: CfgNode, stage: StageFolder, people: Sequence[Identity]) -> Pat
     with path_lock(path, wait=True):
         if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != content:
             logger.warning(
-                "%s is written anew: the grammar or DIFFPERSON.LPE.MERGE is another one now, or the file was changed",
+                "%s is written anew: the grammar, DIFFPERSON.LPE.MERGE or the place of the images is another one now, "
+                "or the file was changed",
                 path,
             )
         with atomic_write(path) as file:
@@ -127,6 +137,8 @@ def _finish(cfg: CfgNode, stage: StageFolder, people: Sequence[Identity]) -> Pat
     stage.write_json("summary.json", summary)
     _draw_sheet(stage.folder / SHEET, merged, grammar)
     logger.info("%d captions of %d people are in %s; some are on %s", len(merged), len(people), path, SHEET)
+    if summary["empty"]:
+        logger.warning("%d of %d captions are empty", summary["empty"], len(merged))
     for slot, counts in summary["phrases"].items():
         shown = ", ".join(f"{phrase} {count}" for phrase, count in list(counts.items())[:5])
         logger.info("%s: found in %d captions%s", slot, sum(counts.values()), f" ({shown}, …)" if counts else "")

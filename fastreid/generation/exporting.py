@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,19 @@ from fastreid.data.benchmarks.diff_person import NAME
 from fastreid.data.build import datasets_root
 from fastreid.data.images import read_pixels
 from fastreid.data.picture_grid import spread_evenly
+from fastreid.generation.caption import FOLDER as CAPTIONS
+from fastreid.generation.caption import caption_settings
 from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, exported_rows, rows_without, write_card
 from fastreid.generation.embedding import Embedder, neutral_model
 from fastreid.generation.export import SHEET, ExportSummary, export_pictures
-from fastreid.generation.export_plan import FILTER, PICTURES, ExportOptions
-from fastreid.generation.filters.build import build_filters, models_in, needed_models
+from fastreid.generation.export_plan import FILTER, PICTURES, ExportError, ExportOptions
+from fastreid.generation.filters.build import build_filters, build_rounds, models_in, needed_models
 from fastreid.generation.filters.settings import StageSettings
 from fastreid.generation.filters.sheet import filter_sheet
-from fastreid.generation.filters.stage import SETTINGS
+from fastreid.generation.filters.stage import SETTINGS, SUMMARY
 from fastreid.generation.filters.stage import SHEET as FILTER_SHEET
-from fastreid.generation.people import Identity, people_of
+from fastreid.generation.journal import Journal
+from fastreid.generation.people import Identity, enough_images, people_of
 from fastreid.generation.quality import (
     SimilarityGap,
     attribute_entropy,
@@ -40,7 +45,7 @@ from fastreid.generation.quality import (
     similarity_gap,
 )
 from fastreid.generation.records import refuse_other_settings, refuse_other_training, settings_of
-from fastreid.generation.rows import Row
+from fastreid.generation.rows import PICTURE_ROW, Row
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import picture_settings, train_folder
 from fastreid.methods.diffusion_reid.grammar import Grammar
@@ -51,7 +56,14 @@ logger = logging.getLogger(__name__)
 
 FIGURES = "figures.json"
 _NEUTRAL = "neutral"
-_LICENCES = {"stable-diffusion": "CreativeML Open RAIL-M", "blip2": "MIT", "clip-vit": "MIT", "random": "none needed"}
+# Beginning of a folder's or file's name -> licence.
+_LICENCES = {
+    "stable-diffusion-v1": "CreativeML Open RAIL-M",
+    "stable-diffusion-2": "CreativeML Open RAIL++-M",
+    "blip2": "MIT",
+    "clip-vit": "MIT",
+    "random-": "none needed",
+}
 
 
 def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
@@ -69,7 +81,9 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
         ConfigError: a key has an impossible value.
     """
     root, people = Path(cfg.OUTPUT_DIR), people_of(cfg)
+    sources = sorted({who.source for who in people})
     _refuse_others(cfg, root, people)
+    _refuse_unfinished(cfg, root, people)
     summary = export_pictures(root, ExportOptions.from_config(cfg), shard)
     if summary.complete:
         place, excluded = root / NAME, cfg.DATASETS.EXCLUDE_SOURCES
@@ -85,7 +99,7 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
                 save_picture(filter_sheet(judged, files), sheet, quality=85)
             card = collect_card(
                 root,
-                models=_models(cfg),
+                models=_models(cfg, sources),
                 settings=_settings(cfg),
                 trained_on=cfg.DATASETS.NAMES,
                 figures=figures,
@@ -105,9 +119,34 @@ def _refuse_others(cfg: CfgNode, root: Path, people: Sequence[Identity]) -> None
     for gid in [None] if is_shared else [who.gid for who in people]:
         refuse_other_training(cfg, train_folder(cfg, gid))
     if (settings := root / FILTER / SETTINGS).is_file():
-        filters = build_filters(cfg.DIFFPERSON.FILTER)
-        files = needed_models(cfg.DIFFPERSON.FILTER, filters, sorted({who.source for who in people}))
-        StageSettings(settings, filters, models_in(files)).check()
+        files = _filter_models(cfg, sorted({who.source for who in people}))
+        StageSettings(settings, build_filters(cfg.DIFFPERSON.FILTER), models_in(files)).check()
+    if (captions := root / CAPTIONS).is_dir() and cfg.DIFFPERSON.LPE.CAPTIONER != "none":
+        refuse_other_settings(captions, caption_settings(cfg, people))
+
+
+def _refuse_unfinished(cfg: CfgNode, root: Path, people: Sequence[Identity]) -> None:
+    """Check that each person has all pictures, and that the filter was run for as many.
+
+    Raises:
+        ExportError: pictures of people are missing, or the filter was run with other keys for the rounds.
+    """
+    rounds = build_rounds(cfg.DIFFPERSON.FILTER, cfg.DIFFPERSON.GEN.PER_ID)
+    there = Counter(row["gid"] for row in Journal(root / PICTURES, PICTURE_ROW).rows())
+    wanted, _ = enough_images(people, cfg.DIFFPERSON.MIN_IMAGES)
+    if few := [who for who in wanted if not there[who.gid] or there[who.gid] % rounds.per_round] if there else []:
+        raise ExportError(
+            f"{len(few)} of {len(wanted)} people do not have DIFFPERSON.GEN.PER_ID {rounds.per_round} pictures in each "
+            f"round (the first is {few[0].person} of {few[0].source}, with {there[few[0].gid]}): run the stages "
+            "generate and filter to their end, or set the number that they were written with"
+        )
+    if (path := root / FILTER / SUMMARY).is_file():
+        known = json.loads(read_text(path)).get("rounds", asdict(rounds))
+        if known != asdict(rounds):
+            raise ExportError(
+                f"the stage filter was run with other DIFFPERSON.FILTER.MIN_KEEP, MAX_ROUNDS or GEN.PER_ID: {known}, "
+                f"not {asdict(rounds)}. Set them back, or run it again, which only counts again"
+            )
 
 
 def _figures(
@@ -205,26 +244,41 @@ def _inception_features(network: Any, paths: Sequence[str]) -> Tensor:
         return torch.cat([network(torch.from_numpy(read_pixels(path)).permute(2, 0, 1)[None]) for path in paths])
 
 
-def _models(cfg: CfgNode) -> list[Model]:
+def _models(cfg: CfgNode, sources: Sequence[str]) -> list[Model]:
+    """Return the models that took part, and the files that were read in place of one."""
     keys, learnt = cfg.DIFFPERSON, settings_of(cfg)
+    has_detector = "several_people" in keys.FILTER.NAMES
     named = {
         "text to image": keys.SD.WEIGHTS,
         "captions": learnt.get("LPE.MODEL") or learnt.get("LPE.CAPTION_FILE"),
         "identity words, CLIP": learnt.get("IIR.CLIP"),
         "identity words, re-identification": learnt.get("IIR.REID"),
-        **{f"filter, {entry.partition('=')[0]}": entry.partition("=")[2] for entry in keys.FILTER.MODELS},
+        "pictures, LoRA": keys.GEN.LORA,
+        **{f"filter, {name}": path for name, path in _filter_models(cfg, sources).items()},
+        "filter, detector": (keys.FILTER.DETECTOR_WEIGHTS or keys.FILTER.DETECTOR) if has_detector else "",
         "figures": keys.CARD.MODEL or keys.CARD.TIMM_NAME,
+        "figures, FID and KID": keys.CARD.INCEPTION,
     }
     return [Model(role, path, _licence(path)) for role, path in named.items() if path]
 
 
+def _filter_models(cfg: CfgNode, sources: Sequence[str]) -> Mapping[str, str]:
+    keys = cfg.DIFFPERSON.FILTER
+    return needed_models(keys, build_filters(keys), sources)
+
+
 def _licence(path: str) -> str:
-    return next((text for part, text in _LICENCES.items() if part in Path(path).name), UNKNOWN_LICENCE)
+    name = Path(path).name.rpartition("--")[2]  # of models--OWNER--NAME, as a cache of the hub has it
+    return next((text for start, text in _LICENCES.items() if name.startswith(start)), UNKNOWN_LICENCE)
 
 
 def _settings(cfg: CfgNode) -> dict[str, Any]:
     keys = cfg.DIFFPERSON
     chosen = {"GRANULARITY": keys.GRANULARITY, "data sets": ", ".join(cfg.DATASETS.NAMES), **settings_of(cfg)}
+    if list(cfg.DATASETS.PEOPLE) != [0.0, 1.0]:
+        chosen["DATASETS.PEOPLE"] = list(cfg.DATASETS.PEOPLE)
+    if cfg.DATASETS.SUBSET.MODE != "none":
+        chosen |= {f"DATASETS.SUBSET.{name}": value for name, value in cfg.DATASETS.SUBSET.items()}
     if cfg.DATASETS.EXCLUDE_SOURCES:
         chosen["data sets left out of the export"] = ", ".join(cfg.DATASETS.EXCLUDE_SOURCES)
     for group in ("GEN", "FILTER", "EXPORT"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from fastreid.config import CfgNode, ConfigError
 from fastreid.config.files import read_tree
 from fastreid.generation.people import Identity, digest_of
 from fastreid.generation.stage import SETTINGS, changes, read_settings
+from fastreid.methods.diffusion_reid.captions import CAPTIONS_FACT, digest_of_captions, read_captions
+from fastreid.utils.checkpoint import read_checkpoint
 
 NAMES = "names of people and images"
 # Groups of keys that decide what a model has learnt, and those in them that only say where something is.
@@ -77,6 +80,31 @@ def refuse_other_training(cfg: CfgNode, folder: Path, groups: Sequence[str] = LE
         )
 
 
+def refuse_other_captions(checkpoint: Path, captions: Path) -> None:
+    """Check that a model was trained on these captions, if it was trained on any.
+
+    Args:
+        checkpoint: the checkpoint of the model.
+        captions: captions.jsonl of the stage `caption`.
+
+    Raises:
+        ConfigError: it was trained on others.
+    """
+    identity = read_checkpoint(checkpoint, lazily=True).get("identity")
+    facts = identity.get("facts", {}) if isinstance(identity, dict) else {}
+    if facts.get(CAPTIONS_FACT, "") not in ("", _digest_of(captions, captions.stat().st_mtime_ns)):
+        raise ConfigError(
+            f"the model in {checkpoint.parent} was trained on other captions than {captions} has now. Nothing was "
+            "changed: run the stage caption with the grammar and the DIFFPERSON.LPE.MERGE of before, name another "
+            "OUTPUT_DIR, or train again in another folder"
+        )
+
+
+@functools.cache
+def _digest_of(captions: Path, _changed: int) -> str:
+    return digest_of_captions(read_captions(captions))
+
+
 def _is_same(one: Any, other: Any) -> bool:
     return (
         list(one) == list(other) if isinstance(one, list | tuple) and isinstance(other, list | tuple) else one == other
@@ -99,7 +127,10 @@ def settings_of(cfg: CfgNode, groups: Sequence[str] = LEARNT) -> dict[str, Any]:
     if keys.LPE.CAPTIONER != "file":
         silent.add("LPE.CAPTION_FILE")
     if keys.IIR.MODE != "encoder":
-        silent |= {"IIR.HIDDEN", "IIR.INPUT", "IIR.CLIP"}
+        silent |= {"IIR.HIDDEN", "IIR.INPUT"}
+    for part, key in (("clip", "IIR.CLIP"), ("reid", "IIR.REID")):
+        if keys.IIR.MODE != "encoder" or part not in keys.IIR.INPUT:
+            silent.add(key)
     for group, is_off, switch in (
         ("IIR", keys.IIR.MODE == "off", "MODE"),
         ("DI", not keys.DI.ENABLED, "ENABLED"),

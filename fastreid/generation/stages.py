@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,10 @@ from fastreid.generation.few_steps import CONSISTENCY
 from fastreid.generation.painter import Painter
 from fastreid.generation.people import Identity, digest_of, enough_images, people_of
 from fastreid.generation.plans import PicturePlan, Swaps, plan_of, reference_plans
-from fastreid.generation.records import NAMES, refuse_other_training
+from fastreid.generation.records import NAMES, refuse_other_captions, refuse_other_settings, refuse_other_training
 from fastreid.generation.rows import MERGED_ROW, PICTURE_ROW, REFERENCE_ROW, Row, read_rows
 from fastreid.generation.shards import Shard
-from fastreid.generation.stage import StageFolder
+from fastreid.generation.stage import SETTINGS, StageFolder
 from fastreid.generation.write import SHEET, PictureFolder, captions_by_person
 from fastreid.methods.diffusion_reid.build import frozen_parts, timesteps_in
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
@@ -56,17 +57,19 @@ def write_reference(cfg: CfgNode, shard: Shard) -> Path | None:
         shard: the part of the pictures.
 
     Returns:
-        The list; None if other shards are not finished.
+        The list; None if other shards are not finished, or if DIFFPERSON.DI.ENABLED is False.
 
     Raises:
         ConfigError: a key has an impossible value, or the folder was written with other settings.
         AssetError: a part of Stable Diffusion is missing or damaged.
     """
     keys, seed = cfg.DIFFPERSON, cfg.DIFFPERSON.GEN.SEED
+    if not keys.DI.ENABLED:
+        logger.info("no reference set is written: DIFFPERSON.DI.ENABLED is False")
+        return None
     grammar = Grammar.read(keys.GRAMMAR)
     plans = reference_plans(grammar, keys.DI.ARS_SIZE, seed, is_fine_grained=keys.DI.FINE_GRAINED)
-    folder = Path(keys.DI.FOLDER or Path(cfg.OUTPUT_DIR) / REFERENCE)
-    stage = StageFolder(folder, REFERENCE_ROW)
+    stage = StageFolder(reference_folder(cfg), REFERENCE_ROW)
     settings = {**_common_settings(cfg), "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
     stage.begin(settings)
     own = shard.of(plans)
@@ -86,6 +89,27 @@ def write_reference(cfg: CfgNode, shard: Shard) -> Path | None:
     sheet = pictures.draw_sheet(rows, f"reference set: {len(rows)} pictures of the model before its training")
     logger.info("the reference set of %d pictures is in %s; some are on %s", len(rows), path.parent, sheet)
     return path
+
+
+def reference_folder(cfg: CfgNode) -> Path:
+    """Return the folder of the reference set."""
+    return Path(cfg.DIFFPERSON.DI.FOLDER or Path(cfg.OUTPUT_DIR) / REFERENCE)
+
+
+def refuse_other_reference(cfg: CfgNode) -> None:
+    """Check that the reference set, if there is one, was written by the model of this config and with its prompts.
+
+    Raises:
+        ConfigError: it was not; the message lists the differences.
+    """
+    if not (reference_folder(cfg) / SETTINGS).is_file():
+        return
+    di, grammar = cfg.DIFFPERSON.DI, Grammar.read(cfg.DIFFPERSON.GRAMMAR)
+    plans = reference_plans(grammar, di.ARS_SIZE, cfg.DIFFPERSON.GEN.SEED, is_fine_grained=di.FINE_GRAINED)
+    own = _common_settings(cfg)
+    compared = {name: own[name] for name in ("content of the weights", "size") if name in own}
+    settings = {**compared, "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
+    refuse_other_settings(reference_folder(cfg), settings)
 
 
 def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only: Sequence[int] | None = None) -> int:
@@ -125,6 +149,9 @@ def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only:
     rows = stage.journal.rows()
     sheet = pictures.draw_sheet(rows, f"{len(rows)} pictures of {len({row['gid'] for row in rows})} people")
     logger.info("%d pictures are in %s, %d of them new; some are on %s", len(rows), stage.folder, count, sheet)
+    there = Counter(row["gid"] for row in rows)
+    if left := [who for who in people if there[who.gid] < keys.GEN.PER_ID]:
+        logger.info("%d of %d people do not have all pictures; other shards are not finished", len(left), len(people))
     return count
 
 
@@ -239,7 +266,9 @@ def _trained_painter(cfg: CfgNode, num_people: int, gid: int | None = None) -> P
     own = cfg if gid is None else with_values(cfg, {"DIFFPERSON.PERSON": gid})
     model: Any = build_model(evaluation_config_of(own), num_people)
     assert isinstance(model, DiffusionReID)
-    refuse_other_training(cfg, checkpoint.parent, ("IIR", "TUNE"))
+    refuse_other_training(cfg, checkpoint.parent)
+    if cfg.DIFFPERSON.LPE.CAPTIONER != "none":
+        refuse_other_captions(checkpoint, captions_file(cfg))
     load_weights(model, str(checkpoint), to_evaluate=True)
     model.eval()
     vectors_of = None if model.words is None else model.vectors_of
@@ -250,6 +279,10 @@ def _painter(cfg: CfgNode, text: Any, vae: Any, unet: Any, vectors_of: Any) -> P
     gen, folder = cfg.DIFFPERSON.GEN, cfg.DIFFPERSON.SD.WEIGHTS
     device = torch.device(resolve_device(cfg.MODEL.DEVICE))
     consistency = gen.SOLVER == CONSISTENCY
+    if consistency and not gen.LORA:
+        logger.warning(
+            "DIFFPERSON.GEN.SOLVER lcm is for an LCM-LoRA (DIFFPERSON.GEN.LORA), or for weights that were made for it"
+        )
     solver = "ddim" if consistency else gen.SOLVER
     with option_keys(_KEYS):
         schedule = Schedule.from_pretrained(

@@ -6,10 +6,10 @@ import pytest
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.generation import exporting
-from fastreid.generation.card import rows_without
+from fastreid.generation.card import UNKNOWN_LICENCE, rows_without
 from fastreid.generation.export import export_pictures
 from fastreid.generation.export_plan import ExportOptions
-from fastreid.generation.exporting import _by_training, _figures
+from fastreid.generation.exporting import _by_training, _figures, _models, _settings
 from fastreid.generation.people import Identity
 from fastreid.structures import PersonImage
 from tests.generation.stages import SOURCES, write_stages
@@ -28,6 +28,38 @@ def test_figures_of_a_model_that_was_trained_on_the_pictures(tmp_path):
     (figures,) = _by_training(config(path)).values()
     assert figures == {"mAP on Market1501": 12.3457, "Rank-1 on Market1501": 20.0}
     assert _by_training(config("")) == {}
+
+
+def test_the_card_names_the_models_that_took_part_and_no_others():
+    cfg = get_cfg()
+    cfg.merge_from_list([
+        "DIFFPERSON.SD.WEIGHTS", "a/stable-diffusion-2-1", "DIFFPERSON.LPE.CAPTIONER", "file",
+        "DIFFPERSON.LPE.CAPTION_FILE", "randomised_captions.jsonl", "DIFFPERSON.IIR.MODE", "encoder",
+        "DIFFPERSON.IIR.INPUT", "reid", "DIFFPERSON.IIR.REID", "reid.pth", "DIFFPERSON.IIR.CLIP", "clip-vit-base",
+        "DIFFPERSON.FILTER.MODELS", "['Market1501=m.pth', 'MSMT17=n.pth']", "DIFFPERSON.GEN.LORA", "lcm.safetensors",
+        "DIFFPERSON.FILTER.NAMES", "['blur']", "DIFFPERSON.FILTER.DETECTOR_WEIGHTS", "not_there.pth",
+    ])  # fmt: skip
+    assert {model.role: (model.path, model.licence) for model in _models(cfg, ["Market1501"])} == {
+        "text to image": ("a/stable-diffusion-2-1", "CreativeML Open RAIL++-M"),
+        "captions": ("randomised_captions.jsonl", UNKNOWN_LICENCE),
+        "identity words, re-identification": ("reid.pth", UNKNOWN_LICENCE),
+        "pictures, LoRA": ("lcm.safetensors", UNKNOWN_LICENCE),
+    }
+    cfg.merge_from_list([
+        "DIFFPERSON.IIR.INPUT", "clip", "DIFFPERSON.FILTER.NAMES", "['reid']", "DIFFPERSON.GEN.LORA", "",
+        "DIFFPERSON.SD.WEIGHTS", "models--CompVis--stable-diffusion-v1-4", "DIFFPERSON.LPE.CAPTIONER", "none",
+    ])  # fmt: skip
+    assert {model.role: model.licence for model in _models(cfg, ["Market1501"])} == {
+        "text to image": "CreativeML Open RAIL-M", "identity words, CLIP": "MIT", "filter, Market1501": UNKNOWN_LICENCE,
+    }  # fmt: skip
+
+
+def test_the_card_says_which_people_and_images_were_chosen():
+    cfg = get_cfg()
+    assert not [name for name in _settings(cfg) if name.startswith("DATASETS")]
+    cfg.merge_from_list(["DATASETS.PEOPLE", "[0.0, 0.5]", "DATASETS.SUBSET.MODE", "few_shot"])
+    shown = _settings(cfg)
+    assert shown["DATASETS.PEOPLE"] == [0.0, 0.5] and shown["DATASETS.SUBSET.MODE"] == "few_shot"
 
 
 @pytest.mark.parametrize(

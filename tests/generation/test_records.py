@@ -5,14 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from fastreid.config import ConfigError
 from fastreid.generation.filtering import filter_pictures, top_up
 from fastreid.generation.filters.base import FILTER_REGISTRY
 from fastreid.generation.journal import Journal
-from fastreid.generation.records import settings_of
+from fastreid.generation.records import refuse_other_captions, settings_of
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import generate, write_reference
+from fastreid.methods.diffusion_reid.captions import CAPTIONS_FACT, digest_of_captions, read_captions
 from fastreid.methods.diffusion_reid.generator import DiffusionReID
 from fastreid.utils.manifest import mark_of
 from tests.generation.filters.toys import SharperHalf
@@ -119,3 +121,21 @@ def test_a_mark_tells_files_names_and_contents_apart(tmp_path):
     marks.add(mark(a=bytes(large)))
     assert len(marks) == 7 and mark(a=b"1") == mark(a=b"1")
     assert mark_of(tmp_path / "none") is None and mark_of(tmp_path / "x", ["none"]) is None
+
+
+def test_a_model_of_other_captions_is_refused(tmp_path):
+    captions, checkpoint = tmp_path / "captions.jsonl", tmp_path / "train/model_final.pth"
+    checkpoint.parent.mkdir()
+    captions.write_text(json.dumps({"image": "/a/1.png", "caption": "a red top"}) + "\n")
+    facts = {CAPTIONS_FACT: digest_of_captions(read_captions(captions))}
+    for identity in ({"facts": facts}, {"facts": {}}, None):
+        torch.save({"model": {}, "identity": identity}, checkpoint)
+        refuse_other_captions(checkpoint, captions)
+    torch.save({"model": {}, "identity": {"facts": facts}}, checkpoint)
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({"image": "/b/1.png", "caption": "a red top"}) + "\n")  # the image was moved
+    refuse_other_captions(checkpoint, other)
+    other = tmp_path / "another.jsonl"
+    other.write_text(json.dumps({"image": "/a/1.png", "caption": "a green top"}) + "\n")
+    with pytest.raises(ConfigError, match="the model in .*train was trained on other captions than .*another.jsonl"):
+        refuse_other_captions(checkpoint, other)

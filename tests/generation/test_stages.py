@@ -184,7 +184,7 @@ def test_other_captions_are_told_and_never_mixed(factory, tmp_path, place, caplo
     generate(cfg, Shard(), per_person=1)
     before = (tmp_path / "one/captions/captions.jsonl").read_bytes()
     other = factory("one", *words, "DIFFPERSON.LPE.MERGE", "False")  # captions again, by another rule
-    assert "captions.jsonl is written anew: the grammar or DIFFPERSON.LPE.MERGE is another one now" in caplog.text
+    assert "captions.jsonl is written anew: the grammar, DIFFPERSON.LPE.MERGE or the place of the" in caplog.text
     assert (tmp_path / "one/captions/captions.jsonl").read_bytes() != before
     with pytest.raises(ConfigError, match="with other settings: captions was .*Nothing was changed"):
         generate(other, Shard())

@@ -1,5 +1,10 @@
 """The command line of tools/diffperson.py: what it refuses, with a sentence."""
 
+import itertools
+import json
+import os
+import shutil
+
 import pytest
 
 from tests.methods.diffusion_reid import conftest as of_generator
@@ -19,6 +24,7 @@ assets, place, factory_keys = of_generator.assets, of_generator.place, of_genera
         (["export", "DIFFPERSON.GEN.STEPS", "3", "--shard", "3/2"], "--shard 3/2: the first number must be 1 to 2"),
         (["export", "DIFFPERSON.GEN.STEPS", "3", "--shard=3/2"], "--shard 3/2: the first number must be 1 to 2"),
         (["train", "--shard", "1/2", "DIFFPERSON.LPE.CAPTIONER", "none"], "one model of all people is not trained in"),
+        (["generate", "DIFFPERSON.PERSON", "0"], "DIFFPERSON.PERSON is set by the stage train with .* take it out"),
         (["generate", "DIFFPERSON.GEN.STEP", "3"], "unknown key DIFFPERSON.GEN.STEP .*did you mean .*STEPS"),
     ],
 )
@@ -74,6 +80,58 @@ def test_stages_run_one_after_another(place, assets, tmp_path):
     pictures = [sorted((tmp_path / name / "pictures").rglob("*.png")) for name in ("at_once", "singly")]
     assert len(pictures[0]) == 3 * 2
     assert [path.read_bytes() for path in pictures[0]] == [path.read_bytes() for path in pictures[1]]
+
+
+def test_a_finished_factory_can_be_moved_and_refuses_what_its_card_would_get_wrong(place, assets, tmp_path, caplog):
+    words = [
+        "SOLVER.MAX_EPOCH", "1", "SOLVER.ITERS_PER_EPOCH", "1", "SOLVER.WARMUP_ITERS", "0", "SOLVER.IMS_PER_BATCH", "2",
+        "DIFFPERSON.GEN.STEPS", "1", "DIFFPERSON.GEN.PER_ID", "2", "DIFFPERSON.DI.FOLDER", "",
+        "DIFFPERSON.DI.ARS_SIZE", "2", "DIFFPERSON.FILTER.NAMES", "['near_copy']", "DIFFPERSON.FILTER.MIN_KEEP", "1",
+        "DIFFPERSON.FILTER.MAX_CORRELATION", "1.0",
+    ]  # fmt: skip
+    before, data = tmp_path / "before", tmp_path / "data"
+
+    def keys_of(folder):
+        return [
+            *factory_keys(folder, assets), "DATASETS.NAMES", "['csv:people.csv']", "DATASETS.ROOT", str(folder), *words,
+        ]  # fmt: skip
+
+    keys = keys_of(place)
+
+    def run(*stages_and_words):
+        stages = list(itertools.takewhile(str.islower, stages_and_words))
+        own = stages_and_words[len(stages) :]
+        run_tool("tools/diffperson.py", *stages, *keys, "OUTPUT_DIR", str(before), *own, cwd=tmp_path)
+
+    run("caption", "reference", "train")
+    with pytest.raises(SystemExit, match="the model in .* was trained with other settings: DIFFPERSON.LPE.TEMPLATE"):
+        run("generate", "DIFFPERSON.LPE.TEMPLATE", "a <id> man, {caption}")
+    run("generate", "filter", "export")
+    card = (before / "DiffPerson/card.md").read_text()
+    assert "filter, " not in card.split("## Counts")[0]  # near_copy has no model
+    trained = (before / "train/model_final.pth").read_bytes()
+    refused = {
+        ("train", "DIFFPERSON.DI.ARS_SIZE", "5"): "reference was written with other settings: pictures was 2, not 5",
+        ("train", "DIFFPERSON.DI.FINE_GRAINED", "False"): "reference was written with other settings: prompts was",
+        ("export", "DIFFPERSON.GEN.PER_ID", "4"): r"3 of 3 people do not have DIFFPERSON.GEN.PER_ID 4 .*with 2\)",
+        ("export", "DIFFPERSON.FILTER.MIN_KEEP", "7"): "run with other DIFFPERSON.FILTER.MIN_KEEP, .*'min_keep': 1",
+        ("export", "DIFFPERSON.LPE.CAPTION_FILE", __file__): "other settings: content of the caption file was",
+    }
+    for wrong, said in refused.items():
+        with pytest.raises(SystemExit, match=said):
+            run(*wrong)
+    # Elsewhere, it goes on: nothing is trained or written again.
+    os.rename(before, tmp_path / "after")
+    before = tmp_path / "after"
+    shutil.copytree(place, data)
+    keys = keys_of(data)
+    with pytest.raises(SystemExit, match="if images were moved, the stage caption of tools/diffperson.py writes them"):
+        run("train")
+    run("caption", "train", "generate", "filter", "export")
+    assert "the place of the images is another one now" in caplog.text
+    rows = [json.loads(line) for line in (before / "captions/captions.jsonl").read_text().splitlines()]
+    assert {os.path.dirname(row["image"]) for row in rows} == {os.path.realpath(data)}
+    assert (before / "train/model_final.pth").read_bytes() == trained
 
 
 @pytest.mark.parametrize(

@@ -70,23 +70,28 @@ class FilterStage:
 
         Raises:
             JournalError: rows are damaged, or the stage was begun with other filters or models.
-            FilterError: there are pictures of people or data sets that are no sources.
+            FilterError: there are no pictures, or pictures of people or data sets that are no sources.
             InUseError: another process works on this shard.
         """
         shard = shard or Shard()
         self._settings.check()
         pictures = self._pictures.rows()
+        if not pictures:
+            raise FilterError(f"{self._pictures.folder} has no pictures: run the stage generate first")
         with self._journal.writer(shard.name) as writer:
-            unfinished = self._unfinished(pictures, self._journal.rows(), shard)
+            unfinished = self._unfinished(pictures, self._journal.rows(), shard, rounds)
             for rows, judged in progress(unfinished, len(unfinished), "filtering people"):
                 self._judge_person(rows, judged, writer)
             self._settings.store()
         return self._report(pictures, rounds)
 
     def _unfinished(
-        self, pictures: Sequence[Row], judged: Sequence[Row], shard: Shard
+        self, pictures: Sequence[Row], judged: Sequence[Row], shard: Shard, rounds: Rounds
     ) -> list[tuple[list[Row], dict[int, Row]]]:
-        """Return the pictures of each person of the shard who has new ones, and its rows by number."""
+        """Return the pictures of each person of the shard who has new ones, and its rows by number.
+
+        People whose pictures are not all written are left out: what is kept may depend on how many there are.
+        """
         written: dict[int, list[Row]] = {}
         for row in pictures:
             written.setdefault(row["gid"], []).append(row)
@@ -107,7 +112,15 @@ class FilterStage:
                 f"{self._pictures.folder} has pictures of {len(few)} people who have fewer training images than "
                 f"DIFFPERSON.MIN_IMAGES (the first is person {few[0]}): set the number that they were written with"
             )
-        mine = [gid for gid in shard.of(people) if gid in written]
+        own = shard.of(people)
+        mine = [gid for gid in own if rounds.is_whole(len(written.get(gid, ())))]
+        if waiting := sorted(set(own) - set(mine)):
+            logger.warning(
+                "%d of %d people of %s are not judged, as their pictures are not all written (the first is person %d, "
+                "who has %d of %d): run the stage generate to its end, then filter again",
+                len(waiting), len(own), "this shard" if shard.count > 1 else self._pictures.folder,
+                waiting[0], len(written.get(waiting[0], ())), rounds.per_round,
+            )  # fmt: skip
         return [
             (written[gid], done.get(gid, {}))
             for gid in mine

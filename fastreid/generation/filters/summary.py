@@ -30,6 +30,10 @@ class Rounds:
         """Return how many rounds were begun, if this is the largest number of the pictures of a person."""
         return largest_number // self.per_round + 1
 
+    def is_whole(self, count: int) -> bool:
+        """Return whether a person with so many pictures has all pictures of the rounds that were begun."""
+        return count > 0 and (count % self.per_round == 0 or count >= self.per_round * self.most)
+
 
 @dataclass(frozen=True)
 class SourceCounts:
@@ -57,12 +61,14 @@ class FilterSummary:
         thresholds: source -> filter -> name -> value, those that were calibrated or given.
         short: people for whom another round should be written -> their kept pictures.
         exhausted: people who have too few after the last round -> their kept pictures.
+        rounds: how many pictures people should have.
     """
 
     sources: dict[str, SourceCounts]
     thresholds: Mapping[str, Mapping[str, Mapping[str, float]]]
     short: dict[int, int]
     exhausted: dict[int, int]
+    rounds: Rounds
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -99,6 +105,7 @@ def summarise(
         thresholds=thresholds,
         short={gid: count for gid, count in few.items() if gid not in exhausted},
         exhausted=exhausted,
+        rounds=rounds,
     )
 
 

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fastreid.config import ConfigError
+from fastreid.utils.manifest import digest
 from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, read_text
 
 logger = logging.getLogger(__name__)
 
+CAPTIONS_FACT = "the checksum of the captions"
+"""Name of the checksum in the identity of a training."""
 _SHOWN = 3
 
 
@@ -71,6 +74,15 @@ def _place(image: str, folders: Sequence[Path]) -> str:
     return os.path.realpath(chosen)
 
 
+def digest_of_captions(captions: Mapping[str, str]) -> str:
+    """Return a checksum of captions, wherever the images are.
+
+    Args:
+        captions: path -> caption.
+    """
+    return digest(sorted(f"{os.path.basename(path)}\0{text}" for path, text in captions.items()))
+
+
 def captions_of(paths: Iterable[str], captions: Mapping[str, str], source: str) -> list[str]:
     """Return the caption of each image.
 
@@ -91,6 +103,7 @@ def captions_of(paths: Iterable[str], captions: Mapping[str, str], source: str) 
         hint = f" The nearest name with a caption is {names[near[0]]}." if near else ""
         raise ConfigError(
             f"{len(missing)} of {len(paths)} training images have no caption in {source}: {shown}.{hint} Paths in the "
-            "file are absolute, or relative to its folder or to DATASETS.ROOT"
+            "file are absolute, or relative to its folder or to DATASETS.ROOT; if images were moved, the stage caption "
+            "of tools/diffperson.py writes them anew"
         )
     return [captions[key] for key in real]

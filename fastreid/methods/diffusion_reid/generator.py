@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fastreid.config import CfgNode, configurable, with_values
 from fastreid.methods.diffusion_reid.build import generator_parts
-from fastreid.methods.diffusion_reid.captions import captions_of
+from fastreid.methods.diffusion_reid.captions import CAPTIONS_FACT, captions_of, digest_of_captions
 from fastreid.methods.diffusion_reid.features import PersonExtractor, StorePersonFeatures
 from fastreid.methods.diffusion_reid.one_person import OnePerson
 from fastreid.methods.diffusion_reid.options import ALL_PEOPLE, GeneratorOptions
@@ -37,7 +37,6 @@ from fastreid.utils.compiling import compile_module
 from fastreid.utils.devices import to_device
 from fastreid.utils.draws import BatchDraws
 from fastreid.utils.errors import ArgumentError
-from fastreid.utils.manifest import digest
 
 
 class DiffusionReID(ReidModel):
@@ -252,8 +251,7 @@ class DiffusionReID(ReidModel):
             "the schedule of betas of the diffusion": self.schedule.betas,
         }
         if self._captions is not None:
-            lines = sorted(f"{os.path.basename(path)}\0{text}" for path, text in self._captions.items())
-            facts["the checksum of the captions"] = digest(lines)
+            facts[CAPTIONS_FACT] = digest_of_captions(self._captions)
         if self.reference is not None:
             facts["the prompts of the reference set"] = "\n".join(self.reference.prompts)
             facts["the pictures of the reference set"] = self.reference.mark()

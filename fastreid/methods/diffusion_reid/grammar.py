@@ -254,6 +254,8 @@ def _lists(key: str, value: Any) -> dict[str, tuple[str, ...]]:
 def _texts(key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise ConfigError(f"{key} must be a list of texts, got {value!r:.200}; quote words such as yes, no, on and off")
+    if not value and "." in key:
+        raise ConfigError(f"{key} is empty: name at least one text")
     if len(set(value)) < len(value):
         repeated = next(text for text in value if value.count(text) > 1)
         raise ConfigError(f"{key} has {repeated!r} twice")

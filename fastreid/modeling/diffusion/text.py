@@ -69,7 +69,7 @@ class TextEncoder(nn.Module):
         if len(tokenizer) > rows:
             raise AssetError(
                 f"the tokenizer has {len(tokenizer)} tokens, the text encoder has vectors for {rows}: they are not of "
-                "the same model"
+                "the same model; take both from the folder of one Stable Diffusion"
             )
         if not 1 <= num_vectors <= self.length // 2:
             raise OptionError(

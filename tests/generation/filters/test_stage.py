@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_pictures_of_a_later_round_are_judged_beside_the_earlier_ones(written, f
     save(folder / "pictures/00000/0007.png", toy_image(0, "written 0 0"))  # equal to a kept one
     with Journal(folder / "pictures").writer("round2") as writer:
         writer.add(*(picture_row(g, n, f"{g:05d}/{n:04d}.png") for g in (0, 4) for n in write_later))
-    stage(folder, written[1]).run(ROUNDS)
+    stage(folder, written[1]).run(Rounds(min_keep=3, per_round=3, most=3))
     rows = rows_of(folder)
     assert [row for row in rows if row["number"] < 6] == written[2]
     later = {(row["gid"], row["number"]): row["reason"] for row in rows if row["number"] >= 6}
@@ -192,6 +193,36 @@ def test_a_quantile_keeps_exactly_so_many_of_each_person(written, folder, quanti
         assert all(row["kept"] for row in best[:kept]) and {row["reason"] for row in best[kept:]} <= {"reid.quantile"}
 
 
+def test_people_are_judged_when_all_of_their_pictures_are_written(written, folder, caplog):
+    rows = Journal(folder / "pictures").rows()
+    filters = {"reid": ReidFilter(quantile=0.5)}
+    manifests = sorted((folder / "pictures").glob("manifest-*.jsonl"))
+    for path in manifests:
+        path.unlink()
+    with pytest.raises(FilterError, match="pictures has no pictures: run the stage generate first"):
+        stage(folder, written[1], filters).run(ROUNDS)
+    assert not (folder / "filter").exists()
+    late = [row for row in rows if (row["gid"], row["number"]) in ((1, 4), (1, 5)) or row["gid"] == 3]
+    with Journal(folder / "pictures").writer("a") as writer:
+        writer.add(*(row for row in rows if row not in late))
+    stage(folder, written[1], filters).run(ROUNDS)
+    assert {row["gid"] for row in rows_of(folder)} == set(PEOPLE) - {1, 3}
+    said = "2 of 5 people of .*pictures are not judged, .*the first is person 1, who has 4 of 6.: run the stage gen"
+    assert re.search(said, caplog.text)
+    with Journal(folder / "pictures").writer("a") as writer:
+        writer.add(*late)
+    summary = stage(folder, written[1], filters).run(ROUNDS)
+    assert {gid: sum(row["kept"] for row in rows_of(folder) if row["gid"] == gid) for gid in PEOPLE} == dict.fromkeys(
+        PEOPLE, 3
+    )
+    assert summary.sources["A"].pictures == len(rows)
+
+
+@pytest.mark.parametrize(("count", "whole"), [(0, False), (3, False), (6, True), (8, False), (12, True), (13, True)])
+def test_rounds_are_whole(count, whole):
+    assert ROUNDS.is_whole(count) is whole  # two rounds of 6; more were written with another DIFFPERSON.GEN.PER_ID
+
+
 def test_each_source_is_judged_by_its_own_model(tmp_path):
     images = {"A": real_images(tmp_path / "a", (0, 1)), "B": real_images(tmp_path / "b", (2, 3))}
     write_pictures(tmp_path, range(4), range(3), source_of=lambda gid: "AB"[gid // 2])
@@ -204,7 +235,7 @@ def test_each_source_is_judged_by_its_own_model(tmp_path):
 
     sources = {name: RealImages(found) for name, found in images.items()}
     fixed = ReidFilter(identity=0.5, margin=0.01, copy=2)
-    summary = stage(tmp_path, [], {"reid": fixed}, sources=sources, embed=recording).run(ROUNDS)
+    summary = stage(tmp_path, [], {"reid": fixed}, sources=sources, embed=recording).run(Rounds(3, 3, 2))
     assert {row["reason"] for row in rows_of(tmp_path) if row["gid"] < 2} == {""}
     assert {row["reason"] for row in rows_of(tmp_path) if row["gid"] >= 2} == {"reid.margin"}
     assert all((source == "A") == ("/a/" in path or "/00000/" in path or "/00001/" in path) for path, source in asked)

@@ -88,6 +88,8 @@ def test_another_phrase_is_another_one(grammar):
         ("prefix: a photo of a person\n", "", "it lacks prefix"),
         ("order: [upper, lower, carrying, action]", "order: [upper]", "order lacks lower, carrying, action"),
         ("[walking, standing, running]", "[walking, walking]", "slots.action has 'walking' twice"),
+        ("[walking, standing, running]", "[]", "slots.action is empty: name at least one text"),
+        ("[red, dark blue, blue, green, white]", "[]", "words.colour is empty"),
         ("[walking, standing, running]", "[yes, no]", "slots.action must be a list of texts.*quote words such as yes"),
         ("[walking, standing, running]", '[""]', "the slot action has no phrase"),
         ("words:", "words: [", "cannot be read"),
