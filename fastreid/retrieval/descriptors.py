@@ -114,13 +114,16 @@ def _from_objects(rows: np.ndarray, what: str) -> np.ndarray:
 def _check_whole(rows: np.ndarray, what: str) -> None:
     """Raise a `FeatureError` if whole numbers are so large that float64 would make different ones equal."""
     if rows.dtype.kind == "O":
-        is_large = np.frompyfunc(lambda value: isinstance(value, int | np.integer) and abs(value) > _MOST_EXACT, 1, 1)
-        is_wrong = np.asarray(is_large(rows), dtype=bool)
+        is_wrong = np.asarray(np.frompyfunc(_is_too_large, 1, 1)(rows), dtype=bool)
     elif rows.dtype.kind in "iu" and rows.dtype.itemsize == 8:
         is_wrong = (rows > _MOST_EXACT) | (rows < -_MOST_EXACT if rows.dtype.kind == "i" else False)
     else:
         return
     _check_rows(is_wrong, f"rows of {what} hold whole numbers beyond 2^53, which float64 cannot tell apart", rows)
+
+
+def _is_too_large(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and abs(int(value)) > _MOST_EXACT
 
 
 def _check_rows(is_wrong: np.ndarray, what: str, rows: np.ndarray) -> None:
