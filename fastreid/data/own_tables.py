@@ -143,7 +143,8 @@ def _check_header(file: Path, header: list[str]) -> None:
 def _check_unread(file: Path, rows: Sequence[Values]) -> None:
     """Refuse a column that seems to be the split under another name, as all images would be trained on."""
     for name in rows[0].keys() - {*REQUIRED, *OPTIONAL} if "split" not in rows[0] else ():
-        if {row[name].lower() for row in rows} <= _SPLIT_VALUES:
+        values = {row[name].lower() for row in rows}
+        if values <= _SPLIT_VALUES and not values <= {"train", "training"}:
             raise DatasetError(
                 f"{file} has a column {name!r} with the values {', '.join(sorted({row[name] for row in rows}))}; did "
                 f"you mean split, whose values are {', '.join(SPLITS)}? All images would be for training otherwise"

@@ -26,7 +26,7 @@ from fastreid.config import ConfigError, resolve_device
 from fastreid.engine.stopping import Interrupted
 from fastreid.utils import comm
 from fastreid.utils.console import make_writable
-from fastreid.utils.errors import UserError, log_destructor_errors, sentence_of
+from fastreid.utils.errors import UserError, first_line_of, log_destructor_errors, sentence_of
 
 logger = logging.getLogger(__name__)
 
@@ -324,7 +324,7 @@ def _in_group(
         )
     except (RuntimeError, ValueError) as error:
         raise NoAnswerError(
-            f"the processes of the run did not find each other at {dist_url}: {str(error).splitlines()[0]}. --dist-url "
+            f"the processes of the run did not find each other at {dist_url}: {first_line_of(error)}. --dist-url "
             "is tcp://HOST:PORT, a free port of the machine of rank 0 that all machines reach; start all of them "
             f"within {timeout_minutes:g} minutes (--timeout)"
         ) from error

@@ -107,8 +107,8 @@ def refuse_other_reference(cfg: CfgNode) -> None:
     di, grammar = cfg.DIFFPERSON.DI, Grammar.read(cfg.DIFFPERSON.GRAMMAR)
     plans = reference_plans(grammar, di.ARS_SIZE, cfg.DIFFPERSON.GEN.SEED, is_fine_grained=di.FINE_GRAINED)
     own = _common_settings(cfg)
-    compared = {name: own[name] for name in ("content of the weights", "size") if name in own}
-    settings: dict[str, Any] = {**compared, "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
+    compared: dict[str, Any] = {name: own[name] for name in ("content of the weights", "size") if name in own}
+    settings = {**compared, "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
     refuse_other_settings(reference_folder(cfg), settings)
 
 

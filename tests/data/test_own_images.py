@@ -143,7 +143,9 @@ def test_other_columns_are_named_and_not_read(tmp_path, caplog):
     read("csv:people.csv", table(tmp_path, "path,person,weather", "img/a.jpg,1,rain"))
     assert "column 'weather' is not read" in caplog.text
     (tmp_path / "split").mkdir()
-    assert read("csv:people.csv", table(tmp_path / "split", "path,person,split,from", "img/a.jpg,1,train,train")).train
+    assert read("csv:people.csv", table(tmp_path / "split", "path,person,split,from", "img/a.jpg,1,train,test")).train
+    (tmp_path / "fold").mkdir()
+    assert read("csv:people.csv", table(tmp_path / "fold", "path,person,fold", "img/a.jpg,1,train")).train
 
 
 def test_a_folder_per_person(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.utils.devices import to_device
 from fastreid.utils.errors import first_line_of, sentence_of
 from fastreid.utils.optional import hide_loading_bars
+
+logger = logging.getLogger(__name__)
 
 IDENTITY_WORD = "<id>"
 """The word of a prompt that stands for a person."""
@@ -107,7 +110,15 @@ class TextEncoder(nn.Module):
         if lacking := sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}):
             raise AssetError(f"the weights of the text encoder in {named} lack {', '.join(lacking[:4])}")
         _check_words(tokenizer, words)
-        return cls(tokenizer, model.float(), num_vectors=num_vectors)
+        if len(tokenizer) < (rows := model.get_input_embeddings().num_embeddings):
+            logger.warning(
+                "%s: the tokenizer has %d tokens, the text encoder vectors for %d: prompts have no meaning if they are "
+                "not of the same model", named, len(tokenizer), rows,
+            )  # fmt: skip
+        try:
+            return cls(tokenizer, model.float(), num_vectors=num_vectors)
+        except AssetError as error:
+            raise AssetError(f"{named}: {error}") from None
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Stay in eval mode."""

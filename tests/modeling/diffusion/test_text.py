@@ -1,5 +1,7 @@
 """The text encoder: the identity word's vectors stand at its place, and nothing else of the prompt moves."""
 
+import json
+import re
 import shutil
 
 import pytest
@@ -90,13 +92,28 @@ def test_wrong_prompts(folder):
             encoder(folder, count)
 
 
+def test_a_smaller_tokenizer_is_told(folder, tmp_path, caplog):
+    encoder(folder)
+    assert "prompts have no meaning" not in caplog.text
+    copy = tmp_path / "sd"
+    shutil.copytree(folder, copy)
+    words = json.loads((copy / "tokenizer/vocab.json").read_text())
+    last = max((word for word in words if "<|" not in word), key=words.get)
+    del words[last]
+    (copy / "tokenizer/vocab.json").write_text(json.dumps(words))
+    merges = copy / "tokenizer/merges.txt"
+    merges.write_text("".join(pair for pair in merges.open() if pair.replace(" ", "").strip() != last))
+    encoder(copy)
+    assert re.search(r"sd.*: the tokenizer has \d+ tokens, the text encoder vectors for \d+: prompts", caplog.text)
+
+
 def test_files_that_do_not_fit(folder, tmp_path):
     copy = tmp_path / "sd"
     shutil.copytree(folder, copy)
     vocabulary = (copy / "tokenizer/vocab.json").read_text()
     count = vocabulary.count(":")
     (copy / "tokenizer/vocab.json").write_text(vocabulary[:-1] + ', "moretokens": 99999}')
-    with pytest.raises(AssetError, match="the tokenizer has .* tokens, the text encoder has vectors for"):
+    with pytest.raises(AssetError, match="sd.*: the tokenizer has .* tokens, the text encoder has vectors for"):
         encoder(copy)
     assert count > 300
     shutil.rmtree(copy / "tokenizer")
