@@ -213,8 +213,10 @@ def _by_inception(
     weights = cfg.DIFFPERSON.CARD.INCEPTION
     if not weights or (network := inception(weights)) is None:
         return {}
-    written = _inception_features(network, [str(root / PICTURES / row["file"]) for row in rows])
-    real = _inception_features(network, [path for path, _ in real_images])
+    device = resolve_device(cfg.MODEL.DEVICE)
+    network = network.to(device)
+    written = _inception_features(network, [str(root / PICTURES / row["file"]) for row in rows], device)
+    real = _inception_features(network, [path for path, _ in real_images], device)
     found = {"FID": frechet_distance(real, written), "KID": kernel_distance(real, written)}
     return {name: round(value, 5) for name, value in found.items() if value is not None}
 
@@ -239,9 +241,11 @@ def _by_training(cfg: CfgNode) -> dict[str, Any]:
     return {"re-ID model trained on the written pictures alone (%)": _rounded(figures)}
 
 
-def _inception_features(network: Any, paths: Sequence[str]) -> Tensor:
+def _inception_features(network: Any, paths: Sequence[str], device: str) -> Tensor:
+    """Return features [N, 2048] on the CPU; images are read one by one, as their sizes differ."""
     with torch.inference_mode():
-        return torch.cat([network(torch.from_numpy(read_pixels(path)).permute(2, 0, 1)[None]) for path in paths])
+        pixels = (torch.tensor(read_pixels(path), device=device).permute(2, 0, 1)[None] for path in paths)
+        return torch.cat([network(image).cpu() for image in pixels])
 
 
 def _models(cfg: CfgNode, sources: Sequence[str]) -> list[Model]:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastreid.generation.journal import Row
+from fastreid.utils.checkpoint_file import read_checkpoint
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import optional
 
@@ -180,6 +181,9 @@ def inception(weights: str) -> nn.Module | None:
     Returns:
         The network; None, with a warning that says why, if the file or the packages torchmetrics and torch-fidelity are
         missing.
+
+    Raises:
+        WeightsError: the file is damaged, or has code in it.
     """
     if not weights or not Path(weights).is_file():
         where = f"there is no file {weights}" if weights else "no file is given"
@@ -188,6 +192,7 @@ def inception(weights: str) -> nn.Module | None:
     if optional("torch_fidelity", NO_INCEPTION) is None:
         return None
     fid: Any = optional("torchmetrics.image.fid", NO_INCEPTION)
+    read_checkpoint(weights)  # refuses code, which torch-fidelity would run
     return fid and fid.NoTrainInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=weights)
 
 

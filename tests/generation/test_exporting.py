@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.generation import exporting
 from fastreid.generation.card import UNKNOWN_LICENCE, rows_without
 from fastreid.generation.export import export_pictures
 from fastreid.generation.export_plan import ExportOptions
-from fastreid.generation.exporting import _by_training, _figures, _models, _settings
+from fastreid.generation.exporting import _by_inception, _by_training, _figures, _models, _settings
 from fastreid.generation.people import Identity
 from fastreid.structures import PersonImage
 from tests.generation.stages import SOURCES, write_stages
@@ -60,6 +63,30 @@ def test_the_card_says_which_people_and_images_were_chosen():
     cfg.merge_from_list(["DATASETS.PEOPLE", "[0.0, 0.5]", "DATASETS.SUBSET.MODE", "few_shot"])
     shown = _settings(cfg)
     assert shown["DATASETS.PEOPLE"] == [0.0, 0.5] and shown["DATASETS.SUBSET.MODE"] == "few_shot"
+
+
+def test_fid_and_kid_are_of_the_features_of_the_network(tmp_path, monkeypatch):
+    class Mean(torch.nn.Module):
+        def forward(self, images):
+            assert images.dtype is torch.uint8 and images.ndim == 4
+            return images.float().mean(dim=(2, 3))
+
+    monkeypatch.setattr(exporting, "inception", lambda weights: Mean())
+    draw = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for number in range(8):
+        pixels = draw.integers(0, 200, (4 + number, 3, 3), dtype=np.uint8)  # of several sizes
+        Image.fromarray(pixels).save(tmp_path / f"pictures/{number}.png")
+        Image.fromarray(pixels + np.uint8(50)).save(tmp_path / f"{number}.png")
+    rows = [{"file": f"{number}.png"} for number in range(8)]
+    cfg = config("")
+    cfg.DIFFPERSON.CARD.INCEPTION, cfg.MODEL.DEVICE = "weights.pth", "cpu"
+    same = _by_inception(cfg, tmp_path, rows, [(str(tmp_path / f"pictures/{number}.png"), 0) for number in range(8)])
+    other = _by_inception(cfg, tmp_path, rows, [(str(tmp_path / f"{number}.png"), 0) for number in range(8)])
+    assert same["FID"] == pytest.approx(0, abs=1e-4) and other["FID"] == pytest.approx(3 * 50**2, rel=1e-3)
+    assert other["KID"] > same["KID"]
+    cfg.DIFFPERSON.CARD.INCEPTION = ""
+    assert _by_inception(cfg, tmp_path, rows, []) == {}
 
 
 @pytest.mark.parametrize(

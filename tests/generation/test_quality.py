@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fastreid.generation import quality
+from fastreid.utils.checkpoint_file import WeightsError
 from fastreid.utils.errors import ArgumentError
 
 
@@ -128,8 +129,11 @@ def test_inception_is_built_from_the_file_of_its_weights(tmp_path, monkeypatch):
     from torchmetrics.image import fid
 
     weights = tmp_path / "weights.pth"
-    weights.touch()
     monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    torch.save({"code": print}, weights)
+    with pytest.raises(WeightsError, match="weights.pth"):
+        quality.inception(str(weights))
+    torch.save({"fc.bias": torch.zeros(2)}, weights)
     made = []
     monkeypatch.setattr(fid, "NoTrainInceptionV3", lambda *args, **options: made.append((args, options)) or "network")
     assert quality.inception(str(weights)) == "network"
