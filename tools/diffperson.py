@@ -24,6 +24,7 @@ from fastreid.config import CfgNode, ConfigError, get_cfg
 from fastreid.config.tree import leaves
 from fastreid.engine import launch
 from fastreid.engine.identity import training_identity
+from fastreid.engine.resuming import FREE
 from fastreid.engine.setup import tool_argument_parser
 from fastreid.generation.caption import caption, captions_file
 from fastreid.generation.exporting import export
@@ -51,7 +52,7 @@ from train_net import setup_cfg
 logger = logging.getLogger("fastreid.tools.diffperson")
 
 TRAINING_OPTIONS = ("resume", "dry_run", "num_gpus", "num_machines", "machine_rank")
-PLACES = ("DIFFPERSON.LPE.CAPTION_FILE", "DIFFPERSON.DI.FOLDER", "DIFFPERSON.GRAMMAR")
+PLACES = tuple(key for key in FREE if key.startswith("DIFFPERSON."))
 OTHER_STAGES = tuple(f"DIFFPERSON.{group}" for group in ("GEN.", "FILTER.", "EXPORT.", "CARD.", "MIN_IMAGES"))
 
 

@@ -45,7 +45,7 @@ def _visit(path: str, asked_by: tuple[str, ...], seen: dict[str, str], backwards
     try:
         real = os.path.realpath(path)
     except ValueError as error:  # a name that no file can have
-        named_by = f" (named by {BASE_KEY} in {asked_by[-1]})" if asked_by else ""
+        named_by = _named_by(asked_by[-1] if asked_by else "")
         raise ConfigError(f"cannot read the config file {path!r}{named_by}: {error}") from None
     if real in map(os.path.realpath, asked_by):
         raise ConfigError(f"{BASE_KEY} is circular: {' -> '.join((*asked_by, path))}")
@@ -75,7 +75,7 @@ def read_tree(path: str, asked_by: str = "") -> dict:
     Raises:
         ConfigError: as for `load_chain`.
     """
-    named_by = f" (named by {BASE_KEY} in {asked_by})" if asked_by else ""
+    named_by = _named_by(asked_by)
     try:
         _check_file(path, named_by)
         text = read_text(path)
@@ -104,6 +104,10 @@ def parse_tree(text: str, source: str) -> dict:
     if not isinstance(tree, dict):
         raise ConfigError(f"{source} must hold KEY: VALUE lines, it holds a {type(tree).__name__}")
     return tree
+
+
+def _named_by(asked_by: str) -> str:
+    return f" (named by {BASE_KEY} in {asked_by})" if asked_by else ""
 
 
 def _check_file(path: str, named_by: str) -> None:

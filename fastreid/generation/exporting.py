@@ -81,8 +81,8 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
         ConfigError: a key has an impossible value.
     """
     root, people = Path(cfg.OUTPUT_DIR), people_of(cfg)
-    sources = sorted({who.source for who in people})
     _refuse_others(cfg, root, people)
+    filter_models = _filter_models(cfg, root, people)
     _refuse_unfinished(cfg, root, people)
     summary = export_pictures(root, ExportOptions.from_config(cfg), shard)
     if summary.complete:
@@ -99,7 +99,7 @@ def export(cfg: CfgNode, shard: Shard) -> ExportSummary:
                 save_picture(filter_sheet(judged, files), sheet, quality=85)
             card = collect_card(
                 root,
-                models=_models(cfg, sources),
+                models=_models(cfg, filter_models),
                 settings=_settings(cfg),
                 trained_on=cfg.DATASETS.NAMES,
                 figures=figures,
@@ -118,11 +118,18 @@ def _refuse_others(cfg: CfgNode, root: Path, people: Sequence[Identity]) -> None
     is_shared = cfg.DIFFPERSON.GRANULARITY == "shared"
     for gid in [None] if is_shared else [who.gid for who in people]:
         refuse_other_training(cfg, train_folder(cfg, gid))
-    if (settings := root / FILTER / SETTINGS).is_file():
-        files = _filter_models(cfg, sorted({who.source for who in people}))
-        StageSettings(settings, build_filters(cfg.DIFFPERSON.FILTER), models_in(files)).check()
     if (captions := root / CAPTIONS).is_dir() and cfg.DIFFPERSON.LPE.CAPTIONER != "none":
         refuse_other_settings(captions, caption_settings(cfg, people))
+
+
+def _filter_models(cfg: CfgNode, root: Path, people: Sequence[Identity]) -> Mapping[str, str]:
+    """Return the re-ID model of each data set in the filter, which must have been run with them."""
+    if not (settings := root / FILTER / SETTINGS).is_file():
+        return {}
+    filters = build_filters(cfg.DIFFPERSON.FILTER)
+    files = needed_models(cfg.DIFFPERSON.FILTER, filters, sorted({who.source for who in people}))
+    StageSettings(settings, filters, models_in(files)).check()
+    return files
 
 
 def _refuse_unfinished(cfg: CfgNode, root: Path, people: Sequence[Identity]) -> None:
@@ -248,7 +255,7 @@ def _inception_features(network: Any, paths: Sequence[str], device: str) -> Tens
         return torch.cat([network(image).cpu() for image in pixels])
 
 
-def _models(cfg: CfgNode, sources: Sequence[str]) -> list[Model]:
+def _models(cfg: CfgNode, filter_models: Mapping[str, str]) -> list[Model]:
     """Return the models that took part, and the files that were read in place of one."""
     keys, learnt = cfg.DIFFPERSON, settings_of(cfg)
     has_detector = "several_people" in keys.FILTER.NAMES
@@ -258,17 +265,12 @@ def _models(cfg: CfgNode, sources: Sequence[str]) -> list[Model]:
         "identity words, CLIP": learnt.get("IIR.CLIP"),
         "identity words, re-identification": learnt.get("IIR.REID"),
         "pictures, LoRA": keys.GEN.LORA,
-        **{f"filter, {name}": path for name, path in _filter_models(cfg, sources).items()},
+        **{f"filter, {name}": path for name, path in filter_models.items()},
         "filter, detector": (keys.FILTER.DETECTOR_WEIGHTS or keys.FILTER.DETECTOR) if has_detector else "",
         "figures": keys.CARD.MODEL or keys.CARD.TIMM_NAME,
         "figures, FID and KID": keys.CARD.INCEPTION,
     }
     return [Model(role, path, _licence(path)) for role, path in named.items() if path]
-
-
-def _filter_models(cfg: CfgNode, sources: Sequence[str]) -> Mapping[str, str]:
-    keys = cfg.DIFFPERSON.FILTER
-    return needed_models(keys, build_filters(keys), sources)
 
 
 def _licence(path: str) -> str:

@@ -52,13 +52,12 @@ def refuse_other_settings(folder: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_other_training(cfg: CfgNode, folder: Path, groups: Sequence[str] = LEARNT) -> None:
+def refuse_other_training(cfg: CfgNode, folder: Path) -> None:
     """Check that a model was trained with the keys of this config.
 
     Args:
         cfg: the config.
         folder: OUTPUT_DIR of the training; without config.yaml nothing is known, and nothing is checked.
-        groups: the groups of DIFFPERSON that must be the same.
 
     Raises:
         ConfigError: it was trained with others; the message lists them.
@@ -68,7 +67,7 @@ def refuse_other_training(cfg: CfgNode, folder: Path, groups: Sequence[str] = LE
         return
     trained = read_tree(str(path)).get("DIFFPERSON", {})
     found = []
-    for name, now in settings_of(cfg, groups).items():
+    for name, now in settings_of(cfg).items():
         group, _, key = name.partition(".")
         before = trained.get(group, {}).get(key, now)
         if name not in _PLACES and not _is_same(before, now):
@@ -111,12 +110,11 @@ def _is_same(one: Any, other: Any) -> bool:
     )
 
 
-def settings_of(cfg: CfgNode, groups: Sequence[str] = LEARNT) -> dict[str, Any]:
+def settings_of(cfg: CfgNode) -> dict[str, Any]:
     """Return the keys of the training that have an effect with the other keys, by their names below DIFFPERSON.
 
     Args:
         cfg: the config.
-        groups: groups of `LEARNT`.
     """
     keys = cfg.DIFFPERSON
     silent = {"LPE.BATCH"}
@@ -139,5 +137,5 @@ def settings_of(cfg: CfgNode, groups: Sequence[str] = LEARNT) -> dict[str, Any]:
         silent |= {f"{group}.{name}" for name in keys[group] if is_off and name != switch}
     if keys.TUNE.MODE == "full":
         silent |= {"TUNE.RANK", "TUNE.ALPHA", "TUNE.TARGETS"}
-    chosen = {f"{group}.{name}": value for group in groups for name, value in keys[group].items()}
+    chosen = {f"{group}.{name}": value for group in LEARNT for name, value in keys[group].items()}
     return {name: value for name, value in chosen.items() if name not in silent}

@@ -63,15 +63,13 @@ def write_reference(cfg: CfgNode, shard: Shard) -> Path | None:
         ConfigError: a key has an impossible value, or the folder was written with other settings.
         AssetError: a part of Stable Diffusion is missing or damaged.
     """
-    keys, seed = cfg.DIFFPERSON, cfg.DIFFPERSON.GEN.SEED
+    keys = cfg.DIFFPERSON
     if not keys.DI.ENABLED:
         logger.info("no reference set is written: DIFFPERSON.DI.ENABLED is False")
         return None
-    grammar = Grammar.read(keys.GRAMMAR)
-    plans = reference_plans(grammar, keys.DI.ARS_SIZE, seed, is_fine_grained=keys.DI.FINE_GRAINED)
+    plans = _reference_plans(cfg)
     stage = StageFolder(reference_folder(cfg), REFERENCE_ROW)
-    settings = {**_common_settings(cfg), "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
-    stage.begin(settings)
+    stage.begin(_reference_settings(cfg, plans))
     own = shard.of(plans)
     pictures = PictureFolder(stage, keys.GEN.FORMAT, _row_facts(cfg))
     with stage.writer(shard.name) as writer:
@@ -104,12 +102,18 @@ def refuse_other_reference(cfg: CfgNode) -> None:
     """
     if not (reference_folder(cfg) / SETTINGS).is_file():
         return
+    settings = _reference_settings(cfg, _reference_plans(cfg))
+    compared = ("content of the weights", "size", "pictures", "prompts")
+    refuse_other_settings(reference_folder(cfg), {name: settings[name] for name in compared if name in settings})
+
+
+def _reference_plans(cfg: CfgNode) -> list[PicturePlan]:
     di, grammar = cfg.DIFFPERSON.DI, Grammar.read(cfg.DIFFPERSON.GRAMMAR)
-    plans = reference_plans(grammar, di.ARS_SIZE, cfg.DIFFPERSON.GEN.SEED, is_fine_grained=di.FINE_GRAINED)
-    own = _common_settings(cfg)
-    compared: dict[str, Any] = {name: own[name] for name in ("content of the weights", "size") if name in own}
-    settings = {**compared, "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
-    refuse_other_settings(reference_folder(cfg), settings)
+    return reference_plans(grammar, di.ARS_SIZE, cfg.DIFFPERSON.GEN.SEED, is_fine_grained=di.FINE_GRAINED)
+
+
+def _reference_settings(cfg: CfgNode, plans: Sequence[PicturePlan]) -> dict[str, Any]:
+    return {**_common_settings(cfg), "pictures": len(plans), "prompts": [plan.prompt for plan in plans]}
 
 
 def generate(cfg: CfgNode, shard: Shard, *, per_person: int | None = None, only: Sequence[int] | None = None) -> int:

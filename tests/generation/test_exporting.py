@@ -13,6 +13,7 @@ from fastreid.generation.card import UNKNOWN_LICENCE, rows_without
 from fastreid.generation.export import export_pictures
 from fastreid.generation.export_plan import ExportOptions
 from fastreid.generation.exporting import _by_inception, _by_training, _figures, _models, _settings
+from fastreid.generation.filters.build import build_filters, needed_models
 from fastreid.generation.people import Identity
 from fastreid.structures import PersonImage
 from tests.generation.stages import SOURCES, write_stages
@@ -33,6 +34,11 @@ def test_figures_of_a_model_that_was_trained_on_the_pictures(tmp_path):
     assert _by_training(config("")) == {}
 
 
+def models_of(cfg):
+    keys = cfg.DIFFPERSON.FILTER
+    return needed_models(keys, build_filters(keys), ["Market1501"])
+
+
 def test_the_card_names_the_models_that_took_part_and_no_others():
     cfg = get_cfg()
     cfg.merge_from_list([
@@ -42,7 +48,7 @@ def test_the_card_names_the_models_that_took_part_and_no_others():
         "DIFFPERSON.FILTER.MODELS", "['Market1501=m.pth', 'MSMT17=n.pth']", "DIFFPERSON.GEN.LORA", "lcm.safetensors",
         "DIFFPERSON.FILTER.NAMES", "['blur']", "DIFFPERSON.FILTER.DETECTOR_WEIGHTS", "not_there.pth",
     ])  # fmt: skip
-    assert {model.role: (model.path, model.licence) for model in _models(cfg, ["Market1501"])} == {
+    assert {model.role: (model.path, model.licence) for model in _models(cfg, models_of(cfg))} == {
         "text to image": ("a/stable-diffusion-2-1", "CreativeML Open RAIL++-M"),
         "captions": ("randomised_captions.jsonl", UNKNOWN_LICENCE),
         "identity words, re-identification": ("reid.pth", UNKNOWN_LICENCE),
@@ -52,7 +58,7 @@ def test_the_card_names_the_models_that_took_part_and_no_others():
         "DIFFPERSON.IIR.INPUT", "clip", "DIFFPERSON.FILTER.NAMES", "['reid']", "DIFFPERSON.GEN.LORA", "",
         "DIFFPERSON.SD.WEIGHTS", "models--CompVis--stable-diffusion-v1-4", "DIFFPERSON.LPE.CAPTIONER", "none",
     ])  # fmt: skip
-    assert {model.role: model.licence for model in _models(cfg, ["Market1501"])} == {
+    assert {model.role: model.licence for model in _models(cfg, models_of(cfg))} == {
         "text to image": "CreativeML Open RAIL-M", "identity words, CLIP": "MIT", "filter, Market1501": UNKNOWN_LICENCE,
     }  # fmt: skip
 
