@@ -48,7 +48,7 @@ def typed(value: Any, default: Any, name: str, source: str) -> Any:
     value = _converted(value, default)
     if type(value) is not type(default):
         raise ConfigError(
-            f"{name} in {source} must be a {type(default).__name__} like {default!r}, "
+            f"{name} in {source} must be of type {type(default).__name__}, like {default!r}; "
             f"got the {type(value).__name__} {shortened(value)}{_remedy(value, default, name)}"
         )
     if name not in PATH_KEYS:

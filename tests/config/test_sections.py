@@ -55,7 +55,7 @@ def test_added_keys_can_be_set_and_are_checked(monkeypatch, tmp_path):
     assert cfg.MODEL.TOY.PATH == f"{tmp_path}/x"
     with pytest.raises(ConfigError, match="MODEL.TOY.WIDTH must be 1 or more, got 0"):
         check_ranges(cfg)
-    with pytest.raises(ConfigError, match="must be a int like 64"):
+    with pytest.raises(ConfigError, match="must be of type int, like 64"):
         get_cfg().merge_from_list(["MODEL.TOY.WIDTH", "wide"])
     check_ranges(before)  # a tree that was made before
 

@@ -24,7 +24,7 @@ def refused(folder, *words, said):
         (["TEST.IMS_PER_BATCH", "0"], "TEST.IMS_PER_BATCH must be 1 or more, got 0"),
         (["MODEL.PIXEL_MEAN", "[1, 2]"], "MODEL.PIXEL_MEAN must be three numbers"),
         (["DATASETS.NAMES", "(1501,)"], r"DATASETS.NAMES must be a list of names, .*got \[1501\]; quote"),
-        (["MODEL.WEIGHTS", "5"], "MODEL.WEIGHTS in the command line must be a str .*quote"),
+        (["MODEL.WEIGHTS", "5"], "MODEL.WEIGHTS in the command line must be of type str.*quote"),
         (["OUTPUT_DIR", "people.csv"], "OUTPUT_DIR: people.csv is a file, where a folder"),
         (["OUTPUT_DIR", "people.csv/x"], "OUTPUT_DIR: .* has a file where a folder is wanted"),
         (["OUTPUT_DIR", "/proc/x"], "OUTPUT_DIR: there is no /proc/x"),
