@@ -24,6 +24,7 @@ from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling import build_model
 from fastreid.modeling.amp import amp_dtype, autocast_for, store_frozen_assets
 from fastreid.solver import build_optimizer
+from fastreid.utils.errors import reported_as
 
 import torch
 from tabulate import tabulate
@@ -144,4 +145,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("dcac"):
+        main()

@@ -32,6 +32,7 @@ from fastreid.retrieval.query_expansion import expand
 from fastreid.retrieval.ranking import rank_queries
 from fastreid.retrieval.reranking import RerankedDistances
 from fastreid.retrieval.torch_engine import TorchDistances
+from fastreid.utils.errors import reported_as
 
 import numpy as np
 import torch
@@ -346,4 +347,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("evaluation"):
+        main()

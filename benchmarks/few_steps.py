@@ -22,6 +22,7 @@ from fastreid.generation.filtering import filter_pictures
 from fastreid.generation.journal import Journal
 from fastreid.generation.shards import Shard
 from fastreid.generation.stages import generate
+from fastreid.utils.errors import reported_as
 from written import DATA, ROOT
 
 from tabulate import tabulate
@@ -78,4 +79,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("few_steps"):
+        main()

@@ -18,6 +18,7 @@ from fastreid.generation.painter import Painter
 from fastreid.generation.plans import PicturePlan, seed_of
 from fastreid.modeling.diffusion import Autoencoder, Schedule, UNetDenoiser
 from fastreid.modeling.diffusion.text import TextEncoder
+from fastreid.utils.errors import reported_as
 
 import numpy as np
 import torch
@@ -171,4 +172,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("generation"):
+        main()

@@ -30,6 +30,7 @@ from fastreid.modeling.diffusion import (
 )
 from fastreid.modeling.diffusion.guidance import NullCondition, get_guidance
 from fastreid.structures import Condition
+from fastreid.utils.errors import reported_as
 from rendered import folder_of
 
 import torch
@@ -198,4 +199,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("generators"):
+        main()

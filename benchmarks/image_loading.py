@@ -23,6 +23,7 @@ from fastreid.data.samplers.draws import Draw
 from fastreid.data.transforms import build_transforms
 from fastreid.data.transforms.resize import compiled_resize, resize
 from fastreid.structures import PersonImage
+from fastreid.utils.errors import reported_as
 
 import numpy as np
 import torch
@@ -176,4 +177,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("image_loading"):
+        main()

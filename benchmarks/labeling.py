@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fastreid.labeling.clustering import Clustering, count_of
 from fastreid.labeling.purity import purity_of
 from fastreid.methods.pisl.consistency import consistency_scores
+from fastreid.utils.errors import reported_as
 
 import numpy as np
 import torch
@@ -183,4 +184,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("labeling"):
+        main()

@@ -22,6 +22,7 @@ from fastreid.modeling import build_model
 from fastreid.modeling.model import evaluation_config_of
 from fastreid.modeling.trained import config_text
 from fastreid.utils.checkpoint import CONFIG_TEXT
+from fastreid.utils.errors import reported_as
 
 import numpy as np
 import torch
@@ -98,4 +99,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("predictor"):
+        main()

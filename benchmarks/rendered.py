@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastreid.evaluation.gains import mean_and_spread
+from fastreid.utils.errors import reported_as
 
 from tabulate import tabulate
 
@@ -244,4 +245,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("rendered"):
+        main()

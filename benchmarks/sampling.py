@@ -28,6 +28,7 @@ from fastreid.modeling.amp import cpu_has_bf16
 from fastreid.modeling.diffusion import LatentShape, Sampler, Schedule, UNetDenoiser
 from fastreid.modeling.diffusion.guidance import NullCondition, get_guidance
 from fastreid.structures import Condition
+from fastreid.utils.errors import reported_as
 
 import torch
 from tabulate import tabulate
@@ -227,4 +228,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("sampling"):
+        main()

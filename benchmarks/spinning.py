@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fastreid.engine import DefaultTrainer, HookBase
+from fastreid.utils.errors import reported_as
 from fastreid.utils.threads import SPIN_COUNT
 
 import torch
@@ -132,4 +133,5 @@ def cell(found: Mapping, name: str, num_busy: int, rounds: int) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("spinning"):
+        main()

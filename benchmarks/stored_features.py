@@ -22,6 +22,7 @@ from pathlib import Path
 from fastreid.config import get_cfg
 from fastreid.engine import DefaultTrainer, HookBase
 from fastreid.rendering import render_benchmark
+from fastreid.utils.errors import reported_as
 
 import torch
 from tabulate import tabulate
@@ -117,4 +118,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("stored_features"):
+        main()

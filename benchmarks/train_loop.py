@@ -37,6 +37,7 @@ from fastreid.config import CfgNode, get_cfg, resolve_device
 from fastreid.engine import DefaultTrainer, HookBase
 from fastreid.engine.setup import set_backends
 from fastreid.rendering import render_benchmark
+from fastreid.utils.errors import reported_as
 
 import torch
 from tabulate import tabulate
@@ -251,4 +252,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("train_loop"):
+        main()

@@ -22,6 +22,7 @@ from fastreid.generation.captioned import CaptionedPictures, load_pictures
 from fastreid.generation.colour_check import ColourCheck
 from fastreid.methods.diffusion_reid.captions import read_captions
 from fastreid.rendering.people import CLOTHES
+from fastreid.utils.errors import reported_as
 from rendered import ROOT, folder_of, tables, train_net
 
 import torch
@@ -193,4 +194,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported_as("written"):
+        main()

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import math
+import runpy
 import sys
 from unittest import mock
 
@@ -52,6 +53,15 @@ def test_a_baseline_without_a_result_is_compared_with_nothing(evaluation):
 def test_different_results_end_the_benchmark(evaluation):
     with pytest.raises(AssertionError, match=r"t: ours gives 0\.5, classical 0\.6"):
         evaluation._rows("t", {"classical": lambda: 0.6, "ours": lambda: 0.5}, 1, baseline="classical", measure=at_once)
+
+
+@pytest.mark.parametrize("name", ["generation", "sampling"])
+def test_files_that_are_missing_end_in_a_sentence(name, monkeypatch):
+    path = str(ROOT / f"benchmarks/{name}.py")
+    monkeypatch.setattr(sys, "argv", [path, "--assets", "nowhere", "--device", "cpu"])
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    with pytest.raises(SystemExit, match=f"^{name}: error: .*nowhere.*there is no such folder"):
+        runpy.run_path(path, run_name="__main__")
 
 
 def test_on_a_device_jobs_run_in_this_process(evaluation, monkeypatch):

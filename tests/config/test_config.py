@@ -64,7 +64,10 @@ def test_lists_tuples_whole_floats_and_yaml_tuples_convert(write):
     [
         ("SOLVER: {BASE_RL: 1}", r"unknown key SOLVER.BASE_RL in .*a\.yml; did you mean SOLVER.BASE_LR"),
         ("SOLVR: {BASE_LR: 1}", r"unknown key SOLVR in .*a\.yml; did you mean SOLVER"),
-        ("SOLVER: {MAX_EPOCH: many}", r"SOLVER.MAX_EPOCH in .*a\.yml must be of type int, like 120; got the str 'many'"),
+        (
+            "SOLVER: {MAX_EPOCH: many}",
+            r"SOLVER.MAX_EPOCH in .*a\.yml must be of type int, like 120; got the str 'many'",
+        ),
         ("SOLVER: {MAX_EPOCH: 1.5}", "must be of type int"),
         ("SOLVER: {AMP: True}", "SOLVER.AMP in .* is a group of keys"),
         ("INPUT: {FLIP: {ENABLED: 1}}", "must be of type bool"),
