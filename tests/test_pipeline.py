@@ -144,7 +144,7 @@ def test_the_environment_is_installed_once(tmp_path):
         assert scratch.script("run_tests.sh", "-k", "some words", on_tool="note").returncode == 0
         calls = scratch.calls()
         installs.append([call for call in calls if "pip install" in call])
-        assert calls[-1] == "-m pytest -n 2 --dist loadfile --no-loadscope-reorder -k some words"
+        assert calls[-1] == "-m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -k some words"
     first, second = installs
     assert any("requirements.txt" in call and "requirements-dev.txt" in call for call in first)
     assert any("--editable ." in call for call in first) and not second

@@ -42,8 +42,8 @@ def _cpu_flags() -> frozenset[str]:
 class NarrowConvolutionsInFloat32(TorchFunctionMode):
     """Computes convolutions with a stride, whose output is one pixel wide, in float32 instead of autocast's bf16.
 
-    In their bf16 kernels for AMX, oneDNN 3.13 reads memory out of bounds: in the forward pass, and in the gradient of
-    the weights.
+    In their bf16 kernels, oneDNN 3.13 reads memory out of bounds: with AVX-512 in the gradient of the weights, with AMX
+    in the forward pass as well.
     """
 
     def __torch_function__(
@@ -81,7 +81,7 @@ class _Bf16OnCpu(contextlib.ExitStack):
 
     def __enter__(self) -> _Bf16OnCpu:
         self.enter_context(torch.autocast("cpu", dtype=torch.bfloat16))
-        if "amx_bf16" in _cpu_flags():
+        if "avx512f" in _cpu_flags():
             self.enter_context(NarrowConvolutionsInFloat32())
         return super().__enter__()
 

@@ -109,9 +109,9 @@ def test_narrow_convolutions_are_right_in_bf16_on_every_cpu(shape):
 
 
 @pytest.mark.parametrize(("shapes", "dtype"), [(NARROW, torch.float32), (WIDE, torch.bfloat16)])
-@pytest.mark.parametrize("has_amx", [True, False])
-def test_only_narrow_convolutions_are_computed_in_float32_and_only_with_amx(monkeypatch, shapes, dtype, has_amx):
-    monkeypatch.setattr(amp, "_cpu_flags", lambda: {"amx_bf16"} if has_amx else set())
+@pytest.mark.parametrize("has_avx512", [True, False])
+def test_only_narrow_convolutions_are_computed_in_float32_and_only_with_avx512(monkeypatch, shapes, dtype, has_avx512):
+    monkeypatch.setattr(amp, "_cpu_flags", lambda: {"avx512f"} if has_avx512 else set())
     seen = []
 
     class Seen(TorchFunctionMode):  # entered first, so that it sees what the other mode calls
@@ -124,5 +124,5 @@ def test_only_narrow_convolutions_are_computed_in_float32_and_only_with_amx(monk
         layer = torch.nn.Conv2d(4, 4, kernel, stride, padding)
         with Seen(), amp.autocast_for(cfg_with("bf16"), "cpu"):
             layer(torch.randn(2, 4, *size))
-    in_bf16 = not has_amx or dtype is torch.bfloat16
+    in_bf16 = not has_avx512 or dtype is torch.bfloat16
     assert seen == [(torch.float32, in_bf16)] * len(shapes)
