@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import math
-import runpy
 import sys
 from unittest import mock
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from tests.methods.dcac.conftest import dcac_cfg, sd_folder
-from tests.miniature import ROOT
+from tests.miniature import ROOT, run_tool
 from tests.modeling.conftest import assets
 
 __all__ = ["assets", "sd_folder"]
@@ -56,12 +55,9 @@ def test_different_results_end_the_benchmark(evaluation):
 
 
 @pytest.mark.parametrize("name", ["generation", "sampling"])
-def test_files_that_are_missing_end_in_a_sentence(name, monkeypatch):
-    path = str(ROOT / f"benchmarks/{name}.py")
-    monkeypatch.setattr(sys, "argv", [path, "--assets", "nowhere", "--device", "cpu"])
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+def test_files_that_are_missing_end_in_a_sentence(name, tmp_path):
     with pytest.raises(SystemExit, match=f"^{name}: error: .*nowhere.*there is no such folder"):
-        runpy.run_path(path, run_name="__main__")
+        run_tool(f"benchmarks/{name}.py", "--assets", "nowhere", "--device", "cpu", cwd=tmp_path)
 
 
 def test_on_a_device_jobs_run_in_this_process(evaluation, monkeypatch):
