@@ -15,8 +15,10 @@ from collections.abc import Iterable, Iterator
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
+
+from torch.utils.data._utils import signal_handling
 
 from fastreid.utils import comm
 from fastreid.utils.cores import usable_cores
@@ -95,6 +97,7 @@ def starting_workers() -> Iterator[None]:
     Python's locks can make it, has SIGTERM still blocked. It is killed.
     """
     global _at_exit
+    _hear_of_deaths()
     before = set(multiprocessing.active_children())
     if _at_exit is None or not _at_exit.still_active():  # a forked process has none
         _at_exit = multiprocessing.util.Finalize(None, _end_workers, exitpriority=0)
@@ -112,11 +115,65 @@ def _end_workers() -> None:
     end = time.monotonic() + _SECONDS_TO_END
     for worker in workers:
         worker.join(max(0.0, end - time.monotonic()))
-    if hanging := [worker for worker in workers if worker.is_alive()]:
-        if hasattr(signal, "SIGCHLD"):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise an error
-        for worker in hanging:
+    for worker in workers:
+        if worker.is_alive():
             worker.kill()
+
+
+_waiting = False
+
+
+def _hear_of_deaths() -> None:
+    """Let torch raise its error about a worker that died where the main thread waits for a batch, and nowhere else.
+
+    torch raises it in its handler of SIGCHLD, so anywhere: in the middle of a save, where the error of the unfinished
+    file hides it, or in the start of a thread, which then prints a traceback.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return
+    signal_handling._set_SIGCHLD_handler()
+    handler = signal.getsignal(signal.SIGCHLD)
+    if not callable(handler) or getattr(handler, "__module__", "") == __name__:
+        return
+
+    def hear(number: int, frame: Any) -> None:
+        try:
+            handler(number, frame)
+        except RuntimeError:
+            if _waiting:
+                raise
+
+    signal.signal(signal.SIGCHLD, hear)
+
+
+def _next(iterator: Iterator[Batch]) -> Batch:
+    """The next batch; an error if a worker has died before or dies now."""
+    global _waiting
+    before, _waiting = _waiting, threading.current_thread() is threading.main_thread()
+    try:
+        if death := _death_of_worker(iterator):
+            raise death
+        return next(iterator)
+    finally:
+        _waiting = before
+
+
+def _death_of_worker(iterator: Iterator[object], seconds: float = 0.0) -> RuntimeError | None:
+    """An error, in torch's words, if a worker of torch's iterator has died; wait this long for that.
+
+    torch notices neither a worker that dies while others are being started nor one whose exit status another part of
+    the program has read.
+    """
+    workers, work = getattr(iterator, "_workers", ()), getattr(iterator, "_workers_status", ())
+    end = time.monotonic() + seconds
+    while True:
+        for worker, works in zip(workers, work, strict=False):
+            if works and (status := worker.exitcode) is not None:
+                how = f"is killed by signal: {signal.strsignal(-status)}" if status < 0 else "exited unexpectedly"
+                return RuntimeError(f"DataLoader worker (pid {worker.pid}) {how}")
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -163,9 +220,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def _explain_anywhere(error: BaseException) -> str | None:
-    """As `explain`, for errors outside of a loader: torch may raise RuntimeError anywhere when a worker dies."""
-    if isinstance(error, KeyError) and isinstance(error.__context__, RuntimeError):
-        error = error.__context__  # it was raised inside Thread.start, whose clean-up failed then
+    """As `explain`, for errors outside of `explained`, as of a user's own DataLoader."""
     return explain(error) if isinstance(error, RuntimeError) else None
 
 
@@ -178,15 +233,17 @@ def explained(batches: Iterable[Batch]) -> Iterator[Batch]:
     Raises:
         WorkerError: a worker died, hangs, or has no shared memory.
     """
+    _hear_of_deaths()
     iterator = iter(batches)
     _end_with_iterator(iterator)
     while True:
         try:
-            batch = next(iterator)
+            batch = _next(iterator)
         except StopIteration:
             return
-        except (RuntimeError, OSError, EOFError) as error:
-            cause = _error_of_death() or error if isinstance(error, ConnectionError | EOFError) else error
+        except Exception as error:
+            seconds = _SECONDS_TO_WAIT if isinstance(error, ConnectionError | EOFError) else 0.0
+            cause = _death_of_worker(iterator, seconds) or error
             if "timed out after" in str(error) and _lost_pin_thread(iterator):
                 cause = RuntimeError("Pin memory thread exited unexpectedly")  # torch does not look at it
             if sentence := explain(cause):
@@ -218,12 +275,3 @@ def _lost_pin_thread(iterator: Iterator[object]) -> bool:
     """Whether the thread that copies batches to pinned memory, for a GPU, has ended: it does if it loses a worker."""
     thread = getattr(iterator, "_pin_memory_thread", None)
     return isinstance(thread, threading.Thread) and not thread.is_alive()
-
-
-def _error_of_death() -> RuntimeError | None:
-    """The error that torch raises soon after the connection to a worker that died was lost."""
-    try:
-        time.sleep(_SECONDS_TO_WAIT)
-    except RuntimeError as error:
-        return error
-    return None

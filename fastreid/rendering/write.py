@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from fastreid.utils.cores import usable_cores
 from fastreid.utils.differences import differences
+from fastreid.utils.errors import UserError, first_line_of
 from fastreid.utils.folders import atomic_folder, put_back
 from fastreid.utils.lock import path_lock
 from fastreid.utils.text import TextError, read_json
@@ -89,13 +90,22 @@ def _process_context() -> BaseContext:
 
 @contextmanager
 def _parallel_map(workers: int) -> Iterator[Callable]:
-    """A `map` over `workers` new processes (1: none); an error cancels work that has not begun."""
+    """A `map` over `workers` new processes (1: none); an error cancels work that has not begun.
+
+    Raises:
+        UserError: a process was killed.
+    """
     if workers == 1:
         yield map
         return
     pool = ProcessPoolExecutor(workers, _process_context(), _leave_interrupts_to_parent)
     try:
         yield partial(pool.map, chunksize=4)
+    except (BrokenExecutor, ConnectionError, EOFError) as error:
+        raise UserError(
+            f"one of {workers} processes that render was killed, as when the memory is full: lower the number of "
+            f"workers, and run this again ({first_line_of(error)})"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

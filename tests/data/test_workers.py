@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from fastreid.data import workers
 from fastreid.data.workers import (
     WorkerError,
     explain,
@@ -223,12 +222,54 @@ def test_a_worker_that_hangs_does_not_keep_a_run_from_ending(tmp_path, processes
     assert fails or "Traceback" not in done.stderr
 
 
-def test_a_death_that_is_noticed_while_a_thread_starts_is_explained():
-    died = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-    error = KeyError("<Thread(QueueFeederThread, started daemon 1)>")
-    assert workers._explain_anywhere(error) is None
-    error.__context__ = died
-    assert "a data worker died" in workers._explain_anywhere(error)
+# A worker dies while the main process does other work, as in a save; torch raises its error in the middle of that.
+DIES_DURING_OTHER_WORK = """
+import multiprocessing, time
+from torch.utils.data import DataLoader
+from fastreid.data.workers import explained
+
+batches = explained(DataLoader(range(99), num_workers=2, timeout=5))
+next(batches)
+multiprocessing.active_children()[0].kill()
+end = time.monotonic() + 0.5
+while time.monotonic() < end:  # the work
+    pass
+multiprocessing.active_children()  # reads the exit status, after which torch finds no death any more
+print("work done", flush=True)
+list(batches)
+"""
+# A worker dies before torch watches it.
+DIES_DURING_THE_START = """
+import multiprocessing, time
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
+from fastreid.data.workers import explained
+from tests.data import test_workers
+
+def watch_late(*args, watch=signal_handling._set_worker_pids):
+    time.sleep(0.5)
+    multiprocessing.active_children()  # as the start of a process does
+    print("work done", flush=True)
+    watch(*args)
+
+def begin(worker):
+    if worker == 1:
+        test_workers.killed()
+
+signal_handling._set_worker_pids = watch_late
+list(explained(DataLoader(range(99), num_workers=2, timeout=5, worker_init_fn=begin)))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("script", [DIES_DURING_OTHER_WORK, DIES_DURING_THE_START])
+def test_a_death_at_any_time_is_noticed_and_interrupts_no_other_work(script):
+    root = Path(__file__).parents[2]
+    options = {"cwd": root, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
+    done = subprocess.run([warm_python(), "-c", script], timeout=60, **options)
+    assert done.stdout == "work done\n", done.stdout + done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert "WorkerError: a data worker died: if it was killed" in said and "is killed by signal: Killed)" in said
 
 
 @pytest.mark.parametrize(("cores", "processes", "workers"), [(1, 1, 0), (2, 1, 1), (6, 1, 5), (64, 1, 8), (16, 4, 3)])

@@ -1,6 +1,10 @@
 """The rendered benchmark: same bytes from the same seed, CARGO's layout, matches for every query, nothing half-done."""
 
 import json
+import multiprocessing
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from fastreid.rendering.contact_sheet import contact_sheet
 from fastreid.rendering.people import CLOTHES
 from fastreid.rendering.raycast import Frame, Part, Pinhole, cast, normals, squash
 from fastreid.structures import View
+from fastreid.utils.errors import UserError
 
 SMALL = {"train_ids": 3, "test_ids": 3, "images_per_id": 7, "seed": 5}
 CAMERAS = LAYOUTS["CARGO"].cameras
@@ -159,6 +164,19 @@ def test_an_interruption_leaves_nothing_and_keeps_what_was_there(tmp_path, monke
     with pytest.raises(error):
         render_benchmark(tmp_path, workers=1, overwrite=True, **{**SMALL, "seed": 6})
     assert files(tmp_path) == before and len(list(tmp_path.iterdir())) == 1
+
+
+def dies(folder, wanted, pid):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_the_death_of_a_process_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "_render_identity", dies)
+    monkeypatch.setattr(writer, "_process_context", lambda: multiprocessing.get_context("fork"))
+    with pytest.raises(UserError, match="one of 2 processes that render was killed, .* lower the number of workers"):
+        render_benchmark(tmp_path, workers=2, **SMALL)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_manifest_is_told_and_can_be_overwritten(tmp_path):
