@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
 import logging
 import math
@@ -37,7 +36,7 @@ from fastreid.data.user_sets import (
     with_batch_size,
     with_sizes,
 )
-from fastreid.data.workers import leave_signals_to_parent, number_of_workers
+from fastreid.data.workers import begin_worker, number_of_workers
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.errors import ArgumentError
@@ -361,11 +360,6 @@ def build_reid_test_loader(
     return build_feature_loader(cfg, own, views), len(dataset.query)
 
 
-def _begin_worker(worker: int) -> None:
-    leave_signals_to_parent()
-    gc.freeze()  # otherwise a collection would touch, and so copy, the memory that the parent has allocated
-
-
 _BAD_IMAGE_POLICIES = ("raise", "skip")
 
 
@@ -390,5 +384,5 @@ def _loader_options(cfg: CfgNode, *, most_workers: int = sys.maxsize) -> dict[st
         "multiprocessing_context": "fork" if num_workers and sys.platform == "linux" else None,
         "pin_memory": device.startswith("cuda"),
         "persistent_workers": False,
-        "worker_init_fn": _begin_worker,
+        "worker_init_fn": begin_worker,
     }

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 import multiprocessing
 import multiprocessing.util
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -23,6 +26,8 @@ from torch.utils.data._utils import signal_handling
 from fastreid.utils import comm
 from fastreid.utils.cores import usable_cores
 from fastreid.utils.errors import EXPLANATIONS, UserError
+
+logger = logging.getLogger(__name__)
 
 Batch = TypeVar("Batch")
 
@@ -186,6 +191,17 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def begin_worker(worker: int) -> None:
+    """In a data worker, before its first batch; `worker` is its number.
+
+    The thread that hands out the shared memory of batches prints its errors. It has one if the parent stops in the
+    middle of a batch; that is a consequence, which is logged at level DEBUG instead.
+    """
+    leave_signals_to_parent()
+    sys.excepthook = lambda *error: logger.debug("data worker %d", worker, exc_info=error)
+    gc.freeze()  # otherwise a collection would touch, and so copy, the memory that the parent has allocated
 
 
 def leave_signals_to_parent() -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastreid.data.workers import (
     WorkerError,
+    begin_worker,
     explain,
     explained,
     leave_signals_to_parent,
@@ -178,6 +179,22 @@ def test_a_worker_is_ended_by_its_parent_only():
     worker.terminate()
     worker.join(5)
     assert worker.exitcode == 0
+
+
+class Sharing(Dataset):
+    """Its item is how a worker ends whose thread for shared memory has lost the parent."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        sys.excepthook(ConnectionResetError, ConnectionResetError("by peer"), None)
+        return index
+
+
+def test_what_a_worker_says_when_the_parent_has_stopped_is_not_printed(capfd):
+    assert len(list(DataLoader(Sharing(), num_workers=1, worker_init_fn=begin_worker))) == 1
+    assert "by peer" not in capfd.readouterr().err
 
 
 # SIGTERM stays blocked in a worker that hangs in os.fork; here it hangs a little later. torch watches the worker.

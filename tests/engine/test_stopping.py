@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
-from fastreid.data.build import _begin_worker
+from fastreid.data.workers import begin_worker
 from fastreid.engine import HookBase, launch
 from fastreid.utils.checkpoint import read_checkpoint
 from tests.engine.remains import differences, in_a_fork, remains_of
@@ -28,7 +28,7 @@ class WithWorkers(ToyTrainer):
         images = toy_images()
         loader = DataLoader(
             ToyImages(images), batch_size=8, sampler=ToySampler(len(images), 8), num_workers=2,
-            worker_init_fn=_begin_worker, multiprocessing_context="fork",
+            worker_init_fn=begin_worker, multiprocessing_context="fork",
         )  # fmt: skip
         loader.iters_per_epoch = ITERS_PER_EPOCH
         return loader
