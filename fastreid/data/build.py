@@ -23,7 +23,6 @@ from fastreid.data.own_images import load_own_images
 from fastreid.data.own_rows import refuse_shared_files
 from fastreid.data.samplers import InferenceSampler
 from fastreid.data.samplers.draws import Order
-from fastreid.data.scan import log_once
 from fastreid.data.subset import TrainingPart
 from fastreid.data.train_loader import TrainLoader
 from fastreid.data.transforms import build_transforms
@@ -40,6 +39,7 @@ from fastreid.data.workers import begin_worker, number_of_workers
 from fastreid.structures import PersonImage
 from fastreid.utils import comm
 from fastreid.utils.errors import ArgumentError
+from fastreid.utils.logger import log_once
 from fastreid.utils.suggest import explain_choice
 
 logger = logging.getLogger(__name__)

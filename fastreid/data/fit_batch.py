@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from fastreid.config import CfgNode, ConfigError, with_values
 from fastreid.data.samplers import draws_groups
-from fastreid.data.scan import log_once
 from fastreid.utils import comm
+from fastreid.utils.logger import log_once
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.benchmarks.person_camera import person_and_camera
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.own_rows import Row, dataset_of
-from fastreid.data.scan import Scan, is_hidden_or_system, log_once, scan, shown
+from fastreid.data.scan import Scan, is_hidden_or_system, scan, shown
 from fastreid.data.tables.inference import infer_pattern
 from fastreid.data.tables.pattern import PatternError
+from fastreid.utils.logger import log_once
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from fastreid.config import ConfigError
 from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import ImageDataset
-from fastreid.data.scan import log_once
 from fastreid.structures import JUNK_PERSON, UNNAMED_PERSON, PersonImage
 from fastreid.structures.names import differing_in_spelling, number_names
+from fastreid.utils.logger import log_once
 
 logger = logging.getLogger(__name__)
 

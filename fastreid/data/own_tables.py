@@ -14,9 +14,9 @@ from fastreid.data.benchmarks.base import SPLITS
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
 from fastreid.data.formats import image_suffixes
 from fastreid.data.own_rows import Row, dataset_of, file_identity
-from fastreid.data.scan import log_once
 from fastreid.data.shards import is_in_shard
 from fastreid.structures import View
+from fastreid.utils.logger import log_once
 from fastreid.utils.suggest import near_matches
 from fastreid.utils.text import TextError, path_of_text, read_text
 

@@ -7,12 +7,12 @@ import logging
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from fastreid.data.datasets.bases import DatasetError
 from fastreid.data.formats import image_suffixes
 from fastreid.utils.display_text import shortened
+from fastreid.utils.logger import log_once
 
 logger = logging.getLogger(__name__)
 
@@ -163,9 +163,3 @@ def images_below(folder: Path) -> list[Path]:
 def shown(path: str) -> str:
     """A path as messages show it; a very long one is shortened in the middle."""
     return shortened(path, _LONGEST)
-
-
-@cache
-def log_once(log: logging.Logger, level: int, sentence: str) -> None:
-    """Log a sentence once per process, as several protocols read the same folders."""
-    log.log(level, "%s", sentence)

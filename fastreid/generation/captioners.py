@@ -14,8 +14,8 @@ from fastreid.config import CfgNode, ConfigError, resolve_device
 from fastreid.data.build import datasets_root
 from fastreid.methods.diffusion_reid.captions import captions_of, read_captions
 from fastreid.utils.errors import first_line_of
-from fastreid.utils.optional import hide_loading_bars
 from fastreid.utils.registry import Registry
+from fastreid.utils.transformers_model import load_transformers_model
 
 Captioner = Callable[[Sequence[str]], list[str]]
 """Paths of pictures -> their captions."""
@@ -64,7 +64,6 @@ def _folder(cfg: CfgNode) -> str:
 
 
 def _loaded(load: Callable[[], Any], folder: str) -> Any:
-    hide_loading_bars()
     try:
         return load()
     except Exception as error:  # transformers may raise any error for missing or damaged files
@@ -81,11 +80,10 @@ def blip2(cfg: CfgNode) -> Captioner:
 
     folder, keys = _folder(cfg), cfg.DIFFPERSON.LPE
     device = resolve_device(cfg.MODEL.DEVICE)
-    options: dict[str, Any] = {"local_files_only": True}
-    processor = _loaded(functools.partial(AutoProcessor.from_pretrained, folder, **options), folder)
+    processor = _loaded(functools.partial(AutoProcessor.from_pretrained, folder, local_files_only=True), folder)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     model = _loaded(
-        functools.partial(Blip2ForConditionalGeneration.from_pretrained, folder, dtype=dtype, **options), folder
+        functools.partial(load_transformers_model, Blip2ForConditionalGeneration, folder, dtype=dtype), folder
     )
     model = model.to(device).eval()
 
@@ -113,9 +111,7 @@ def image_to_text(cfg: CfgNode) -> Captioner:
     folder, keys = _folder(cfg), cfg.DIFFPERSON.LPE
     device = resolve_device(cfg.MODEL.DEVICE)
     processor = _loaded(functools.partial(AutoProcessor.from_pretrained, folder, local_files_only=True), folder)
-    model = _loaded(
-        functools.partial(AutoModelForImageTextToText.from_pretrained, folder, local_files_only=True), folder
-    )
+    model = _loaded(functools.partial(load_transformers_model, AutoModelForImageTextToText, folder), folder)
     model = model.to(device).eval()
 
     question: dict[str, Any] = {}

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from termcolor import colored
@@ -155,3 +156,9 @@ def _drop_handlers(logger: logging.Logger) -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
+
+
+@cache
+def log_once(log: logging.Logger, level: int, sentence: str) -> None:
+    """Log a sentence once per process, as several parts may read the same files."""
+    log.log(level, "%s", sentence)

@@ -1,10 +1,12 @@
 """Captioners: BLIP-2 and other models of transformers, with random weights and the real loading code."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fastreid.config import ConfigError, get_cfg
 from fastreid.generation.captioners import CAPTIONER_REGISTRY
@@ -177,6 +179,17 @@ def test_a_missing_model_is_named(name, tmp_path):
         captioner(name, "")
     with pytest.raises(ConfigError, match=r"DIFFPERSON.LPE.MODEL: there is no folder .*gone"):
         captioner(name, tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["blip2", "image-to-text"])
+def test_a_model_whose_files_lack_weights_is_refused(tmp_path, name, blip2_folder, blip_folder):
+    folder = tmp_path / "model"
+    shutil.copytree({"blip2": blip2_folder, "image-to-text": blip_folder}[name], folder)
+    stored = load_file(folder / "model.safetensors")
+    kept = {key: tensor for key, tensor in stored.items() if not key.startswith("vision_model")}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=r"LPE\.MODEL '.*' cannot be read: its files lack \d+ of \d+ tensors of Blip"):
+        captioner(name, folder)
 
 
 def test_a_damaged_image_is_named(blip2_folder, pictures):

@@ -18,9 +18,9 @@ from fastreid.data.benchmarks.base import Benchmark
 from fastreid.data.benchmarks.market1501 import DISTRACTOR, DUKEMTMC, MARKET1501
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
-from fastreid.data.scan import log_once
 from fastreid.structures import PersonImage, View
 from fastreid.structures.person_image import UNNAMED_PERSON
+from fastreid.utils.logger import log_once
 
 logger = logging.getLogger(__name__)
 

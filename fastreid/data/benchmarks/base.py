@@ -12,8 +12,8 @@ from pathlib import Path
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import Folder, MissingImages, Source
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
-from fastreid.data.scan import log_once
 from fastreid.structures import JUNK_PERSON, PersonImage, View
+from fastreid.utils.logger import log_once
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from fastreid.data.benchmarks.base import Benchmark, Protocol
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import FirstOf, Folder, Shards
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
-from fastreid.data.scan import log_once
 from fastreid.structures import PersonImage, View
+from fastreid.utils.logger import log_once
 from fastreid.utils.suggest import explain_choice
 from fastreid.utils.text import TextError, read_json
 

@@ -20,8 +20,8 @@ from fastreid.data.benchmarks.lists import NUMBER, read_lines
 from fastreid.data.benchmarks.sizes import Sizes
 from fastreid.data.benchmarks.sources import MissingImages
 from fastreid.data.datasets.bases import DatasetError, ImageDataset
-from fastreid.data.scan import log_once
 from fastreid.structures import PersonImage, View
+from fastreid.utils.logger import log_once
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastreid.data.benchmarks.sources import Entry, MissingImages, Source
-from fastreid.data.scan import log_once, scan
+from fastreid.data.scan import scan
 from fastreid.structures import View
+from fastreid.utils.logger import log_once
 from fastreid.utils.text import TextError, read_text
 
 logger = logging.getLogger(__name__)

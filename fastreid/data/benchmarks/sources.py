@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastreid.data.datasets.bases import DatasetError
-from fastreid.data.scan import images_below, log_once
+from fastreid.data.scan import images_below
 from fastreid.data.shards import ShardError, index_shards
 from fastreid.structures import View
+from fastreid.utils.logger import log_once
 
 logger = logging.getLogger(__name__)
 

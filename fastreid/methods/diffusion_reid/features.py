@@ -15,8 +15,8 @@ from fastreid.modeling.epoch_task import EpochPlan, EpochTask, TrainingSet
 from fastreid.modeling.image_module import as_batch
 from fastreid.modeling.trained import load_trained
 from fastreid.utils.errors import first_line_of
-from fastreid.utils.optional import hide_loading_bars
 from fastreid.utils.precision import full_precision
+from fastreid.utils.transformers_model import load_transformers_model
 
 _REID, _CLIP = "DIFFPERSON.IIR.REID", "DIFFPERSON.IIR.CLIP"
 
@@ -79,9 +79,8 @@ class ClipFeatures(nn.Module):
         """
         from transformers import CLIPVisionModel
 
-        hide_loading_bars()
         try:
-            return cls(CLIPVisionModel.from_pretrained(folder, local_files_only=True))
+            return cls(load_transformers_model(CLIPVisionModel, folder))
         except Exception as error:  # transformers may raise any error for missing or damaged files
             raise ConfigError(
                 f"{_CLIP} {folder!r} cannot be read as CLIP's image encoder: {first_line_of(error)[:300]}"

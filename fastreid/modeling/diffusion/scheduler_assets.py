@@ -9,6 +9,7 @@ from typing import Any
 
 from fastreid.modeling.diffusion.assets import AssetError, asset_folder, read_json
 from fastreid.modeling.diffusion.option_error import OptionError
+from fastreid.utils.logger import log_once
 from fastreid.utils.suggest import explain_choice
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def chosen_prediction_type(config: dict[str, Any], asked: str, key_of: Mapping[s
     """
     said = config.get("prediction_type", _IMPLIED)
     if asked == AUTO:
-        logger.info("the assets' scheduler predicts %s", said)
+        log_once(logger, logging.INFO, f"the assets' scheduler predicts {said}")
         return said
     if asked not in PREDICTION_TYPES:
         raise OptionError(explain_choice("prediction_type", asked, (AUTO, *PREDICTION_TYPES)), "prediction_type")

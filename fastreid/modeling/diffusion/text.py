@@ -17,7 +17,7 @@ from fastreid.modeling.diffusion.assets import AssetError, asset_folder, shown
 from fastreid.modeling.diffusion.option_error import OptionError
 from fastreid.utils.devices import to_device
 from fastreid.utils.errors import first_line_of, sentence_of
-from fastreid.utils.optional import hide_loading_bars
+from fastreid.utils.transformers_model import load_transformers_model
 
 logger = logging.getLogger(__name__)
 
@@ -96,19 +96,13 @@ class TextEncoder(nn.Module):
         """
         from transformers import CLIPTextModel, CLIPTokenizer
 
-        hide_loading_bars()
         named = shown(folder, key)
         words = asset_folder(folder, "tokenizer", "tokenizer_config.json", key=key, advice=_ADVICE)
         weights = asset_folder(folder, "text_encoder", "config.json", key=key, advice=_ADVICE)
-        read: dict[str, Any] = {"local_files_only": True}
-        tokenizer = _read(functools.partial(CLIPTokenizer.from_pretrained, words, **read), "tokenizer", named)
-        model, info = _read(
-            functools.partial(CLIPTextModel.from_pretrained, weights, **read, output_loading_info=True),
-            "text encoder",
-            named,
+        tokenizer = _read(
+            functools.partial(CLIPTokenizer.from_pretrained, words, local_files_only=True), "tokenizer", named
         )
-        if lacking := sorted({*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}):
-            raise AssetError(f"the weights of the text encoder in {named} lack {', '.join(lacking[:4])}")
+        model = _read(functools.partial(load_transformers_model, CLIPTextModel, weights), "text encoder", named)
         _check_words(tokenizer, words)
         if len(tokenizer) < (rows := model.get_input_embeddings().num_embeddings):
             logger.warning(
