@@ -15,11 +15,16 @@ from fastreid.modeling.trained import load_trained
 from fastreid.structures import PersonImage
 from fastreid.utils.errors import ArgumentError
 from fastreid.utils.precision import full_precision
+from fastreid.utils.progress import progress
 
 Load = Callable[[], tuple[nn.Module, CfgNode]]
 """() -> a model in eval mode, and the config that says how it reads images."""
 
+Embed = Callable[[Sequence[str], str], Tensor]
+"""(paths, name of a model) -> features [n, D] on the CPU."""
+
 _AT_ONCE = 2  # models in memory
+_PART = 256
 
 
 class Embedder:
@@ -52,6 +57,21 @@ class Embedder:
         if missing := [path for path in paths if path not in rows]:
             raise ArgumentError(f"{missing[0]} cannot be read: mend or remove it")
         return torch.stack([rows[path] for path in paths])
+
+
+def embed_many(embed: Embed, paths: Sequence[str], name: str, description: str) -> Tensor:
+    """Return features of many images, and show the progress.
+
+    Args:
+        embed: such as an `Embedder`.
+        paths: of the images.
+        name: of the model.
+        description: for the progress, "computing features".
+    """
+    if len(paths) <= _PART:
+        return embed(paths, name)
+    parts = [paths[start : start + _PART] for start in range(0, len(paths), _PART)]
+    return torch.cat([embed(part, name) for part in progress(parts, len(parts), description)])
 
 
 def of_checkpoint(path: str, *, key: str, device: str) -> Load:

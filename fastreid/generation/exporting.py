@@ -7,11 +7,12 @@ import logging
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from fastreid.data.picture_grid import spread_evenly
 from fastreid.generation.caption import FOLDER as CAPTIONS
 from fastreid.generation.caption import caption_settings
 from fastreid.generation.card import UNKNOWN_LICENCE, Model, collect_card, exported_rows, rows_without, write_card
-from fastreid.generation.embedding import Embedder, neutral_model
+from fastreid.generation.embedding import Embedder, embed_many, neutral_model
 from fastreid.generation.export import SHEET, ExportSummary, export_pictures
 from fastreid.generation.export_plan import FILTER, PICTURES, ExportError, ExportOptions
 from fastreid.generation.filters.build import build_filters, build_rounds, models_in, needed_models
@@ -50,12 +51,14 @@ from fastreid.generation.shards import Shard
 from fastreid.generation.stages import picture_settings, train_folder
 from fastreid.methods.diffusion_reid.grammar import Grammar
 from fastreid.utils.files import atomic_write, save_picture
+from fastreid.utils.progress import progress
 from fastreid.utils.text import read_text
 
 logger = logging.getLogger(__name__)
 
 FIGURES = "figures.json"
 _NEUTRAL = "neutral"
+_BATCH = 16  # images that Inception takes at once
 # Beginning of a folder's or file's name -> licence.
 _LICENCES = {
     "stable-diffusion-v1": "CreativeML Open RAIL-M",
@@ -189,9 +192,10 @@ def _by_features(cfg: CfgNode, root: Path, rows: Sequence[Row], real: Sequence[t
         logger.warning("DIFFPERSON.CARD names no network that took no part: the card has no figures of similarity")
         return {}
     embed = Embedder({_NEUTRAL: load})
-    features = embed([str(root / PICTURES / row["file"]) for row in rows], _NEUTRAL)
+    paths = [str(root / PICTURES / row["file"]) for row in rows]
+    features = embed_many(embed, paths, _NEUTRAL, "computing features of written pictures")
     people = torch.tensor([row["gid"] for row in rows])
-    of_real = embed([path for path, _ in real], _NEUTRAL)
+    of_real = embed_many(embed, [path for path, _ in real], _NEUTRAL, "computing features of real images")
     real_people = torch.tensor([gid for _, gid in real])
     written, own, to_real = (
         similarity_gap(features, people),
@@ -249,10 +253,23 @@ def _by_training(cfg: CfgNode) -> dict[str, Any]:
 
 
 def _inception_features(network: Any, paths: Sequence[str], device: str) -> Tensor:
-    """Return features [N, 2048] on the CPU; images are read one by one, as their sizes differ."""
+    """Return features [N, 2048] on the CPU."""
+    images = map(read_pixels, progress(paths, len(paths), "computing features of Inception"))
     with torch.inference_mode():
-        pixels = (torch.tensor(read_pixels(path), device=device).permute(2, 0, 1)[None] for path in paths)
-        return torch.cat([network(image).cpu() for image in pixels])
+        batches = (torch.tensor(pixels, device=device).permute(0, 3, 1, 2) for pixels in _batches(images))
+        return torch.cat([network(batch).cpu() for batch in batches])
+
+
+def _batches(images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Stack images that follow each other and have the same size."""
+    batch: list[np.ndarray] = []
+    for image in images:
+        if batch and (len(batch) == _BATCH or image.shape != batch[0].shape):
+            yield np.stack(batch)
+            batch = []
+        batch.append(image)
+    if batch:
+        yield np.stack(batch)
 
 
 def _models(cfg: CfgNode, filter_models: Mapping[str, str]) -> list[Model]:

@@ -78,10 +78,11 @@ def test_fid_and_kid_are_of_the_features_of_the_network(tmp_path, monkeypatch):
             return images.float().mean(dim=(2, 3))
 
     monkeypatch.setattr(exporting, "inception", lambda weights: Mean())
+    monkeypatch.setattr(exporting, "_BATCH", 2)
     draw = np.random.default_rng(0)
     (tmp_path / "pictures").mkdir()
     for number in range(8):
-        pixels = draw.integers(0, 200, (4 + number, 3, 3), dtype=np.uint8)  # of several sizes
+        pixels = draw.integers(0, 200, (4 + number // 3, 3, 3), dtype=np.uint8)  # of several sizes
         Image.fromarray(pixels).save(tmp_path / f"pictures/{number}.png")
         Image.fromarray(pixels + np.uint8(50)).save(tmp_path / f"{number}.png")
     rows = [{"file": f"{number}.png"} for number in range(8)]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fastreid.generation.embedding import Embed, embed_many
 from fastreid.generation.filters.base import FilterError, PictureFilter, Source
 from fastreid.generation.filters.settings import StageSettings
 from fastreid.labeling.centroids import centroids
 from fastreid.structures import PersonImage
-
-Embed = Callable[[Sequence[str], str], Tensor]
-"""Paths of images, and the name of a source -> features [n, D], by the re-ID model of this source."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,8 @@ class Sources:
 
     def _features(self, images: Sequence[PersonImage], name: str) -> tuple[Tensor, Tensor]:
         people = torch.tensor([image.person for image in images], dtype=torch.int64)
-        return self.embed([image.path for image in images], name), people
+        paths = [image.path for image in images]
+        return embed_many(self.embed, paths, name, f"computing features of {name}"), people
 
     def _thresholds(self, source: Source) -> dict[str, dict[str, float]]:
         thresholds = self._settings.thresholds().get(source.name)

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from fastreid.data.images import ImageAccessError, ImageReadError, read_pixels
+from fastreid.generation.embedding import Embed
 from fastreid.generation.filters.base import UNREADABLE, FilterError, PictureFilter, Verdict, WrittenPerson
 from fastreid.generation.filters.settings import StageSettings
 from fastreid.generation.filters.sheet import filter_sheet
-from fastreid.generation.filters.sources import Embed, RealImages, Sources
+from fastreid.generation.filters.sources import RealImages, Sources
 from fastreid.generation.filters.summary import FilterSummary, Rounds, summarise
 from fastreid.generation.journal import Journal, JournalWriter
 from fastreid.generation.rows import PICTURE_ROW, VERDICT_ROW, Row
