@@ -48,7 +48,7 @@ from fastreid.utils.text import read_text  # noqa: E402
 
 SUMMARY = "summary.json"
 _PREFIX = "a photo of a person"
-_HELD_OUT = 0.05
+_HELD_OUT, _MOST_HELD_OUT = 0.05, 64
 _ON_SHEET = 16
 
 
@@ -150,8 +150,8 @@ def _picture_size(pipeline: Any) -> tuple[int, int]:
 
 
 def _split(data: CaptionedPictures) -> tuple[CaptionedPictures, CaptionedPictures]:
-    """All pictures but the last twentieth, and those, which show other people."""
-    known = len(data.captions) - max(1, round(_HELD_OUT * len(data.captions)))
+    """All pictures but the last twentieth, or the last 64 if it has more, and those, which show other people."""
+    known = len(data.captions) - min(_MOST_HELD_OUT, max(1, round(_HELD_OUT * len(data.captions))))
     if known < 1:
         raise UserError("one picture is too few to train on")
     parts = (slice(None, known), slice(known, None))

@@ -53,9 +53,9 @@ class TrainingPlan:
         ArgumentError: the seed is out of range.
     """
 
-    steps: int = 450
+    steps: int = 380
     vae_steps: int = 150
-    text_steps: int = 400
+    text_steps: int = 300
     batch: int = 32
     vae_batch: int = 16
     text_batch: int = 64
