@@ -33,6 +33,7 @@ Batch = TypeVar("Batch")
 
 _SECONDS_TO_WAIT = 2.0
 _SECONDS_TO_END = 5.0
+_SECONDS_BETWEEN_LOOKS = 3.0
 _MOST_WORKERS = 8
 _FEWER = "lower DATALOADER.NUM_WORKERS"
 _GO_ON = "then go on with --resume"
@@ -205,20 +206,26 @@ def begin_worker(worker: int) -> None:
 
 
 def leave_signals_to_parent() -> None:
-    """In a data worker: ignore Ctrl-C, and SIGTERM from other processes than the parent.
+    """In a data worker: ignore Ctrl-C, and SIGTERM from other processes than the parent; end with the parent.
 
     A terminal sends Ctrl-C to all processes of a run, a scheduler SIGTERM. The run then finishes its iteration and
-    needs its workers for that. SIGTERM from the parent still ends a worker; torch ends a worker whose parent died.
+    needs its workers for that. SIGTERM from the parent still ends a worker. A worker whose parent was killed would wait
+    for ever to hand out its last batches, as torch tells it to deliver them before it ends.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # it names the sender; macOS lacks it
+    if sys.platform == "win32":
+        return
+    if hasattr(signal, "sigtimedwait"):  # it names the sender; macOS lacks it
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with, args=(os.getppid(),), name="signals", daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(),), name="signals", daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent and os.getppid() == parent:
-        pass
+    while os.getppid() == parent:
+        if not hasattr(signal, "sigtimedwait"):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        elif (sent := signal.sigtimedwait({signal.SIGTERM}, _SECONDS_BETWEEN_LOOKS)) and sent.si_pid == parent:
+            break
     os._exit(0)
 
 

@@ -164,7 +164,7 @@ def serve(ready):
     time.sleep(60)
 
 
-@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the system does not say who sent a signal")
+@pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="the system does not say who sent a signal")
 def test_a_worker_is_ended_by_its_parent_only():
     reader, writer = os.pipe()
     worker = multiprocessing.get_context("fork").Process(target=serve, args=(writer,), daemon=True)
@@ -195,6 +195,44 @@ class Sharing(Dataset):
 def test_what_a_worker_says_when_the_parent_has_stopped_is_not_printed(capfd):
     assert len(list(DataLoader(Sharing(), num_workers=1, worker_init_fn=begin_worker))) == 1
     assert "by peer" not in capfd.readouterr().err
+
+
+# The pipe to the parent is full when the parent is killed, and its reading end is also open in the worker.
+LEAVES_A_FULL_PIPE = """
+import multiprocessing, os, signal, sys, time
+import numpy as np
+from torch.utils.data import DataLoader
+from fastreid.data.workers import begin_worker, explained
+
+loader = DataLoader(np.zeros((99, 300_000), np.uint8), num_workers=1, collate_fn=list, worker_init_fn=begin_worker)
+batches = explained(loader)
+next(batches)
+time.sleep(1)
+with open(sys.argv[1], "w") as file:
+    file.write(str(multiprocessing.active_children()[0].pid))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_worker_ends_if_its_parent_was_killed(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", LEAVES_A_FULL_PIPE, str(tmp_path / "pid")], timeout=120, env=env)
+    assert done.returncode == -signal.SIGKILL
+    worker, end = int((tmp_path / "pid").read_text()), time.monotonic() + 30
+    while (is_alive := is_running(worker)) and time.monotonic() < end:
+        time.sleep(0.1)
+    if is_alive:
+        os.kill(worker, signal.SIGKILL)
+    assert not is_alive
+
+
+def is_running(pid):
+    """Whether a process has not ended; one that has ended may wait for a parent that reads its status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return not Path("/proc/self").exists() and subprocess.run(["kill", "-0", str(pid)]).returncode == 0
 
 
 # SIGTERM stays blocked in a worker that hangs in os.fork; here it hangs a little later. torch watches the worker.
