@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
@@ -75,8 +76,16 @@ def _render_identity(folder: Path, request: RenderRequest, pid: int) -> Counter[
     return counts
 
 
-def _leave_interrupts_to_parent() -> None:
+def _begin_process() -> None:
+    """In a process of a pool: leave Ctrl-C to the parent, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()  # a pool notices the death of a process, but not that of the parent
+        os._exit(1)
 
 
 def _process_context() -> BaseContext:
@@ -98,7 +107,7 @@ def _parallel_map(workers: int) -> Iterator[Callable]:
     if workers == 1:
         yield map
         return
-    pool = ProcessPoolExecutor(workers, _process_context(), _leave_interrupts_to_parent)
+    pool = ProcessPoolExecutor(workers, _process_context(), _begin_process)
     try:
         yield partial(pool.map, chunksize=4)
     except (BrokenExecutor, ConnectionError, EOFError) as error:

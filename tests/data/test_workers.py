@@ -25,6 +25,7 @@ from fastreid.data.workers import (
     starting_workers,
 )
 from fastreid.utils import comm
+from tests.processes import is_running
 from tests.warm_python import warm_python
 
 
@@ -225,14 +226,6 @@ def test_a_worker_ends_if_its_parent_was_killed(tmp_path):
     if is_alive:
         os.kill(worker, signal.SIGKILL)
     assert not is_alive
-
-
-def is_running(pid):
-    """Whether a process has not ended; one that has ended may wait for a parent that reads its status."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return not Path("/proc/self").exists() and subprocess.run(["kill", "-0", str(pid)]).returncode == 0
 
 
 # SIGTERM stays blocked in a worker that hangs in os.fork; here it hangs a little later. torch watches the worker.

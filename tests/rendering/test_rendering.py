@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from fastreid.rendering.people import CLOTHES
 from fastreid.rendering.raycast import Frame, Part, Pinhole, cast, normals, squash
 from fastreid.structures import View
 from fastreid.utils.errors import UserError
+from tests.processes import is_running
 
 SMALL = {"train_ids": 3, "test_ids": 3, "images_per_id": 7, "seed": 5}
 CAMERAS = LAYOUTS["CARGO"].cameras
@@ -177,6 +180,34 @@ def test_the_death_of_a_process_is_told_and_leaves_nothing(tmp_path, monkeypatch
     with pytest.raises(UserError, match="one of 2 processes that render was killed, .* lower the number of workers"):
         render_benchmark(tmp_path, workers=2, **SMALL)
     assert not list(tmp_path.iterdir())
+
+
+def is_parent_killed(folder, wanted, pid):
+    Path(os.environ["PIDS"], str(os.getpid())).touch()
+    time.sleep(600)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork")
+def test_the_processes_end_if_the_parent_was_killed(tmp_path):
+    code = (
+        "from tests.rendering import test_rendering as t; t.writer._render_identity = t.is_parent_killed; "
+        "t.writer._process_context = lambda: t.multiprocessing.get_context('fork'); "
+        "t.render_benchmark('there', workers=2, **t.SMALL)"
+    )
+    (tmp_path / "pids").mkdir()
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PIDS": str(tmp_path / "pids")}
+    parent, end = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=env), time.monotonic() + 60
+    while len(pids := [path.name for path in (tmp_path / "pids").iterdir()]) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    assert len(pids) == 2
+    while any(is_running(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    left = [pid for pid in pids if is_running(pid)]
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert not left
 
 
 def test_a_damaged_manifest_is_told_and_can_be_overwritten(tmp_path):
