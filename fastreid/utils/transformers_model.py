@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastreid.utils.errors import ArgumentError
 from fastreid.utils.optional import hide_loading_bars
 
 _SHOWN = 4
@@ -22,7 +21,7 @@ def load_transformers_model(kind: Any, folder: Any, **options: Any) -> Any:
         options: further arguments of `from_pretrained`.
 
     Raises:
-        ArgumentError: weights are missing, or have another shape.
+        ValueError: weights are missing, or have another shape. The caller says which folder it is.
         Exception: transformers raises any error for missing or damaged files.
     """
     from transformers.utils import logging as messages
@@ -38,7 +37,7 @@ def load_transformers_model(kind: Any, folder: Any, **options: Any) -> Any:
     own = dict(model.named_parameters()) | {name: x for name, x in model.named_buffers() if x.is_floating_point()}
     absent = {*info["missing_keys"], *(entry[0] for entry in info["mismatched_keys"])}
     if lacking := sorted(absent & own.keys()):
-        raise ArgumentError(
+        raise ValueError(
             f"its files lack {len(lacking)} of {len(own)} tensors of {type(model).__name__}, such as "
             f"{', '.join(lacking[:_SHOWN])}"
         )

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fastreid.modeling.diffusion import AssetError, OptionError
 from fastreid.modeling.diffusion.text import TextEncoder
@@ -123,3 +124,13 @@ def test_files_that_do_not_fit(folder, tmp_path):
     (copy / "text_encoder/model.safetensors").write_bytes(b"junk")
     with pytest.raises(AssetError, match="cannot read the text encoder in"):
         encoder(copy)
+
+
+def test_a_text_encoder_that_lacks_weights_is_named(folder, tmp_path):
+    copy = tmp_path / "sd"
+    shutil.copytree(folder, copy)
+    file = copy / "text_encoder/model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(file).items() if "mlp" not in name}
+    save_file(kept, file, {"format": "pt"})
+    with pytest.raises(AssetError, match=r"cannot read the text encoder in .*sd.*: its files lack \d+ of \d+ tensors"):
+        TextEncoder.from_pretrained(str(copy))
