@@ -209,8 +209,8 @@ def leave_signals_to_parent() -> None:
     """In a data worker: ignore Ctrl-C, and SIGTERM from other processes than the parent; end with the parent.
 
     A terminal sends Ctrl-C to all processes of a run, a scheduler SIGTERM. The run then finishes its iteration and
-    needs its workers for that. SIGTERM from the parent still ends a worker. A worker whose parent was killed would wait
-    for ever to hand out its last batches, as torch tells it to deliver them before it ends.
+    needs its workers for that. SIGTERM from the parent still ends a worker. A worker whose parent was killed would not
+    end by itself: it first writes its last batches to a pipe, and no process reads them any more.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "win32":

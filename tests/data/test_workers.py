@@ -86,6 +86,12 @@ except RuntimeError as error:
 """
 
 
+def run_script(code, *words):
+    root = Path(__file__).parents[2]
+    options = {"cwd": root, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
+    return subprocess.run([warm_python(), "-c", code, *words], timeout=60, **options)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize(
     ("fate", "said"),
@@ -97,9 +103,7 @@ except RuntimeError as error:
     ],
 )
 def test_an_error_in_time_that_says_what_to_do(fate, said):
-    root = Path(__file__).parents[2]
-    options = {"cwd": root, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
-    done = subprocess.run([warm_python(), "-c", _SCRIPT, fate], timeout=60, **options)
+    done = run_script(_SCRIPT, fate)
     assert re.search(f"{said}.*--resume", done.stdout), done.stdout + done.stderr
 
 
@@ -312,9 +316,7 @@ list(explained(DataLoader(range(99), num_workers=2, timeout=5, worker_init_fn=be
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("script", [DIES_DURING_OTHER_WORK, DIES_DURING_THE_START])
 def test_a_death_at_any_time_is_noticed_and_interrupts_no_other_work(script):
-    root = Path(__file__).parents[2]
-    options = {"cwd": root, "env": os.environ | {"PYTHONPATH": str(root)}, "capture_output": True, "text": True}
-    done = subprocess.run([warm_python(), "-c", script], timeout=60, **options)
+    done = run_script(script)
     assert done.stdout == "work done\n", done.stdout + done.stderr
     said = done.stderr.splitlines()[-1]
     assert "WorkerError: a data worker died: if it was killed" in said and "is killed by signal: Killed)" in said

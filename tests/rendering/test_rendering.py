@@ -182,7 +182,7 @@ def test_the_death_of_a_process_is_told_and_leaves_nothing(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def is_parent_killed(folder, wanted, pid):
+def waits(folder, wanted, pid):
     Path(os.environ["PIDS"], str(os.getpid())).touch()
     time.sleep(600)
 
@@ -190,7 +190,7 @@ def is_parent_killed(folder, wanted, pid):
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_the_processes_end_if_the_parent_was_killed(tmp_path):
     code = (
-        "from tests.rendering import test_rendering as t; t.writer._render_identity = t.is_parent_killed; "
+        "from tests.rendering import test_rendering as t; t.writer._render_identity = t.waits; "
         "t.writer._process_context = lambda: t.multiprocessing.get_context('fork'); "
         "t.render_benchmark('there', workers=2, **t.SMALL)"
     )
